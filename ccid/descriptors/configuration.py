@@ -1,0 +1,260 @@
+"""A whole configuration, as GET_DESCRIPTOR returns it, and the readers in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from ccid.codes import (
+    CCID_DESCRIPTOR_LENGTH,
+    CLASS_SMART_CARD,
+    CLASS_VENDOR,
+    InterfaceProtocol,
+)
+from ccid.declaration import Declared
+from ccid.descriptors.smart_card import DESCRIPTOR_TYPES, SmartCardDescriptor
+from ccid.descriptors.standard import (
+    ConfigurationDescriptor,
+    DescriptorType,
+    EndpointDescriptor,
+    InterfaceDescriptor,
+    TransferType,
+)
+from ccid.errors import MalformedDescriptor
+
+D = TypeVar("D", bound=Declared)
+_Growing = tuple[EndpointDescriptor, bytearray]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An endpoint and the descriptors behind it that are not standard ones."""
+
+    descriptor: EndpointDescriptor
+    extra: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """One alternate setting of an interface."""
+
+    descriptor: InterfaceDescriptor
+    extra: bytes = b""
+    endpoints: tuple[Endpoint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """A configuration and its interfaces, every alternate setting an entry of its own."""
+
+    descriptor: ConfigurationDescriptor
+    extra: bytes = b""
+    interfaces: tuple[Interface, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SmartCardInterface:
+    """An interface that is a smart-card reader, by class or by a proprietary interface's
+    class descriptor.
+
+    Attributes:
+        interface: Its interface descriptor.
+        endpoints: Its endpoints, in the descriptor's order.
+        smart_card: Its class descriptor.
+        misplaced: The class descriptor stood behind an endpoint, not behind the interface.
+    """
+
+    interface: InterfaceDescriptor
+    endpoints: tuple[EndpointDescriptor, ...]
+    smart_card: SmartCardDescriptor
+    misplaced: bool = field(default=False, compare=False)
+
+    @property
+    def protocol(self) -> InterfaceProtocol | None:
+        """CCID, ICCD version A or B; None for a bInterfaceProtocol that no specification has."""
+        try:
+            return InterfaceProtocol(self.interface.bInterfaceProtocol)
+        except ValueError:
+            return None
+
+    def _endpoint(self, kind: TransferType, is_in: bool) -> EndpointDescriptor | None:
+        for endpoint in self.endpoints:
+            if endpoint.transfer_type is kind and endpoint.is_in is is_in:
+                return endpoint
+        return None
+
+    @property
+    def bulk_out(self) -> EndpointDescriptor | None:
+        """The endpoint that takes commands."""
+        return self._endpoint(TransferType.BULK, False)
+
+    @property
+    def bulk_in(self) -> EndpointDescriptor | None:
+        """The endpoint that gives replies."""
+        return self._endpoint(TransferType.BULK, True)
+
+    @property
+    def interrupt_in(self) -> EndpointDescriptor | None:
+        """The endpoint that tells of cards coming and going, where there is one."""
+        return self._endpoint(TransferType.INTERRUPT, True)
+
+
+def descriptors(data: bytes, where: str) -> Iterator[tuple[int, bytes]]:
+    """The descriptors that ``data`` strings together: bDescriptorType and all bytes of each.
+
+    Raises:
+        MalformedDescriptor: A bLength below 2 or beyond the end.
+    """
+    offset = 0
+    while offset < len(data):
+        bLength = data[offset]
+        if bLength < 2:
+            raise MalformedDescriptor(
+                f"{where}: bLength {bLength} at byte {offset}; a descriptor has at least 2 bytes",
+                field="bLength",
+            )
+        if offset + bLength > len(data):
+            raise MalformedDescriptor(
+                f"{where}: bLength {bLength} at byte {offset}, and {len(data) - offset} bytes "
+                f"are left",
+                field="bLength",
+            )
+        yield data[offset + 1], data[offset : offset + bLength]
+        offset += bLength
+
+
+def parse_configuration(data: bytes) -> Configuration:
+    """Parse a configuration descriptor with all that wTotalLength covers.
+
+    Raises:
+        MalformedDescriptor: Truncated, or one descriptor contradicts another.
+    """
+    head = ConfigurationDescriptor.parse(data[: ConfigurationDescriptor.layout.sizeof()])
+    if head.wTotalLength > len(data):
+        raise MalformedDescriptor(
+            f"configuration: wTotalLength says {head.wTotalLength} bytes, {len(data)} came",
+            field="wTotalLength",
+        )
+    if head.wTotalLength < head.bLength:
+        raise MalformedDescriptor(
+            f"configuration: wTotalLength {head.wTotalLength} does not cover the descriptor itself",
+            field="wTotalLength",
+        )
+    configuration = _tree(
+        head, descriptors(data[head.bLength : head.wTotalLength], "configuration")
+    )
+    for interface in configuration.interfaces:
+        wanted, there = interface.descriptor.bNumEndpoints, len(interface.endpoints)
+        if wanted != there:
+            raise MalformedDescriptor(
+                f"interface {interface.descriptor.bInterfaceNumber}: bNumEndpoints says {wanted}, "
+                f"{there} endpoint descriptors follow",
+                field="bNumEndpoints",
+            )
+    numbers = {i.descriptor.bInterfaceNumber for i in configuration.interfaces}
+    if len(numbers) != head.bNumInterfaces:
+        raise MalformedDescriptor(
+            f"configuration: bNumInterfaces says {head.bNumInterfaces}, {len(numbers)} follow",
+            field="bNumInterfaces",
+        )
+    return configuration
+
+
+def _standard(cls: type[D], raw: bytes) -> tuple[D, bytes]:
+    """A standard descriptor and what its bLength has beyond it (as audio endpoints do)."""
+    size = cls.layout.sizeof()
+    return cls.parse(bytes([min(raw[0], size)]) + raw[1:size]), raw[size:]
+
+
+def _tree(head: ConfigurationDescriptor, parts: Iterable[tuple[int, bytes]]) -> Configuration:
+    """Group ``parts``: endpoints to their interface, the unknown to what stands before them."""
+    extra = bytearray()
+    behind = extra  # where a descriptor that is no standard one goes
+    interfaces: list[tuple[InterfaceDescriptor, bytearray, list[_Growing]]] = []
+    for kind, raw in parts:
+        if kind == DescriptorType.INTERFACE:
+            interface, rest = _standard(InterfaceDescriptor, raw)
+            behind = bytearray(rest)
+            interfaces.append((interface, behind, []))
+        elif kind == DescriptorType.ENDPOINT and interfaces:
+            endpoint, rest = _standard(EndpointDescriptor, raw)
+            behind = bytearray(rest)
+            interfaces[-1][2].append((endpoint, behind))
+        else:
+            behind += raw
+    return Configuration(
+        head,
+        bytes(extra),
+        tuple(
+            Interface(own, bytes(rest), tuple(Endpoint(e, bytes(x)) for e, x in endpoints))
+            for own, rest, endpoints in interfaces
+        ),
+    )
+
+
+def smart_card_interfaces(configuration: Configuration) -> list[SmartCardInterface]:
+    """The readers in a configuration: first alternate settings of class 0x0B, or of class 0xFF
+    with a smart card class descriptor of 54 bytes.
+
+    Raises:
+        MalformedDescriptor: An interface of class 0x0B has no class descriptor of 54 bytes.
+    """
+    found = []
+    for interface in configuration.interfaces:
+        if interface.descriptor.bAlternateSetting == 0:
+            reader = smart_card_interface(interface)
+            if reader is not None:
+                found.append(reader)
+    return found
+
+
+def smart_card_interface(interface: Interface) -> SmartCardInterface | None:
+    """``interface`` as a reader; None if it is none.
+
+    The class descriptor stands behind the interface descriptor; some readers have it behind an
+    endpoint.
+
+    Raises:
+        MalformedDescriptor: It is of class 0x0B and has no class descriptor of 54 bytes.
+    """
+    head = interface.descriptor
+    if head.bInterfaceClass not in (CLASS_SMART_CARD, CLASS_VENDOR):
+        return None
+    certain = head.bInterfaceClass == CLASS_SMART_CARD
+    where = f"interface {head.bInterfaceNumber}"
+    places = [interface.extra, *(endpoint.extra for endpoint in reversed(interface.endpoints))]
+    for index, extra in enumerate(places):
+        raw = _class_descriptor(extra, where, certain)
+        if raw is not None:
+            return SmartCardInterface(
+                interface=head,
+                endpoints=tuple(endpoint.descriptor for endpoint in interface.endpoints),
+                smart_card=SmartCardDescriptor.parse(raw),
+                misplaced=index > 0,
+            )
+    if certain:
+        raise MalformedDescriptor(
+            f"{where}: bInterfaceClass 0x0B, but no smart card class descriptor follows",
+            field="bDescriptorType",
+        )
+    return None
+
+
+def _class_descriptor(extra: bytes, where: str, certain: bool) -> bytes | None:
+    """The smart card class descriptor among ``extra``; ``certain`` of a reader, one of a wrong
+    length is an error."""
+    try:
+        for kind, raw in descriptors(extra, where):
+            if kind in DESCRIPTOR_TYPES and len(raw) == CCID_DESCRIPTOR_LENGTH:
+                return raw
+            if kind == DESCRIPTOR_TYPES[0] and certain:
+                raise MalformedDescriptor(
+                    f"{where}: bLength {len(raw)} of the smart card class descriptor is not "
+                    f"{CCID_DESCRIPTOR_LENGTH}",
+                    field="bLength",
+                )
+    except MalformedDescriptor:
+        if certain:
+            raise
+    return None

@@ -1,0 +1,58 @@
+"""Class-specific requests on the control pipe: USB CCID rev 1.1, 5.3."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ccid.codes import ClassRequest
+from ccid.errors import MalformedDescriptor
+
+REQUEST_OUT = 0x21
+"""bmRequestType: class request to an interface, host to device or without data."""
+REQUEST_IN = 0xA1
+"""bmRequestType: class request to an interface, device to host."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClassControl:
+    """The setup packet of a class-specific request (USB CCID rev 1.1, 5.3)."""
+
+    bmRequestType: int
+    bRequest: int
+    wValue: int
+    wIndex: int
+    wLength: int = 0
+
+    @classmethod
+    def abort(cls, interface: int, slot: int, bSeq: int) -> ClassControl:
+        """5.3.1: the first half of the ABORT pair; bSeq is PC_to_RDR_Abort's."""
+        return cls(REQUEST_OUT, ClassRequest.ABORT, bSeq << 8 | slot, interface)
+
+    @classmethod
+    def get_clock_frequencies(cls, interface: int, bNumClockSupported: int) -> ClassControl:
+        """5.3.2: the clocks (kHz) the reader can give a card."""
+        wLength = 4 * bNumClockSupported
+        return cls(REQUEST_IN, ClassRequest.GET_CLOCK_FREQUENCIES, 0, interface, wLength)
+
+    @classmethod
+    def get_data_rates(cls, interface: int, bNumDataRatesSupported: int) -> ClassControl:
+        """5.3.3: the rates (bit/s) the reader can talk to a card."""
+        wLength = 4 * bNumDataRatesSupported
+        return cls(REQUEST_IN, ClassRequest.GET_DATA_RATES, 0, interface, wLength)
+
+
+def parse_u32_list(data: bytes, field: str) -> list[int]:
+    """The numbers that GET_CLOCK_FREQUENCIES or GET_DATA_RATES returned.
+
+    Args:
+        data: What the reader sent.
+        field: Name of the list, for the error.
+
+    Raises:
+        MalformedDescriptor: Not a whole number of 32-bit values.
+    """
+    if len(data) % 4:
+        raise MalformedDescriptor(
+            f"{field}: {len(data)} bytes are no list of 32-bit numbers", field=field
+        )
+    return [int.from_bytes(data[i : i + 4], "little") for i in range(0, len(data), 4)]

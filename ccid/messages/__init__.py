@@ -1,0 +1,91 @@
+"""The codec: every message of USB CCID rev 1.1, chapter 6, bytes to objects and back.
+
+Pure: no I/O, no state. Each message is a class named as in the specification; fields too.
+
+    >>> from ccid.messages import PC_to_RDR_XfrBlock, parse_command
+    >>> wire = PC_to_RDR_XfrBlock(bSeq=1, abData=bytes.fromhex("00A4040000")).build()
+    >>> parse_command(wire)
+    PC_to_RDR_XfrBlock(bSlot=0, bSeq=1, bBWI=0, wLevelParameter=0, abData=<5 bytes>)
+
+``base`` holds what they share, ``commands`` chapter 6.1, ``replies`` 6.2, ``events`` 6.3, and
+``headers`` the fixed 10 bytes at ``struct`` speed for the path that every APDU takes.
+"""
+
+from ccid.messages.base import HEADER_LENGTH, Command, Message, Reply
+from ccid.messages.commands import (
+    COMMANDS,
+    PC_to_RDR_Abort,
+    PC_to_RDR_Escape,
+    PC_to_RDR_GetParameters,
+    PC_to_RDR_GetSlotStatus,
+    PC_to_RDR_IccClock,
+    PC_to_RDR_IccPowerOff,
+    PC_to_RDR_IccPowerOn,
+    PC_to_RDR_Mechanical,
+    PC_to_RDR_ResetParameters,
+    PC_to_RDR_Secure,
+    PC_to_RDR_SetDataRateAndClockFrequency,
+    PC_to_RDR_SetParameters,
+    PC_to_RDR_T0APDU,
+    PC_to_RDR_XfrBlock,
+    parse_command,
+)
+from ccid.messages.events import (
+    RDR_to_PC_HardwareError,
+    RDR_to_PC_NotifySlotChange,
+    SlotChange,
+    parse_event,
+)
+from ccid.messages.replies import (
+    REPLIES,
+    RDR_to_PC_DataBlock,
+    RDR_to_PC_DataRateAndClockFrequency,
+    RDR_to_PC_Escape,
+    RDR_to_PC_Parameters,
+    RDR_to_PC_SlotStatus,
+    parse_reply,
+)
+from ccid.messages.structures import (
+    PinModification,
+    PinVerification,
+    ProtocolDataT0,
+    ProtocolDataT1,
+)
+
+__all__ = [
+    "COMMANDS",
+    "HEADER_LENGTH",
+    "REPLIES",
+    "Command",
+    "Message",
+    "PC_to_RDR_Abort",
+    "PC_to_RDR_Escape",
+    "PC_to_RDR_GetParameters",
+    "PC_to_RDR_GetSlotStatus",
+    "PC_to_RDR_IccClock",
+    "PC_to_RDR_IccPowerOff",
+    "PC_to_RDR_IccPowerOn",
+    "PC_to_RDR_Mechanical",
+    "PC_to_RDR_ResetParameters",
+    "PC_to_RDR_Secure",
+    "PC_to_RDR_SetDataRateAndClockFrequency",
+    "PC_to_RDR_SetParameters",
+    "PC_to_RDR_T0APDU",
+    "PC_to_RDR_XfrBlock",
+    "PinModification",
+    "PinVerification",
+    "ProtocolDataT0",
+    "ProtocolDataT1",
+    "RDR_to_PC_DataBlock",
+    "RDR_to_PC_DataRateAndClockFrequency",
+    "RDR_to_PC_Escape",
+    "RDR_to_PC_HardwareError",
+    "RDR_to_PC_NotifySlotChange",
+    "RDR_to_PC_Parameters",
+    "RDR_to_PC_SlotStatus",
+    "Reply",
+    "SlotChange",
+    "parse_command",
+    "parse_event",
+    "parse_reply",
+]

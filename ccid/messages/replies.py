@@ -1,0 +1,73 @@
+"""Response messages, bulk-IN: USB CCID rev 1.1, 6.2."""
+
+from __future__ import annotations
+
+from construct import Byte, Int32ul
+
+from ccid.declaration import wire
+from ccid.messages.base import Reply, by_type, data, message
+from ccid.messages.structures import ProtocolData, ProtocolDataStructure, ProtocolDataT0
+
+
+@message(0x80)
+class RDR_to_PC_DataBlock(Reply):
+    """6.2.1: answers IccPowerOn, XfrBlock and Secure. bChainParameter is a
+    :class:`ccid.codes.Chain`."""
+
+    bChainParameter: int = wire(Byte, default=0)
+    abData: bytes = data()
+
+
+@message(0x81)
+class RDR_to_PC_SlotStatus(Reply):
+    """6.2.2: answers IccPowerOff, GetSlotStatus, IccClock, T0APDU, Mechanical and Abort, and
+    any command that the reader does not know."""
+
+    bClockStatus: int = wire(Byte, default=0)
+
+
+@message(0x82)
+class RDR_to_PC_Parameters(Reply):
+    """6.2.3: answers GetParameters, ResetParameters and SetParameters."""
+
+    bProtocolNum: int = wire(Byte, default=0)
+    abProtocolDataStructure: ProtocolData = data(ProtocolDataStructure(), default=ProtocolDataT0())
+
+
+@message(0x83)
+class RDR_to_PC_Escape(Reply):
+    """6.2.4: answers Escape."""
+
+    bRFU: int = wire(Byte, default=0)
+    abData: bytes = data()
+
+
+@message(0x84)
+class RDR_to_PC_DataRateAndClockFrequency(Reply):
+    """6.2.5: answers SetDataRateAndClockFrequency; kHz and bit/s as they are now."""
+
+    bRFU: int = wire(Byte, default=0)
+    dwClockFrequency: int = data(Int32ul, default=0, secret=False)
+    dwDataRate: int = data(Int32ul, default=0, secret=False)
+
+
+REPLIES: dict[int, type[Reply]] = {
+    cls.bMessageType: cls
+    for cls in (
+        RDR_to_PC_DataBlock,
+        RDR_to_PC_SlotStatus,
+        RDR_to_PC_Parameters,
+        RDR_to_PC_Escape,
+        RDR_to_PC_DataRateAndClockFrequency,
+    )
+}
+"""Every reply by bMessageType."""
+
+
+def parse_reply(data: bytes) -> Reply:
+    """The reply that one bulk-IN message spells.
+
+    Raises:
+        MalformedMessage: It is none; ``field`` names what is wrong.
+    """
+    return by_type(REPLIES, "reply of a reader", data)

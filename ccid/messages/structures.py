@@ -1,0 +1,135 @@
+"""Structures inside messages: protocol parameters (6.1.7) and PIN operations (6.1.11)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import construct
+from construct import Byte, Bytes, GreedyBytes, If, Int16ul, this
+
+from ccid.codes import PinOperation, Protocol
+from ccid.declaration import Declared, declared, wire
+from ccid.errors import MalformedMessage
+
+
+@declared
+class ProtocolDataT0(Declared):
+    """abProtocolDataStructure for T=0 (USB CCID rev 1.1, 6.1.7)."""
+
+    error = MalformedMessage
+
+    bmFindexDindex: int = wire(Byte, default=0x11)
+    bmTCCKST0: int = wire(Byte, default=0x00)
+    bGuardTimeT0: int = wire(Byte, default=0x00)
+    bWaitingIntegerT0: int = wire(Byte, default=0x0A)
+    bClockStop: int = wire(Byte, default=0x00)
+
+
+@declared
+class ProtocolDataT1(Declared):
+    """abProtocolDataStructure for T=1 (USB CCID rev 1.1, 6.1.7)."""
+
+    error = MalformedMessage
+
+    bmFindexDindex: int = wire(Byte, default=0x11)
+    bmTCCKST1: int = wire(Byte, default=0x10)
+    bGuardTimeT1: int = wire(Byte, default=0x00)
+    bmWaitingIntegersT1: int = wire(Byte, default=0x4D)
+    bClockStop: int = wire(Byte, default=0x00)
+    bIFSC: int = wire(Byte, default=0x20)
+    bNadValue: int = wire(Byte, default=0x00)
+
+
+@declared
+class PinVerification(Declared):
+    """abPINDataStructure of a verification, without bPINOperation (6.1.11.1)."""
+
+    error = MalformedMessage
+
+    bTimeOut: int = wire(Byte, default=0)
+    bmFormatString: int = wire(Byte)
+    bmPINBlockString: int = wire(Byte)
+    bmPINLengthFormat: int = wire(Byte)
+    wPINMaxExtraDigit: int = wire(Int16ul)
+    bEntryValidationCondition: int = wire(Byte)
+    bNumberMessage: int = wire(Byte)
+    wLangId: int = wire(Int16ul)
+    bMsgIndex: int = wire(Byte, default=0)
+    bTeoPrologue: bytes = wire(Bytes(3), default=bytes(3))
+    abPINApdu: bytes = wire(GreedyBytes, default=b"", secret=True)
+
+
+@declared
+class PinModification(Declared):
+    """abPINDataStructure of a modification, without bPINOperation (6.1.11.2).
+
+    bMsgIndex2 is on the wire unless bNumberMessage is 0, bMsgIndex3 if it is 3 or 0xFF.
+    """
+
+    error = MalformedMessage
+
+    bTimeOut: int = wire(Byte, default=0)
+    bmFormatString: int = wire(Byte)
+    bmPINBlockString: int = wire(Byte)
+    bmPINLengthFormat: int = wire(Byte)
+    bInsertionOffsetOld: int = wire(Byte)
+    bInsertionOffsetNew: int = wire(Byte)
+    wPINMaxExtraDigit: int = wire(Int16ul)
+    bConfirmPIN: int = wire(Byte)
+    bEntryValidationCondition: int = wire(Byte)
+    bNumberMessage: int = wire(Byte)
+    wLangId: int = wire(Int16ul)
+    bMsgIndex1: int = wire(Byte, default=0)
+    bMsgIndex2: int | None = wire(If(this.bNumberMessage != 0, Byte), default=None)
+    bMsgIndex3: int | None = wire(If(this.bNumberMessage >= 3, Byte), default=None)
+    bTeoPrologue: bytes = wire(Bytes(3), default=bytes(3))
+    abPINApdu: bytes = wire(GreedyBytes, default=b"", secret=True)
+
+
+ProtocolData = ProtocolDataT0 | ProtocolDataT1 | bytes
+PinData = PinVerification | PinModification | bytes
+
+
+class _Structure(construct.Adapter):  # type: ignore[misc]
+    """Bytes that are a structure or not, by a field of the header; unknown ones stay bytes."""
+
+    def __init__(self) -> None:
+        super().__init__(GreedyBytes)
+
+    def _encode(self, obj: Declared | bytes, context: Any, path: Any) -> bytes:
+        data = obj if isinstance(obj, bytes) else obj.build()
+        meant = type(self._decode(data, context, path))
+        if type(obj) is not meant:
+            raise MalformedMessage(
+                f"{type(obj).__name__} where these {len(data)} bytes would be {meant.__name__}",
+                field=path.split("->")[-1].strip(),
+            )
+        return data
+
+
+class ProtocolDataStructure(_Structure):
+    """abProtocolDataStructure, by bProtocolNum and its length.
+
+    A reader may answer with a structure of the other protocol's length, or none when it
+    refuses; that stays bytes.
+    """
+
+    def _decode(self, obj: bytes, context: Any, path: Any) -> ProtocolData:
+        match context._params.bProtocolNum, len(obj):
+            case Protocol.T0, 5:
+                return ProtocolDataT0.parse(obj)
+            case Protocol.T1, 7:
+                return ProtocolDataT1.parse(obj)
+        return obj
+
+
+class PinDataStructure(_Structure):
+    """abPINDataStructure, by bPINOperation."""
+
+    def _decode(self, obj: bytes, context: Any, path: Any) -> PinData:
+        match context.bPINOperation:
+            case PinOperation.VERIFICATION:
+                return PinVerification.parse(obj)
+            case PinOperation.MODIFICATION:
+                return PinModification.parse(obj)
+        return obj
