@@ -1,0 +1,75 @@
+"""USB smart-card readers of the CCID class, driven from pure Python.
+
+    import ccid
+
+    with ccid.open_reader() as reader:
+        with reader.slots[0].connect() as card:
+            print(card.atr)
+            print(card.transmit(bytes.fromhex("00A4040000")).hex())
+
+Importing this module imports next to nothing; what is used is fetched when it is first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ccid._version import __version__
+
+if TYPE_CHECKING:
+    from ccid import errors
+    from ccid.card import Card
+    from ccid.codes import ExchangeLevel, IccStatus, Protocol
+    from ccid.errors import CcidError
+    from ccid.find import list_readers, open_reader
+    from ccid.iso7816.atr import Atr
+    from ccid.reader import Reader, Slot
+    from ccid.transport import ReaderInfo
+    from ccid.virtual import VirtualReader
+
+__all__ = [
+    "Atr",
+    "Card",
+    "CcidError",
+    "ExchangeLevel",
+    "IccStatus",
+    "Protocol",
+    "Reader",
+    "ReaderInfo",
+    "Slot",
+    "VirtualReader",
+    "__version__",
+    "errors",
+    "list_readers",
+    "open_reader",
+]
+
+_HOME = {
+    "Atr": "ccid.iso7816.atr",
+    "Card": "ccid.card",
+    "CcidError": "ccid.errors",
+    "ExchangeLevel": "ccid.codes",
+    "IccStatus": "ccid.codes",
+    "Protocol": "ccid.codes",
+    "Reader": "ccid.reader",
+    "ReaderInfo": "ccid.transport",
+    "Slot": "ccid.reader",
+    "VirtualReader": "ccid.virtual",
+    "list_readers": "ccid.find",
+    "open_reader": "ccid.find",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "errors":
+        return importlib.import_module("ccid.errors")
+    if name not in _HOME:
+        raise AttributeError(f"module 'ccid' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

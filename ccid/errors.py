@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = [
     "AccessDenied",
     "CardAbsent",
+    "CardDisconnected",
     "CardMute",
     "CardRemoved",
     "CardReset",
@@ -197,6 +198,10 @@ class CardRemoved(CcidError):
 
 class CardReset(CcidError):
     """The card was reset or powered off by another holder since it was connected."""
+
+
+class CardDisconnected(CcidError):
+    """This :class:`ccid.Card` was disconnected by its own holder before this call."""
 
 
 class ProtocolError(CcidError):

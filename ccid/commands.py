@@ -1,0 +1,351 @@
+"""One method per CCID command of a slot: USB CCID rev 1.1, 6.1.
+
+Here a reply's bStatus and bError become a value or an error of :mod:`ccid.errors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+from ccid.codes import (
+    Chain,
+    ClockStatus,
+    IccStatus,
+    Level,
+    PowerSelect,
+    SlotError,
+    slot_error_text,
+)
+from ccid.descriptors import ClassControl, parse_u32_list
+from ccid.errors import (
+    CardAbsent,
+    CardMute,
+    CcidError,
+    CommandCancelled,
+    CommandFailed,
+    MalformedMessage,
+    SlotBusy,
+    UnsupportedByReader,
+)
+from ccid.iso7816.timing import ACTIVATION_S
+from ccid.messages import (
+    HEADER_LENGTH,
+    Command,
+    PC_to_RDR_Escape,
+    PC_to_RDR_GetParameters,
+    PC_to_RDR_GetSlotStatus,
+    PC_to_RDR_IccClock,
+    PC_to_RDR_IccPowerOff,
+    PC_to_RDR_IccPowerOn,
+    PC_to_RDR_Mechanical,
+    PC_to_RDR_ResetParameters,
+    PC_to_RDR_Secure,
+    PC_to_RDR_SetDataRateAndClockFrequency,
+    PC_to_RDR_SetParameters,
+    PC_to_RDR_T0APDU,
+    RDR_to_PC_DataBlock,
+    RDR_to_PC_DataRateAndClockFrequency,
+    RDR_to_PC_Escape,
+    RDR_to_PC_Parameters,
+    RDR_to_PC_SlotStatus,
+    Reply,
+)
+from ccid.messages.headers import DATA_BLOCK, XFR_BLOCK, reply_header
+from ccid.messages.structures import PinData, ProtocolData, ProtocolDataT0, ProtocolDataT1
+from ccid.pipe import Pipe, RawReply
+
+DEFAULT_TIMEOUT_S = 3.0
+"""For commands that do not wait for a card."""
+ESCAPE_TIMEOUT_S = 30.0
+"""For an Escape, which may do anything."""
+CONTROL_TIMEOUT_MS = 3000
+"""For class-specific requests."""
+
+R = TypeVar("R", bound=Reply)
+
+
+class SlotStatus(NamedTuple):
+    """What GetSlotStatus and its like say."""
+
+    icc: IccStatus
+    clock: ClockStatus
+
+
+class Commands:
+    """The commands of one slot.
+
+    Args:
+        pipe: The conversation with the reader.
+        slot: bSlot.
+    """
+
+    def __init__(self, pipe: Pipe, slot: int) -> None:
+        self.pipe = pipe
+        self.slot = slot
+
+    # Sending ----------------------------------------------------------------------------------
+
+    def _send(self, command: Command, reply: type[R], timeout_s: float = DEFAULT_TIMEOUT_S) -> R:
+        """Send ``command`` and decode its reply. Raises what :meth:`failure` makes of it."""
+        wire = command.build()
+        raw = self.pipe.transact(
+            self.slot,
+            command.bMessageType,
+            wire[7:HEADER_LENGTH],
+            wire[HEADER_LENGTH:],
+            reply.bMessageType,
+            timeout_s,
+        )
+        if raw.failed:
+            raise self.failure(raw)
+        return reply.parse(
+            reply_header.pack(
+                raw.bMessageType,
+                len(raw.data),
+                self.slot,
+                raw.bSeq,
+                raw.bStatus,
+                raw.bError,
+                raw.parameter,
+            )
+            + raw.data
+        )
+
+    def failure(self, reply: RawReply) -> CcidError:
+        """The error for a reply that says "failed" (USB CCID rev 1.1, table 6.2-2)."""
+        kind: type[CcidError]
+        absent = reply.icc_status is IccStatus.ABSENT
+        match reply.bError:
+            case SlotError.CMD_ABORTED:
+                kind = CommandCancelled
+            case SlotError.CMD_SLOT_BUSY | SlotError.BUSY_WITH_AUTO_SEQUENCE:
+                kind = SlotBusy
+            case SlotError.CMD_NOT_SUPPORTED:
+                kind = UnsupportedByReader
+            case _ if absent:
+                kind = CardAbsent
+            case SlotError.ICC_MUTE:
+                kind = CardMute
+            case _:
+                kind = CommandFailed
+        what = "there is no card" if kind is CardAbsent else slot_error_text(reply.bError)
+        return kind(
+            f"{self.pipe.name}: slot {self.slot}: {what}",
+            reader=self.pipe.name,
+            slot=self.slot,
+            bSeq=reply.bSeq,
+            bStatus=reply.bStatus,
+            bError=reply.bError,
+        )
+
+    # Power and presence -----------------------------------------------------------------------
+
+    def power_on(self, bPowerSelect: int = PowerSelect.AUTOMATIC) -> bytes:
+        """IccPowerOn (6.1.1): activate or reset the card; returns its ATR.
+
+        Raises:
+            CardAbsent, CardMute, CommandFailed.
+        """
+        command = PC_to_RDR_IccPowerOn(bSlot=self.slot, bPowerSelect=bPowerSelect)
+        return self._send(command, RDR_to_PC_DataBlock, ACTIVATION_S).abData
+
+    def power_off(self) -> SlotStatus:
+        """IccPowerOff (6.1.2): deactivate the card."""
+        return self._status(PC_to_RDR_IccPowerOff(bSlot=self.slot))
+
+    def slot_status(self) -> SlotStatus:
+        """GetSlotStatus (6.1.3). That there is no card, or a mute one, is a status, no error."""
+        try:
+            return self._status(PC_to_RDR_GetSlotStatus(bSlot=self.slot))
+        except (CardAbsent, CardMute) as error:
+            return SlotStatus(IccStatus((error.bStatus or 0) & 0x03), ClockStatus.STOPPED_UNKNOWN)
+
+    def _status(self, command: Command, timeout_s: float = DEFAULT_TIMEOUT_S) -> SlotStatus:
+        reply = self._send(command, RDR_to_PC_SlotStatus, timeout_s)
+        return SlotStatus(reply.icc_status, ClockStatus(reply.bClockStatus & 0x03))
+
+    # Blocks -----------------------------------------------------------------------------------
+
+    def xfr_block(
+        self,
+        abData: bytes,
+        *,
+        timeout_s: float,
+        bBWI: int = 0,
+        wLevelParameter: int = Level.WHOLE,
+    ) -> tuple[bytes, int]:
+        """XfrBlock (6.1.4): a block to the card; returns the one that comes back and
+        bChainParameter.
+
+        Args:
+            abData: The block.
+            timeout_s: Seconds to wait, before extensions.
+            bBWI: Multiplier of the block waiting time (T=1).
+            wLevelParameter: Its part in an extended APDU, or bytes expected at character level.
+
+        Raises:
+            CardAbsent, CardMute, CommandFailed, SlotBusy.
+        """
+        specific = bytes((bBWI, wLevelParameter & 0xFF, wLevelParameter >> 8))
+        raw = self.pipe.transact(self.slot, XFR_BLOCK, specific, abData, DATA_BLOCK, timeout_s)
+        if raw.failed:
+            raise self.failure(raw)
+        return raw.data, raw.parameter
+
+    def quick_xfr_block(
+        self, timeout_s: float, more: Callable[[bytes, int], bytes]
+    ) -> Callable[[bytes], bytes]:
+        """:meth:`xfr_block` for a whole APDU in one block, made once and called often.
+
+        Args:
+            timeout_s: Seconds to wait, before extensions.
+            more: Called with abData and bChainParameter where that is not 0; returns the whole.
+        """
+        return self.pipe.quick(self.slot, timeout_s, self.failure, more)
+
+    def secure(
+        self,
+        bPINOperation: int,
+        structure: PinData,
+        *,
+        timeout_s: float,
+        bBWI: int = 0,
+        wLevelParameter: int = Level.WHOLE,
+    ) -> tuple[bytes, int]:
+        """Secure (6.1.11): have the PIN entered at the reader; returns the card's answer and
+        bChainParameter.
+
+        Raises:
+            CommandFailed: With bError PIN_CANCELLED or PIN_TIMEOUT, among others.
+        """
+        command = PC_to_RDR_Secure(
+            bSlot=self.slot,
+            bBWI=bBWI,
+            wLevelParameter=wLevelParameter,
+            bPINOperation=bPINOperation,
+            abPINDataStructure=structure,
+        )
+        reply = self._send(command, RDR_to_PC_DataBlock, timeout_s)
+        return reply.abData, reply.bChainParameter
+
+    # Parameters -------------------------------------------------------------------------------
+
+    def get_parameters(self) -> ProtocolData:
+        """GetParameters (6.1.5): what is in force now."""
+        return self._parameters(PC_to_RDR_GetParameters(bSlot=self.slot))
+
+    def reset_parameters(self) -> ProtocolData:
+        """ResetParameters (6.1.6): back to the reader's defaults, which it returns."""
+        return self._parameters(PC_to_RDR_ResetParameters(bSlot=self.slot))
+
+    def set_parameters(self, structure: ProtocolDataT0 | ProtocolDataT1) -> ProtocolData:
+        """SetParameters (6.1.7); returns what is in force now.
+
+        Raises:
+            UnsupportedByReader: The reader sets them itself.
+            CommandFailed: bError 1 to 127 is the offset of a value that it refuses.
+        """
+        return self._parameters(
+            PC_to_RDR_SetParameters(
+                bSlot=self.slot,
+                bProtocolNum=int(isinstance(structure, ProtocolDataT1)),
+                abProtocolDataStructure=structure,
+            )
+        )
+
+    def _parameters(self, command: Command) -> ProtocolData:
+        return self._send(command, RDR_to_PC_Parameters).abProtocolDataStructure
+
+    def set_data_rate_and_clock_frequency(self, clock_khz: int, rate_bps: int) -> tuple[int, int]:
+        """SetDataRateAndClockFrequency (6.1.14), in kHz and bit/s; returns them as they are."""
+        reply = self._send(
+            PC_to_RDR_SetDataRateAndClockFrequency(
+                bSlot=self.slot, dwClockFrequency=clock_khz, dwDataRate=rate_bps
+            ),
+            RDR_to_PC_DataRateAndClockFrequency,
+        )
+        return reply.dwClockFrequency, reply.dwDataRate
+
+    # The rest ---------------------------------------------------------------------------------
+
+    def escape(self, abData: bytes, timeout_s: float = ESCAPE_TIMEOUT_S) -> bytes:
+        """Escape (6.1.8): something of the reader's maker.
+
+        Raises:
+            UnsupportedByReader: This reader has no Escape.
+        """
+        command = PC_to_RDR_Escape(bSlot=self.slot, abData=abData)
+        return self._send(command, RDR_to_PC_Escape, timeout_s).abData
+
+    def icc_clock(self, bClockCommand: int) -> SlotStatus:
+        """IccClock (6.1.9): stop or restart the card's clock."""
+        return self._status(PC_to_RDR_IccClock(bSlot=self.slot, bClockCommand=bClockCommand))
+
+    def t0_apdu(
+        self, *, bClassGetResponse: int | None = None, bClassEnvelope: int | None = None
+    ) -> SlotStatus:
+        """T0APDU (6.1.10): class bytes of the reader's own GET RESPONSE and ENVELOPE; None
+        leaves one as it is."""
+        changes = (bClassGetResponse is not None) | (bClassEnvelope is not None) << 1
+        return self._status(
+            PC_to_RDR_T0APDU(
+                bSlot=self.slot,
+                bmChanges=changes,
+                bClassGetResponse=bClassGetResponse or 0,
+                bClassEnvelope=bClassEnvelope or 0,
+            )
+        )
+
+    def mechanical(self, bFunction: int) -> SlotStatus:
+        """Mechanical (6.1.12): accept, eject, capture, lock or unlock the card."""
+        command = PC_to_RDR_Mechanical(bSlot=self.slot, bFunction=bFunction)
+        return self._status(command, ESCAPE_TIMEOUT_S)
+
+    def abort(self) -> None:
+        """The ABORT pair (5.3.1 and 6.1.13)."""
+        self.pipe.abort(self.slot)
+
+    def cancel(self) -> bool:
+        """End what another thread has under way here; False if it is nothing."""
+        return self.pipe.cancel(self.slot)
+
+
+def _u32_list(pipe: Pipe, request: ClassControl, field: str) -> list[int]:
+    with pipe.turn(0):
+        data = pipe.transport.control(request, CONTROL_TIMEOUT_MS)
+    return parse_u32_list(data[: request.wLength], field)
+
+
+def get_clock_frequencies(pipe: Pipe, count: int) -> list[int]:
+    """GET_CLOCK_FREQUENCIES (5.3.2) of a reader that has ``count`` of them: kHz.
+
+    Raises:
+        TransportStall: It has no such request. MalformedDescriptor: No whole numbers.
+    """
+    request = ClassControl.get_clock_frequencies(pipe.interface, count)
+    return _u32_list(pipe, request, "GET_CLOCK_FREQUENCIES")
+
+
+def get_data_rates(pipe: Pipe, count: int) -> list[int]:
+    """GET_DATA_RATES (5.3.3) of a reader that has ``count`` of them: bit/s.
+
+    Raises:
+        TransportStall: It has no such request. MalformedDescriptor: No whole numbers.
+    """
+    request = ClassControl.get_data_rates(pipe.interface, count)
+    return _u32_list(pipe, request, "GET_DATA_RATES")
+
+
+def chain_parameter(bChainParameter: int) -> Chain:
+    """bChainParameter as its enumeration.
+
+    Raises:
+        MalformedMessage: A value that 6.2.1 does not have.
+    """
+    try:
+        return Chain(bChainParameter)
+    except ValueError:
+        raise MalformedMessage(
+            f"bChainParameter 0x{bChainParameter:02X} has no meaning", field="bChainParameter"
+        ) from None

@@ -1,0 +1,94 @@
+"""APDUs of any length in as many blocks as they need: short and extended APDU level.
+
+wLevelParameter tells the reader which part of the command APDU a block is, bChainParameter tells
+the host which part of the response (USB CCID rev 1.1, 6.1.4 and 6.2.1).
+"""
+
+from __future__ import annotations
+
+from ccid.codes import Chain, Level
+from ccid.commands import Commands, chain_parameter
+from ccid.errors import InvalidApdu, ProtocolError, ReaderUnsupported
+from ccid.iso7816.apdu import HEADER_LENGTH, MAX_EXTENDED
+
+MAX_RESPONSE = 65536 + 2
+"""Bytes of the longest response APDU (ISO/IEC 7816-3:2006 12.1.1)."""
+
+
+class Chained:
+    """Splits a command APDU to the reader's message length and joins the response.
+
+    Args:
+        commands: The slot's commands.
+        room: Bytes a message has for a block: dwMaxCCIDMessageLength - 10.
+        timeout_s: Seconds to wait for each block, before extensions.
+
+    Raises:
+        ReaderUnsupported: A message has no room for any data.
+    """
+
+    def __init__(self, commands: Commands, room: int, timeout_s: float) -> None:
+        if room < 1:
+            raise ReaderUnsupported(
+                f"{commands.pipe.name}: dwMaxCCIDMessageLength {room + 10} leaves no room",
+                reader=commands.pipe.name,
+            )
+        self.commands = commands
+        self.room = min(room, MAX_EXTENDED)
+        self.timeout_s = timeout_s
+        self.whole = commands.quick_xfr_block(timeout_s, self._receive)
+
+    def transmit(self, apdu: bytes) -> bytes:
+        """Send ``apdu``, up to 65,544 bytes.
+
+        Raises:
+            InvalidApdu: Fewer than 4 bytes, or too many.
+            ProtocolError: The reader loses its place in the chain.
+        """
+        if HEADER_LENGTH <= len(apdu) <= self.room:
+            return self.whole(apdu)
+        if not HEADER_LENGTH <= len(apdu) <= MAX_EXTENDED:
+            raise InvalidApdu(
+                f"{len(apdu)} bytes; a command APDU has {HEADER_LENGTH} to {MAX_EXTENDED}",
+                reader=self.commands.pipe.name,
+                slot=self.commands.slot,
+            )
+        with self.commands.pipe.turn(self.commands.slot):
+            return self._receive(*self._send(apdu))
+
+    def _block(self, data: bytes, level: Level) -> tuple[bytes, int]:
+        return self.commands.xfr_block(data, timeout_s=self.timeout_s, wLevelParameter=level)
+
+    def _send(self, apdu: bytes) -> tuple[bytes, int]:
+        """All blocks of the command; returns the reply to the last and its bChainParameter."""
+        starts = range(0, len(apdu), self.room)
+        for start in starts[:-1]:
+            level = Level.BEGINS if start == 0 else Level.CONTINUES
+            reply, parameter = self._block(apdu[start : start + self.room], level)
+            if reply or parameter not in (Chain.COMMAND_EXPECTED, Chain.WHOLE):
+                raise self._lost(
+                    f"{len(reply)} bytes and bChainParameter 0x{parameter:02X} in answer to a "
+                    f"block that the command continues after"
+                )
+        return self._block(apdu[starts[-1] :], Level.ENDS)
+
+    def _receive(self, reply: bytes, parameter: int) -> bytes:
+        """The response that begins with ``reply``, to its end."""
+        response = bytearray(reply)
+        while chain_parameter(parameter) not in (Chain.WHOLE, Chain.ENDS):
+            reply, parameter = self._block(b"", Level.CONTINUE_RESPONSE)
+            response += reply
+            if len(response) > MAX_RESPONSE:
+                raise self._lost(f"a response of more than {MAX_RESPONSE} bytes")
+            if not reply and parameter not in (Chain.WHOLE, Chain.ENDS):
+                raise self._lost("an empty block in the middle of a response")
+        return bytes(response)
+
+    def _lost(self, what: str) -> ProtocolError:
+        self.commands.pipe.give_up(self.commands.slot)
+        return ProtocolError(
+            f"{self.commands.pipe.name}: slot {self.commands.slot}: {what}",
+            may_have_executed=True,
+            reader=self.commands.pipe.name,
+            slot=self.commands.slot,
+        )

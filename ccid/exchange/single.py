@@ -1,0 +1,52 @@
+"""One APDU or TPDU, one block: short APDU level, and T=0 at TPDU level."""
+
+from __future__ import annotations
+
+from ccid.commands import Commands
+from ccid.errors import InvalidApdu, UnsupportedByReader
+from ccid.iso7816.apdu import HEADER_LENGTH, MAX_SHORT
+
+OLD_SCM_ROOM = 263 - 10
+"""dwMaxCCIDMessageLength 263 of old SCM readers is too small: they take 271 bytes."""
+
+
+class SingleBlock:
+    """Sends the bytes as they are and hands up the reply as it is.
+
+    At TPDU level the application sees 61xx and 6Cxx, as it does through PC/SC. A case 1 APDU
+    goes as its 4 bytes; the reader adds P3 (USB CCID rev 1.1, 3.2.1).
+
+    Args:
+        commands: The slot's commands.
+        room: Bytes a message has for the block: dwMaxCCIDMessageLength - 10.
+        timeout_s: Seconds to wait for the reply, before extensions.
+    """
+
+    def __init__(self, commands: Commands, room: int, timeout_s: float) -> None:
+        self.commands = commands
+        self.room = MAX_SHORT if room == OLD_SCM_ROOM else room
+        # bChainParameter has a meaning at extended APDU level alone (6.2.1)
+        self.xfr_block = commands.quick_xfr_block(timeout_s, lambda data, _: data)
+
+    def transmit(self, apdu: bytes) -> bytes:
+        """Send ``apdu`` in one block.
+
+        Raises:
+            InvalidApdu: Fewer than 4 bytes.
+            UnsupportedByReader: More bytes than one message of this reader holds.
+        """
+        if HEADER_LENGTH <= len(apdu) <= self.room:
+            return self.xfr_block(apdu)
+        name = self.commands.pipe.name
+        if len(apdu) < HEADER_LENGTH:
+            raise InvalidApdu(
+                f"{len(apdu)} bytes; a command APDU has at least {HEADER_LENGTH}",
+                reader=name,
+                slot=self.commands.slot,
+            )
+        raise UnsupportedByReader(
+            f"{name}: an APDU of {len(apdu)} bytes does not fit; dwMaxCCIDMessageLength "
+            f"allows {self.room}",
+            reader=name,
+            slot=self.commands.slot,
+        )

@@ -1,0 +1,80 @@
+"""Which readers are there, and opening one of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ccid.errors import ReaderNotFound, ReaderUnsupported
+from ccid.pipe import MAX_COMMAND_S
+from ccid.reader import Reader
+from ccid.transport import ReaderInfo
+from ccid.verdict import Level, judge
+
+if TYPE_CHECKING:
+    from ccid.virtual import VirtualReader
+
+
+def list_readers() -> list[ReaderInfo]:
+    """The readers on this machine's USB. No device is opened or disturbed.
+
+    Raises:
+        AccessDenied: libusb cannot be loaded or may not look.
+    """
+    from ccid.transport.usb import discover
+
+    return discover().readers
+
+
+def select(readers: list[ReaderInfo], wanted: str | None) -> ReaderInfo:
+    """The reader that ``wanted`` names among ``readers``; the first for None.
+
+    Args:
+        readers: Those that are there.
+        wanted: Its name or a part of it, its ``vvvv:pppp``, or its path.
+
+    Raises:
+        ReaderNotFound: None, or more than one.
+    """
+    if not readers:
+        raise ReaderNotFound("no CCID reader on USB")
+    if wanted is None:
+        return readers[0]
+    word = wanted.lower()
+    exact = [r for r in readers if word in (r.name.lower(), r.path.lower(), r.id)]
+    near = exact or [r for r in readers if word in r.name.lower() or r.path.startswith(wanted)]
+    if len(near) == 1:
+        return near[0]
+    there = ", ".join(str(r) for r in near or readers)
+    if not near:
+        raise ReaderNotFound(f"no reader is called {wanted!r}; there are: {there}")
+    raise ReaderNotFound(f"{wanted!r} may be any of these: {there}")
+
+
+def open_reader(
+    which: ReaderInfo | VirtualReader | str | None = None,
+    *,
+    max_command_s: float | None = MAX_COMMAND_S,
+) -> Reader:
+    """Open a reader.
+
+    Args:
+        which: One of :func:`list_readers`, a :class:`ccid.VirtualReader`, a name (or part of
+            it), ``vvvv:pppp`` or path; None for the first there is.
+        max_command_s: Most seconds a command may take with all the time extensions that the
+            reader asks for; None for no limit.
+
+    Raises:
+        ReaderNotFound: There is no such reader.
+        ReaderUnsupported: By its descriptors it cannot work; the reasons are named.
+        AccessDenied, ReaderBusy, ReaderRemoved, TransportTimeout: It cannot be opened now.
+    """
+    info: Any = which if which is not None and not isinstance(which, str) else None
+    if info is None:
+        info = select(list_readers(), which if isinstance(which, str) else None)
+    elif not isinstance(info, ReaderInfo):
+        info = info.info
+    verdict = judge(info)
+    if verdict.level is Level.UNSUPPORTED:
+        reasons = "; ".join(str(reason) for reason in verdict.reasons if reason.fatal)
+        raise ReaderUnsupported(f"{info.name}: {reasons}", reader=info.name)
+    return Reader(info, max_command_s=max_command_s)

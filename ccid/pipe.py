@@ -1,0 +1,466 @@
+"""Commands go out, replies come back: the conversation on one CCID interface.
+
+Theory of operation. The host writes one command on bulk-OUT and the reader answers it with one
+reply on bulk-IN that repeats bSlot and bSeq (USB CCID rev 1.1, 6). bSeq counts all commands of
+the interface, whatever their slot: a real reader ignores a number that repeats. A reply that
+matches in slot and number is ours; anything else is the late answer to something given up and
+is dropped, and so is an empty transfer (the stray end of a message that filled its last packet).
+Instead of the reply a reader may ask for more time, as often as it needs (bmCommandStatus 2),
+each time with a multiplier of the time it was given.
+
+A wait is cut into slices, so that Ctrl-C and :meth:`Pipe.cancel` are heard while a card thinks
+for minutes. A command that is given up is left to the reader; if that then says it is busy, the
+ABORT pair (5.3.1 and 6.1.13) puts it in order.
+
+Most readers work on one command at a time: one lock, :class:`Pipe`. Where commands to several
+slots overlap there is :class:`ccid.shared_pipe.SharedPipe`.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple, NoReturn
+
+from ccid.codes import CommandStatus, IccStatus, SlotError
+from ccid.descriptors import ClassControl
+from ccid.errors import (
+    CcidError,
+    CommandCancelled,
+    MalformedMessage,
+    ProtocolError,
+    TransportError,
+    TransportTimeout,
+)
+from ccid.messages import HEADER_LENGTH, PC_to_RDR_Abort, RDR_to_PC_SlotStatus
+from ccid.messages.headers import DATA_BLOCK, XFR_BLOCK, reply_header, xfr_block_header
+from ccid.transport import IN_CAPACITY, OUT_CAPACITY, Transport
+
+WRITE_TIMEOUT_MS = 5000
+"""A bulk-OUT transfer that takes longer has failed."""
+SLICE_MS = 250
+"""How long a wait goes on before it looks whether it is still wanted."""
+REST_MS = 2000
+"""How long the rest of a message may take once it began."""
+ABORT_S = 2.0
+"""How long the ABORT pair may take."""
+FIRST_READ = 512
+"""Bytes asked for at first: a short APDU's reply fits. More costs time on every APDU."""
+MAX_COMMAND_S = 30 * 60.0
+"""A command may ask for more time up to this long in all: a card may compute a key for minutes."""
+
+SLOT_STATUS = RDR_to_PC_SlotStatus.bMessageType
+
+
+class RawReply(NamedTuple):
+    """A reply, matched and undecoded. ``parameter`` is byte 9."""
+
+    bMessageType: int
+    bSeq: int
+    bStatus: int
+    bError: int
+    parameter: int
+    data: bytes
+
+    @property
+    def icc_status(self) -> IccStatus:
+        """bmICCStatus."""
+        return IccStatus(self.bStatus & 0x03)
+
+    @property
+    def failed(self) -> bool:
+        """bmCommandStatus says failed."""
+        return self.bStatus >> 6 == CommandStatus.FAILED
+
+
+class Shut:
+    """What takes the lock's place when the pipe can do no more: whoever enters is told why.
+
+    The path of every APDU enters the lock anyway, so it need not look at a flag. And a forked
+    child must never wait for a lock that a thread of its parent holds.
+    """
+
+    def __init__(self, reason: CcidError) -> None:
+        self.reason = reason
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> NoReturn:
+        raise copy.copy(self.reason)
+
+    __enter__ = acquire
+
+    def __exit__(self, *_: object) -> None:
+        """Never reached: entering raises."""
+
+    release = __exit__
+
+
+Lock = Any  # threading.RLock is a function before Python 3.13; or a Shut
+
+
+class Pipe:
+    """The conversation with a reader that works on one command at a time.
+
+    Args:
+        transport: The open interface. The pipe does not close it.
+        name: The reader's name, for errors.
+        interface: bInterfaceNumber, for the ABORT request.
+        lock: Who may talk; given where several interfaces must take turns.
+        max_command_s: Most seconds a command may take with all its extensions; None for no limit.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        name: str,
+        interface: int = 0,
+        lock: Any = None,
+        max_command_s: float | None = MAX_COMMAND_S,
+    ) -> None:
+        self.transport = transport
+        self.name = name
+        self.interface = interface
+        self.max_command_s = max_command_s
+        self.lock: Lock = lock or threading.RLock()
+        self.count = -1
+        """Number of the last command; its low byte is bSeq."""
+        self.stale = 0
+        """Replies dropped because nobody waited for them any more."""
+        self._cancelled: set[int] = set()
+        self._given_up: set[int] = set()
+        transport.when_dead(self._shut)
+
+    def _shut(self, reason: CcidError) -> None:
+        self.lock = Shut(reason)
+
+    def turn(self, slot: int) -> Lock:
+        """The lock to hold to have commands to ``slot`` follow each other undisturbed."""
+        return self.lock
+
+    # One command ------------------------------------------------------------------------------
+
+    def transact(
+        self,
+        slot: int,
+        bMessageType: int,
+        specific: bytes,
+        data: bytes,
+        reply_type: int,
+        timeout_s: float,
+    ) -> RawReply:
+        """Send a command and return its reply, failed or not.
+
+        Args:
+            slot: bSlot.
+            bMessageType: The command's.
+            specific: Bytes 7 to 9 of its header.
+            data: What follows the header.
+            reply_type: bMessageType of the reply. A SlotStatus that says "failed" is taken too:
+                so a reader answers a command that it does not know.
+            timeout_s: Seconds to wait, before any extension the reader asks for.
+
+        Raises:
+            CommandCancelled: :meth:`cancel` was called meanwhile.
+            MalformedMessage, ProtocolError: The reply is no reply, or one to something else.
+            TransportTimeout: No reply in time. And all that the transport raises.
+        """
+        with self.turn(slot):
+            reply = self._once(slot, bMessageType, specific, data, reply_type, timeout_s)
+            if self._abandoned(slot, reply):
+                self.abort(slot)
+                reply = self._once(slot, bMessageType, specific, data, reply_type, timeout_s)
+            self._given_up.discard(slot)
+        return reply
+
+    def _once(
+        self,
+        slot: int,
+        bMessageType: int,
+        specific: bytes,
+        data: bytes,
+        reply_type: int,
+        timeout_s: float,
+    ) -> RawReply:
+        count = self._write(slot, bMessageType, specific, data)
+        return self._await(slot, count, reply_type, timeout_s)
+
+    def _write(self, slot: int, bMessageType: int, specific: bytes, data: bytes) -> int:
+        """Send a command and return its number."""
+        size = HEADER_LENGTH + len(data)
+        if size > OUT_CAPACITY:
+            raise MalformedMessage(
+                f"{self.name}: {len(data)} bytes of data; a message holds "
+                f"{OUT_CAPACITY - HEADER_LENGTH}",
+                field="dwLength",
+                reader=self.name,
+                slot=slot,
+            )
+        with self.lock:
+            self.count = count = self.count + 1
+            out = self.transport.out
+            xfr_block_header.pack_into(out, 0, bMessageType, len(data), slot, count & 0xFF, 0, 0)
+            out[7:HEADER_LENGTH] = specific
+            out[HEADER_LENGTH:size] = data
+            self.transport.send(size, WRITE_TIMEOUT_MS)
+        return count
+
+    def _await(
+        self,
+        slot: int,
+        count: int,
+        reply_type: int,
+        timeout_s: float,
+        message: bytes | None = None,
+    ) -> RawReply:
+        """Wait for the reply to command ``count``, with all the extensions it asks for.
+
+        Args:
+            message: One that came already.
+        """
+        began = time.monotonic()
+        deadline = began + timeout_s
+        try:
+            while True:
+                if message is None:
+                    self._heed_cancel(slot, count)
+                    message = self._next(slot, count, deadline)
+                reply = None if message is None else self._match(message, slot, count, reply_type)
+                message = None
+                if reply is None:
+                    if time.monotonic() >= deadline:
+                        raise self._timeout(slot, count, time.monotonic() - began)
+                elif reply.bStatus >> 6 == CommandStatus.TIME_EXTENSION:
+                    deadline = time.monotonic() + timeout_s * max(1, reply.bError)
+                    if self.max_command_s is not None:
+                        deadline = min(deadline, began + self.max_command_s)
+                else:
+                    return reply
+        except BaseException:
+            self.give_up(slot)
+            raise
+        finally:
+            self._cancelled.discard(count)
+
+    def _timeout(self, slot: int, count: int, waited_s: float) -> TransportTimeout:
+        return TransportTimeout(
+            f"{self.name}: slot {slot} did not answer command {count & 0xFF} "
+            f"within {waited_s:.1f} s",
+            reader=self.name,
+            slot=slot,
+            bSeq=count & 0xFF,
+        )
+
+    def _match(self, message: bytes, slot: int, count: int, reply_type: int) -> RawReply | None:
+        """``message`` as the reply to command ``count``; None, and counted, if it is a late one.
+
+        Raises:
+            ProtocolError: Right slot and number, and a reply to another kind of command.
+            MalformedMessage: bmCommandStatus has its reserved value.
+        """
+        kind, _, bSlot, bSeq, bStatus, bError, parameter = reply_header.unpack_from(message)
+        if bSlot != slot or bSeq != count & 0xFF:
+            self.stale += 1
+            return None
+        status = bStatus >> 6
+        if kind != reply_type and not (kind == SLOT_STATUS and status == CommandStatus.FAILED):
+            if count == 0:  # left behind by an earlier user of the reader
+                self.stale += 1
+                return None
+            raise ProtocolError(
+                f"{self.name}: bMessageType 0x{kind:02X} answers command {bSeq} of slot {slot}; "
+                f"0x{reply_type:02X} would be right",
+                reader=self.name,
+                slot=slot,
+                bSeq=bSeq,
+                bStatus=bStatus,
+                bError=bError,
+            )
+        if status == CommandStatus.RFU:
+            raise MalformedMessage(
+                f"{self.name}: bStatus 0x{bStatus:02X} has the reserved bmCommandStatus 3",
+                field="bStatus",
+                reader=self.name,
+                slot=slot,
+                bSeq=bSeq,
+            )
+        return RawReply(kind, bSeq, bStatus, bError, parameter, message[HEADER_LENGTH:])
+
+    # Reading ----------------------------------------------------------------------------------
+
+    def _next(self, slot: int, count: int, deadline: float) -> bytes | None:
+        """A whole message, for whatever command; None if none came for a slice of time."""
+        return self._read(deadline)
+
+    def _read(self, deadline: float) -> bytes | None:
+        """One message off bulk-IN; None after a slice of time without, or an empty transfer."""
+        left_ms = int((deadline - time.monotonic()) * 1000)
+        first = self._first_read()
+        try:
+            got = self.transport.receive(0, first, max(1, min(left_ms, SLICE_MS)))
+        except TransportTimeout:
+            return None
+        return self._rest(got, first) if got else None
+
+    def _first_read(self) -> int:
+        packet = self.transport.packet_size
+        return -(-FIRST_READ // packet) * packet
+
+    def _rest(self, got: int, asked: int) -> bytes:
+        """The whole of the message whose first ``got`` bytes, of ``asked``, are in ``inp``."""
+        transport = self.transport
+        inp, packet = transport.inp, transport.packet_size
+        if got < HEADER_LENGTH:
+            raise MalformedMessage(
+                f"{self.name}: {got} bytes are no reply; its header alone has {HEADER_LENGTH}",
+                field="dwLength",
+                reader=self.name,
+            )
+        size = HEADER_LENGTH + int.from_bytes(inp[1:5], "little")
+        if size > IN_CAPACITY - packet:
+            raise MalformedMessage(
+                f"{self.name}: dwLength announces {size - HEADER_LENGTH} bytes of data",
+                field="dwLength",
+                reader=self.name,
+            )
+        while got < size and got == asked:
+            want = -(-(size - got) // packet) * packet
+            got += transport.receive(got, want, REST_MS)
+            asked += want
+        if got != size:
+            raise MalformedMessage(
+                f"{self.name}: dwLength announces {size - HEADER_LENGTH} bytes of data, "
+                f"{got - HEADER_LENGTH} came",
+                field="dwLength",
+                reader=self.name,
+                slot=inp[5],
+                bSeq=inp[6],
+            )
+        return bytes(inp[:size])
+
+    # Ending a command early -------------------------------------------------------------------
+
+    def cancel(self, slot: int) -> bool:
+        """End the command that another thread has under way on ``slot``.
+
+        Returns:
+            False if there is none. The other thread gets :class:`CommandCancelled`.
+        """
+        if self.lock.acquire(blocking=False):
+            self.lock.release()
+            return False
+        self._cancelled.add(self.count)
+        return True
+
+    def _heed_cancel(self, slot: int, count: int) -> None:
+        if count not in self._cancelled:
+            return
+        self._cancelled.discard(count)
+        try:
+            self.abort(slot)
+        except TransportError as error:
+            self.give_up(slot)
+            how = f"; the reader did not take part in it: {error}"
+        else:
+            how = ""
+        raise CommandCancelled(
+            f"{self.name}: command {count & 0xFF} of slot {slot} was cancelled{how}",
+            reader=self.name,
+            slot=slot,
+            bSeq=count & 0xFF,
+        )
+
+    def abort(self, slot: int) -> None:
+        """The ABORT pair (USB CCID rev 1.1, 5.3.1 and 6.1.13): whatever ``slot`` does, ends.
+
+        Both halves carry the same bSeq. What still comes of the aborted command is dropped.
+
+        Raises:
+            TransportStall: The reader does not know the request.
+            TransportTimeout: It does not answer PC_to_RDR_Abort.
+        """
+        with self.lock:
+            request = ClassControl.abort(self.interface, slot, (self.count + 1) & 0xFF)
+            self.transport.control(request, int(ABORT_S * 1000))
+            count = self._write(slot, PC_to_RDR_Abort.bMessageType, bytes(3), b"")
+        self._await(slot, count, SLOT_STATUS, ABORT_S)
+        self._given_up.discard(slot)
+
+    # The path of every APDU -------------------------------------------------------------------
+
+    def quick(
+        self,
+        slot: int,
+        timeout_s: float,
+        failure: Callable[[RawReply], CcidError],
+        more: Callable[[bytes, int], bytes],
+    ) -> Callable[[bytes], bytes]:
+        """A function that sends one XfrBlock (bBWI and wLevelParameter 0) and returns abData.
+
+        One bulk-OUT, one bulk-IN, and as little Python between as the checks allow: message
+        type, slot, number, status and length of the reply are all looked at. Whatever is not
+        plain success at once goes the long way round, :meth:`_await`.
+
+        Args:
+            slot: bSlot.
+            timeout_s: As for :meth:`transact`.
+            failure: Makes the error that a failed reply raises.
+            more: Called with abData and bChainParameter where that is not 0; returns the whole.
+        """
+        transport = self.transport
+        send, receive = transport.send, transport.receive
+        out, inp = transport.out, transport.inp
+        pack, unpack = xfr_block_header.pack_into, reply_header.unpack_from
+        first = self._first_read()
+
+        def transmit(data: bytes) -> bytes:
+            with self.lock:
+                self.count = count = self.count + 1
+                n = len(data)
+                pack(out, 0, XFR_BLOCK, n, slot, count & 0xFF, 0, 0)
+                n += HEADER_LENGTH
+                out[HEADER_LENGTH:n] = data
+                send(n, WRITE_TIMEOUT_MS)
+                try:
+                    got = receive(0, first, SLICE_MS)
+                except TransportTimeout:
+                    got = 0
+                if got >= HEADER_LENGTH:
+                    kind, length, bSlot, bSeq, bStatus, _, chain = unpack(inp)
+                    end = HEADER_LENGTH + length
+                    if (
+                        kind == DATA_BLOCK
+                        and bSeq == count & 0xFF
+                        and bSlot == slot
+                        and bStatus == 0
+                        and chain == 0
+                        and end == got
+                    ):
+                        return inp[HEADER_LENGTH:end].tobytes()
+                reply = self._late(slot, count, data, got, timeout_s)
+                if reply.failed:
+                    raise failure(reply)
+                return more(reply.data, reply.parameter) if reply.parameter else reply.data
+
+        return transmit
+
+    def _late(self, slot: int, count: int, data: bytes, got: int, timeout_s: float) -> RawReply:
+        """The rest of :meth:`quick` when the first transfer was not simply the reply."""
+        message = self._rest(got, self._first_read()) if got else None
+        reply = self._await(slot, count, DATA_BLOCK, timeout_s, message)
+        if self._abandoned(slot, reply):
+            self.abort(slot)
+            reply = self._once(slot, XFR_BLOCK, bytes(3), data, DATA_BLOCK, timeout_s)
+        self._given_up.discard(slot)
+        return reply
+
+    # Commands given up ------------------------------------------------------------------------
+
+    def give_up(self, slot: int) -> None:
+        """Note that ``slot`` may still be at something that nobody waits for any more."""
+        self._given_up.add(slot)
+
+    def _abandoned(self, slot: int, reply: RawReply) -> bool:
+        """True if the reader is busy with something that was given up."""
+        return reply.failed and reply.bError == SlotError.CMD_SLOT_BUSY and slot in self._given_up

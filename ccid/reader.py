@@ -1,0 +1,309 @@
+"""Reader, Slot and Card: what a person holds.
+
+A :class:`Reader` is one CCID interface, opened. It has :class:`Slot` objects, and a slot with a
+card in it gives a :class:`Card` by :meth:`Slot.connect`. All may be used from several threads;
+one APDU is atomic, and ``with card.exclusive():`` makes several so.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+from weakref import WeakValueDictionary
+
+from ccid.card import Card
+from ccid.codes import IccStatus, Protocol
+from ccid.commands import Commands, get_clock_frequencies, get_data_rates
+from ccid.descriptors import SmartCardDescriptor
+from ccid.errors import (
+    CardAbsent,
+    CcidError,
+    MalformedDescriptor,
+    MalformedMessage,
+    SlotInUse,
+    TransportStall,
+    TransportTimeout,
+)
+from ccid.pipe import MAX_COMMAND_S, Pipe
+from ccid.quirks import Quirks, lookup
+from ccid.shared_pipe import SharedPipe
+from ccid.transport import ReaderInfo, Transport
+
+if TYPE_CHECKING:
+    from ccid.trace import Tap, Trace, TraceTarget
+
+
+class _Turns:
+    """A lock that interfaces of one device share, where they cannot be talked to at once."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+
+
+_turns: WeakValueDictionary[tuple[int, int], _Turns] = WeakValueDictionary()
+
+
+class Reader:
+    """An open reader. Get one by :func:`ccid.open_reader`; close it, or use ``with``.
+
+    Attributes:
+        info: What it is and where.
+        slots: Its slots.
+        quirks: What the table of readers knows of it.
+    """
+
+    def __init__(self, info: ReaderInfo, *, max_command_s: float | None = MAX_COMMAND_S) -> None:
+        """Open the reader.
+
+        Args:
+            info: Which.
+            max_command_s: Most seconds a command may take with all the time extensions that
+                the reader asks for; None for no limit.
+
+        Raises:
+            AccessDenied, ReaderBusy, ReaderRemoved: It cannot be opened.
+            ReaderUnsupported: It is no reader for this library.
+            TransportTimeout: It does not answer.
+        """
+        self.info = info
+        self.quirks: Quirks = lookup(info.vendor_id, info.product_id)
+        self._turns = self._shared_turns()
+        self._rates: list[int] | None = None
+        self._clocks: list[int] | None = None
+        self.traces: list[Trace] = []
+        self.tap: Tap | None = None
+        self._closed = False
+        self.transport: Transport = info.connect(info)
+        try:
+            self.pipe = self._make_pipe(max_command_s)
+            self.slots = tuple(Slot(self, i) for i in range(self.descriptor.slot_count))
+            self._configured_traces()
+            self._wake()
+        except BaseException:
+            self.transport.close()
+            self._closed = True
+            raise
+
+    def _shared_turns(self) -> _Turns | None:
+        if not self.quirks.interfaces_take_turns:
+            return None
+        return _turns.setdefault((self.info.bus, self.info.address), _Turns())
+
+    def _make_pipe(self, max_command_s: float | None) -> Pipe:
+        common: dict[str, Any] = {
+            "name": self.name,
+            "interface": self.info.interface_number,
+            "lock": self._turns.lock if self._turns else None,
+            "max_command_s": max_command_s,
+        }
+        d = self.descriptor
+        if d.slot_count > 1 and d.bMaxCCIDBusySlots > 1:
+            busy = min(d.bMaxCCIDBusySlots, d.slot_count)
+            return SharedPipe(self.transport, slot_count=d.slot_count, busy_slots=busy, **common)
+        return Pipe(self.transport, **common)
+
+    def _configured_traces(self) -> None:
+        wanted = "CCID_TRACE" in os.environ or logging.getLogger("ccid.traffic").level
+        if wanted:  # else that module is not even imported
+            from ccid.trace import attach_configured
+
+            attach_configured(self)
+
+    def _wake(self) -> None:
+        """The first command. What an earlier user left unread is dropped on the way; a reader
+        that stumbles over it gets a second chance."""
+        try:
+            self.slots[0].status()
+        except (TransportTimeout, TransportStall, MalformedMessage):
+            self.slots[0].status()
+
+    # What it is -------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """Its name, for people."""
+        return self.info.name
+
+    @property
+    def descriptor(self) -> SmartCardDescriptor:
+        """Its class descriptor (USB CCID rev 1.1, 5.1)."""
+        return self.info.descriptor
+
+    @property
+    def max_message_length(self) -> int:
+        """Bytes of the longest message it takes, header included (dwMaxCCIDMessageLength)."""
+        return self.descriptor.dwMaxCCIDMessageLength
+
+    @property
+    def data_rates(self) -> list[int]:
+        """The rates (bit/s) it can talk to a card; empty where it lists none (5.3.3)."""
+        if self._rates is None:
+            count = self.descriptor.bNumDataRatesSupported
+            self._rates = self._list(get_data_rates, count)
+        return self._rates
+
+    @property
+    def clock_frequencies(self) -> list[int]:
+        """The clocks (kHz) it can give a card; empty where it lists none (5.3.2)."""
+        if self._clocks is None:
+            count = self.descriptor.bNumClockSupported
+            self._clocks = self._list(get_clock_frequencies, count)
+        return self._clocks
+
+    def _list(self, get: Callable[[Pipe, int], list[int]], count: int) -> list[int]:
+        if not count:
+            return []
+        try:
+            return [value for value in get(self.pipe, count) if value]
+        except (TransportStall, TransportTimeout, MalformedDescriptor):
+            return []  # it announces a list and does not give it
+
+    def __repr__(self) -> str:
+        state = " closed" if self._closed else ""
+        return f"<ccid.Reader {self.name!r} at {self.info.path}{state}>"
+
+    # Its life ---------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Power all cards off and give the reader back. More than once does no harm."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            for slot in self.slots:
+                with suppress(CcidError):
+                    slot.cancel()
+            for slot in self.slots:
+                if slot.card is not None:
+                    with suppress(CcidError):
+                        slot.card.disconnect()
+        finally:
+            self.transport.close()
+            for trace in tuple(self.traces):
+                trace.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            warnings.warn(f"{self!r} was never closed", ResourceWarning, stacklevel=2, source=self)
+            self.close()
+
+    # Looking over its shoulder ----------------------------------------------------------------
+
+    def trace(self, target: TraceTarget, *, secrets: bool = False) -> Trace:
+        """Write every USB message from now on, with time stamps.
+
+        Args:
+            target: A file name, or a binary file, for pcapng that Wireshark opens; or a
+                :class:`ccid.trace.Sink`.
+            secrets: Write PINs and keys as they are. Without it their bytes, and all check
+                bytes of the same exchange, are masked.
+
+        Returns:
+            The trace. Stop it, or use ``with``.
+        """
+        from ccid.trace import attach
+
+        return attach(self, target, secrets)
+
+    def retrace(self, tap: Tap | None, traces: list[Trace]) -> None:
+        """Have all traffic go through ``tap``, or none; :mod:`ccid.trace` calls this."""
+        with suppress(CcidError), self.pipe.turn(0):
+            self.pipe.transport = tap or self.transport
+            for slot in self.slots:
+                if slot.card is not None:
+                    slot.card.arm(tap)
+        self.tap, self.traces = tap, traces
+
+
+class Slot:
+    """A place for a card.
+
+    Attributes:
+        reader: The reader it is part of.
+        index: bSlot.
+        commands: Every CCID command, for those who need one directly.
+        card: The card connected here; None without.
+    """
+
+    def __init__(self, reader: Reader, index: int) -> None:
+        self.reader = reader
+        self.index = index
+        self.commands = Commands(reader.pipe, index)
+        self.card: Card | None = None
+
+    def __repr__(self) -> str:
+        return f"<ccid.Slot {self.index} of {self.reader.name!r}>"
+
+    def status(self) -> IccStatus:
+        """Is there a card, and is it active? Asks the reader (USB CCID rev 1.1, 6.1.3)."""
+        return self.commands.slot_status().icc
+
+    def connect(self, protocol: Protocol | None = None) -> Card:
+        """Power the card up and agree on protocol and parameters.
+
+        Args:
+            protocol: T=0 or T=1. None takes TA2's in specific mode, else T=1 where card and
+                reader have it, else T=0; and, if the reader refuses that, the card's default.
+
+        Raises:
+            SlotInUse: A card is connected here already.
+            CardAbsent, CardMute: There is nothing that answers.
+            MalformedAtr: It answers, but not with an ATR.
+            UnsupportedByReader: Card and reader have no protocol in common.
+        """
+        with self.turn():
+            if self.card is not None:
+                raise SlotInUse(
+                    f"{self.reader.name}: slot {self.index} has a card connected already",
+                    reader=self.reader.name,
+                    slot=self.index,
+                )
+            if self.status() is IccStatus.ABSENT:
+                raise CardAbsent(
+                    f"{self.reader.name}: slot {self.index}: there is no card",
+                    reader=self.reader.name,
+                    slot=self.index,
+                )
+            card = Card(self, protocol)
+            self.card = card
+            return card
+
+    def escape(self, data: bytes) -> bytes:
+        """Send ``data`` to the reader itself and return its answer (6.1.8).
+
+        Raises:
+            UnsupportedByReader: This reader has no Escape.
+        """
+        return self.commands.escape(data)
+
+    def cancel(self) -> bool:
+        """End what another thread has under way here, by the ABORT pair (5.3.1 and 6.1.13).
+
+        That thread gets :class:`ccid.errors.CommandCancelled`.
+
+        Returns:
+            False if nothing was under way.
+        """
+        return self.commands.cancel()
+
+    def turn(self) -> AbstractContextManager[Any]:
+        """Hold this to have several commands follow each other undisturbed."""
+        turn: AbstractContextManager[Any] = self.reader.pipe.turn(self.index)
+        return turn

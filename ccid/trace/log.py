@@ -1,0 +1,85 @@
+"""The readable log: one line a message, at a level of its own below DEBUG."""
+
+from __future__ import annotations
+
+import logging
+
+from ccid.codes import CommandStatus, IccStatus, slot_error_text
+from ccid.errors import MalformedMessage, TransportTimeout
+from ccid.messages import COMMANDS, HEADER_LENGTH, REPLIES, parse_event
+from ccid.messages.headers import reply_header
+from ccid.trace.tap import Kind, Sink, Transfer
+from ccid.transport import ReaderInfo
+
+TRAFFIC = 5
+"""Level of the logger ``ccid.traffic``."""
+logging.addLevelName(TRAFFIC, "TRAFFIC")
+logger = logging.getLogger("ccid.traffic")
+
+NAMES = {kind: cls.__name__ for kind, cls in (COMMANDS | REPLIES).items()}
+
+
+class LogSink(Sink):
+    """Writes traffic to the logger ``ccid.traffic``."""
+
+    def begin(self, info: ReaderInfo) -> None:
+        logger.log(TRAFFIC, "== %s", info)
+
+    def transfer(self, info: ReaderInfo, transfer: Transfer) -> None:
+        if not isinstance(transfer.error, TransportTimeout):  # a slice of a longer wait
+            logger.log(TRAFFIC, "%s", describe(transfer))
+
+    def end(self) -> None:
+        logger.log(TRAFFIC, "== end of trace")
+
+
+def describe(transfer: Transfer) -> str:
+    """One line on a transfer."""
+    arrow = "<-" if transfer.endpoint & 0x80 else "->"
+    line = f"{arrow} {_what(transfer)}"
+    if transfer.is_masked:
+        line += " (secret, masked)"
+    if transfer.error is not None:
+        line += f" failed: {transfer.error}"
+    return line
+
+
+def _what(transfer: Transfer) -> str:
+    data = transfer.data
+    if transfer.kind is Kind.CONTROL and transfer.setup is not None:
+        s = transfer.setup
+        setup = (
+            f"bmRequestType={s.bmRequestType:02X} bRequest={s.bRequest:02X} "
+            f"wValue={s.wValue:04X} wIndex={s.wIndex:04X} wLength={s.wLength}"
+        )
+        return f"control {setup} {_hex(data)}".rstrip()
+    if transfer.kind is Kind.INTERRUPT:
+        try:
+            return f"event {parse_event(data)}"
+        except MalformedMessage:
+            return f"event {_hex(data)}"
+    return describe_message(data)
+
+
+def describe_message(data: bytes) -> str:
+    """One line on a CCID bulk message, whatever it is."""
+    if len(data) < HEADER_LENGTH:
+        return f"{len(data)} bytes {_hex(data)}".rstrip()
+    kind, _, bSlot, bSeq, bStatus, bError, parameter = reply_header.unpack_from(data)
+    name = NAMES.get(kind, f"0x{kind:02X}")
+    text = f"{name} slot={bSlot} seq={bSeq}"
+    if kind in REPLIES:
+        text += f" {IccStatus(bStatus & 3).name} {CommandStatus(bStatus >> 6).name}"
+        if bStatus >> 6 == CommandStatus.FAILED:
+            text += f" bError={bError:02X} ({slot_error_text(bError)})"
+        elif bError:
+            text += f" bError={bError:02X}"
+        if parameter:
+            text += f" byte9={parameter:02X}"
+    elif any(data[7:HEADER_LENGTH]):
+        text += f" bytes7-9={_hex(data[7:HEADER_LENGTH])}"
+    return f"{text} {_hex(data[HEADER_LENGTH:])}".rstrip()
+
+
+def _hex(data: bytes) -> str:
+    return data.hex(" ").upper()

@@ -1,0 +1,160 @@
+"""pcapng as Wireshark opens it, with the packets Linux's usbmon would have recorded.
+
+LINKTYPE_USB_LINUX_MMAPPED: a header of 64 bytes before the data of each URB, one packet for its
+submission and one for its completion. A trace begins with the control transfers that fetch the
+reader's descriptors: from those Wireshark knows that its USBCCID dissector is to take over.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import threading
+import time
+from typing import BinaryIO
+
+from ccid.descriptors import ClassControl
+from ccid.errors import (
+    CcidError,
+    ReaderRemoved,
+    TransportStall,
+    TransportTimeout,
+)
+from ccid.trace.tap import Kind, Sink, Transfer
+from ccid.transport import ReaderInfo
+
+LINKTYPE_USB_LINUX_MMAPPED = 220
+SECTION_HEADER, INTERFACE_DESCRIPTION, ENHANCED_PACKET = 0x0A0D0D0A, 1, 6
+BYTE_ORDER_MAGIC = 0x1A2B3C4D
+OPT_END, OPT_COMMENT, SHB_USERAPPL, IF_NAME, IF_TSRESOL = 0, 1, 4, 2, 9
+
+URB = struct.Struct("<Q4BHBBqiiII8sii2I")
+"""usbmon's header: id, event, transfer type, endpoint, device, bus, setup flag, data flag,
+seconds, microseconds, status, length, captured length, setup, interval, start frame, transfer
+flags, number of isochronous descriptors."""
+
+SUBMIT, COMPLETE = ord("S"), ord("C")
+GET_DESCRIPTOR = 0x06
+EINPROGRESS = -115
+STATUS: tuple[tuple[type[CcidError], int], ...] = (
+    (TransportTimeout, -errno.ENOENT),
+    (TransportStall, -errno.EPIPE),
+    (ReaderRemoved, -errno.ENODEV),
+)
+
+
+class PcapngSink(Sink):
+    """Writes transfers to a pcapng file.
+
+    Args:
+        target: Its name, or a binary file open for writing, which stays open.
+        keep_open: Go on after the first reader's trace has ended, until this process ends.
+    """
+
+    def __init__(self, target: str | os.PathLike[str] | BinaryIO, keep_open: bool = False) -> None:
+        self.owner = os.getpid()
+        self._mine = isinstance(target, str | os.PathLike)
+        self._file: BinaryIO = open(target, "wb") if self._mine else target  # type: ignore
+        self._keep_open = keep_open
+        self._lock = threading.Lock()
+        self._id = 0
+        magic = struct.pack("<IHHq", BYTE_ORDER_MAGIC, 1, 0, -1)
+        self._block(SECTION_HEADER, magic + _options((SHB_USERAPPL, b"ccid")))
+        self._block(
+            INTERFACE_DESCRIPTION,
+            struct.pack("<HHI", LINKTYPE_USB_LINUX_MMAPPED, 0, 0)
+            + _options((IF_NAME, b"usbmon0"), (IF_TSRESOL, b"\x06")),
+        )
+
+    def begin(self, info: ReaderInfo) -> None:
+        device, now = info.device.build(), time.time()
+        for wValue, data in ((0x0100, device), (0x0200, info.raw_configuration)):
+            setup = ClassControl(0x80, GET_DESCRIPTOR, wValue, 0, len(data))
+            whole = Transfer(Kind.CONTROL, 0x80, now, now, None, data, len(data), setup)
+            self.transfer(info, whole)
+
+    def transfer(self, info: ReaderInfo, transfer: Transfer) -> None:
+        is_in = bool(transfer.endpoint & 0x80)
+        with self._lock:
+            self._id += 1
+            self._packet(info, transfer, SUBMIT, b"" if is_in else transfer.data)
+            self._packet(info, transfer, COMPLETE, transfer.data if is_in else b"")
+            self._file.flush()
+
+    def end(self) -> None:
+        if self._mine and not self._keep_open:
+            self._file.close()
+
+    def _packet(self, info: ReaderInfo, transfer: Transfer, event: int, data: bytes) -> None:
+        submitted = event == SUBMIT
+        when = transfer.began if submitted else transfer.ended
+        microseconds = round(when * 1_000_000)
+        is_in = bool(transfer.endpoint & 0x80)
+        has_setup = submitted and transfer.setup is not None
+        length = transfer.asked if submitted == is_in and submitted else len(transfer.data)
+        head = URB.pack(
+            self._id,
+            event,
+            transfer.kind,
+            transfer.endpoint,
+            info.address,
+            info.bus,
+            0 if has_setup else ord("-"),
+            0 if data else ord("<" if is_in else ">"),
+            microseconds // 1_000_000,
+            microseconds % 1_000_000,
+            EINPROGRESS if submitted else _status(transfer.error),
+            length,
+            len(data),
+            _setup(transfer.setup) if has_setup and transfer.setup else bytes(8),
+            0,
+            0,
+            0,
+            0,
+        )
+        packet = head + data
+        comment = ((OPT_COMMENT, b"secret data masked"),) if transfer.is_masked and data else ()
+        high, low = divmod(microseconds, 1 << 32)
+        self._block(
+            ENHANCED_PACKET,
+            struct.pack("<5I", 0, high, low, len(packet), len(packet))
+            + _padded(packet)
+            + _options(*comment),
+        )
+
+    def _block(self, kind: int, body: bytes) -> None:
+        size = 12 + len(body)
+        self._file.write(struct.pack("<II", kind, size) + body + struct.pack("<I", size))
+
+
+def _padded(data: bytes) -> bytes:
+    return data + bytes(-len(data) % 4)
+
+
+def _options(*options: tuple[int, bytes]) -> bytes:
+    if not options:
+        return b""
+    parts = [struct.pack("<HH", code, len(value)) + _padded(value) for code, value in options]
+    return b"".join(parts) + struct.pack("<HH", OPT_END, 0)
+
+
+def _setup(setup: ClassControl) -> bytes:
+    return struct.pack(
+        "<BBHHH",
+        setup.bmRequestType,
+        setup.bRequest,
+        setup.wValue,
+        setup.wIndex,
+        setup.wLength,
+    )
+
+
+def _status(error: CcidError | None) -> int:
+    """The status usbmon would have shown."""
+    if error is None:
+        return 0
+    for kind, status in STATUS:
+        if isinstance(error, kind):
+            return status
+    return -errno.EPROTO

@@ -1,0 +1,54 @@
+"""What a trace shows of an exchange that carries a PIN or a key.
+
+Lengths stay; of every block of the exchange only what is listed here is shown, the rest becomes
+:data:`MASK`. Check bytes are masked with the data: from an LRC, a digit could be reckoned back.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ccid.iso7816.apdu import visible_length
+from ccid.messages import HEADER_LENGTH, PC_to_RDR_Secure, PC_to_RDR_XfrBlock, RDR_to_PC_DataBlock
+
+MASK = 0x2A
+"""Stands for every byte that is not shown: an asterisk in Wireshark's text column."""
+
+XFR_BLOCK = PC_to_RDR_XfrBlock.bMessageType
+SECURE = PC_to_RDR_Secure.bMessageType
+DATA_BLOCK = RDR_to_PC_DataBlock.bMessageType
+
+
+@dataclass(frozen=True, slots=True)
+class Visible:
+    """How much of each block's data may be seen.
+
+    Attributes:
+        first_out: Bytes at the start of the exchange's first block to the card.
+        head: Bytes at the start of every other block, either way.
+        tail_in: Bytes at the end of every block from the card.
+    """
+
+    first_out: int = 0
+    head: int = 0
+    tail_in: int = 0
+
+
+def apdu_level(apdu: bytes) -> Visible:
+    """For APDUs and T=0 TPDUs in blocks: CLA INS P1 P2 and Lc, and SW1 SW2."""
+    return Visible(first_out=visible_length(apdu), tail_in=2)
+
+
+SECURE_COMMAND = Visible(first_out=1, tail_in=2)
+"""For PC_to_RDR_Secure: bPINOperation, and SW1 SW2."""
+
+
+def masked(message: bytes, head: int, tail: int) -> bytes:
+    """``message`` with its data masked but for ``head`` bytes at the start and ``tail`` at the
+    end of them."""
+    data = len(message) - HEADER_LENGTH
+    hidden = data - head - tail
+    if hidden <= 0:
+        return message
+    start = HEADER_LENGTH + head
+    return message[:start] + bytes([MASK]) * hidden + message[start + hidden :]

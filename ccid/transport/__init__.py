@@ -1,0 +1,147 @@
+"""The way to a reader: bytes over USB, or to a virtual reader in this process.
+
+Everything above sees a :class:`Transport`; ``usb`` and ``virtual`` implement it, ``traced``
+wraps one. What a reader is, before it is opened, is a :class:`ReaderInfo`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ccid.descriptors import (
+    ClassControl,
+    ConfigurationDescriptor,
+    DeviceDescriptor,
+    SmartCardDescriptor,
+    SmartCardInterface,
+)
+from ccid.errors import CcidError
+
+OUT_CAPACITY = 10 + 65556
+"""Bytes of the longest message sent: a header and the longest extended APDU, with room."""
+IN_CAPACITY = 128 * 1024
+"""Bytes of the longest message received, and whole packets of any size beyond it."""
+
+
+class Transport(Protocol):
+    """An open CCID interface. One thread at a time sends, one at a time receives.
+
+    The next message to send is put into ``out``, what is received lands in ``inp``: the path of
+    every APDU allocates nothing.
+
+    Attributes:
+        out: Where the next message is built.
+        inp: Where transfers land.
+        packet_size: Bytes of a full bulk-IN packet; a shorter one ends a transfer.
+    """
+
+    out: memoryview
+    inp: memoryview
+    packet_size: int
+
+    def send(self, length: int, timeout_ms: int) -> None:
+        """Send the first ``length`` bytes of ``out`` as one bulk-OUT transfer.
+
+        Raises:
+            ReaderRemoved, ReaderClosed, ReaderForked, TransportTimeout, TransportStall (the
+            halt is cleared), TransportError.
+        """
+
+    def receive(self, offset: int, size: int, timeout_ms: int) -> int:
+        """Receive one bulk-IN transfer into ``inp`` at ``offset``, ``size`` bytes at most.
+
+        Returns:
+            The bytes received, fewer than asked if the time ran out in between.
+
+        Raises:
+            As :meth:`send`; TransportTimeout only if not a byte came.
+        """
+
+    def receive_event(self, timeout_ms: int) -> bytes:
+        """Receive one interrupt-IN transfer.
+
+        Raises:
+            As :meth:`send`; UnsupportedByReader without such an endpoint.
+        """
+
+    def control(self, request: ClassControl, timeout_ms: int) -> bytes:
+        """Do a class-specific request and return what the reader sent.
+
+        Raises:
+            As :meth:`send`; TransportStall if the reader refuses it.
+        """
+
+    def close(self) -> None:
+        """Give the interface back. Never raises for a reader that is gone."""
+
+    def when_dead(self, tell: Callable[[CcidError], None]) -> None:
+        """Have ``tell`` called with the reason as soon as this transport can do no more: it was
+        closed, or this process is a fork of the one that opened it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderInfo:
+    """A reader that is there, not opened.
+
+    Attributes:
+        name: For people: the table's name, or what the device calls itself.
+        path: Where it is: ``usb:1-2:1.0`` (bus, ports, configuration, interface) or
+            ``virtual:…``. Stays the same as long as it stays plugged in.
+        device: Its device descriptor.
+        configuration: The configuration descriptor that it is part of.
+        reader: Its interface, endpoints and class descriptor.
+        bus: USB bus number.
+        address: USB device address.
+        speed: ``low``, ``full``, ``high``, ``super``, or empty.
+        manufacturer, product, serial, interface_name: The device's strings, None where the
+            system does not tell them without opening it.
+        siblings: How many readers its device has, itself included.
+        raw_configuration: All bytes of the configuration.
+        connect: Opens it; :func:`ccid.open_reader` calls this.
+    """
+
+    name: str
+    path: str
+    device: DeviceDescriptor
+    configuration: ConfigurationDescriptor
+    reader: SmartCardInterface
+    connect: Callable[[ReaderInfo], Transport] = field(repr=False, compare=False)
+    bus: int = 0
+    address: int = 0
+    speed: str = ""
+    manufacturer: str | None = None
+    product: str | None = None
+    serial: str | None = None
+    interface_name: str | None = None
+    siblings: int = 1
+    raw_configuration: bytes = field(default=b"", repr=False)
+
+    @property
+    def descriptor(self) -> SmartCardDescriptor:
+        """The class descriptor."""
+        return self.reader.smart_card
+
+    @property
+    def vendor_id(self) -> int:
+        """idVendor."""
+        return self.device.idVendor
+
+    @property
+    def product_id(self) -> int:
+        """idProduct."""
+        return self.device.idProduct
+
+    @property
+    def interface_number(self) -> int:
+        """bInterfaceNumber."""
+        return self.reader.interface.bInterfaceNumber
+
+    @property
+    def id(self) -> str:
+        """``vvvv:pppp``, as lsusb writes it."""
+        return f"{self.vendor_id:04x}:{self.product_id:04x}"
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.id} at {self.path})"

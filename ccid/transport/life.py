@@ -1,0 +1,68 @@
+"""When a transport can do no more: closed, unplugged, or carried over into a forked child."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from weakref import WeakSet
+
+from ccid.errors import CcidError, ReaderClosed, ReaderForked, ReaderRemoved
+
+_living: WeakSet[Life] = WeakSet()
+
+
+class Life:
+    """Base of transports. The first reason to end counts, and all who asked are told.
+
+    Args:
+        name: The reader's name, for errors.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.dead: CcidError | None = None
+        self._listeners: list[Callable[[CcidError], None]] = []
+        _living.add(self)
+
+    def when_dead(self, tell: Callable[[CcidError], None]) -> None:
+        """Have ``tell`` called with the reason once this can do no more."""
+        self._listeners.append(tell)
+        if self.dead is not None:
+            tell(self.dead)
+
+    def _die(self, reason: CcidError) -> None:
+        if self.dead is None:
+            self.dead = reason
+            for tell in self._listeners:
+                tell(reason)
+
+    def closed(self) -> ReaderClosed:
+        """It was closed."""
+        self._die(ReaderClosed(f"{self.name} was closed", reader=self.name))
+        return ReaderClosed(f"{self.name} was closed", reader=self.name)
+
+    def removed(self) -> ReaderRemoved:
+        """It was unplugged; the error to raise."""
+        error = ReaderRemoved(f"{self.name} was unplugged", reader=self.name)
+        self._die(error)
+        return error
+
+    def _forked(self) -> None:
+        self.dead = None  # whatever it was: this process never had it
+        self._die(
+            ReaderForked(
+                f"{self.name} was opened by process {os.getppid()}, and this is its fork "
+                f"{os.getpid()}: two processes cannot share one conversation with a reader. "
+                f"Open it here, after the parent has closed it",
+                reader=self.name,
+            )
+        )
+
+
+def _after_fork() -> None:
+    for transport in list(_living):
+        transport._forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,118 @@
+"""The way to a virtual reader in this process."""
+
+from __future__ import annotations
+
+from ccid.descriptors import ClassControl, EndpointDescriptor
+from ccid.descriptors.standard import DescriptorType
+from ccid.errors import (
+    CcidError,
+    ReaderBusy,
+    ReaderUnsupported,
+    TransportStall,
+    TransportTimeout,
+    UnsupportedByReader,
+)
+from ccid.transport import IN_CAPACITY, OUT_CAPACITY, ReaderInfo
+from ccid.transport.life import Life
+from ccid.virtual.port import Port, Unplugged
+from ccid.virtual.usb import Request, Stall
+
+_claimed: set[tuple[int, int]] = set()
+
+
+class VirtualTransport(Life):
+    """An open interface of a virtual device: a :class:`ccid.transport.Transport`.
+
+    Raises:
+        ReaderBusy: It is open already.
+    """
+
+    def __init__(self, port: Port, info: ReaderInfo) -> None:
+        super().__init__(info.name)
+        self.port = port
+        self.info = info
+        self._claim = (id(port), info.interface_number)
+        if self._claim in _claimed:
+            raise ReaderBusy(
+                f"{info.name} is open already",
+                holder="this process",
+                cure="close the other ccid.Reader first",
+                reader=info.name,
+            )
+        self.out = memoryview(bytearray(OUT_CAPACITY))
+        self.inp = memoryview(bytearray(IN_CAPACITY))
+        self._out, self._in = (
+            self._address(info.reader.bulk_out),
+            self._address(info.reader.bulk_in),
+        )
+        self.packet_size = info.reader.bulk_in.max_packet_size if info.reader.bulk_in else 64
+        _claimed.add(self._claim)
+
+    def _address(self, endpoint: EndpointDescriptor | None) -> int:
+        if endpoint is None:
+            raise ReaderUnsupported(f"{self.name} has no bulk endpoints", reader=self.name)
+        return endpoint.bEndpointAddress
+
+    def send(self, length: int, timeout_ms: int) -> None:
+        self._alive()
+        try:
+            self.port.out(self._out, bytes(self.out[:length]))
+        except Stall:
+            raise self._stalled(self._out) from None
+        except Unplugged:
+            raise self.removed() from None
+
+    def receive(self, offset: int, size: int, timeout_ms: int) -> int:
+        got = self._receive(self._in, size, timeout_ms)
+        self.inp[offset : offset + len(got)] = got
+        return len(got)
+
+    def receive_event(self, timeout_ms: int) -> bytes:
+        endpoint = self.info.reader.interrupt_in
+        if endpoint is None:
+            raise UnsupportedByReader(f"{self.name} has no interrupt endpoint", reader=self.name)
+        return self._receive(endpoint.bEndpointAddress, endpoint.max_packet_size, timeout_ms)
+
+    def _receive(self, endpoint: int, size: int, timeout_ms: int) -> bytes:
+        self._alive()
+        try:
+            return self.port.receive(endpoint, size, timeout_ms / 1000)
+        except TimeoutError:
+            raise TransportTimeout(f"{self.name}: nothing came", reader=self.name) from None
+        except Stall:
+            raise self._stalled(endpoint) from None
+        except Unplugged:
+            raise self.removed() from None
+
+    def control(self, request: ClassControl, timeout_ms: int) -> bytes:
+        self._alive()
+        try:
+            return self.port.control(request)
+        except Stall:
+            raise TransportStall(
+                f"{self.name} refuses request 0x{request.bRequest:02X}", reader=self.name
+            ) from None
+        except Unplugged:
+            raise self.removed() from None
+
+    def _alive(self) -> None:
+        if self.dead is not None:
+            raise self.dead
+
+    def _stalled(self, endpoint: int) -> CcidError:
+        """Clear the halt, as a host does, and say that it was."""
+        self.port.control(ClassControl(0x02, Request.CLEAR_FEATURE, 0, endpoint))
+        return TransportStall(f"{self.name} halted endpoint 0x{endpoint:02X}", reader=self.name)
+
+    def string(self, index: int) -> str | None:
+        """A string descriptor, None for index 0."""
+        if not index:
+            return None
+        wValue = DescriptorType.STRING << 8 | index
+        return self.port.control(ClassControl(0x80, Request.GET_DESCRIPTOR, wValue, 0x0409, 255))[
+            2:
+        ].decode("utf-16-le")
+
+    def close(self) -> None:
+        self.closed()
+        _claimed.discard(self._claim)

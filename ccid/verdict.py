@@ -1,0 +1,195 @@
+"""Will this reader work? Judged by its descriptors and the table, every reason named by field.
+
+Pure; ``ccid-probe check`` prints it, :func:`ccid.open_reader` heeds it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+from ccid.codes import (
+    CLASS_VENDOR,
+    EXCHANGE_LEVEL_TEXT,
+    INTERFACE_PROTOCOL_TEXT,
+    ExchangeLevel,
+    Features,
+    InterfaceProtocol,
+    Protocol,
+    Protocols,
+)
+from ccid.descriptors import SmartCardDescriptor, SmartCardInterface
+from ccid.exchange import has_protocol
+from ccid.messages import HEADER_LENGTH
+from ccid.quirks import Quirks, lookup
+from ccid.transport import ReaderInfo
+
+
+class Level(Enum):
+    """The verdict."""
+
+    WORKS = "works"
+    LIMITS = "works with limits"
+    UNSUPPORTED = "unsupported"
+
+
+class Weight(Enum):
+    """What a reason does to the verdict."""
+
+    NOTE = "note"
+    LIMIT = "limit"
+    FATAL = "fatal"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """One reason.
+
+    Attributes:
+        field: The descriptor field it comes from, or ``table``.
+        text: What follows from it.
+        weight: What it does to the verdict.
+    """
+
+    field: str
+    text: str
+    weight: Weight
+
+    @property
+    def fatal(self) -> bool:
+        """This alone makes the reader unsupported."""
+        return self.weight is Weight.FATAL
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The verdict and its reasons, the weightiest first."""
+
+    level: Level
+    reasons: tuple[Reason, ...]
+
+
+def judge(info: ReaderInfo, quirks: Quirks | None = None) -> Verdict:
+    """Judge a reader without opening it.
+
+    Args:
+        info: The reader.
+        quirks: What the table says; looked up if not given.
+    """
+    quirks = lookup(info.vendor_id, info.product_id) if quirks is None else quirks
+    reasons = [*_table(quirks), *_interface(info.reader), *_class(info.descriptor)]
+    order = [Weight.FATAL, Weight.LIMIT, Weight.NOTE]
+    reasons.sort(key=lambda reason: order.index(reason.weight))
+    weights = {reason.weight for reason in reasons}
+    if Weight.FATAL in weights:
+        level = Level.UNSUPPORTED
+    else:
+        level = Level.LIMITS if Weight.LIMIT in weights else Level.WORKS
+    return Verdict(level, tuple(reasons))
+
+
+def _table(quirks: Quirks) -> Iterator[Reason]:
+    because = f": {quirks.reason}" if quirks.reason else ""
+    if quirks.status == "unsupported":
+        yield Reason("table", f"known not to work well{because}", Weight.LIMIT)
+    elif quirks.status == "disabled":
+        yield Reason("table", f"disabled{because}", Weight.FATAL)
+    elif quirks.status == "unknown":
+        yield Reason("table", "not in the table of readers; driven by its class", Weight.NOTE)
+
+
+def _interface(reader: SmartCardInterface) -> Iterator[Reason]:
+    head = reader.interface
+    protocol = reader.protocol
+    if head.bInterfaceClass == CLASS_VENDOR:
+        yield Reason(
+            "bInterfaceClass", "0xFF, a proprietary interface with a CCID descriptor", Weight.NOTE
+        )
+    if reader.misplaced:
+        yield Reason(
+            "bDescriptorType", "the class descriptor stands behind an endpoint", Weight.NOTE
+        )
+    if protocol is None:
+        yield Reason(
+            "bInterfaceProtocol",
+            f"{head.bInterfaceProtocol} is neither CCID (0) nor ICCD (1, 2)",
+            Weight.FATAL,
+        )
+    elif protocol is not InterfaceProtocol.CCID:
+        text = f"{head.bInterfaceProtocol}, {INTERFACE_PROTOCOL_TEXT[protocol]}: not there yet"
+        yield Reason("bInterfaceProtocol", text, Weight.FATAL)
+    else:
+        for endpoint, name in ((reader.bulk_out, "bulk-OUT"), (reader.bulk_in, "bulk-IN")):
+            if endpoint is None:
+                yield Reason("bNumEndpoints", f"no {name} endpoint", Weight.FATAL)
+            elif not endpoint.max_packet_size:
+                yield Reason("wMaxPacketSize", f"0 on the {name} endpoint", Weight.FATAL)
+        if reader.interrupt_in is None:
+            yield Reason(
+                "bNumEndpoints",
+                "no interrupt-IN endpoint: cards coming and going are seen by asking",
+                Weight.NOTE,
+            )
+
+
+def _class(d: SmartCardDescriptor) -> Iterator[Reason]:
+    yield from _level(d)
+    if d.dwMaxCCIDMessageLength < HEADER_LENGTH + 5:
+        yield Reason(
+            "dwMaxCCIDMessageLength",
+            f"{d.dwMaxCCIDMessageLength} bytes hold no command for a card",
+            Weight.FATAL,
+        )
+    elif d.exchange_level in (ExchangeLevel.SHORT_APDU, ExchangeLevel.TPDU) and (
+        d.dwMaxCCIDMessageLength < 271 and d.dwMaxCCIDMessageLength != 263
+    ):
+        yield Reason(
+            "dwMaxCCIDMessageLength",
+            f"{d.dwMaxCCIDMessageLength}: APDUs of at most "
+            f"{d.dwMaxCCIDMessageLength - HEADER_LENGTH} bytes, 261 may be needed",
+            Weight.LIMIT,
+        )
+    if not d.bVoltageSupport & 0x07 and not d.features & (
+        Features.AUTO_VOLTAGE | Features.AUTO_ACTIVATION
+    ):
+        yield Reason("bVoltageSupport", "names no voltage; 5 V is tried", Weight.NOTE)
+    if not d.dwDefaultClock:
+        yield Reason("dwDefaultClock", "0: timeouts are guessed", Weight.NOTE)
+    if d.bMaxCCIDBusySlots > d.slot_count:
+        yield Reason(
+            "bMaxCCIDBusySlots",
+            f"{d.bMaxCCIDBusySlots} of {d.slot_count} slots; taken as {d.slot_count}",
+            Weight.NOTE,
+        )
+
+
+def _level(d: SmartCardDescriptor) -> Iterator[Reason]:
+    level = d.exchange_level
+    if level is None:
+        yield Reason(
+            "dwFeatures", f"0x{d.dwFeatures:08X} has several levels of exchange", Weight.FATAL
+        )
+        return
+    offered = [p for p in Protocol if d.dwProtocols >> p & 1]
+    if not offered:
+        yield Reason("dwProtocols", f"0x{d.dwProtocols:08X} has neither T=0 nor T=1", Weight.FATAL)
+        return
+    name = EXCHANGE_LEVEL_TEXT[level]
+    missing = [p for p in offered if not has_protocol(level, p)]
+    if missing == offered:
+        yield Reason("dwFeatures", f"{name} level exchange: not there yet", Weight.FATAL)
+    elif missing:
+        text = f"{name} level exchange: {missing[0]} is not there yet"
+        yield Reason("dwFeatures", text, Weight.LIMIT)
+    if level in (ExchangeLevel.SHORT_APDU, ExchangeLevel.TPDU):
+        yield Reason("dwFeatures", f"{name} level exchange: no extended APDU", Weight.NOTE)
+    if Protocols.T1 not in d.protocols:
+        yield Reason(
+            "dwProtocols", "no T=1: cards that speak nothing else will not do", Weight.LIMIT
+        )
+    elif Protocols.T0 not in d.protocols:
+        yield Reason("dwProtocols", "no T=0, as on tokens with a card built in", Weight.NOTE)

@@ -1,0 +1,19 @@
+"""Readers and cards without hardware.
+
+``reader`` is the product, :class:`VirtualReader`; ``function`` the CCID state machine; ``slot``
+one slot of it; ``usb`` the device around it; ``port`` where it meets threads and the clock;
+``faults`` what it can be made to do wrong; ``cards`` the cards; ``usbip`` serves it to a Linux
+kernel as a real USB device (``python -m ccid.virtual --usbip 127.0.0.1:3240``).
+"""
+
+from ccid.virtual.cards import Answer, Application, EchoCard, FileSystemCard
+from ccid.virtual.reader import VirtualReader, make_descriptor
+
+__all__ = [
+    "Answer",
+    "Application",
+    "EchoCard",
+    "FileSystemCard",
+    "VirtualReader",
+    "make_descriptor",
+]

@@ -1,0 +1,7 @@
+"""placeholder"""
+
+from ccid.virtual.cards.test_card import EchoCard
+
+
+class FileSystemCard(EchoCard):
+    pass

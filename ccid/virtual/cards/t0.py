@@ -1,0 +1,73 @@
+"""How a virtual card speaks T=0: from TPDUs to APDUs, ISO/IEC 7816-3:2006 12.2 seen from the card.
+
+A TPDU has 5 bytes of header, and with it goes data or comes data, never both. A command with
+both is two TPDUs: the first answered 61xx, then GET RESPONSE.
+"""
+
+from __future__ import annotations
+
+from ccid.iso7816.apdu import CommandApdu
+from ccid.virtual.cards.base import Answer, Application
+
+GET_RESPONSE = 0xC0
+
+
+class T0Face:
+    """An application seen through T=0.
+
+    Args:
+        application: The card.
+    """
+
+    def __init__(self, application: Application) -> None:
+        self.application = application
+        self._response = b""
+
+    def reset(self) -> None:
+        """Power-up or reset."""
+        self._response = b""
+        self.application.reset()
+
+    def transmit(self, tpdu: bytes) -> Answer:
+        """Carry out one TPDU: header, P3 and perhaps data (a header alone has P3 = 0)."""
+        if len(tpdu) < 4:
+            return Answer(sw=0x6700)
+        cla, ins, p1, p2, p3, *data = *tpdu, *([0] if len(tpdu) == 4 else [])
+        if ins == GET_RESPONSE and not data and self._response:
+            return self._more(p3 or 256)
+        self._response = b""
+        if data and len(data) != p3:
+            return Answer(sw=0x6700)
+        self.application.commands += 1
+        if data:
+            return self._with_data(CommandApdu(cla, ins, p1, p2, bytes(data), ne=256))
+        ne = 0 if len(tpdu) == 4 else p3 or 256
+        return self._without(CommandApdu(cla, ins, p1, p2, ne=ne))
+
+    def _with_data(self, command: CommandApdu) -> Answer:
+        """Cases 3 and 4: what there is to say waits for GET RESPONSE."""
+        answer = self.application.process(command)
+        if not answer.data:
+            return answer
+        self._response = answer.data
+        return Answer(sw=self._waiting(), after_s=answer.after_s)
+
+    def _without(self, command: CommandApdu) -> Answer:
+        """Cases 1 and 2: a wrong Le is answered 6Cxx."""
+        answer = self.application.process(command)
+        if not command.ne or not answer.data or len(answer.data) == command.ne:
+            return Answer(answer.data[: command.ne], answer.sw, answer.after_s)
+        if len(answer.data) < command.ne:
+            return Answer(sw=0x6C00 | len(answer.data), after_s=answer.after_s)
+        self._response = answer.data[command.ne :]
+        return Answer(answer.data[: command.ne], self._waiting(), answer.after_s)
+
+    def _more(self, ne: int) -> Answer:
+        """GET RESPONSE (ISO/IEC 7816-4:2013 11.8.1)."""
+        if ne > len(self._response):
+            return Answer(sw=0x6C00 | len(self._response))
+        part, self._response = self._response[:ne], self._response[ne:]
+        return Answer(part, self._waiting() if self._response else 0x9000)
+
+    def _waiting(self) -> int:
+        return 0x6100 | min(len(self._response), 256) & 0xFF

@@ -1,0 +1,205 @@
+"""What a virtual reader can be made to do wrong, on request.
+
+    reader.faults.append(faults.wrong_sequence(on=PC_to_RDR_XfrBlock))
+
+A fault sees the replies to a command before they are said and may bend them. ``on`` limits it to
+one kind of command, ``after`` lets so many pass first, ``times`` says how many it strikes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ccid.codes import CommandStatus, IccStatus
+from ccid.messages import HEADER_LENGTH, Command, RDR_to_PC_SlotStatus
+
+if TYPE_CHECKING:
+    from ccid.virtual.function import CcidFunction
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A message on bulk-IN and the time it is said at."""
+
+    message: bytes
+    due: float
+
+
+Bend = Callable[["CcidFunction", bytes, list[Said]], list[Said]]
+
+
+@dataclass
+class Fault:
+    """One fault.
+
+    Attributes:
+        bend: Takes the function, the command and the replies; returns other replies.
+        on: The command it strikes; None for any.
+        times: How often it still strikes; None for ever.
+        after: How many such commands pass before.
+    """
+
+    bend: Bend
+    on: type[Command] | None = None
+    times: int | None = 1
+    after: int = 0
+
+    def strike(self, function: CcidFunction, command: bytes, said: list[Said]) -> list[Said]:
+        """Bend ``said`` if it is this fault's turn."""
+        if self.on is not None and command[:1] != bytes([self.on.bMessageType]):
+            return said
+        if self.after > 0:
+            self.after -= 1
+            return said
+        if self.times == 0:
+            return said
+        if self.times is not None:
+            self.times -= 1
+        return self.bend(function, command, said)
+
+
+def _each(change: Callable[[bytes], bytes]) -> Bend:
+    return lambda _function, _command, said: [replace(s, message=change(s.message)) for s in said]
+
+
+def _byte(offset: int, change: Callable[[int], int]) -> Bend:
+    def at(message: bytes) -> bytes:
+        return message[:offset] + bytes([change(message[offset]) & 0xFF]) + message[offset + 1 :]
+
+    return _each(at)
+
+
+Filter = type[Command] | None
+
+
+def silence(on: Filter = None, times: int | None = 1, after: int = 0) -> Fault:
+    """No reply."""
+    return Fault(lambda _f, _c, _s: [], on, times, after)
+
+
+def wrong_sequence(on: Filter = None, times: int | None = 1, after: int = 0) -> Fault:
+    """The reply has another bSeq."""
+    return Fault(_byte(6, lambda bSeq: bSeq + 1), on, times, after)
+
+
+def wrong_slot(on: Filter = None, times: int | None = 1, after: int = 0) -> Fault:
+    """The reply has another bSlot."""
+    return Fault(_byte(5, lambda bSlot: bSlot + 1), on, times, after)
+
+
+def wrong_type(on: Filter = None, times: int | None = 1, after: int = 0) -> Fault:
+    """The reply has the bMessageType of another reply."""
+    return Fault(_byte(0, lambda kind: 0x80 | (kind + 3) % 5), on, times, after)
+
+
+def reserved_status(on: Filter = None, times: int | None = 1, after: int = 0) -> Fault:
+    """The reply has the reserved bmCommandStatus 3."""
+    return Fault(_byte(7, lambda bStatus: bStatus | 0xC0), on, times, after)
+
+
+def lying_length(by: int, on: Filter = None, times: int | None = 1, after: int = 0) -> Fault:
+    """dwLength says ``by`` more (or fewer) bytes than follow."""
+
+    def lie(message: bytes) -> bytes:
+        dwLength = (int.from_bytes(message[1:5], "little") + by) & 0xFFFF_FFFF
+        return message[:1] + dwLength.to_bytes(4, "little") + message[5:]
+
+    return Fault(_each(lie), on, times, after)
+
+
+def cut_short(to: int, on: Filter = None, times: int | None = 1, after: int = 0) -> Fault:
+    """Only the first ``to`` bytes of the reply are sent."""
+    return Fault(_each(lambda message: message[:to]), on, times, after)
+
+
+def doubled(on: Filter = None, times: int | None = 1, after: int = 0) -> Fault:
+    """The reply comes twice."""
+    return Fault(lambda _f, _c, said: said + said, on, times, after)
+
+
+def late(by_s: float, on: Filter = None, times: int | None = 1, after: int = 0) -> Fault:
+    """The reply comes ``by_s`` seconds later, and the reader does not ask for the time."""
+    return Fault(
+        lambda _f, _c, said: [replace(s, due=s.due + by_s) for s in said], on, times, after
+    )
+
+
+def preceded_by(message: bytes, on: Filter = None, times: int | None = 1, after: int = 0) -> Fault:
+    """Something else comes first: a stale answer, an empty transfer."""
+    return Fault(
+        lambda _f, _c, said: [Said(message, said[0].due if said else 0.0), *said],
+        on,
+        times,
+        after,
+    )
+
+
+def time_extensions(
+    count: int,
+    multiplier: int = 1,
+    every_s: float = 0.0,
+    on: Filter = None,
+    times: int | None = 1,
+    after: int = 0,
+) -> Fault:
+    """The reader asks ``count`` times for ``multiplier`` times the time, every ``every_s``
+    seconds, before it replies."""
+
+    def bend(_function: CcidFunction, _command: bytes, said: list[Said]) -> list[Said]:
+        head = bytearray(said[-1].message[:HEADER_LENGTH])
+        head[1:5] = bytes(4)
+        head[7], head[8], head[9] = CommandStatus.TIME_EXTENSION << 6, multiplier, 0
+        start = said[-1].due
+        asked = [Said(bytes(head), start + i * every_s) for i in range(count)]
+        return asked + [replace(s, due=s.due + count * every_s) for s in said]
+
+    return Fault(bend, on, times, after)
+
+
+def failing(
+    bError: int,
+    icc: IccStatus | None = None,
+    on: Filter = None,
+    times: int | None = 1,
+    after: int = 0,
+) -> Fault:
+    """The command fails with ``bError`` and the card's state as it is, or ``icc``."""
+
+    def fail(message: bytes) -> bytes:
+        status = message[7] & 0x03 if icc is None else icc
+        bStatus = CommandStatus.FAILED << 6 | status
+        return message[:1] + bytes(4) + message[5:7] + bytes((bStatus, bError, 0))
+
+    return Fault(_each(fail), on, times, after)
+
+
+def refused_as_unknown(on: Filter = None, times: int | None = 1, after: int = 0) -> Fault:
+    """The reader does not know the command and says so by RDR_to_PC_SlotStatus."""
+
+    def refuse(message: bytes) -> bytes:
+        bStatus = CommandStatus.FAILED << 6 | message[7] & 0x03
+        return RDR_to_PC_SlotStatus(bSlot=message[5], bSeq=message[6], bStatus=bStatus).build()
+
+    return Fault(_each(refuse), on, times, after)
+
+
+def stall_in(on: Filter = None, times: int | None = 1, after: int = 0) -> Fault:
+    """bulk-IN is halted instead of a reply."""
+
+    def bend(function: CcidFunction, _command: bytes, _said: list[Said]) -> list[Said]:
+        function.bulk_in.halted = True
+        return []
+
+    return Fault(bend, on, times, after)
+
+
+def unplugged(on: Filter = None, times: int | None = 1, after: int = 0) -> Fault:
+    """The reader is pulled out instead of a reply."""
+
+    def bend(function: CcidFunction, _command: bytes, _said: list[Said]) -> list[Said]:
+        function.unplug()
+        return []
+
+    return Fault(bend, on, times, after)

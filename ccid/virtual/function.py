@@ -1,0 +1,488 @@
+"""The CCID function of a virtual reader: messages in, messages out, pure.
+
+It keeps the reader's side of USB CCID rev 1.1: one command at a time for a slot, and for
+bMaxCCIDBusySlots slots at once; a reply that repeats bSlot and bSeq; time extensions while a
+card thinks; notifications when cards come and go. Faults bend the replies on their way out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from ccid.codes import (
+    Chain,
+    ClassRequest,
+    ClockCommand,
+    ClockStatus,
+    CommandStatus,
+    ExchangeLevel,
+    Features,
+    IccStatus,
+    InterfaceProtocol,
+    Level,
+    Protocol,
+    SlotError,
+    VoltageSupport,
+)
+from ccid.descriptors import ClassControl, InterfaceDescriptor, SmartCardDescriptor
+from ccid.descriptors.standard import TransferType
+from ccid.errors import MalformedMessage
+from ccid.iso7816.apdu import MAX_EXTENDED, MAX_SHORT
+from ccid.messages import (
+    COMMANDS,
+    HEADER_LENGTH,
+    Command,
+    PC_to_RDR_Abort,
+    PC_to_RDR_Escape,
+    PC_to_RDR_GetParameters,
+    PC_to_RDR_GetSlotStatus,
+    PC_to_RDR_IccClock,
+    PC_to_RDR_IccPowerOff,
+    PC_to_RDR_IccPowerOn,
+    PC_to_RDR_Mechanical,
+    PC_to_RDR_ResetParameters,
+    PC_to_RDR_SetDataRateAndClockFrequency,
+    PC_to_RDR_SetParameters,
+    PC_to_RDR_T0APDU,
+    PC_to_RDR_XfrBlock,
+    ProtocolDataT0,
+    ProtocolDataT1,
+    RDR_to_PC_DataBlock,
+    RDR_to_PC_DataRateAndClockFrequency,
+    RDR_to_PC_Escape,
+    RDR_to_PC_NotifySlotChange,
+    RDR_to_PC_Parameters,
+    RDR_to_PC_SlotStatus,
+    Reply,
+    parse_command,
+)
+from ccid.negotiation import VOLTAGES
+from ccid.virtual.cards.base import Answer, Application
+from ccid.virtual.faults import Fault, Said
+from ccid.virtual.journal import Journal
+from ccid.virtual.slot import VirtualSlot
+from ccid.virtual.usb import EndpointPlan, InPipe, Stall
+
+EXTENSION_S = 0.4
+"""While a card thinks longer than this, the reader asks the host for more time so often."""
+
+OFFSETS = {"dwLength": 1, "bSlot": 5, "bPowerSelect": 7, "bProtocolNum": 7, "wLevelParameter": 8}
+"""bError of a command with a wrong field is the field's offset (USB CCID rev 1.1, 6.2.6)."""
+
+
+R = TypeVar("R", bound=Reply)
+
+
+class _Refused(Exception):
+    """The command fails with this bError."""
+
+    def __init__(self, bError: int) -> None:
+        super().__init__(bError)
+        self.bError = bError
+
+
+class CcidFunction:
+    """A virtual reader's interface.
+
+    Args:
+        descriptor: Its class descriptor.
+        cards: The cards in its slots, None for an empty one; slots beyond have none.
+        interrupt: It has an interrupt-IN endpoint.
+        bInterfaceClass, bInterfaceProtocol, iInterface: Of its interface descriptor.
+        packet_size: wMaxPacketSize of the bulk endpoints.
+        misplaced: The class descriptor stands behind the last endpoint.
+        data_rates: What GET_DATA_RATES returns, bit/s.
+        clock_frequencies: What GET_CLOCK_FREQUENCIES returns, kHz.
+        escape: Answers Escape; without it the command is not supported.
+        name: For the log.
+        secrets: Log PINs and keys.
+    """
+
+    interface_number = 0
+
+    def __init__(
+        self,
+        descriptor: SmartCardDescriptor,
+        cards: Sequence[Application | None] = (),
+        *,
+        interrupt: bool = True,
+        bInterfaceClass: int = 0x0B,
+        bInterfaceProtocol: int = InterfaceProtocol.CCID,
+        packet_size: int = 64,
+        misplaced: bool = False,
+        data_rates: Sequence[int] = (),
+        clock_frequencies: Sequence[int] = (),
+        escape: Callable[[bytes], bytes] | None = None,
+        name: str = "virtual",
+        secrets: bool = False,
+    ) -> None:
+        self.descriptor = descriptor
+        self.bulk_in = InPipe(packet_size)
+        self.interrupt_in = InPipe(packet_size) if interrupt else None
+        self.bInterfaceClass = bInterfaceClass
+        self.bInterfaceProtocol = bInterfaceProtocol
+        self.misplaced = misplaced
+        self.data_rates = list(data_rates)
+        self.clock_frequencies = list(clock_frequencies)
+        self.escape = escape
+        self.journal = Journal(name, secrets)
+        self.slots = [VirtualSlot(index) for index in range(descriptor.slot_count)]
+        for slot, card in zip(self.slots, cards, strict=False):
+            slot.put(card)
+            self._auto_activate(slot)
+        self.faults: list[Fault] = []
+        self.extension_s: float | None = EXTENSION_S
+        """How often it asks for more time; None for never."""
+        self.answers_removal = True
+        """A command under way fails when its card is taken out; else it is never answered."""
+        self.ignores_repeats = False
+        """A command with the bSeq of the one before is ignored."""
+        self.is_unplugged = False
+        self.on_change: Callable[[], None] = lambda: None
+        """Called after something happened that a waiting host should look at."""
+        self._partial = b""
+        self._aborting: dict[int, int] = {}
+        self._last_seq: int | None = None
+
+    # What the device asks ---------------------------------------------------------------------
+
+    def interface(self) -> tuple[InterfaceDescriptor, bytes, bytes]:
+        """The interface descriptor, and what stands behind it and behind the endpoints."""
+        head = InterfaceDescriptor(
+            bInterfaceClass=self.bInterfaceClass, bInterfaceProtocol=self.bInterfaceProtocol
+        )
+        raw = self.descriptor.build()
+        return (head, b"", raw) if self.misplaced else (head, raw, b"")
+
+    def endpoints(self) -> list[EndpointPlan]:
+        """Bulk-OUT, bulk-IN, and interrupt-IN where it has one."""
+        size = self.bulk_in.packet_size
+        plans = [
+            EndpointPlan(TransferType.BULK, False, size),
+            EndpointPlan(TransferType.BULK, True, size),
+        ]
+        if self.interrupt_in is not None:
+            plans.append(EndpointPlan(TransferType.INTERRUPT, True, 16, 10))
+        return plans
+
+    def reset(self, now: float) -> None:
+        """The bus was reset or a configuration set: cards are off, and told of."""
+        self._partial = b""
+        self._aborting.clear()
+        self._last_seq = None
+        self.bulk_in.drop_all()
+        if self.interrupt_in is not None:
+            self.interrupt_in.drop_all()
+        for slot in self.slots:
+            slot.power_off()
+            slot.changed = slot.card is not None
+            self._auto_activate(slot)
+        self._notify(now)
+
+    def control(self, request: ClassControl, data: bytes, now: float) -> bytes:
+        """A class-specific request (5.3)."""
+        match request.bRequest:
+            case ClassRequest.ABORT if request.wValue & 0xFF < len(self.slots):
+                self._abort(request.wValue & 0xFF, request.wValue >> 8, now)
+                return b""
+            case ClassRequest.GET_CLOCK_FREQUENCIES if self.clock_frequencies:
+                return b"".join(f.to_bytes(4, "little") for f in self.clock_frequencies)
+            case ClassRequest.GET_DATA_RATES if self.data_rates:
+                return b"".join(rate.to_bytes(4, "little") for rate in self.data_rates)
+        raise Stall
+
+    # Cards come and go ------------------------------------------------------------------------
+
+    def put(self, index: int, card: Application | None, now: float) -> None:
+        """Put ``card`` into a slot, or take out what is in it."""
+        slot = self.slots[index]
+        under_way = slot.busy_until is not None and slot.busy_until > now
+        slot.put(card)
+        if under_way:
+            self._cut_off(slot, SlotError.ICC_MUTE, now, answered=self.answers_removal)
+        self._auto_activate(slot)
+        self._notify(now)
+        self.on_change()
+
+    def unplug(self) -> None:
+        """Pull the reader out."""
+        self.is_unplugged = True
+        self.on_change()
+
+    def _auto_activate(self, slot: VirtualSlot) -> None:
+        if slot.card is not None and self.descriptor.features & Features.AUTO_ACTIVATION:
+            slot.power_on()
+
+    def _notify(self, now: float) -> None:
+        """RDR_to_PC_NotifySlotChange, if there is anything to notify."""
+        if self.interrupt_in is not None and any(slot.changed for slot in self.slots):
+            states = [(slot.card is not None, slot.changed) for slot in self.slots]
+            self.interrupt_in.push(RDR_to_PC_NotifySlotChange.of(states).build(), now)
+        for slot in self.slots:
+            slot.changed = False
+
+    # Commands ---------------------------------------------------------------------------------
+
+    def bulk_out(self, data: bytes, now: float) -> None:
+        """Bytes on bulk-OUT. A host may cut a long message where a packet ends."""
+        message = self._partial + data
+        size = HEADER_LENGTH
+        if len(message) >= HEADER_LENGTH:
+            size += int.from_bytes(message[1:5], "little")
+        more = len(message) < size and len(data) and len(data) % self.bulk_in.packet_size == 0
+        if more and size <= HEADER_LENGTH + MAX_EXTENDED + 64:
+            self._partial = message
+            return
+        self._partial = b""
+        if len(message) < HEADER_LENGTH:
+            raise Stall
+        self.journal.heard(message)
+        if self.ignores_repeats and message[6] == self._last_seq:
+            return
+        self._last_seq = message[6]
+        said = self._handle(message, now)
+        for fault in tuple(self.faults):
+            said = fault.strike(self, message, said)
+        for one in said:
+            self._say(one.message, one.due)
+        self.on_change()
+
+    def _say(self, message: bytes, due: float) -> None:
+        self.journal.said(message)
+        self.bulk_in.push(message, due)
+
+    def _handle(self, message: bytes, now: float) -> list[Said]:
+        """All that the reader says in answer to ``message``."""
+        index = message[5]
+        try:
+            if index >= len(self.slots):
+                raise _Refused(OFFSETS["bSlot"])
+            slot = self.slots[index]
+            if message[0] not in COMMANDS:
+                raise _Refused(SlotError.CMD_NOT_SUPPORTED)
+            self._admit(slot, message, now)
+            command = parse_command(message)
+            return self._carry_out(slot, command, now)
+        except _Refused as refused:
+            return [Said(self._failed(message, refused.bError), now)]
+        except MalformedMessage as error:
+            bError = OFFSETS.get(error.field, HEADER_LENGTH)
+            return [Said(self._failed(message, bError), now)]
+
+    def _admit(self, slot: VirtualSlot, message: bytes, now: float) -> None:
+        """Refuse a command while the slot is aborting or busy, or too many slots are."""
+        is_abort = message[0] == PC_to_RDR_Abort.bMessageType
+        if slot.index in self._aborting:
+            if not is_abort or self._aborting[slot.index] != message[6]:
+                raise _Refused(SlotError.CMD_ABORTED)
+            del self._aborting[slot.index]
+        elif is_abort:
+            raise _Refused(SlotError.CMD_NOT_SUPPORTED)
+        busy = [s for s in self.slots if s.busy_until is not None and s.busy_until > now]
+        if slot in busy or len(busy) >= max(1, self.descriptor.bMaxCCIDBusySlots):
+            raise _Refused(SlotError.CMD_SLOT_BUSY)
+
+    def _failed(self, message: bytes, bError: int) -> bytes:
+        """The reply that says "failed": of the command's kind, SlotStatus for an unknown one."""
+        known = bError != SlotError.CMD_NOT_SUPPORTED and message[0] in COMMANDS
+        kind = REPLY_TO.get(COMMANDS[message[0]], RDR_to_PC_SlotStatus) if known else None
+        index = message[5]
+        icc = self.slots[index].icc_status if index < len(self.slots) else IccStatus.ABSENT
+        head = RDR_to_PC_SlotStatus(
+            bSlot=index, bSeq=message[6], bStatus=CommandStatus.FAILED << 6 | icc, bError=bError
+        ).build()
+        return bytes([(kind or RDR_to_PC_SlotStatus).bMessageType]) + head[1:]
+
+    def _abort(self, index: int, bSeq: int, now: float) -> None:
+        """The ABORT request (5.3.1): what is under way fails, until PC_to_RDR_Abort comes."""
+        slot = self.slots[index]
+        if slot.busy_until is not None and slot.busy_until > now:
+            self._cut_off(slot, SlotError.CMD_ABORTED, now, answered=True)
+        slot.command.clear()
+        slot.response = b""
+        self._aborting[index] = bSeq
+        self.on_change()
+
+    def _cut_off(self, slot: VirtualSlot, bError: int, now: float, answered: bool) -> None:
+        """End the command under way in ``slot``: what it still had to say is not said."""
+        dropped = self.bulk_in.drop_if(lambda message: message[5:6] == bytes([slot.index]))
+        slot.busy_until = None
+        if answered and dropped:
+            bStatus = CommandStatus.FAILED << 6 | slot.icc_status
+            last = dropped[-1]
+            head = last[:1] + bytes(4) + last[5:7] + bytes((bStatus, bError, 0))
+            self._say(head, now)
+
+    # One method a command ---------------------------------------------------------------------
+
+    def _carry_out(self, slot: VirtualSlot, command: Command, now: float) -> list[Said]:
+        reply: Reply
+        match command:
+            case PC_to_RDR_XfrBlock():
+                return self._xfr_block(slot, command, now)
+            case PC_to_RDR_IccPowerOn():
+                reply = self._power_on(slot, command)
+            case PC_to_RDR_IccPowerOff():
+                slot.power_off()
+                reply = self._slot_status(slot)
+            case PC_to_RDR_GetSlotStatus() | PC_to_RDR_Abort():
+                reply = self._slot_status(slot)
+            case PC_to_RDR_GetParameters():
+                reply = self._parameters(slot)
+            case PC_to_RDR_ResetParameters():
+                slot.reset_parameters()
+                reply = self._parameters(slot)
+            case PC_to_RDR_SetParameters():
+                reply = self._set_parameters(slot, command)
+            case PC_to_RDR_Escape() if self.escape is not None:
+                reply = RDR_to_PC_Escape(abData=self.escape(command.abData))
+            case PC_to_RDR_IccClock() if self.descriptor.features & Features.CLOCK_STOP:
+                stop = command.bClockCommand == ClockCommand.STOP
+                slot.clock = ClockStatus.STOPPED_LOW if stop else ClockStatus.RUNNING
+                reply = self._slot_status(slot)
+            case PC_to_RDR_T0APDU() if self._is_apdu_level():
+                reply = self._slot_status(slot)
+            case PC_to_RDR_Mechanical() if self.descriptor.dwMechanical:
+                reply = self._slot_status(slot)
+            case PC_to_RDR_SetDataRateAndClockFrequency() if self.data_rates:
+                reply = RDR_to_PC_DataRateAndClockFrequency(
+                    dwClockFrequency=command.dwClockFrequency, dwDataRate=command.dwDataRate
+                )
+            case _:
+                raise _Refused(SlotError.CMD_NOT_SUPPORTED)
+        return [Said(self._addressed(slot, command, reply).build(), now)]
+
+    def _addressed(self, slot: VirtualSlot, command: Command, reply: R) -> R:
+        """``reply`` with slot, number and the card's state."""
+        return replace(reply, bSlot=slot.index, bSeq=command.bSeq, bStatus=int(slot.icc_status))
+
+    def _is_apdu_level(self) -> bool:
+        level = self.descriptor.exchange_level
+        return level in (ExchangeLevel.SHORT_APDU, ExchangeLevel.EXTENDED_APDU)
+
+    def _slot_status(self, slot: VirtualSlot) -> RDR_to_PC_SlotStatus:
+        return RDR_to_PC_SlotStatus(bClockStatus=slot.clock)
+
+    def _power_on(self, slot: VirtualSlot, command: PC_to_RDR_IccPowerOn) -> RDR_to_PC_DataBlock:
+        select = command.bPowerSelect
+        automatic = self.descriptor.features & Features.AUTO_VOLTAGE
+        if not select <= 3 or (select == 0 and not automatic):
+            raise _Refused(OFFSETS["bPowerSelect"])
+        voltage = next((bit for bit, code in VOLTAGES if code == select), VoltageSupport(0))
+        if select and not self.descriptor.voltages & voltage:
+            raise _Refused(OFFSETS["bPowerSelect"])
+        if slot.card is not None and select and not slot.card.voltages & voltage:
+            slot.power_off()
+            raise _Refused(SlotError.ICC_MUTE)
+        atr = slot.power_on()
+        if not atr:
+            raise _Refused(SlotError.ICC_MUTE)
+        return RDR_to_PC_DataBlock(abData=atr)
+
+    def _parameters(self, slot: VirtualSlot) -> RDR_to_PC_Parameters:
+        return RDR_to_PC_Parameters(
+            bProtocolNum=slot.protocol,
+            abProtocolDataStructure=slot.parameters[slot.protocol],
+        )
+
+    def _set_parameters(
+        self, slot: VirtualSlot, command: PC_to_RDR_SetParameters
+    ) -> RDR_to_PC_Parameters:
+        structure, number = command.abProtocolDataStructure, command.bProtocolNum
+        if number > 1 or not self.descriptor.dwProtocols >> number & 1:
+            raise _Refused(OFFSETS["bProtocolNum"])
+        if self.descriptor.exchange_level is ExchangeLevel.TPDU and number == Protocol.T1:
+            raise _Refused(OFFSETS["bProtocolNum"])
+        if not isinstance(structure, ProtocolDataT0 | ProtocolDataT1):
+            raise _Refused(OFFSETS["dwLength"])
+        slot.protocol = Protocol(number)
+        slot.parameters[slot.protocol] = structure
+        return self._parameters(slot)
+
+    # Blocks -----------------------------------------------------------------------------------
+
+    def _xfr_block(self, slot: VirtualSlot, command: PC_to_RDR_XfrBlock, now: float) -> list[Said]:
+        if not slot.powered:
+            raise _Refused(SlotError.ICC_MUTE)
+        if self.descriptor.exchange_level is ExchangeLevel.EXTENDED_APDU:
+            return self._extended(slot, command, now)
+        if command.wLevelParameter != Level.WHOLE:
+            raise _Refused(OFFSETS["wLevelParameter"])
+        if self._is_apdu_level() and len(command.abData) > MAX_SHORT:
+            raise _Refused(OFFSETS["dwLength"])
+        level = self.descriptor.exchange_level or ExchangeLevel.SHORT_APDU
+        return self._answer(slot, command, slot.exchange(command.abData, level), now)
+
+    def _extended(self, slot: VirtualSlot, command: PC_to_RDR_XfrBlock, now: float) -> list[Said]:
+        """An APDU in several blocks (6.1.4 and 6.2.1)."""
+        level = command.wLevelParameter
+        begins = level in (Level.WHOLE, Level.BEGINS)
+        if level == Level.CONTINUE_RESPONSE:
+            if not slot.response or command.abData:
+                raise _Refused(OFFSETS["wLevelParameter"])
+            return [Said(self._part(slot, command, first=False).build(), now)]
+        if level not in tuple(Level) or begins == bool(slot.command):
+            slot.command.clear()
+            raise _Refused(OFFSETS["wLevelParameter"])
+        slot.response = b""
+        slot.command += command.abData
+        if level in (Level.BEGINS, Level.CONTINUES):
+            wants = RDR_to_PC_DataBlock(bChainParameter=Chain.COMMAND_EXPECTED)
+            return [Said(self._addressed(slot, command, wants).build(), now)]
+        apdu = bytes(slot.command)
+        slot.command.clear()
+        return self._answer(slot, command, slot.exchange(apdu, ExchangeLevel.EXTENDED_APDU), now)
+
+    def _part(
+        self, slot: VirtualSlot, command: PC_to_RDR_XfrBlock, first: bool
+    ) -> RDR_to_PC_DataBlock:
+        """The next part of the response, as much as a message holds."""
+        room = self.descriptor.dwMaxCCIDMessageLength - HEADER_LENGTH
+        part, slot.response = slot.response[:room], slot.response[room:]
+        if first:
+            chain = Chain.BEGINS if slot.response else Chain.WHOLE
+        else:
+            chain = Chain.CONTINUES if slot.response else Chain.ENDS
+        block = RDR_to_PC_DataBlock(bChainParameter=chain, abData=part)
+        return self._addressed(slot, command, block)
+
+    def _answer(
+        self, slot: VirtualSlot, command: PC_to_RDR_XfrBlock, answer: Answer, now: float
+    ) -> list[Said]:
+        """The card's answer, when it is ready, and what the reader says until then."""
+        extended = self.descriptor.exchange_level is ExchangeLevel.EXTENDED_APDU
+        slot.response = answer.apdu
+        if extended:
+            reply: Reply = self._part(slot, command, first=True)
+        else:
+            reply = self._addressed(slot, command, RDR_to_PC_DataBlock(abData=slot.response))
+            slot.response = b""
+        due = now + answer.after_s
+        said = [Said(reply.build(), due)]
+        if answer.after_s:
+            slot.busy_until = due
+        if self.extension_s is None:
+            return said
+        more = RDR_to_PC_DataBlock(
+            bSlot=slot.index,
+            bSeq=command.bSeq,
+            bStatus=CommandStatus.TIME_EXTENSION << 6,
+            bError=1,
+        ).build()
+        count = int(answer.after_s / self.extension_s)
+        times = (now + (i + 1) * self.extension_s for i in range(count))
+        return [Said(more, when) for when in times if when < due] + said
+
+
+REPLY_TO: dict[type[Command], type[Reply]] = {
+    PC_to_RDR_IccPowerOn: RDR_to_PC_DataBlock,
+    PC_to_RDR_XfrBlock: RDR_to_PC_DataBlock,
+    PC_to_RDR_GetParameters: RDR_to_PC_Parameters,
+    PC_to_RDR_ResetParameters: RDR_to_PC_Parameters,
+    PC_to_RDR_SetParameters: RDR_to_PC_Parameters,
+    PC_to_RDR_Escape: RDR_to_PC_Escape,
+    PC_to_RDR_SetDataRateAndClockFrequency: RDR_to_PC_DataRateAndClockFrequency,
+}
+"""Replies other than RDR_to_PC_SlotStatus."""

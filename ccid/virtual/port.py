@@ -1,0 +1,89 @@
+"""Where a virtual device meets threads and the clock: the port it is plugged into."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+
+from ccid.descriptors import ClassControl
+from ccid.virtual.usb import UsbDevice
+
+
+class Unplugged(Exception):
+    """The device is not in the port any more."""
+
+
+class Port:
+    """One device, any number of threads.
+
+    Attributes:
+        device: What is plugged in.
+        changed: Held while the device is touched; notified when it has something to say.
+        transfers: How many transfers were completed, by endpoint.
+    """
+
+    def __init__(self, device: UsbDevice) -> None:
+        self.device = device
+        self.changed = threading.Condition()
+        self.transfers: Counter[int] = Counter()
+        for function in device.functions:
+            function.on_change = self._wake
+
+    @staticmethod
+    def now() -> float:
+        """The clock: seconds."""
+        return time.monotonic()
+
+    def _wake(self) -> None:
+        with self.changed:
+            self.changed.notify_all()
+
+    def _check(self) -> None:
+        if self.device.is_unplugged:
+            raise Unplugged
+
+    def out(self, endpoint: int, data: bytes) -> None:
+        """One OUT transfer. Raises Stall, Unplugged."""
+        with self.changed:
+            self._check()
+            self.device.submit_out(endpoint, data, self.now())
+            self.transfers[endpoint] += 1
+
+    def receive(self, endpoint: int, size: int, timeout_s: float) -> bytes:
+        """One IN transfer of at most ``size`` bytes.
+
+        Returns:
+            Fewer bytes than a whole transfer, and perhaps none, if the time ran out.
+
+        Raises:
+            TimeoutError: Not a packet came. Stall, Unplugged.
+        """
+        deadline = self.now() + timeout_s
+        got, came = b"", False
+        with self.changed:
+            while True:
+                self._check()
+                now = self.now()
+                pulled = self.device.submit_in(endpoint, size - len(got), now)
+                if pulled is not None:
+                    part, over = pulled
+                    got, came = got + part, True
+                    if over:
+                        self.transfers[endpoint] += 1
+                        return got
+                    continue
+                if now >= deadline:
+                    if came:
+                        return got
+                    raise TimeoutError
+                due = self.device.next_due()
+                until = deadline if due is None or due <= now else min(due, deadline)
+                self.changed.wait(until - now)
+
+    def control(self, request: ClassControl, data: bytes = b"") -> bytes:
+        """One control transfer. Raises Stall, Unplugged."""
+        with self.changed:
+            self._check()
+            self.transfers[0] += 1
+            return self.device.control(request, data, self.now())

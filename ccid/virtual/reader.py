@@ -1,0 +1,169 @@
+"""A virtual reader: a whole USB device in this process, with cards to put into it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from ccid.codes import ExchangeLevel, Features
+from ccid.descriptors import (
+    SmartCardDescriptor,
+    parse_configuration,
+    smart_card_interfaces,
+)
+from ccid.transport import ReaderInfo, Transport
+from ccid.transport.virtual import VirtualTransport
+from ccid.virtual.cards import Application, FileSystemCard
+from ccid.virtual.faults import Fault
+from ccid.virtual.function import CcidFunction
+from ccid.virtual.port import Port
+from ccid.virtual.usb import UsbDevice
+
+VENDOR_ID, PRODUCT_ID = 0x1209, 0x0001
+"""pid.codes' numbers for tests that never leave the house."""
+
+AUTOMATIC = (
+    Features.AUTO_PARAMETERS
+    | Features.AUTO_VOLTAGE
+    | Features.AUTO_CLOCK
+    | Features.AUTO_BAUD_RATE
+    | Features.AUTO_PPS
+    | Features.AUTO_IFSD
+)
+MESSAGE_LENGTH = {
+    ExchangeLevel.CHARACTER: 271,
+    ExchangeLevel.TPDU: 271,
+    ExchangeLevel.SHORT_APDU: 271,
+    ExchangeLevel.EXTENDED_APDU: 1034,
+}
+
+_numbers = itertools.count(1)
+
+
+def make_descriptor(level: ExchangeLevel, slots: int = 1, **fields: Any) -> SmartCardDescriptor:
+    """A class descriptor as a good reader of this level has it; ``fields`` replace its values."""
+    values = {
+        "dwFeatures": AUTOMATIC | level,
+        "dwMaxCCIDMessageLength": MESSAGE_LENGTH[level],
+        "bMaxSlotIndex": slots - 1,
+        **fields,
+    }
+    return SmartCardDescriptor(**values)
+
+
+class VirtualReader:
+    """A reader with a card, no hardware. :func:`ccid.open_reader` opens it.
+
+    Args:
+        card: The card in slot 0; by default a :class:`~ccid.virtual.cards.FileSystemCard`.
+            A sequence fills several slots. None for none.
+        level: Level of exchange.
+        slots: Number of slots.
+        descriptor: The whole class descriptor, instead of one by ``level`` and ``slots``.
+        vendor_id, product_id: Who it says it is.
+        name: iProduct.
+        functions: Several interfaces, instead of one.
+        **function: More for :class:`~ccid.virtual.function.CcidFunction`.
+    """
+
+    def __init__(
+        self,
+        card: Application | Sequence[Application | None] | type[FileSystemCard] | None = (
+            FileSystemCard
+        ),
+        *,
+        level: ExchangeLevel = ExchangeLevel.SHORT_APDU,
+        slots: int = 1,
+        descriptor: SmartCardDescriptor | None = None,
+        vendor_id: int = VENDOR_ID,
+        product_id: int = PRODUCT_ID,
+        bcdDevice: int = 0x0100,
+        name: str = "Virtual Reader",
+        functions: Sequence[CcidFunction] = (),
+        **function: Any,
+    ) -> None:
+        number = next(_numbers)
+        if isinstance(card, type):
+            card = card()
+        cards = [card] if card is None or isinstance(card, Application) else list(card)
+        descriptor = descriptor or make_descriptor(level, slots)
+        self.functions = list(functions) or [
+            CcidFunction(descriptor, cards, name=f"virtual {number}", **function)
+        ]
+        self.device = UsbDevice(
+            self.functions,
+            idVendor=vendor_id,
+            idProduct=product_id,
+            bcdDevice=bcdDevice,
+            manufacturer="ccid",
+            product=name,
+            serial=f"{number:04d}",
+        )
+        self.number = number
+        self.port = Port(self.device)
+        self.infos = self._infos(name)
+
+    def _infos(self, name: str) -> list[ReaderInfo]:
+        """One for each interface."""
+        configuration = parse_configuration(self.device.raw_configuration)
+        readers = smart_card_interfaces(configuration)
+        infos = []
+        for reader in readers:
+            number = reader.interface.bInterfaceNumber
+            infos.append(
+                ReaderInfo(
+                    name=name if len(readers) == 1 else f"{name} [{number}]",
+                    path=f"virtual:{self.number}:{number}",
+                    device=self.device.descriptor,
+                    configuration=configuration.descriptor,
+                    reader=reader,
+                    connect=self._connect,
+                    bus=0,
+                    address=self.number & 0x7F or 1,
+                    speed="full",
+                    manufacturer="ccid",
+                    product=name,
+                    serial=f"{self.number:04d}",
+                    siblings=len(readers),
+                    raw_configuration=self.device.raw_configuration,
+                )
+            )
+        return infos
+
+    def _connect(self, info: ReaderInfo) -> Transport:
+        return VirtualTransport(self.port, info)
+
+    @property
+    def info(self) -> ReaderInfo:
+        """What :func:`ccid.open_reader` needs: its first interface."""
+        return self.infos[0]
+
+    @property
+    def faults(self) -> list[Fault]:
+        """The faults of its first interface; append to it."""
+        return self.functions[0].faults
+
+    # The hand at the reader -------------------------------------------------------------------
+
+    def insert(self, card: Application, slot: int = 0, interface: int = 0) -> None:
+        """Put a card in."""
+        self._put(card, slot, interface)
+
+    def remove(self, slot: int = 0, interface: int = 0) -> Application | None:
+        """Take the card out; returns it."""
+        card = self.functions[interface].slots[slot].card
+        self._put(None, slot, interface)
+        return card
+
+    def _put(self, card: Application | None, slot: int, interface: int) -> None:
+        with self.port.changed:
+            self.functions[interface].put(slot, card, self.port.now())
+
+    def unplug(self) -> None:
+        """Pull the reader out."""
+        with self.port.changed:
+            self.functions[0].unplug()
+
+    def __repr__(self) -> str:
+        return f"<ccid.VirtualReader {self.info.name!r} {self.info.path}>"

@@ -1,0 +1,350 @@
+"""A USB device without hardware: USB 2.0 chapter 9 and the endpoints, pure.
+
+A :class:`UsbDevice` has functions, one for each interface: a CCID reader is one. Time is passed
+in, seconds of any monotonic clock; nothing here waits. What stands at its edge, in this process
+(:mod:`ccid.transport.virtual`) or over USB/IP (:mod:`ccid.virtual.usbip`), asks :meth:`next_due`
+when to look again.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
+
+from ccid.descriptors import (
+    ClassControl,
+    ConfigurationDescriptor,
+    DeviceDescriptor,
+    EndpointDescriptor,
+    InterfaceDescriptor,
+)
+from ccid.descriptors.standard import DescriptorType, TransferType
+
+LANGUAGE = 0x0409
+"""Of all strings: English (United States)."""
+
+
+class Request(IntEnum):
+    """bRequest of the standard requests (USB 2.0, table 9-4)."""
+
+    GET_STATUS = 0x00
+    CLEAR_FEATURE = 0x01
+    SET_FEATURE = 0x03
+    SET_ADDRESS = 0x05
+    GET_DESCRIPTOR = 0x06
+    GET_CONFIGURATION = 0x08
+    SET_CONFIGURATION = 0x09
+    GET_INTERFACE = 0x0A
+    SET_INTERFACE = 0x0B
+
+
+class To(IntEnum):
+    """Recipient, bits 0 to 4 of bmRequestType (USB 2.0, table 9-2)."""
+
+    DEVICE = 0
+    INTERFACE = 1
+    ENDPOINT = 2
+
+
+class Stall(Exception):
+    """The device answers with a STALL handshake."""
+
+
+class InPipe:
+    """What a device has to say on an IN endpoint, each message from its time on.
+
+    Args:
+        packet_size: wMaxPacketSize.
+    """
+
+    def __init__(self, packet_size: int) -> None:
+        self.packet_size = packet_size
+        self.halted = False
+        self.ends_full_packets = True
+        """Ends a message that fills its last packet with an empty one, as it should."""
+        self._queue: list[tuple[float, int, bytes]] = []
+        self._order = itertools.count()
+        self._current: bytes | None = None
+        self._empty_packet = False
+
+    def push(self, message: bytes, due: float) -> None:
+        """Say ``message`` at time ``due``."""
+        heapq.heappush(self._queue, (due, next(self._order), message))
+
+    def drop_all(self) -> None:
+        """Forget what has not been said."""
+        self._queue.clear()
+        self._current = None
+
+    def drop_if(self, unwanted: Callable[[bytes], bool]) -> list[bytes]:
+        """Forget the messages that are ``unwanted``; returns them in their order."""
+        dropped = [entry for entry in self._queue if unwanted(entry[2])]
+        self._queue = [entry for entry in self._queue if not unwanted(entry[2])]
+        heapq.heapify(self._queue)
+        return [entry[2] for entry in sorted(dropped)]
+
+    def next_due(self) -> float | None:
+        """When there is something to say; None for nothing."""
+        if self._current is not None:
+            return 0.0
+        return self._queue[0][0] if self._queue else None
+
+    def pull(self, size: int, now: float) -> tuple[bytes, bool] | None:
+        """What comes for a transfer of ``size`` bytes; None if there is nothing to say yet.
+
+        Returns:
+            The bytes, and whether the transfer is over: ``size`` is reached, or a packet was
+            not full. It stays open after a message of full packets that no empty one ends.
+        """
+        if self._current is None:
+            if not self._queue or self._queue[0][0] > now:
+                return None
+            self._current = heapq.heappop(self._queue)[2]
+            full = len(self._current) % self.packet_size == 0
+            self._empty_packet = full and self.ends_full_packets and self._current != b""
+        part, rest = self._current[:size], self._current[size:]
+        at_end = not rest
+        filled = len(part) == size
+        if at_end and not (filled and self._empty_packet):
+            self._current = None
+        else:
+            self._current = rest
+        short = len(part) % self.packet_size != 0 or part == b""
+        return part, filled or short or self._empty_packet
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointPlan:
+    """An endpoint a function wants: what it does, which way, and its packets."""
+
+    transfer_type: TransferType
+    is_in: bool
+    wMaxPacketSize: int
+    bInterval: int = 0
+
+
+class Function(Protocol):
+    """One interface of a device.
+
+    Attributes:
+        interface_number: bInterfaceNumber, set by the device.
+        is_unplugged: The device was pulled out.
+        on_change: Called when the host should look again.
+    """
+
+    interface_number: int
+    is_unplugged: bool
+    on_change: Callable[[], None]
+
+    @property
+    def bulk_in(self) -> InPipe | None:
+        """What it has to say on bulk-IN; None without such an endpoint."""
+
+    @property
+    def interrupt_in(self) -> InPipe | None:
+        """What it has to say on interrupt-IN; None without such an endpoint."""
+
+    def interface(self) -> tuple[InterfaceDescriptor, bytes, bytes]:
+        """Its interface descriptor, bInterfaceNumber and bNumEndpoints filled in by the device,
+        what stands behind it, and what behind its last endpoint."""
+
+    def endpoints(self) -> Sequence[EndpointPlan]:
+        """The endpoints it wants, in the order of their descriptors."""
+
+    def bulk_out(self, data: bytes, now: float) -> None:
+        """Take one bulk-OUT transfer. Raises Stall."""
+
+    def control(self, request: ClassControl, data: bytes, now: float) -> bytes:
+        """Take a class-specific request. Raises Stall."""
+
+    def reset(self, now: float) -> None:
+        """The bus was reset or a configuration set."""
+
+
+class UsbDevice:
+    """A USB device.
+
+    Args:
+        functions: Its interfaces.
+        idVendor, idProduct, bcdDevice: Who it is.
+        manufacturer, product, serial: Its strings; empty for none.
+        bcdUSB, bMaxPacketSize0: Of the device descriptor.
+    """
+
+    def __init__(
+        self,
+        functions: Sequence[Function],
+        *,
+        idVendor: int,
+        idProduct: int,
+        bcdDevice: int = 0x0100,
+        manufacturer: str = "",
+        product: str = "",
+        serial: str = "",
+        bcdUSB: int = 0x0200,
+        bMaxPacketSize0: int = 64,
+    ) -> None:
+        self.functions = tuple(functions)
+        self.strings = [s for s in (manufacturer, product, serial) if s]
+        for number, function in enumerate(self.functions):
+            function.interface_number = number
+        self.descriptor = DeviceDescriptor(
+            bcdUSB=bcdUSB,
+            bMaxPacketSize0=bMaxPacketSize0,
+            idVendor=idVendor,
+            idProduct=idProduct,
+            bcdDevice=bcdDevice,
+            iManufacturer=self._string(manufacturer),
+            iProduct=self._string(product),
+            iSerialNumber=self._string(serial),
+        )
+        self.bConfigurationValue = 0
+        self._in: dict[int, InPipe] = {}
+        self._out: dict[int, Function] = {}
+        self._halted_out: set[int] = set()
+        self.raw_configuration = self._configuration()
+
+    def _string(self, text: str) -> int:
+        return self.strings.index(text) + 1 if text else 0
+
+    def _configuration(self) -> bytes:
+        parts = []
+        address = itertools.count(1)
+        for function in self.functions:
+            plans = function.endpoints()
+            interface, behind, at_end = function.interface()
+            endpoints = b""
+            for plan in plans:
+                endpoint = EndpointDescriptor(
+                    bEndpointAddress=next(address) | plan.is_in << 7,
+                    bmAttributes=plan.transfer_type,
+                    wMaxPacketSize=plan.wMaxPacketSize,
+                    bInterval=plan.bInterval,
+                )
+                endpoints += endpoint.build()
+                self._connect(function, endpoint)
+            own = bytearray(interface.build())
+            own[2], own[4] = function.interface_number, len(plans)
+            parts.append(bytes(own) + behind + endpoints + at_end)
+        body = b"".join(parts)
+        head = ConfigurationDescriptor(
+            wTotalLength=9 + len(body), bNumInterfaces=len(self.functions)
+        )
+        return head.build() + body
+
+    def _connect(self, function: Function, endpoint: EndpointDescriptor) -> None:
+        pipe = function.bulk_in
+        if endpoint.transfer_type is TransferType.INTERRUPT:
+            pipe = function.interrupt_in
+        if not endpoint.is_in:
+            self._out[endpoint.bEndpointAddress] = function
+        elif pipe is not None:
+            self._in[endpoint.bEndpointAddress] = pipe
+
+    @property
+    def is_unplugged(self) -> bool:
+        """It was pulled out."""
+        return any(function.is_unplugged for function in self.functions)
+
+    # Endpoints --------------------------------------------------------------------------------
+
+    def submit_out(self, endpoint: int, data: bytes, now: float) -> None:
+        """One OUT transfer. Raises Stall for a halted or unknown endpoint."""
+        if endpoint not in self._out or endpoint in self._halted_out:
+            raise Stall
+        try:
+            self._out[endpoint].bulk_out(data, now)
+        except Stall:
+            self._halted_out.add(endpoint)
+            raise
+
+    def submit_in(self, endpoint: int, size: int, now: float) -> tuple[bytes, bool] | None:
+        """One IN transfer, as :meth:`InPipe.pull`. Raises Stall."""
+        pipe = self._in.get(endpoint)
+        if pipe is None or pipe.halted:
+            raise Stall
+        return pipe.pull(size, now)
+
+    def next_due(self) -> float | None:
+        """When some IN endpoint has something to say; None for never."""
+        times = [due for pipe in self._in.values() if (due := pipe.next_due()) is not None]
+        return min(times, default=None)
+
+    # The control pipe -------------------------------------------------------------------------
+
+    def control(self, request: ClassControl, data: bytes, now: float) -> bytes:
+        """A request on the default control pipe (USB 2.0, 9.3 and 9.4). Raises Stall."""
+        kind, recipient = request.bmRequestType >> 5 & 3, request.bmRequestType & 0x1F
+        if kind == 0:
+            return self._standard(request, recipient, now)[: request.wLength]
+        number = request.wIndex & 0xFF
+        if kind == 1 and recipient == To.INTERFACE and number < len(self.functions):
+            return self.functions[number].control(request, data, now)[: request.wLength]
+        raise Stall
+
+    def _standard(self, request: ClassControl, recipient: int, now: float) -> bytes:
+        match request.bRequest, recipient:
+            case Request.GET_DESCRIPTOR, To.DEVICE:
+                return self._get_descriptor(request.wValue)
+            case Request.GET_STATUS, To.DEVICE | To.INTERFACE:
+                return b"\0\0"
+            case Request.GET_STATUS, To.ENDPOINT:
+                return bytes((self._is_halted(request.wIndex), 0))
+            case Request.CLEAR_FEATURE, To.ENDPOINT:
+                self._set_halted(request.wIndex, False)
+                return b""
+            case Request.SET_FEATURE, To.ENDPOINT:
+                self._set_halted(request.wIndex, True)
+                return b""
+            case Request.GET_CONFIGURATION, To.DEVICE:
+                return bytes((self.bConfigurationValue,))
+            case Request.SET_CONFIGURATION, To.DEVICE:
+                self.bConfigurationValue = request.wValue & 0xFF
+                self.reset(now)
+                return b""
+            case Request.SET_ADDRESS | Request.CLEAR_FEATURE | Request.SET_FEATURE, To.DEVICE:
+                return b""
+            case Request.GET_INTERFACE, To.INTERFACE:
+                return b"\0"
+            case Request.SET_INTERFACE, To.INTERFACE if request.wValue == 0:
+                return b""
+        raise Stall
+
+    def _get_descriptor(self, wValue: int) -> bytes:
+        kind, index = wValue >> 8, wValue & 0xFF
+        match kind:
+            case DescriptorType.DEVICE:
+                return self.descriptor.build()
+            case DescriptorType.CONFIGURATION if index == 0:
+                return self.raw_configuration
+            case DescriptorType.STRING if index == 0:
+                return bytes((4, DescriptorType.STRING)) + LANGUAGE.to_bytes(2, "little")
+            case DescriptorType.STRING if index <= len(self.strings):
+                text = self.strings[index - 1].encode("utf-16-le")
+                return bytes((2 + len(text), DescriptorType.STRING)) + text
+        raise Stall
+
+    def _is_halted(self, endpoint: int) -> bool:
+        if endpoint in self._in:
+            return self._in[endpoint].halted
+        return endpoint in self._halted_out
+
+    def _set_halted(self, endpoint: int, halted: bool) -> None:
+        if endpoint in self._in:
+            self._in[endpoint].halted = halted
+        elif not halted:
+            self._halted_out.discard(endpoint)
+        else:
+            self._halted_out.add(endpoint)
+
+    def reset(self, now: float) -> None:
+        """The bus was reset, or a configuration set: all halts and all that was said are gone."""
+        self._halted_out.clear()
+        for pipe in self._in.values():
+            pipe.halted = False
+        for function in self.functions:
+            function.reset(now)
