@@ -33,6 +33,7 @@ __all__ = [
     "TransportStall",
     "TransportTimeout",
     "UnsupportedByReader",
+    "UsbUnavailable",
 ]
 
 
@@ -67,6 +68,10 @@ class CcidError(Exception):
 
 
 # The reader and the way to it -----------------------------------------------------------------
+
+
+class UsbUnavailable(CcidError):
+    """libusb cannot be loaded, or this system does not let it see USB at all."""
 
 
 class ReaderNotFound(CcidError):

@@ -21,7 +21,8 @@ from __future__ import annotations
 import copy
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple, NoReturn
 
 from ccid.codes import CommandStatus, IccStatus, SlotError
@@ -46,6 +47,8 @@ REST_MS = 2000
 """How long the rest of a message may take once it began."""
 ABORT_S = 2.0
 """How long the ABORT pair may take."""
+QUIET_S = 10.0
+"""How long closing waits for a command under way to end."""
 FIRST_READ = 512
 """Bytes asked for at first: a short APDU's reply fits. More costs time on every APDU."""
 MAX_COMMAND_S = 30 * 60.0
@@ -124,6 +127,7 @@ class Pipe:
         self.interface = interface
         self.max_command_s = max_command_s
         self.lock: Lock = lock or threading.RLock()
+        self._locks = [self.lock]
         self.count = -1
         """Number of the last command; its low byte is bSeq."""
         self.stale = 0
@@ -138,6 +142,16 @@ class Pipe:
     def turn(self, slot: int) -> Lock:
         """The lock to hold to have commands to ``slot`` follow each other undisturbed."""
         return self.lock
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Hold this to have no command under way, even on a reader that is gone. A thread that
+        does not let go of its command in time is waited for no longer."""
+        with ExitStack() as stack:
+            for lock in self._locks:
+                if lock.acquire(timeout=QUIET_S):
+                    stack.callback(lock.release)
+            yield
 
     # One command ------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ from ccid.errors import (
     CcidError,
     MalformedDescriptor,
     MalformedMessage,
+    ReaderForked,
     SlotInUse,
     TransportStall,
     TransportTimeout,
@@ -175,18 +176,19 @@ class Reader:
         if self._closed:
             return
         self._closed = True
-        try:
-            for slot in self.slots:
-                with suppress(CcidError):
-                    slot.cancel()
+        if isinstance(self.transport.dead, ReaderForked):
+            return  # it is the parent's to close
+        for slot in self.slots:
+            with suppress(CcidError):
+                slot.cancel()
+        with self.pipe.quiet():
             for slot in self.slots:
                 if slot.card is not None:
                     with suppress(CcidError):
                         slot.card.disconnect()
-        finally:
             self.transport.close()
-            for trace in tuple(self.traces):
-                trace.stop()
+        for trace in tuple(self.traces):
+            trace.stop()
 
     def __enter__(self) -> Self:
         return self
@@ -225,7 +227,7 @@ class Reader:
     def retrace(self, tap: Tap | None, traces: list[Trace]) -> None:
         """Have all traffic go through ``tap``, or none; :mod:`ccid.trace` calls this."""
         with suppress(CcidError), self.pipe.turn(0):
-            self.pipe.transport = tap or self.transport
+            self.pipe.transport = self.transport if tap is None else tap
             for slot in self.slots:
                 if slot.card is not None:
                     slot.card.arm(tap)

@@ -39,6 +39,7 @@ class SharedPipe(Pipe):
         self._mail = threading.Condition()
         self._reading = False
         super().__init__(transport, **common)
+        self._locks = [*self._slot_locks, self.lock]
 
     def turn(self, slot: int) -> Lock:
         return self.lock if isinstance(self.lock, Shut) else self._slot_locks[slot]

@@ -157,6 +157,11 @@ class Tap:
     def close(self) -> None:
         self.inner.close()
 
+    @property
+    def dead(self) -> CcidError | None:
+        """Why the transport can do no more."""
+        return self.inner.dead
+
     def when_dead(self, tell: Callable[[CcidError], None]) -> None:
         self.inner.when_dead(tell)
 

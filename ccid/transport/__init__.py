@@ -41,7 +41,11 @@ class Transport(Protocol):
     inp: memoryview
     packet_size: int
 
-    def send(self, length: int, timeout_ms: int) -> None:
+    @property
+    def dead(self) -> CcidError | None:
+        """Why it can do no more; None while it can."""
+
+    def send(self, length: int, timeout_ms: int, /) -> None:
         """Send the first ``length`` bytes of ``out`` as one bulk-OUT transfer.
 
         Raises:
@@ -49,7 +53,7 @@ class Transport(Protocol):
             halt is cleared), TransportError.
         """
 
-    def receive(self, offset: int, size: int, timeout_ms: int) -> int:
+    def receive(self, offset: int, size: int, timeout_ms: int, /) -> int:
         """Receive one bulk-IN transfer into ``inp`` at ``offset``, ``size`` bytes at most.
 
         Returns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable
 from weakref import WeakSet
@@ -29,6 +30,11 @@ class Life:
         self._listeners.append(tell)
         if self.dead is not None:
             tell(self.dead)
+
+    def check(self) -> None:
+        """Raise why this can do no more, if it cannot."""
+        if self.dead is not None:
+            raise copy.copy(self.dead)
 
     def _die(self, reason: CcidError) -> None:
         if self.dead is None:

@@ -54,7 +54,7 @@ class VirtualTransport(Life):
         return endpoint.bEndpointAddress
 
     def send(self, length: int, timeout_ms: int) -> None:
-        self._alive()
+        self.check()
         try:
             self.port.out(self._out, bytes(self.out[:length]))
         except Stall:
@@ -74,7 +74,7 @@ class VirtualTransport(Life):
         return self._receive(endpoint.bEndpointAddress, endpoint.max_packet_size, timeout_ms)
 
     def _receive(self, endpoint: int, size: int, timeout_ms: int) -> bytes:
-        self._alive()
+        self.check()
         try:
             return self.port.receive(endpoint, size, timeout_ms / 1000)
         except TimeoutError:
@@ -85,7 +85,7 @@ class VirtualTransport(Life):
             raise self.removed() from None
 
     def control(self, request: ClassControl, timeout_ms: int) -> bytes:
-        self._alive()
+        self.check()
         try:
             return self.port.control(request)
         except Stall:
@@ -94,10 +94,6 @@ class VirtualTransport(Life):
             ) from None
         except Unplugged:
             raise self.removed() from None
-
-    def _alive(self) -> None:
-        if self.dead is not None:
-            raise self.dead
 
     def _stalled(self, endpoint: int) -> CcidError:
         """Clear the halt, as a host does, and say that it was."""

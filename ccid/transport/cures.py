@@ -1,0 +1,119 @@
+"""What stands in the way of opening a reader, in words, and what to do about it."""
+
+from __future__ import annotations
+
+import sys
+
+from ccid.errors import AccessDenied, ReaderBusy
+from ccid.transport import ReaderInfo, linux
+
+RULE_FILE = "/etc/udev/rules.d/70-ccid.rules"
+
+PCSCD = "pcscd"
+KNOWN_HOLDERS = {
+    "pcscd": "stop it (systemctl stop pcscd.socket pcscd.service), or reach the reader through it",
+    "scdaemon": "end it (gpgconf --kill scdaemon), or have it leave the reader to PC/SC "
+    "(disable-ccid in scdaemon.conf)",
+    "qemu-system-x86": "take the reader away from the virtual machine",
+}
+"""What to do about processes that hold readers, by name."""
+
+MACOS_HOLDER = "macOS's own CCID driver (com.apple.ifdreader)"
+MACOS_CURE = (
+    "macOS claims every CCID interface for its smart card services and does not let go while "
+    "the reader is plugged in; run as root, or use the reader through PC/SC"
+)
+WINDOWS_HOLDER = "Windows' own CCID driver (WUDFUsbccidDriver)"
+WINDOWS_CURE = (
+    "libusb reaches a device on Windows only when its interface is bound to WinUSB: bind it "
+    "with Zadig, which takes the reader away from Windows' smart card service until undone"
+)
+
+
+def udev_rule(info: ReaderInfo) -> str:
+    """The udev rule that lets whoever sits at the machine open this reader."""
+    return (
+        f'SUBSYSTEM=="usb", ATTR{{idVendor}}=="{info.vendor_id:04x}", '
+        f'ATTR{{idProduct}}=="{info.product_id:04x}", TAG+="uaccess"'
+    )
+
+
+def udev_cure(info: ReaderInfo) -> str:
+    """What to type to have the rule in force."""
+    return (
+        f"put this line into {RULE_FILE}:\n"
+        f"  {udev_rule(info)}\n"
+        f"then: sudo udevadm control --reload && sudo udevadm trigger --subsystem-match=usb"
+    )
+
+
+def blacklist_cure(driver: str) -> str:
+    """What to type to keep a kernel driver away."""
+    return (
+        f"keep it away with this line in /etc/modprobe.d/ccid.conf, then plug the reader in "
+        f"again:\n  blacklist {driver}"
+    )
+
+
+def access_denied(info: ReaderInfo) -> AccessDenied:
+    """The error for a device that this user may not open."""
+    if sys.platform.startswith("linux"):
+        node = linux.node(info.bus, info.address)
+        mode = linux.permissions(node)
+        seen = f" ({mode})" if mode else ""
+        message, cure = f"you may not open {node}{seen}", udev_cure(info)
+    elif sys.platform == "darwin":
+        message, cure = f"{MACOS_HOLDER} has it", MACOS_CURE
+    elif sys.platform == "win32":
+        message, cure = f"{WINDOWS_HOLDER} has it", WINDOWS_CURE
+    else:
+        message, cure = "the system does not let you open it", "ask for read and write access"
+    return AccessDenied(f"{info.name}: {message}; {cure}", cure=cure, reader=info.name)
+
+
+def busy(info: ReaderInfo) -> ReaderBusy:
+    """The error for an interface that somebody else holds, naming who as far as can be seen."""
+    holder, cure = who_holds(info)
+    if not holder:
+        holder, cure = (
+            "another process",
+            "pcscd and scdaemon are the likely ones: "
+            + "; ".join(
+                f"{name}: {what}"
+                for name, what in KNOWN_HOLDERS.items()
+                if name != "qemu-system-x86"
+            ),
+        )
+    return ReaderBusy(
+        f"{info.name} is held by {holder}; {cure}", holder=holder, cure=cure, reader=info.name
+    )
+
+
+def who_holds(info: ReaderInfo) -> tuple[str, str]:
+    """Who holds the interface, and what to do about it; empty if nobody can be seen."""
+    if sys.platform == "darwin":
+        return MACOS_HOLDER, MACOS_CURE
+    if sys.platform == "win32":
+        return WINDOWS_HOLDER, WINDOWS_CURE
+    if not sys.platform.startswith("linux") or info.bus == 0:
+        return "", ""
+    return linux_holder(info)
+
+
+def linux_holder(info: ReaderInfo) -> tuple[str, str]:
+    """:func:`who_holds` on Linux: the kernel driver bound to the interface, or the processes
+    that have the device node open while someone has claimed it."""
+    device = info.path.removeprefix("usb:").split(":")[0]
+    configuration = info.configuration.bConfigurationValue
+    driver = linux.driver(device, configuration, info.interface_number)
+    if driver is None:
+        return "", ""
+    if driver != "usbfs":
+        return f"the kernel driver {driver}", blacklist_cure(driver)
+    processes = linux.holders(info.bus, info.address)
+    if not processes:
+        return "a process of another user", "look for it as root: ccid-probe doctor"
+    cures = dict.fromkeys(
+        KNOWN_HOLDERS.get(p.name, f"end {p.name}, or wait until it is done") for p in processes
+    )
+    return ", ".join(map(str, processes)), "; ".join(cures)

@@ -1,0 +1,112 @@
+"""What Linux tells of a USB device without opening it: /sys and /proc.
+
+Every function takes the root of the file system, for tests; nothing here raises: what cannot be
+seen is not there.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path("/")
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A process that has a device node open."""
+
+    pid: int
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.name} (process {self.pid})"
+
+
+def device_name(bus: int, ports: tuple[int, ...]) -> str:
+    """The kernel's name of a device: ``1-2.3``, or ``usb1`` for a root hub."""
+    return f"{bus}-{'.'.join(map(str, ports))}" if ports else f"usb{bus}"
+
+
+def node(bus: int, address: int, root: Path = ROOT) -> Path:
+    """The device node that libusb opens."""
+    return root / f"dev/bus/usb/{bus:03d}/{address:03d}"
+
+
+def attribute(device: str, name: str, root: Path = ROOT) -> str | None:
+    """A file of the device's folder in sysfs: ``manufacturer``, ``1-2:1.0/interface``, …"""
+    try:
+        text = (root / "sys/bus/usb/devices" / device / name).read_text("utf-8", "replace")
+    except OSError:
+        return None
+    return text.strip() or None
+
+
+def driver(device: str, configuration: int, interface: int, root: Path = ROOT) -> str | None:
+    """The kernel driver bound to an interface; ``usbfs`` if a process has claimed it."""
+    link = root / "sys/bus/usb/devices" / f"{device}:{configuration}.{interface}" / "driver"
+    try:
+        return Path(os.readlink(link)).name
+    except OSError:
+        return None
+
+
+def holders(bus: int, address: int, root: Path = ROOT) -> list[Holder]:
+    """The processes that have the device node open, as far as this user may see."""
+    wanted = str(node(bus, address))
+    found = []
+    for pid in _processes(root):
+        folder = root / "proc" / str(pid)
+        try:
+            links = [os.readlink(fd) for fd in (folder / "fd").iterdir()]
+            if pid != os.getpid() and wanted in links:
+                found.append(Holder(pid, (folder / "comm").read_text().strip()))
+        except OSError:
+            continue
+    return found
+
+
+def running(names: set[str], root: Path = ROOT) -> list[Holder]:
+    """The processes called one of ``names``."""
+    found = []
+    for pid in _processes(root):
+        try:
+            name = (root / "proc" / str(pid) / "comm").read_text().strip()
+        except OSError:
+            continue
+        if name in names:
+            found.append(Holder(pid, name))
+    return found
+
+
+def _processes(root: Path) -> Iterator[int]:
+    try:
+        entries = sorted(
+            int(entry.name) for entry in (root / "proc").iterdir() if entry.name.isdigit()
+        )
+    except OSError:
+        return
+    yield from entries
+
+
+def permissions(path: Path) -> str | None:
+    """Owner, group and mode of a file, as ``ls -l`` has them; None if it is not there."""
+    import grp
+    import pwd
+    import stat
+
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    try:
+        owner: str = pwd.getpwuid(status.st_uid).pw_name
+    except KeyError:
+        owner = str(status.st_uid)
+    try:
+        group: str = grp.getgrgid(status.st_gid).gr_name
+    except KeyError:
+        group = str(status.st_gid)
+    return f"{stat.filemode(status.st_mode)} {owner} {group}"

@@ -1,0 +1,418 @@
+"""Readers on USB: found without opening any, claimed, talked to."""
+
+from __future__ import annotations
+
+import array
+import dataclasses
+import functools
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, NoReturn, cast
+
+from ccid.codes import CLASS_SMART_CARD
+from ccid.declaration import Declared
+from ccid.descriptors import (
+    ClassControl,
+    ConfigurationDescriptor,
+    DeviceDescriptor,
+    EndpointDescriptor,
+    InterfaceDescriptor,
+    parse_configuration,
+)
+from ccid.descriptors.configuration import smart_card_interface
+from ccid.errors import (
+    CcidError,
+    MalformedDescriptor,
+    ReaderForked,
+    ReaderUnsupported,
+    TransportError,
+    TransportStall,
+    TransportTimeout,
+    UnsupportedByReader,
+)
+from ccid.quirks import lookup
+from ccid.transport import IN_CAPACITY, OUT_CAPACITY, ReaderInfo, cures, linux
+from ccid.transport.libusb import (
+    SPEEDS,
+    Buffer,
+    Status,
+    backend,
+    status_text,
+    transfer_function,
+)
+from ccid.transport.life import Life
+
+EVENT_SIZE = 64
+"""Bytes asked for on interrupt-IN: a notification of many slots."""
+LINUX = sys.platform.startswith("linux")
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """An interface that would be a reader if its descriptors were right."""
+
+    path: str
+    id: str
+    error: MalformedDescriptor
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """What is on USB.
+
+    Attributes:
+        readers: The readers, in the order of their ports.
+        broken: Smart-card interfaces whose descriptors cannot be understood.
+    """
+
+    readers: list[ReaderInfo] = field(default_factory=list)
+    broken: list[Broken] = field(default_factory=list)
+
+
+def discover() -> Discovery:
+    """Look at all of USB without opening any device.
+
+    Raises:
+        UsbUnavailable: libusb cannot be loaded.
+    """
+    found = Discovery()
+    for device in backend().enumerate_devices():
+        with suppress(_usb_error()):  # gone while we looked
+            _look_at(device, found)
+    found.readers.sort(key=lambda r: (r.bus, r.path))
+    found.readers[:] = _named_apart(found.readers)
+    return found
+
+
+def _usb_error() -> type[Exception]:
+    import usb.core
+
+    error: type[Exception] = usb.core.USBError
+    return error
+
+
+def _look_at(device: Any, found: Discovery) -> None:
+    """Add the readers of one device to ``found``."""
+    raw = backend().get_device_descriptor(device)
+    ports = tuple(raw.port_numbers or ())
+    name = linux.device_name(raw.bus, ports)
+    where = f"usb:{name}" if ports or not raw.address else f"usb:{raw.bus}.{raw.address}"
+    descriptor = DeviceDescriptor.parse(_same(DeviceDescriptor, raw))
+    ident = f"{descriptor.idVendor:04x}:{descriptor.idProduct:04x}"
+    for data in _configurations(device, descriptor.bNumConfigurations, name):
+        try:
+            configuration = parse_configuration(data)
+        except MalformedDescriptor as error:
+            if _mentions_class(data):
+                found.broken.append(Broken(where, ident, error))
+            continue
+        readers = []
+        value = configuration.descriptor.bConfigurationValue
+        for interface in configuration.interfaces:
+            number = interface.descriptor.bInterfaceNumber
+            path = f"{where}:{value}.{number}"
+            if interface.descriptor.bAlternateSetting:
+                continue
+            try:
+                reader = smart_card_interface(interface)
+            except MalformedDescriptor as error:
+                found.broken.append(Broken(path, ident, error))
+                continue
+            if reader is not None:
+                readers.append((path, reader))
+        for path, reader in readers:
+            strings = _strings(name, path) if LINUX else {}
+            known = lookup(descriptor.idVendor, descriptor.idProduct).name
+            info = ReaderInfo(
+                name=known or _own_name(strings, ident),
+                path=path,
+                device=descriptor,
+                configuration=configuration.descriptor,
+                reader=reader,
+                connect=functools.partial(UsbTransport, device),
+                bus=raw.bus,
+                address=raw.address,
+                speed=SPEEDS.get(raw.speed or 0, ""),
+                siblings=len(readers),
+                raw_configuration=data,
+                **strings,
+            )
+            found.readers.append(info)
+
+
+def _strings(device: str, path: str) -> dict[str, str | None]:
+    interface = path.removeprefix("usb:")
+    return {
+        "manufacturer": linux.attribute(device, "manufacturer"),
+        "product": linux.attribute(device, "product"),
+        "serial": linux.attribute(device, "serial"),
+        "interface_name": linux.attribute(interface, "interface"),
+    }
+
+
+def _own_name(strings: dict[str, str | None], ident: str) -> str:
+    """What the device calls itself."""
+    maker, product = strings.get("manufacturer"), strings.get("product")
+    if product and maker and not product.lower().startswith(maker.lower()):
+        return f"{maker} {product}"
+    return product or maker or f"CCID reader {ident}"
+
+
+def _named_apart(readers: list[ReaderInfo]) -> list[ReaderInfo]:
+    """The same readers with names that tell them apart: interface, serial number, place."""
+    for distinction in (_by_interface, _by_serial, _by_place):
+        names = [r.name for r in readers]
+        readers = [
+            replace(r, name=r.name + distinction(r)) if names.count(r.name) > 1 else r
+            for r in readers
+        ]
+    return readers
+
+
+def _by_interface(info: ReaderInfo) -> str:
+    return f" [{info.interface_name or info.interface_number}]" if info.siblings > 1 else ""
+
+
+def _by_serial(info: ReaderInfo) -> str:
+    return f" ({info.serial})" if info.serial else ""
+
+
+def _by_place(info: ReaderInfo) -> str:
+    return f" @{info.path.removeprefix('usb:')}"
+
+
+def _configurations(device: Any, count: int, name: str) -> list[bytes]:
+    """The bytes of the active configuration; of all where it is not known."""
+    active = linux.attribute(name, "bConfigurationValue") if LINUX else None
+    found = []
+    for index in range(count):
+        with suppress(_usb_error()):
+            data = _raw_configuration(backend().get_configuration_descriptor(device, index))
+            if active is None or active == str(data[5]):
+                found.append(data)
+    return found
+
+
+def _raw_configuration(configuration: Any) -> bytes:
+    """The bytes that libusb took apart, put together again."""
+    parts = [bytes(configuration.extra_descriptors)]
+    for i in range(configuration.bNumInterfaces):
+        interface = configuration.interface[i]
+        for j in range(interface.num_altsetting):
+            setting = interface.altsetting[j]
+            parts += [_same(InterfaceDescriptor, setting), _extra(setting)]
+            for k in range(setting.bNumEndpoints):
+                endpoint = setting.endpoint[k]
+                parts += [_same(EndpointDescriptor, endpoint), _extra(endpoint)]
+    body = b"".join(parts)
+    head = _same(ConfigurationDescriptor, configuration)
+    return head[:2] + (len(head) + len(body)).to_bytes(2, "little") + head[4:] + body
+
+
+def _same(cls: type[Declared], struct: Any) -> bytes:
+    """The standard descriptor that libusb's structure holds; no bytes beyond its fields."""
+    names = [f.name for f in dataclasses.fields(cast(Any, cls))][2:]
+    made: Any = cls
+    return bytes(made(**{name: getattr(struct, name) for name in names}).build())
+
+
+def _extra(struct: Any) -> bytes:
+    return bytes(struct.extra[: struct.extra_length])
+
+
+def _mentions_class(data: bytes) -> bool:
+    """True if a configuration that cannot be parsed seems to have a smart-card interface."""
+    marks = (i for i in range(len(data) - 5) if data[i : i + 2] == b"\x09\x04")
+    return any(data[i + 5] == CLASS_SMART_CARD for i in marks)
+
+
+class UsbTransport(Life):
+    """An open interface on USB: a :class:`ccid.transport.Transport`.
+
+    Args:
+        device: pyusb's handle on the device.
+        info: The reader.
+
+    Raises:
+        AccessDenied, ReaderBusy, ReaderRemoved, TransportError.
+    """
+
+    send: Callable[[int, int], None]
+    receive: Callable[[int, int, int], int]
+
+    def __init__(self, device: Any, info: ReaderInfo) -> None:
+        super().__init__(info.name)
+        self.info = info
+        self._driver_detached = False
+        out, inp = info.reader.bulk_out, info.reader.bulk_in
+        if out is None or inp is None:
+            raise ReaderUnsupported(f"{info.name} has no bulk endpoints", reader=info.name)
+        self.packet_size = inp.max_packet_size
+        try:
+            self._handle = backend().open_device(device)
+        except Exception as error:
+            raise self._open_error(error) from None
+        try:
+            self._claim()
+        except BaseException:
+            backend().close_device(self._handle)
+            raise
+        self._out, self._in = Buffer(OUT_CAPACITY), Buffer(IN_CAPACITY)
+        self.out, self.inp = self._out.view, self._in.view
+        self.send, self.receive = self._make_send(out), self._make_receive(inp)
+
+    # Opening and closing ----------------------------------------------------------------------
+
+    def _open_error(self, error: Exception) -> CcidError:
+        status = _status(error)
+        match status:
+            case Status.ACCESS | Status.NOT_SUPPORTED:
+                return cures.access_denied(self.info)
+            case Status.BUSY:
+                return cures.busy(self.info)
+            case Status.NO_DEVICE | Status.NOT_FOUND:
+                return self.removed()
+        return TransportError(
+            f"{self.name} cannot be opened: {status_text(status)}", reader=self.name
+        )
+
+    def _claim(self) -> None:
+        """Configure the device if nobody has, send a kernel driver away, claim the interface."""
+        number, value = self.info.interface_number, self.info.configuration.bConfigurationValue
+        try:
+            if backend().get_configuration(self._handle) == 0:
+                backend().set_configuration(self._handle, value)
+            with suppress(NotImplementedError):  # only Linux and macOS have drivers to detach
+                if backend().is_kernel_driver_active(self._handle, number):
+                    backend().detach_kernel_driver(self._handle, number)
+                    self._driver_detached = True
+            backend().claim_interface(self._handle, number)
+        except Exception as error:
+            raise self._open_error(error) from None
+
+    def close(self) -> None:
+        """Release the interface and give it back to the kernel driver it was taken from."""
+        if not isinstance(self.dead, ReaderForked):  # else the claim is the parent's
+            self._release()
+        self.closed()
+
+    def _release(self) -> None:
+        handle, self._handle = self._handle, None
+        if handle is None:
+            return
+        number = self.info.interface_number
+        with suppress(_usb_error(), NotImplementedError):
+            backend().release_interface(handle, number)
+            if self._driver_detached:
+                backend().attach_kernel_driver(handle, number)
+        backend().close_device(handle)
+
+    # Bulk -------------------------------------------------------------------------------------
+
+    def _make_send(self, endpoint: EndpointDescriptor) -> Callable[[int, int], None]:
+        bulk, handle = transfer_function("libusb_bulk_transfer"), self._handle.handle.value
+        number, buffer = endpoint.bEndpointAddress, self._out
+        address, count, count_address = buffer.address, buffer.count, buffer.count_address
+
+        def send(length: int, timeout_ms: int) -> None:
+            status = bulk(handle, number, address, length, count_address, timeout_ms)
+            if status:
+                self._fail(status, number)
+            if count.value != length:
+                raise TransportError(
+                    f"{self.name}: {count.value} of {length} bytes were sent", reader=self.name
+                )
+
+        return send
+
+    def _make_receive(self, endpoint: EndpointDescriptor) -> Callable[[int, int, int], int]:
+        bulk, handle = transfer_function("libusb_bulk_transfer"), self._handle.handle.value
+        number, buffer = endpoint.bEndpointAddress, self._in
+        address, count, count_address = buffer.address, buffer.count, buffer.count_address
+
+        def receive(offset: int, size: int, timeout_ms: int) -> int:
+            status = bulk(handle, number, address + offset, size, count_address, timeout_ms)
+            if status and not (status == Status.TIMEOUT and count.value):
+                self._fail(status, number)
+            return count.value
+
+        return receive
+
+    def _fail(self, status: int, endpoint: int) -> NoReturn:
+        """Raise what a failed transfer means; a halt is cleared first."""
+        match status:
+            case Status.TIMEOUT:
+                raise TransportTimeout(f"{self.name}: nothing came or went", reader=self.name)
+            case Status.NO_DEVICE:
+                raise self.removed()
+            case Status.PIPE:
+                with suppress(_usb_error()):
+                    backend().clear_halt(self._handle, endpoint)
+                raise TransportStall(
+                    f"{self.name} halted endpoint 0x{endpoint:02X}", reader=self.name
+                )
+            case Status.IO if self._is_gone():
+                raise self.removed()
+        raise TransportError(
+            f"{self.name}: endpoint 0x{endpoint:02X}: {status_text(status)}", reader=self.name
+        )
+
+    def _is_gone(self) -> bool:
+        """An unplugged device may end its last transfers with an input/output error."""
+        return LINUX and not os.path.exists(linux.node(self.info.bus, self.info.address))
+
+    # The rest ---------------------------------------------------------------------------------
+
+    def receive_event(self, timeout_ms: int) -> bytes:
+        endpoint = self.info.reader.interrupt_in
+        if endpoint is None:
+            raise UnsupportedByReader(f"{self.name} has no interrupt endpoint", reader=self.name)
+        self.check()
+        buffer, number = Buffer(EVENT_SIZE), endpoint.bEndpointAddress
+        interrupt = transfer_function("libusb_interrupt_transfer")
+        status = interrupt(
+            self._handle.handle.value,
+            number,
+            buffer.address,
+            EVENT_SIZE,
+            buffer.count_address,
+            timeout_ms,
+        )
+        if status and not (status == Status.TIMEOUT and buffer.count.value):
+            self._fail(status, number)
+        return bytes(buffer.view[: buffer.count.value])
+
+    def control(self, request: ClassControl, timeout_ms: int) -> bytes:
+        self.check()
+        data = array.array("B", bytes(request.wLength))
+        try:
+            count = backend().ctrl_transfer(
+                self._handle,
+                request.bmRequestType,
+                request.bRequest,
+                request.wValue,
+                request.wIndex,
+                data,
+                timeout_ms,
+            )
+        except Exception as error:
+            status = _status(error)
+            if status == Status.PIPE:
+                raise TransportStall(
+                    f"{self.name} refuses request 0x{request.bRequest:02X}", reader=self.name
+                ) from None
+            self._fail(status, 0)
+        return data.tobytes()[:count]
+
+
+def _status(error: Exception) -> int:
+    """libusb's return code behind one of pyusb's errors; the error itself if it is another."""
+    if isinstance(error, NotImplementedError):
+        return Status.NOT_SUPPORTED
+    if isinstance(error, _usb_error()):
+        code: int | None = getattr(error, "backend_error_code", None)
+        return Status.OTHER if code is None else code
+    raise error
