@@ -1,0 +1,143 @@
+"""``ccid-probe``: what is my reader, and will it work?"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import re
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from ccid._version import __version__
+from ccid.errors import CcidError
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+"""Exit codes."""
+
+IDS = re.compile(r"[0-9A-Fa-f]{4}:[0-9A-Fa-f]{4}")
+EPILOG = """\
+exit status: 0 for success, 1 if there is no reader or something failed, 2 for a wrong command line.
+
+Readers are named by their name, a part of it, vvvv:pppp, or their path as `list` shows it.
+--virtual uses the built-in virtual reader instead of USB, with a card in it;
+`--virtual vvvv:pppp` another model of it.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with its messages as a Unix tool's."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(USAGE, f"ccid-probe: {message}\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = _Parser(
+        prog="ccid-probe",
+        description="Dump, judge and exercise USB smart-card readers.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"ccid-probe {__version__}")
+    _add_common(top, {"virtual": False, "trace": None, "log": False, "trace_secrets": False,
+                      "reader": None})  # fmt: skip
+    commands = top.add_subparsers(dest="command", metavar="COMMAND")
+
+    def command(name: str, text: str, *, json: bool = False) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        _add_common(sub, {})
+        if json:
+            sub.add_argument("--json", action="store_true", help="print JSON")
+        return sub
+
+    command("list", "list the readers there are (the default)", json=True)
+    command("dump", "print every field of a reader's descriptors", json=True)
+    command("check", "judge whether a reader will work, and why", json=True)
+    card = command("card", "power the card, explain its ATR, select its master file")
+    apdu = command("apdu", "send command APDUs to the card")
+    for sub in (card, apdu):
+        sub.add_argument("--slot", type=int, default=0, metavar="N", help="bSlot, from 0")
+        sub.add_argument("--protocol", choices=["T0", "T1"], help="insist on this protocol")
+    apdu.add_argument("hex", nargs="+", metavar="HEX", help="a command APDU in hexadecimal")
+    command("doctor", "say what stands between you and your readers, and its cure", json=True)
+    return top
+
+
+def _add_common(to: argparse.ArgumentParser, defaults: dict[str, Any]) -> None:
+    """The options that may stand before and after the command. After it they have no default,
+    so that they leave alone what was said before it."""
+    flag: dict[str, Any] = {"action": "store_true"}
+    for name, text, more in (
+        ("virtual", "use the built-in virtual reader, not USB", flag),
+        ("reader", "which reader, if there are several", {"metavar": "NAME"}),
+        ("trace", "write all USB messages to FILE, pcapng for Wireshark", {"metavar": "FILE"}),
+        ("log", "log all USB messages to stderr", flag),
+        ("trace-secrets", "do not mask PINs and keys in trace and log", flag),
+    ):
+        default = defaults.get(name.replace("-", "_"), argparse.SUPPRESS)
+        to.add_argument(f"--{name}", help=text, default=default, **more)
+
+
+def take_virtual(words: Sequence[str]) -> tuple[list[str], str | None]:
+    """``words`` without the model that may follow ``--virtual``, and that model.
+
+    ``--virtual`` swallows the next word only if it is ``vvvv:pppp``: in ``--virtual list``, list
+    is the command.
+    """
+    rest: list[str] = []
+    model = None
+    for word in words:
+        if word.startswith("--virtual="):
+            rest, model = [*rest, "--virtual"], word.removeprefix("--virtual=")
+        elif rest and rest[-1] == "--virtual" and model is None and IDS.fullmatch(word):
+            model = word
+        else:
+            rest.append(word)
+    return rest, model
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run ``ccid-probe`` and return its exit status."""
+    words = sys.argv[1:] if words is None else words
+    rest, model = take_virtual(words)
+    top = parser()
+    if not _has_command(rest):
+        rest = ["list", *rest]
+    options = top.parse_args(rest)
+    if model is not None and not IDS.fullmatch(model):
+        top.error(f"--virtual={model}: a model is named vvvv:pppp")
+    options.model = model
+    try:
+        run = importlib.import_module(f"ccid.probe.{options.command}_command").run
+        status: int = run(options)
+        sys.stdout.flush()
+        return status
+    except CcidError as error:
+        print(f"ccid-probe: {error}", file=sys.stderr)
+        return FAILED
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):  # the reader of a pipe has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return OK
+        print(f"ccid-probe: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _has_command(words: Sequence[str]) -> bool:
+    """True if one of ``words`` is a command, or asks for help or the version instead."""
+    for before, word in zip(["", *words], words, strict=False):
+        if word in ("-h", "--help", "--version"):
+            return True
+        if not word.startswith("-") and before not in ("--trace", "--reader"):
+            return True
+    return False
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,168 @@
+"""``ccid-probe doctor``: what stands between you and your readers, and its cure."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ccid.errors import AccessDenied, CcidError, ReaderBusy, UsbUnavailable
+from ccid.find import select
+from ccid.probe.session import opened, print_json, say, virtual_infos
+from ccid.transport import ReaderInfo, linux
+from ccid.transport.cures import PCSCD, linux_holder, who_holds
+from ccid.verdict import Level, judge
+
+PCSCD_SOCKET = Path("/run/pcscd/pcscd.comm")
+DAEMONS = {PCSCD, "scdaemon"}
+"""Processes that take readers for themselves."""
+LINUX = sys.platform.startswith("linux")
+
+
+@dataclass
+class Patient:
+    """A reader, examined.
+
+    Attributes:
+        name, path, id: Which.
+        facts: What was seen, a line each.
+        troubles: What is wrong, each with its cure.
+        cards: What is in each slot; empty if the reader could not be opened.
+    """
+
+    name: str
+    path: str
+    id: str
+    facts: list[str] = field(default_factory=list)
+    troubles: list[dict[str, str]] = field(default_factory=list)
+    cards: list[str] = field(default_factory=list)
+
+    def trouble(self, what: str, cure: str) -> None:
+        """Note something wrong."""
+        self.troubles.append({"trouble": what, "cure": cure})
+
+
+def run(options: argparse.Namespace) -> int:
+    """Examine everything; 1 if there is any trouble."""
+    machine = Patient("this machine", "", "")
+    patients: list[Patient] = []
+    infos = virtual_infos(options.model) if options.virtual else _look(machine, patients)
+    if options.reader is not None:
+        infos = [select(infos, options.reader)]
+    patients.extend(_examine(options, info) for info in infos)
+    if not patients and not machine.troubles:
+        machine.trouble(
+            "no CCID reader is on USB",
+            "plug one in; if it is in, see whether `lsusb` (or your system's device list) has "
+            "it: if not, it is cable, port or reader",
+        )
+    if options.json:
+        print_json("doctor", machine=_as_json(machine), readers=[_as_json(p) for p in patients])
+    else:
+        for patient in [machine, *patients]:
+            _describe(patient)
+    return int(any(p.troubles for p in [machine, *patients]))
+
+
+def _look(machine: Patient, patients: list[Patient]) -> list[ReaderInfo]:
+    """What can be said without opening a reader; returns the readers."""
+    machine.facts.append(f"system: {sys.platform}, Python {sys.version.split()[0]}")
+    try:
+        from ccid.transport.libusb import library_name
+        from ccid.transport.usb import discover
+
+        machine.facts.append(f"libusb: {library_name()}")
+        found = discover()
+    except UsbUnavailable as error:
+        machine.trouble("libusb cannot be used", str(error))
+        return []
+    if LINUX:
+        _look_at_linux(machine)
+    for broken in found.broken:
+        patient = Patient(f"smart-card interface of {broken.id}", broken.path, broken.id)
+        patient.trouble(
+            f"its descriptors cannot be understood: {broken.error}",
+            "report it with the output of `lsusb -v`; the reader's firmware is wrong",
+        )
+        patients.append(patient)
+    return found.readers
+
+
+def _look_at_linux(machine: Patient) -> None:
+    if not Path("/dev/bus/usb").is_dir():
+        machine.trouble(
+            "there is no /dev/bus/usb",
+            "in a container, pass it in (--device=/dev/bus/usb); in a virtual machine, give it "
+            "a USB controller",
+        )
+    daemons = linux.running(DAEMONS)
+    for daemon in daemons:
+        machine.facts.append(f"running: {daemon}")
+    if PCSCD_SOCKET.exists() and not any(d.name == PCSCD for d in daemons):
+        machine.facts.append(f"{PCSCD_SOCKET} is there: systemd starts pcscd when it is asked for")
+
+
+def _examine(options: argparse.Namespace, info: ReaderInfo) -> Patient:
+    """Examine one reader: verdict, who has it, whether it opens, what is in it."""
+    patient = Patient(info.name, info.path, info.id)
+    verdict = judge(info)
+    patient.facts.append(f"verdict: {verdict.level.value}")
+    for reason in verdict.reasons:
+        if reason.fatal:
+            patient.trouble(str(reason), "use another reader, or another version of this library")
+    if LINUX and info.bus:
+        _permissions(patient, info)
+    if verdict.level is Level.UNSUPPORTED:
+        return patient
+    holder, cure = who_holds(info) if info.bus else ("", "")
+    kernel_driver = LINUX and holder.startswith("the kernel driver")
+    if kernel_driver:
+        patient.facts.append(f"{holder} is bound to it; opening the reader sends it away")
+    try:
+        with opened(options, info) as reader:
+            for slot in reader.slots:
+                patient.cards.append(f"slot {slot.index}: {slot.status().name.lower()}")
+    except (AccessDenied, ReaderBusy) as error:
+        patient.trouble(str(error).split("; ")[0], error.cure)
+    except CcidError as error:
+        patient.trouble(str(error), cure or "unplug the reader, wait a second, plug it in again")
+    else:
+        patient.facts.append("opens, and answers")
+    return patient
+
+
+def _permissions(patient: Patient, info: ReaderInfo) -> None:
+    node = linux.node(info.bus, info.address)
+    mode = linux.permissions(node)
+    able = "may" if os.access(node, os.R_OK | os.W_OK) else "may not"
+    patient.facts.append(f"{node}: {mode or 'not there'}; you {able} open it")
+    holder, _ = linux_holder(info)
+    if holder:
+        patient.facts.append(f"held by {holder}")
+    elif linux.running({PCSCD}):
+        patient.facts.append("pcscd is running, and takes readers it knows when plugged in")
+
+
+def _describe(patient: Patient) -> None:
+    where = f" ({patient.id} at {patient.path})" if patient.path else ""
+    say(f"{patient.name}{where}")
+    for line in [*patient.facts, *patient.cards]:
+        say(f"  {line}")
+    for trouble in patient.troubles:
+        say(f"  TROUBLE: {trouble['trouble']}")
+        cure = trouble["cure"].replace("\n", "\n    ")
+        say(f"    cure: {cure}")
+
+
+def _as_json(patient: Patient) -> dict[str, Any]:
+    return {
+        "name": patient.name,
+        "path": patient.path,
+        "id": patient.id,
+        "facts": patient.facts,
+        "cards": patient.cards,
+        "troubles": patient.troubles,
+    }

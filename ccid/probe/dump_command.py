@@ -1,0 +1,134 @@
+"""``ccid-probe dump``: every field of a reader's descriptors."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Iterable
+from typing import Any
+
+from ccid.declaration import Declared, vars_of
+from ccid.descriptors import ClassControl
+from ccid.errors import CcidError
+from ccid.probe.fields import Field, device_fields, interface_fields, smart_card_fields
+from ccid.probe.session import note, opened, print_json, readers, say
+from ccid.reader import Reader
+from ccid.transport import ReaderInfo
+
+GET_DESCRIPTOR, STRING, ENGLISH = 0x06, 0x03, 0x0409
+
+
+@dataclasses.dataclass
+class Dump:
+    """What is known of a reader, after it was opened where that was possible.
+
+    Attributes:
+        info: The reader.
+        clocks: What GET_CLOCK_FREQUENCIES returned, kHz; None if it could not be asked.
+        rates: What GET_DATA_RATES returned, bit/s; None if it could not be asked.
+    """
+
+    info: ReaderInfo
+    clocks: list[int] | None = None
+    rates: list[int] | None = None
+
+
+def run(options: argparse.Namespace) -> int:
+    """Dump the readers."""
+    dumps = [take(options, info) for info in readers(options)]
+    if options.json:
+        print_json("dump", readers=[as_json(dump) for dump in dumps])
+        return 0
+    for index, dump in enumerate(dumps):
+        if index:
+            say()
+        describe(dump)
+    return 0
+
+
+def take(options: argparse.Namespace, info: ReaderInfo) -> Dump:
+    """Read what only the open reader tells: its lists and, off Linux, its strings."""
+    try:
+        with opened(options, info) as reader:
+            return Dump(with_strings(reader), reader.clock_frequencies, reader.data_rates)
+    except CcidError as error:
+        note(f"the lists of clocks and rates were not read: {error}")
+        return Dump(info)
+
+
+def with_strings(reader: Reader) -> ReaderInfo:
+    """``reader.info`` with the strings the system did not tell."""
+    info = reader.info
+    device, interface = info.device, info.reader.interface
+    return dataclasses.replace(
+        info,
+        manufacturer=info.manufacturer or _string(reader, device.iManufacturer),
+        product=info.product or _string(reader, device.iProduct),
+        serial=info.serial or _string(reader, device.iSerialNumber),
+        interface_name=info.interface_name or _string(reader, interface.iInterface),
+    )
+
+
+def _string(reader: Reader, index: int) -> str | None:
+    """A string descriptor of the open reader (USB 2.0, 9.6.7)."""
+    if not index:
+        return None
+    request = ClassControl(0x80, GET_DESCRIPTOR, STRING << 8 | index, ENGLISH, 255)
+    try:
+        raw = reader.pipe.transport.control(request, 1000)
+    except CcidError:
+        return None
+    return raw[2 : raw[0]].decode("utf-16-le", "replace") if raw[1:2] == bytes([STRING]) else None
+
+
+def describe(dump: Dump) -> None:
+    """Print a reader, in the order libccid's users know."""
+    info = dump.info
+    say(f"Reader: {info.name}")
+    say(f" Path: {info.path} (bus {info.bus}, device {info.address}, {info.speed} speed)")
+    _print(device_fields(info))
+    say(" Interface descriptor:")
+    _print(interface_fields(info.reader, info.interface_name), " ")
+    say(" CCID class descriptor:")
+    _print(smart_card_fields(info.descriptor, dump.clocks, dump.rates), " ")
+
+
+def _print(fields: Iterable[Field], indent: str = "") -> None:
+    for field in fields:
+        say(f"{indent} {field.name}: {field.value}")
+        for meaning in field.meaning:
+            say(f"{indent}   {meaning}")
+
+
+def as_json(dump: Dump) -> dict[str, Any]:
+    """A reader as ``dump --json`` has it: every field by its name, as the device has it."""
+    info = dump.info
+    return {
+        "name": info.name,
+        "path": info.path,
+        "bus": info.bus,
+        "address": info.address,
+        "speed": info.speed,
+        "strings": {
+            "iManufacturer": info.manufacturer,
+            "iProduct": info.product,
+            "iSerialNumber": info.serial,
+            "iInterface": info.interface_name,
+        },
+        "device": _values(info.device),
+        "configuration": _values(info.configuration),
+        "interface": _values(info.reader.interface),
+        "endpoints": [_values(endpoint) for endpoint in info.reader.endpoints],
+        "smart_card": _values(info.descriptor),
+        "clock_frequencies": dump.clocks,
+        "data_rates": dump.rates,
+        "meaning": {
+            field.name: list(field.meaning)
+            for field in smart_card_fields(info.descriptor, dump.clocks, dump.rates)
+            if field.meaning
+        },
+    }
+
+
+def _values(descriptor: Declared) -> dict[str, int]:
+    return dict(vars_of(descriptor))

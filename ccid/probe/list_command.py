@@ -1,0 +1,66 @@
+"""``ccid-probe list``: the readers there are."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ccid.codes import EXCHANGE_LEVEL_TEXT
+from ccid.errors import ReaderNotFound
+from ccid.find import list_readers
+from ccid.probe.session import note, print_json, readers, say, virtual_infos
+from ccid.transport import ReaderInfo
+from ccid.verdict import judge
+
+
+def run(options: argparse.Namespace) -> int:
+    """List the readers. Without any: say so and show the built-in virtual one."""
+    virtual = options.virtual
+    try:
+        there = readers(options)
+    except ReaderNotFound:
+        if options.reader is not None or virtual or list_readers():
+            raise
+        note("no CCID reader on USB; this is the built-in virtual reader (--virtual)")
+        there, virtual = virtual_infos(None), True
+    if options.json:
+        print_json("list", virtual=virtual, readers=[as_json(info) for info in there])
+    else:
+        for index, info in enumerate(there):
+            describe(index, info)
+    return 0
+
+
+def describe(index: int, info: ReaderInfo) -> None:
+    """Two lines on a reader."""
+    level = info.descriptor.exchange_level
+    what = "several levels" if level is None else EXCHANGE_LEVEL_TEXT[level]
+    slots = info.descriptor.slot_count
+    say(f"{index}: {info.name}")
+    say(
+        f"   {info.id} at {info.path}, {what} level, "
+        f"{slots} slot{'' if slots == 1 else 's'}: {judge(info).level.value}"
+    )
+
+
+def as_json(info: ReaderInfo) -> dict[str, Any]:
+    """A reader as ``list --json`` has it."""
+    level = info.descriptor.exchange_level
+    return {
+        "name": info.name,
+        "path": info.path,
+        "idVendor": info.vendor_id,
+        "idProduct": info.product_id,
+        "bcdDevice": info.device.bcdDevice,
+        "bInterfaceNumber": info.interface_number,
+        "bus": info.bus,
+        "address": info.address,
+        "speed": info.speed,
+        "manufacturer": info.manufacturer,
+        "product": info.product,
+        "serial": info.serial,
+        "interface": info.interface_name,
+        "slots": info.descriptor.slot_count,
+        "level": None if level is None else level.name,
+        "verdict": judge(info).level.value,
+    }

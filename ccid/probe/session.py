@@ -1,0 +1,92 @@
+"""What the commands share: which readers, opened how, shown how."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from ccid.codes import Protocol
+from ccid.errors import ReaderNotFound
+from ccid.find import list_readers, open_reader, select
+from ccid.reader import Reader, Slot
+from ccid.transport import ReaderInfo
+
+NO_READER = (
+    "no CCID reader on USB (`ccid-probe doctor` looks for the reason, "
+    "`--virtual` takes the built-in virtual reader)"
+)
+
+
+def say(text: str = "") -> None:
+    """Print a line of the result."""
+    print(text)
+
+
+def note(text: str) -> None:
+    """Print a remark, which is no result."""
+    print(f"ccid-probe: {text}", file=sys.stderr)
+
+
+def print_json(schema: str, **content: Any) -> None:
+    """Print a JSON document of a documented schema."""
+    print(json.dumps({"schema": f"ccid-probe/{schema}/1", **content}, indent=2))
+
+
+def virtual_infos(model: str | None) -> list[ReaderInfo]:
+    """The built-in virtual reader, a card in it.
+
+    Raises:
+        ReaderNotFound: There is no such model.
+    """
+    from ccid.virtual.models import make
+
+    return make(model).infos
+
+
+def readers(options: argparse.Namespace) -> list[ReaderInfo]:
+    """The readers the command line asks for.
+
+    Raises:
+        ReaderNotFound: None.
+    """
+    there = virtual_infos(options.model) if options.virtual else list_readers()
+    if not there:
+        raise ReaderNotFound(NO_READER)
+    return there if options.reader is None else [select(there, options.reader)]
+
+
+@contextmanager
+def opened(options: argparse.Namespace, info: ReaderInfo | None = None) -> Iterator[Reader]:
+    """A reader, open, traced and logged as the command line asks."""
+    from ccid.trace import log_to_stderr
+
+    info = info or readers(options)[0]
+    if options.log:
+        log_to_stderr()
+    with ExitStack() as stack:
+        reader = stack.enter_context(open_reader(info))
+        if options.trace is not None:
+            stack.enter_context(reader.trace(options.trace, secrets=options.trace_secrets))
+        yield reader
+
+
+def slot_of(reader: Reader, index: int) -> Slot:
+    """The slot the command line asks for.
+
+    Raises:
+        ReaderNotFound: The reader has no such slot.
+    """
+    if not 0 <= index < len(reader.slots):
+        raise ReaderNotFound(
+            f"{reader.name} has slots 0 to {len(reader.slots) - 1}, no slot {index}"
+        )
+    return reader.slots[index]
+
+
+def protocol_of(options: argparse.Namespace) -> Protocol | None:
+    """The protocol the command line insists on."""
+    return None if options.protocol is None else Protocol[options.protocol]

@@ -1,0 +1,85 @@
+"""A transport that plays a script, for tests of what is above it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from ccid.descriptors import ClassControl
+from ccid.errors import TransportError, TransportTimeout
+from ccid.messages import Command, Reply, parse_command
+from ccid.transport import IN_CAPACITY, OUT_CAPACITY
+from ccid.transport.life import Life
+
+Answer = bytes | Exception | list[bytes | Exception] | None
+
+
+class ScriptedTransport(Life):
+    """Records commands and gives what ``answer`` makes of each.
+
+    Args:
+        answer: Takes a command and returns a transfer, several, an error, or None for silence.
+        packet_size: Of bulk-IN.
+    """
+
+    def __init__(self, answer: Callable[[Command], Answer], packet_size: int = 64) -> None:
+        super().__init__("script")
+        self.out = memoryview(bytearray(OUT_CAPACITY))
+        self.inp = memoryview(bytearray(IN_CAPACITY))
+        self.packet_size = packet_size
+        self.answer = answer
+        self.commands: list[Command] = []
+        self.controls: list[ClassControl] = []
+        self.on_control: Callable[[ClassControl], bytes] = lambda request: b""
+        self.pending: list[bytes | Exception] = []
+        self.reads: list[tuple[int, int]] = []
+        self.idle: Callable[[], None] = lambda: None
+        self.paced = True
+        """Takes the time it is given to say nothing; else says at once that it ran out."""
+
+    def send(self, length: int, timeout_ms: int) -> None:
+        self.check()
+        command = parse_command(bytes(self.out[:length]))
+        self.commands.append(command)
+        answer = self.answer(command)
+        if answer is not None:
+            self.pending += answer if isinstance(answer, list) else [answer]
+
+    def receive(self, offset: int, size: int, timeout_ms: int) -> int:
+        self.check()
+        self.reads.append((offset, size))
+        if not self.pending:
+            if self.paced:
+                time.sleep(timeout_ms / 1000)
+            self.idle()
+            raise TransportTimeout("script: nothing comes")
+        transfer = self.pending.pop(0)
+        if isinstance(transfer, Exception):
+            raise transfer
+        part, rest = transfer[:size], transfer[size:]
+        if rest:
+            self.pending.insert(0, rest)
+        self.inp[offset : offset + len(part)] = part
+        return len(part)
+
+    def receive_event(self, timeout_ms: int) -> bytes:
+        raise TransportTimeout("script: no events")
+
+    def control(self, request: ClassControl, timeout_ms: int) -> bytes:
+        self.check()
+        self.controls.append(request)
+        return self.on_control(request)
+
+    def close(self) -> None:
+        self.closed()
+
+
+def reply(command: Command, cls: type[Reply], **fields: Any) -> bytes:
+    """The reply of this kind to ``command``."""
+    return cls(**({"bSlot": command.bSlot, "bSeq": command.bSeq} | fields)).build()
+
+
+def broken(text: str = "script: broken") -> TransportError:
+    """A transfer that fails."""
+    return TransportError(text)

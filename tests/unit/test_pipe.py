@@ -1,0 +1,505 @@
+"""The conversation on one interface: numbers, late answers, extensions, the ABORT pair."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from ccid import pipe as pipe_module
+from ccid.codes import ClassRequest, SlotError
+from ccid.commands import Commands
+from ccid.errors import (
+    CardMute,
+    CommandCancelled,
+    MalformedMessage,
+    ProtocolError,
+    ReaderClosed,
+    SlotBusy,
+    TransportError,
+    TransportStall,
+    TransportTimeout,
+)
+from ccid.messages import (
+    Command,
+    PC_to_RDR_Abort,
+    PC_to_RDR_XfrBlock,
+    RDR_to_PC_DataBlock,
+    RDR_to_PC_Escape,
+    RDR_to_PC_SlotStatus,
+)
+from ccid.pipe import Pipe
+from tests.unit.scripted import Answer, ScriptedTransport, broken, reply
+
+DATA = b"\x01\x02\x90\x00"
+APDU = bytes.fromhex("00B0000002")
+
+
+def data_block(command: Command, **fields: Any) -> bytes:
+    return reply(command, RDR_to_PC_DataBlock, **{"abData": DATA, **fields})
+
+
+def make(answer: Callable[[Command], Answer], **options: Any) -> tuple[Pipe, ScriptedTransport]:
+    transport = ScriptedTransport(answer)
+    return Pipe(transport, name="script", **options), transport
+
+
+def both_ways(pipe: Pipe) -> list[Callable[[], bytes]]:
+    """XfrBlock by the general way and by the quick one: they must agree in everything."""
+    commands = Commands(pipe, 0)
+    quick = commands.quick_xfr_block(0.5, lambda data, _: data)
+    return [
+        lambda: commands.xfr_block(APDU, timeout_s=0.5)[0],
+        lambda: quick(APDU),
+    ]
+
+
+WAYS = pytest.mark.parametrize("way", [0, 1], ids=["general", "quick"])
+
+
+def exchange(answer: Callable[[Command], Answer], way: int) -> tuple[bytes, Pipe]:
+    pipe, _ = make(answer)
+    return both_ways(pipe)[way](), pipe
+
+
+@pytest.fixture(autouse=True)
+def short_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits of tests end quickly: the script never makes one wait for real."""
+    monkeypatch.setattr(pipe_module, "SLICE_MS", 20)
+    monkeypatch.setattr(pipe_module, "ABORT_S", 0.2)
+
+
+# Matching -------------------------------------------------------------------------------------
+
+
+@WAYS
+def test_a_reply_is_taken(way: int) -> None:
+    assert exchange(data_block, way)[0] == DATA
+
+
+@WAYS
+def test_one_transfer_out_and_one_in(way: int) -> None:
+    pipe, transport = make(data_block)
+    both_ways(pipe)[way]()
+    assert len(transport.commands) == 1
+    assert len(transport.reads) == 1
+
+
+@WAYS
+def test_numbers_count_up_and_wrap(way: int) -> None:
+    pipe, transport = make(data_block)
+    send = both_ways(pipe)[way]
+    for _ in range(300):
+        send()
+    assert [c.bSeq for c in transport.commands] == [i & 0xFF for i in range(300)]
+
+
+def test_all_slots_share_the_counter() -> None:
+    pipe, transport = make(data_block)
+    for slot in (0, 1, 0, 2):
+        Commands(pipe, slot).xfr_block(APDU, timeout_s=1)
+    assert [(c.bSlot, c.bSeq) for c in transport.commands] == [(0, 0), (1, 1), (0, 2), (2, 3)]
+
+
+@WAYS
+@pytest.mark.parametrize(
+    "stale",
+    [
+        lambda c: data_block(c, bSeq=(c.bSeq - 1) & 0xFF, abData=b"stale\x90\x00"),
+        lambda c: data_block(c, bSlot=1, abData=b"stale\x90\x00"),
+        lambda c: reply(c, RDR_to_PC_SlotStatus, bSeq=(c.bSeq + 7) & 0xFF),
+    ],
+    ids=["another number", "another slot", "another command"],
+)
+def test_late_answers_are_dropped(stale: Callable[[Command], bytes], way: int) -> None:
+    data, pipe = exchange(lambda c: [stale(c)] * 20 + [data_block(c)], way)
+    assert data == DATA
+    assert pipe.stale == 20
+
+
+@WAYS
+def test_empty_transfers_are_dropped(way: int) -> None:
+    assert exchange(lambda c: [b"", b"", data_block(c)], way)[0] == DATA
+
+
+@WAYS
+def test_a_reply_of_another_kind_is_an_error(way: int) -> None:
+    pipe, _ = make(lambda c: reply(c, RDR_to_PC_Escape, abData=DATA))
+    pipe.count = 0  # not the first command
+    with pytest.raises(ProtocolError, match="0x83") as raised:
+        both_ways(pipe)[way]()
+    assert raised.value.bSeq == 1
+
+
+def test_to_the_first_command_even_that_is_a_late_answer() -> None:
+    """bSeq 0 may have been used by whoever had the reader before."""
+    pipe, _ = make(lambda c: [reply(c, RDR_to_PC_Escape), data_block(c)])
+    assert both_ways(pipe)[0]() == DATA
+
+
+@WAYS
+def test_a_refusal_by_slot_status_answers_any_command(way: int) -> None:
+    def refuse(command: Command) -> bytes:
+        return reply(command, RDR_to_PC_SlotStatus, bStatus=0x41, bError=SlotError.ICC_MUTE)
+
+    pipe, _ = make(refuse)
+    with pytest.raises(CardMute) as raised:
+        both_ways(pipe)[way]()
+    assert (raised.value.slot, raised.value.bSeq) == (0, 0)
+    assert (raised.value.bStatus, raised.value.bError) == (0x41, 0xFE)
+
+
+# Malformed ------------------------------------------------------------------------------------
+
+
+@WAYS
+@pytest.mark.parametrize(
+    ("bend", "field"),
+    [
+        (lambda m: m[:9], "dwLength"),
+        (lambda m: m[:1], "dwLength"),
+        (lambda m: m[:-1], "dwLength"),
+        (lambda m: m + b"\x00", "dwLength"),
+        (lambda m: m[:1] + b"\xff\xff\xff\xff" + m[5:], "dwLength"),
+        (lambda m: m[:1] + b"\x05\x00\x02\x00" + m[5:], "dwLength"),
+        (lambda m: m[:7] + b"\xc0" + m[8:], "bStatus"),
+    ],
+)
+def test_malformed_replies(bend: Callable[[bytes], bytes], field: str, way: int) -> None:
+    pipe, _ = make(lambda c: bend(data_block(c)))
+    with pytest.raises(MalformedMessage) as raised:
+        both_ways(pipe)[way]()
+    assert raised.value.field == field
+
+
+@WAYS
+def test_after_a_malformed_reply_the_next_one_is_right(way: int) -> None:
+    bad = iter([True, False])
+    pipe, _ = make(lambda c: data_block(c)[: -1 if next(bad) else None])
+    send = both_ways(pipe)[way]
+    with pytest.raises(MalformedMessage):
+        send()
+    assert send() == DATA
+
+
+# Long messages --------------------------------------------------------------------------------
+
+
+@WAYS
+@pytest.mark.parametrize("size", [0, 1, 53, 54, 55, 117, 118, 501, 502, 503, 1000, 65535, 65546])
+def test_replies_of_any_length(size: int, way: int) -> None:
+    data = bytes(i & 0xFF for i in range(size))
+    assert exchange(lambda c: data_block(c, abData=data), way)[0] == data
+
+
+@WAYS
+@pytest.mark.parametrize("packet_size", [8, 64, 512, 1024])
+def test_reads_are_whole_packets(packet_size: int, way: int) -> None:
+    data = bytes(3000)
+    transport = ScriptedTransport(lambda c: data_block(c, abData=data), packet_size)
+    assert both_ways(Pipe(transport, name="script"))[way]() == data
+    assert all(size % packet_size == 0 for _, size in transport.reads)
+    assert len(transport.reads) == 2
+
+
+@WAYS
+def test_a_message_that_breaks_off_between_transfers(way: int) -> None:
+    pipe, _ = make(lambda c: [data_block(c, abData=bytes(1000))[:512], broken()])
+    with pytest.raises(TransportError):
+        both_ways(pipe)[way]()
+
+
+def test_a_command_too_long_to_send() -> None:
+    pipe, transport = make(data_block)
+    with pytest.raises(MalformedMessage) as raised:
+        Commands(pipe, 0).xfr_block(bytes(70000), timeout_s=1)
+    assert raised.value.field == "dwLength"
+    assert transport.commands == []
+
+
+# Time -----------------------------------------------------------------------------------------
+
+
+def extension(command: Command, multiplier: int) -> bytes:
+    return data_block(command, bStatus=0x80, bError=multiplier, abData=b"")
+
+
+@WAYS
+def test_time_extensions_are_waited_out(way: int) -> None:
+    data, pipe = exchange(lambda c: [extension(c, n) for n in (1, 0, 5)] + [data_block(c)], way)
+    assert data == DATA
+    assert pipe.stale == 0
+
+
+class Clock:
+    """A clock that moves when somebody waits."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(pipe_module, "time", made)
+    return made
+
+
+def slow(clock: Clock, transport: ScriptedTransport, waits: int, then: bytes) -> None:
+    """Say ``then`` after so many idle slices."""
+    left = [waits]
+
+    def idle() -> None:
+        clock.now += 0.02
+        left[0] -= 1
+        if left[0] == 0:
+            transport.pending.append(then)
+
+    transport.idle, transport.paced = idle, False
+
+
+def test_the_multiplier_of_an_extension_multiplies_the_time(clock: Clock) -> None:
+    """2 s given, times 10 asked: an answer after 19 s is in time, after 21 s it is not."""
+    for late_s, in_time in ((19.0, True), (21.0, False)):
+        pipe, transport = make(lambda c: extension(c, 10))
+        answer = RDR_to_PC_DataBlock(bSeq=0, abData=DATA).build()
+        slow(clock, transport, int(late_s / 0.02), answer)
+        commands = Commands(pipe, 0)
+        if in_time:
+            assert commands.xfr_block(APDU, timeout_s=2.0) == (DATA, 0)
+        else:
+            with pytest.raises(TransportTimeout):
+                commands.xfr_block(APDU, timeout_s=2.0)
+
+
+def test_an_extension_of_zero_is_one_more_time(clock: Clock) -> None:
+    pipe, transport = make(lambda c: extension(c, 0))
+    slow(clock, transport, 95, RDR_to_PC_DataBlock(bSeq=0, abData=DATA).build())
+    assert Commands(pipe, 0).xfr_block(APDU, timeout_s=2.0) == (DATA, 0)
+
+
+@pytest.mark.parametrize(("limit", "ends"), [(30.0, True), (None, False)])
+def test_extensions_are_bounded_by_total_time(
+    clock: Clock, limit: float | None, ends: bool
+) -> None:
+    """A reader that asks for more for ever is heard to its limit, by time and not by count."""
+    pipe, transport = make(lambda c: extension(c, 1), max_command_s=limit)
+    asked = [0]
+
+    def idle() -> None:
+        clock.now += 0.5
+        asked[0] += 1
+        if asked[0] == 200:
+            transport.pending.append(RDR_to_PC_DataBlock(bSeq=0, abData=DATA).build())
+        else:
+            transport.pending.append(RDR_to_PC_DataBlock(bSeq=0, bStatus=0x80, bError=1).build())
+
+    transport.idle, transport.paced = idle, False
+    if ends:
+        with pytest.raises(TransportTimeout, match=r"30\.\d s"):
+            Commands(pipe, 0).xfr_block(APDU, timeout_s=2.0)
+    else:
+        assert Commands(pipe, 0).xfr_block(APDU, timeout_s=2.0) == (DATA, 0)
+
+
+@WAYS
+def test_silence_times_out(way: int) -> None:
+    pipe, _ = make(lambda c: None)
+    with pytest.raises(TransportTimeout) as raised:
+        both_ways(pipe)[way]()
+    assert (raised.value.slot, raised.value.bSeq) == (0, 0)
+
+
+def test_stale_answers_for_ever_do_not_prolong_the_wait(clock: Clock) -> None:
+    pipe, transport = make(lambda c: None)
+
+    def idle() -> None:
+        clock.now += 0.1
+        transport.pending.append(RDR_to_PC_DataBlock(bSeq=99).build())
+
+    transport.idle, transport.paced = idle, False
+    with pytest.raises(TransportTimeout):
+        Commands(pipe, 0).xfr_block(APDU, timeout_s=2.0)
+    assert clock.now < 1003
+
+
+@WAYS
+def test_the_late_answer_to_a_command_given_up_is_not_taken_for_the_next(way: int) -> None:
+    kept: list[bytes] = []
+
+    def answer(command: Command) -> Answer:
+        if not kept:
+            kept.append(data_block(command, abData=b"late\x90\x00"))
+            return None
+        return [*kept, data_block(command)]
+
+    pipe, _ = make(answer)
+    send = both_ways(pipe)[way]
+    with pytest.raises(TransportTimeout):
+        send()
+    assert send() == DATA
+    assert pipe.stale == 1
+
+
+# Busy, and the ABORT pair ---------------------------------------------------------------------
+
+
+def busy(command: Command) -> bytes:
+    return data_block(command, bStatus=0x40, bError=SlotError.CMD_SLOT_BUSY, abData=b"")
+
+
+@WAYS
+def test_busy_is_an_error(way: int) -> None:
+    with pytest.raises(SlotBusy):
+        exchange(busy, way)
+
+
+@WAYS
+def test_busy_with_what_was_given_up_is_aborted_and_the_command_sent_again(way: int) -> None:
+    aborted = [False]
+    given_up = [False]
+
+    def answer(command: Command) -> Answer:
+        if isinstance(command, PC_to_RDR_Abort):
+            aborted[0] = True
+            return reply(command, RDR_to_PC_SlotStatus)
+        if not given_up[0]:
+            given_up[0] = True
+            return None
+        return data_block(command) if aborted[0] else busy(command)
+
+    pipe, transport = make(answer)
+    send = both_ways(pipe)[way]
+    with pytest.raises(TransportTimeout):
+        send()
+    assert send() == DATA
+    (request,) = transport.controls
+    (abort,) = (c for c in transport.commands if isinstance(c, PC_to_RDR_Abort))
+    assert request.bRequest == ClassRequest.ABORT
+    assert request.wValue == abort.bSeq << 8 | abort.bSlot, "both halves carry one number"
+    assert send() == DATA
+    assert len(transport.controls) == 1
+
+
+def cancelled(answer: Callable[[Command], Answer], way: int) -> tuple[Exception, ScriptedTransport]:
+    """Run a command, cancel it while it waits; what it raises."""
+    pipe, transport = make(answer)
+    waiting = threading.Event()
+    transport.idle = waiting.set
+    result: list[Exception] = []
+    commands = Commands(pipe, 0)
+    quick = commands.quick_xfr_block(60, lambda data, _: data)
+
+    def run() -> None:
+        try:
+            quick(APDU) if way else commands.xfr_block(APDU, timeout_s=60)
+        except Exception as error:
+            result.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert waiting.wait(5)
+    assert pipe.cancel(0)
+    thread.join(5)
+    assert not thread.is_alive()
+    return result[0], transport
+
+
+@WAYS
+def test_cancel_ends_a_command_by_the_abort_pair(way: int) -> None:
+    kept: list[Command] = []
+
+    def answer(command: Command) -> Answer:
+        if isinstance(command, PC_to_RDR_XfrBlock):
+            kept.append(command)
+            return None
+        aborted = data_block(kept[0], bStatus=0x40, bError=SlotError.CMD_ABORTED, abData=b"")
+        return [aborted, reply(command, RDR_to_PC_SlotStatus)]
+
+    error, transport = cancelled(answer, way)
+    assert isinstance(error, CommandCancelled)
+    assert [type(c) for c in transport.commands] == [PC_to_RDR_XfrBlock, PC_to_RDR_Abort]
+    assert len(transport.controls) == 1
+
+
+@WAYS
+def test_cancel_on_a_reader_that_knows_no_abort(way: int) -> None:
+    def refuse(_: object) -> bytes:
+        raise TransportStall("script: stalled")
+
+    pipe, transport = make(lambda c: None)
+    transport.on_control = refuse
+    waiting = threading.Event()
+    transport.idle = waiting.set
+    result: list[Exception] = []
+
+    def run() -> None:
+        try:
+            Commands(pipe, 0).xfr_block(APDU, timeout_s=60)
+        except Exception as error:
+            result.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert waiting.wait(5)
+    assert pipe.cancel(0)
+    thread.join(5)
+    assert isinstance(result[0], CommandCancelled)
+    assert "did not take part" in str(result[0])
+
+
+def test_cancel_with_nothing_under_way() -> None:
+    pipe, _ = make(data_block)
+    assert pipe.cancel(0) is False
+    assert both_ways(pipe)[0]() == DATA
+
+
+# The end --------------------------------------------------------------------------------------
+
+
+@WAYS
+def test_after_close_everything_says_so(way: int) -> None:
+    pipe, transport = make(data_block)
+    send = both_ways(pipe)[way]
+    transport.close()
+    with pytest.raises(ReaderClosed):
+        send()
+    with pytest.raises(ReaderClosed), pipe.turn(0):
+        pytest.fail("entered")
+    with pytest.raises(ReaderClosed):
+        pipe.cancel(0)
+
+
+@WAYS
+def test_transport_errors_come_through(way: int) -> None:
+    with pytest.raises(TransportError, match="broken"):
+        exchange(lambda c: broken(), way)
+
+
+def test_quiet_waits_for_the_command_under_way() -> None:
+    pipe, transport = make(lambda c: None)
+    waiting = threading.Event()
+    transport.idle = waiting.set
+
+    def run() -> None:
+        with pytest.raises(TransportTimeout):
+            Commands(pipe, 0).xfr_block(APDU, timeout_s=0.3)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert waiting.wait(5)
+    with pipe.quiet():
+        assert len(transport.reads) >= 10, "the command was left to time out first"
+    thread.join(5)
+
+
+def test_quiet_works_on_a_pipe_that_is_shut() -> None:
+    pipe, transport = make(data_block)
+    transport.removed()
+    with pipe.quiet():
+        assert transport.reads == []
