@@ -79,8 +79,9 @@ class Reader:
         self._clocks: list[int] | None = None
         self.traces: list[Trace] = []
         self.tap: Tap | None = None
-        self._closed = False
+        self._closed = True
         self.transport: Transport = info.connect(info)
+        self._closed = False
         try:
             self.pipe = self._make_pipe(max_command_s)
             self.slots = tuple(Slot(self, i) for i in range(self.descriptor.slot_count))

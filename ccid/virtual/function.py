@@ -68,6 +68,9 @@ from ccid.virtual.usb import EndpointPlan, InPipe, Stall
 EXTENSION_S = 0.4
 """While a card thinks longer than this, the reader asks the host for more time so often."""
 
+EVENT_PACKET = 16
+"""wMaxPacketSize of the interrupt endpoint."""
+
 OFFSETS = {"dwLength": 1, "bSlot": 5, "bPowerSelect": 7, "bProtocolNum": 7, "wLevelParameter": 8}
 """bError of a command with a wrong field is the field's offset (USB CCID rev 1.1, 6.2.6)."""
 
@@ -120,7 +123,7 @@ class CcidFunction:
     ) -> None:
         self.descriptor = descriptor
         self.bulk_in = InPipe(packet_size)
-        self.interrupt_in = InPipe(packet_size) if interrupt else None
+        self.interrupt_in = InPipe(EVENT_PACKET) if interrupt else None
         self.bInterfaceClass = bInterfaceClass
         self.bInterfaceProtocol = bInterfaceProtocol
         self.misplaced = misplaced
@@ -164,7 +167,7 @@ class CcidFunction:
             EndpointPlan(TransferType.BULK, True, size),
         ]
         if self.interrupt_in is not None:
-            plans.append(EndpointPlan(TransferType.INTERRUPT, True, 16, 10))
+            plans.append(EndpointPlan(TransferType.INTERRUPT, True, EVENT_PACKET, 10))
         return plans
 
     def reset(self, now: float) -> None:
@@ -180,6 +183,7 @@ class CcidFunction:
             slot.changed = slot.card is not None
             self._auto_activate(slot)
         self._notify(now)
+        self.on_change()
 
     def control(self, request: ClassControl, data: bytes, now: float) -> bytes:
         """A class-specific request (5.3)."""
@@ -226,7 +230,10 @@ class CcidFunction:
     # Commands ---------------------------------------------------------------------------------
 
     def bulk_out(self, data: bytes, now: float) -> None:
-        """Bytes on bulk-OUT. A host may cut a long message where a packet ends."""
+        """Bytes on bulk-OUT. A host may cut a long message where a packet ends, and end one of
+        full packets with an empty packet."""
+        if not data and not self._partial:
+            return
         message = self._partial + data
         size = HEADER_LENGTH
         if len(message) >= HEADER_LENGTH:
@@ -463,7 +470,7 @@ class CcidFunction:
         said = [Said(reply.build(), due)]
         if answer.after_s:
             slot.busy_until = due
-        if self.extension_s is None:
+        if self.extension_s is None or answer.after_s < self.extension_s:
             return said
         more = RDR_to_PC_DataBlock(
             bSlot=slot.index,

@@ -77,8 +77,8 @@ class Port:
                     if came:
                         return got
                     raise TimeoutError
-                due = self.device.next_due()
-                until = deadline if due is None or due <= now else min(due, deadline)
+                due = self.device.next_due(endpoint)
+                until = deadline if due is None else min(due, deadline)
                 self.changed.wait(until - now)
 
     def control(self, request: ClassControl, data: bytes = b"") -> bytes:

@@ -9,6 +9,7 @@ from typing import Any
 from ccid.codes import ExchangeLevel, Features
 from ccid.descriptors import (
     SmartCardDescriptor,
+    SmartCardInterface,
     parse_configuration,
     smart_card_interfaces,
 )
@@ -121,7 +122,7 @@ class VirtualReader:
                     connect=self._connect,
                     bus=0,
                     address=self.number & 0x7F or 1,
-                    speed="full",
+                    speed="full" if self._packet_size(reader) <= 64 else "high",
                     manufacturer="ccid",
                     product=name,
                     serial=f"{self.number:04d}",
@@ -130,6 +131,10 @@ class VirtualReader:
                 )
             )
         return infos
+
+    @staticmethod
+    def _packet_size(reader: SmartCardInterface) -> int:
+        return reader.bulk_in.max_packet_size if reader.bulk_in else 0
 
     def _connect(self, info: ReaderInfo) -> Transport:
         return VirtualTransport(self.port, info)

@@ -269,9 +269,10 @@ class UsbDevice:
             raise Stall
         return pipe.pull(size, now)
 
-    def next_due(self) -> float | None:
-        """When some IN endpoint has something to say; None for never."""
-        times = [due for pipe in self._in.values() if (due := pipe.next_due()) is not None]
+    def next_due(self, endpoint: int | None = None) -> float | None:
+        """When an IN endpoint, or any, has something to say; None for never."""
+        pipes = self._in.values() if endpoint is None else [self._in[endpoint]]
+        times = [due for pipe in pipes if (due := pipe.next_due()) is not None]
         return min(times, default=None)
 
     # The control pipe -------------------------------------------------------------------------
@@ -303,8 +304,8 @@ class UsbDevice:
             case Request.GET_CONFIGURATION, To.DEVICE:
                 return bytes((self.bConfigurationValue,))
             case Request.SET_CONFIGURATION, To.DEVICE:
-                self.bConfigurationValue = request.wValue & 0xFF
                 self.reset(now)
+                self.bConfigurationValue = request.wValue & 0xFF
                 return b""
             case Request.SET_ADDRESS | Request.CLEAR_FEATURE | Request.SET_FEATURE, To.DEVICE:
                 return b""
@@ -343,6 +344,7 @@ class UsbDevice:
 
     def reset(self, now: float) -> None:
         """The bus was reset, or a configuration set: all halts and all that was said are gone."""
+        self.bConfigurationValue = 0
         self._halted_out.clear()
         for pipe in self._in.values():
             pipe.halted = False

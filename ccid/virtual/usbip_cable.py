@@ -1,0 +1,353 @@
+"""A virtual reader attached to a host over USB/IP: the URBs of one connection.
+
+The connection is the cable. It opens, and the device is reset as by being plugged in; it closes,
+and the device is free again. A reader that is pulled out closes it from this end.
+
+One thread serves a connection, so nothing is handed over on an APDU's way. It sleeps until the
+host sends something, until the time of the next thing the device has to say, or until another
+thread changes the device (a card is put in) and wakes it. IN transfers wait, first come first
+served at each endpoint, until there is something for them, a stall, or an unlink.
+
+Two flags of a URB matter. ZERO_PACKET: an empty packet follows an OUT transfer of full packets,
+and the device gets it as a transfer of its own. SHORT_NOT_OK: an IN transfer that is not filled
+fails, and so does the larger transfer that the host cut into URBs: all of it but the last has the
+flag. What is left of it stays unfilled until the host unlinks it, or it would swallow the next
+message.
+"""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+
+from ccid.descriptors import ClassControl, parse_configuration
+from ccid.descriptors.standard import TransferType
+from ccid.errors import MalformedMessage, ReaderBusy
+from ccid.virtual.port import Port, Unplugged
+from ccid.virtual.usb import Function, Stall
+from ccid.virtual.usbip_messages import (
+    ECONNRESET,
+    EPIPE,
+    EREMOTEIO,
+    SHORT_NOT_OK,
+    ZERO_PACKET,
+    CommandStream,
+    Speed,
+    Submit,
+    Unlink,
+    ret_submit,
+    ret_unlink,
+)
+
+CHUNK = 1 << 16
+
+logger = logging.getLogger("ccid.virtual.usbip")
+
+_setup = struct.Struct("<BBHHH")
+_served: set[Port] = set()
+_served_lock = threading.Lock()
+
+
+def _claim(port: Port) -> None:
+    with _served_lock:
+        if port in _served:
+            raise ReaderBusy(
+                "this virtual reader is attached already",
+                holder="another USB/IP connection",
+                cure="detach it there (usbip detach)",
+            )
+        _served.add(port)
+
+
+def _release(port: Port) -> None:
+    with _served_lock:
+        _served.discard(port)
+
+
+class _Waiting:
+    """An IN transfer that is not over."""
+
+    __slots__ = ("data", "submit")
+
+    def __init__(self, submit: Submit) -> None:
+        self.submit = submit
+        self.data = b""
+
+
+class Cable:
+    """A device attached to a host that talks USB/IP over ``sock``.
+
+    Args:
+        sock: Connected, the import behind it. :meth:`close` closes it.
+        port: The port of the device.
+
+    Raises:
+        ReaderBusy: The device is attached to another host; ``sock`` stays open.
+    """
+
+    def __init__(self, sock: socket.socket, port: Port) -> None:
+        self.port = port
+        self.device = port.device
+        self._sock = sock
+        self._packet_sizes = _packet_sizes(port)
+        self._stream = CommandStream()
+        self._answers: list[bytes] = []
+        self._waiting: dict[int, dict[int, _Waiting]] = {}
+        self._left_over: set[int] = set()
+        self._looked = 0.0
+        self._thread = 0
+        self._is_unplugged = self.device.is_unplugged
+        """It is or was: the host has to see it even if it was plugged in again meanwhile."""
+        self._hooks: list[tuple[Function, Callable[[], None]]] = []
+        with ExitStack() as stack:
+            _claim(port)
+            stack.callback(_release, port)
+            self._alarm, self._alarmed = socket.socketpair()
+            stack.callback(self._alarmed.close)
+            stack.callback(self._alarm.close)
+            self._alarm.setblocking(False)
+            self._selector = stack.enter_context(selectors.DefaultSelector())
+            self._selector.register(sock, selectors.EVENT_READ)
+            self._selector.register(self._alarmed, selectors.EVENT_READ)
+            self._plug_in()
+            stack.callback(self._unhook)
+            self._held = stack.pop_all()
+
+    def _plug_in(self) -> None:
+        """Reset the device, and hear of its changes from now on."""
+        with self.port.changed:
+            for function in self.device.functions:
+                self._hooks.append((function, function.on_change))
+                function.on_change = self._hook(function.on_change)
+            self.device.bConfigurationValue = 0
+            self.device.reset(self.port.now())
+
+    def _hook(self, others: Callable[[], None]) -> Callable[[], None]:
+        def changed() -> None:
+            others()
+            self._is_unplugged = self._is_unplugged or self.device.is_unplugged
+            if threading.get_ident() != self._thread:
+                self._wake()
+
+        return changed
+
+    def _wake(self) -> None:
+        with self.port.changed:
+            if not self._hooks:  # closed
+                return
+            try:
+                self._alarm.send(b"\0")
+            except BlockingIOError:
+                return  # so many alarms are unheard that one more tells nothing
+
+    def _unhook(self) -> None:
+        with self.port.changed:
+            for function, others in self._hooks:
+                function.on_change = others
+            self._hooks.clear()
+
+    def close(self) -> None:
+        """Detach the device, then close the connection."""
+        self._held.close()
+        hang_up(self._sock)
+
+    def serve(self) -> None:
+        """Answer the host until it hangs up, breaks the protocol, or the reader is unplugged."""
+        self._thread = threading.get_ident()
+        self._sock.settimeout(None)
+        try:
+            try:
+                while not self._is_unplugged and self._turn():
+                    pass
+            except Unplugged:
+                self._flush()
+            except MalformedMessage as error:
+                logger.warning("%s; the connection ends", error)
+                self._flush()
+        except (ConnectionError, TimeoutError) as error:
+            logger.info("the connection broke: %s", error)
+
+    def _turn(self) -> bool:
+        """Sleep, then do all there is to do; False if the host hung up."""
+        for key, _ in self._selector.select(self._sleep_s()):
+            if key.fileobj is self._alarmed:
+                self._alarmed.recv(CHUNK)
+                continue
+            data = self._sock.recv(CHUNK)
+            if not data:
+                return False
+            for command in self._stream.feed(data):
+                if isinstance(command, Submit):
+                    self._submit(command)
+                else:
+                    self._unlink(command)
+        self._serve_waiting()
+        self._flush()
+        return True
+
+    def _sleep_s(self) -> float | None:
+        """Seconds until the device has something new to say; None for no telling."""
+        if not any(self._waiting.values()):
+            return None
+        with self.port.changed:
+            pipes = (p for f in self.device.functions for p in (f.bulk_in, f.interrupt_in))
+            times = [due for p in pipes if p is not None and (due := p.next_due()) is not None]
+        # What was due at the last look is for an endpoint that no transfer waits at.
+        due = min((due for due in times if due > self._looked), default=None)
+        return None if due is None else max(0.0, due - self.port.now())
+
+    def _flush(self) -> None:
+        if self._answers:
+            answers, self._answers = b"".join(self._answers), []
+            self._sock.sendall(answers)
+
+    # Commands ---------------------------------------------------------------------------------
+
+    def _submit(self, submit: Submit) -> None:
+        endpoint = submit.endpoint
+        if not endpoint & 0x0F:
+            self._control(submit)
+        elif endpoint & 0x80:
+            queue = self._waiting.setdefault(endpoint, {})
+            if submit.seqnum in queue:
+                raise MalformedMessage(
+                    f"USB/IP: URB {submit.seqnum} was submitted twice", field="seqnum"
+                )
+            queue[submit.seqnum] = _Waiting(submit)
+        else:
+            self._out(submit)
+
+    def _out(self, submit: Submit) -> None:
+        endpoint, data = submit.endpoint, submit.data
+        status, length = 0, len(data)
+        try:
+            self.port.out(endpoint, data)
+            if submit.flags & ZERO_PACKET and data and not length % self._packet_sizes[endpoint]:
+                self.port.out(endpoint, b"")
+        except Stall:
+            status, length = EPIPE, 0
+        self._answers.append(ret_submit(submit.seqnum, status, length, submit.packets))
+
+    def _control(self, submit: Submit) -> None:
+        request = ClassControl(*_setup.unpack(submit.setup))
+        try:
+            data = self.port.control(request, submit.data)
+        except Stall:
+            self._answers.append(ret_submit(submit.seqnum, EPIPE, 0, submit.packets))
+            return
+        if submit.endpoint & 0x80:
+            self._answer_in(submit, data[: submit.length])
+        else:
+            length = len(submit.data)
+            self._answers.append(ret_submit(submit.seqnum, 0, length, submit.packets))
+
+    def _unlink(self, unlink: Unlink) -> None:
+        status = 0
+        for queue in self._waiting.values():
+            if queue.pop(unlink.unlink_seqnum, None) is not None:
+                status = ECONNRESET
+        if unlink.unlink_seqnum in self._left_over:
+            self._left_over.discard(unlink.unlink_seqnum)
+            status = ECONNRESET
+        self._answers.append(ret_unlink(unlink.seqnum, status))
+
+    # IN transfers -----------------------------------------------------------------------------
+
+    def _serve_waiting(self) -> None:
+        """Give the transfers that wait what the device has to say to them."""
+        with self.port.changed:
+            self._looked = now = self.port.now()
+            for endpoint, queue in self._waiting.items():
+                while queue:
+                    seqnum, first = next(iter(queue.items()))
+                    status = self._collect(first, now)
+                    if status is None:
+                        break
+                    del queue[seqnum]
+                    if not status:
+                        self.port.transfers[endpoint] += 1
+                    if self._answer_in(first.submit, first.data, status):
+                        self._leave_rest(queue)
+
+    def _collect(self, waiting: _Waiting, now: float) -> int | None:
+        """Take what there is for a transfer: its status, None while it is not over."""
+        submit = waiting.submit
+        try:
+            while True:
+                room = submit.length - len(waiting.data)
+                pulled = self.device.submit_in(submit.endpoint, room, now)
+                if pulled is None:
+                    return None
+                part, over = pulled
+                waiting.data += part
+                if over:
+                    return 0
+        except Stall:
+            return EPIPE
+
+    def _answer_in(self, submit: Submit, data: bytes, status: int = 0) -> bool:
+        """Return an IN transfer. True if it is too short for its SHORT_NOT_OK."""
+        short = not status and submit.flags & SHORT_NOT_OK and len(data) < submit.length
+        if short:
+            status = EREMOTEIO
+        self._answers.append(ret_submit(submit.seqnum, status, len(data), submit.packets))
+        self._answers.append(data)
+        return bool(short)
+
+    def _leave_rest(self, queue: dict[int, _Waiting]) -> None:
+        """The host will unlink the rest of the transfer whose beginning was too short."""
+        for seqnum, waiting in tuple(queue.items()):
+            del queue[seqnum]
+            self._left_over.add(seqnum)
+            if not waiting.submit.flags & SHORT_NOT_OK:
+                return
+
+
+def serve_connection(sock: socket.socket, port: Port) -> None:
+    """Serve a device over a connection on which it was imported already, until its end.
+
+    Args:
+        sock: One end of it, closed at the end. The other may be written, with the speed of
+            :func:`speed_of`, to ``/sys/devices/platform/vhci_hcd.0/attach``. ``shutdown`` of
+            either end ends it.
+        port: :attr:`VirtualReader.port <ccid.virtual.VirtualReader.port>`.
+
+    Raises:
+        ReaderBusy: The device is served already.
+    """
+    with closing(sock), closing(Cable(sock, port)) as cable:
+        cable.serve()
+
+
+def speed_of(port: Port) -> Speed:
+    """The speed of a device: high if its bulk packets are those of high speed."""
+    return Speed.HIGH if max(_packet_sizes(port).values(), default=0) > 64 else Speed.FULL
+
+
+def _packet_sizes(port: Port) -> dict[int, int]:
+    """wMaxPacketSize of the bulk endpoints, by address."""
+    return {
+        endpoint.descriptor.bEndpointAddress: endpoint.descriptor.max_packet_size
+        for interface in parse_configuration(port.device.raw_configuration).interfaces
+        for endpoint in interface.endpoints
+        if endpoint.descriptor.transfer_type is TransferType.BULK
+    }
+
+
+def is_attached(port: Port) -> bool:
+    """A host has the device."""
+    return port in _served
+
+
+def hang_up(sock: socket.socket) -> None:
+    """Close a connection in order: what was sent arrives."""
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        logger.debug("the other end hung up first")
+    sock.close()

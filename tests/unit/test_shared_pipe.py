@@ -1,0 +1,131 @@
+"""Readers whose slots work at the same time: bMaxCCIDBusySlots > 1."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+import ccid
+from ccid.codes import ExchangeLevel
+from ccid.errors import CommandCancelled, ReaderClosed, ReaderRemoved, TransportTimeout
+from ccid.iso7816.apdu import CommandApdu
+from ccid.messages import PC_to_RDR_XfrBlock
+from ccid.shared_pipe import SharedPipe
+from ccid.virtual import EchoCard, make_descriptor
+from ccid.virtual.faults import silence
+
+SLOTS = 4
+
+
+def reader_of(busy: int = SLOTS) -> ccid.VirtualReader:
+    descriptor = make_descriptor(ExchangeLevel.SHORT_APDU, SLOTS, bMaxCCIDBusySlots=busy)
+    return ccid.VirtualReader([EchoCard() for _ in range(SLOTS)], descriptor=descriptor)
+
+
+def delay(ms: int) -> bytes:
+    return bytes((0, 0x50, ms >> 8, ms & 0xFF))
+
+
+def echo(slot: int, i: int) -> bytes:
+    return CommandApdu(0, 0x30, data=b"%d %d" % (slot, i), ne=256).build()
+
+
+def test_each_slot_gets_its_own_answers() -> None:
+    with ccid.open_reader(reader_of()) as reader:
+        assert isinstance(reader.pipe, SharedPipe)
+        cards = [slot.connect() for slot in reader.slots]
+
+        def talk(n: int) -> list[bytes]:
+            return [cards[n].transmit(echo(n, i)) for i in range(200)]
+
+        with ThreadPoolExecutor(SLOTS) as pool:
+            for n, answers in enumerate(pool.map(talk, range(SLOTS))):
+                assert answers == [b"%d %d\x90\x00" % (n, i) for i in range(200)]
+        assert reader.pipe.stale == 0
+
+
+def test_slots_do_not_wait_for_each_other() -> None:
+    with ccid.open_reader(reader_of()) as reader:
+        cards = [slot.connect() for slot in reader.slots]
+        with ThreadPoolExecutor(SLOTS) as pool:
+            began = time.monotonic()
+            list(pool.map(lambda card: card.transmit(delay(400)), cards))
+            took = time.monotonic() - began
+        assert took < 1.2, "4 × 0.4 s one after the other would be 1.6 s"
+
+
+def test_no_more_commands_than_the_reader_takes_at_once() -> None:
+    virtual = reader_of(busy=2)
+    with ccid.open_reader(virtual) as reader:
+        cards = [slot.connect() for slot in reader.slots]
+        with ThreadPoolExecutor(SLOTS) as pool:
+            answers = list(pool.map(lambda card: card.transmit(delay(150)), cards))
+        assert answers == [b"\x90\x00"] * SLOTS, "none was told that the slot is busy"
+
+
+def test_one_slow_slot_leaves_the_others_alone() -> None:
+    with ccid.open_reader(reader_of()) as reader:
+        cards = [slot.connect() for slot in reader.slots]
+        slow = threading.Thread(target=cards[0].transmit, args=(delay(600),))
+        slow.start()
+        done = 0
+        while slow.is_alive():
+            assert cards[1].transmit(echo(1, done)) == b"1 %d\x90\x00" % done
+            done += 1
+        slow.join()
+        assert done > 20
+
+
+def test_cancel_hits_the_slot_it_is_called_on() -> None:
+    with ccid.open_reader(reader_of()) as reader:
+        cards = [slot.connect() for slot in reader.slots]
+        with ThreadPoolExecutor(2) as pool:
+            first = pool.submit(cards[0].transmit, delay(60000))
+            second = pool.submit(cards[1].transmit, delay(1200))
+            while not reader.slots[0].cancel():
+                time.sleep(0.01)
+            assert isinstance(first.exception(10), CommandCancelled)
+            assert second.result(10) == b"\x90\x00"
+        assert reader.slots[2].cancel() is False
+        assert cards[0].transmit(echo(0, 1)) == b"0 1\x90\x00"
+
+
+def test_an_answer_that_never_comes_costs_only_its_slot() -> None:
+    virtual = reader_of()
+    with ccid.open_reader(virtual) as reader:
+        cards = [slot.connect() for slot in reader.slots]
+        cards[0].timeout_s = 0.5
+        cards[0].arm()
+        virtual.faults.append(silence(on=PC_to_RDR_XfrBlock))
+        with pytest.raises(TransportTimeout):
+            cards[0].transmit(echo(0, 0))
+        assert cards[1].transmit(echo(1, 0)) == b"1 0\x90\x00"
+        assert cards[0].transmit(echo(0, 1)) == b"0 1\x90\x00"
+
+
+def test_unplugged_while_all_wait() -> None:
+    virtual = reader_of()
+    with ccid.open_reader(virtual) as reader:
+        cards = [slot.connect() for slot in reader.slots]
+        with ThreadPoolExecutor(SLOTS) as pool:
+            waiting = [pool.submit(card.transmit, delay(60000)) for card in cards]
+            time.sleep(0.1)
+            virtual.unplug()
+            for one in waiting:
+                assert isinstance(one.exception(5), ReaderRemoved)
+
+
+def test_closed_while_all_wait() -> None:
+    reader = ccid.open_reader(reader_of())
+    cards = [slot.connect() for slot in reader.slots]
+    with ThreadPoolExecutor(SLOTS) as pool:
+        waiting = [pool.submit(card.transmit, delay(60000)) for card in cards]
+        time.sleep(0.1)
+        reader.close()
+        for one in waiting:
+            assert isinstance(one.exception(5), CommandCancelled | ReaderClosed)
+    with pytest.raises(ReaderClosed):
+        reader.slots[0].status()
