@@ -1,0 +1,411 @@
+"""``ccid-probe``."""
+
+from __future__ import annotations
+
+import importlib.resources
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+import ccid
+from ccid import errors
+from ccid.probe import list_command, session
+from ccid.probe.__main__ import main, take_virtual
+from ccid.trace.log import logger
+from ccid.transport import usb
+from tests.unit.fake_usb import FakeBackend, FakeDevice
+from tests.unit.test_descriptors import QEMU, configuration, interface
+
+Run = Any
+
+
+@pytest.fixture(autouse=True)
+def empty_usb(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
+    """No reader on USB, whatever this machine has."""
+    backend = FakeBackend()
+    monkeypatch.setattr(usb, "backend", lambda: backend)
+    return backend
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run ccid-probe: exit status, stdout, stderr."""
+
+    def call(*words: str) -> tuple[int, str, str]:
+        try:
+            status = main(words)
+        except SystemExit as left:
+            status = left.code if isinstance(left.code, int) else 1
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+# No reader ------------------------------------------------------------------------------------
+
+
+def test_without_a_reader_list_shows_the_virtual_one(run: Run) -> None:
+    for words in ((), ("list",)):
+        status, out, err = run(*words)
+        assert status == 0
+        assert "Virtual Reader" in out
+        assert "no CCID reader on USB" in err
+
+
+@pytest.mark.parametrize("command", ["dump", "check", "card"])
+def test_without_a_reader_others_fail(run: Run, command: str) -> None:
+    status, out, err = run(command)
+    assert (status, out) == (1, "")
+    assert "no CCID reader" in err
+    assert "--virtual" in err
+
+
+def test_without_a_reader_apdu_fails(run: Run) -> None:
+    assert run("apdu", "00A40400")[0] == 1
+
+
+# The command line -----------------------------------------------------------------------------
+
+
+def test_version(run: Run) -> None:
+    assert run("--version") == (0, f"ccid-probe {ccid.__version__}\n", "")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["frob"],
+        ["--frob"],
+        ["apdu"],
+        ["dump", "--slot", "x"],
+        ["--virtual=12"],
+        ["card", "--virtual=frob"],
+    ],
+)
+def test_wrong_command_lines(run: Run, words: list[str]) -> None:
+    status, out, err = run(*words)
+    assert (status, out) == (2, "")
+    assert "ccid-probe: " in err
+
+
+def test_help_names_every_command(run: Run) -> None:
+    status, out, _ = run("--help")
+    assert status == 0
+    for name in ("list", "dump", "check", "card", "apdu", "doctor"):
+        assert f"\n    {name} " in out
+
+
+@pytest.mark.parametrize(
+    ("words", "rest", "model"),
+    [
+        (["--virtual"], ["--virtual"], None),
+        (["--virtual", "list"], ["--virtual", "list"], None),
+        (["--virtual", "08e6:4433", "list"], ["--virtual", "list"], "08e6:4433"),
+        (["list", "--virtual", "08E6:4433"], ["list", "--virtual"], "08E6:4433"),
+        (["--virtual=08e6:4433"], ["--virtual"], "08e6:4433"),
+        (["list", "08e6:4433"], ["list", "08e6:4433"], None),
+        (["--virtual", "apdu", "00A4"], ["--virtual", "apdu", "00A4"], None),
+    ],
+)
+def test_virtual_swallows_the_next_word_only_if_it_is_a_model(
+    words: list[str], rest: list[str], model: str | None
+) -> None:
+    assert take_virtual(words) == (rest, model)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--virtual", "08e6:4433", "dump"],
+        ["dump", "--virtual", "08e6:4433"],
+        ["--virtual", "dump", "--virtual=08e6:4433"],
+    ],
+)
+def test_virtual_before_and_after_the_command(run: Run, words: list[str]) -> None:
+    status, out, _ = run(*words)
+    assert status == 0
+    assert "0x4433" in out
+
+
+def test_options_before_the_command_hold(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "t.pcapng"
+    assert run("--virtual", "--trace", str(file), "card")[0] == 0
+    assert file.stat().st_size > 500
+
+
+def test_an_unknown_model(run: Run) -> None:
+    status, _, err = run("dump", "--virtual", "ffff:0001")
+    assert status == 1
+    assert "ffff:0001" in err
+
+
+def test_an_unknown_reader(run: Run) -> None:
+    status, _, err = run("dump", "--virtual", "--reader", "nobody")
+    assert status == 1
+    assert "nobody" in err
+
+
+def test_it_ends_quietly_when_nobody_listens() -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-m", "ccid.probe", "dump", "--virtual"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert child.stdout is not None
+    child.stdout.close()
+    assert child.stderr is not None
+    assert child.stderr.read() == b""
+    child.stderr.close()
+    assert child.wait(20) == 0
+
+
+def test_a_trace_that_cannot_be_written(run: Run) -> None:
+    status, _, err = run("card", "--virtual", "--trace", "/none/at/all.pcapng")
+    assert status == 1
+    assert "/none/at/all.pcapng" in err
+
+
+# What it imports ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "code", ["import ccid", "from ccid.probe.__main__ import main; main(['--version'])"]
+)
+def test_start_pulls_in_neither_pyusb_nor_construct(code: str) -> None:
+    script = f"""
+import sys
+try:
+    {code}
+except SystemExit:
+    sys.stdout.flush()
+heavy = {{"usb", "construct", "libusb_package", "logging", "dataclasses"}} & set(sys.modules)
+sys.exit(", ".join(sorted(heavy)) or 0)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+# The commands ---------------------------------------------------------------------------------
+
+
+def test_dump_in_the_order_libccids_users_know(run: Run) -> None:
+    _, out, _ = run("dump", "--virtual", "08e6:4433")
+    names = [line.split(":")[0].strip() for line in out.splitlines()]
+    order = [
+        "idVendor", "iManufacturer", "idProduct", "iProduct", "bcdDevice", "bInterfaceNumber",
+        "bAlternateSetting", "bNumEndpoints", "bInterfaceClass", "bInterfaceSubClass",
+        "bInterfaceProtocol", "bcdCCID", "bMaxSlotIndex", "bVoltageSupport", "dwProtocols",
+        "dwDefaultClock", "dwMaximumClock", "bNumClockSupported", "dwDataRate", "dwMaxDataRate",
+        "bNumDataRatesSupported", "dwMaxIFSD", "dwSynchProtocols", "dwMechanical", "dwFeatures",
+        "dwMaxCCIDMessageLength", "bClassGetResponse", "bClassEnvelope", "wLcdLayout",
+        "bPINSupport", "bMaxCCIDBusySlots",
+    ]  # fmt: skip
+    places = [names.index(name) for name in order]
+    assert places == sorted(places)
+    assert "TPDU level exchange" in out
+
+
+def test_check(run: Run) -> None:
+    status, out, _ = run("check", "--virtual", "08e6:4433")
+    assert status == 0
+    assert "works with limits" in out
+    assert "dwProtocols" in out
+
+
+def test_check_fails_for_a_reader_that_cannot_work(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ccid.codes import ExchangeLevel
+    from ccid.virtual import make_descriptor
+
+    bad = make_descriptor(ExchangeLevel.SHORT_APDU, dwProtocols=0)
+    virtual = ccid.VirtualReader(None, descriptor=bad)
+    monkeypatch.setattr(session, "list_readers", lambda: [virtual.info])
+    status, out, _ = run("check")
+    assert status == 1
+    assert "unsupported" in out
+    assert "fatal dwProtocols" in out
+
+
+def test_card(run: Run) -> None:
+    status, out, _ = run("card", "--virtual")
+    assert status == 0
+    assert "direct convention" in out
+    assert "Protocol: T=" in out
+    assert "> 00 A4 00 0C 02 3F 00  SELECT MF" in out
+    assert "< 90 00  normal processing" in out
+
+
+@pytest.mark.parametrize("protocol", ["T0", "T1"])
+def test_card_with_a_protocol(run: Run, protocol: str) -> None:
+    _, out, _ = run("card", "--virtual", "--protocol", protocol)
+    assert f"Protocol: T={protocol[1]}" in out
+
+
+def test_a_slot_the_reader_has_not(run: Run) -> None:
+    status, _, err = run("card", "--virtual", "--slot", "3")
+    assert status == 1
+    assert "no slot 3" in err
+
+
+def test_apdus(run: Run) -> None:
+    status, out, _ = run("--virtual", "apdu", "00 A4 00 0C 02 3F 00", "00:84:00:00:04")
+    assert status == 0
+    assert out.count("> ") == 2
+    assert out.count("< 90 00") == 2
+
+
+def test_a_pin_on_the_command_line_is_not_printed(run: Run) -> None:
+    _, out, _ = run("--virtual", "apdu", "0020008104 39383736")
+    assert "39 38 37 36" not in out
+    assert "> 00 20 00 81 04 2A 2A 2A 2A" in out
+    _, out, _ = run("--virtual", "--trace-secrets", "apdu", "0020008104 39383736")
+    assert "39 38 37 36" in out
+
+
+@pytest.mark.parametrize("word", ["xx", "00A", "00-A4"])
+def test_what_is_not_hexadecimal(run: Run, word: str) -> None:
+    status, _, err = run("--virtual", "apdu", word)
+    assert status == 2
+    assert "not hexadecimal" in err
+
+
+def test_an_apdu_too_short(run: Run) -> None:
+    status, _, err = run("--virtual", "apdu", "00A4")
+    assert status == 1
+    assert "2 bytes; a command APDU has 4 to" in err
+
+
+def test_the_log(run: Run) -> None:
+    handlers = list(logger.handlers)
+    try:
+        _, _, err = run("card", "--virtual", "--log")
+        assert "PC_to_RDR_IccPowerOn" in err
+    finally:
+        for handler in set(logger.handlers) - set(handlers):
+            logger.removeHandler(handler)
+        logger.setLevel(0)
+        logger.propagate = True
+
+
+# The doctor -----------------------------------------------------------------------------------
+
+
+def test_the_doctor_finds_nothing(run: Run) -> None:
+    status, out, _ = run("doctor")
+    assert status == 1
+    assert "TROUBLE" in out
+    assert "cure: " in out
+    assert "libusb" in out
+
+
+def test_the_doctor_on_a_good_reader(run: Run) -> None:
+    status, out, _ = run("doctor", "--virtual")
+    assert status == 0
+    assert "verdict: works" in out
+    assert "slot 0: inactive" in out
+    assert "opens, and answers" in out
+
+
+def test_the_doctor_on_a_broken_one(run: Run, empty_usb: FakeBackend) -> None:
+    empty_usb.devices = (FakeDevice(configuration(interface())),)
+    status, out, _ = run("doctor")
+    assert status == 1
+    assert "descriptors cannot be understood" in out
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (errors.AccessDenied("no; rule", cure="the udev rule"), "the udev rule"),
+        (errors.ReaderBusy("held by pcscd; stop it", cure="stop it"), "held by pcscd"),
+        (errors.TransportTimeout("silence"), "unplug the reader"),
+    ],
+)
+def test_the_doctor_tells_trouble_and_cure(
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, words: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(session, "open_reader", fail)
+    status, out, _ = run("doctor", "--virtual")
+    assert status == 1
+    assert words in out
+
+
+# JSON -----------------------------------------------------------------------------------------
+
+
+def schema(name: str) -> Any:
+    folder = importlib.resources.files("ccid.probe") / "schemas"
+    return json.loads((folder / f"{name}.json").read_text())
+
+
+@pytest.mark.parametrize("name", ["list", "dump", "check", "doctor"])
+@pytest.mark.parametrize("model", [(), ("08e6:4433",)], ids=["default", "qemu"])
+def test_json_is_as_documented(run: Run, name: str, model: tuple[str, ...]) -> None:
+    status, out, _ = run(name, "--json", "--virtual", *model)
+    assert status == 0
+    document = json.loads(out)
+    assert document["schema"] == f"ccid-probe/{name}/1"
+    checker = jsonschema.Draft202012Validator(schema(name))
+    checker.check_schema(schema(name))
+    checker.validate(document)
+
+
+@pytest.mark.parametrize("name", ["list", "dump", "check", "doctor"])
+def test_json_schemas_are_strict(run: Run, name: str) -> None:
+    document = json.loads(run(name, "--json", "--virtual")[1])
+    for spoil in (lambda d: d.update(more=1), lambda d: d["readers"][0].pop("name")):
+        spoilt = json.loads(json.dumps(document))
+        spoil(spoilt)
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.Draft202012Validator(schema(name)).validate(spoilt)
+
+
+def test_json_without_a_reader(run: Run) -> None:
+    status, out, err = run("list", "--json")
+    assert status == 0
+    document = json.loads(out)
+    assert document["virtual"] is True
+    assert "no CCID reader" in err
+
+
+def test_json_dump_has_every_field_as_it_is(run: Run) -> None:
+    document = json.loads(run("dump", "--json", "--virtual", "08e6:4433")[1])
+    (reader,) = document["readers"]
+    assert reader["smart_card"]["dwFeatures"] == 0x000104FE
+    assert reader["smart_card"]["dwMaxCCIDMessageLength"] == 65554
+    assert reader["interface"]["bInterfaceClass"] == 0x0B
+    assert [e["bmAttributes"] for e in reader["endpoints"]] == [2, 2, 3]
+    assert reader["clock_frequencies"] == []
+    assert reader["strings"]["iProduct"] == "QEMU USB CCID"
+
+
+def test_dump_of_a_reader_that_cannot_be_opened(run: Run, empty_usb: FakeBackend) -> None:
+    from ccid.transport.libusb import Status
+
+    empty_usb.devices = (FakeDevice(QEMU),)
+    empty_usb.fail["claim_interface"] = Status.BUSY
+    status, out, err = run("dump", "--json")
+    assert status == 0
+    assert json.loads(out)["readers"][0]["data_rates"] is None
+    assert "were not read" in err
+    jsonschema.Draft202012Validator(schema("dump")).validate(json.loads(out))
+
+
+def test_list_of_a_reader_with_several_levels() -> None:
+    from ccid.codes import ExchangeLevel
+    from ccid.virtual import make_descriptor
+
+    odd = make_descriptor(ExchangeLevel.SHORT_APDU, dwFeatures=0x00060000)
+    entry = list_command.as_json(ccid.VirtualReader(None, descriptor=odd).info)
+    assert entry["level"] is None
+    assert entry["verdict"] == "unsupported"

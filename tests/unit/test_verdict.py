@@ -1,0 +1,146 @@
+"""The verdict: will this reader work, and why not."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import pytest
+
+import ccid
+from ccid.codes import ExchangeLevel
+from ccid.descriptors import EndpointDescriptor
+from ccid.errors import ReaderUnsupported
+from ccid.quirks import Quirks
+from ccid.verdict import Level, Verdict, judge
+from ccid.virtual import make_descriptor
+
+KNOWN = Quirks("A reader", "supported")
+IN, OUT = (EndpointDescriptor(bEndpointAddress=a, bmAttributes=2) for a in (0x81, 0x02))
+
+
+def info(**fields: Any) -> ccid.ReaderInfo:
+    """A good reader with these fields of its class descriptor changed."""
+    descriptor = make_descriptor(ExchangeLevel.EXTENDED_APDU, **fields)
+    return ccid.VirtualReader(None, descriptor=descriptor).info
+
+
+def with_interface(**fields: Any) -> ccid.ReaderInfo:
+    good = info()
+    interface = dataclasses.replace(good.reader.interface, **fields)
+    return dataclasses.replace(good, reader=dataclasses.replace(good.reader, interface=interface))
+
+
+def with_endpoints(*endpoints: EndpointDescriptor) -> ccid.ReaderInfo:
+    good = info()
+    return dataclasses.replace(good, reader=dataclasses.replace(good.reader, endpoints=endpoints))
+
+
+def reasons(verdict: Verdict) -> list[tuple[str, str]]:
+    return [(r.field, r.weight.value) for r in verdict.reasons]
+
+
+def test_a_good_reader_works_without_a_word() -> None:
+    assert judge(info(), KNOWN) == Verdict(Level.WORKS, ())
+
+
+@pytest.mark.parametrize(
+    ("fields", "level", "reason"),
+    [
+        ({"dwFeatures": 0x000604BA}, Level.UNSUPPORTED, ("dwFeatures", "fatal")),
+        ({"dwFeatures": 0x000204BA}, Level.WORKS, ("dwFeatures", "note")),
+        ({"dwProtocols": 0}, Level.UNSUPPORTED, ("dwProtocols", "fatal")),
+        ({"dwProtocols": 0x00010000}, Level.UNSUPPORTED, ("dwProtocols", "fatal")),
+        ({"dwProtocols": 1}, Level.LIMITS, ("dwProtocols", "limit")),
+        ({"dwProtocols": 2}, Level.WORKS, ("dwProtocols", "note")),
+        (
+            {"dwMaxCCIDMessageLength": 10},
+            Level.UNSUPPORTED,
+            ("dwMaxCCIDMessageLength", "fatal"),
+        ),
+        (
+            {"dwMaxCCIDMessageLength": 0},
+            Level.UNSUPPORTED,
+            ("dwMaxCCIDMessageLength", "fatal"),
+        ),
+        (
+            {"dwMaxCCIDMessageLength": 261, "dwFeatures": 0x000204BA},
+            Level.LIMITS,
+            ("dwMaxCCIDMessageLength", "limit"),
+        ),
+        (
+            {"bVoltageSupport": 0, "dwFeatures": 0x000404B2},
+            Level.WORKS,
+            ("bVoltageSupport", "note"),
+        ),
+        ({"dwDefaultClock": 0}, Level.WORKS, ("dwDefaultClock", "note")),
+        ({"bMaxCCIDBusySlots": 9}, Level.WORKS, ("bMaxCCIDBusySlots", "note")),
+    ],
+)
+def test_fields_that_matter(fields: dict[str, int], level: Level, reason: tuple[str, str]) -> None:
+    verdict = judge(info(**fields), KNOWN)
+    assert verdict.level is level
+    assert reason in reasons(verdict)
+
+
+def test_263_is_no_limit() -> None:
+    verdict = judge(info(dwMaxCCIDMessageLength=263, dwFeatures=0x000204BA), KNOWN)
+    assert verdict.level is Level.WORKS
+
+
+def test_extended_apdu_readers_may_have_short_messages() -> None:
+    assert judge(info(dwMaxCCIDMessageLength=64), KNOWN).level is Level.WORKS
+
+
+@pytest.mark.parametrize("protocol", [1, 2, 3, 0xFF])
+def test_interface_protocols(protocol: int) -> None:
+    verdict = judge(with_interface(bInterfaceProtocol=protocol), KNOWN)
+    assert verdict.level is Level.UNSUPPORTED
+    assert verdict.reasons[0].field == "bInterfaceProtocol"
+
+
+def test_proprietary_interfaces() -> None:
+    verdict = judge(with_interface(bInterfaceClass=0xFF), KNOWN)
+    assert verdict.level is Level.WORKS
+    assert reasons(verdict) == [("bInterfaceClass", "note")]
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "level"),
+    [
+        ((), Level.UNSUPPORTED),
+        ((IN,), Level.UNSUPPORTED),
+        ((OUT,), Level.UNSUPPORTED),
+        ((IN, OUT), Level.WORKS),
+        ((IN, dataclasses.replace(OUT, wMaxPacketSize=0)), Level.UNSUPPORTED),
+    ],
+)
+def test_endpoints(endpoints: tuple[EndpointDescriptor, ...], level: Level) -> None:
+    assert judge(with_endpoints(*endpoints), KNOWN).level is level
+
+
+@pytest.mark.parametrize(
+    ("status", "level"),
+    [
+        ("supported", Level.WORKS),
+        ("should-work", Level.WORKS),
+        ("unknown", Level.WORKS),
+        ("unsupported", Level.LIMITS),
+        ("disabled", Level.UNSUPPORTED),
+    ],
+)
+def test_the_tables_word(status: str, level: Level) -> None:
+    verdict = judge(info(), Quirks("A reader", status, "its reason"))
+    assert verdict.level is level
+
+
+def test_the_weightiest_reason_comes_first() -> None:
+    verdict = judge(info(dwProtocols=0, dwDefaultClock=0, dwMaxCCIDMessageLength=3), KNOWN)
+    weights = [r.weight.value for r in verdict.reasons]
+    assert weights == sorted(weights, key=["fatal", "limit", "note"].index)
+    assert str(verdict.reasons[0]).startswith(("dwProtocols: ", "dwMaxCCIDMessageLength: "))
+
+
+def test_open_reader_heeds_it() -> None:
+    with pytest.raises(ReaderUnsupported, match="dwProtocols"):
+        ccid.open_reader(info(dwProtocols=0))
