@@ -10,6 +10,7 @@ could be reckoned back, in every block of it.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 from pathlib import Path
@@ -88,6 +89,7 @@ def attach_configured(reader: Reader) -> None:
         sink = _files.get(path)
         if sink is None or sink.owner != os.getpid():
             sink = _files[path] = PcapngSink(path, keep_open=True)
+            atexit.register(sink.close)
         attach(reader, sink)
     if logger.isEnabledFor(TRAFFIC):
         attach(reader, LogSink())

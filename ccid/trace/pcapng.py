@@ -83,7 +83,12 @@ class PcapngSink(Sink):
             self._file.flush()
 
     def end(self) -> None:
-        if self._mine and not self._keep_open:
+        if not self._keep_open:
+            self.close()
+
+    def close(self) -> None:
+        """Close the file, if it is this sink's own."""
+        if self._mine:
             self._file.close()
 
     def _packet(self, info: ReaderInfo, transfer: Transfer, event: int, data: bytes) -> None:

@@ -134,6 +134,7 @@ class CcidFunction:
         self.slots = [VirtualSlot(index) for index in range(descriptor.slot_count)]
         for slot, card in zip(self.slots, cards, strict=False):
             slot.put(card)
+            slot.changed = False
             self._auto_activate(slot)
         self.faults: list[Fault] = []
         self.extension_s: float | None = EXTENSION_S

@@ -8,6 +8,7 @@ from typing import Any
 
 from ccid.codes import ExchangeLevel, Features
 from ccid.descriptors import (
+    ClassControl,
     SmartCardDescriptor,
     SmartCardInterface,
     parse_configuration,
@@ -19,7 +20,7 @@ from ccid.virtual.cards import Application, FileSystemCard
 from ccid.virtual.faults import Fault
 from ccid.virtual.function import CcidFunction
 from ccid.virtual.port import Port
-from ccid.virtual.usb import UsbDevice
+from ccid.virtual.usb import Request, UsbDevice
 
 VENDOR_ID, PRODUCT_ID = 0x1209, 0x0001
 """pid.codes' numbers for tests that never leave the house."""
@@ -103,6 +104,7 @@ class VirtualReader:
         )
         self.number = number
         self.port = Port(self.device)
+        self.port.control(ClassControl(0x00, Request.SET_CONFIGURATION, 1, 0))
         self.infos = self._infos(name)
 
     def _infos(self, name: str) -> list[ReaderInfo]:

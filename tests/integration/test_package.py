@@ -1,0 +1,135 @@
+"""The package: built, installed where there is nothing else, and used from an empty folder."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [str(word) for word in words],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(cwd)} | pip_settings(),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def pip_settings() -> dict[str, str]:
+    """How this machine reaches its package index, if it has been told."""
+    import os
+
+    return {
+        key: value
+        for key, value in os.environ.items()
+        if key.startswith(("PIP_", "SSL_", "REQUESTS_")) or key.lower().endswith("_proxy")
+    } | ({"PIP_CONFIG_FILE": config} if (config := find_pip_config()) else {})
+
+
+def find_pip_config() -> str:
+    """pip's configuration of the user who runs the tests: HOME is another for the child."""
+    for place in (".config/pip/pip.conf", ".pip/pip.conf"):
+        if (file := Path.home() / place).is_file():
+            return str(file)
+    return ""
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The sdist, and the wheel built from it and not from the tree."""
+    folder = tmp_path_factory.mktemp("dist")
+    run(sys.executable, "-m", "build", "--outdir", folder, ROOT, cwd=folder)
+    (sdist,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
+    return {"sdist": sdist, "wheel": wheel}
+
+
+@pytest.fixture(scope="module")
+def installed(built: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment with the wheel and what it needs, and nothing else."""
+    folder = tmp_path_factory.mktemp("venv")
+    venv.create(folder, with_pip=True)
+    run(folder / "bin/pip", "install", "-q", built["wheel"], cwd=folder)
+    return folder
+
+
+def test_the_wheel_needs_no_compiler(built: dict[str, Path]) -> None:
+    assert built["wheel"].name.endswith("-py3-none-any.whl")
+
+
+def test_what_the_wheel_holds(built: dict[str, Path]) -> None:
+    names = zipfile.ZipFile(built["wheel"]).namelist()
+    assert "ccid/py.typed" in names
+    assert any(n.startswith("ccid/readers/") and n.endswith(".toml") for n in names)
+    assert "ccid/probe/schemas/dump.json" in names
+    assert not any(n.startswith(("tests/", "tools/")) for n in names)
+
+
+def test_what_the_sdist_holds(built: dict[str, Path]) -> None:
+    with tarfile.open(built["sdist"]) as archive:
+        names = {"/".join(n.split("/")[1:]) for n in archive.getnames()}
+    for wanted in ("readers", "tests/unit", "tools", "README.md", "LICENSE", "pyproject.toml"):
+        assert wanted in names or any(n.startswith(f"{wanted}/") for n in names), wanted
+
+
+def test_it_needs_three_packages(installed: Path, tmp_path: Path) -> None:
+    done = run(installed / "bin/python", "-c", REQUIRES, cwd=tmp_path)
+    assert done.stdout.split() == ["construct", "libusb-package", "pyusb"]
+
+
+REQUIRES = """
+import importlib.metadata as m, re
+wanted = [r for r in m.requires("ccid") if "extra ==" not in r]
+print(*sorted(re.match(r"[\\w-]+", r).group() for r in wanted))
+"""
+
+
+def test_the_commands_run_from_an_empty_folder(installed: Path, tmp_path: Path) -> None:
+    probe = installed / "bin/ccid-probe"
+    assert run(probe, "--version", cwd=tmp_path).stdout.startswith("ccid-probe ")
+    assert "Virtual Reader" in run(probe, "list", "--virtual", cwd=tmp_path).stdout
+    assert "Protocol: T=" in run(probe, "--virtual", "card", cwd=tmp_path).stdout
+    assert "dwFeatures" in run(probe, "dump", "--virtual", "--json", cwd=tmp_path).stdout
+
+
+def test_the_library_runs_from_an_empty_folder(installed: Path, tmp_path: Path) -> None:
+    done = run(installed / "bin/python", "-c", LIBRARY, cwd=tmp_path)
+    assert done.stdout.split() == ["9000", "True", "True"]
+
+
+LIBRARY = """
+import ccid
+from ccid.quirks import table, lookup
+with ccid.open_reader(ccid.VirtualReader()) as reader:
+    with reader.slots[0].connect() as card:
+        print(card.transmit(bytes.fromhex("00A4000C023F00")).hex())
+print(table().is_dir() and "site-packages" in str(table()))
+print(lookup(0x08E6, 0x4433).name is not None)
+"""
+
+
+def test_the_table_of_readers_is_found_in_the_source_tree(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from ccid.quirks import lookup; print(lookup(0x08e6, 0x4433).name)",
+        ],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "433-Swap" in done.stdout
