@@ -1,0 +1,107 @@
+"""``guest.py``: one command in a guest of its own."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+from lab.errors import LabError
+from lab.guest import Guest
+from lab.link import MARGIN_S
+from lab.pcscd import pcscd
+from lab.readers import ReaderSpec
+
+TIMED_OUT = 124
+FAILED = 125
+
+
+def parser() -> argparse.ArgumentParser:
+    """Of the command line."""
+    arguments = argparse.ArgumentParser(
+        prog="guest.py",
+        description="Run COMMAND in a guest: as root, in this directory and environment, over the "
+        "host's root file system. Its output is streamed, its exit code is this program's; "
+        f"{TIMED_OUT} past the timeout, {FAILED} if the guest itself failed. In the guest "
+        "tools/lab/hand takes cards and readers out and puts them in.",
+    )
+    add = arguments.add_argument
+    add(
+        "--reader",
+        action="append",
+        default=[],
+        type=ReaderSpec.parse,
+        metavar="uhci|xhci[:CARD]",
+        help="plug in QEMU's usb-ccid (08E6:4433), any number; CARD is echo (the default), cac, "
+        "none or the socket of a running cardserver.py",
+    )
+    add("--pcscd", action="store_true", help="run pcscd beside COMMAND, with all the readers")
+    add("--vhci", action="store_true", help="load vhci-hcd (USB/IP)")
+    add("--udev", action="store_true", help="run systemd-udevd (pcscd sees readers come and go)")
+    add("--modprobe", action="append", default=[], metavar="MODULE")
+    add("--rw", action="append", default=[], type=Path, metavar="DIR", help="not only read-only")
+    add("--timeout", type=float, default=300.0, metavar="S")
+    add("--memory", type=int, default=1024, metavar="MIB")
+    add("--smp", type=int, default=1)
+    add("--accel", choices=["kvm", "tcg"])
+    add("--qemu-arg", action="append", default=[])
+    add("--time", action="store_true", help="say how long the boot and COMMAND took")
+    add("--console", action="store_true", help="print the guest's console at the end")
+    add("command", nargs="+", metavar="COMMAND")
+    return arguments
+
+
+def show(stream: int, data: bytes) -> None:
+    """Pass output on as it comes."""
+    while data:
+        data = data[os.write(stream, data) :]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The exit code."""
+    options = parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        return _run(options)
+    except LabError as error:
+        print(f"guest.py: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def _run(options: argparse.Namespace) -> int:
+    began = time.monotonic()
+    guest = Guest(
+        options.reader,
+        vhci=options.vhci,
+        udev=options.udev,
+        modprobe=options.modprobe,
+        rw=options.rw,
+        memory=options.memory,
+        smp=options.smp,
+        qemu_args=options.qemu_arg,
+        accel=options.accel,
+    )
+    with ExitStack() as stack:
+        stack.enter_context(guest)
+        booted = time.monotonic()
+        if options.pcscd:
+            stack.enter_context(pcscd(guest, len(options.reader)))
+        job = guest.popen(options.command, timeout=options.timeout, sink=show)
+        result = job.wait(options.timeout + MARGIN_S)
+        if options.time:
+            print(
+                f"guest.py: {booted - began:.1f} s to boot, {result.seconds:.2f} s the command",
+                file=sys.stderr,
+            )
+        if options.console:
+            sys.stderr.write(guest.console)
+    if result.timed_out:
+        print(f"guest.py: not done after {options.timeout:g} s", file=sys.stderr)
+        return TIMED_OUT
+    return result.returncode if result.returncode >= 0 else 128 - result.returncode

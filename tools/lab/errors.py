@@ -1,0 +1,51 @@
+"""What can go wrong with the lab."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lab.link import Result
+
+
+class LabError(Exception):
+    """The guest or what it consists of failed."""
+
+
+class NotPrepared(LabError):
+    """``tools/prepare-lab`` has something to do first; the message says what."""
+
+
+class _Unsuccessful(LabError):
+    """A command in the guest did not do what it should.
+
+    Attributes:
+        result: Exit code and output up to then.
+    """
+
+    said = ""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__(result)
+        self.result = result
+
+    def __str__(self) -> str:
+        said = self.said.format(code=self.result.returncode, seconds=self.result.seconds)
+        parts = [f"{self.result.command!r} {said}"]
+        for name in ("stdout", "stderr"):
+            text = getattr(self.result, name)
+            if text:
+                parts.append(f"{name}:\n{'…' * (len(text) > 4000)}{text[-4000:]}")
+        return "\n".join(parts)
+
+
+class CommandFailed(_Unsuccessful):
+    """``check=True``, and the exit code is not 0."""
+
+    said = "gave exit code {code}"
+
+
+class CommandTimeout(_Unsuccessful):
+    """It did not end in time, and was killed with its process group."""
+
+    said = "was not done after {seconds:.1f} s"

@@ -1,0 +1,425 @@
+#!/usr/bin/env python3
+"""The QEMU guest: boot it once, run any number of commands in it.
+
+    with Guest(readers=[ReaderSpec("xhci")]) as guest:
+        print(guest.run(["lsusb"]).stdout)
+        guest.readers[0].card_out()
+
+From the shell, one command in a guest of its own: ``guest.py --reader xhci -- lsusb -v``.
+
+The guest runs Debian's kernel over the host's root file system, read-only below a tmpfs, so what
+it writes is gone afterwards, and what the host changed after the boot may not be seen. Except in
+``Guest.shared`` and the other read-write directories: both sides see those at once.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shlex
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+if __package__ in (None, ""):  # run as a program
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lab.errors import CommandFailed, CommandTimeout, LabError
+from lab.link import MARGIN_S, Command, Job, Link, Result, Sink
+from lab.qemu import TOOLS, Monitor, Processes, check_prepared
+from lab.readers import CONTROLLERS, PORTS, LabReader, ReaderSpec
+
+KVM_PROBE_S = 15.0
+"""A guest under KVM that has not booted by then never will."""
+COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
+"""Without KVM compiling is slow, and what Python compiles there leaves no trace here."""
+APPEND = "console=ttyS0 quiet loglevel=4 panic=-1 nokaslr mitigations=off random.trust_cpu=on"
+
+JOB = r"""
+mkdir -p /lib/modules
+mount --bind "$LAB_MODULES" /lib/modules
+/bin/busybox ip link set lo up
+/bin/busybox hostname lab
+for module in $LAB_MODPROBE; do modprobe "$module" || echo "lab: no module $module"; done
+i=0
+while [ $i -lt $LAB_RW ]; do
+    eval "dir=\$LAB_RW_$i"
+    mkdir -p "$dir"
+    mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=none "rw$i" "$dir"
+    i=$((i + 1))
+done
+i=0
+until [ "$(grep -lsx 4433 /sys/bus/usb/devices/*/idProduct | wc -l)" -ge "$LAB_READERS" ] ||
+    [ $i -ge 100 ]; do
+    i=$((i + 1))
+    sleep 0.05
+done
+if [ -n "$LAB_UDEV" ]; then
+    /lib/systemd/systemd-udevd --daemon
+    udevadm trigger --action=add --subsystem-match=usb
+    udevadm settle
+fi
+mkdir -p /run/pcscd /dev/lab
+for port in /sys/class/virtio-ports/*; do
+    ln -s "/dev/${port##*/}" "/dev/lab/$(cat "$port/name")"
+done
+"$LAB_PYTHON" -I -S "$LAB_AGENT" /dev/lab/agent
+echo b >/proc/sysrq-trigger
+sleep 10
+"""
+
+
+class Guest:
+    """A guest and the options it is started with.
+
+    Args:
+        readers: What is plugged in.
+        vhci: Load vhci-hcd, to attach USB/IP devices.
+        udev: Run systemd-udevd, so that pcscd sees readers come and go.
+        modprobe: Other kernel modules to load.
+        rw: Directories that are the host's, read-write, at the same path.
+        shared: Another such; by default a temporary one.
+        memory, smp: MiB and processors.
+        qemu_args: Further arguments for QEMU.
+        python: The interpreter that runs the agent and the card servers.
+        accel: "kvm" or "tcg"; by default kvm only where it was seen to work.
+        boot_timeout: Seconds.
+
+    Attributes:
+        readers: See :class:`~lab.readers.LabReader`.
+        shared: The directory where both sides see each other's files.
+        python: The interpreter; the guest has it, too.
+    """
+
+    def __init__(
+        self,
+        readers: Sequence[ReaderSpec] = (),
+        *,
+        vhci: bool = False,
+        udev: bool = False,
+        modprobe: Sequence[str] = (),
+        rw: Sequence[Path] = (),
+        shared: Path | None = None,
+        memory: int = 1024,
+        smp: int = 1,
+        qemu_args: Sequence[str] = (),
+        python: str = sys.executable,
+        accel: str | None = None,
+        boot_timeout: float = 120.0,
+    ) -> None:
+        self.python = python
+        self._udev = udev
+        self._modprobe = [*modprobe, *(["vhci-hcd"] if vhci else [])]
+        self._machine = ["-m", str(memory), "-smp", str(smp)]
+        self._qemu_args = list(qemu_args)
+        self._accel = accel
+        self._boot_timeout = boot_timeout
+        self._cache = check_prepared()
+        self._folder = Path(tempfile.mkdtemp(prefix="ccid-lab-"))
+        self.shared = (shared or self._folder / "shared").resolve()
+        self._rw = [self.shared, *(path.resolve() for path in rw)]
+        self._processes = Processes(self._folder / "host.log")
+        self._link: Link | None = None
+        self._monitor: Monitor | None = None
+        self._hand: threading.Thread | None = None
+        self._plugged: list[str] = []
+        self.readers = self._place(readers)
+        atexit.register(self.stop)
+
+    # Life ----------------------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Boot it.
+
+        Raises:
+            LabError: It did not; the error has the end of its console.
+        """
+        if not self._folder.exists() or self._link is not None:
+            raise LabError("a guest is started once")
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """End QEMU and the card servers."""
+        atexit.unregister(self.stop)
+        self._processes.end()
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+        if self._monitor is not None:
+            self._monitor.close()
+            self._monitor = None
+        if self._hand is not None:
+            self._hand.join(5)
+            self._hand = None
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def reset(self, keep: Sequence[Job] = ()) -> None:
+        """Stop the jobs that run, but for ``keep``, plug all readers, put all cards in."""
+        for job in self.jobs:
+            if job not in keep:
+                job.stop()
+        for reader in self.readers:
+            reader.restore()
+
+    @property
+    def console(self) -> str:
+        """What the kernel and the boot wrote, after QEMU's own complaints."""
+        parts = []
+        for name in ("host.log", "console.log"):
+            path = self._folder / name
+            if path.exists():
+                parts.append(path.read_text(errors="replace"))
+        return "".join(parts)
+
+    # Commands ------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        command: Command,
+        *,
+        timeout: float = 60.0,
+        env: Mapping[str, str] | None = None,
+        cwd: str | Path | None = None,
+        check: bool = False,
+        input: bytes | str | None = None,  # noqa: A002 - as subprocess has it
+    ) -> Result:
+        """Run a command and wait for it.
+
+        It runs as root, in ``cwd`` (the current directory) and in this process's environment,
+        ``env`` added. When it ends, what is left of its process group is killed: for a daemon
+        there is :meth:`popen`.
+
+        Args:
+            command: A line for ``sh -c``, or an argument list.
+            timeout: After so many seconds its process group is killed.
+            env: Variables more, or others.
+            cwd: Its directory.
+            check: Raise unless it exits with 0.
+            input: For its standard input, else empty.
+
+        Raises:
+            CommandTimeout: It was killed.
+            CommandFailed: With ``check``: its exit code was not 0.
+            LabError: The guest is gone.
+        """
+        job = self.popen(command, timeout=timeout, env=env, cwd=cwd, input=input)
+        return self._result(job, timeout, check)
+
+    def script(
+        self,
+        source: str,
+        *arguments: str | Path,
+        preload: Sequence[str] = ("ccid",),
+        timeout: float = 60.0,
+        env: Mapping[str, str] | None = None,
+        cwd: str | Path | None = None,
+        check: bool = True,
+        input: bytes | str | None = None,  # noqa: A002 - as subprocess has it
+    ) -> Result:
+        """Run Python source as ``python -c`` would, in a process that has imports done already.
+
+        That process is forked from the agent, where the modules of ``preload`` stay once they were
+        imported. Without KVM this saves the seconds that importing ``ccid`` takes there. What they
+        read from the environment while imported is not this process's.
+
+        Args:
+            source: The program.
+            arguments: For its ``sys.argv[1:]``.
+            preload: Modules to import in the agent, from this process's ``sys.path``.
+            timeout, env, cwd, check, input: As for :meth:`run`; here it must succeed by default.
+        """
+        if self.python != sys.executable:
+            raise LabError("scripts want the guest's Python to be this one: they get its sys.path")
+        path = [*filter(None, sys.path), str(TOOLS.parent)]
+        job = self.popen(
+            arguments,
+            timeout=timeout,
+            env=env,
+            cwd=cwd,
+            input=input,
+            _script={"source": source, "path": path, "preload": list(preload)},
+        )
+        return self._result(job, timeout, check)
+
+    def _result(self, job: Job, timeout: float, check: bool) -> Result:
+        result = job.wait(timeout + MARGIN_S)
+        if result.timed_out:
+            raise CommandTimeout(result)
+        if check and result.returncode:
+            raise CommandFailed(result)
+        return result
+
+    def popen(
+        self,
+        command: Command,
+        *,
+        timeout: float | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | Path | None = None,
+        input: bytes | str | None = None,  # noqa: A002 - as subprocess has it
+        sink: Sink | None = None,
+        _script: Mapping[str, object] | None = None,
+    ) -> Job:
+        """Start a command and let it run; see :meth:`run`. ``sink`` is given its output."""
+        if self._link is None:
+            raise LabError("the guest does not run")
+        return self._link.start(
+            command,
+            cwd=str(cwd or Path.cwd()),
+            env={**os.environ, **COMPILED, **(env or {})},
+            timeout=timeout,
+            input=input,
+            sink=sink,
+            script=_script,
+        )
+
+    @property
+    def jobs(self) -> list[Job]:
+        """The commands that run."""
+        return self._link.jobs if self._link else []
+
+    # Boot ----------------------------------------------------------------------------------------
+
+    def _place(self, specs: Sequence[ReaderSpec]) -> list[LabReader]:
+        """A controller's port for each reader."""
+        taken: dict[str, int] = {}
+        readers: list[LabReader] = []
+        for index, spec in enumerate(specs):
+            number, port = divmod(taken.get(spec.controller, 0), PORTS[spec.controller])
+            taken[spec.controller] = taken.get(spec.controller, 0) + 1
+            bus = f"{spec.controller}{number}"
+            if port == 0:
+                self._plugged += ["-device", f"{CONTROLLERS[spec.controller]},id={bus}"]
+            readers.append(
+                LabReader(spec, index, f"{bus}.0", port + 1, self._folder, list(readers))
+            )
+        return readers
+
+    def _start(self) -> None:
+        accel = self._accel or accelerator(self._cache, self.python)
+        self.shared.mkdir(parents=True, exist_ok=True)
+        for reader in self.readers:
+            reader.start_card(self._processes, self.python)
+        (self._folder / "job").write_text(self._job())
+        for reader in self.readers:
+            self._plugged += reader.options(self._cache, self._processes.log)
+        ours, theirs = zip(*(socket.socketpair() for _ in range(3)), strict=True)
+        fds = [end.fileno() for end in theirs]
+        qemu = self._processes.start(*self._command_line(accel, *fds), pass_fds=tuple(fds))
+        for end in theirs:
+            end.close()
+        agent, hand, monitor = ours
+        self._monitor = Monitor(monitor)
+        self._link = Link(agent, lambda: f"Its console:\n{self.console[-3000:]}")
+        self._hand = threading.Thread(target=self._serve_hand, args=(hand,), daemon=True)
+        self._hand.start()
+        self._link.wait_ready(self._boot_timeout, lambda: qemu.poll() is None)
+        self._monitor.greet()
+        for reader in self.readers:
+            reader.connect(self._monitor)
+
+    def _job(self) -> str:
+        """The guest's first script."""
+        settings = {
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "LAB_MODULES": str(self._cache / "modules"),
+            "LAB_MODPROBE": " ".join(self._modprobe),
+            "LAB_UDEV": "1" if self._udev else "",
+            "LAB_READERS": str(len(self.readers)),
+            "LAB_PYTHON": self.python,
+            "LAB_AGENT": str(TOOLS / "lab" / "agent.py"),
+            "LAB_RW": str(len(self._rw)),
+            **{f"LAB_RW_{i}": str(path) for i, path in enumerate(self._rw)},
+        }
+        return "".join(f"{k}={shlex.quote(v)}\n" for k, v in settings.items()) + JOB
+
+    def _command_line(self, accel: str, agent: int, hand: int, monitor: int) -> list[str]:
+        line = ["qemu-system-x86_64", "-machine", f"q35,accel={accel}"]
+        line += ["-cpu", "host" if accel == "kvm" else "max", *self._machine]
+        line += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
+        line += ["-kernel", str(self._cache / "kernel")]
+        line += ["-initrd", str(self._cache / "initramfs"), "-append", APPEND]
+        line += ["-serial", f"file:{self._folder / 'console.log'}"]
+        shares = [("host", "/,readonly=on"), ("lab", f"{self._folder},readonly=on")]
+        shares += [(f"rw{i}", str(path)) for i, path in enumerate(self._rw)]
+        for tag, path in shares:
+            line += ["-fsdev", f"local,id={tag},security_model=none,multidevs=remap,path={path}"]
+            line += ["-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"]
+        line += ["-device", "virtio-serial-pci,id=ports"]
+        for name, fd in (("agent", agent), ("hand", hand)):
+            line += ["-chardev", f"socket,id={name},fd={fd}"]
+            line += ["-device", f"virtserialport,bus=ports.0,chardev={name},name={name}"]
+        line += ["-chardev", f"socket,id=qmp,fd={monitor}", "-mon", "chardev=qmp,mode=control"]
+        return [*line, *self._plugged, *self._qemu_args]
+
+    # The hand, for programs in the guest ---------------------------------------------------------
+
+    def _serve_hand(self, port: socket.socket) -> None:
+        """Answer the lines of the guest's ``tools/lab/hand`` until QEMU ends."""
+        try:
+            with port, port.makefile("rw") as lines:
+                for line in lines:
+                    lines.write(f"{self._hand_does(line.split())}\n")
+                    lines.flush()
+        except OSError:  # QEMU is gone
+            pass
+
+    def _hand_does(self, words: list[str]) -> str:
+        try:
+            match words:
+                case ["card", number, "out"]:
+                    self.readers[int(number)].card_out()
+                case ["card", number, "in"]:
+                    self.readers[int(number)].card_in()
+                case ["card", number, *line]:
+                    return f"ok {self.readers[int(number)].ask(' '.join(line))}"
+                case ["reader", number, "out"]:
+                    self.readers[int(number)].unplug()
+                case ["reader", number, "in"]:
+                    self.readers[int(number)].plug()
+                case _:
+                    return "error unknown command"
+        except (LabError, ValueError, IndexError) as error:
+            return f"error {error}".replace("\n", " ")
+        return "ok"
+
+
+def accelerator(cache: Path, python: str) -> str:
+    """Whether a guest boots under KVM, tried once for each boot of this host: "kvm" or "tcg"."""
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return "tcg"
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    note = cache / "accel"
+    if note.exists() and note.read_text().split()[:1] == [boot]:
+        return note.read_text().split()[1]
+    try:
+        with Guest(accel="kvm", boot_timeout=KVM_PROBE_S, python=python):
+            accel = "kvm"
+    except LabError:
+        accel = "tcg"
+    fresh = note.with_name(f"accel.{os.getpid()}")
+    fresh.write_text(f"{boot} {accel}\n")
+    fresh.replace(note)
+    return accel
+
+
+if __name__ == "__main__":
+    from lab.cli import main
+
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""PC/SC in the guest."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from lab.errors import LabError
+from lab.guest import Guest
+from lab.link import Job
+
+
+@dataclass(frozen=True)
+class Pcscd:
+    """A pcscd that runs in the guest.
+
+    Attributes:
+        job: Its process; with ``--debug`` its log is ``job.stdout``.
+        pid: In the guest.
+        readers: The readers' names when it was ready.
+    """
+
+    job: Job
+    pid: int
+    readers: list[str]
+
+
+def readers(guest: Guest) -> list[str]:
+    """The names of the readers pcscd shows; none if none runs."""
+    listed = guest.run(["pcsc_scan", "-r"], timeout=20)
+    return re.findall(r"^\d+: (.+)$", listed.stdout, re.MULTILINE)
+
+
+@contextmanager
+def pcscd(
+    guest: Guest,
+    at_least: int = 1,
+    *,
+    program: str = "pcscd",
+    args: Sequence[str] = (),
+    env: Mapping[str, str] | None = None,
+    timeout: float = 30.0,
+) -> Iterator[Pcscd]:
+    """Run pcscd, with libccid, while the block runs.
+
+    Its configuration directory is empty, so it has nothing but the USB readers it finds.
+
+    Args:
+        guest: Where.
+        at_least: So many readers are awaited.
+        program: Another pcscd.
+        args: More arguments, such as ``--debug --apdu``.
+        env: Variables more, such as LIBCCID_ifdLogLevel.
+        timeout: Seconds to wait for the readers.
+
+    Raises:
+        LabError: It ended, or shows fewer readers.
+    """
+    # the shell says its pid and becomes pcscd
+    script = 'mkdir -p /run/pcscd /run/lab/no-readers; echo "pid $$"; exec "$@"'
+    argv = [program, "--foreground", "-c", "/run/lab/no-readers", *args]
+    with guest.popen(["sh", "-c", script, "sh", *argv], env=env) as job:
+        pid = int(job.wait_for(r"^pid (\d+)")[1])
+        deadline = time.monotonic() + timeout
+        while True:
+            names = readers(guest)
+            if len(names) >= at_least:
+                break
+            if not job.running or time.monotonic() > deadline:
+                raise LabError(
+                    f"pcscd {'shows' if job.running else 'ended; it showed'} {len(names)} of "
+                    f"{at_least} readers: {names}\n{job.stdout[-3000:]}{job.stderr[-3000:]}"
+                )
+            time.sleep(0.2)
+        yield Pcscd(job, pid, names)

@@ -1,0 +1,138 @@
+"""QEMU: what it needs from prepare-lab, its processes, its monitor."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import socket
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any
+
+from lab.errors import LabError, NotPrepared
+
+TOOLS = Path(__file__).resolve().parents[1]
+MONITOR_TIMEOUT_S = 20.0
+
+
+def cache_dir() -> Path:
+    """Where prepare-lab puts what it builds, by the same rule."""
+    if path := os.environ.get("CCID_LAB_CACHE"):
+        return Path(path).resolve()
+    home = Path.home()
+    if os.geteuid() == 0 and (user := os.environ.get("SUDO_USER")):
+        home = Path(pwd.getpwnam(user).pw_dir)
+    return home / ".cache" / "ccid-lab-1"
+
+
+def check_prepared() -> Path:
+    """The cache directory.
+
+    Raises:
+        NotPrepared: prepare-lab has something to do.
+    """
+    check = subprocess.run([TOOLS / "prepare-lab", "--check"], capture_output=True, text=True)
+    if check.returncode:
+        raise NotPrepared(
+            f"{(check.stdout + check.stderr).strip()}\n"
+            "The QEMU lab is not prepared. Run once, on Debian as root: sudo tools/prepare-lab"
+        )
+    return cache_dir()
+
+
+class Processes:
+    """QEMU and its card servers: they die with this thread, and are ended by their own pid.
+
+    Attributes:
+        log: What they say.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self._all: list[subprocess.Popen[bytes]] = []
+
+    def start(self, *argv: str | Path, pass_fds: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
+        """Start one, in a session of its own, so that the terminal's Ctrl-C does not reach it."""
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                ["setpriv", "--pdeathsig", "KILL", "--", *argv],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=pass_fds,
+                start_new_session=True,
+            )
+        self._all.append(process)
+        return process
+
+    def end(self) -> None:
+        """End them all, the last first."""
+        while self._all:
+            process = self._all.pop()
+            process.terminate()
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+class Monitor:
+    """A client of QMP (QEMU's docs/interop/qmp-spec.txt)."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        connection.settimeout(MONITOR_TIMEOUT_S)
+        self._connection = connection
+        self._file = connection.makefile("rw")
+        self._lock = threading.Lock()
+
+    def greet(self) -> None:
+        """Leave negotiation mode."""
+        with self._lock:
+            self._read()
+            self._call("qmp_capabilities")
+
+    def call(self, command: str, **arguments: Any) -> Any:
+        """Carry out a command.
+
+        Raises:
+            LabError: QEMU refused it, or is gone.
+        """
+        with self._lock:
+            return self._call(command, **arguments)
+
+    def remove(self, device: str) -> None:
+        """Unplug a device, until QEMU says that it is gone."""
+        with self._lock:
+            self._call("device_del", id=device)
+            while True:
+                event = self._read()
+                if event.get("event") == "DEVICE_DELETED" and event["data"].get("device") == device:
+                    return
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._file.close()
+        self._connection.close()
+
+    def _call(self, command: str, **arguments: Any) -> Any:
+        self._file.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
+        self._file.flush()
+        while True:
+            answer = self._read()
+            if "error" in answer:
+                raise LabError(f"QEMU, {command}: {answer['error']['desc']}")
+            if "return" in answer:
+                return answer["return"]
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            line = self._file.readline()
+        except OSError as error:
+            raise LabError(f"QEMU's monitor does not answer: {error}") from error
+        if not line:
+            raise LabError("QEMU ended")
+        message: dict[str, Any] = json.loads(line)
+        return message
