@@ -1,0 +1,62 @@
+"""What the commands of ISO/IEC 7816-4 are called, and how a card refuses one."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Ins(IntEnum):
+    """Instruction bytes (ISO/IEC 7816-4:2013 5.5), those of :class:`FileSystemCard`."""
+
+    VERIFY = 0x20
+    CHANGE_REFERENCE_DATA = 0x24
+    RESET_RETRY_COUNTER = 0x2C
+    MANAGE_CHANNEL = 0x70
+    GET_CHALLENGE = 0x84
+    SELECT = 0xA4
+    READ_BINARY = 0xB0
+    READ_BINARY_ODD = 0xB1
+    READ_RECORD = 0xB2
+    GET_RESPONSE = 0xC0
+    GET_DATA = 0xCA
+    UPDATE_BINARY = 0xD6
+    UPDATE_BINARY_ODD = 0xD7
+    UPDATE_RECORD = 0xDC
+    APPEND_RECORD = 0xE2
+
+
+class Sw(IntEnum):
+    """Status bytes SW1-SW2 (ISO/IEC 7816-4:2013 5.6)."""
+
+    OK = 0x9000
+    END_REACHED = 0x6282
+    COUNTER = 0x63C0
+    WRONG_LENGTH = 0x6700
+    CHANNEL_NOT_SUPPORTED = 0x6881
+    SECURE_MESSAGING_NOT_SUPPORTED = 0x6882
+    LAST_COMMAND_EXPECTED = 0x6883
+    INCOMPATIBLE_FILE_STRUCTURE = 0x6981
+    SECURITY_STATUS_NOT_SATISFIED = 0x6982
+    AUTHENTICATION_METHOD_BLOCKED = 0x6983
+    REFERENCE_DATA_NOT_USABLE = 0x6984
+    CONDITIONS_OF_USE_NOT_SATISFIED = 0x6985
+    NO_CURRENT_EF = 0x6986
+    INCORRECT_DATA = 0x6A80
+    FUNCTION_NOT_SUPPORTED = 0x6A81
+    FILE_NOT_FOUND = 0x6A82
+    RECORD_NOT_FOUND = 0x6A83
+    NOT_ENOUGH_MEMORY = 0x6A84
+    INCORRECT_P1_P2 = 0x6A86
+    NC_INCONSISTENT_WITH_P1_P2 = 0x6A87
+    REFERENCED_DATA_NOT_FOUND = 0x6A88
+    WRONG_P1_P2 = 0x6B00
+    INS_NOT_SUPPORTED = 0x6D00
+    CLA_NOT_SUPPORTED = 0x6E00
+
+
+class Refused(Exception):
+    """The card answers these status bytes and no data."""
+
+    def __init__(self, sw: int) -> None:
+        super().__init__(f"{sw:04X}")
+        self.sw = sw
