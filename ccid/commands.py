@@ -25,6 +25,7 @@ from ccid.errors import (
     CommandCancelled,
     CommandFailed,
     MalformedMessage,
+    ProtocolError,
     SlotBusy,
     UnsupportedByReader,
 )
@@ -113,24 +114,17 @@ class Commands:
         )
 
     def failure(self, reply: RawReply) -> CcidError:
-        """The error for a reply that says "failed" (USB CCID rev 1.1, table 6.2-2)."""
+        """The error for a reply that says "failed" (USB CCID rev 1.1, table 6.2-2), or that
+        brings no response APDU where one is due."""
         kind: type[CcidError]
-        absent = reply.icc_status is IccStatus.ABSENT
-        match reply.bError:
-            case SlotError.CMD_ABORTED:
-                kind = CommandCancelled
-            case SlotError.CMD_SLOT_BUSY | SlotError.BUSY_WITH_AUTO_SEQUENCE:
-                kind = SlotBusy
-            case SlotError.CMD_NOT_SUPPORTED:
-                kind = UnsupportedByReader
-            case _ if absent:
-                kind = CardAbsent
-            case SlotError.ICC_MUTE:
-                kind = CardMute
-            case _:
-                kind = CommandFailed
-        what = "there is no card" if kind is CardAbsent else slot_error_text(reply.bError)
-        return kind(
+        if not reply.failed:
+            kind = CardAbsent if reply.icc_status is not IccStatus.ACTIVE else ProtocolError
+            what = f"{len(reply.data)} bytes in answer to an APDU"
+        else:
+            kind, what = _kind(reply), slot_error_text(reply.bError)
+        if kind is CardAbsent:
+            what = "there is no card"
+        error = kind(
             f"{self.pipe.name}: slot {self.slot}: {what}",
             reader=self.pipe.name,
             slot=self.slot,
@@ -138,6 +132,9 @@ class Commands:
             bStatus=reply.bStatus,
             bError=reply.bError,
         )
+        if isinstance(error, ProtocolError):
+            error.may_have_executed = True
+        return error
 
     # Power and presence -----------------------------------------------------------------------
 
@@ -309,6 +306,22 @@ class Commands:
     def cancel(self) -> bool:
         """End what another thread has under way here; False if it is nothing."""
         return self.pipe.cancel(self.slot)
+
+
+def _kind(reply: RawReply) -> type[CcidError]:
+    """Which error a failed reply is."""
+    match reply.bError:
+        case SlotError.CMD_ABORTED:
+            return CommandCancelled
+        case SlotError.CMD_SLOT_BUSY | SlotError.BUSY_WITH_AUTO_SEQUENCE:
+            return SlotBusy
+        case SlotError.CMD_NOT_SUPPORTED:
+            return UnsupportedByReader
+        case _ if reply.icc_status is IccStatus.ABSENT:
+            return CardAbsent
+        case SlotError.ICC_MUTE:
+            return CardMute
+    return CommandFailed
 
 
 def _u32_list(pipe: Pipe, request: ClassControl, field: str) -> list[int]:

@@ -51,6 +51,8 @@ QUIET_S = 10.0
 """How long closing waits for a command under way to end."""
 FIRST_READ = 512
 """Bytes asked for at first: a short APDU's reply fits. More costs time on every APDU."""
+SW_LENGTH = 2
+"""Bytes of the shortest response APDU: SW1 SW2."""
 MAX_COMMAND_S = 30 * 60.0
 """A command may ask for more time up to this long in all: a card may compute a key for minutes."""
 
@@ -76,6 +78,24 @@ class RawReply(NamedTuple):
     def failed(self) -> bool:
         """bmCommandStatus says failed."""
         return self.bStatus >> 6 == CommandStatus.FAILED
+
+
+def whole(
+    reply: RawReply,
+    failure: Callable[[RawReply], CcidError],
+    more: Callable[[bytes, int], bytes],
+) -> bytes:
+    """The response APDU that ``reply`` brings, or begins.
+
+    Raises:
+        What ``failure`` makes of it: the command failed, or what came is no response APDU.
+    """
+    if reply.failed:
+        raise failure(reply)
+    data = more(reply.data, reply.parameter) if reply.parameter else reply.data
+    if len(data) < SW_LENGTH:  # so do some readers answer when there is no card
+        raise failure(reply)
+    return data
 
 
 class Shut:
@@ -419,7 +439,7 @@ class Pipe:
         Args:
             slot: bSlot.
             timeout_s: As for :meth:`transact`.
-            failure: Makes the error that a failed reply raises.
+            failure: Makes the error that a failed reply, or one too short, raises.
             more: Called with abData and bChainParameter where that is not 0; returns the whole.
         """
         transport = self.transport
@@ -440,7 +460,7 @@ class Pipe:
                     got = receive(0, first, SLICE_MS)
                 except TransportTimeout:
                     got = 0
-                if got >= HEADER_LENGTH:
+                if got >= HEADER_LENGTH + SW_LENGTH:
                     kind, length, bSlot, bSeq, bStatus, _, chain = unpack(inp)
                     end = HEADER_LENGTH + length
                     if (
@@ -453,9 +473,7 @@ class Pipe:
                     ):
                         return inp[HEADER_LENGTH:end].tobytes()
                 reply = self._late(slot, count, data, got, timeout_s)
-                if reply.failed:
-                    raise failure(reply)
-                return more(reply.data, reply.parameter) if reply.parameter else reply.data
+                return whole(reply, failure, more)
 
         return transmit
 

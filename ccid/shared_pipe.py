@@ -15,7 +15,7 @@ from typing import Any
 
 from ccid.errors import CcidError
 from ccid.messages.headers import DATA_BLOCK, XFR_BLOCK
-from ccid.pipe import SLICE_MS, Lock, Pipe, RawReply, Shut
+from ccid.pipe import SLICE_MS, Lock, Pipe, RawReply, Shut, whole
 from ccid.transport import Transport
 
 
@@ -123,8 +123,6 @@ class SharedPipe(Pipe):
     ) -> Callable[[bytes], bytes]:
         def transmit(data: bytes) -> bytes:
             reply = self.transact(slot, XFR_BLOCK, bytes(3), data, DATA_BLOCK, timeout_s)
-            if reply.failed:
-                raise failure(reply)
-            return more(reply.data, reply.parameter) if reply.parameter else reply.data
+            return whole(reply, failure, more)
 
         return transmit

@@ -10,6 +10,7 @@ from ccid.codes import Chain, Level
 from ccid.commands import Commands, chain_parameter
 from ccid.errors import InvalidApdu, ProtocolError, ReaderUnsupported
 from ccid.iso7816.apdu import HEADER_LENGTH, MAX_EXTENDED
+from ccid.pipe import SW_LENGTH
 
 MAX_RESPONSE = 65536 + 2
 """Bytes of the longest response APDU (ISO/IEC 7816-3:2006 12.1.1)."""
@@ -54,7 +55,10 @@ class Chained:
                 slot=self.commands.slot,
             )
         with self.commands.pipe.turn(self.commands.slot):
-            return self._receive(*self._send(apdu))
+            response = self._receive(*self._send(apdu))
+        if len(response) < SW_LENGTH:
+            raise self._lost(f"a response of {len(response)} bytes")
+        return response
 
     def _block(self, data: bytes, level: Level) -> tuple[bytes, int]:
         return self.commands.xfr_block(data, timeout_s=self.timeout_s, wLevelParameter=level)

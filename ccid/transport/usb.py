@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import os
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -47,6 +48,9 @@ from ccid.transport.life import Life
 
 EVENT_SIZE = 64
 """Bytes asked for on interrupt-IN: a notification of many slots."""
+GONE_S = 1.0
+"""How long after an input/output error to look whether the device is gone. Hubs are asked four
+times a second."""
 LINUX = sys.platform.startswith("linux")
 
 
@@ -361,8 +365,14 @@ class UsbTransport(Life):
         )
 
     def _is_gone(self) -> bool:
-        """An unplugged device may end its last transfers with an input/output error."""
-        return LINUX and not os.path.exists(linux.node(self.info.bus, self.info.address))
+        """An unplugged device ends its last transfers with an input/output error, and it takes
+        the hub some time to notice why."""
+        node, until = linux.node(self.info.bus, self.info.address), time.monotonic() + GONE_S
+        while LINUX and os.path.exists(node):
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.02)
+        return LINUX
 
     # The rest ---------------------------------------------------------------------------------
 

@@ -12,7 +12,9 @@ from ccid import pipe as pipe_module
 from ccid.codes import ClassRequest, SlotError
 from ccid.commands import Commands
 from ccid.errors import (
+    CardAbsent,
     CardMute,
+    CcidError,
     CommandCancelled,
     MalformedMessage,
     ProtocolError,
@@ -184,13 +186,28 @@ def test_after_a_malformed_reply_the_next_one_is_right(way: int) -> None:
     assert send() == DATA
 
 
+@pytest.mark.parametrize("data", [b"", b"\x90"])
+@pytest.mark.parametrize(
+    ("bStatus", "error"), [(0, ProtocolError), (1, CardAbsent), (2, CardAbsent)]
+)
+def test_no_response_apdu_without_status_words(
+    data: bytes, bStatus: int, error: type[CcidError]
+) -> None:
+    """QEMU's reader answers so, and says that all is well, when the card is out."""
+    pipe, _ = make(lambda c: data_block(c, abData=data, bStatus=bStatus))
+    with pytest.raises(error) as raised:
+        both_ways(pipe)[1]()
+    assert raised.value.bStatus == bStatus
+    assert getattr(raised.value, "may_have_executed", True)
+
+
 # Long messages --------------------------------------------------------------------------------
 
 
 @WAYS
-@pytest.mark.parametrize("size", [0, 1, 53, 54, 55, 117, 118, 501, 502, 503, 1000, 65535, 65546])
+@pytest.mark.parametrize("size", [0, 1, 51, 52, 53, 115, 116, 499, 500, 501, 1000, 65535, 65544])
 def test_replies_of_any_length(size: int, way: int) -> None:
-    data = bytes(i & 0xFF for i in range(size))
+    data = bytes(i & 0xFF for i in range(size + 2))
     assert exchange(lambda c: data_block(c, abData=data), way)[0] == data
 
 

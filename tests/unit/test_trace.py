@@ -5,10 +5,8 @@ from __future__ import annotations
 import io
 import logging
 import os
-import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -19,48 +17,16 @@ from ccid.iso7816.apdu import CommandApdu
 from ccid.messages import PC_to_RDR_Secure, PC_to_RDR_XfrBlock
 from ccid.trace import TRAFFIC, LogSink, PcapngSink
 from ccid.trace.log import logger
-from ccid.trace.pcapng import URB
 from ccid.trace.secrets import MASK, masked
 from ccid.trace.tap import Sink, Transfer
 from ccid.transport import ReaderInfo
 from ccid.virtual import EchoCard, faults
 from ccid.virtual.journal import Journal
+from tests.pcapng import packets
 
 PIN = b"13579086"
 VERIFY = bytes.fromhex("0020000108") + PIN
 LEVELS = (ExchangeLevel.TPDU, ExchangeLevel.SHORT_APDU, ExchangeLevel.EXTENDED_APDU)
-
-
-class Urb(NamedTuple):
-    event: str
-    kind: int
-    endpoint: int
-    status: int
-    length: int
-    data: bytes
-    setup: bytes
-    comment: bool
-
-
-def packets(raw: bytes) -> list[Urb]:
-    """The URBs of a pcapng file."""
-    found = []
-    offset = 0
-    while offset < len(raw):
-        kind, size = struct.unpack_from("<II", raw, offset)
-        assert size % 4 == 0
-        assert struct.unpack_from("<I", raw, offset + size - 4) == (size,)
-        if kind == 6:
-            captured = struct.unpack_from("<I", raw, offset + 20)[0]
-            packet = raw[offset + 28 : offset + 28 + captured]
-            u = URB.unpack_from(packet)
-            options = raw[offset + 28 + captured + (-captured % 4) : offset + size - 4]
-            found.append(
-                Urb(chr(u[1]), u[2], u[3], u[10], u[11], packet[64:], u[13], bool(options))
-            )
-            assert u[12] == len(packet) - 64
-        offset += size
-    return found
 
 
 class Recorder(Sink):
