@@ -16,6 +16,9 @@ from ccid.errors import (
     CardRemoved,
     CcidError,
     CommandFailed,
+    ReaderClosed,
+    ReaderForked,
+    ReaderRemoved,
     UnsupportedByReader,
 )
 from ccid.exchange import choose, marking
@@ -117,20 +120,20 @@ class Card:
             return self.atr
 
     def disconnect(self) -> None:
-        """Power it off and leave the slot to the next. More than once does no harm."""
+        """Power it off and leave the slot to the next. More than once does no harm, nor after
+        card or reader are gone."""
         if self._over is not None:
             return
-        with self.slot.turn():
-            if self._over is None:
-                self._end(
-                    CardDisconnected(
-                        f"{self.slot.reader.name}: this card was disconnected",
-                        reader=self.slot.reader.name,
-                        slot=self.slot.index,
-                    )
+        with suppress(ReaderRemoved, ReaderClosed, ReaderForked), self.slot.turn():
+            self._end(
+                CardDisconnected(
+                    f"{self.slot.reader.name}: this card was disconnected",
+                    reader=self.slot.reader.name,
+                    slot=self.slot.index,
                 )
-                with suppress(CardAbsent, CardMute):
-                    self.slot.commands.power_off()
+            )
+            with suppress(CardAbsent, CardMute):
+                self.slot.commands.power_off()
 
     def __enter__(self) -> Self:
         return self

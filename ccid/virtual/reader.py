@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from ccid.codes import ExchangeLevel, Features
+from ccid.codes import ExchangeLevel, Features, Protocols
 from ccid.descriptors import (
     ClassControl,
     SmartCardDescriptor,
@@ -46,6 +46,7 @@ _numbers = itertools.count(1)
 def make_descriptor(level: ExchangeLevel, slots: int = 1, **fields: Any) -> SmartCardDescriptor:
     """A class descriptor as a good reader of this level has it; ``fields`` replace its values."""
     values = {
+        "dwProtocols": Protocols.T0 if level is ExchangeLevel.TPDU else Protocols.T0 | Protocols.T1,
         "dwFeatures": AUTOMATIC | level,
         "dwMaxCCIDMessageLength": MESSAGE_LENGTH[level],
         "bMaxSlotIndex": slots - 1,

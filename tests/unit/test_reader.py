@@ -410,9 +410,14 @@ def test_unplugged_in_the_middle() -> None:
         virtual.faults.append(faults.unplugged(on=PC_to_RDR_XfrBlock))
         with pytest.raises(errors.ReaderRemoved):
             card.transmit(PATTERN)
-        for call in (reader.slots[0].status, reader.slots[0].cancel, card.disconnect):
+        for call in (
+            reader.slots[0].status,
+            reader.slots[0].cancel,
+            lambda: card.transmit(PATTERN),
+        ):
             with pytest.raises(errors.ReaderRemoved):
                 call()
+        card.disconnect()
 
 
 def test_closed_means_closed() -> None:

@@ -20,8 +20,21 @@ from tests.vm import lsusb
 HAND = Path(__file__).parents[2] / "tools/lab/hand"
 ECHO = pytest.mark.parametrize("number", [0, 1], ids=["UHCI", "xHCI"])
 """The readers with the programmable card."""
-PRELOAD = ("ccid", "ccid.find", "ccid.card", "ccid.trace", "ccid.transport.usb", "ccid.virtual",
-           "usb.backend.libusb1", "logging", "json", "grp", "pwd")  # fmt: skip
+PRELOAD = (
+    "ccid",
+    "ccid.find",
+    "ccid.card",
+    "ccid.trace",
+    "ccid.transport.usb",
+    "ccid.virtual",
+    "ccid.virtual.usbip",
+    "usb.backend.libusb1",
+    "logging",
+    "json",
+    "grp",
+    "pwd",
+)
+"""What scripts find imported already."""
 
 OPEN = """
 import ccid, json, subprocess, sys, time

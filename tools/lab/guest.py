@@ -244,10 +244,26 @@ class Guest:
             preload: Modules to import in the agent, from this process's ``sys.path``.
             timeout, env, cwd, check, input: As for :meth:`run`; here it must succeed by default.
         """
+        job = self.popen_script(
+            source, *arguments, preload=preload, timeout=timeout, env=env, cwd=cwd, input=input
+        )
+        return self._result(job, timeout, check)
+
+    def popen_script(
+        self,
+        source: str,
+        *arguments: str | Path,
+        preload: Sequence[str] = ("ccid",),
+        timeout: float | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | Path | None = None,
+        input: bytes | str | None = None,  # noqa: A002 - as subprocess has it
+    ) -> Job:
+        """Start Python source, see :meth:`script`, and let it run."""
         if self.python != sys.executable:
             raise LabError("scripts want the guest's Python to be this one: they get its sys.path")
         path = [*filter(None, sys.path), str(TOOLS.parent)]
-        job = self.popen(
+        return self.popen(
             arguments,
             timeout=timeout,
             env=env,
@@ -255,7 +271,6 @@ class Guest:
             input=input,
             _script={"source": source, "path": path, "preload": list(preload)},
         )
-        return self._result(job, timeout, check)
 
     def _result(self, job: Job, timeout: float, check: bool) -> Result:
         result = job.wait(timeout + MARGIN_S)
