@@ -22,6 +22,7 @@ from ccid.errors import (
     UnsupportedByReader,
 )
 from ccid.exchange import choose, marking
+from ccid.iso7816.apdu import Bytes
 from ccid.iso7816.atr import Atr
 from ccid.iso7816.timing import Timing, exchange_timeout
 from ccid.negotiation import choose_fidi, choose_protocol, power_selects, protocol_data
@@ -48,7 +49,7 @@ class Card:
     protocol: Protocol
     fidi: int
     timeout_s: float
-    _transmit: Callable[[bytes], bytes]
+    _transmit: Callable[[Bytes], bytes]
 
     def __init__(self, slot: Slot, protocol: Protocol | None) -> None:
         self.slot = slot
@@ -61,7 +62,7 @@ class Card:
 
     # Talking to it ----------------------------------------------------------------------------
 
-    def transmit(self, apdu: bytes) -> bytes:
+    def transmit(self, apdu: Bytes) -> bytes:
         """Send a command APDU; returns the response APDU, data and SW1 SW2.
 
         With T=0 on a reader at TPDU level the status words 61xx and 6Cxx come up as they are,
@@ -157,7 +158,7 @@ class Card:
         if self._over is not None:
             raise copy.copy(self._over)
 
-    def _refuse(self, apdu: bytes) -> NoReturn:
+    def _refuse(self, apdu: Bytes) -> NoReturn:
         assert self._over is not None
         raise copy.copy(self._over)
 

@@ -29,6 +29,7 @@ from ccid.errors import (
     SlotBusy,
     UnsupportedByReader,
 )
+from ccid.iso7816.apdu import Bytes
 from ccid.iso7816.timing import ACTIVATION_S
 from ccid.messages import (
     HEADER_LENGTH,
@@ -166,7 +167,7 @@ class Commands:
 
     def xfr_block(
         self,
-        abData: bytes,
+        abData: Bytes,
         *,
         timeout_s: float,
         bBWI: int = 0,
@@ -192,7 +193,7 @@ class Commands:
 
     def quick_xfr_block(
         self, timeout_s: float, more: Callable[[bytes, int], bytes]
-    ) -> Callable[[bytes], bytes]:
+    ) -> Callable[[Bytes], bytes]:
         """:meth:`xfr_block` for a whole APDU in one block, made once and called often.
 
         Args:

@@ -35,6 +35,7 @@ from ccid.errors import (
     TransportError,
     TransportTimeout,
 )
+from ccid.iso7816.apdu import Bytes
 from ccid.messages import HEADER_LENGTH, PC_to_RDR_Abort, RDR_to_PC_SlotStatus
 from ccid.messages.headers import DATA_BLOCK, XFR_BLOCK, reply_header, xfr_block_header
 from ccid.transport import IN_CAPACITY, OUT_CAPACITY, Transport
@@ -180,7 +181,7 @@ class Pipe:
         slot: int,
         bMessageType: int,
         specific: bytes,
-        data: bytes,
+        data: Bytes,
         reply_type: int,
         timeout_s: float,
     ) -> RawReply:
@@ -213,14 +214,14 @@ class Pipe:
         slot: int,
         bMessageType: int,
         specific: bytes,
-        data: bytes,
+        data: Bytes,
         reply_type: int,
         timeout_s: float,
     ) -> RawReply:
         count = self._write(slot, bMessageType, specific, data)
         return self._await(slot, count, reply_type, timeout_s)
 
-    def _write(self, slot: int, bMessageType: int, specific: bytes, data: bytes) -> int:
+    def _write(self, slot: int, bMessageType: int, specific: bytes, data: Bytes) -> int:
         """Send a command and return its number."""
         size = HEADER_LENGTH + len(data)
         if size > OUT_CAPACITY:
@@ -429,7 +430,7 @@ class Pipe:
         timeout_s: float,
         failure: Callable[[RawReply], CcidError],
         more: Callable[[bytes, int], bytes],
-    ) -> Callable[[bytes], bytes]:
+    ) -> Callable[[Bytes], bytes]:
         """A function that sends one XfrBlock (bBWI and wLevelParameter 0) and returns abData.
 
         One bulk-OUT, one bulk-IN, and as little Python between as the checks allow: message
@@ -448,7 +449,7 @@ class Pipe:
         pack, unpack = xfr_block_header.pack_into, reply_header.unpack_from
         first = self._first_read()
 
-        def transmit(data: bytes) -> bytes:
+        def transmit(data: Bytes) -> bytes:
             with self.lock:
                 self.count = count = self.count + 1
                 n = len(data)
@@ -477,7 +478,7 @@ class Pipe:
 
         return transmit
 
-    def _late(self, slot: int, count: int, data: bytes, got: int, timeout_s: float) -> RawReply:
+    def _late(self, slot: int, count: int, data: Bytes, got: int, timeout_s: float) -> RawReply:
         """The rest of :meth:`quick` when the first transfer was not simply the reply."""
         message = self._rest(got, self._first_read()) if got else None
         reply = self._await(slot, count, DATA_BLOCK, timeout_s, message)

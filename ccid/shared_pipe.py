@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ccid.errors import CcidError
+from ccid.iso7816.apdu import Bytes
 from ccid.messages.headers import DATA_BLOCK, XFR_BLOCK
 from ccid.pipe import SLICE_MS, Lock, Pipe, RawReply, Shut, whole
 from ccid.transport import Transport
@@ -49,14 +50,14 @@ class SharedPipe(Pipe):
         slot: int,
         bMessageType: int,
         specific: bytes,
-        data: bytes,
+        data: Bytes,
         reply_type: int,
         timeout_s: float,
     ) -> RawReply:
         with self._free:
             return super()._once(slot, bMessageType, specific, data, reply_type, timeout_s)
 
-    def _write(self, slot: int, bMessageType: int, specific: bytes, data: bytes) -> int:
+    def _write(self, slot: int, bMessageType: int, specific: bytes, data: Bytes) -> int:
         with self.lock:
             with self._mail:  # before the reply can come, which another thread may read
                 self._boxes[slot].clear()
@@ -120,8 +121,8 @@ class SharedPipe(Pipe):
         timeout_s: float,
         failure: Callable[[RawReply], CcidError],
         more: Callable[[bytes, int], bytes],
-    ) -> Callable[[bytes], bytes]:
-        def transmit(data: bytes) -> bytes:
+    ) -> Callable[[Bytes], bytes]:
+        def transmit(data: Bytes) -> bytes:
             reply = self.transact(slot, XFR_BLOCK, bytes(3), data, DATA_BLOCK, timeout_s)
             return whole(reply, failure, more)
 

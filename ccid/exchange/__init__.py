@@ -25,7 +25,7 @@ from ccid.descriptors import SmartCardDescriptor
 from ccid.errors import ReaderUnsupported, UnsupportedByReader
 from ccid.exchange.chained import Chained
 from ccid.exchange.single import SingleBlock
-from ccid.iso7816.apdu import is_secret
+from ccid.iso7816.apdu import Bytes, is_secret
 from ccid.messages import HEADER_LENGTH
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 class Exchange(Interface):
     """How APDUs get through one reader to one card."""
 
-    def transmit(self, apdu: bytes) -> bytes:
+    def transmit(self, apdu: Bytes) -> bytes:
         """Send a command APDU and return the response APDU, data and SW1 SW2."""
 
 
@@ -84,11 +84,11 @@ def choose(
     return SingleBlock(commands, room, timeout_s)
 
 
-def marking(exchange: Exchange, tap: Tap, slot: int) -> Callable[[bytes], bytes]:
+def marking(exchange: Exchange, tap: Tap, slot: int) -> Callable[[Bytes], bytes]:
     """``exchange.transmit`` that tells ``tap`` which APDUs carry a PIN or a key."""
     from ccid.trace.secrets import apdu_level
 
-    def transmit(apdu: bytes) -> bytes:
+    def transmit(apdu: Bytes) -> bytes:
         if not is_secret(apdu):
             return exchange.transmit(apdu)
         with tap.secret(slot, apdu_level(apdu)):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from ccid.codes import Chain, Level
 from ccid.commands import Commands, chain_parameter
 from ccid.errors import InvalidApdu, ProtocolError, ReaderUnsupported
-from ccid.iso7816.apdu import HEADER_LENGTH, MAX_EXTENDED
+from ccid.iso7816.apdu import HEADER_LENGTH, MAX_EXTENDED, Bytes
 from ccid.pipe import SW_LENGTH
 
 MAX_RESPONSE = 65536 + 2
@@ -39,7 +39,7 @@ class Chained:
         self.timeout_s = timeout_s
         self.whole = commands.quick_xfr_block(timeout_s, self._receive)
 
-    def transmit(self, apdu: bytes) -> bytes:
+    def transmit(self, apdu: Bytes) -> bytes:
         """Send ``apdu``, up to 65,544 bytes.
 
         Raises:
@@ -60,10 +60,10 @@ class Chained:
             raise self._lost(f"a response of {len(response)} bytes")
         return response
 
-    def _block(self, data: bytes, level: Level) -> tuple[bytes, int]:
+    def _block(self, data: Bytes, level: Level) -> tuple[bytes, int]:
         return self.commands.xfr_block(data, timeout_s=self.timeout_s, wLevelParameter=level)
 
-    def _send(self, apdu: bytes) -> tuple[bytes, int]:
+    def _send(self, apdu: Bytes) -> tuple[bytes, int]:
         """All blocks of the command; returns the reply to the last and its bChainParameter."""
         starts = range(0, len(apdu), self.room)
         for start in starts[:-1]:

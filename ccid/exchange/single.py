@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ccid.commands import Commands
 from ccid.errors import InvalidApdu, UnsupportedByReader
-from ccid.iso7816.apdu import HEADER_LENGTH, MAX_SHORT
+from ccid.iso7816.apdu import HEADER_LENGTH, MAX_SHORT, Bytes
 
 OLD_SCM_ROOM = 263 - 10
 """dwMaxCCIDMessageLength 263 of old SCM readers is too small: they take 271 bytes."""
@@ -28,7 +28,7 @@ class SingleBlock:
         # bChainParameter has a meaning at extended APDU level alone (6.2.1)
         self.xfr_block = commands.quick_xfr_block(timeout_s, lambda data, _: data)
 
-    def transmit(self, apdu: bytes) -> bytes:
+    def transmit(self, apdu: Bytes) -> bytes:
         """Send ``apdu`` in one block.
 
         Raises:

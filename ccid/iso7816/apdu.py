@@ -7,6 +7,9 @@ from enum import Enum
 
 from ccid.errors import InvalidApdu
 
+Bytes = bytes | bytearray | memoryview
+"""What may be given as an APDU."""
+
 HEADER_LENGTH = 4
 """CLA INS P1 P2."""
 MAX_SHORT = 261
@@ -127,12 +130,12 @@ LOAD_KEYS = (0xFF, 0x82)
 """CLA and INS of LOAD KEYS (PC/SC part 3, 3.2.2.1.4)."""
 
 
-def is_secret(apdu: bytes) -> bool:
+def is_secret(apdu: Bytes) -> bool:
     """True if the data of this command, or of the chain it is part of, are a PIN or a key."""
     return len(apdu) >= 2 and (apdu[1] in SECRET_INS or (apdu[0], apdu[1]) == LOAD_KEYS)
 
 
-def visible_length(apdu: bytes) -> int:
+def visible_length(apdu: Bytes) -> int:
     """How many bytes at the start of a secret APDU are no secret: header and Lc."""
     if len(apdu) <= HEADER_LENGTH:
         return len(apdu)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ccid.iso7816.apdu import visible_length
+from ccid.iso7816.apdu import Bytes, visible_length
 from ccid.messages import HEADER_LENGTH, PC_to_RDR_Secure, PC_to_RDR_XfrBlock, RDR_to_PC_DataBlock
 
 MASK = 0x2A
@@ -34,7 +34,7 @@ class Visible:
     tail_in: int = 0
 
 
-def apdu_level(apdu: bytes) -> Visible:
+def apdu_level(apdu: Bytes) -> Visible:
     """For APDUs and T=0 TPDUs in blocks: CLA INS P1 P2 and Lc, and SW1 SW2."""
     return Visible(first_out=visible_length(apdu), tail_in=2)
 

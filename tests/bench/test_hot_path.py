@@ -58,7 +58,15 @@ def programs(guest: Guest) -> dict[str, Path]:
         )
         built[name] = guest.shared / name
         source = HERE / f"{name}.c"
-        command = ["cc", "-O2", "-Wall", "-o", built[name], source, *found.stdout.split()]
+        command: list[str | Path] = [
+            "cc",
+            "-O2",
+            "-Wall",
+            "-o",
+            built[name],
+            source,
+            *found.stdout.split(),
+        ]
         subprocess.run(command, check=True)
     return built
 

@@ -18,7 +18,8 @@ def error(status: Status) -> Exception:
     """The error pyusb raises for a return code of libusb."""
     if status is Status.NOT_SUPPORTED:
         return NotImplementedError("not supported")
-    return usb.core.USBError(status.name, status, None)
+    made: Exception = usb.core.USBError(status.name, status, None)
+    return made
 
 
 class FakeDevice:

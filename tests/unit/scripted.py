@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ccid.descriptors import ClassControl
@@ -12,7 +12,7 @@ from ccid.messages import Command, Reply, parse_command
 from ccid.transport import IN_CAPACITY, OUT_CAPACITY
 from ccid.transport.life import Life
 
-Answer = bytes | Exception | list[bytes | Exception] | None
+Answer = bytes | Exception | Sequence[bytes | Exception] | None
 
 
 class ScriptedTransport(Life):
@@ -44,7 +44,7 @@ class ScriptedTransport(Life):
         self.commands.append(command)
         answer = self.answer(command)
         if answer is not None:
-            self.pending += answer if isinstance(answer, list) else [answer]
+            self.pending += [answer] if isinstance(answer, bytes | Exception) else answer
 
     def receive(self, offset: int, size: int, timeout_ms: int) -> int:
         self.check()

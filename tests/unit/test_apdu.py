@@ -42,7 +42,8 @@ def test_the_seven_cases(apdu: str, case: Case, nc: int, ne: int) -> None:
 )
 def test_parse_undoes_build(header: bytes, data: bytes, ne: int, extended: bool) -> None:
     fits = len(data) <= 255 and ne <= 256
-    command = CommandApdu(*header, data=data, ne=ne, extended=extended)
+    cla, ins, p1, p2 = header
+    command = CommandApdu(cla, ins, p1, p2, data=data, ne=ne, extended=extended)
     if not (extended or fits):
         with pytest.raises(InvalidApdu):
             command.build()

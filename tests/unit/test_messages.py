@@ -79,15 +79,14 @@ def numbers(cls: type) -> dict[str, Any]:
 @st.composite
 def any_message(draw: st.DrawFn) -> Message:
     """Any message with any fields that go together."""
-    cls = draw(st.sampled_from(ALL))
+    cls: Any = draw(st.sampled_from(ALL))
     values = {name: draw(s) for name, s in numbers(cls).items()}
     for field in dataclasses.fields(cls):
         if field.name == "abData":
             values["abData"] = draw(st.binary(max_size=300))
         elif field.name == "abRFU":
-            values["abRFU"] = draw(
-                st.binary(min_size=len(field.default), max_size=len(field.default))
-            )
+            size = len(cls().abRFU)
+            values["abRFU"] = draw(st.binary(min_size=size, max_size=size))
         elif field.name == "abProtocolDataStructure":
             t0, t1 = numbers(ProtocolDataT0), numbers(ProtocolDataT1)
             values["bProtocolNum"], values[field.name] = draw(
@@ -106,7 +105,8 @@ def any_message(draw: st.DrawFn) -> Message:
                     st.tuples(st.integers(2, 255), st.binary(max_size=30)),
                 )
             )
-    return cls(**values)
+    made: Message = cls(**values)
+    return made
 
 
 @st.composite

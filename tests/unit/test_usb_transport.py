@@ -344,14 +344,14 @@ def test_failed_transfers(
 ) -> None:
     backend = plug(FakeDevice(QEMU))
     made = transport(backend)
-    call = {
-        "send": lambda: made.send(1, 100),
-        "receive": lambda: made.receive(0, 64, 100),
-        "receive_event": lambda: made.receive_event(100),
+    call, *words = {
+        "send": (made.send, 1, 100),
+        "receive": (made.receive, 0, 64, 100),
+        "receive_event": (made.receive_event, 100),
     }[way]
     bulk.script = [(status, b"")]
     with pytest.raises(error):
-        call()
+        call(*words)
     halted = {"send": "03", "receive": "82", "receive_event": "81"}[way]
     assert (f"clear_halt {halted}" in backend.calls) is (status == Status.PIPE)
     made.close()
@@ -411,8 +411,8 @@ def test_events(plug: Callable[..., FakeBackend], bulk: FakeBulk) -> None:
 def test_no_events_without_an_endpoint(plug: Callable[..., FakeBackend], bulk: FakeBulk) -> None:
     out = bytes.fromhex("07050102400000")
     back = bytes.fromhex("07058202400000")
-    plug(FakeDevice(configuration(interface(endpoints=2), SMART_CARD, out, back)))
-    made = transport(usb.backend())
+    backend = plug(FakeDevice(configuration(interface(endpoints=2), SMART_CARD, out, back)))
+    made = transport(backend)
     with pytest.raises(errors.UnsupportedByReader):
         made.receive_event(100)
     made.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -223,7 +225,7 @@ class Bench:
         return found
 
 
-def bench(level: ExchangeLevel = ExchangeLevel.SHORT_APDU, slots: int = 1, **more: object) -> Bench:
+def bench(level: ExchangeLevel = ExchangeLevel.SHORT_APDU, slots: int = 1, **more: Any) -> Bench:
     descriptor = make_descriptor(level, slots, **more)
     return Bench(CcidFunction(descriptor, [EchoCard() for _ in range(slots)]))
 
@@ -327,7 +329,7 @@ def test_what_descriptors_promise() -> None:
 # Blocks ---------------------------------------------------------------------------------------
 
 
-def powered(level: ExchangeLevel = ExchangeLevel.SHORT_APDU, **more: object) -> Bench:
+def powered(level: ExchangeLevel = ExchangeLevel.SHORT_APDU, **more: Any) -> Bench:
     b = bench(level, **more)
     b.ask(PC_to_RDR_IccPowerOn())
     return b
