@@ -344,11 +344,12 @@ def test_failed_transfers(
 ) -> None:
     backend = plug(FakeDevice(QEMU))
     made = transport(backend)
-    call, *words = {
+    calls: dict[str, tuple[Any, ...]] = {
         "send": (made.send, 1, 100),
         "receive": (made.receive, 0, 64, 100),
         "receive_event": (made.receive_event, 100),
-    }[way]
+    }
+    call, *words = calls[way]
     bulk.script = [(status, b"")]
     with pytest.raises(error):
         call(*words)
