@@ -5,7 +5,7 @@
     with ccid.open_reader() as reader:
         with reader.slots[0].connect() as card:
             print(card.atr)
-            print(card.transmit(bytes.fromhex("00A4040000")).hex())
+            print(card.transmit(bytes.fromhex("00A4000C023F00")).hex())
 
 Importing this module imports next to nothing; what is used is fetched when it is first used.
 """

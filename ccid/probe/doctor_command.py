@@ -63,7 +63,8 @@ def run(options: argparse.Namespace) -> int:
         print_json("doctor", machine=_as_json(machine), readers=[_as_json(p) for p in patients])
     else:
         for patient in [machine, *patients]:
-            _describe(patient)
+            if patient.facts or patient.troubles:
+                _describe(patient)
     return int(any(p.troubles for p in [machine, *patients]))
 
 

@@ -1,0 +1,54 @@
+"""The README's Python examples run, and print what it says they print."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import ccid
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+
+
+def test_the_longer_example(tmp_path: Path) -> None:
+    source = blocks("python")[1]
+    (printed,) = re.findall(rf"{re.escape(source)}```\n\n```\n(.*?)```", README, re.S)
+    done = subprocess.run(
+        [sys.executable, "-c", source], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.stderr == ""
+    assert done.stdout == printed
+    assert b"1234" not in (tmp_path / "session.pcapng").read_bytes()
+
+
+def test_the_first_example_on_a_virtual_reader(tmp_path: Path) -> None:
+    source = blocks("python")[0].replace("open_reader()", "open_reader(ccid.VirtualReader())")
+    done = subprocess.run(
+        [sys.executable, "-c", source], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[-1] == "9000"
+
+
+def test_the_commands_that_need_no_reader(tmp_path: Path) -> None:
+    """Shown with their output: it is theirs."""
+    (console,) = (block for block in blocks("console") if "--virtual" in block)
+    shown = re.findall(r"\$ ccid-probe ([^\n]*--virtual[^\n]*)\n(.*?)(?=\n\n\$|\Z)", console, re.S)
+    assert len(shown) == 2
+    for words, output in shown:
+        command = [sys.executable, "-m", "ccid.probe", *words.split()]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.stdout.strip() == output.strip(), words
+
+
+def test_public_names() -> None:
+    for name in ccid.__all__:
+        assert getattr(ccid, name) is not None
+    assert set(ccid.__all__) <= set(dir(ccid))
