@@ -35,23 +35,20 @@ from ccid.errors import (
     TransportError,
     TransportTimeout,
 )
+from ccid.inbox import first_read, read_message, whole_message
 from ccid.iso7816.apdu import Bytes
 from ccid.messages import HEADER_LENGTH, PC_to_RDR_Abort, RDR_to_PC_SlotStatus
 from ccid.messages.headers import DATA_BLOCK, XFR_BLOCK, reply_header, xfr_block_header
-from ccid.transport import IN_CAPACITY, OUT_CAPACITY, Transport
+from ccid.transport import OUT_CAPACITY, Transport
 
 WRITE_TIMEOUT_MS = 5000
 """A bulk-OUT transfer that takes longer has failed."""
 SLICE_MS = 250
 """How long a wait goes on before it looks whether it is still wanted."""
-REST_MS = 2000
-"""How long the rest of a message may take once it began."""
 ABORT_S = 2.0
 """How long the ABORT pair may take."""
 QUIET_S = 10.0
 """How long closing waits for a command under way to end."""
-FIRST_READ = 512
-"""Bytes asked for at first: a short APDU's reply fits. More costs time on every APDU."""
 SW_LENGTH = 2
 """Bytes of the shortest response APDU: SW1 SW2."""
 MAX_COMMAND_S = 30 * 60.0
@@ -151,6 +148,8 @@ class Pipe:
         self._locks = [self.lock]
         self.count = -1
         """Number of the last command; its low byte is bSeq."""
+        self.busy_slot = -1
+        """The slot it went to."""
         self.stale = 0
         """Replies dropped because nobody waited for them any more."""
         self._cancelled: set[int] = set()
@@ -234,6 +233,7 @@ class Pipe:
             )
         with self.lock:
             self.count = count = self.count + 1
+            self.busy_slot = slot
             out = self.transport.out
             xfr_block_header.pack_into(out, 0, bMessageType, len(data), slot, count & 0xFF, 0, 0)
             out[7:HEADER_LENGTH] = specific
@@ -329,50 +329,9 @@ class Pipe:
         return self._read(deadline)
 
     def _read(self, deadline: float) -> bytes | None:
-        """One message off bulk-IN; None after a slice of time without, or an empty transfer."""
+        """One message; None after a slice of time without, or an empty transfer."""
         left_ms = int((deadline - time.monotonic()) * 1000)
-        first = self._first_read()
-        try:
-            got = self.transport.receive(0, first, max(1, min(left_ms, SLICE_MS)))
-        except TransportTimeout:
-            return None
-        return self._rest(got, first) if got else None
-
-    def _first_read(self) -> int:
-        packet = self.transport.packet_size
-        return -(-FIRST_READ // packet) * packet
-
-    def _rest(self, got: int, asked: int) -> bytes:
-        """The whole of the message whose first ``got`` bytes, of ``asked``, are in ``inp``."""
-        transport = self.transport
-        inp, packet = transport.inp, transport.packet_size
-        if got < HEADER_LENGTH:
-            raise MalformedMessage(
-                f"{self.name}: {got} bytes are no reply; its header alone has {HEADER_LENGTH}",
-                field="dwLength",
-                reader=self.name,
-            )
-        size = HEADER_LENGTH + int.from_bytes(inp[1:5], "little")
-        if size > IN_CAPACITY - packet:
-            raise MalformedMessage(
-                f"{self.name}: dwLength announces {size - HEADER_LENGTH} bytes of data",
-                field="dwLength",
-                reader=self.name,
-            )
-        while got < size and got == asked:
-            want = -(-(size - got) // packet) * packet
-            got += transport.receive(got, want, REST_MS)
-            asked += want
-        if got != size:
-            raise MalformedMessage(
-                f"{self.name}: dwLength announces {size - HEADER_LENGTH} bytes of data, "
-                f"{got - HEADER_LENGTH} came",
-                field="dwLength",
-                reader=self.name,
-                slot=inp[5],
-                bSeq=inp[6],
-            )
-        return bytes(inp[:size])
+        return read_message(self.transport, self.name, max(1, min(left_ms, SLICE_MS)))
 
     # Ending a command early -------------------------------------------------------------------
 
@@ -384,6 +343,8 @@ class Pipe:
         """
         if self.lock.acquire(blocking=False):
             self.lock.release()
+            return False
+        if self.busy_slot != slot:
             return False
         self._cancelled.add(self.count)
         return True
@@ -447,11 +408,12 @@ class Pipe:
         send, receive = transport.send, transport.receive
         out, inp = transport.out, transport.inp
         pack, unpack = xfr_block_header.pack_into, reply_header.unpack_from
-        first = self._first_read()
+        first = first_read(transport.packet_size)
 
         def transmit(data: Bytes) -> bytes:
             with self.lock:
                 self.count = count = self.count + 1
+                self.busy_slot = slot
                 n = len(data)
                 pack(out, 0, XFR_BLOCK, n, slot, count & 0xFF, 0, 0)
                 n += HEADER_LENGTH
@@ -461,6 +423,9 @@ class Pipe:
                     got = receive(0, first, SLICE_MS)
                 except TransportTimeout:
                     got = 0
+                except BaseException:
+                    self.give_up(slot)
+                    raise
                 if got >= HEADER_LENGTH + SW_LENGTH:
                     kind, length, bSlot, bSeq, bStatus, _, chain = unpack(inp)
                     end = HEADER_LENGTH + length
@@ -480,7 +445,7 @@ class Pipe:
 
     def _late(self, slot: int, count: int, data: Bytes, got: int, timeout_s: float) -> RawReply:
         """The rest of :meth:`quick` when the first transfer was not simply the reply."""
-        message = self._rest(got, self._first_read()) if got else None
+        message = whole_message(self.transport, self.name, got) if got else None
         reply = self._await(slot, count, DATA_BLOCK, timeout_s, message)
         if self._abandoned(slot, reply):
             self.abort(slot)

@@ -139,7 +139,11 @@ class Tap:
             got = self.inner.receive(offset, size, timeout_ms)
             note.data = bytes(self.inp[: offset + got])
             note.shown = self._hide_in(note.data)
-            if got == size and offset + got < _announced(note.data):
+            if (
+                got
+                and len(note.data) % self.packet_size == 0
+                and len(note.data) < _announced(note.data)
+            ):
                 self._part_began, note.whole = note.began, False
         return got
 

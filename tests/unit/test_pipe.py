@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ccid import inbox
 from ccid import pipe as pipe_module
 from ccid.codes import ClassRequest, SlotError
 from ccid.commands import Commands
@@ -219,6 +220,77 @@ def test_reads_are_whole_packets(packet_size: int, way: int) -> None:
     assert both_ways(Pipe(transport, name="script"))[way]() == data
     assert all(size % packet_size == 0 for _, size in transport.reads)
     assert len(transport.reads) == 2
+
+
+@WAYS
+@pytest.mark.parametrize("cuts", [[64], [128, 192], [64, 128, 192, 256], [512], [64, 512]])
+def test_a_message_cut_where_a_packet_ends(cuts: list[int], way: int) -> None:
+    """The time ran out in the middle of a transfer: what came is kept, the rest is read."""
+    data = bytes(i & 0xFF for i in range(600))
+
+    def answer(command: Command) -> Answer:
+        wire = data_block(command, abData=data)
+        return [wire[a:b] for a, b in zip([0, *cuts], [*cuts, None], strict=True)]
+
+    assert exchange(answer, way)[0] == data
+
+
+@WAYS
+def test_packets_smaller_than_the_header(way: int) -> None:
+    transport = ScriptedTransport(lambda c: [data_block(c)[:8], data_block(c)[8:]], packet_size=8)
+    assert both_ways(Pipe(transport, name="script"))[way]() == DATA
+
+
+@WAYS
+@pytest.mark.parametrize("then", [[], [b""], [b"", b""]])
+def test_a_message_that_ends_too_early_at_a_full_packet(
+    then: list[bytes], way: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox, "REST_MS", 20)
+    pipe, _ = make(lambda c: [data_block(c, abData=bytes(300))[:64], *then])
+    with pytest.raises(MalformedMessage) as raised:
+        both_ways(pipe)[way]()
+    assert raised.value.field == "dwLength"
+
+
+def test_cancel_leaves_the_command_of_another_slot_alone() -> None:
+    pipe, transport = make(lambda c: None)
+    waiting = threading.Event()
+    transport.idle = waiting.set
+
+    def run() -> None:
+        with pytest.raises(TransportTimeout):
+            Commands(pipe, 1).xfr_block(APDU, timeout_s=0.4)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert waiting.wait(5)
+    assert pipe.cancel(0) is False
+    thread.join(5)
+    assert transport.controls == []
+
+
+@WAYS
+def test_an_interrupted_wait_is_a_command_given_up(way: int) -> None:
+    pipe, transport = make(lambda c: None)
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    transport.idle = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        both_ways(pipe)[way]()
+    transport.idle = lambda: None
+    aborted = [False]
+
+    def answer(command: Command) -> Answer:
+        if isinstance(command, PC_to_RDR_Abort):
+            aborted[0] = True
+            return reply(command, RDR_to_PC_SlotStatus)
+        return data_block(command) if aborted[0] else busy(command)
+
+    transport.answer = answer
+    assert both_ways(pipe)[way]() == DATA
 
 
 @WAYS
