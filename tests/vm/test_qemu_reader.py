@@ -294,6 +294,7 @@ with ccid.open_reader(find()) as reader:
 
 # libcacard's card -----------------------------------------------------------------------------
 
+CAC_READERS = pytest.mark.parametrize("number", [2, 3], ids=["UHCI", "xHCI"])
 CAC_ATR = "3b7a18000073667465206364313434"
 CAC = """
 from ccid.iso7816.apdu import CommandApdu
@@ -321,7 +322,7 @@ def certificate(cache: Path, number: int) -> str:
     return subprocess.run(command, check=True, capture_output=True).stdout.hex()
 
 
-@pytest.mark.parametrize("number", [2, 3], ids=["UHCI", "xHCI"])
+@CAC_READERS
 @pytest.mark.parametrize("chunk", [0x34, 0xFE])
 def test_the_cac(guest: Guest, number: int, chunk: int) -> None:
     """SELECT and READ of three certificates, compared with what NSS has. In parts of 0x34 bytes
@@ -349,6 +350,73 @@ with ccid.open_reader(find()) as reader:
     ).splitlines()
     assert said[0] == CAC_ATR
     assert said[1:] == [certificate(check_prepared(), i) for i in (1, 2, 3)]
+
+
+@CAC_READERS
+def test_two_thousand_apdus_with_the_cac(guest: Guest, number: int) -> None:
+    guest.readers[number].card_in()
+    said = script(
+        guest,
+        number,
+        """
+with ccid.open_reader(find()) as reader:
+    (slot,) = reader.slots
+    until(lambda: slot.status().name != "ABSENT")
+    with slot.connect() as card:
+        wrong = 0
+        for i in range(1000):
+            aid = bytes.fromhex("A00000007901") + bytes([i % 3])
+            wrong += card.transmit(bytes.fromhex("00A4040007") + aid) != bytes.fromhex("610D")
+            wrong += card.transmit(bytes.fromhex("00C000000D"))[4:11] != aid
+        print(wrong)
+""",
+    )
+    assert said == "0\n"
+
+
+def test_the_cac_out_and_in(guest: Guest) -> None:
+    """Its device is taken from QEMU's reader, and put back."""
+    reader = guest.readers[2]
+    source = """
+with ccid.open_reader(find()) as reader:
+    (slot,) = reader.slots
+    card = slot.connect()
+    print(card.atr.hex(), flush=True)
+    print(until(lambda: slot.status().name == "ABSENT", 30), flush=True)
+    try: card.transmit(bytes.fromhex("00A4040007A0000000790100"))
+    except errors.CardRemoved: print("removed", flush=True)
+    print(until(lambda: slot.status().name != "ABSENT", 30))
+    with slot.connect() as again:
+        print(again.transmit(bytes.fromhex("00A4040007A0000000790100")).hex())
+"""
+    words = [reader.serial, "2", str(HAND)]
+    with guest.popen_script(OPEN + source, *words, preload=PRELOAD) as job:
+        job.wait_for(CAC_ATR, 30)
+        reader.card_out()
+        job.wait_for("removed", 30)
+        reader.card_in()
+        said = job.wait(60).stdout.split()
+    assert said == [CAC_ATR, "True", "removed", "True", "610d"]
+
+
+# libusb-package -------------------------------------------------------------------------------
+
+
+def test_the_libusb_of_libusb_package(guest: Guest) -> None:
+    """Where the system has none, the wheel's is used: without udev, and with the same result."""
+    said = script(
+        guest,
+        1,
+        """
+import ctypes.util
+real = ctypes.util.find_library
+ctypes.util.find_library = lambda name: None if "usb" in name else real(name)
+from ccid.transport.libusb import library_name
+with ccid.open_reader(find()) as reader, reader.slots[0].connect() as card:
+    print("libusb_package" in library_name(), card.transmit(bytes.fromhex("0010000002")).hex())
+""",
+    )
+    assert said.split() == ["True", "00019000"]
 
 
 # The same as with libccid ---------------------------------------------------------------------
@@ -391,11 +459,28 @@ print(json.dumps(said))
 """
 
 
-@ECHO
+CAC_APDUS = [
+    "00A4040007A0000000790100",
+    "00C000000D",
+    "0052000002 0102",
+    "00C0000002",
+    "0052000202 020A",
+    "00C000000A",
+    "0052000202 0234",
+    "00C0000034",
+    "0052000202 02FE",
+    "00C00000FE",
+    "00A4040008A000000116030000",
+    "00FF000000",
+]
+
+
+@pytest.mark.parametrize("number", [0, 1, 2], ids=["UHCI", "xHCI", "CAC"])
 def test_the_same_as_through_pcscd_and_libccid(guest: Guest, number: int) -> None:
     """ATR and replies of one list of APDUs, byte for byte. On xHCI without those whose reply is a
     full packet: after the reader's stray empty packet libccid is one answer behind."""
-    chosen = [apdu for apdu in APDUS if number == 0 or apdu not in FULL_PACKETS]
+    chosen = CAC_APDUS if number == 2 else APDUS
+    chosen = [apdu for apdu in chosen if number != 1 or apdu not in FULL_PACKETS]
     apdus = json.dumps(chosen)
     ours = script(
         guest,
