@@ -6,6 +6,7 @@ Here a reply's bStatus and bError become a value or an error of :mod:`ccid.error
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import NamedTuple, TypeVar
 
 from ccid.codes import (
@@ -85,6 +86,16 @@ class Commands:
     def __init__(self, pipe: Pipe, slot: int) -> None:
         self.pipe = pipe
         self.slot = slot
+        self.name = pipe.name
+
+    def operation(self) -> AbstractContextManager[None]:
+        """Hold this to have several commands follow each other undisturbed, and be bounded by
+        time and cancelled as one."""
+        return self.pipe.operation(self.slot)
+
+    def give_up(self) -> None:
+        """Note that the reader may still be at something that nobody waits for any more."""
+        self.pipe.give_up(self.slot)
 
     # Sending ----------------------------------------------------------------------------------
 
@@ -192,15 +203,15 @@ class Commands:
         return raw.data, raw.parameter
 
     def quick_xfr_block(
-        self, timeout_s: float, more: Callable[[bytes, int], bytes]
+        self, patience_s: Callable[[Bytes], float], more: Callable[[bytes, int], bytes]
     ) -> Callable[[Bytes], bytes]:
         """:meth:`xfr_block` for a whole APDU in one block, made once and called often.
 
         Args:
-            timeout_s: Seconds to wait, before extensions.
+            patience_s: How many seconds to wait for the reply to an APDU, before extensions.
             more: Called with abData and bChainParameter where that is not 0; returns the whole.
         """
-        return self.pipe.quick(self.slot, timeout_s, self.failure, more)
+        return self.pipe.quick(self.slot, patience_s, self.failure, more)
 
     def secure(
         self,

@@ -20,6 +20,7 @@ from weakref import WeakValueDictionary
 from ccid.card import Card
 from ccid.codes import IccStatus, Protocol
 from ccid.commands import Commands, get_clock_frequencies, get_data_rates
+from ccid.conversation import MAX_COMMAND_S
 from ccid.descriptors import SmartCardDescriptor
 from ccid.errors import (
     CardAbsent,
@@ -31,7 +32,7 @@ from ccid.errors import (
     TransportStall,
     TransportTimeout,
 )
-from ccid.pipe import MAX_COMMAND_S, Pipe
+from ccid.pipe import Pipe
 from ccid.quirks import Quirks, lookup
 from ccid.shared_pipe import SharedPipe
 from ccid.transport import ReaderInfo, Transport
@@ -258,12 +259,15 @@ class Slot:
         """Is there a card, and is it active? Asks the reader (USB CCID rev 1.1, 6.1.3)."""
         return self.commands.slot_status().icc
 
-    def connect(self, protocol: Protocol | None = None) -> Card:
+    def connect(self, protocol: Protocol | None = None, *, auto_get_response: bool = False) -> Card:
         """Power the card up and agree on protocol and parameters.
 
         Args:
             protocol: T=0 or T=1. None takes TA2's in specific mode, else T=1 where card and
                 reader have it, else T=0; and, if the reader refuses that, the card's default.
+            auto_get_response: With T=0 on a reader at TPDU or character level: fetch responses
+                by GET RESPONSE, repeat with the right Le, send long commands by ENVELOPE
+                (ISO/IEC 7816-3:2006 12.2), instead of handing 61xx and 6Cxx up.
 
         Raises:
             SlotInUse: A card is connected here already.
@@ -284,7 +288,7 @@ class Slot:
                     reader=self.reader.name,
                     slot=self.index,
                 )
-            card = Card(self, protocol)
+            card = Card(self, protocol, auto_get_response)
             self.card = card
             return card
 

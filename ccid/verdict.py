@@ -20,7 +20,6 @@ from ccid.codes import (
     Protocols,
 )
 from ccid.descriptors import SmartCardDescriptor, SmartCardInterface
-from ccid.exchange import has_protocol
 from ccid.messages import HEADER_LENGTH
 from ccid.quirks import Quirks, lookup
 from ccid.transport import ReaderInfo
@@ -179,12 +178,6 @@ def _level(d: SmartCardDescriptor) -> Iterator[Reason]:
         yield Reason("dwProtocols", f"0x{d.dwProtocols:08X} has neither T=0 nor T=1", Weight.FATAL)
         return
     name = EXCHANGE_LEVEL_TEXT[level]
-    missing = [p for p in offered if not has_protocol(level, p)]
-    if missing == offered:
-        yield Reason("dwFeatures", f"{name} level exchange: not there yet", Weight.FATAL)
-    elif missing:
-        text = f"{name} level exchange: {missing[0]} is not there yet"
-        yield Reason("dwFeatures", text, Weight.LIMIT)
     if level in (ExchangeLevel.SHORT_APDU, ExchangeLevel.TPDU):
         yield Reason("dwFeatures", f"{name} level exchange: no extended APDU", Weight.NOTE)
     if Protocols.T1 not in d.protocols:

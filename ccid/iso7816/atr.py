@@ -32,6 +32,8 @@ FMAX = (4.0, 5.0, 6.0, 8.0, 12.0, 16.0, 20.0, None, None, 5.0, 7.5, 10.0, 15.0, 
 DI = (None, 1, 2, 4, 8, 16, 32, 64, 12, 20, None, None, None, None, None, None)
 """Baud rate adjustment integers Di (ISO/IEC 7816-3:2006, table 8); None is RFU."""
 
+DEFAULT_FIDI = 0x11
+"""Fd = 372 and Dd = 1, in force after an ATR, coded as TA1 (ISO/IEC 7816-3:2006 8.3)."""
 DEFAULT_WI = 10
 DEFAULT_IFSC = 32
 DEFAULT_BWI = 4

@@ -6,10 +6,8 @@ Lengths stay; of every block of the exchange only what is listed here is shown, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from ccid.iso7816.apdu import Bytes, visible_length
 from ccid.messages import HEADER_LENGTH, PC_to_RDR_Secure, PC_to_RDR_XfrBlock, RDR_to_PC_DataBlock
+from ccid.visible import Visible
 
 MASK = 0x2A
 """Stands for every byte that is not shown: an asterisk in Wireshark's text column."""
@@ -17,26 +15,6 @@ MASK = 0x2A
 XFR_BLOCK = PC_to_RDR_XfrBlock.bMessageType
 SECURE = PC_to_RDR_Secure.bMessageType
 DATA_BLOCK = RDR_to_PC_DataBlock.bMessageType
-
-
-@dataclass(frozen=True, slots=True)
-class Visible:
-    """How much of each block's data may be seen.
-
-    Attributes:
-        first_out: Bytes at the start of the exchange's first block to the card.
-        head: Bytes at the start of every other block, either way.
-        tail_in: Bytes at the end of every block from the card.
-    """
-
-    first_out: int = 0
-    head: int = 0
-    tail_in: int = 0
-
-
-def apdu_level(apdu: Bytes) -> Visible:
-    """For APDUs and T=0 TPDUs in blocks: CLA INS P1 P2 and Lc, and SW1 SW2."""
-    return Visible(first_out=visible_length(apdu), tail_in=2)
 
 
 SECURE_COMMAND = Visible(first_out=1, tail_in=2)

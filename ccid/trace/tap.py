@@ -12,8 +12,9 @@ from enum import IntEnum
 from ccid.descriptors import ClassControl
 from ccid.errors import CcidError
 from ccid.messages import HEADER_LENGTH
-from ccid.trace.secrets import DATA_BLOCK, SECURE, SECURE_COMMAND, XFR_BLOCK, Visible, masked
+from ccid.trace.secrets import DATA_BLOCK, SECURE, SECURE_COMMAND, XFR_BLOCK, masked
 from ccid.transport import ReaderInfo, Transport
+from ccid.visible import Visible
 
 
 class Kind(IntEnum):

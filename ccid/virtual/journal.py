@@ -17,10 +17,9 @@ from ccid.trace.secrets import (
     SECURE,
     SECURE_COMMAND,
     XFR_BLOCK,
-    Visible,
-    apdu_level,
     masked,
 )
+from ccid.visible import Visible, apdu_level
 
 logger = logging.getLogger("ccid.virtual")
 
