@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 from ccid.codes import ExchangeLevel, Features, IccStatus, PowerSelect, Protocol
-from ccid.commands import Commands
+from ccid.commands import SlotCommands
 from ccid.descriptors import SmartCardDescriptor
 from ccid.errors import (
     CardAbsent,
@@ -54,7 +54,7 @@ class Activation:
     """
 
     def __init__(
-        self, commands: Commands, descriptor: SmartCardDescriptor, rates: list[int]
+        self, commands: SlotCommands, descriptor: SmartCardDescriptor, rates: list[int]
     ) -> None:
         self.commands = commands
         self.descriptor = descriptor

@@ -96,6 +96,8 @@ class Conversation:
         """Number of the last command; where there is a bSeq, its low byte is that."""
         self.busy_slot = -1
         """The slot it went to."""
+        self.stale = 0
+        """Replies dropped because nobody waited for them any more."""
         self._operations: dict[int, Operation] = {}
         self._cancelled: dict[int, int] = {}
         transport.when_dead(self._shut)

@@ -94,8 +94,6 @@ class Pipe(Conversation):
     """
 
     def __init__(self, transport: Transport, **common: Any) -> None:
-        self.stale = 0
-        """Replies dropped because nobody waited for them any more."""
         self._given_up: set[int] = set()
         super().__init__(transport, **common)
 

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakValueDictionary
 
 from ccid.card import Card
-from ccid.codes import IccStatus, Protocol
-from ccid.commands import Commands, get_clock_frequencies, get_data_rates
-from ccid.conversation import MAX_COMMAND_S
+from ccid.codes import IccStatus, InterfaceProtocol, Protocol
+from ccid.commands import Commands, SlotCommands, get_clock_frequencies, get_data_rates
+from ccid.conversation import MAX_COMMAND_S, Conversation
 from ccid.descriptors import SmartCardDescriptor
 from ccid.errors import (
     CardAbsent,
@@ -32,6 +32,8 @@ from ccid.errors import (
     TransportStall,
     TransportTimeout,
 )
+from ccid.iccd import IccdA, IccdB
+from ccid.messages import HEADER_LENGTH
 from ccid.pipe import Pipe
 from ccid.quirks import Quirks, lookup
 from ccid.shared_pipe import SharedPipe
@@ -84,7 +86,7 @@ class Reader:
         self.transport: Transport = info.connect(info)
         self._closed = False
         try:
-            self.pipe = self._make_pipe(max_command_s)
+            self.pipe = self._make_conversation(max_command_s)
             self.slots = tuple(Slot(self, i) for i in range(self.descriptor.slot_count))
             self._configured_traces()
             self._wake()
@@ -98,18 +100,27 @@ class Reader:
             return None
         return _turns.setdefault((self.info.bus, self.info.address), _Turns())
 
-    def _make_pipe(self, max_command_s: float | None) -> Pipe:
+    def _make_conversation(self, max_command_s: float | None) -> Conversation:
         common: dict[str, Any] = {
             "name": self.name,
             "interface": self.info.interface_number,
             "lock": self._turns.lock if self._turns else None,
             "max_command_s": max_command_s,
         }
+        if self.info.reader.is_iccd:
+            return Conversation(self.transport, **common)
         d = self.descriptor
         if d.slot_count > 1 and d.bMaxCCIDBusySlots > 1:
             busy = min(d.bMaxCCIDBusySlots, d.slot_count)
             return SharedPipe(self.transport, slot_count=d.slot_count, busy_slots=busy, **common)
         return Pipe(self.transport, **common)
+
+    def _make_commands(self, slot: int) -> SlotCommands:
+        if isinstance(self.pipe, Pipe):
+            return Commands(self.pipe, slot)
+        room = self.max_message_length - HEADER_LENGTH
+        is_a = self.info.reader.protocol is InterfaceProtocol.ICCD_A
+        return (IccdA if is_a else IccdB)(self.pipe, room)
 
     def _configured_traces(self) -> None:
         wanted = "CCID_TRACE" in os.environ or logging.getLogger("ccid.traffic").level
@@ -159,7 +170,7 @@ class Reader:
             self._clocks = self._list(get_clock_frequencies, count)
         return self._clocks
 
-    def _list(self, get: Callable[[Pipe, int], list[int]], count: int) -> list[int]:
+    def _list(self, get: Callable[[Conversation, int], list[int]], count: int) -> list[int]:
         if not count:
             return []
         try:
@@ -249,7 +260,7 @@ class Slot:
     def __init__(self, reader: Reader, index: int) -> None:
         self.reader = reader
         self.index = index
-        self.commands = Commands(reader.pipe, index)
+        self.commands = reader._make_commands(index)
         self.card: Card | None = None
 
     def __repr__(self) -> str:

@@ -118,10 +118,13 @@ def _interface(reader: SmartCardInterface) -> Iterator[Reason]:
             f"{head.bInterfaceProtocol} is neither CCID (0) nor ICCD (1, 2)",
             Weight.FATAL,
         )
-    elif protocol is not InterfaceProtocol.CCID:
-        text = f"{head.bInterfaceProtocol}, {INTERFACE_PROTOCOL_TEXT[protocol]}: not there yet"
-        yield Reason("bInterfaceProtocol", text, Weight.FATAL)
+    elif reader.is_iccd:
+        text = f"{head.bInterfaceProtocol}, {INTERFACE_PROTOCOL_TEXT[protocol]}"
+        yield Reason("bInterfaceProtocol", text, Weight.NOTE)
     else:
+        if protocol is not InterfaceProtocol.CCID:
+            text = f"{head.bInterfaceProtocol} names ICCD; its bulk endpoints are used all the same"
+            yield Reason("bInterfaceProtocol", text, Weight.NOTE)
         for endpoint, name in ((reader.bulk_out, "bulk-OUT"), (reader.bulk_in, "bulk-IN")):
             if endpoint is None:
                 yield Reason("bNumEndpoints", f"no {name} endpoint", Weight.FATAL)

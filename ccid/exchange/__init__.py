@@ -23,14 +23,16 @@ from typing import TYPE_CHECKING
 from typing import Protocol as Interface
 
 from ccid.codes import ExchangeLevel, Protocol
-from ccid.commands import Commands
+from ccid.commands import SlotCommands
 from ccid.descriptors import SmartCardDescriptor
 from ccid.errors import ReaderUnsupported
 from ccid.exchange.agreement import Agreement
 from ccid.exchange.chained import Chained
+from ccid.exchange.iccd import IccdAT0
 from ccid.exchange.links import BlockLink, CharacterBlockLink
 from ccid.exchange.protocols import Blocks, CharacterT0, Mapped
 from ccid.exchange.single import SingleBlock
+from ccid.iccd import IccdA, IccdB
 from ccid.iso7816.apdu import Bytes, is_secret
 from ccid.messages import HEADER_LENGTH
 from ccid.visible import Visible
@@ -50,7 +52,7 @@ class Exchange(Interface):
 
 
 def choose(
-    commands: Commands,
+    commands: SlotCommands,
     descriptor: SmartCardDescriptor,
     agreement: Agreement,
     auto_get_response: bool = False,
@@ -69,6 +71,11 @@ def choose(
     """
     room = descriptor.dwMaxCCIDMessageLength - HEADER_LENGTH
     exchange: Exchange
+    if isinstance(commands, IccdA):
+        iccd = IccdAT0(commands)
+        return Mapped(commands, iccd.transmit) if auto_get_response else iccd
+    if isinstance(commands, IccdB) and descriptor.exchange_level is ExchangeLevel.SHORT_APDU:
+        return Chained(commands, room, agreement)  # such devices chain all the same
     match descriptor.exchange_level, agreement.protocol:
         case None, _:
             raise ReaderUnsupported(

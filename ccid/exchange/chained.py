@@ -7,7 +7,7 @@ the host which part of the response (USB CCID rev 1.1, 6.1.4 and 6.2.1).
 from __future__ import annotations
 
 from ccid.codes import Chain, Level
-from ccid.commands import Commands, chain_parameter
+from ccid.commands import SlotCommands, chain_parameter
 from ccid.errors import InvalidApdu, ProtocolError, ReaderUnsupported
 from ccid.exchange.agreement import Agreement
 from ccid.iso7816.apdu import HEADER_LENGTH, MAX_EXTENDED, MAX_RESPONSE, SW_LENGTH, Bytes
@@ -26,7 +26,7 @@ class Chained:
         ReaderUnsupported: A message has no room for any data.
     """
 
-    def __init__(self, commands: Commands, room: int, agreement: Agreement) -> None:
+    def __init__(self, commands: SlotCommands, room: int, agreement: Agreement) -> None:
         if room < 1:
             raise ReaderUnsupported(
                 f"{commands.name}: dwMaxCCIDMessageLength {room + 10} leaves no room",

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ccid.codes import IccStatus, SlotError
-from ccid.commands import Commands
+from ccid.commands import SlotCommands
 from ccid.errors import CardMute, CommandFailed
 from ccid.exchange.agreement import Agreement
 from ccid.iso7816.t0 import Characters
@@ -44,7 +44,7 @@ class BlockLink:
         agreement: With the card.
     """
 
-    def __init__(self, commands: Commands, agreement: Agreement) -> None:
+    def __init__(self, commands: SlotCommands, agreement: Agreement) -> None:
         self.commands = commands
         self.agreement = agreement
 
@@ -68,7 +68,7 @@ class CharacterBlockLink:
         agreement: With the card.
     """
 
-    def __init__(self, commands: Commands, agreement: Agreement) -> None:
+    def __init__(self, commands: SlotCommands, agreement: Agreement) -> None:
         self.commands = commands
         self.agreement = agreement
         assert agreement.t1 is not None
@@ -93,7 +93,7 @@ class CharacterBlockLink:
         )[0]
 
 
-def character_link(commands: Commands, agreement: Agreement) -> Callable[[Characters], bytes]:
+def character_link(commands: SlotCommands, agreement: Agreement) -> Callable[[Characters], bytes]:
     """T=0 at character level: sends a step and returns the characters that came."""
 
     def link(step: Characters) -> bytes:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ccid.commands import Commands
+from ccid.commands import SlotCommands
 from ccid.exchange.agreement import Agreement
 from ccid.exchange.links import character_link
 from ccid.iso7816 import t0, t1
@@ -28,7 +28,7 @@ class Blocks:
 
     def __init__(
         self,
-        commands: Commands,
+        commands: SlotCommands,
         agreement: Agreement,
         link: Callable[[t1.Block], bytes | t1.LinkError],
         in_parts: bool = False,
@@ -65,7 +65,7 @@ class CharacterT0:
         agreement: With the card.
     """
 
-    def __init__(self, commands: Commands, agreement: Agreement) -> None:
+    def __init__(self, commands: SlotCommands, agreement: Agreement) -> None:
         self.commands = commands
         self.link = character_link(commands, agreement)
 
@@ -93,7 +93,7 @@ class Mapped:
         tpdu: Sends one TPDU and returns its response.
     """
 
-    def __init__(self, commands: Commands, tpdu: Callable[[bytes], bytes]) -> None:
+    def __init__(self, commands: SlotCommands, tpdu: Callable[[bytes], bytes]) -> None:
         self.commands = commands
         self.tpdu = tpdu
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ccid.commands import Commands
+from ccid.commands import SlotCommands
 from ccid.errors import InvalidApdu, UnsupportedByReader
 from ccid.exchange.agreement import Agreement
 from ccid.iso7816.apdu import HEADER_LENGTH, MAX_SHORT, Bytes
@@ -24,7 +24,7 @@ class SingleBlock:
         agreement: With the card.
     """
 
-    def __init__(self, commands: Commands, room: int, agreement: Agreement) -> None:
+    def __init__(self, commands: SlotCommands, room: int, agreement: Agreement) -> None:
         self.commands = commands
         self.room = MAX_SHORT if room == OLD_SCM_ROOM else room
         # bChainParameter has a meaning at extended APDU level alone (6.2.1)

@@ -24,9 +24,12 @@ SECURE_COMMAND = Visible(first_out=1, tail_in=2)
 def masked(message: bytes, head: int, tail: int) -> bytes:
     """``message`` with its data masked but for ``head`` bytes at the start and ``tail`` at the
     end of them."""
-    data = len(message) - HEADER_LENGTH
-    hidden = data - head - tail
+    return message[:HEADER_LENGTH] + masked_block(message[HEADER_LENGTH:], head, tail)
+
+
+def masked_block(block: bytes, head: int, tail: int) -> bytes:
+    """``block`` masked but for ``head`` bytes at the start and ``tail`` at the end."""
+    hidden = len(block) - head - tail
     if hidden <= 0:
-        return message
-    start = HEADER_LENGTH + head
-    return message[:start] + bytes([MASK]) * hidden + message[start + hidden :]
+        return block
+    return block[:head] + bytes([MASK]) * hidden + block[head + hidden :]

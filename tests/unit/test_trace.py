@@ -7,14 +7,17 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 import ccid
 from ccid import errors
 from ccid.codes import ExchangeLevel
+from ccid.commands import Commands
 from ccid.iso7816.apdu import CommandApdu
 from ccid.messages import PC_to_RDR_Secure, PC_to_RDR_XfrBlock
+from ccid.pipe import Pipe
 from ccid.trace import TRAFFIC, LogSink, PcapngSink
 from ccid.trace.log import logger
 from ccid.trace.secrets import MASK, masked
@@ -110,7 +113,7 @@ def test_control_transfers(card: ccid.Card) -> None:
     recorder = Recorder()
     reader = card.slot.reader
     with reader.trace(recorder), pytest.raises(errors.TransportStall):
-        reader.pipe.abort(3)
+        Commands(cast(Pipe, reader.pipe), 3).abort()
     (stalled,) = recorder.transfers
     assert stalled.setup is not None
     assert stalled.setup.bRequest == 1
