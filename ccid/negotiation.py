@@ -24,8 +24,8 @@ CLASSES = {PowerSelect.V5_0: 1, PowerSelect.V3_0: 2, PowerSelect.V1_8: 4}
 8.3)."""
 MAX_SPEEDS = 3
 """How many speeds are tried before the default one: each costs a reset."""
-RATE_TOLERANCE = 2
-"""Bit/s that a rate may be over dwMaxDataRate: figures are rounded both ways."""
+RATE_TOLERANCE = 1
+"""Bit/s that a rate may be off the reader's figures: they are rounded either way."""
 
 CARD_WAITING = {
     bytes.fromhex("3BFA1300FF813180450031C173C00100009000B1"): (7, 5),
@@ -105,7 +105,7 @@ def has_rate(descriptor: SmartCardDescriptor, rates: list[int], fidi: int) -> bo
     if not rate:
         return False
     if rates:
-        return any(abs(rate - listed) <= 1 for listed in rates)
+        return any(abs(rate - listed) <= RATE_TOLERANCE for listed in rates)
     return rate <= descriptor.dwMaxDataRate + RATE_TOLERANCE
 
 

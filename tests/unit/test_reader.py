@@ -53,7 +53,7 @@ def test_a_conversation(level: ExchangeLevel) -> None:
 
 def test_status_words_come_up_as_they_are_at_tpdu_level() -> None:
     with ccid.open_reader(ccid.VirtualReader(EchoCard(), level=ExchangeLevel.TPDU)) as reader:
-        with reader.slots[0].connect() as card:
+        with reader.slots[0].connect(Protocol.T0) as card:
             assert card.protocol is Protocol.T0
             assert card.transmit(bytes.fromhex("0030000003 010203")) == b"\x61\x03"
             assert card.transmit(bytes.fromhex("00C0000000")) == b"\x6c\x03"
@@ -305,7 +305,7 @@ def test_what_the_reader_is_told_of_the_card() -> None:
 
 
 @pytest.mark.parametrize(
-    ("most", "fidi"), [(10752, 0x11), (62500, 0x94), (115200, 0x94), (249998, 0x96)]
+    ("most", "fidi"), [(10752, 0x11), (62500, 0x94), (115200, 0x94), (249998, 0x95), (250000, 0x96)]
 )
 def test_rates_beyond_the_readers_are_stepped_down(most: int, fidi: int) -> None:
     descriptor = make_descriptor(ExchangeLevel.SHORT_APDU, dwMaxDataRate=most)

@@ -79,23 +79,23 @@ class Contact:
         self.options = options or ContactOptions()
         self.clock_hz = clock_hz
         self.faults: list[ContactFault] = []
-        self.raw_atr = self.options.atr or application.atr
+        self._t0 = T0Line(T0Face(application), self.options.t0, faults=self.faults)
+        self._t1 = T1Card(application.transmit, self.options.t1, faults=self.faults)
+        self._begin()
+
+    @property
+    def raw_atr(self) -> bytes:
+        """The answer to reset."""
+        return self.options.atr or self.application.atr
+
+    def _begin(self) -> None:
+        """The state right behind the ATR (ISO/IEC 7816-3:2006 6.3.1)."""
         try:
             self._atr = Atr.parse(self.raw_atr)
         except MalformedAtr:
             self._atr = Atr.parse(b"\x3b\x00")
-        self._t0 = T0Line(T0Face(application), self.options.t0, faults=self.faults)
-        self._t1 = T1Card(
-            application.transmit,
-            self.options.t1,
-            ifsc=self._atr.ifsc,
-            check=Check.CRC if self._atr.crc else Check.LRC,
-            faults=self.faults,
-        )
-        self._begin()
-
-    def _begin(self) -> None:
-        """The state right behind the ATR (ISO/IEC 7816-3:2006 6.3.1)."""
+        self._t0.reset()
+        self._t1.reset(self._atr.ifsc, Check.CRC if self._atr.crc else Check.LRC)
         self._heard = b""
         self._negotiable = not self._atr.specific_mode
         self._dead = False
@@ -123,9 +123,7 @@ class Contact:
 
     def reset(self) -> bytes:
         """Cold or warm reset; the ATR."""
-        self._t0.reset()
         self._t0.face.reset()
-        self._t1.reset()
         self._begin()
         return self.raw_atr
 

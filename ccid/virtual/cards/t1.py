@@ -95,19 +95,20 @@ class T1Card:
     ) -> None:
         self.options = options or T1Options()
         self.transmit = transmit
-        self.check = self.options.check or check
         self.line = line or Line.of(DEFAULT_FIDI, DEFAULT_CLOCK_HZ)
         self.faults = [] if faults is None else faults
-        self._initial_ifsc = self.options.ifsc or ifsc
-        self._announced: int | None = None
-        self.reset()
+        self.reset(ifsc, check)
 
-    def reset(self) -> None:
-        """The card was reset: all of the protocol begins anew."""
+    def reset(self, ifsc: int | None = None, check: Check | None = None) -> None:
+        """The card was reset: all of the protocol begins anew, as its ATR now says."""
+        if ifsc is not None:
+            self._initial_ifsc = self.options.ifsc or ifsc
+        if check is not None:
+            self.check = self.options.check or check
         self._failures = 0
         self._started = False
         self._to_announce = self.options.announces_ifsc
-        self._announced = None
+        self._announced: int | None = None
         self._initialize()
 
     def _initialize(self) -> None:
