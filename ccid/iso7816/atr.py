@@ -110,7 +110,7 @@ class Atr:
         rest = reduce(xor, raw[1:offset])
         if expected and not extra:
             warnings.append("TCK is missing")
-        elif extra and (expected or extra[0] == rest):
+        elif extra and (expected or extra == bytes((rest,))):
             tck, extra = extra[0], extra[1:]
             if tck != rest:
                 warnings.append(f"TCK is 0x{tck:02X}, and 0x{rest:02X} would be right")

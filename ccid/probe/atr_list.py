@@ -14,6 +14,7 @@ What is the same in both is as good as known.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -119,6 +120,27 @@ def entries(lines: Iterable[str]) -> Iterator[Entry]:
         waiting, description = (text, number), []
     if waiting is not None:
         yield _entry(*waiting, description)
+
+
+def read(file: str) -> list[Entry]:
+    """The ATRs of a file, ``-`` for standard input.
+
+    Raises:
+        OSError: It cannot be read, or has no ATR.
+        NotHexadecimal: A line is no ATR; the message begins with the name of the file.
+    """
+    name = "standard input" if file == "-" else file
+    try:
+        if file == "-":
+            found = list(entries(sys.stdin))
+        else:
+            with open(file, encoding="utf-8-sig", errors="replace") as lines:
+                found = list(entries(lines))
+    except NotHexadecimal as error:
+        raise NotHexadecimal(f"{name}: {error}", error.position) from None
+    if not found:
+        raise OSError(f"{name}: there is no ATR in it")
+    return found
 
 
 def _entry(text: str, number: int, description: list[str]) -> Entry:

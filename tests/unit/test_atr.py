@@ -112,6 +112,7 @@ def test_what_is_no_atr(text: str, field: str) -> None:
         (YUBIKEY + "0000", "2 bytes too many"),
         ("3B0000", "only T=0"),
         ("3B00AA", "1 byte too many"),
+        ("3B000000", "2 bytes too many"),
         ("3B808F0F" + "00", "T=15"),
         ("3B80818000", "TD2 offers T=0 after T=1"),
         ("3B0501020304", "T0 announces 5 historical bytes, 4 are there"),
