@@ -21,7 +21,6 @@ from operator import xor
 from typing import TYPE_CHECKING
 
 from ccid.errors import MalformedAtr
-from ccid.iso7816.atr_text import explain
 
 if TYPE_CHECKING:
     from ccid.iso7816.historical import Historical
@@ -132,6 +131,8 @@ class Atr:
 
     def explain(self) -> str:
         """Every byte in words, one line each."""
+        from ccid.iso7816.atr_text import explain
+
         return explain(self)
 
     def first(self, letter: str, t: int) -> int | None:

@@ -53,17 +53,17 @@ def _byte(atr: Atr, group: Group, letter: str, value: int, seen: set[tuple[str, 
         return f"{_protocol(value & 0x0F)}, {_follows(value >> 4, group.i + 1)}"
     match group.i, letter:
         case 1, "A":
-            return _ta1(atr)
+            return f"global: {_ta1(atr)}"
         case 1, "B":
-            return _tb1(value)
+            return f"global: {_tb1(value)}"
         case 1, "C":
-            return _tc1(value)
+            return f"global: {_tc1(value)}"
         case 2, "A":
-            return _ta2(value)
+            return f"global: {_ta2(value)}"
         case 2, "B":
-            return _tb2(value)
+            return f"global: {_tb2(value)}"
         case 2, "C":
-            return _tc2(atr, value)
+            return f"specific to T=0: {_tc2(atr, value)}"
     first = (letter, group.t or 0) not in seen
     seen.add((letter, group.t or 0))
     where = "global" if group.t == 15 else f"specific to T={group.t}"
@@ -126,9 +126,9 @@ def _ta2(value: int) -> str:
 
 def _tc2(atr: Atr, value: int) -> str:
     if not value:
-        return "specific to T=0: WI = 0, a reserved value"
+        return "WI = 0, a reserved value"
     wwt = "" if atr.fi is None else f", {value * 960 * atr.fi / 4e6:.3g} s at 4 MHz and Fi"
-    return f"specific to T=0: WI = {value}, waiting time of {960 * value} × Fi clock cycles{wwt}"
+    return f"WI = {value}, waiting time of {960 * value} × Fi clock cycles{wwt}"
 
 
 def _t1(atr: Atr, letter: str, value: int) -> str:
