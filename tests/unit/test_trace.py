@@ -232,7 +232,7 @@ def test_secrets_are_masked_everywhere(
         size = min(size, 5 + apdu[4]) if reply == b"\x90\x00" else 5
     assert len(sent) == prologue + size + bool(prologue), "lengths stay"
     assert sent[prologue : prologue + 5] == apdu[:5], "the header may be seen"
-    assert set(sent[prologue + 5 :]) == {MASK}
+    assert set(sent[prologue + 5 :]) <= {MASK}
     if not prologue and not by_character:
         assert recorder.bulk[-1][-2:] == reply
 
