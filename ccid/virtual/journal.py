@@ -18,11 +18,10 @@ from ccid.trace.secrets import (
     SECURE,
     SECURE_COMMAND,
     XFR_BLOCK,
-    Visible,
-    apdu_level,
     masked,
 )
 from ccid.virtual.watch import Framing, T0Watch, T1Watch
+from ccid.visible import Visible, apdu_level
 
 logger = logging.getLogger("ccid.virtual")
 
