@@ -74,9 +74,9 @@ class ResponseB(IntEnum):
     """wDelayTime follows: ask again then."""
 
 
-def make_iccd_descriptor(version: InterfaceProtocol, **fields: Any) -> SmartCardDescriptor:
+def make_iccd_descriptor(version: InterfaceProtocol | int, **fields: Any) -> SmartCardDescriptor:
     """A class descriptor as an ICCD of this version has it; ``fields`` replace its values."""
-    is_a = version is InterfaceProtocol.ICCD_A
+    is_a = version == InterfaceProtocol.ICCD_A
     level = ExchangeLevel.CHARACTER if is_a else ExchangeLevel.SHORT_APDU
     values = {
         "bVoltageSupport": 0x01,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ccid.codes import CommandStatus, ExchangeLevel, Features, SlotError
+from ccid.codes import CommandStatus, ExchangeLevel, Features, Protocol, SlotError
 from ccid.messages import (
     PC_to_RDR_GetParameters,
     PC_to_RDR_IccPowerOn,
@@ -372,13 +372,27 @@ def test_automatic_pps_does_not_touch_specific_mode() -> None:
     assert say(made, block("00 C1 01 20")) == block("00 E1 01 20")
 
 
-def test_automatic_negotiation() -> None:
-    made = bench(TPDU, features=Features.AUTO_NEGOTIATION | Features.AUTO_VOLTAGE)
+@pytest.mark.parametrize("preferred", [Protocol.T0, Protocol.T1])
+def test_automatic_negotiation(preferred: Protocol) -> None:
+    made = bench(
+        TPDU,
+        features=Features.AUTO_NEGOTIATION | Features.AUTO_VOLTAGE,
+        function={"preferred": preferred},
+    )
     asked = made.ask(PC_to_RDR_GetParameters())
     assert isinstance(asked, RDR_to_PC_Parameters)
-    assert isinstance(asked.abProtocolDataStructure, ProtocolDataT0)
-    assert (asked.bProtocolNum, asked.abProtocolDataStructure.bmFindexDindex) == (0, 0x96)
-    assert (of(made).protocol, of(made).fidi) == (0, 0x96)
+    data = asked.abProtocolDataStructure
+    assert isinstance(data, ProtocolDataT0 | ProtocolDataT1)
+    assert (asked.bProtocolNum, data.bmFindexDindex) == (preferred, 0x96)
+    assert (of(made).protocol, of(made).fidi) == (preferred, 0x96)
+
+
+def test_the_host_may_want_the_other_protocol_of_a_reader_that_negotiates() -> None:
+    made = bench(
+        TPDU,
+        features=Features.AUTO_NEGOTIATION | Features.AUTO_VOLTAGE,
+        function={"preferred": Protocol.T0},
+    )
     assert say(made, "00 10 05 00 03") == "05 06 07 90 00"
     set_t1(made)
     assert (of(made).protocol, of(made).fidi) == (1, 0x96), "after a warm reset"
