@@ -3,6 +3,11 @@
     python -m ccid.virtual --usbip 127.0.0.1:3240 --level extended --count 2 &
     sudo modprobe vhci_hcd && sudo usbip attach -r 127.0.0.1 -b 1-1
 
+A card at TPDU or character level can be told how to behave on its contacts, and what to do wrong::
+
+    python -m ccid.virtual --usbip 127.0.0.1 --level tpdu --manual --card echo \\
+        --atr "3B 80 81 31 FE 45 8B" --fault corrupt:on=I,after=3 --fault asks-wtx:multiplier=2
+
 It serves until SIGINT or SIGTERM. ``--control PATH`` is the hand at the readers: a Unix socket
 that takes lines and answers each with a line, ``ok …`` or ``error …``::
 
@@ -25,13 +30,16 @@ import signal
 import socket
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from typing import Any
 
-from ccid.codes import ExchangeLevel
+from ccid.codes import ExchangeLevel, Features, InterfaceProtocol
+from ccid.descriptors import SmartCardDescriptor
 from ccid.trace.log import TRAFFIC
-from ccid.virtual.cards import Application, EchoCard, FileSystemCard
-from ccid.virtual.reader import PRODUCT_ID, VENDOR_ID, VirtualReader
+from ccid.virtual.cards import Application, Contact, EchoCard, FileSystemCard
+from ccid.virtual.options import add_arguments, on_contacts
+from ccid.virtual.reader import MANUAL, PRODUCT_ID, VENDOR_ID, VirtualReader, make_descriptor
 from ccid.virtual.slot import Card
 from ccid.virtual.usbip import DEFAULT_PORT, UsbIpServer
 
@@ -46,6 +54,8 @@ CARDS: dict[str, type[Application] | None] = {
     "files": FileSystemCard,
     "none": None,
 }
+PROTOCOLS = {"t0": 0x01, "t1": 0x02, "both": 0x03}
+ICCD = {"a": InterfaceProtocol.ICCD_A, "b": InterfaceProtocol.ICCD_B}
 MAX_LINE = 1024
 CLIENT_TIMEOUT_S = 1.0
 """A client of the control socket that takes no answer so long is hung up on."""
@@ -77,6 +87,12 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _clock(text: str) -> int:
+    if not re.fullmatch(r"\d{1,6}", text) or not 100 <= int(text) <= 100_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a clock from 100 to 100000 kHz")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m ccid.virtual",
@@ -92,6 +108,16 @@ def _parser() -> argparse.ArgumentParser:
         help="listen there; a loopback address (port 0: any that is free)",
     )
     add("--level", choices=LEVELS, default="short", help="level of exchange (default: short)")
+    add(
+        "--manual",
+        action="store_true",
+        help="the host does PPS, parameters and IFSD; else the reader does",
+    )
+    add("--negotiating", action="store_true", help="the reader does all of that at power-on")
+    add("--protocol", choices=PROTOCOLS, default="both", help="of the reader (default: both)")
+    add("--clock", type=_clock, default=4000, metavar="KHZ", help="for cards (default: 4000)")
+    add("--real-time", action="store_true", help="characters take the time they take")
+    add("--iccd", choices=ICCD, help="a card that is a USB device itself, ICCD version A or B")
     add("--card", choices=CARDS, default="files", help="in every slot (default: files)")
     add("--slots", type=_count, default=1, metavar="N", help="slots of a reader (default: 1)")
     add("--count", type=_count, default=1, metavar="N", help="readers (default: 1)")
@@ -107,25 +133,45 @@ def _parser() -> argparse.ArgumentParser:
     add("--log", action="store_true", help="the readers' traffic to stderr")
     add("--log-secrets", action="store_true", help="as --log, with PINs and keys")
     add("--control", metavar="PATH", help="listen there for the hand at the readers")
+    add_arguments(parser)
     return parser
 
 
-def _readers(options: argparse.Namespace) -> list[VirtualReader]:
+def _descriptor(options: argparse.Namespace) -> SmartCardDescriptor:
+    level = LEVELS[options.level]
+    fields: dict[str, int] = {"dwProtocols": PROTOCOLS[options.protocol]}
+    fields |= {"dwDefaultClock": options.clock, "dwMaximumClock": options.clock}
+    fields["dwMaxDataRate"] = options.clock * 1000 * 32 // 372
+    if options.manual or options.negotiating:
+        features = MANUAL | (Features.AUTO_NEGOTIATION if options.negotiating else 0)
+        fields["dwFeatures"] = features | level
+    return make_descriptor(level, options.slots, **fields)
+
+
+def _card(options: argparse.Namespace) -> Contact | None:
+    """The card for a slot."""
     kind = CARDS[options.card]
+    return None if kind is None else on_contacts(kind, options)
+
+
+def _readers(options: argparse.Namespace) -> list[VirtualReader]:
     vendor_id, product_id = options.id
-    return [
-        VirtualReader(
-            [kind() if kind is not None else None for _ in range(options.slots)],
-            level=LEVELS[options.level],
-            slots=options.slots,
-            vendor_id=vendor_id,
-            product_id=product_id,
-            interrupt=not options.no_interrupt,
-            packet_size=512 if options.high_speed else 64,
-            secrets=options.log_secrets,
-        )
-        for _ in range(options.count)
-    ]
+    shared: dict[str, Any] = {
+        "vendor_id": vendor_id,
+        "product_id": product_id,
+        "secrets": options.log_secrets,
+    }
+    if options.iccd is not None:
+        shared |= {"bInterfaceProtocol": ICCD[options.iccd]}
+        return [VirtualReader(_card(options), **shared) for _ in range(options.count)]
+    shared |= {
+        "descriptor": _descriptor(options),
+        "interrupt": not options.no_interrupt,
+        "packet_size": 512 if options.high_speed else 64,
+        "real_time": options.real_time,
+    }
+    slots = range(options.slots)
+    return [VirtualReader([_card(options) for _ in slots], **shared) for _ in range(options.count)]
 
 
 # The hand at the readers ----------------------------------------------------------------------
@@ -136,10 +182,10 @@ class Hand:
 
     Args:
         server: The server.
-        card: What ``card in`` puts in where no card was taken out before.
+        card: Makes what ``card in`` puts in where no card was taken out before.
     """
 
-    def __init__(self, server: UsbIpServer, card: type[Application] = FileSystemCard) -> None:
+    def __init__(self, server: UsbIpServer, card: Callable[[], Card] = FileSystemCard) -> None:
         self._server = server
         self._card = card
         self._held: dict[tuple[str, int], Card] = {}
@@ -288,7 +334,7 @@ def _serve(options: argparse.Namespace, server: UsbIpServer) -> None:
         selector.register(stopped, selectors.EVENT_READ)
         stack.enter_context(server)
         if options.control is not None:
-            hand = Hand(server, CARDS[options.card] or FileSystemCard)
+            hand = Hand(server, lambda: _card(options) or FileSystemCard())
             stack.callback(Control(options.control, hand, selector).close)
         host, port = server.address
         for busid, reader in server.readers.items():

@@ -87,6 +87,7 @@ class CcidFunction:
         clock_frequencies: What GET_CLOCK_FREQUENCIES returns, kHz.
         escape: Answers Escape; without it the command is not supported.
         unchangeable: Fields of the protocol data structures that it does not let be changed.
+        preferred: The protocol that it selects by itself, with dwFeatures bit 6.
         real_time: Characters on the contacts take their time; else only a card's thinking does.
         name: For the log.
         secrets: Log PINs and keys.
@@ -108,6 +109,7 @@ class CcidFunction:
         clock_frequencies: Sequence[int] = (),
         escape: Callable[[bytes], bytes] | None = None,
         unchangeable: Collection[str] = (),
+        preferred: Protocol = Protocol.T1,
         real_time: bool = False,
         name: str = "virtual",
         secrets: bool = False,
@@ -122,6 +124,7 @@ class CcidFunction:
         self.clock_frequencies = list(clock_frequencies)
         self.escape = escape
         self.unchangeable = unchangeable
+        self.preferred = preferred
         self.journal = Journal(name, secrets)
         clock_hz = 1000.0 * descriptor.dwDefaultClock or DEFAULT_CLOCK_HZ
         self.slots = [
@@ -218,7 +221,7 @@ class CcidFunction:
 
     @property
     def _keeper(self) -> ParameterKeeper:
-        return ParameterKeeper(self.descriptor, self.data_rates, self.unchangeable)
+        return ParameterKeeper(self.descriptor, self.data_rates, self.unchangeable, self.preferred)
 
     def _notify(self, now: float) -> None:
         """RDR_to_PC_NotifySlotChange, if there is anything to notify."""

@@ -73,7 +73,7 @@ class Levels:
             raise Refused(SlotError.ICC_MUTE)
         match self.descriptor.exchange_level:
             case ExchangeLevel.EXTENDED_APDU:
-                return self._extended(slot, command, now)
+                return self.extended(slot, command, now)
             case ExchangeLevel.CHARACTER:
                 data, due = self._characters(slot, slot.wire, command, now)
             case ExchangeLevel.TPDU:
@@ -120,7 +120,7 @@ class Levels:
 
     # Extended APDUs ---------------------------------------------------------------------------
 
-    def _extended(
+    def extended(
         self, slot: VirtualSlot, command: PC_to_RDR_XfrBlock, now: float
     ) -> tuple[RDR_to_PC_DataBlock, float]:
         """An APDU in several blocks (6.1.4 and 6.2.1)."""

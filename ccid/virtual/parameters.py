@@ -28,6 +28,8 @@ class ParameterKeeper:
         data_rates: What GET_DATA_RATES returns, bit/s; others are refused if there are any.
         unchangeable: Fields, such as ``bGuardTimeT1``, that keep their default: a
             PC_to_RDR_SetParameters that changes one fails with its offset as bError.
+        preferred: What it selects by itself (dwFeatures bit 6) where card and reader have both
+            protocols: the specification leaves it to the maker, PC/SC hosts expect T=1.
     """
 
     def __init__(
@@ -35,10 +37,12 @@ class ParameterKeeper:
         descriptor: SmartCardDescriptor,
         data_rates: Sequence[int] = (),
         unchangeable: Collection[str] = (),
+        preferred: Protocol = Protocol.T1,
     ) -> None:
         self.descriptor = descriptor
         self.data_rates = data_rates
         self.unchangeable = frozenset(unchangeable)
+        self.preferred = preferred
 
     # After a reset ----------------------------------------------------------------------------
 
@@ -48,13 +52,13 @@ class ParameterKeeper:
         if atr is None or slot.wire is None:
             return now
         if features & Features.AUTO_NEGOTIATION:
-            protocol = self._first(atr)
+            protocol = self._choice(atr)
             wanted = from_atr(atr, protocol, self._best(atr))
             try:
                 return self._select(slot, wanted, now)
             except Refused as refused:
                 slot.power_on(now)
-                slot.use(from_atr(atr, self._first(atr), DEFAULT_FIDI))
+                slot.use(from_atr(atr, self._default(atr), _fidi_in_force(atr)))
                 return now if refused.at is None else refused.at
         if features & (Features.AUTO_PARAMETERS | Features.AUTO_PPS):
             slot.use(from_atr(atr, self._default(atr), _fidi_in_force(atr)))
@@ -63,11 +67,13 @@ class ParameterKeeper:
     def _default(self, atr: Atr) -> Protocol:
         return Protocol.T1 if atr.default_protocol == 1 else Protocol.T0
 
-    def _first(self, atr: Atr) -> Protocol:
-        """The first protocol of the card that the reader has too."""
+    def _choice(self, atr: Atr) -> Protocol:
+        """The protocol that the reader selects by itself."""
         if atr.specific_mode:
             return self._default(atr)
         both = [t for t in atr.protocols if t in (0, 1) and self.descriptor.dwProtocols >> t & 1]
+        if self.preferred in both:
+            return self.preferred
         return Protocol(both[0]) if both else self._default(atr)
 
     def _best(self, atr: Atr) -> int:

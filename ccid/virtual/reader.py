@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from ccid.codes import ExchangeLevel, Features, Protocols
+from ccid.codes import ExchangeLevel, Features, InterfaceProtocol, Protocols
 from ccid.descriptors import (
     ClassControl,
     SmartCardDescriptor,
@@ -19,6 +19,7 @@ from ccid.transport.virtual import VirtualTransport
 from ccid.virtual.cards import Application, Contact, FileSystemCard
 from ccid.virtual.faults import Fault
 from ccid.virtual.function import CcidFunction
+from ccid.virtual.iccd import IccdFunction
 from ccid.virtual.port import Port
 from ccid.virtual.slot import Card
 from ccid.virtual.usb import Request, UsbDevice
@@ -78,6 +79,8 @@ class VirtualReader:
         vendor_id, product_id: Who it says it is.
         name: iProduct.
         functions: Several interfaces, instead of one.
+        bInterfaceProtocol: 0 for a CCID, 1 or 2 for an ICCD of version A or B, whose card is in
+            it for good (:class:`~ccid.virtual.iccd.IccdFunction`).
         **function: More for :class:`~ccid.virtual.function.CcidFunction`.
     """
 
@@ -93,16 +96,25 @@ class VirtualReader:
         bcdDevice: int = 0x0100,
         name: str = "Virtual Reader",
         functions: Sequence[CcidFunction] = (),
+        bInterfaceProtocol: int = InterfaceProtocol.CCID,
         **function: Any,
     ) -> None:
         number = next(_numbers)
         if isinstance(card, type):
             card = card()
         cards = [card] if card is None or isinstance(card, Application | Contact) else list(card)
-        descriptor = descriptor or make_descriptor(level, slots)
-        self.functions = list(functions) or [
-            CcidFunction(descriptor, cards, name=f"virtual {number}", **function)
-        ]
+        function |= {"name": f"virtual {number}"}
+        self.functions = list(functions)
+        if not functions and bInterfaceProtocol in (
+            InterfaceProtocol.ICCD_A,
+            InterfaceProtocol.ICCD_B,
+        ):
+            iccd = IccdFunction(bInterfaceProtocol, cards, descriptor=descriptor, **function)
+            self.functions = [iccd]
+        elif not functions:
+            descriptor = descriptor or make_descriptor(level, slots)
+            function |= {"bInterfaceProtocol": bInterfaceProtocol}
+            self.functions = [CcidFunction(descriptor, cards, **function)]
         self.device = UsbDevice(
             self.functions,
             idVendor=vendor_id,

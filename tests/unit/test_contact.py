@@ -17,8 +17,8 @@ from ccid.virtual.cards.t1_blocks import Check
 
 BOTH = "3B D5 96 00 80 31 FE 45 63 63 69 64 21 65"
 """T=0 first, and T=1; F = 512, D = 32."""
-SPECIFIC_T1 = "3B 90 95 91 01 20 25"
-"""TA1 = 95, TA2 = 01 after TD1 = 91: T=1 and nothing else."""
+SPECIFIC_T1 = "3B 90 95 91 01 21 25 91"
+"""TA1 = 95, TA2 = 01: T=1 at F = 512, D = 16 and nothing else."""
 
 
 def hexed(sent: list[Sent]) -> str:
@@ -142,7 +142,7 @@ def test_no_pps_in_specific_mode() -> None:
 
 
 def test_implicit_values_of_specific_mode() -> None:
-    card = contact("3B 90 95 91 11 20 35", implicit_fidi=0x13)
+    card = contact("3B 90 95 91 11 21 25 81", implicit_fidi=0x13)
     assert (card.protocol, card.fidi) == (1, 0x13)
 
 
@@ -209,10 +209,10 @@ def test_what_the_atr_says_of_t1() -> None:
     assert (card.t1.ifsc, card.t1.check) == (254, Check.LRC)
     assert card.line.bwt_s == pytest.approx(11 * 4e-6 + 16 * 0.08928)
     assert card.line.cwt_s == pytest.approx(43 * 4e-6)
-    with_crc = contact("3B 80 81 71 FE 45 01 BB")
+    with_crc = contact("3B 80 81 71 FE 45 01 CA")
     assert with_crc.t1.check is Check.CRC
     assert ask(with_crc, "00 C1 01 FE 54 4E") == "00 E1 01 FE 57 75"
-    strict = contact("3B 80 81 71 FE 45 01 BB", t1=T1Options(check=Check.CRC_13239))
+    strict = contact("3B 80 81 71 FE 45 01 CA", t1=T1Options(check=Check.CRC_13239))
     assert ask(strict, "00 C1 01 FE B1 AB") == "00 E1 01 FE 8A A8"
 
 

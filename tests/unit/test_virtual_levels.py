@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from functools import reduce
 from operator import xor
 from typing import Any
 
 import pytest
 
-from ccid.codes import CommandStatus, ExchangeLevel, Features, SlotError
+from ccid.codes import CommandStatus, ExchangeLevel, Features, Protocol, SlotError
 from ccid.messages import (
     PC_to_RDR_GetParameters,
     PC_to_RDR_IccPowerOn,
@@ -36,7 +35,7 @@ TPDU, CHARACTER = ExchangeLevel.TPDU, ExchangeLevel.CHARACTER
 PARAMETERS_T1 = ProtocolDataT1(
     bmFindexDindex=0x96, bmWaitingIntegersT1=0x45, bGuardTimeT1=0, bIFSC=0xFE
 )
-SPECIFIC_T1 = bytes.fromhex("3B 90 95 91 01 20 25")
+SPECIFIC_T1 = bytes.fromhex("3B 90 95 91 01 21 25 91")
 
 
 def contact(**options: Any) -> Contact:
@@ -217,7 +216,7 @@ def test_blocks() -> None:
 
 
 def test_a_card_with_a_crc() -> None:
-    made = bench(TPDU, contact(atr=bytes.fromhex("3B 80 81 71 FE 45 01 BB")))
+    made = bench(TPDU, contact(atr=bytes.fromhex("3B 80 81 71 FE 45 01 CA")))
     set_t1(made, ProtocolDataT1(bmTCCKST1=0x11, bmWaitingIntegersT1=0x45, bIFSC=0xFE))
     assert say(made, "00 C1 01 FE 54 4E") == "00 E1 01 FE 57 75"
 
@@ -373,13 +372,27 @@ def test_automatic_pps_does_not_touch_specific_mode() -> None:
     assert say(made, block("00 C1 01 20")) == block("00 E1 01 20")
 
 
-def test_automatic_negotiation() -> None:
-    made = bench(TPDU, features=Features.AUTO_NEGOTIATION | Features.AUTO_VOLTAGE)
+@pytest.mark.parametrize("preferred", [Protocol.T0, Protocol.T1])
+def test_automatic_negotiation(preferred: Protocol) -> None:
+    made = bench(
+        TPDU,
+        features=Features.AUTO_NEGOTIATION | Features.AUTO_VOLTAGE,
+        function={"preferred": preferred},
+    )
     asked = made.ask(PC_to_RDR_GetParameters())
     assert isinstance(asked, RDR_to_PC_Parameters)
-    assert isinstance(asked.abProtocolDataStructure, ProtocolDataT0)
-    assert (asked.bProtocolNum, asked.abProtocolDataStructure.bmFindexDindex) == (0, 0x96)
-    assert (of(made).protocol, of(made).fidi) == (0, 0x96)
+    data = asked.abProtocolDataStructure
+    assert isinstance(data, ProtocolDataT0 | ProtocolDataT1)
+    assert (asked.bProtocolNum, data.bmFindexDindex) == (preferred, 0x96)
+    assert (of(made).protocol, of(made).fidi) == (preferred, 0x96)
+
+
+def test_the_host_may_want_the_other_protocol_of_a_reader_that_negotiates() -> None:
+    made = bench(
+        TPDU,
+        features=Features.AUTO_NEGOTIATION | Features.AUTO_VOLTAGE,
+        function={"preferred": Protocol.T0},
+    )
     assert say(made, "00 10 05 00 03") == "05 06 07 90 00"
     set_t1(made)
     assert (of(made).protocol, of(made).fidi) == (1, 0x96), "after a warm reset"
@@ -411,7 +424,7 @@ def test_automatic_negotiation_with_a_card_that_refuses() -> None:
 def test_parameters_by_the_atr() -> None:
     made = bench(
         TPDU,
-        contact(atr=bytes.fromhex("3B 80 81 31 FE 45 0B")),
+        contact(atr=bytes.fromhex("3B 80 81 31 FE 45 8B")),
         Features.AUTO_PARAMETERS | Features.AUTO_VOLTAGE,
     )
     asked = made.ask(PC_to_RDR_GetParameters())
@@ -421,7 +434,7 @@ def test_parameters_by_the_atr() -> None:
 
 
 def test_without_that_they_are_the_defaults() -> None:
-    made = bench(TPDU, contact(atr=bytes.fromhex("3B 80 81 31 FE 45 0B")))
+    made = bench(TPDU, contact(atr=bytes.fromhex("3B 80 81 31 FE 45 8B")))
     asked = made.ask(PC_to_RDR_GetParameters())
     assert isinstance(asked, RDR_to_PC_Parameters)
     assert (asked.bProtocolNum, asked.abProtocolDataStructure) == (0, ProtocolDataT0())
@@ -574,7 +587,6 @@ PIN = "31 33 35 37 39 30 38 36"
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     caplog.set_level(TRAFFIC, "ccid.virtual")
-    logging.getLogger("ccid.virtual").setLevel(TRAFFIC)
     return caplog
 
 

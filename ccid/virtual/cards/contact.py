@@ -117,6 +117,11 @@ class Contact:
         self._t0.line = self._t1.line = self.line
 
     @property
+    def t0(self) -> T0Line:
+        """Its end of T=0."""
+        return self._t0
+
+    @property
     def t1(self) -> T1Card:
         """Its end of T=1."""
         return self._t1
