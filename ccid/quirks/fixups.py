@@ -33,6 +33,8 @@ def apply(
     changes: dict[str, Any] = {}
     if quirks.no_pin_support:
         changes["bPINSupport"] = 0
+    if quirks.protocols is not None:
+        changes["dwProtocols"] = quirks.protocols
     if quirks.max_ifsd is not None:
         changes["dwMaxIFSD"] = quirks.max_ifsd
     if quirks.max_data_rate is not None:

@@ -60,6 +60,12 @@ class Quirks:
         "bPINSupport is taken as 0: the reader claims a PIN pad it does not have, or one that "
         "also types the PIN to the host.",
     )
+    protocols: int | None = quirk(
+        "dwProtocols",
+        kinds.BITS,
+        "ccid.quirks.fixups",
+        "Taken instead of the descriptor's dwProtocols, whose bytes are in the wrong order.",
+    )
     max_ifsd: int | None = quirk(
         "dwMaxIFSD",
         kinds.LENGTH,

@@ -1,13 +1,23 @@
-"""Models of virtual readers, by ``vvvv:pppp``: what ``ccid-probe --virtual`` takes."""
+"""Models of virtual readers, by ``vvvv:pppp``: what ``ccid-probe --virtual`` takes.
+
+Any reader whose figures are known (:mod:`ccid.figures`) can be had: its class, levels, slots,
+interfaces and endpoints are the real one's, what it does is :class:`CcidFunction`'s.
+"""
 
 from __future__ import annotations
 
-from ccid.codes import ExchangeLevel
+from ccid.codes import ExchangeLevel, InterfaceProtocol
 from ccid.descriptors import SmartCardDescriptor
-from ccid.errors import ReaderNotFound
+from ccid.errors import ReaderNotFound, ReaderUnsupported
+from ccid.figures import DeviceFigures, InterfaceFigures, figures
+from ccid.quirks import lookup
+from ccid.virtual.cards import FileSystemCard
+from ccid.virtual.function import CcidFunction
 from ccid.virtual.reader import PRODUCT_ID, VENDOR_ID, VirtualReader
 
 DEFAULT = f"{VENDOR_ID:04x}:{PRODUCT_ID:04x}"
+QEMU_IDS = "08e6:4433"
+"""QEMU's usb-ccid goes by the ids of Gemalto's GemPC433-Swap; --virtual takes QEMU's."""
 
 QEMU = SmartCardDescriptor(
     bVoltageSupport=0x07,
@@ -21,7 +31,7 @@ QEMU = SmartCardDescriptor(
     dwMaxCCIDMessageLength=65554,
     bPINSupport=0x01,
 )
-"""The figures of QEMU's usb-ccid, 08e6:4433."""
+"""The figures of QEMU's usb-ccid."""
 
 
 def make(model: str | None = None) -> VirtualReader:
@@ -32,14 +42,64 @@ def make(model: str | None = None) -> VirtualReader:
 
     Raises:
         ReaderNotFound: The figures of such a reader are not known.
+        ReaderUnsupported: They are, and nothing virtual can do what it does.
+        ReaderTableError: The user's file is wrong.
     """
     match (model or DEFAULT).lower():
         case str(known) if known == DEFAULT:
             return VirtualReader(level=ExchangeLevel.EXTENDED_APDU)
-        case "08e6:4433":
+        case str(known) if known == QEMU_IDS:
             return VirtualReader(
                 descriptor=QEMU, vendor_id=0x08E6, product_id=0x4433, name="QEMU USB CCID"
             )
-    raise ReaderNotFound(
-        f"no figures of a reader {model} are known; there are {DEFAULT} and 08e6:4433"
+        case str(known):
+            vendor_id, product_id = (int(part, 16) for part in known.split(":"))
+    devices = figures(vendor_id, product_id)
+    if not devices:
+        name = lookup(vendor_id, product_id).name
+        what = f"{model} ({name})" if name else f"a reader {model}"
+        raise ReaderNotFound(
+            f"no figures of {what} are known; `ccid-probe readers --virtual` lists those that "
+            f"are, `ccid-probe import` adds one"
+        )
+    return virtual_reader(devices[0])
+
+
+def virtual_reader(device: DeviceFigures) -> VirtualReader:
+    """A virtual reader with a real one's figures, a card in slot 0 of each interface.
+
+    Raises:
+        ReaderUnsupported: Nothing virtual can do what it does.
+    """
+    name = device.product or lookup(device.vendor_id, device.product_id).name or "Virtual Reader"
+    return VirtualReader(
+        functions=[_function(device, interface) for interface in device.interfaces],
+        numbers=[interface.number for interface in device.interfaces],
+        vendor_id=device.vendor_id,
+        product_id=device.product_id,
+        bcdDevice=device.bcdDevice,
+        name=name,
+    )
+
+
+def _function(device: DeviceFigures, figures: InterfaceFigures) -> CcidFunction:
+    reader = figures.reader
+    head = reader.interface
+    if reader.protocol is not InterfaceProtocol.CCID:
+        raise ReaderUnsupported(
+            f"{device.id} is an ICCD device (bInterfaceProtocol {head.bInterfaceProtocol}), and "
+            f"there is no virtual one"
+        )
+    packets = reader.bulk_in
+    return CcidFunction(
+        reader.smart_card,
+        [FileSystemCard()],
+        interrupt=reader.interrupt_in is not None,
+        bInterfaceClass=head.bInterfaceClass,
+        bInterfaceProtocol=head.bInterfaceProtocol,
+        packet_size=packets.max_packet_size if packets and packets.max_packet_size else 64,
+        misplaced=reader.misplaced,
+        data_rates=figures.data_rates,
+        clock_frequencies=figures.clock_frequencies,
+        name=f"{device.id} interface {head.bInterfaceNumber}",
     )

@@ -19,8 +19,9 @@ from ccid.transport.virtual import VirtualTransport
 from ccid.virtual.cards import Application, FileSystemCard
 from ccid.virtual.faults import Fault
 from ccid.virtual.function import CcidFunction
+from ccid.virtual.other import OtherInterface
 from ccid.virtual.port import Port
-from ccid.virtual.usb import Request, UsbDevice
+from ccid.virtual.usb import Function, Request, UsbDevice
 
 VENDOR_ID, PRODUCT_ID = 0x1209, 0x0001
 """pid.codes' numbers for tests that never leave the house."""
@@ -67,6 +68,8 @@ class VirtualReader:
         vendor_id, product_id: Who it says it is.
         name: iProduct.
         functions: Several interfaces, instead of one.
+        numbers: bInterfaceNumber of each of ``functions``, rising; interfaces that do nothing
+            fill the gaps. Without it they are numbered from 0.
         **function: More for :class:`~ccid.virtual.function.CcidFunction`.
     """
 
@@ -84,6 +87,7 @@ class VirtualReader:
         bcdDevice: int = 0x0100,
         name: str = "Virtual Reader",
         functions: Sequence[CcidFunction] = (),
+        numbers: Sequence[int] = (),
         **function: Any,
     ) -> None:
         number = next(_numbers)
@@ -95,7 +99,7 @@ class VirtualReader:
             CcidFunction(descriptor, cards, name=f"virtual {number}", **function)
         ]
         self.device = UsbDevice(
-            self.functions,
+            self._with_others(numbers),
             idVendor=vendor_id,
             idProduct=product_id,
             bcdDevice=bcdDevice,
@@ -107,6 +111,13 @@ class VirtualReader:
         self.port = Port(self.device)
         self.port.control(ClassControl(0x00, Request.SET_CONFIGURATION, 1, 0))
         self.infos = self._infos(name)
+
+    def _with_others(self, numbers: Sequence[int]) -> list[Function]:
+        """The functions and what fills the gaps between them."""
+        if not numbers:
+            return list(self.functions)
+        own = dict(zip(numbers, self.functions, strict=True))
+        return [own.get(n) or OtherInterface() for n in range(max(numbers) + 1)]
 
     def _infos(self, name: str) -> list[ReaderInfo]:
         """One for each interface."""

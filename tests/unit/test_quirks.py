@@ -31,6 +31,7 @@ def no_user_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 TABLE = [
     # reader, bcdDevice, slot, interface, quirk, value
     ("09be:0002", None, 0, 0, "max_ifsd", 254),
+    ("09be:0002", None, 0, 0, "protocols", 3),
     ("0b97:7762", None, 0, 0, "max_data_rate", 9600),
     ("0b97:7772", None, 0, 0, "no_pps", True),
     ("0b97:7772", None, 0, 0, "split_full_packets", True),
@@ -371,6 +372,7 @@ def test_no_quirk_changes_nothing() -> None:
     ("quirks", "field", "value"),
     [
         (Quirks(no_pin_support=True), "bPINSupport", 0),
+        (Quirks(protocols=1), "dwProtocols", 1),
         (Quirks(max_ifsd=254), "dwMaxIFSD", 254),
         (Quirks(max_data_rate=9600), "dwMaxDataRate", 9600),
         (Quirks(data_rates=(1, 2, 3)), "bNumDataRatesSupported", 3),
