@@ -64,6 +64,20 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--protocol", choices=["T0", "T1"], help="insist on this protocol")
     apdu.add_argument("hex", nargs="+", metavar="HEX", help="a command APDU in hexadecimal")
     command("doctor", "say what stands between you and your readers, and its cure", json=True)
+    known = command("readers", "search the table of known readers", json=True)
+    known.add_argument("words", nargs="*", metavar="WORD", help="what all of them have")
+    report = command("report", "write all about a reader into one file, for a bug report")
+    report.add_argument("--output", metavar="FILE", help="write it there, not to standard output")
+    imported = command("import", "make a table entry and a virtual reader of a reader's report")
+    imported.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="a report, or what libccid's parse or `lsusb -v` printed; - for standard input",
+    )
+    imported.add_argument(
+        "--save", action="store_true", help="add it to your own file of readers, too"
+    )
     return top
 
 

@@ -146,3 +146,24 @@ INTERFACES = Kind('bInterfaceNumbers or "all"', _interfaces)
 SIZES = Kind("[fewest, most] digits", _sizes)
 PATTERNS = Kind("byte patterns", _patterns)
 APDUS = Kind("APDUs and texts", _apdus)
+
+
+def shown(value: Any, kind: Kind) -> str:
+    """A value for people, much as a file has it."""
+    if value is True:
+        return "true"
+    if kind is INTERFACES and value == ALL_INTERFACES:
+        return "all"
+    if kind in (LEVEL, VOLTAGE):
+        return next(word for word, code in (LEVELS | VOLTAGES).items() if code is value)
+    if kind is HEX:
+        return str(value.hex(" ").upper())
+    if kind is APDUS:
+        return ", ".join(f"{apdu.hex(' ').upper()} → {text}" for apdu, text in value)
+    if kind in (RELEASE, BITS):
+        return f"0x{value:04X}"
+    if kind is BYTE and value > 9:
+        return f"0x{value:02X}"
+    if isinstance(value, tuple):
+        return ", ".join(str(one) for one in value)
+    return f"{value:g}" if kind is SECONDS else str(value)
