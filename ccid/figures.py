@@ -29,7 +29,7 @@ from ccid.descriptors import (
 )
 from ccid.descriptors.standard import TransferType
 from ccid.errors import CcidError, ReaderTableError
-from ccid.quirks.library import IDS, table, user_sources
+from ccid.quirks.library import is_id, table, user_sources
 
 USUAL = {
     "bInterfaceClass": CLASS_SMART_CARD,
@@ -151,7 +151,7 @@ def all_figures() -> Iterator[DeviceFigures]:
     for source in user_sources():
         content = source.table(source.content.get("figures", {}), ["figures"])
         for key in content:
-            if not IDS.fullmatch(key):
+            if not is_id(key):
                 raise source.error(["figures", key], 'a reader is named "vvvv:pppp", small letters')
         ids |= {(int(key[:4], 16), int(key[5:], 16)) for key in content}
     for vendor_id, product_id in sorted(ids):

@@ -21,10 +21,9 @@ adds to what the table has, quirk by quirk; with ``replace = true`` it stands al
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ccid.errors import ReaderTableError
 from ccid.quirks import kinds
@@ -35,8 +34,6 @@ STATUSES = ("supported", "should-work", "unsupported", "disabled")
 
 _KEYS = {"name", "status", "reason", "quirks", "when"}
 _CONDITIONS = {"bcdDevice", "min-bcdDevice", "max-bcdDevice", "min-slot", "interface", "quirks"}
-
-Path = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +84,7 @@ class Case:
         return ", ".join(words)
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """What a file says of one reader.
 
     Attributes:
@@ -124,12 +120,15 @@ class Source:
         try:
             self.content: dict[str, Any] = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
-            found = re.search(r"\(at line (\d+)", str(error))
-            line = int(found[1]) if found else text.count("\n") + 1
+            from ccid.quirks.lines import line_of_error
+
+            line = line_of_error(text, str(error))
             raise ReaderTableError(str(error), file=file, line=line) from None
 
     def error(self, key: Sequence[str | int], message: str) -> ReaderTableError:
         """The error to raise for what stands at ``key``."""
+        from ccid.quirks.lines import line_of
+
         shown = ".".join(f'"{k}"' if ":" in str(k) else str(k) for k in key)
         return ReaderTableError(message, file=self.file, line=line_of(self.text, key), key=shown)
 
@@ -247,51 +246,3 @@ class Source:
             return kind.parse(value)
         except ValueError as error:
             raise self.error(key, f"{value!r}: {error} is wanted here") from None
-
-
-# Where a key stands ---------------------------------------------------------------------------
-
-_HEADER = re.compile(r"\s*(\[\[?)(.*?)\]\]?\s*(#.*)?$")
-_ASSIGNED = re.compile(r"""\s*((?:[\w-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[\w-]+|"[^"]*"))*)\s*=""")
-_PART = re.compile(r"""[\w-]+|"[^"]*"|'[^']*'""")
-
-
-def line_of(text: str, key: Sequence[str | int]) -> int:
-    """The line, from 1, where a key of a TOML text stands, or what is nearest around it; 0 if
-    there is nothing.
-
-    Args:
-        text: The TOML.
-        key: Its parts; a number is the index in an array of tables.
-    """
-    best, deepest, head = 0, 0, []
-    counts: dict[Path, int] = {}
-    for number, line in enumerate(text.splitlines(), 1):
-        header, assigned = _HEADER.match(line), _ASSIGNED.match(line)
-        if header is not None:
-            head = _parts(header[2], counts, header[1] == "[[")
-            path = head
-        elif assigned is not None:
-            path = head + _parts(assigned[1], {}, False)
-        else:
-            continue
-        depth = 0
-        while depth < min(len(path), len(key)) and path[depth] == key[depth]:
-            depth += 1
-        if (depth > deepest and depth == len(path)) or depth == len(key) > deepest:
-            best, deepest = number, depth
-    return best
-
-
-def _parts(text: str, counts: dict[Path, int], is_array: bool) -> list[str | int]:
-    """The parts of a dotted key, an index behind each array of tables."""
-    parts: list[str | int] = []
-    words = [part.strip("\"'") for part in _PART.findall(text)]
-    for index, word in enumerate(words):
-        parts.append(word)
-        path = tuple(str(part) for part in parts)
-        if is_array and index == len(words) - 1:
-            counts[path] = counts.get(path, -1) + 1
-        if path in counts:
-            parts.append(counts[path])
-    return parts

@@ -6,8 +6,7 @@ A kind raises :class:`ValueError` with what it wants instead; who reads a file a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ccid.codes import ExchangeLevel, PowerSelect
 
@@ -28,8 +27,7 @@ VOLTAGES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(NamedTuple):
     """A kind of value.
 
     Attributes:

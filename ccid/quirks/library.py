@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import importlib.resources
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from importlib.resources.abc import Traversable
@@ -21,7 +20,8 @@ from ccid.quirks.entries import Case, Entry, Source
 from ccid.quirks.vocabulary import Quirks
 
 VARIABLE = "CCID_READERS"
-IDS = re.compile(r"[0-9a-f]{4}:[0-9a-f]{4}")
+
+DIGITS = set("0123456789abcdef")
 
 _Stamp = tuple[str, int, int]
 
@@ -53,6 +53,11 @@ class Known:
         return f"{self.vendor_id:04x}:{self.product_id:04x}"
 
 
+def is_id(text: str) -> bool:
+    """Is it ``vvvv:pppp``, in small letters?"""
+    return len(text) == 9 and text[4] == ":" and set(text[:4] + text[5:]) <= DIGITS
+
+
 def table() -> Traversable:
     """The folder of the table: package data, or beside the package in a source tree."""
     package = importlib.resources.files("ccid")
@@ -63,17 +68,18 @@ def table() -> Traversable:
 
 
 @functools.cache
-def vendors() -> dict[int, Traversable]:
-    """The table's files, by idVendor."""
-    return {
-        int(file.name[:4], 16): file for file in table().iterdir() if file.name.endswith(".toml")
-    }
+def vendors() -> dict[int, str]:
+    """The names of the table's files, by idVendor."""
+    folder = table()
+    # on disk, far cheaper than a path for each
+    names = os.listdir(folder) if isinstance(folder, Path) else [f.name for f in folder.iterdir()]
+    return {int(name[:4], 16): name for name in names if name.endswith(".toml")}
 
 
 @functools.cache
 def _source(vendor_id: int) -> Source | None:
-    file = vendors().get(vendor_id)
-    return None if file is None else Source(file.name, file.read_text("utf-8"))
+    name = vendors().get(vendor_id)
+    return None if name is None else Source(name, (table() / name).read_text("utf-8"))
 
 
 # The user's files -----------------------------------------------------------------------------
@@ -132,7 +138,7 @@ def _user_sources(stamps: tuple[_Stamp, ...]) -> tuple[Source, ...]:
             if key not in ("reader", "figures"):
                 raise source.error([key], "not known; there are reader, figures")
         for key in source.readers():
-            if not IDS.fullmatch(key):
+            if not is_id(key):
                 raise source.error(["reader", key], 'a reader is named "vvvv:pppp", small letters')
             source.entry(key, user=True)
         sources.append(source)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ccid.codes import ExchangeLevel, PowerSelect
 from ccid.quirks import kinds
@@ -388,8 +388,7 @@ def _matches(pattern: str, data: bytes) -> bool:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Description:
+class Description(NamedTuple):
     """A quirk, described.
 
     Attributes:

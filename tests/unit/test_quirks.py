@@ -13,8 +13,9 @@ from ccid import card_quirks
 from ccid.codes import ExchangeLevel, Features, InterfaceProtocol, PowerSelect
 from ccid.errors import ReaderTableError, ReaderUnsupported
 from ccid.quirks import VOCABULARY, Quirks, known_readers, library, lookup
-from ccid.quirks.entries import STATUSES, Source, line_of
+from ccid.quirks.entries import STATUSES, Source
 from ccid.quirks.fixups import apply, data_rates, takes_apdu_mode
+from ccid.quirks.lines import line_of
 from ccid.verdict import Level, judge
 from ccid.virtual import make_descriptor
 
