@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.machinery
+import importlib.util
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -146,3 +149,47 @@ def test_there_and_back_by_json() -> None:
     (device,) = figures.figures(0x08E6, 0x5503)
     content = json.loads(figures.as_json({"5503": [device]}))
     assert figures.parse(0x08E6, 0x5503, content["5503"][0]) == device
+
+
+# The tool that adds some ----------------------------------------------------------------------
+
+REPORTS = Path(__file__).parent / "data"
+
+
+@pytest.fixture
+def tool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+    """tools/reader-figures, writing to ``tmp_path``."""
+    path = FOLDER.parents[1] / "tools" / "reader-figures"
+    loader = importlib.machinery.SourceFileLoader("reader_figures", str(path))
+    spec = importlib.util.spec_from_loader("reader_figures", loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setenv("CCID_READERS", "")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    loader.exec_module(module)
+    monkeypatch.setattr(module, "FOLDER", tmp_path)
+    return module
+
+
+def test_new_figures_go_with_the_old(tool: Any, tmp_path: Path) -> None:
+    assert tool.main([str(REPORTS / "lsusb.txt")]) == 0
+    (file,) = tmp_path.glob("*.json")
+    assert file.name == "08e6-gemalto.json"
+    figures.check(file.read_text("utf-8"), file.name)
+    before = json.loads((FOLDER / file.name).read_text("utf-8"))
+    after = json.loads(file.read_text("utf-8"))
+    assert len(after["4433"]) == len(before["4433"]) + 1
+    assert {**after, "4433": before["4433"]} == before
+
+
+def test_figures_of_a_reader_the_table_does_not_have(
+    tool: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tool.main([str(REPORTS / "parse.txt")]) == 1
+    assert "1234:5678 is not in readers/*.toml yet" in capsys.readouterr().err
+    assert list(tmp_path.glob("*.json")) == []
+
+
+@pytest.mark.parametrize(("words", "status"), [([], 2), (["--frob"], 2), (["/nowhere"], 1)])
+def test_wrong_command_lines_of_the_tool(tool: Any, words: list[str], status: int) -> None:
+    assert tool.main(words) == status

@@ -74,7 +74,7 @@ def test_in_a_source_tree_the_table_is_beside_the_package() -> None:
     assert (table() / "08e6-gemalto.toml").is_file()
 
 
-@pytest.mark.parametrize("tool", ["supported-readers", "quirks-table"])
+@pytest.mark.parametrize("tool", ["supported-readers", "quirks-table", "reader-figures"])
 def test_what_is_made_from_the_table_is_current(tool: str) -> None:
     command = [sys.executable, str(ROOT / "tools" / tool), "--check"]
     done = subprocess.run(command, capture_output=True, text=True)
