@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.resources
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,12 @@ from ccid import figures
 from ccid.catalog import NO_EXTENDED, WITH_T1, Entry, catalog, search
 from ccid.codes import ExchangeLevel, Protocol
 from ccid.errors import MalformedDescriptor
-from ccid.probe import session
+from ccid.probe import doctor_command, session
 from ccid.probe.__main__ import main
 from ccid.probe.imported import devices
 from ccid.quirks import VOCABULARY, library, lookup
 from ccid.quirks.kinds import shown
-from ccid.transport import usb
+from ccid.transport import linux, usb
 from tests.unit.fake_usb import FakeBackend
 
 Run = Any
@@ -395,3 +397,48 @@ def test_a_wrong_user_file_is_named(run: Run, tmp_path: Path) -> None:
     status, _, err = run("list", "--virtual")
     assert status == 1
     assert f'{file}:2: reader."1234:5678".frob: not known' in err
+
+
+# doctor ---------------------------------------------------------------------------------------
+
+
+def device(root: Path, name: str, **attributes: str) -> None:
+    """A device in sysfs."""
+    for attribute, text in attributes.items():
+        file = root / "sys/bus/usb/devices" / name / attribute.replace("__", "/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{text}\n")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it is sysfs that is asked")
+def test_a_device_that_has_to_be_switched(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    device(tmp_path, "1-1", idVendor="0d46", idProduct="4081")
+    device(tmp_path, "1-2", idVendor="0d46", idProduct="3001")
+    there = linux.identities(tmp_path)
+    assert there == [("1-1", 0x0D46, 0x4081), ("1-2", 0x0D46, 0x3001)]
+    monkeypatch.setattr(linux, "identities", lambda: there)
+    status, out, _ = run("doctor")
+    assert status == 1
+    assert "KOBIL Systems mIDentity at usb:1-1 is no reader yet" in out
+    assert out.count("has to be switched") == 1
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="it is sysfs that is asked")
+@pytest.mark.parametrize(
+    ("ids", "control", "trouble"),
+    [((0x058F, 0x9520), "auto", True), ((0x058F, 0x9520), "on", False), ((1, 2), "auto", False)],
+)
+def test_a_reader_that_must_not_be_suspended(
+    run: Run, monkeypatch: pytest.MonkeyPatch, ids: tuple[int, int], control: str, trouble: bool
+) -> None:
+    virtual = ccid.VirtualReader(vendor_id=ids[0], product_id=ids[1], bcdDevice=0x0102)
+    info = dataclasses.replace(virtual.info, bus=1, path="usb:1-2:1.0")
+    monkeypatch.setattr(doctor_command, "_look", lambda *_: [info])
+    told = {("1-2", "power/control"): control}
+    monkeypatch.setattr(linux, "attribute", lambda *key: told.get(key))
+    status, out, _ = run("doctor")
+    assert ("does not survive" in out) is trouble
+    assert ("echo on > /sys/bus/usb/devices/1-2/power/control" in out) is trouble
+    assert status == int(trouble)
