@@ -8,7 +8,8 @@ from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
-from ccid.codes import Features, IccStatus, Protocol
+from ccid.activation import Activation
+from ccid.codes import IccStatus, Protocol
 from ccid.errors import (
     CardAbsent,
     CardDisconnected,
@@ -19,13 +20,11 @@ from ccid.errors import (
     ReaderClosed,
     ReaderForked,
     ReaderRemoved,
-    UnsupportedByReader,
 )
 from ccid.exchange import choose, marking
+from ccid.exchange.agreement import Agreement
 from ccid.iso7816.apdu import Bytes
 from ccid.iso7816.atr import Atr
-from ccid.iso7816.timing import Timing, exchange_timeout
-from ccid.negotiation import choose_fidi, choose_protocol, power_selects, protocol_data
 
 if TYPE_CHECKING:
     from ccid.reader import Slot
@@ -38,24 +37,38 @@ class Card:
     Attributes:
         slot: Where it is.
         atr: Its answer to reset.
-        protocol: T in force.
-        fidi: Fi and Di in force, coded as TA1; at APDU level and with automatic negotiation
-            the reader knows better.
-        timeout_s: Seconds an answer may take, before extensions.
+        agreement: What card and reader agreed on: protocol, speed, times.
     """
 
     slot: Slot
     atr: Atr
-    protocol: Protocol
-    fidi: int
-    timeout_s: float
+    agreement: Agreement
     _transmit: Callable[[Bytes], bytes]
 
-    def __init__(self, slot: Slot, protocol: Protocol | None) -> None:
+    def __init__(
+        self, slot: Slot, protocol: Protocol | None, auto_get_response: bool = False
+    ) -> None:
         self.slot = slot
         self._wanted = protocol
+        self._auto_get_response = auto_get_response
         self._over: CcidError | None = None
-        self._power_up(reset=False)
+        self._power_up()
+
+    @property
+    def protocol(self) -> Protocol:
+        """T in force."""
+        return self.agreement.protocol
+
+    @property
+    def fidi(self) -> int:
+        """Fi and Di in force, coded as TA1; at APDU level and with automatic negotiation the
+        reader knows better."""
+        return self.agreement.fidi
+
+    @property
+    def timeout_s(self) -> float:
+        """Seconds an answer may take, before extensions."""
+        return self.agreement.timeout_s()
 
     def __repr__(self) -> str:
         return f"<ccid.Card {self.atr} {self.protocol} in {self.slot!r}>"
@@ -65,8 +78,8 @@ class Card:
     def transmit(self, apdu: Bytes) -> bytes:
         """Send a command APDU; returns the response APDU, data and SW1 SW2.
 
-        With T=0 on a reader at TPDU level the status words 61xx and 6Cxx come up as they are,
-        as they do through PC/SC.
+        With T=0 on a reader at TPDU or character level the status words 61xx and 6Cxx come up
+        as they are, as they do through PC/SC, unless :meth:`Slot.connect` was told otherwise.
 
         Args:
             apdu: Its bytes (ISO/IEC 7816-3:2006 12.1).
@@ -115,7 +128,7 @@ class Card:
             if cold:
                 self.slot.commands.power_off()
             try:
-                self._power_up(reset=True)
+                self._power_up()
             except (CardAbsent, CardMute, CommandFailed) as error:
                 self._gone(error)
             return self.atr
@@ -164,74 +177,16 @@ class Card:
 
     # Power and parameters ---------------------------------------------------------------------
 
-    def _power_up(self, reset: bool) -> None:
+    def _power_up(self) -> None:
         """Power on, parse the ATR, agree on protocol and parameters."""
-        commands, descriptor = self.slot.commands, self.slot.reader.descriptor
-        raw = self._activate(power_selects(descriptor))
-        if not raw:
-            raise CardMute(
-                f"{self.slot.reader.name}: the card in slot {self.slot.index} is active and "
-                f"sent no ATR: a memory card?",
-                reader=self.slot.reader.name,
-                slot=self.slot.index,
-            )
-        try:
-            self.atr = Atr.parse(raw)
-            self._negotiate()
-        except BaseException:
-            with suppress(CcidError):
-                commands.power_off()
-            raise
-        self.arm(self.slot.reader.tap)
-
-    def _activate(self, selects: list[int]) -> bytes:
-        """IccPowerOn with one voltage after the other until the card answers."""
-        commands = self.slot.commands
-        *others, last = selects
-        for select in others:
-            try:
-                return commands.power_on(select)
-            except CardAbsent:
-                raise
-            except (CardMute, CommandFailed):
-                commands.power_off()
-        return commands.power_on(last)
-
-    def _negotiate(self) -> None:
         reader = self.slot.reader
-        descriptor = reader.descriptor
-        first, *others = choose_protocol(self.atr, descriptor, self._wanted)
-        self.fidi = choose_fidi(self.atr, descriptor, reader.data_rates)
-        try:
-            self._set(first)
-        except (CommandFailed, UnsupportedByReader):
-            if not others:
-                raise
-            self._set(others[0])
-        clock_hz = descriptor.dwDefaultClock * 1000
-        timing = Timing.of(self.atr, clock_hz, self.fidi)
-        self.timeout_s = exchange_timeout(timing, self.protocol)
-
-    def _set(self, protocol: Protocol) -> None:
-        self.protocol = protocol
-        if self.slot.reader.descriptor.features & Features.AUTO_NEGOTIATION:
-            return
-        try:
-            self.slot.commands.set_parameters(protocol_data(self.atr, protocol, self.fidi))
-        except UnsupportedByReader:
-            if protocol is not self.atr.default_protocol and not self._is_apdu_level():
-                raise
-        except CommandFailed as error:
-            if not 1 <= (error.bError or 0) <= 127:  # a value that cannot be changed is as it is
-                raise
-
-    def _is_apdu_level(self) -> bool:
-        level = Features.SHORT_APDU_LEVEL | Features.EXTENDED_APDU_LEVEL
-        return bool(self.slot.reader.descriptor.features & level)
+        activation = Activation(self.slot.commands, reader.descriptor, reader.data_rates)
+        self.atr, self.agreement = activation.run(self._wanted)
+        self.arm(reader.tap)
 
     def arm(self, tap: Tap | None = None) -> None:
         """Make :meth:`transmit` go by the reader's present transport, through ``tap`` if that
         is a trace's."""
         reader, slot = self.slot.reader, self.slot
-        exchange = choose(slot.commands, reader.descriptor, self.protocol, self.timeout_s)
+        exchange = choose(slot.commands, reader.descriptor, self.agreement, self._auto_get_response)
         self._transmit = exchange.transmit if tap is None else marking(exchange, tap, slot.index)

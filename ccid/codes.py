@@ -178,6 +178,17 @@ class ClassRequest(IntEnum):
     GET_DATA_RATES = 0x03
 
 
+class IccdRequest(IntEnum):
+    """bRequest of an ICCD device's requests (USB ICCD rev 1.0, 6.4)."""
+
+    ICC_POWER_ON = 0x62
+    ICC_POWER_OFF = 0x63
+    XFR_BLOCK = 0x65
+    DATA_BLOCK = 0x6F
+    SLOT_STATUS = 0x81
+    GET_ICC_STATUS = 0xA0
+
+
 # Messages (6.1, 6.2, 6.3) ---------------------------------------------------------------------
 
 

@@ -5,18 +5,22 @@ Here a reply's bStatus and bError become a value or an error of :mod:`ccid.error
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import NamedTuple, TypeVar
 
 from ccid.codes import (
     Chain,
     ClockStatus,
+    CommandStatus,
     IccStatus,
     Level,
     PowerSelect,
     SlotError,
     slot_error_text,
 )
+from ccid.conversation import Conversation
 from ccid.descriptors import ClassControl, parse_u32_list
 from ccid.errors import (
     CardAbsent,
@@ -74,68 +78,72 @@ class SlotStatus(NamedTuple):
     clock: ClockStatus
 
 
-class Commands:
-    """The commands of one slot.
+class SlotCommands(ABC):
+    """The commands of one slot, however they travel: what is above knows no more.
 
     Args:
-        pipe: The conversation with the reader.
+        conversation: With the reader.
         slot: bSlot.
     """
 
-    def __init__(self, pipe: Pipe, slot: int) -> None:
-        self.pipe = pipe
+    def __init__(self, conversation: Conversation, slot: int) -> None:
+        self.conversation = conversation
         self.slot = slot
+        self.name = conversation.name
 
-    # Sending ----------------------------------------------------------------------------------
+    def operation(self) -> AbstractContextManager[None]:
+        """Hold this to have several commands follow each other undisturbed, and be bounded by
+        time and cancelled as one."""
+        return self.conversation.operation(self.slot)
 
+    def cancel(self) -> bool:
+        """End what another thread has under way here; False if it is nothing."""
+        return self.conversation.cancel(self.slot)
+
+    @abstractmethod
+    def give_up(self) -> None:
+        """Note that the reader may still be at something that nobody waits for any more."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """End whatever the slot is at."""
+
+    @abstractmethod
     def _send(self, command: Command, reply: type[R], timeout_s: float = DEFAULT_TIMEOUT_S) -> R:
-        """Send ``command`` and decode its reply. Raises what :meth:`failure` makes of it."""
-        wire = command.build()
-        raw = self.pipe.transact(
-            self.slot,
-            command.bMessageType,
-            wire[7:HEADER_LENGTH],
-            wire[HEADER_LENGTH:],
-            reply.bMessageType,
-            timeout_s,
-        )
-        if raw.failed:
-            raise self.failure(raw)
-        return reply.parse(
-            reply_header.pack(
-                raw.bMessageType,
-                len(raw.data),
-                self.slot,
-                raw.bSeq,
-                raw.bStatus,
-                raw.bError,
-                raw.parameter,
-            )
-            + raw.data
-        )
+        """Send ``command`` and decode its reply."""
 
-    def failure(self, reply: RawReply) -> CcidError:
-        """The error for a reply that says "failed" (USB CCID rev 1.1, table 6.2-2), or that
-        brings no response APDU where one is due."""
-        kind: type[CcidError]
-        if not reply.failed:
-            kind = CardAbsent if reply.icc_status is not IccStatus.ACTIVE else ProtocolError
-            what = f"{len(reply.data)} bytes in answer to an APDU"
-        else:
-            kind, what = _kind(reply), slot_error_text(reply.bError)
-        if kind is CardAbsent:
-            what = "there is no card"
-        error = kind(
-            f"{self.pipe.name}: slot {self.slot}: {what}",
-            reader=self.pipe.name,
-            slot=self.slot,
-            bSeq=reply.bSeq,
-            bStatus=reply.bStatus,
-            bError=reply.bError,
-        )
-        if isinstance(error, ProtocolError):
-            error.may_have_executed = True
-        return error
+    @abstractmethod
+    def xfr_block(
+        self,
+        abData: Bytes,
+        *,
+        timeout_s: float,
+        bBWI: int = 0,
+        wLevelParameter: int = Level.WHOLE,
+    ) -> tuple[bytes, int]:
+        """XfrBlock (6.1.4): a block to the card; returns the one that comes back and
+        bChainParameter.
+
+        Args:
+            abData: The block.
+            timeout_s: Seconds to wait, before extensions.
+            bBWI: Multiplier of the block waiting time (T=1).
+            wLevelParameter: Its part in an extended APDU, or bytes expected at character level.
+
+        Raises:
+            CardAbsent, CardMute, CommandFailed, SlotBusy.
+        """
+
+    @abstractmethod
+    def quick_xfr_block(
+        self, patience_s: Callable[[Bytes], float], more: Callable[[bytes, int], bytes]
+    ) -> Callable[[Bytes], bytes]:
+        """:meth:`xfr_block` for a whole APDU in one block, made once and called often.
+
+        Args:
+            patience_s: How many seconds to wait for the reply to an APDU, before extensions.
+            more: Called with abData and bChainParameter where that is not 0; returns the whole.
+        """
 
     # Power and presence -----------------------------------------------------------------------
 
@@ -163,44 +171,7 @@ class Commands:
         reply = self._send(command, RDR_to_PC_SlotStatus, timeout_s)
         return SlotStatus(reply.icc_status, ClockStatus(reply.bClockStatus & 0x03))
 
-    # Blocks -----------------------------------------------------------------------------------
-
-    def xfr_block(
-        self,
-        abData: Bytes,
-        *,
-        timeout_s: float,
-        bBWI: int = 0,
-        wLevelParameter: int = Level.WHOLE,
-    ) -> tuple[bytes, int]:
-        """XfrBlock (6.1.4): a block to the card; returns the one that comes back and
-        bChainParameter.
-
-        Args:
-            abData: The block.
-            timeout_s: Seconds to wait, before extensions.
-            bBWI: Multiplier of the block waiting time (T=1).
-            wLevelParameter: Its part in an extended APDU, or bytes expected at character level.
-
-        Raises:
-            CardAbsent, CardMute, CommandFailed, SlotBusy.
-        """
-        specific = bytes((bBWI, wLevelParameter & 0xFF, wLevelParameter >> 8))
-        raw = self.pipe.transact(self.slot, XFR_BLOCK, specific, abData, DATA_BLOCK, timeout_s)
-        if raw.failed:
-            raise self.failure(raw)
-        return raw.data, raw.parameter
-
-    def quick_xfr_block(
-        self, timeout_s: float, more: Callable[[bytes, int], bytes]
-    ) -> Callable[[Bytes], bytes]:
-        """:meth:`xfr_block` for a whole APDU in one block, made once and called often.
-
-        Args:
-            timeout_s: Seconds to wait, before extensions.
-            more: Called with abData and bChainParameter where that is not 0; returns the whole.
-        """
-        return self.pipe.quick(self.slot, timeout_s, self.failure, more)
+    # The PIN ----------------------------------------------------------------------------------
 
     def secure(
         self,
@@ -300,38 +271,133 @@ class Commands:
         command = PC_to_RDR_Mechanical(bSlot=self.slot, bFunction=bFunction)
         return self._status(command, ESCAPE_TIMEOUT_S)
 
+
+class Commands(SlotCommands):
+    """The commands of one slot as CCID messages.
+
+    Args:
+        pipe: The conversation with the reader.
+        slot: bSlot.
+    """
+
+    def __init__(self, pipe: Pipe, slot: int) -> None:
+        super().__init__(pipe, slot)
+        self.pipe = pipe
+
+    def give_up(self) -> None:
+        self.pipe.give_up(self.slot)
+
     def abort(self) -> None:
         """The ABORT pair (5.3.1 and 6.1.13)."""
         self.pipe.abort(self.slot)
 
-    def cancel(self) -> bool:
-        """End what another thread has under way here; False if it is nothing."""
-        return self.pipe.cancel(self.slot)
+    # Sending ----------------------------------------------------------------------------------
+
+    def _send(self, command: Command, reply: type[R], timeout_s: float = DEFAULT_TIMEOUT_S) -> R:
+        """Send ``command`` and decode its reply. Raises what :meth:`failure` makes of it."""
+        wire = command.build()
+        raw = self.pipe.transact(
+            self.slot,
+            command.bMessageType,
+            wire[7:HEADER_LENGTH],
+            wire[HEADER_LENGTH:],
+            reply.bMessageType,
+            timeout_s,
+        )
+        if raw.failed:
+            raise self.failure(raw)
+        return reply.parse(
+            reply_header.pack(
+                raw.bMessageType,
+                len(raw.data),
+                self.slot,
+                raw.bSeq,
+                raw.bStatus,
+                raw.bError,
+                raw.parameter,
+            )
+            + raw.data
+        )
+
+    def failure(self, reply: RawReply) -> CcidError:
+        """The error for a reply that says "failed" (USB CCID rev 1.1, table 6.2-2), or that
+        brings no response APDU where one is due."""
+        return reply_error(
+            self.name, self.slot, len(reply.data), reply.bSeq, reply.bStatus, reply.bError
+        )
+
+    # Blocks -----------------------------------------------------------------------------------
+
+    def xfr_block(
+        self,
+        abData: Bytes,
+        *,
+        timeout_s: float,
+        bBWI: int = 0,
+        wLevelParameter: int = Level.WHOLE,
+    ) -> tuple[bytes, int]:
+        specific = bytes((bBWI, wLevelParameter & 0xFF, wLevelParameter >> 8))
+        raw = self.pipe.transact(self.slot, XFR_BLOCK, specific, abData, DATA_BLOCK, timeout_s)
+        if raw.failed:
+            raise self.failure(raw)
+        return raw.data, raw.parameter
+
+    def quick_xfr_block(
+        self, patience_s: Callable[[Bytes], float], more: Callable[[bytes, int], bytes]
+    ) -> Callable[[Bytes], bytes]:
+        return self.pipe.quick(self.slot, patience_s, self.failure, more)
 
 
-def _kind(reply: RawReply) -> type[CcidError]:
+def reply_error(
+    name: str, slot: int, length: int, bSeq: int, bStatus: int, bError: int
+) -> CcidError:
+    """The error for a reply that says "failed" (USB CCID rev 1.1, table 6.2-2), or that brings
+    ``length`` bytes where a response APDU is due."""
+    icc = IccStatus(bStatus & 0x03)
+    kind: type[CcidError]
+    if bStatus >> 6 != CommandStatus.FAILED:
+        kind = CardAbsent if icc is not IccStatus.ACTIVE else ProtocolError
+        what = f"{length} bytes in answer to an APDU"
+    else:
+        kind, what = _kind(icc, bError), slot_error_text(bError)
+    if kind is CardAbsent:
+        what = "there is no card"
+    error = kind(
+        f"{name}: slot {slot}: {what}",
+        reader=name,
+        slot=slot,
+        bSeq=bSeq,
+        bStatus=bStatus,
+        bError=bError,
+    )
+    if isinstance(error, ProtocolError):
+        error.may_have_executed = True
+    return error
+
+
+def _kind(icc: IccStatus, bError: int) -> type[CcidError]:
     """Which error a failed reply is."""
-    match reply.bError:
+    match bError:
         case SlotError.CMD_ABORTED:
             return CommandCancelled
         case SlotError.CMD_SLOT_BUSY | SlotError.BUSY_WITH_AUTO_SEQUENCE:
             return SlotBusy
         case SlotError.CMD_NOT_SUPPORTED:
             return UnsupportedByReader
-        case _ if reply.icc_status is IccStatus.ABSENT:
+        case _ if icc is IccStatus.ABSENT:
             return CardAbsent
         case SlotError.ICC_MUTE:
             return CardMute
     return CommandFailed
 
 
-def _u32_list(pipe: Pipe, request: ClassControl, field: str) -> list[int]:
+def _u32_list(pipe: Conversation, request: ClassControl, field: str) -> list[int]:
     with pipe.turn(0):
         data = pipe.transport.control(request, CONTROL_TIMEOUT_MS)
     return parse_u32_list(data[: request.wLength], field)
 
 
-def get_clock_frequencies(pipe: Pipe, count: int) -> list[int]:
+def get_clock_frequencies(pipe: Conversation, count: int) -> list[int]:
     """GET_CLOCK_FREQUENCIES (5.3.2) of a reader that has ``count`` of them: kHz.
 
     Raises:
@@ -341,7 +407,7 @@ def get_clock_frequencies(pipe: Pipe, count: int) -> list[int]:
     return _u32_list(pipe, request, "GET_CLOCK_FREQUENCIES")
 
 
-def get_data_rates(pipe: Pipe, count: int) -> list[int]:
+def get_data_rates(pipe: Conversation, count: int) -> list[int]:
     """GET_DATA_RATES (5.3.3) of a reader that has ``count`` of them: bit/s.
 
     Raises:

@@ -20,6 +20,7 @@ __all__ = [
     "MalformedAtr",
     "MalformedDescriptor",
     "MalformedMessage",
+    "PpsFailed",
     "ProtocolError",
     "ReaderBusy",
     "ReaderClosed",
@@ -250,6 +251,10 @@ class ProtocolError(CcidError):
             message, reader=reader, slot=slot, bSeq=bSeq, bStatus=bStatus, bError=bError
         )
         self.may_have_executed = may_have_executed
+
+
+class PpsFailed(ProtocolError):
+    """The card did not confirm what was asked of it by PPS (ISO/IEC 7816-3:2006 9.3)."""
 
 
 class InvalidApdu(CcidError):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ccid.conversation import MAX_COMMAND_S
 from ccid.errors import ReaderNotFound, ReaderUnsupported
-from ccid.pipe import MAX_COMMAND_S
 from ccid.reader import Reader
 from ccid.transport import ReaderInfo
 from ccid.verdict import Level, judge

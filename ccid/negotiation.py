@@ -1,6 +1,7 @@
-"""From an ATR to a card that can be talked to: voltage, protocol, parameters. Pure.
+"""What to ask of a card after its ATR: voltage, protocol, speed, parameters. Pure.
 
-dwFeatures says what the reader does by itself (USB CCID rev 1.1, 5.1); the rest is decided here.
+dwFeatures says what the reader does by itself (USB CCID rev 1.1, 5.1); the rest is decided here
+and done by :mod:`ccid.activation`.
 """
 
 from __future__ import annotations
@@ -8,12 +9,9 @@ from __future__ import annotations
 from ccid.codes import Features, PowerSelect, Protocol, VoltageSupport
 from ccid.descriptors import SmartCardDescriptor
 from ccid.errors import UnsupportedByReader
-from ccid.exchange import has_protocol
-from ccid.iso7816.atr import DI, FI, Atr
-from ccid.messages import ProtocolDataT0, ProtocolDataT1
-
-DEFAULT_FIDI = 0x11
-"""Fd = 372 and Dd = 1, in force after an ATR (ISO/IEC 7816-3:2006 8.3)."""
+from ccid.iso7816.atr import DEFAULT_FIDI, DI, FI, Atr
+from ccid.iso7816.t1 import MAX_IFS, PROLOGUE, T1
+from ccid.messages import HEADER_LENGTH, ProtocolDataT0, ProtocolDataT1
 
 VOLTAGES = (
     (VoltageSupport.V5_0, PowerSelect.V5_0),
@@ -21,14 +19,37 @@ VOLTAGES = (
     (VoltageSupport.V3_0, PowerSelect.V3_0),
 )
 """In the order they are tried."""
+CLASSES = {PowerSelect.V5_0: 1, PowerSelect.V3_0: 2, PowerSelect.V1_8: 4}
+"""The operating class of each, as the class indicator of an ATR codes it (ISO/IEC 7816-3:2006
+8.3)."""
+MAX_SPEEDS = 3
+"""How many speeds are tried before the default one: each costs a reset."""
+RATE_TOLERANCE = 1
+"""Bit/s that a rate may be off the reader's figures: they are rounded either way."""
+
+CARD_WAITING = {
+    bytes.fromhex("3BFA1300FF813180450031C173C00100009000B1"): (7, 5),
+}
+"""BWI and CWI of cards that need more time than their ATR says: the OpenPGP card 2.0, which
+computes keys longer than its BWI 4 allows."""
 
 
-def power_selects(descriptor: SmartCardDescriptor) -> list[int]:
+def power_selects(descriptor: SmartCardDescriptor) -> list[PowerSelect]:
     """The values of bPowerSelect to try on a card, in order (USB CCID rev 1.1, 6.1.1)."""
     if descriptor.features & (Features.AUTO_VOLTAGE | Features.AUTO_ACTIVATION):
         return [PowerSelect.AUTOMATIC]
     known = [select for bit, select in VOLTAGES if descriptor.voltages & bit]
-    return [int(select) for select in known] or [PowerSelect.V5_0]
+    return known or [PowerSelect.V5_0]
+
+
+def better_voltage(atr: Atr, used: PowerSelect, descriptor: SmartCardDescriptor) -> PowerSelect:
+    """The voltage to use for a card that answered at ``used``: another one only if its class
+    indicator excludes that and names one that the reader has (ISO/IEC 7816-3:2006 6.2.4)."""
+    own = CLASSES.get(used)
+    if own is None or not atr.classes or atr.classes & own:
+        return used
+    others = [v for v in power_selects(descriptor) if atr.classes & CLASSES.get(v, 0)]
+    return others[0] if others else used
 
 
 def choose_protocol(
@@ -40,8 +61,7 @@ def choose_protocol(
         atr: The card's.
         descriptor: The reader's.
         wanted: What the caller insists on. None: TA2's in specific mode, else T=1 where the
-            card and the reader have it, as PC/SC does, else T=0; the card's default as the
-            second try.
+            card and the reader have it, as PC/SC does, else T=0; the other as the second try.
 
     Raises:
         UnsupportedByReader: Card and reader have none in common, or not the one wanted.
@@ -49,41 +69,114 @@ def choose_protocol(
     card = [Protocol(t) for t in atr.protocols if t in (0, 1)]
     if atr.specific_mode:
         card = [Protocol(atr.default_protocol)] if atr.default_protocol in (0, 1) else []
-    level = descriptor.exchange_level
-    both = [p for p in card if descriptor.dwProtocols >> p & 1 and has_protocol(level, p)]
+    both = [p for p in card if descriptor.dwProtocols >> p & 1]
     if wanted is not None:
         both = [p for p in both if p is wanted]
     if not both:
         offered = ", ".join(f"T={t}" for t in atr.protocols)
+        insists = f", insists on T={atr.default_protocol}" if atr.specific_mode else ""
         asked = "" if wanted is None else f"; {wanted} was asked for"
         raise UnsupportedByReader(
-            f"the card offers {offered}, the reader has dwProtocols "
+            f"the card offers {offered}{insists}, the reader has dwProtocols "
             f"0x{descriptor.dwProtocols:08X}{asked}"
         )
     first = Protocol.T1 if Protocol.T1 in both else both[0]
     return [first, *(p for p in both if p is not first)]
 
 
-def choose_fidi(atr: Atr, descriptor: SmartCardDescriptor, rates: list[int]) -> int:
-    """The Fi and Di to have the reader negotiate, coded as TA1.
-
-    Args:
-        atr: The card's.
-        descriptor: The reader's. Without dwFeatures bit 7 the default stays.
-        rates: What GET_DATA_RATES returned, in bit/s; empty for any up to dwMaxDataRate.
-    """
-    automatic = bool(descriptor.features & Features.AUTO_PPS)
-    if atr.ta1 is None or not automatic or atr.fi is None or atr.di is None:
-        return DEFAULT_FIDI
-    rate = data_rate(descriptor.dwDefaultClock, atr.ta1)
-    known = not rates or any(abs(rate - listed) <= 1 for listed in rates)
-    return atr.ta1 if known and rate <= descriptor.dwMaxDataRate else DEFAULT_FIDI
+# Speed ----------------------------------------------------------------------------------------
 
 
 def data_rate(clock_khz: int, fidi: int) -> int:
     """The rate in bit/s that a clock and Fi and Di, coded as TA1, give; 0 for reserved codes."""
     f, d = FI[fidi >> 4], DI[fidi & 0x0F]
     return 0 if f is None or d is None else 1000 * clock_khz * d // f
+
+
+def has_rate(descriptor: SmartCardDescriptor, rates: list[int], fidi: int) -> bool:
+    """True if the reader can talk at Fi and Di, coded as TA1.
+
+    Args:
+        descriptor: The reader's.
+        rates: What GET_DATA_RATES returned, in bit/s; empty for any up to dwMaxDataRate.
+        fidi: Coded as TA1.
+    """
+    rate = data_rate(descriptor.dwDefaultClock, fidi)
+    if not rate:
+        return False
+    if rates:
+        return any(abs(rate - listed) <= RATE_TOLERANCE for listed in rates)
+    return rate <= descriptor.dwMaxDataRate + RATE_TOLERANCE
+
+
+def speeds(atr: Atr, descriptor: SmartCardDescriptor, rates: list[int]) -> list[int]:
+    """The Fi and Di to try on a card, in order, coded as TA1.
+
+    A card in negotiable mode takes, besides what TA1 indicates, any smaller D
+    (ISO/IEC 7816-3:2006 9.2), and the default. One in specific mode takes TA1's alone.
+
+    Args:
+        atr: The card's.
+        descriptor: The reader's.
+        rates: What GET_DATA_RATES returned, in bit/s; empty for any up to dwMaxDataRate.
+
+    Raises:
+        UnsupportedByReader: The card insists on a speed that this reader has not.
+    """
+    indicated = DEFAULT_FIDI if atr.ta1 is None else atr.ta1
+    if descriptor.features & Features.AUTO_NEGOTIATION:
+        return [indicated if atr.fi and atr.di else DEFAULT_FIDI]
+    if atr.ta2 is not None:
+        return [_specific(atr, atr.ta2, indicated, descriptor, rates)]
+    tried = []
+    if atr.fi and atr.di and indicated != DEFAULT_FIDI:
+        doublings = 8 if indicated & 0x0F < 8 else len(DI)  # D = 12 and 20 are another series
+        slower = sorted(
+            (code for code, d in enumerate(DI[:doublings]) if d is not None and d <= atr.di),
+            key=lambda code: -(DI[code] or 0),
+        )
+        candidates = [indicated & 0xF0 | code for code in slower]
+        default = data_rate(descriptor.dwDefaultClock, DEFAULT_FIDI)
+        tried = [
+            fidi
+            for fidi in candidates
+            if has_rate(descriptor, rates, fidi)
+            and (fidi == indicated or data_rate(descriptor.dwDefaultClock, fidi) > default)
+        ]
+    return [*tried[:MAX_SPEEDS], DEFAULT_FIDI]
+
+
+def _specific(
+    atr: Atr, ta2: int, indicated: int, descriptor: SmartCardDescriptor, rates: list[int]
+) -> int:
+    """The one speed of a card in specific mode (ISO/IEC 7816-3:2006 6.3.1)."""
+    if ta2 & 0x10:
+        raise UnsupportedByReader(
+            f"the card is in specific mode with parameters known to its issuer alone (TA2 = "
+            f"0x{ta2:02X}), and this reader does not find them by itself"
+        )
+    if not (atr.fi and atr.di):
+        raise UnsupportedByReader(
+            f"the card insists on Fi and Di by the reserved code TA1 = 0x{indicated:02X}"
+        )
+    if indicated != DEFAULT_FIDI and not has_rate(descriptor, rates, indicated):
+        raise UnsupportedByReader(
+            f"the card insists on {data_rate(descriptor.dwDefaultClock, indicated)} bit/s "
+            f"(TA1 = 0x{indicated:02X}, TA2 = 0x{ta2:02X}); the reader goes to "
+            f"{descriptor.dwMaxDataRate} bit/s and does not list that rate"
+        )
+    return indicated
+
+
+def needs_pps(atr: Atr, descriptor: SmartCardDescriptor, protocol: Protocol, fidi: int) -> bool:
+    """True if it is up to the host to ask the card for ``protocol`` and ``fidi`` by PPS."""
+    automatic = Features.AUTO_NEGOTIATION | Features.AUTO_PPS
+    if descriptor.features & automatic or atr.specific_mode:
+        return False
+    return protocol != atr.default_protocol or fidi != DEFAULT_FIDI
+
+
+# Parameters -----------------------------------------------------------------------------------
 
 
 def protocol_data(atr: Atr, protocol: Protocol, fidi: int) -> ProtocolDataT0 | ProtocolDataT1:
@@ -96,10 +189,29 @@ def protocol_data(atr: Atr, protocol: Protocol, fidi: int) -> ProtocolDataT0 | P
             bGuardTimeT0=atr.extra_guard_time,
             bWaitingIntegerT0=atr.wi,
         )
+    bwi, cwi = waiting_integers(atr)
     return ProtocolDataT1(
         bmFindexDindex=fidi,
         bmTCCKST1=0x10 | convention | atr.crc,
         bGuardTimeT1=atr.extra_guard_time,
-        bmWaitingIntegersT1=atr.bwi << 4 | atr.cwi,
+        bmWaitingIntegersT1=bwi << 4 | cwi,
         bIFSC=atr.ifsc,
     )
+
+
+def waiting_integers(atr: Atr) -> tuple[int, int]:
+    """BWI and CWI of a card: its ATR's, or better ones for a card known to promise too much."""
+    return CARD_WAITING.get(atr.raw, (atr.bwi, atr.cwi))
+
+
+def make_t1(atr: Atr, descriptor: SmartCardDescriptor, name: str) -> T1:
+    """The state of T=1 with a card, its blocks held to what a message of the reader carries."""
+    edc_length = 2 if atr.crc else 1
+    room = descriptor.dwMaxCCIDMessageLength - HEADER_LENGTH - PROLOGUE - edc_length
+    return T1(atr.ifsc, crc=atr.crc, max_inf=max(1, min(room, MAX_IFS)), name=name)
+
+
+def choose_ifsd(descriptor: SmartCardDescriptor, t1: T1) -> int:
+    """IFSD for a reader: dwMaxIFSD where that makes sense, and what a message carries."""
+    ifsd = descriptor.dwMaxIFSD
+    return min(ifsd if 1 <= ifsd <= MAX_IFS else MAX_IFS, t1.max_inf)

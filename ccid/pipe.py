@@ -18,14 +18,12 @@ slots overlap there is :class:`ccid.shared_pipe.SharedPipe`.
 
 from __future__ import annotations
 
-import copy
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple, NoReturn
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from ccid.codes import CommandStatus, IccStatus, SlotError
+from ccid.conversation import SLICE_MS, Conversation, Operation
 from ccid.descriptors import ClassControl
 from ccid.errors import (
     CcidError,
@@ -36,24 +34,15 @@ from ccid.errors import (
     TransportTimeout,
 )
 from ccid.inbox import first_read, read_message, whole_message
-from ccid.iso7816.apdu import Bytes
+from ccid.iso7816.apdu import SW_LENGTH, Bytes
 from ccid.messages import HEADER_LENGTH, PC_to_RDR_Abort, RDR_to_PC_SlotStatus
 from ccid.messages.headers import DATA_BLOCK, XFR_BLOCK, reply_header, xfr_block_header
 from ccid.transport import OUT_CAPACITY, Transport
 
 WRITE_TIMEOUT_MS = 5000
 """A bulk-OUT transfer that takes longer has failed."""
-SLICE_MS = 250
-"""How long a wait goes on before it looks whether it is still wanted."""
 ABORT_S = 2.0
 """How long the ABORT pair may take."""
-QUIET_S = 10.0
-"""How long closing waits for a command under way to end."""
-SW_LENGTH = 2
-"""Bytes of the shortest response APDU: SW1 SW2."""
-MAX_COMMAND_S = 30 * 60.0
-"""A command may ask for more time up to this long in all: a card may compute a key for minutes."""
-
 SLOT_STATUS = RDR_to_PC_SlotStatus.bMessageType
 
 
@@ -96,82 +85,17 @@ def whole(
     return data
 
 
-class Shut:
-    """What takes the lock's place when the pipe can do no more: whoever enters is told why.
-
-    The path of every APDU enters the lock anyway, so it need not look at a flag. And a forked
-    child must never wait for a lock that a thread of its parent holds.
-    """
-
-    def __init__(self, reason: CcidError) -> None:
-        self.reason = reason
-
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> NoReturn:
-        raise copy.copy(self.reason)
-
-    __enter__ = acquire
-
-    def __exit__(self, *_: object) -> None:
-        """Never reached: entering raises."""
-
-    release = __exit__
-
-
-Lock = Any  # threading.RLock is a function before Python 3.13; or a Shut
-
-
-class Pipe:
+class Pipe(Conversation):
     """The conversation with a reader that works on one command at a time.
 
     Args:
         transport: The open interface. The pipe does not close it.
-        name: The reader's name, for errors.
-        interface: bInterfaceNumber, for the ABORT request.
-        lock: Who may talk; given where several interfaces must take turns.
-        max_command_s: Most seconds a command may take with all its extensions; None for no limit.
+        **common: As for :class:`~ccid.conversation.Conversation`.
     """
 
-    def __init__(
-        self,
-        transport: Transport,
-        *,
-        name: str,
-        interface: int = 0,
-        lock: Any = None,
-        max_command_s: float | None = MAX_COMMAND_S,
-    ) -> None:
-        self.transport = transport
-        self.name = name
-        self.interface = interface
-        self.max_command_s = max_command_s
-        self.lock: Lock = lock or threading.RLock()
-        self._locks = [self.lock]
-        self.count = -1
-        """Number of the last command; its low byte is bSeq."""
-        self.busy_slot = -1
-        """The slot it went to."""
-        self.stale = 0
-        """Replies dropped because nobody waited for them any more."""
-        self._cancelled: set[int] = set()
+    def __init__(self, transport: Transport, **common: Any) -> None:
         self._given_up: set[int] = set()
-        transport.when_dead(self._shut)
-
-    def _shut(self, reason: CcidError) -> None:
-        self.lock = Shut(reason)
-
-    def turn(self, slot: int) -> Lock:
-        """The lock to hold to have commands to ``slot`` follow each other undisturbed."""
-        return self.lock
-
-    @contextmanager
-    def quiet(self) -> Iterator[None]:
-        """Hold this to have no command under way, even on a reader that is gone. A thread that
-        does not let go of its command in time is waited for no longer."""
-        with ExitStack() as stack:
-            for lock in self._locks:
-                if lock.acquire(timeout=QUIET_S):
-                    stack.callback(lock.release)
-            yield
+        super().__init__(transport, **common)
 
     # One command ------------------------------------------------------------------------------
 
@@ -201,6 +125,7 @@ class Pipe:
             TransportTimeout: No reply in time. And all that the transport raises.
         """
         with self.turn(slot):
+            self.proceed(slot)
             reply = self._once(slot, bMessageType, specific, data, reply_type, timeout_s)
             if self._abandoned(slot, reply):
                 self.abort(slot)
@@ -254,38 +179,32 @@ class Pipe:
         Args:
             message: One that came already.
         """
-        began = time.monotonic()
-        deadline = began + timeout_s
+        operation = self._current(slot, count)
+        deadline = self._by(operation, timeout_s)
         try:
             while True:
                 if message is None:
-                    self._heed_cancel(slot, count)
+                    if self._is_cancelled(slot, operation):
+                        raise self._cancel(slot, count)
                     message = self._next(slot, count, deadline)
                 reply = None if message is None else self._match(message, slot, count, reply_type)
                 message = None
                 if reply is None:
                     if time.monotonic() >= deadline:
-                        raise self._timeout(slot, count, time.monotonic() - began)
+                        raise self._timeout(slot, count, time.monotonic() - operation.began)
                 elif reply.bStatus >> 6 == CommandStatus.TIME_EXTENSION:
-                    deadline = time.monotonic() + timeout_s * max(1, reply.bError)
-                    if self.max_command_s is not None:
-                        deadline = min(deadline, began + self.max_command_s)
+                    deadline = self._by(operation, timeout_s * max(1, reply.bError))
                 else:
                     return reply
         except BaseException:
             self.give_up(slot)
             raise
-        finally:
-            self._cancelled.discard(count)
 
-    def _timeout(self, slot: int, count: int, waited_s: float) -> TransportTimeout:
-        return TransportTimeout(
-            f"{self.name}: slot {slot} did not answer command {count & 0xFF} "
-            f"within {waited_s:.1f} s",
-            reader=self.name,
-            slot=slot,
-            bSeq=count & 0xFF,
-        )
+    @staticmethod
+    def _by(operation: Operation, timeout_s: float) -> float:
+        """When a wait of ``timeout_s`` is over, at the end of the operation at the latest."""
+        deadline = time.monotonic() + timeout_s
+        return deadline if operation.until is None else min(deadline, operation.until)
 
     def _match(self, message: bytes, slot: int, count: int, reply_type: int) -> RawReply | None:
         """``message`` as the reply to command ``count``; None, and counted, if it is a late one.
@@ -335,37 +254,14 @@ class Pipe:
 
     # Ending a command early -------------------------------------------------------------------
 
-    def cancel(self, slot: int) -> bool:
-        """End the command that another thread has under way on ``slot``.
-
-        Returns:
-            False if there is none. The other thread gets :class:`CommandCancelled`.
-        """
-        if self.lock.acquire(blocking=False):
-            self.lock.release()
-            return False
-        if self.busy_slot != slot:
-            return False
-        self._cancelled.add(self.count)
-        return True
-
-    def _heed_cancel(self, slot: int, count: int) -> None:
-        if count not in self._cancelled:
-            return
-        self._cancelled.discard(count)
+    def _cancel(self, slot: int, count: int) -> CommandCancelled:
+        """Abort what is under way; the error to raise then."""
         try:
             self.abort(slot)
         except TransportError as error:
             self.give_up(slot)
-            how = f"; the reader did not take part in it: {error}"
-        else:
-            how = ""
-        raise CommandCancelled(
-            f"{self.name}: command {count & 0xFF} of slot {slot} was cancelled{how}",
-            reader=self.name,
-            slot=slot,
-            bSeq=count & 0xFF,
-        )
+            return self._cancellation(slot, count, f"; the reader did not take part in it: {error}")
+        return self._cancellation(slot, count)
 
     def abort(self, slot: int) -> None:
         """The ABORT pair (USB CCID rev 1.1, 5.3.1 and 6.1.13): whatever ``slot`` does, ends.
@@ -388,7 +284,7 @@ class Pipe:
     def quick(
         self,
         slot: int,
-        timeout_s: float,
+        patience_s: Callable[[Bytes], float],
         failure: Callable[[RawReply], CcidError],
         more: Callable[[bytes, int], bytes],
     ) -> Callable[[Bytes], bytes]:
@@ -400,7 +296,7 @@ class Pipe:
 
         Args:
             slot: bSlot.
-            timeout_s: As for :meth:`transact`.
+            patience_s: How many seconds to wait for the reply to such a block, before extensions.
             failure: Makes the error that a failed reply, or one too short, raises.
             more: Called with abData and bChainParameter where that is not 0; returns the whole.
         """
@@ -438,7 +334,7 @@ class Pipe:
                         and end == got
                     ):
                         return inp[HEADER_LENGTH:end].tobytes()
-                reply = self._late(slot, count, data, got, timeout_s)
+                reply = self._late(slot, count, data, got, patience_s(data))
                 return whole(reply, failure, more)
 
         return transmit

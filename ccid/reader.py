@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakValueDictionary
 
 from ccid.card import Card
-from ccid.codes import IccStatus, Protocol
-from ccid.commands import Commands, get_clock_frequencies, get_data_rates
+from ccid.codes import IccStatus, InterfaceProtocol, Protocol
+from ccid.commands import Commands, SlotCommands, get_clock_frequencies, get_data_rates
+from ccid.conversation import MAX_COMMAND_S, Conversation
 from ccid.descriptors import SmartCardDescriptor
 from ccid.errors import (
     CardAbsent,
@@ -31,7 +32,9 @@ from ccid.errors import (
     TransportStall,
     TransportTimeout,
 )
-from ccid.pipe import MAX_COMMAND_S, Pipe
+from ccid.iccd import IccdA, IccdB
+from ccid.messages import HEADER_LENGTH
+from ccid.pipe import Pipe
 from ccid.quirks import Quirks, lookup
 from ccid.shared_pipe import SharedPipe
 from ccid.transport import ReaderInfo, Transport
@@ -83,7 +86,7 @@ class Reader:
         self.transport: Transport = info.connect(info)
         self._closed = False
         try:
-            self.pipe = self._make_pipe(max_command_s)
+            self.pipe = self._make_conversation(max_command_s)
             self.slots = tuple(Slot(self, i) for i in range(self.descriptor.slot_count))
             self._configured_traces()
             self._wake()
@@ -97,18 +100,27 @@ class Reader:
             return None
         return _turns.setdefault((self.info.bus, self.info.address), _Turns())
 
-    def _make_pipe(self, max_command_s: float | None) -> Pipe:
+    def _make_conversation(self, max_command_s: float | None) -> Conversation:
         common: dict[str, Any] = {
             "name": self.name,
             "interface": self.info.interface_number,
             "lock": self._turns.lock if self._turns else None,
             "max_command_s": max_command_s,
         }
+        if self.info.reader.is_iccd:
+            return Conversation(self.transport, **common)
         d = self.descriptor
         if d.slot_count > 1 and d.bMaxCCIDBusySlots > 1:
             busy = min(d.bMaxCCIDBusySlots, d.slot_count)
             return SharedPipe(self.transport, slot_count=d.slot_count, busy_slots=busy, **common)
         return Pipe(self.transport, **common)
+
+    def _make_commands(self, slot: int) -> SlotCommands:
+        if isinstance(self.pipe, Pipe):
+            return Commands(self.pipe, slot)
+        room = self.max_message_length - HEADER_LENGTH
+        is_a = self.info.reader.protocol is InterfaceProtocol.ICCD_A
+        return (IccdA if is_a else IccdB)(self.pipe, room)
 
     def _configured_traces(self) -> None:
         wanted = "CCID_TRACE" in os.environ or logging.getLogger("ccid.traffic").level
@@ -158,7 +170,7 @@ class Reader:
             self._clocks = self._list(get_clock_frequencies, count)
         return self._clocks
 
-    def _list(self, get: Callable[[Pipe, int], list[int]], count: int) -> list[int]:
+    def _list(self, get: Callable[[Conversation, int], list[int]], count: int) -> list[int]:
         if not count:
             return []
         try:
@@ -248,7 +260,7 @@ class Slot:
     def __init__(self, reader: Reader, index: int) -> None:
         self.reader = reader
         self.index = index
-        self.commands = Commands(reader.pipe, index)
+        self.commands = reader._make_commands(index)
         self.card: Card | None = None
 
     def __repr__(self) -> str:
@@ -258,12 +270,15 @@ class Slot:
         """Is there a card, and is it active? Asks the reader (USB CCID rev 1.1, 6.1.3)."""
         return self.commands.slot_status().icc
 
-    def connect(self, protocol: Protocol | None = None) -> Card:
+    def connect(self, protocol: Protocol | None = None, *, auto_get_response: bool = False) -> Card:
         """Power the card up and agree on protocol and parameters.
 
         Args:
             protocol: T=0 or T=1. None takes TA2's in specific mode, else T=1 where card and
                 reader have it, else T=0; and, if the reader refuses that, the card's default.
+            auto_get_response: With T=0 on a reader at TPDU or character level: fetch responses
+                by GET RESPONSE, repeat with the right Le, send long commands by ENVELOPE
+                (ISO/IEC 7816-3:2006 12.2), instead of handing 61xx and 6Cxx up.
 
         Raises:
             SlotInUse: A card is connected here already.
@@ -284,7 +299,7 @@ class Slot:
                     reader=self.reader.name,
                     slot=self.index,
                 )
-            card = Card(self, protocol)
+            card = Card(self, protocol, auto_get_response)
             self.card = card
             return card
 

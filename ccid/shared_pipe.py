@@ -13,10 +13,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ccid.conversation import SLICE_MS, Lock, Shut
 from ccid.errors import CcidError
 from ccid.iso7816.apdu import Bytes
 from ccid.messages.headers import DATA_BLOCK, XFR_BLOCK
-from ccid.pipe import SLICE_MS, Lock, Pipe, RawReply, Shut, whole
+from ccid.pipe import Pipe, RawReply, whole
 from ccid.transport import Transport
 
 
@@ -109,20 +110,20 @@ class SharedPipe(Pipe):
             self.stale += 1
 
     def cancel(self, slot: int) -> bool:
-        count = self._under_way.get(slot)
-        if count is None:
+        if slot not in self._under_way and slot not in self._operations:
             return False
-        self._cancelled.add(count)
+        self._cancelled[slot] = self.count
         return True
 
     def quick(
         self,
         slot: int,
-        timeout_s: float,
+        patience_s: Callable[[Bytes], float],
         failure: Callable[[RawReply], CcidError],
         more: Callable[[bytes, int], bytes],
     ) -> Callable[[Bytes], bytes]:
         def transmit(data: Bytes) -> bytes:
+            timeout_s = patience_s(data)
             reply = self.transact(slot, XFR_BLOCK, bytes(3), data, DATA_BLOCK, timeout_s)
             return whole(reply, failure, more)
 

@@ -20,7 +20,6 @@ from ccid.codes import (
     Protocols,
 )
 from ccid.descriptors import SmartCardDescriptor, SmartCardInterface
-from ccid.exchange import has_protocol
 from ccid.messages import HEADER_LENGTH
 from ccid.quirks import Quirks, lookup
 from ccid.quirks.fixups import apply
@@ -133,10 +132,13 @@ def _interface(reader: SmartCardInterface) -> Iterator[Reason]:
             f"{head.bInterfaceProtocol} is neither CCID (0) nor ICCD (1, 2)",
             Weight.FATAL,
         )
-    elif protocol is not InterfaceProtocol.CCID:
-        text = f"{head.bInterfaceProtocol}, {INTERFACE_PROTOCOL_TEXT[protocol]}: not there yet"
-        yield Reason("bInterfaceProtocol", text, Weight.FATAL)
+    elif reader.is_iccd:
+        text = f"{head.bInterfaceProtocol}, {INTERFACE_PROTOCOL_TEXT[protocol]}"
+        yield Reason("bInterfaceProtocol", text, Weight.NOTE)
     else:
+        if protocol is not InterfaceProtocol.CCID:
+            text = f"{head.bInterfaceProtocol} names ICCD; its bulk endpoints are used all the same"
+            yield Reason("bInterfaceProtocol", text, Weight.NOTE)
         for endpoint, name in ((reader.bulk_out, "bulk-OUT"), (reader.bulk_in, "bulk-IN")):
             if endpoint is None:
                 yield Reason("bNumEndpoints", f"no {name} endpoint", Weight.FATAL)
@@ -193,12 +195,6 @@ def _level(d: SmartCardDescriptor) -> Iterator[Reason]:
         yield Reason("dwProtocols", f"0x{d.dwProtocols:08X} has neither T=0 nor T=1", Weight.FATAL)
         return
     name = EXCHANGE_LEVEL_TEXT[level]
-    missing = [p for p in offered if not has_protocol(level, p)]
-    if missing == offered:
-        yield Reason("dwFeatures", f"{name} level exchange: not there yet", Weight.FATAL)
-    elif missing:
-        text = f"{name} level exchange: {missing[0]} is not there yet"
-        yield Reason("dwFeatures", text, Weight.LIMIT)
     if level in (ExchangeLevel.SHORT_APDU, ExchangeLevel.TPDU):
         yield Reason("dwFeatures", f"{name} level exchange: no extended APDU", Weight.NOTE)
     if Protocols.T1 not in d.protocols:

@@ -78,6 +78,16 @@ class SmartCardInterface:
         except ValueError:
             return None
 
+    @property
+    def is_iccd(self) -> bool:
+        """It has no bulk endpoints and takes control requests instead (USB ICCD rev 1.0). One
+        with bulk endpoints is driven by them, whatever bInterfaceProtocol it names."""
+        return (
+            self.protocol in (InterfaceProtocol.ICCD_A, InterfaceProtocol.ICCD_B)
+            and self.bulk_out is None
+            and self.bulk_in is None
+        )
+
     def _endpoint(self, kind: TransferType, is_in: bool) -> EndpointDescriptor | None:
         for endpoint in self.endpoints:
             if endpoint.transfer_type is kind and endpoint.is_in is is_in:

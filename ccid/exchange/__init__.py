@@ -1,16 +1,19 @@
 """From an APDU to what this reader takes, and back: the four levels of exchange.
 
 dwFeatures says how much of ISO/IEC 7816-3 a reader does itself (USB CCID rev 1.1, 5.1). Each
-level is a class with one method, ``transmit``; :func:`choose` picks it:
+way is a class with one method, ``transmit``; :func:`choose` picks it:
 
-=====================  ============================  =================================
-Level                  T=0                           T=1
-=====================  ============================  =================================
-character              (to come)                     (to come)
-TPDU                   :class:`~.single.SingleBlock` (to come)
-short APDU             :class:`~.single.SingleBlock` :class:`~.single.SingleBlock`
-short and extended     :class:`~.chained.Chained`    :class:`~.chained.Chained`
-=====================  ============================  =================================
+=====================  ================================  ================================
+Level                  T=0                               T=1
+=====================  ================================  ================================
+character              :class:`~.protocols.CharacterT0`  :class:`~.protocols.Blocks`
+TPDU                   :class:`~.single.SingleBlock`     :class:`~.protocols.Blocks`
+short APDU             :class:`~.single.SingleBlock`     :class:`~.single.SingleBlock`
+short and extended     :class:`~.chained.Chained`        :class:`~.chained.Chained`
+=====================  ================================  ================================
+
+With T=0 at character and TPDU level the caller sees 61xx and 6Cxx, as through PC/SC; on request
+:class:`~.protocols.Mapped` does the whole mapping instead.
 """
 
 from __future__ import annotations
@@ -19,14 +22,20 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 from typing import Protocol as Interface
 
-from ccid.codes import EXCHANGE_LEVEL_TEXT, ExchangeLevel, Protocol
-from ccid.commands import Commands
+from ccid.codes import ExchangeLevel, Protocol
+from ccid.commands import SlotCommands
 from ccid.descriptors import SmartCardDescriptor
-from ccid.errors import ReaderUnsupported, UnsupportedByReader
+from ccid.errors import ReaderUnsupported
+from ccid.exchange.agreement import Agreement
 from ccid.exchange.chained import Chained
+from ccid.exchange.iccd import IccdAT0
+from ccid.exchange.links import BlockLink, CharacterBlockLink
+from ccid.exchange.protocols import Blocks, CharacterT0, Mapped
 from ccid.exchange.single import SingleBlock
+from ccid.iccd import IccdA, IccdB
 from ccid.iso7816.apdu import Bytes, is_secret
 from ccid.messages import HEADER_LENGTH
+from ccid.visible import Visible
 
 if TYPE_CHECKING:
     from ccid.trace import Tap
@@ -38,60 +47,65 @@ class Exchange(Interface):
     def transmit(self, apdu: Bytes) -> bytes:
         """Send a command APDU and return the response APDU, data and SW1 SW2."""
 
-
-def has_protocol(level: ExchangeLevel | None, protocol: Protocol) -> bool:
-    """True if this library does ``protocol`` at this level of exchange."""
-    match level:
-        case ExchangeLevel.SHORT_APDU | ExchangeLevel.EXTENDED_APDU:
-            return True
-        case ExchangeLevel.TPDU:
-            return protocol is Protocol.T0
-    return False
+    def visible(self, apdu: Bytes) -> Visible:
+        """How much of the exchange of ``apdu``, which carries a secret, a trace may show."""
 
 
 def choose(
-    commands: Commands, descriptor: SmartCardDescriptor, protocol: Protocol, timeout_s: float
+    commands: SlotCommands,
+    descriptor: SmartCardDescriptor,
+    agreement: Agreement,
+    auto_get_response: bool = False,
 ) -> Exchange:
     """The exchange for a card.
 
     Args:
         commands: The slot's commands.
         descriptor: The reader's class descriptor.
-        protocol: T in force.
-        timeout_s: Seconds the card may take for one block, before extensions.
+        agreement: What card and reader agreed on.
+        auto_get_response: With T=0 where the reader leaves it to the host: fetch responses by
+            GET RESPONSE, and do the rest of the mapping.
 
     Raises:
         ReaderUnsupported: dwFeatures has no single level.
-        UnsupportedByReader: This level and protocol together.
     """
-    level = descriptor.exchange_level
     room = descriptor.dwMaxCCIDMessageLength - HEADER_LENGTH
-    if level is None:
-        raise ReaderUnsupported(
-            f"{commands.pipe.name}: dwFeatures 0x{descriptor.dwFeatures:08X} has more than one "
-            f"level of exchange",
-            reader=commands.pipe.name,
-        )
-    if not has_protocol(level, protocol):
-        raise UnsupportedByReader(
-            f"{commands.pipe.name}: {protocol} at {EXCHANGE_LEVEL_TEXT[level]} level is not "
-            f"there yet",
-            reader=commands.pipe.name,
-            slot=commands.slot,
-        )
-    if level is ExchangeLevel.EXTENDED_APDU:
-        return Chained(commands, room, timeout_s)
-    return SingleBlock(commands, room, timeout_s)
+    exchange: Exchange
+    if isinstance(commands, IccdA):
+        iccd = IccdAT0(commands)
+        return Mapped(commands, iccd.transmit) if auto_get_response else iccd
+    if isinstance(commands, IccdB) and descriptor.exchange_level is ExchangeLevel.SHORT_APDU:
+        return Chained(commands, room, agreement)  # such devices chain all the same
+    match descriptor.exchange_level, agreement.protocol:
+        case None, _:
+            raise ReaderUnsupported(
+                f"{commands.name}: dwFeatures 0x{descriptor.dwFeatures:08X} has more than one "
+                f"level of exchange",
+                reader=commands.name,
+            )
+        case ExchangeLevel.EXTENDED_APDU, _:
+            return Chained(commands, room, agreement)
+        case ExchangeLevel.SHORT_APDU, _:
+            return SingleBlock(commands, room, agreement)
+        case ExchangeLevel.TPDU, Protocol.T1:
+            return Blocks(commands, agreement, BlockLink(commands, agreement))
+        case _, Protocol.T1:
+            link = CharacterBlockLink(commands, agreement)
+            return Blocks(commands, agreement, link, in_parts=True)
+        case ExchangeLevel.TPDU, _:
+            exchange = SingleBlock(commands, room, agreement)
+        case _:
+            exchange = CharacterT0(commands, agreement)
+    return Mapped(commands, exchange.transmit) if auto_get_response else exchange
 
 
 def marking(exchange: Exchange, tap: Tap, slot: int) -> Callable[[Bytes], bytes]:
     """``exchange.transmit`` that tells ``tap`` which APDUs carry a PIN or a key."""
-    from ccid.trace.secrets import apdu_level
 
     def transmit(apdu: Bytes) -> bytes:
         if not is_secret(apdu):
             return exchange.transmit(apdu)
-        with tap.secret(slot, apdu_level(apdu)):
+        with tap.secret(slot, exchange.visible(apdu)):
             return exchange.transmit(apdu)
 
     return transmit

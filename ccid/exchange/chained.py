@@ -7,13 +7,11 @@ the host which part of the response (USB CCID rev 1.1, 6.1.4 and 6.2.1).
 from __future__ import annotations
 
 from ccid.codes import Chain, Level
-from ccid.commands import Commands, chain_parameter
+from ccid.commands import SlotCommands, chain_parameter
 from ccid.errors import InvalidApdu, ProtocolError, ReaderUnsupported
-from ccid.iso7816.apdu import HEADER_LENGTH, MAX_EXTENDED, Bytes
-from ccid.pipe import SW_LENGTH
-
-MAX_RESPONSE = 65536 + 2
-"""Bytes of the longest response APDU (ISO/IEC 7816-3:2006 12.1.1)."""
+from ccid.exchange.agreement import Agreement
+from ccid.iso7816.apdu import HEADER_LENGTH, MAX_EXTENDED, MAX_RESPONSE, SW_LENGTH, Bytes
+from ccid.visible import Visible, apdu_level
 
 
 class Chained:
@@ -22,22 +20,22 @@ class Chained:
     Args:
         commands: The slot's commands.
         room: Bytes a message has for a block: dwMaxCCIDMessageLength - 10.
-        timeout_s: Seconds to wait for each block, before extensions.
+        agreement: With the card.
 
     Raises:
         ReaderUnsupported: A message has no room for any data.
     """
 
-    def __init__(self, commands: Commands, room: int, timeout_s: float) -> None:
+    def __init__(self, commands: SlotCommands, room: int, agreement: Agreement) -> None:
         if room < 1:
             raise ReaderUnsupported(
-                f"{commands.pipe.name}: dwMaxCCIDMessageLength {room + 10} leaves no room",
-                reader=commands.pipe.name,
+                f"{commands.name}: dwMaxCCIDMessageLength {room + 10} leaves no room",
+                reader=commands.name,
             )
         self.commands = commands
         self.room = min(room, MAX_EXTENDED)
-        self.timeout_s = timeout_s
-        self.whole = commands.quick_xfr_block(timeout_s, self._receive)
+        self.agreement = agreement
+        self.whole = commands.quick_xfr_block(agreement.patience_s, self._receive)
 
     def transmit(self, apdu: Bytes) -> bytes:
         """Send ``apdu``, up to 65,544 bytes.
@@ -51,17 +49,22 @@ class Chained:
         if not HEADER_LENGTH <= len(apdu) <= MAX_EXTENDED:
             raise InvalidApdu(
                 f"{len(apdu)} bytes; a command APDU has {HEADER_LENGTH} to {MAX_EXTENDED}",
-                reader=self.commands.pipe.name,
+                reader=self.commands.name,
                 slot=self.commands.slot,
             )
-        with self.commands.pipe.turn(self.commands.slot):
+        with self.commands.operation():
             response = self._receive(*self._send(apdu))
         if len(response) < SW_LENGTH:
             raise self._lost(f"a response of {len(response)} bytes")
         return response
 
+    def visible(self, apdu: Bytes) -> Visible:
+        """How much of a secret exchange a trace may show."""
+        return apdu_level(apdu)
+
     def _block(self, data: Bytes, level: Level) -> tuple[bytes, int]:
-        return self.commands.xfr_block(data, timeout_s=self.timeout_s, wLevelParameter=level)
+        timeout_s = self.agreement.timeout_s()
+        return self.commands.xfr_block(data, timeout_s=timeout_s, wLevelParameter=level)
 
     def _send(self, apdu: Bytes) -> tuple[bytes, int]:
         """All blocks of the command; returns the reply to the last and its bChainParameter."""
@@ -89,10 +92,10 @@ class Chained:
         return bytes(response)
 
     def _lost(self, what: str) -> ProtocolError:
-        self.commands.pipe.give_up(self.commands.slot)
+        self.commands.give_up()
         return ProtocolError(
-            f"{self.commands.pipe.name}: slot {self.commands.slot}: {what}",
+            f"{self.commands.name}: slot {self.commands.slot}: {what}",
             may_have_executed=True,
-            reader=self.commands.pipe.name,
+            reader=self.commands.name,
             slot=self.commands.slot,
         )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from ccid.commands import Commands
+from ccid.commands import SlotCommands
 from ccid.errors import InvalidApdu, UnsupportedByReader
+from ccid.exchange.agreement import Agreement
 from ccid.iso7816.apdu import HEADER_LENGTH, MAX_SHORT, Bytes
+from ccid.visible import Visible, apdu_level
 
 OLD_SCM_ROOM = 263 - 10
 """dwMaxCCIDMessageLength 263 of old SCM readers is too small: they take 271 bytes."""
@@ -19,14 +21,14 @@ class SingleBlock:
     Args:
         commands: The slot's commands.
         room: Bytes a message has for the block: dwMaxCCIDMessageLength - 10.
-        timeout_s: Seconds to wait for the reply, before extensions.
+        agreement: With the card.
     """
 
-    def __init__(self, commands: Commands, room: int, timeout_s: float) -> None:
+    def __init__(self, commands: SlotCommands, room: int, agreement: Agreement) -> None:
         self.commands = commands
         self.room = MAX_SHORT if room == OLD_SCM_ROOM else room
         # bChainParameter has a meaning at extended APDU level alone (6.2.1)
-        self.xfr_block = commands.quick_xfr_block(timeout_s, lambda data, _: data)
+        self.xfr_block = commands.quick_xfr_block(agreement.patience_s, lambda data, _: data)
 
     def transmit(self, apdu: Bytes) -> bytes:
         """Send ``apdu`` in one block.
@@ -37,7 +39,7 @@ class SingleBlock:
         """
         if HEADER_LENGTH <= len(apdu) <= self.room:
             return self.xfr_block(apdu)
-        name = self.commands.pipe.name
+        name = self.commands.name
         if len(apdu) < HEADER_LENGTH:
             raise InvalidApdu(
                 f"{len(apdu)} bytes; a command APDU has at least {HEADER_LENGTH}",
@@ -50,3 +52,7 @@ class SingleBlock:
             reader=name,
             slot=self.commands.slot,
         )
+
+    def visible(self, apdu: Bytes) -> Visible:
+        """How much of a secret exchange a trace may show."""
+        return apdu_level(apdu)

@@ -16,6 +16,10 @@ MAX_SHORT = 261
 """Bytes of the longest short command APDU: header, Lc, 255 bytes of data, Le."""
 MAX_EXTENDED = 65544
 """Bytes of the longest command APDU: header, 3 bytes of Lc, 65,535 of data, 2 of Le."""
+SW_LENGTH = 2
+"""Bytes of the shortest response APDU: SW1 SW2."""
+MAX_RESPONSE = 65536 + SW_LENGTH
+"""Bytes of the longest response APDU."""
 
 
 class Case(Enum):

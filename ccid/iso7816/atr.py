@@ -6,8 +6,9 @@ the second belong to the protocol that introduced them: the first TA for T=1 is 
 TB the waiting integers, the first TC the check code; the first TA for T=15 is the clock stop
 indicator and the operating classes. TCK closes the answer unless T=0 alone is offered.
 
-Real cards break the last rule often: a missing or wrong TCK and bytes too many are warnings
-here, and the rest is usable.
+Real cards are sloppy at the end: a missing or wrong TCK, bytes too many and historical bytes too
+few are warnings here, and the rest is usable. An interface byte that is announced and missing is
+an error: what follows from it is not known.
 """
 
 from __future__ import annotations
@@ -15,10 +16,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, reduce
+from itertools import pairwise
 from operator import xor
+from typing import TYPE_CHECKING
 
 from ccid.errors import MalformedAtr
-from ccid.iso7816.atr_text import explain
+
+if TYPE_CHECKING:
+    from ccid.iso7816.historical import Historical
 
 MAX_LENGTH = 33
 """TS and at most 32 characters (ISO/IEC 7816-3:2006 8.1)."""
@@ -32,6 +37,8 @@ FMAX = (4.0, 5.0, 6.0, 8.0, 12.0, 16.0, 20.0, None, None, 5.0, 7.5, 10.0, 15.0, 
 DI = (None, 1, 2, 4, 8, 16, 32, 64, 12, 20, None, None, None, None, None, None)
 """Baud rate adjustment integers Di (ISO/IEC 7816-3:2006, table 8); None is RFU."""
 
+DEFAULT_FIDI = 0x11
+"""Fd = 372 and Dd = 1, in force after an ATR, coded as TA1 (ISO/IEC 7816-3:2006 8.3)."""
 DEFAULT_WI = 10
 DEFAULT_IFSC = 32
 DEFAULT_BWI = 4
@@ -84,8 +91,8 @@ class Atr:
         """Take an answer to reset apart (ISO/IEC 7816-3:2006 8.2).
 
         Raises:
-            MalformedAtr: Empty, a wrong TS, or an announced interface or historical byte is
-                missing.
+            MalformedAtr: Shorter than two bytes, a wrong TS, or an announced interface byte is
+                missing; the message names the byte.
         """
         raw = bytes(raw)
         if len(raw) < 2:
@@ -93,30 +100,28 @@ class Atr:
         if raw[0] not in (DIRECT, INVERSE):
             raise MalformedAtr(f"TS is 0x{raw[0]:02X}, neither 3B (direct) nor 3F (inverse)")
         groups, offset = _groups(raw)
+        warnings = _order(groups)
         count = raw[1] & 0x0F
         historical = raw[offset : offset + count]
         if len(historical) < count:
-            raise MalformedAtr(
-                f"T0 announces {count} historical bytes, {len(historical)} are there"
-            )
-        offset += count
-        wants_tck = any((g.td or 0) & 0x0F for g in groups if g.td is not None)
-        tck, warnings, extra = None, [], raw[offset:]
-        if wants_tck and not extra:
+            warnings.append(f"T0 announces {count} historical bytes, {len(historical)} are there")
+        offset += len(historical)
+        tck, extra = None, raw[offset:]
+        expected = _wants_tck(groups)
+        rest = reduce(xor, raw[1:offset])
+        if expected and not extra:
             warnings.append("TCK is missing")
-        elif extra and (wants_tck or not reduce(xor, raw[1 : offset + 1])):
+        elif extra and (expected or extra == bytes((rest,))):
             tck, extra = extra[0], extra[1:]
-            if reduce(xor, raw[1 : offset + 1]):
-                right = reduce(xor, raw[1:offset])
-                warnings.append(f"TCK is 0x{tck:02X}, and 0x{right:02X} would be right")
-            elif not wants_tck:
+            if tck != rest:
+                warnings.append(f"TCK is 0x{tck:02X}, and 0x{rest:02X} would be right")
+            elif not expected:
                 warnings.append("TCK is there though only T=0 is offered")
         if extra:
-            warnings.append(f"{len(extra)} bytes too many at the end")
+            many = "1 byte" if len(extra) == 1 else f"{len(extra)} bytes"
+            warnings.append(f"{many} too many at the end")
         if len(raw) > MAX_LENGTH:
             warnings.append(f"{len(raw)} bytes; an ATR has {MAX_LENGTH} at most")
-        if len(groups) > 1 and groups[1].t == 15:
-            warnings.append("TD1 offers T=15, which is no protocol")
         return cls(raw, groups, historical, tck, tuple(warnings))
 
     def __str__(self) -> str:
@@ -128,10 +133,19 @@ class Atr:
 
     def explain(self) -> str:
         """Every byte in words, one line each."""
+        from ccid.iso7816.atr_text import explain
+
         return explain(self)
 
-    def _first(self, letter: str, t: int) -> int | None:
-        """The first TA, TB or TC beyond the second group that belongs to protocol ``t``."""
+    def first(self, letter: str, t: int) -> int | None:
+        """The first TA, TB or TC beyond the second group that TD gave to ``t``, None without it.
+
+        It is the one that has a meaning (ISO/IEC 7816-3:2006 8.3 for T=15, 11.4 for T=1).
+
+        Args:
+            letter: ``"a"``, ``"b"`` or ``"c"``.
+            t: The protocol, or 15 for the global bytes.
+        """
         for group in self.groups[2:]:
             value: int | None = getattr(group, f"t{letter}")
             if group.t == t and value is not None:
@@ -143,6 +157,26 @@ class Atr:
             getattr(self.groups[i - 1], f"t{letter}") if len(self.groups) >= i else None
         )
         return value
+
+    @property
+    def tck_right(self) -> bool | None:
+        """T0 to TCK exclusive-ored give zero (ISO/IEC 7816-3:2006 8.2.5); None without TCK."""
+        if self.tck is None:
+            return None
+        end = 2 + sum(1 for group in self.groups for _ in group.items()) + len(self.historical)
+        return not reduce(xor, self.raw[1 : end + 1])
+
+    @property
+    def tck_expected(self) -> bool:
+        """TCK has to be there: anything but T=0 is named (ISO/IEC 7816-3:2006 8.2.5)."""
+        return _wants_tck(self.groups)
+
+    @cached_property
+    def historical_data(self) -> Historical:
+        """The historical bytes, decoded (ISO/IEC 7816-4:2013 12.1.1)."""
+        from ccid.iso7816.historical import Historical
+
+        return Historical.parse(self.historical)
 
     @property
     def inverse(self) -> bool:
@@ -176,7 +210,10 @@ class Atr:
 
     @property
     def extra_guard_time(self) -> int:
-        """N, TC1 (ISO/IEC 7816-3:2006 8.3); 0 without TC1."""
+        """N, TC1, in etu (ISO/IEC 7816-3:2006 8.3); 0 without TC1.
+
+        255 is no time but the shortest delay: 12 etu between characters with T=0, 11 with T=1.
+        """
         value = self._at("c", 1)
         return 0 if value is None else value
 
@@ -192,6 +229,20 @@ class Atr:
         return self.ta2 is not None
 
     @property
+    def can_change_mode(self) -> bool:
+        """A card in specific mode can be reset into negotiable mode (TA2, bit 8, is 0).
+
+        A card in negotiable mode is in that already: True (ISO/IEC 7816-3:2006 8.3).
+        """
+        return self.ta2 is None or not self.ta2 & 0x80
+
+    @property
+    def implicit_parameters(self) -> bool:
+        """In specific mode F and D are agreed elsewhere, not those of TA1 (TA2, bit 5, is 1;
+        ISO/IEC 7816-3:2006 8.3)."""
+        return self.ta2 is not None and bool(self.ta2 & 0x10)
+
+    @property
     def default_protocol(self) -> int:
         """T in force after this ATR if nobody asks for another: TA2's, or the first offered."""
         return self.protocols[0] if self.ta2 is None else self.ta2 & 0x0F
@@ -205,48 +256,66 @@ class Atr:
     @property
     def ifsc(self) -> int:
         """IFSC in bytes (ISO/IEC 7816-3:2006 11.4.2); 32 without it, 254 for the reserved 255."""
-        value = self._first("a", 1)
+        value = self.first("a", 1)
         return DEFAULT_IFSC if not value else min(value, 254)
 
     @property
     def bwi(self) -> int:
         """BWI (ISO/IEC 7816-3:2006 11.4.3); 4 without it."""
-        value = self._first("b", 1)
+        value = self.first("b", 1)
         return DEFAULT_BWI if value is None else value >> 4
 
     @property
     def cwi(self) -> int:
         """CWI (ISO/IEC 7816-3:2006 11.4.3); 13 without it."""
-        value = self._first("b", 1)
+        value = self.first("b", 1)
         return DEFAULT_CWI if value is None else value & 0x0F
 
     @property
     def crc(self) -> bool:
         """T=1 checks by CRC instead of LRC (ISO/IEC 7816-3:2006 11.4.4)."""
-        return bool((self._first("c", 1) or 0) & 1)
+        return bool((self.first("c", 1) or 0) & 1)
 
     @property
     def clock_stop(self) -> int | None:
         """Clock stop indicator, 0 to 3 (ISO/IEC 7816-3:2006 8.3, X); None without it."""
-        value = self._first("a", 15)
+        value = self.first("a", 15)
         return None if value is None else value >> 6
 
     @property
     def classes(self) -> int | None:
         """Operating classes, bit 0 A (5 V), bit 1 B (3 V), bit 2 C (1.8 V); None without them."""
-        value = self._first("a", 15)
+        value = self.first("a", 15)
         return None if value is None else value & 0x3F
 
     @property
     def spu(self) -> int | None:
-        """Use of contact C6, first TB for T=15 (ISO/IEC 7816-3:2006 8.3); None without it."""
-        return self._first("b", 15)
+        """Use of contact C6, first TB for T=15 (ISO/IEC 7816-3:2006 8.3); None without it.
+
+        0: not used. Bit 8 tells proprietary (1) from standard use (0).
+        """
+        return self.first("b", 15)
+
+
+def _wants_tck(groups: tuple[Group, ...]) -> bool:
+    return any(group.t for group in groups)
+
+
+def _order(groups: tuple[Group, ...]) -> list[str]:
+    """What is wrong with the order of the protocols (ISO/IEC 7816-3:2006 8.2.3)."""
+    wrong = []
+    if len(groups) > 1 and groups[1].t == 15:
+        wrong.append("TD1 offers T=15, which is no protocol")
+    for before, after in pairwise(groups[1:]):
+        if (before.t or 0) > (after.t or 0):
+            wrong.append(f"TD{after.i - 1} offers T={after.t} after T={before.t}")
+    return wrong
 
 
 def _groups(raw: bytes) -> tuple[tuple[Group, ...], int]:
     """The interface bytes and where they end."""
     groups: list[Group] = []
-    follow, t, offset = raw[1] >> 4, None, 2
+    follow, t, offset, by = raw[1] >> 4, None, 2, f"T0 = 0x{raw[1]:02X}"
     while True:
         i = len(groups) + 1
         values: list[int | None] = []
@@ -254,7 +323,10 @@ def _groups(raw: bytes) -> tuple[tuple[Group, ...], int]:
             if not follow >> bit & 1:
                 values.append(None)
             elif offset >= len(raw):
-                raise MalformedAtr(f"T{letter}{i} is announced, and the ATR ends before it")
+                raise MalformedAtr(
+                    f"T{letter}{i}, byte {offset + 1}, is announced by {by}, "
+                    f"and the ATR ends after {len(raw)} bytes"
+                )
             else:
                 values.append(raw[offset])
                 offset += 1
@@ -262,4 +334,4 @@ def _groups(raw: bytes) -> tuple[tuple[Group, ...], int]:
         td = values[3]
         if td is None:
             return tuple(groups), offset
-        follow, t = td >> 4, td & 0x0F
+        follow, t, by = td >> 4, td & 0x0F, f"TD{i} = 0x{td:02X}"

@@ -1,4 +1,4 @@
-"""How long a card may take: ISO/IEC 7816-3:2006 8.1, 10.2 and 11.4.3.
+"""How long a card may take: ISO/IEC 7816-3:2006 7.1, 8.3, 10.2, 11.4.2 and 11.4.3.
 
 All results are seconds; clocks are Hz.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ccid.codes import Protocol
-from ccid.iso7816.atr import DI, FI, Atr
+from ccid.iso7816.atr import DEFAULT_FIDI, DI, FI, Atr
 
 FLOOR_S = 3.0
 """No exchange is given up earlier: USB, the reader's own work, a slow host."""
@@ -18,6 +18,12 @@ MAX_BWI = 9
 """Greater values of BWI are reserved (ISO/IEC 7816-3:2006 11.4.3)."""
 ACTIVATION_S = 60.0
 """For a power-on: the longest ATR takes 29 s at 4 MHz, and a reader may try three voltages."""
+BLOCK = 260
+"""Characters of the longest block: prologue, 254 bytes, epilogue; with one or two to spare."""
+BLOCK_MARGIN_S = 1.0
+"""Beyond what the standard gives a card of T=1: the way over USB and back."""
+MIN_GUARD = 255
+"""TC1 that asks for the shortest guard time (ISO/IEC 7816-3:2006 8.3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,26 +32,37 @@ class Timing:
 
     Attributes:
         etu_s: Elementary time unit.
-        guard_s: From the leading edge of one character to the next, in the host's direction.
+        guard_t0_s: From the leading edge of one character to the next, in the host's direction.
+        guard_t1_s: The same for T=1.
         wwt_s: T=0: work waiting time.
         cwt_s: T=1: character waiting time.
         bwt_s: T=1: block waiting time.
     """
 
     etu_s: float
-    guard_s: float
+    guard_t0_s: float
+    guard_t1_s: float
     wwt_s: float
     cwt_s: float
     bwt_s: float
 
     @classmethod
-    def of(cls, atr: Atr, clock_hz: float, fidi: int = 0x11) -> Timing | None:
+    def of(
+        cls,
+        atr: Atr,
+        clock_hz: float,
+        fidi: int = DEFAULT_FIDI,
+        *,
+        bwi: int | None = None,
+        cwi: int | None = None,
+    ) -> Timing | None:
         """The times for a card.
 
         Args:
             atr: Its answer to reset.
             clock_hz: The clock the reader gives it, in Hz.
             fidi: The Fi and Di in force, coded as TA1.
+            bwi, cwi: Instead of the ATR's, for a card whose ATR promises too much.
 
         Returns:
             None where the clock is 0 or the codes are reserved.
@@ -55,26 +72,45 @@ class Timing:
             return None
         etu = f / d / clock_hz
         n = atr.extra_guard_time
-        extra = 0.0 if n == 255 else n * etu
+        if n == MIN_GUARD:
+            guard_t0, guard_t1 = 12 * etu, 11 * etu
+        else:
+            guard_t0 = guard_t1 = 12 * etu + n * _guard_unit(atr, etu, clock_hz)
+        bwi = min(atr.bwi if bwi is None else bwi, MAX_BWI)
+        cwi = atr.cwi if cwi is None else cwi
         return cls(
             etu_s=etu,
-            guard_s=12 * etu + extra,
-            wwt_s=atr.wi * 960 * f / clock_hz,
-            cwt_s=(11 + 2**atr.cwi) * etu,
-            bwt_s=11 * etu + 2 ** min(atr.bwi, MAX_BWI) * 960 * 372 / clock_hz,
+            guard_t0_s=guard_t0,
+            guard_t1_s=guard_t1,
+            wwt_s=(atr.wi or 10) * 960 * f / clock_hz,
+            cwt_s=(11 + 2**cwi) * etu,
+            bwt_s=11 * etu + 2**bwi * 960 * 372 / clock_hz,
         )
 
 
-def exchange_timeout(timing: Timing | None, protocol: Protocol) -> float:
-    """How long to wait for the reply to one TPDU or APDU block, in seconds.
+def _guard_unit(atr: Atr, etu: float, clock_hz: float) -> float:
+    """What N counts: etu in force, or, with T=15 in the ATR, those that TA1 indicates (8.3)."""
+    if any(group.t == 15 for group in atr.groups) and atr.fi and atr.di:
+        return atr.fi / atr.di / clock_hz
+    return etu
+
+
+def exchange_timeout(timing: Timing | None, protocol: Protocol, multiplier: int = 1) -> float:
+    """How long to wait for the reply to one TPDU, block or APDU, in seconds.
 
     For T=0 the worse of a command with 255 bytes out and of one with 256 bytes in, each received
     character after up to WWT. For T=1 a full block out, BWT, and a full block in.
+
+    Args:
+        timing: The card's; None if it cannot be known.
+        protocol: T in force.
+        multiplier: T=1: how many times BWT the card may take, after a waiting time extension.
     """
     if timing is None:
-        return UNKNOWN_S
+        return UNKNOWN_S * max(1, multiplier)
     if protocol is Protocol.T0:
-        out = 261 * timing.guard_s + 6 * timing.wwt_s
-        back = 5 * timing.guard_s + 260 * timing.wwt_s
+        out = 261 * timing.guard_t0_s + 6 * timing.wwt_s
+        back = 5 * timing.guard_t0_s + 260 * timing.wwt_s
         return max(FLOOR_S, out, back)
-    return max(FLOOR_S, 260 * timing.guard_s + timing.bwt_s + 260 * timing.cwt_s + 1.0)
+    block = BLOCK * (timing.guard_t1_s + timing.cwt_s) + BLOCK_MARGIN_S
+    return max(FLOOR_S, block + max(1, multiplier) * timing.bwt_s)

@@ -47,9 +47,12 @@ def parser() -> argparse.ArgumentParser:
                       "reader": None})  # fmt: skip
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
 
-    def command(name: str, text: str, *, json: bool = False) -> argparse.ArgumentParser:
+    def command(
+        name: str, text: str, *, json: bool = False, reader: bool = True
+    ) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-        _add_common(sub, {})
+        if reader:
+            _add_common(sub, {})
         if json:
             sub.add_argument("--json", action="store_true", help="print JSON")
         return sub
@@ -63,6 +66,19 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--slot", type=int, default=0, metavar="N", help="bSlot, from 0")
         sub.add_argument("--protocol", choices=["T0", "T1"], help="insist on this protocol")
     apdu.add_argument("hex", nargs="+", metavar="HEX", help="a command APDU in hexadecimal")
+    atr = command("atr", "explain ATRs, without a reader", json=True, reader=False)
+    atr.add_argument(
+        "atr", nargs="+", metavar="HEX|FILE",
+        help="an ATR in hexadecimal, or a file with one a line (- for standard input)",
+    )  # fmt: skip
+    stats = command("atr-stats", "count what the ATRs of a file have in a byte", json=True,
+                    reader=False)  # fmt: skip
+    stats.add_argument("file", metavar="FILE", help="ATRs, one a line; - for standard input")
+    stats.add_argument(
+        "--byte", default="TB3", metavar="NAME", help="TA1, TD2 and so on; TB3 if not given"
+    )
+    stats.add_argument("--svg", metavar="FILE", help="draw the bars into FILE")
+    stats.add_argument("--png", metavar="FILE", help="the same; needs ccid[plot]")
     command("doctor", "say what stands between you and your readers, and its cure", json=True)
     known = command("readers", "search the table of known readers", json=True)
     known.add_argument("words", nargs="*", metavar="WORD", help="what all of them have")
@@ -125,8 +141,9 @@ def main(words: Sequence[str] | None = None) -> int:
     if model is not None and not IDS.fullmatch(model):
         top.error(f"--virtual={model}: a model is named vvvv:pppp")
     options.model = model
+    module = options.command.replace("-", "_")
     try:
-        run = importlib.import_module(f"ccid.probe.{options.command}_command").run
+        run = importlib.import_module(f"ccid.probe.{module}_command").run
         status: int = run(options)
         sys.stdout.flush()
         return status

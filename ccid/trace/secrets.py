@@ -6,10 +6,8 @@ Lengths stay; of every block of the exchange only what is listed here is shown, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from ccid.iso7816.apdu import Bytes, visible_length
 from ccid.messages import HEADER_LENGTH, PC_to_RDR_Secure, PC_to_RDR_XfrBlock, RDR_to_PC_DataBlock
+from ccid.visible import Visible
 
 MASK = 0x2A
 """Stands for every byte that is not shown: an asterisk in Wireshark's text column."""
@@ -19,26 +17,6 @@ SECURE = PC_to_RDR_Secure.bMessageType
 DATA_BLOCK = RDR_to_PC_DataBlock.bMessageType
 
 
-@dataclass(frozen=True, slots=True)
-class Visible:
-    """How much of each block's data may be seen.
-
-    Attributes:
-        first_out: Bytes at the start of the exchange's first block to the card.
-        head: Bytes at the start of every other block, either way.
-        tail_in: Bytes at the end of every block from the card.
-    """
-
-    first_out: int = 0
-    head: int = 0
-    tail_in: int = 0
-
-
-def apdu_level(apdu: Bytes) -> Visible:
-    """For APDUs and T=0 TPDUs in blocks: CLA INS P1 P2 and Lc, and SW1 SW2."""
-    return Visible(first_out=visible_length(apdu), tail_in=2)
-
-
 SECURE_COMMAND = Visible(first_out=1, tail_in=2)
 """For PC_to_RDR_Secure: bPINOperation, and SW1 SW2."""
 
@@ -46,9 +24,12 @@ SECURE_COMMAND = Visible(first_out=1, tail_in=2)
 def masked(message: bytes, head: int, tail: int) -> bytes:
     """``message`` with its data masked but for ``head`` bytes at the start and ``tail`` at the
     end of them."""
-    data = len(message) - HEADER_LENGTH
-    hidden = data - head - tail
+    return message[:HEADER_LENGTH] + masked_block(message[HEADER_LENGTH:], head, tail)
+
+
+def masked_block(block: bytes, head: int, tail: int) -> bytes:
+    """``block`` masked but for ``head`` bytes at the start and ``tail`` at the end."""
+    hidden = len(block) - head - tail
     if hidden <= 0:
-        return message
-    start = HEADER_LENGTH + head
-    return message[:start] + bytes([MASK]) * hidden + message[start + hidden :]
+        return block
+    return block[:head] + bytes([MASK]) * hidden + block[head + hidden :]

@@ -9,11 +9,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 
+from ccid.codes import IccdRequest, InterfaceProtocol
 from ccid.descriptors import ClassControl
 from ccid.errors import CcidError
 from ccid.messages import HEADER_LENGTH
-from ccid.trace.secrets import DATA_BLOCK, SECURE, SECURE_COMMAND, XFR_BLOCK, Visible, masked
+from ccid.trace.secrets import (
+    DATA_BLOCK,
+    SECURE,
+    SECURE_COMMAND,
+    XFR_BLOCK,
+    masked,
+    masked_block,
+)
 from ccid.transport import ReaderInfo, Transport
+from ccid.visible import Visible
 
 
 class Kind(IntEnum):
@@ -152,11 +161,29 @@ class Tap:
             note.data = note.shown = self.inner.receive_event(timeout_ms)
         return note.data
 
-    def control(self, request: ClassControl, timeout_ms: int) -> bytes:
+    def control(self, request: ClassControl, timeout_ms: int, data: bytes = b"") -> bytes:
         endpoint = request.bmRequestType & 0x80
         with self._telling(Kind.CONTROL, endpoint, request.wLength, request) as note:
-            note.data = note.shown = self.inner.control(request, timeout_ms)
-        return note.data
+            if not endpoint:
+                note.data, note.shown = data, self._hide_control(request, data)
+            came = self.inner.control(request, timeout_ms, data)
+            if endpoint:
+                note.data, note.shown = came, self._hide_control(request, came)
+        return came
+
+    def _hide_control(self, request: ClassControl, data: bytes) -> bytes:
+        """The blocks of an ICCD device go by control requests; version B puts a byte before."""
+        visible = self._secret.get(0)
+        if visible is None or not self.info.reader.is_iccd:
+            return data
+        if request.bRequest == IccdRequest.XFR_BLOCK:
+            head = visible.first_out if 0 in self._fresh else visible.head
+            self._fresh.discard(0)
+            return masked_block(data, head, 0)
+        if request.bRequest == IccdRequest.DATA_BLOCK:
+            own = self.info.reader.protocol is InterfaceProtocol.ICCD_B
+            return masked_block(data, own + visible.head, visible.tail_in)
+        return data
 
     def close(self) -> None:
         self.inner.close()

@@ -70,8 +70,9 @@ class Transport(Protocol):
             As :meth:`send`; UnsupportedByReader without such an endpoint.
         """
 
-    def control(self, request: ClassControl, timeout_ms: int) -> bytes:
-        """Do a class-specific request and return what the reader sent.
+    def control(self, request: ClassControl, timeout_ms: int, data: bytes = b"") -> bytes:
+        """Do a class-specific request, with ``data`` to the reader or none, and return what
+        the reader sent.
 
         Raises:
             As :meth:`send`; TransportStall if the reader refuses it.

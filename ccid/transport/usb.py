@@ -252,9 +252,9 @@ class UsbTransport(Life):
         self.info = info
         self._driver_detached = False
         out, inp = info.reader.bulk_out, info.reader.bulk_in
-        if out is None or inp is None:
+        if not info.reader.is_iccd and (out is None or inp is None):
             raise ReaderUnsupported(f"{info.name} has no bulk endpoints", reader=info.name)
-        self.packet_size = inp.max_packet_size
+        self.packet_size = inp.max_packet_size if inp else 64
         try:
             self._handle = backend().open_device(device)
         except Exception as error:
@@ -266,7 +266,8 @@ class UsbTransport(Life):
             raise
         self._out, self._in = Buffer(OUT_CAPACITY), Buffer(IN_CAPACITY)
         self.out, self.inp = self._out.view, self._in.view
-        self.send, self.receive = self._make_send(out), self._make_receive(inp)
+        if out is not None and inp is not None:
+            self.send, self.receive = self._make_send(out), self._make_receive(inp)
 
     # Opening and closing ----------------------------------------------------------------------
 
@@ -395,9 +396,10 @@ class UsbTransport(Life):
             self._fail(status, number)
         return bytes(buffer.view[: buffer.count.value])
 
-    def control(self, request: ClassControl, timeout_ms: int) -> bytes:
+    def control(self, request: ClassControl, timeout_ms: int, data: bytes = b"") -> bytes:
         self.check()
-        data = array.array("B", bytes(request.wLength))
+        is_in = bool(request.bmRequestType & 0x80)
+        buffer = array.array("B", bytes(request.wLength) if is_in else data)
         try:
             count = backend().ctrl_transfer(
                 self._handle,
@@ -405,7 +407,7 @@ class UsbTransport(Life):
                 request.bRequest,
                 request.wValue,
                 request.wIndex,
-                data,
+                buffer,
                 timeout_ms,
             )
         except Exception as error:
@@ -415,7 +417,7 @@ class UsbTransport(Life):
                     f"{self.name} refuses request 0x{request.bRequest:02X}", reader=self.name
                 ) from None
             self._fail(status, 0)
-        return data.tobytes()[:count]
+        return buffer.tobytes()[:count] if is_in else b""
 
 
 def _status(error: Exception) -> int:

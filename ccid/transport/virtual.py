@@ -41,10 +41,9 @@ class VirtualTransport(Life):
             )
         self.out = memoryview(bytearray(OUT_CAPACITY))
         self.inp = memoryview(bytearray(IN_CAPACITY))
-        self._out, self._in = (
-            self._address(info.reader.bulk_out),
-            self._address(info.reader.bulk_in),
-        )
+        if not info.reader.is_iccd:
+            self._out = self._address(info.reader.bulk_out)
+            self._in = self._address(info.reader.bulk_in)
         self.packet_size = info.reader.bulk_in.max_packet_size if info.reader.bulk_in else 64
         _claimed.add(self._claim)
 
@@ -84,10 +83,10 @@ class VirtualTransport(Life):
         except Unplugged:
             raise self.removed() from None
 
-    def control(self, request: ClassControl, timeout_ms: int) -> bytes:
+    def control(self, request: ClassControl, timeout_ms: int, data: bytes = b"") -> bytes:
         self.check()
         try:
-            return self.port.control(request)
+            return self.port.control(request, data)
         except Stall:
             raise TransportStall(
                 f"{self.name} refuses request 0x{request.bRequest:02X}", reader=self.name

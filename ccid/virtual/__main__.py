@@ -32,6 +32,7 @@ from ccid.codes import ExchangeLevel
 from ccid.trace.log import TRAFFIC
 from ccid.virtual.cards import Application, EchoCard, FileSystemCard
 from ccid.virtual.reader import PRODUCT_ID, VENDOR_ID, VirtualReader
+from ccid.virtual.slot import Card
 from ccid.virtual.usbip import DEFAULT_PORT, UsbIpServer
 
 LEVELS = {
@@ -141,7 +142,7 @@ class Hand:
     def __init__(self, server: UsbIpServer, card: type[Application] = FileSystemCard) -> None:
         self._server = server
         self._card = card
-        self._held: dict[tuple[str, int], Application] = {}
+        self._held: dict[tuple[str, int], Card] = {}
 
     def obey(self, line: str) -> str:
         """The answer to one line."""

@@ -7,12 +7,9 @@ card thinks; notifications when cards come and go. Faults bend the replies on th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import TypeVar
+from collections.abc import Callable, Collection, Sequence
 
 from ccid.codes import (
-    Chain,
     ClassRequest,
     ClockCommand,
     ClockStatus,
@@ -21,7 +18,6 @@ from ccid.codes import (
     Features,
     IccStatus,
     InterfaceProtocol,
-    Level,
     Protocol,
     SlotError,
     VoltageSupport,
@@ -29,7 +25,7 @@ from ccid.codes import (
 from ccid.descriptors import ClassControl, InterfaceDescriptor, SmartCardDescriptor
 from ccid.descriptors.standard import TransferType
 from ccid.errors import MalformedMessage
-from ccid.iso7816.apdu import MAX_EXTENDED, MAX_SHORT
+from ccid.iso7816.apdu import MAX_EXTENDED
 from ccid.messages import (
     COMMANDS,
     HEADER_LENGTH,
@@ -47,8 +43,6 @@ from ccid.messages import (
     PC_to_RDR_SetParameters,
     PC_to_RDR_T0APDU,
     PC_to_RDR_XfrBlock,
-    ProtocolDataT0,
-    ProtocolDataT1,
     RDR_to_PC_DataBlock,
     RDR_to_PC_DataRateAndClockFrequency,
     RDR_to_PC_Escape,
@@ -59,11 +53,15 @@ from ccid.messages import (
     parse_command,
 )
 from ccid.negotiation import VOLTAGES
-from ccid.virtual.cards.base import Answer, Application
+from ccid.virtual.cards.line import DEFAULT_CLOCK_HZ
 from ccid.virtual.faults import Fault, Said
 from ccid.virtual.journal import Journal
-from ccid.virtual.slot import VirtualSlot
+from ccid.virtual.levels import Levels, addressed, waiting
+from ccid.virtual.parameters import ParameterKeeper
+from ccid.virtual.slot import Card, VirtualSlot
 from ccid.virtual.usb import EndpointPlan, InPipe, Stall
+from ccid.virtual.watch import Framing
+from ccid.virtual.wire import Refused
 
 EXTENSION_S = 0.4
 """While a card thinks longer than this, the reader asks the host for more time so often."""
@@ -73,17 +71,6 @@ EVENT_PACKET = 16
 
 OFFSETS = {"dwLength": 1, "bSlot": 5, "bPowerSelect": 7, "bProtocolNum": 7, "wLevelParameter": 8}
 """bError of a command with a wrong field is the field's offset (USB CCID rev 1.1, 6.2.6)."""
-
-
-R = TypeVar("R", bound=Reply)
-
-
-class _Refused(Exception):
-    """The command fails with this bError."""
-
-    def __init__(self, bError: int) -> None:
-        super().__init__(bError)
-        self.bError = bError
 
 
 class CcidFunction:
@@ -99,6 +86,8 @@ class CcidFunction:
         data_rates: What GET_DATA_RATES returns, bit/s.
         clock_frequencies: What GET_CLOCK_FREQUENCIES returns, kHz.
         escape: Answers Escape; without it the command is not supported.
+        unchangeable: Fields of the protocol data structures that it does not let be changed.
+        real_time: Characters on the contacts take their time; else only a card's thinking does.
         name: For the log.
         secrets: Log PINs and keys.
     """
@@ -108,7 +97,7 @@ class CcidFunction:
     def __init__(
         self,
         descriptor: SmartCardDescriptor,
-        cards: Sequence[Application | None] = (),
+        cards: Sequence[Card | None] = (),
         *,
         interrupt: bool = True,
         bInterfaceClass: int = 0x0B,
@@ -118,6 +107,8 @@ class CcidFunction:
         data_rates: Sequence[int] = (),
         clock_frequencies: Sequence[int] = (),
         escape: Callable[[bytes], bytes] | None = None,
+        unchangeable: Collection[str] = (),
+        real_time: bool = False,
         name: str = "virtual",
         secrets: bool = False,
     ) -> None:
@@ -130,12 +121,16 @@ class CcidFunction:
         self.data_rates = list(data_rates)
         self.clock_frequencies = list(clock_frequencies)
         self.escape = escape
+        self.unchangeable = unchangeable
         self.journal = Journal(name, secrets)
-        self.slots = [VirtualSlot(index) for index in range(descriptor.slot_count)]
+        clock_hz = 1000.0 * descriptor.dwDefaultClock or DEFAULT_CLOCK_HZ
+        self.slots = [
+            VirtualSlot(index, clock_hz, real_time) for index in range(descriptor.slot_count)
+        ]
         for slot, card in zip(self.slots, cards, strict=False):
             slot.put(card)
             slot.changed = False
-            self._auto_activate(slot)
+            self._auto_activate(slot, 0.0)
         self.faults: list[Fault] = []
         self.extension_s: float | None = EXTENSION_S
         """How often it asks for more time; None for never."""
@@ -182,7 +177,7 @@ class CcidFunction:
         for slot in self.slots:
             slot.power_off()
             slot.changed = slot.card is not None
-            self._auto_activate(slot)
+            self._auto_activate(slot, now)
         self._notify(now)
         self.on_change()
 
@@ -200,14 +195,14 @@ class CcidFunction:
 
     # Cards come and go ------------------------------------------------------------------------
 
-    def put(self, index: int, card: Application | None, now: float) -> None:
+    def put(self, index: int, card: Card | None, now: float) -> None:
         """Put ``card`` into a slot, or take out what is in it."""
         slot = self.slots[index]
         under_way = slot.busy_until is not None and slot.busy_until > now
         slot.put(card)
         if under_way:
             self._cut_off(slot, SlotError.ICC_MUTE, now, answered=self.answers_removal)
-        self._auto_activate(slot)
+        self._auto_activate(slot, now)
         self._notify(now)
         self.on_change()
 
@@ -216,9 +211,14 @@ class CcidFunction:
         self.is_unplugged = True
         self.on_change()
 
-    def _auto_activate(self, slot: VirtualSlot) -> None:
+    def _auto_activate(self, slot: VirtualSlot, now: float) -> None:
         if slot.card is not None and self.descriptor.features & Features.AUTO_ACTIVATION:
-            slot.power_on()
+            slot.power_on(now)
+            self._keeper.begin(slot, now)
+
+    @property
+    def _keeper(self) -> ParameterKeeper:
+        return ParameterKeeper(self.descriptor, self.data_rates, self.unchangeable)
 
     def _notify(self, now: float) -> None:
         """RDR_to_PC_NotifySlotChange, if there is anything to notify."""
@@ -246,7 +246,7 @@ class CcidFunction:
         self._partial = b""
         if len(message) < HEADER_LENGTH:
             raise Stall
-        self.journal.heard(message)
+        self.journal.heard(message, self._framing(message[5]))
         if self.ignores_repeats and message[6] == self._last_seq:
             return
         self._last_seq = message[6]
@@ -258,39 +258,60 @@ class CcidFunction:
         self.on_change()
 
     def _say(self, message: bytes, due: float) -> None:
-        self.journal.said(message)
+        self.journal.said(message, self._framing(message[5]) if len(message) > 5 else Framing.APDU)
         self.bulk_in.push(message, due)
+
+    def _framing(self, index: int) -> Framing:
+        """What the blocks for a slot are, for the log."""
+        level = self.descriptor.exchange_level
+        if index >= len(self.slots) or Levels(self.descriptor).is_apdu or level is None:
+            return Framing.APDU
+        if self.slots[index].protocol is Protocol.T1:
+            return Framing.T1
+        return Framing.T0 if level is ExchangeLevel.CHARACTER else Framing.APDU
 
     def _handle(self, message: bytes, now: float) -> list[Said]:
         """All that the reader says in answer to ``message``."""
         index = message[5]
         try:
             if index >= len(self.slots):
-                raise _Refused(OFFSETS["bSlot"])
+                raise Refused(OFFSETS["bSlot"])
             slot = self.slots[index]
             if message[0] not in COMMANDS:
-                raise _Refused(SlotError.CMD_NOT_SUPPORTED)
+                raise Refused(SlotError.CMD_NOT_SUPPORTED)
             self._admit(slot, message, now)
-            command = parse_command(message)
-            return self._carry_out(slot, command, now)
-        except _Refused as refused:
-            return [Said(self._failed(message, refused.bError), now)]
+            reply, due = self._carry_out(slot, parse_command(message), now)
+            return self._said(message, reply.build(), now, due)
+        except Refused as refused:
+            due = now if refused.at is None else refused.at
+            return self._said(message, self._failed(message, refused.bError), now, due)
         except MalformedMessage as error:
             bError = OFFSETS.get(error.field, HEADER_LENGTH)
             return [Said(self._failed(message, bError), now)]
+
+    def _said(self, command: bytes, reply: bytes, now: float, due: float) -> list[Said]:
+        """``reply`` when it is due, and what the reader says until then."""
+        said = [Said(reply, due)]
+        if due <= now:
+            return said
+        self.slots[command[5]].busy_until = due
+        if self.extension_s is None or due - now < self.extension_s:
+            return said
+        index, bSeq = command[5], command[6]
+        return [*waiting(index, bSeq, reply[0], now, due, self.extension_s), *said]
 
     def _admit(self, slot: VirtualSlot, message: bytes, now: float) -> None:
         """Refuse a command while the slot is aborting or busy, or too many slots are."""
         is_abort = message[0] == PC_to_RDR_Abort.bMessageType
         if slot.index in self._aborting:
             if not is_abort or self._aborting[slot.index] != message[6]:
-                raise _Refused(SlotError.CMD_ABORTED)
+                raise Refused(SlotError.CMD_ABORTED)
             del self._aborting[slot.index]
         elif is_abort:
-            raise _Refused(SlotError.CMD_NOT_SUPPORTED)
+            raise Refused(SlotError.CMD_NOT_SUPPORTED)
         busy = [s for s in self.slots if s.busy_until is not None and s.busy_until > now]
         if slot in busy or len(busy) >= max(1, self.descriptor.bMaxCCIDBusySlots):
-            raise _Refused(SlotError.CMD_SLOT_BUSY)
+            raise Refused(SlotError.CMD_SLOT_BUSY)
 
     def _failed(self, message: bytes, bError: int) -> bytes:
         """The reply that says "failed": of the command's kind, SlotStatus for an unknown one."""
@@ -325,13 +346,16 @@ class CcidFunction:
 
     # One method a command ---------------------------------------------------------------------
 
-    def _carry_out(self, slot: VirtualSlot, command: Command, now: float) -> list[Said]:
+    def _carry_out(self, slot: VirtualSlot, command: Command, now: float) -> tuple[Reply, float]:
+        """The reply, and when it is due."""
         reply: Reply
+        due = now
         match command:
             case PC_to_RDR_XfrBlock():
-                return self._xfr_block(slot, command, now)
+                return Levels(self.descriptor).transfer(slot, command, now)
             case PC_to_RDR_IccPowerOn():
-                reply = self._power_on(slot, command)
+                reply = self._power_on(slot, command, now)
+                due = self._keeper.begin(slot, now)
             case PC_to_RDR_IccPowerOff():
                 slot.power_off()
                 reply = self._slot_status(slot)
@@ -343,14 +367,15 @@ class CcidFunction:
                 slot.reset_parameters()
                 reply = self._parameters(slot)
             case PC_to_RDR_SetParameters():
-                reply = self._set_parameters(slot, command)
+                due = self._keeper.set(slot, command, now)
+                reply = self._parameters(slot)
             case PC_to_RDR_Escape() if self.escape is not None:
                 reply = RDR_to_PC_Escape(abData=self.escape(command.abData))
             case PC_to_RDR_IccClock() if self.descriptor.features & Features.CLOCK_STOP:
                 stop = command.bClockCommand == ClockCommand.STOP
                 slot.clock = ClockStatus.STOPPED_LOW if stop else ClockStatus.RUNNING
                 reply = self._slot_status(slot)
-            case PC_to_RDR_T0APDU() if self._is_apdu_level():
+            case PC_to_RDR_T0APDU() if Levels(self.descriptor).is_apdu:
                 reply = self._slot_status(slot)
             case PC_to_RDR_Mechanical() if self.descriptor.dwMechanical:
                 reply = self._slot_status(slot)
@@ -359,35 +384,29 @@ class CcidFunction:
                     dwClockFrequency=command.dwClockFrequency, dwDataRate=command.dwDataRate
                 )
             case _:
-                raise _Refused(SlotError.CMD_NOT_SUPPORTED)
-        return [Said(self._addressed(slot, command, reply).build(), now)]
-
-    def _addressed(self, slot: VirtualSlot, command: Command, reply: R) -> R:
-        """``reply`` with slot, number and the card's state."""
-        return replace(reply, bSlot=slot.index, bSeq=command.bSeq, bStatus=int(slot.icc_status))
-
-    def _is_apdu_level(self) -> bool:
-        level = self.descriptor.exchange_level
-        return level in (ExchangeLevel.SHORT_APDU, ExchangeLevel.EXTENDED_APDU)
+                raise Refused(SlotError.CMD_NOT_SUPPORTED)
+        return addressed(slot, command, reply), due
 
     def _slot_status(self, slot: VirtualSlot) -> RDR_to_PC_SlotStatus:
         return RDR_to_PC_SlotStatus(bClockStatus=slot.clock)
 
-    def _power_on(self, slot: VirtualSlot, command: PC_to_RDR_IccPowerOn) -> RDR_to_PC_DataBlock:
+    def _power_on(
+        self, slot: VirtualSlot, command: PC_to_RDR_IccPowerOn, now: float
+    ) -> RDR_to_PC_DataBlock:
         select = command.bPowerSelect
         automatic = self.descriptor.features & (Features.AUTO_VOLTAGE | Features.AUTO_ACTIVATION)
         if not select <= 3 or (select == 0 and not automatic):
-            raise _Refused(OFFSETS["bPowerSelect"])
+            raise Refused(OFFSETS["bPowerSelect"])
         voltage = next((bit for bit, code in VOLTAGES if code == select), VoltageSupport(0))
         known = self.descriptor.voltages  # one that names none takes any
         if select and known and not known & voltage:
-            raise _Refused(OFFSETS["bPowerSelect"])
+            raise Refused(OFFSETS["bPowerSelect"])
         if slot.card is not None and select and not slot.card.voltages & voltage:
             slot.power_off()
-            raise _Refused(SlotError.ICC_MUTE)
-        atr = slot.power_on()
+            raise Refused(SlotError.ICC_MUTE)
+        atr = slot.power_on(now)
         if not atr:
-            raise _Refused(SlotError.ICC_MUTE)
+            raise Refused(SlotError.ICC_MUTE)
         return RDR_to_PC_DataBlock(abData=atr)
 
     def _parameters(self, slot: VirtualSlot) -> RDR_to_PC_Parameters:
@@ -395,94 +414,6 @@ class CcidFunction:
             bProtocolNum=slot.protocol,
             abProtocolDataStructure=slot.parameters[slot.protocol],
         )
-
-    def _set_parameters(
-        self, slot: VirtualSlot, command: PC_to_RDR_SetParameters
-    ) -> RDR_to_PC_Parameters:
-        structure, number = command.abProtocolDataStructure, command.bProtocolNum
-        if number > 1 or not self.descriptor.dwProtocols >> number & 1:
-            raise _Refused(OFFSETS["bProtocolNum"])
-        if self.descriptor.exchange_level is ExchangeLevel.TPDU and number == Protocol.T1:
-            raise _Refused(OFFSETS["bProtocolNum"])
-        if not isinstance(structure, ProtocolDataT0 | ProtocolDataT1):
-            raise _Refused(OFFSETS["dwLength"])
-        slot.protocol = Protocol(number)
-        slot.parameters[slot.protocol] = structure
-        return self._parameters(slot)
-
-    # Blocks -----------------------------------------------------------------------------------
-
-    def _xfr_block(self, slot: VirtualSlot, command: PC_to_RDR_XfrBlock, now: float) -> list[Said]:
-        if not slot.powered:
-            raise _Refused(SlotError.ICC_MUTE)
-        if self.descriptor.exchange_level is ExchangeLevel.EXTENDED_APDU:
-            return self._extended(slot, command, now)
-        if command.wLevelParameter != Level.WHOLE:
-            raise _Refused(OFFSETS["wLevelParameter"])
-        if self._is_apdu_level() and len(command.abData) > MAX_SHORT:
-            raise _Refused(OFFSETS["dwLength"])
-        level = self.descriptor.exchange_level or ExchangeLevel.SHORT_APDU
-        return self._answer(slot, command, slot.exchange(command.abData, level), now)
-
-    def _extended(self, slot: VirtualSlot, command: PC_to_RDR_XfrBlock, now: float) -> list[Said]:
-        """An APDU in several blocks (6.1.4 and 6.2.1)."""
-        level = command.wLevelParameter
-        begins = level in (Level.WHOLE, Level.BEGINS)
-        if level == Level.CONTINUE_RESPONSE:
-            if not slot.response or command.abData:
-                raise _Refused(OFFSETS["wLevelParameter"])
-            return [Said(self._part(slot, command, first=False).build(), now)]
-        if level not in tuple(Level) or begins == bool(slot.command):
-            slot.command.clear()
-            raise _Refused(OFFSETS["wLevelParameter"])
-        slot.response = b""
-        slot.command += command.abData
-        if level in (Level.BEGINS, Level.CONTINUES):
-            wants = RDR_to_PC_DataBlock(bChainParameter=Chain.COMMAND_EXPECTED)
-            return [Said(self._addressed(slot, command, wants).build(), now)]
-        apdu = bytes(slot.command)
-        slot.command.clear()
-        return self._answer(slot, command, slot.exchange(apdu, ExchangeLevel.EXTENDED_APDU), now)
-
-    def _part(
-        self, slot: VirtualSlot, command: PC_to_RDR_XfrBlock, first: bool
-    ) -> RDR_to_PC_DataBlock:
-        """The next part of the response, as much as a message holds."""
-        room = self.descriptor.dwMaxCCIDMessageLength - HEADER_LENGTH
-        part, slot.response = slot.response[:room], slot.response[room:]
-        if first:
-            chain = Chain.BEGINS if slot.response else Chain.WHOLE
-        else:
-            chain = Chain.CONTINUES if slot.response else Chain.ENDS
-        block = RDR_to_PC_DataBlock(bChainParameter=chain, abData=part)
-        return self._addressed(slot, command, block)
-
-    def _answer(
-        self, slot: VirtualSlot, command: PC_to_RDR_XfrBlock, answer: Answer, now: float
-    ) -> list[Said]:
-        """The card's answer, when it is ready, and what the reader says until then."""
-        extended = self.descriptor.exchange_level is ExchangeLevel.EXTENDED_APDU
-        slot.response = answer.apdu
-        if extended:
-            reply: Reply = self._part(slot, command, first=True)
-        else:
-            reply = self._addressed(slot, command, RDR_to_PC_DataBlock(abData=slot.response))
-            slot.response = b""
-        due = now + answer.after_s
-        said = [Said(reply.build(), due)]
-        if answer.after_s:
-            slot.busy_until = due
-        if self.extension_s is None or answer.after_s < self.extension_s:
-            return said
-        more = RDR_to_PC_DataBlock(
-            bSlot=slot.index,
-            bSeq=command.bSeq,
-            bStatus=CommandStatus.TIME_EXTENSION << 6,
-            bError=1,
-        ).build()
-        count = int(answer.after_s / self.extension_s)
-        times = (now + (i + 1) * self.extension_s for i in range(count))
-        return [Said(more, when) for when in times if when < due] + said
 
 
 REPLY_TO: dict[type[Command], type[Reply]] = {

@@ -90,6 +90,8 @@ def _function(device: DeviceFigures, figures: InterfaceFigures) -> CcidFunction:
             f"{device.id} is an ICCD device (bInterfaceProtocol {head.bInterfaceProtocol}), and "
             f"there is no virtual one"
         )
+    # without a number of rates all up to dwMaxDataRate will do, whatever it lists
+    limited = reader.smart_card.bNumDataRatesSupported
     packets = reader.bulk_in
     return CcidFunction(
         reader.smart_card,
@@ -99,7 +101,7 @@ def _function(device: DeviceFigures, figures: InterfaceFigures) -> CcidFunction:
         bInterfaceProtocol=head.bInterfaceProtocol,
         packet_size=packets.max_packet_size if packets and packets.max_packet_size else 64,
         misplaced=reader.misplaced,
-        data_rates=figures.data_rates,
+        data_rates=figures.data_rates if limited else (),
         clock_frequencies=figures.clock_frequencies,
         name=f"{device.id} interface {head.bInterfaceNumber}",
     )

@@ -16,11 +16,12 @@ from ccid.descriptors import (
 )
 from ccid.transport import ReaderInfo, Transport
 from ccid.transport.virtual import VirtualTransport
-from ccid.virtual.cards import Application, FileSystemCard
+from ccid.virtual.cards import Application, Contact, FileSystemCard
 from ccid.virtual.faults import Fault
 from ccid.virtual.function import CcidFunction
 from ccid.virtual.other import OtherInterface
 from ccid.virtual.port import Port
+from ccid.virtual.slot import Card
 from ccid.virtual.usb import Function, Request, UsbDevice
 
 VENDOR_ID, PRODUCT_ID = 0x1209, 0x0001
@@ -34,6 +35,8 @@ AUTOMATIC = (
     | Features.AUTO_PPS
     | Features.AUTO_IFSD
 )
+MANUAL = Features.AUTO_VOLTAGE | Features.AUTO_CLOCK | Features.AUTO_BAUD_RATE
+"""At character level the host does the rest."""
 MESSAGE_LENGTH = {
     ExchangeLevel.CHARACTER: 271,
     ExchangeLevel.TPDU: 271,
@@ -45,10 +48,17 @@ _numbers = itertools.count(1)
 
 
 def make_descriptor(level: ExchangeLevel, slots: int = 1, **fields: Any) -> SmartCardDescriptor:
-    """A class descriptor as a good reader of this level has it; ``fields`` replace its values."""
+    """A class descriptor as a good reader of this level has it.
+
+    Args:
+        level: Level of exchange.
+        slots: Number of slots.
+        **fields: Replace its values: ``dwFeatures``, ``dwProtocols``, ``dwMaxIFSD``,
+            ``dwDefaultClock``, ``dwMaxDataRate`` and all others by their names.
+    """
     values = {
-        "dwProtocols": Protocols.T0 if level is ExchangeLevel.TPDU else Protocols.T0 | Protocols.T1,
-        "dwFeatures": AUTOMATIC | level,
+        "dwProtocols": Protocols.T0 | Protocols.T1,
+        "dwFeatures": (MANUAL if level is ExchangeLevel.CHARACTER else AUTOMATIC) | level,
         "dwMaxCCIDMessageLength": MESSAGE_LENGTH[level],
         "bMaxSlotIndex": slots - 1,
         **fields,
@@ -61,7 +71,8 @@ class VirtualReader:
 
     Args:
         card: The card in slot 0; by default a :class:`~ccid.virtual.cards.FileSystemCard`.
-            A sequence fills several slots. None for none.
+            A :class:`~ccid.virtual.cards.Contact` is one that behaves as told on its contacts. A
+            sequence fills several slots. None for none.
         level: Level of exchange.
         slots: Number of slots.
         descriptor: The whole class descriptor, instead of one by ``level`` and ``slots``.
@@ -75,9 +86,7 @@ class VirtualReader:
 
     def __init__(
         self,
-        card: Application | Sequence[Application | None] | type[FileSystemCard] | None = (
-            FileSystemCard
-        ),
+        card: Card | Sequence[Card | None] | type[FileSystemCard] | None = (FileSystemCard),
         *,
         level: ExchangeLevel = ExchangeLevel.SHORT_APDU,
         slots: int = 1,
@@ -93,7 +102,7 @@ class VirtualReader:
         number = next(_numbers)
         if isinstance(card, type):
             card = card()
-        cards = [card] if card is None or isinstance(card, Application) else list(card)
+        cards = [card] if card is None or isinstance(card, Application | Contact) else list(card)
         descriptor = descriptor or make_descriptor(level, slots)
         self.functions = list(functions) or [
             CcidFunction(descriptor, cards, name=f"virtual {number}", **function)
@@ -165,17 +174,17 @@ class VirtualReader:
 
     # The hand at the reader -------------------------------------------------------------------
 
-    def insert(self, card: Application, slot: int = 0, interface: int = 0) -> None:
+    def insert(self, card: Card, slot: int = 0, interface: int = 0) -> None:
         """Put a card in."""
         self._put(card, slot, interface)
 
-    def remove(self, slot: int = 0, interface: int = 0) -> Application | None:
+    def remove(self, slot: int = 0, interface: int = 0) -> Card | None:
         """Take the card out; returns it."""
-        card = self.functions[interface].slots[slot].card
+        card = self.functions[interface].slots[slot].inserted
         self._put(None, slot, interface)
         return card
 
-    def _put(self, card: Application | None, slot: int, interface: int) -> None:
+    def _put(self, card: Card | None, slot: int, interface: int) -> None:
         with self.port.changed:
             self.functions[interface].put(slot, card, self.port.now())
 

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ccid.codes import ClockStatus, ExchangeLevel, IccStatus, Protocol
+from ccid.codes import ClockStatus, IccStatus, Protocol
 from ccid.errors import MalformedAtr
 from ccid.iso7816.atr import Atr
 from ccid.messages import ProtocolDataT0, ProtocolDataT1
-from ccid.virtual.cards.base import Answer, Application
-from ccid.virtual.cards.t0 import T0Face
+from ccid.virtual.cards.base import Application
+from ccid.virtual.cards.contact import Contact
+from ccid.virtual.cards.line import DEFAULT_CLOCK_HZ
+from ccid.virtual.wire import Wire
+
+ProtocolData = ProtocolDataT0 | ProtocolDataT1
+Card = Application | Contact
+"""What can be put into a slot: an application, or one on contacts of its own."""
 
 
 @dataclass
@@ -18,7 +24,11 @@ class VirtualSlot:
 
     Attributes:
         index: bSlot.
+        clock_hz: The clock it gives to cards, Hz.
+        real_time: Characters take their time; else only waiting does.
+        inserted: What was put in; None without a card.
         card: The card in it, None without.
+        wire: Its contacts, None without a card.
         powered: The card is active.
         mute: The card does not answer a power-on.
         changed: A notification of a change is still to be sent.
@@ -29,62 +39,75 @@ class VirtualSlot:
         command: The command APDU that arrives in several blocks.
         response: What is left of a response APDU that leaves in several blocks.
         power_ons: How often a card was powered up or reset.
+        announced_ifsd: The reader told a card in T=1 its IFSD by itself (dwFeatures bit 10).
     """
 
     index: int
-    card: Application | None = None
+    clock_hz: float = DEFAULT_CLOCK_HZ
+    real_time: bool = False
+    inserted: Card | None = None
     powered: bool = False
     mute: bool = False
     changed: bool = False
     protocol: Protocol = Protocol.T0
-    parameters: dict[Protocol, ProtocolDataT0 | ProtocolDataT1] = field(default_factory=dict)
+    parameters: dict[Protocol, ProtocolData] = field(default_factory=dict)
     clock: ClockStatus = ClockStatus.STOPPED_LOW
     busy_until: float | None = None
     command: bytearray = field(default_factory=bytearray)
     response: bytes = b""
     power_ons: int = 0
-    _t0: T0Face | None = None
+    announced_ifsd: bool = False
+    wire: Wire | None = None
 
     def __post_init__(self) -> None:
         self.reset_parameters()
-        self._face()
 
-    def _face(self) -> None:
-        self._t0 = T0Face(self.card) if self.card is not None else None
+    @property
+    def card(self) -> Application | None:
+        """The card in it."""
+        return None if self.wire is None else self.wire.contact.application
 
     @property
     def icc_status(self) -> IccStatus:
         """bmICCStatus."""
-        if self.card is None:
+        if self.wire is None:
             return IccStatus.ABSENT
         return IccStatus.ACTIVE if self.powered else IccStatus.INACTIVE
 
-    def put(self, card: Application | None) -> None:
+    def put(self, card: Card | None) -> None:
         """A card comes, goes, or another takes its place."""
         self.power_off()
-        self.card = card
+        self.inserted = card
         self.changed = True
-        self._face()
+        self.wire = None
+        if card is not None:
+            contact = card if isinstance(card, Contact) else Contact(card)
+            self.wire = Wire(contact, self.clock_hz, real_time=self.real_time)
 
-    def power_on(self) -> bytes:
+    def power_on(self, now: float = 0.0) -> bytes:
         """Power-up or reset: the ATR, or nothing from a mute card."""
         self.power_ons += 1
         self.command.clear()
         self.response = b""
-        self.reset_parameters()
-        if self.card is None or self.mute:
+        self.announced_ifsd = False
+        if self.wire is None or self.mute:
             self.powered = False
             return b""
         self.powered = True
         self.clock = ClockStatus.RUNNING
-        if self._t0 is not None:
-            self._t0.reset()
+        atr = self.wire.reset(now)
+        self.protocol = Protocol.T0
+        self.reset_parameters()
+        return atr
+
+    def atr(self) -> Atr | None:
+        """The ATR of the card in it; None without a card, or for one that cannot be read."""
+        if self.wire is None:
+            return None
         try:
-            default = Atr.parse(self.card.atr).default_protocol
+            return Atr.parse(self.wire.contact.raw_atr)
         except MalformedAtr:
-            default = 0
-        self.protocol = Protocol.T1 if default == 1 else Protocol.T0
-        return self.card.atr
+            return None
 
     def power_off(self) -> None:
         """No power."""
@@ -94,15 +117,15 @@ class VirtualSlot:
         self.command.clear()
         self.response = b""
 
-    def reset_parameters(self) -> ProtocolDataT0 | ProtocolDataT1:
+    def reset_parameters(self) -> ProtocolData:
         """The reader's defaults; returns those of the protocol in force."""
         self.parameters = {Protocol.T0: ProtocolDataT0(), Protocol.T1: ProtocolDataT1()}
+        self.use(self.parameters[self.protocol])
         return self.parameters[self.protocol]
 
-    def exchange(self, block: bytes, level: ExchangeLevel) -> Answer:
-        """Have the card answer a whole APDU, or a TPDU at TPDU level."""
-        assert self.card is not None
-        if level is ExchangeLevel.TPDU:
-            assert self._t0 is not None
-            return self._t0.transmit(block)
-        return self.card.transmit(block)
+    def use(self, data: ProtocolData) -> None:
+        """Put ``data`` and their protocol in force."""
+        self.protocol = Protocol.T1 if isinstance(data, ProtocolDataT1) else Protocol.T0
+        self.parameters[self.protocol] = data
+        if self.wire is not None:
+            self.wire.use(data)

@@ -10,7 +10,7 @@ import pytest
 
 import ccid
 from ccid.codes import ExchangeLevel, Features
-from ccid.commands import Commands
+from ccid.commands import SlotCommands
 from ccid.errors import CcidError
 from ccid.iso7816.apdu import CommandApdu
 from ccid.messages import COMMANDS, REPLIES, PinVerification, ProtocolDataT0, ProtocolDataT1
@@ -29,7 +29,7 @@ PIN = PinVerification(
     abPINApdu=bytes.fromhex("0020000108FFFFFFFFFFFFFFFF"),
 )
 
-EVERY_COMMAND: tuple[Callable[[Commands], object], ...] = (
+EVERY_COMMAND: tuple[Callable[[SlotCommands], object], ...] = (
     lambda c: c.power_on(),
     lambda c: c.slot_status(),
     lambda c: c.set_parameters(ProtocolDataT0()),

@@ -66,7 +66,7 @@ class ScriptedTransport(Life):
     def receive_event(self, timeout_ms: int) -> bytes:
         raise TransportTimeout("script: no events")
 
-    def control(self, request: ClassControl, timeout_ms: int) -> bytes:
+    def control(self, request: ClassControl, timeout_ms: int, data: bytes = b"") -> bytes:
         self.check()
         self.controls.append(request)
         return self.on_control(request)

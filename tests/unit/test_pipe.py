@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from ccid import conversation as conversation_module
 from ccid import inbox
 from ccid import pipe as pipe_module
 from ccid.codes import ClassRequest, SlotError
@@ -52,7 +53,7 @@ def make(answer: Callable[[Command], Answer], **options: Any) -> tuple[Pipe, Scr
 def both_ways(pipe: Pipe) -> list[Callable[[], bytes]]:
     """XfrBlock by the general way and by the quick one: they must agree in everything."""
     commands = Commands(pipe, 0)
-    quick = commands.quick_xfr_block(0.5, lambda data, _: data)
+    quick = commands.quick_xfr_block(lambda _: 0.5, lambda data, _: data)
     return [
         lambda: commands.xfr_block(APDU, timeout_s=0.5)[0],
         lambda: quick(APDU),
@@ -335,7 +336,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(pipe_module, "time", made)
+    for module in (pipe_module, conversation_module):
+        monkeypatch.setattr(module, "time", made)
     return made
 
 
@@ -482,7 +484,7 @@ def cancelled(answer: Callable[[Command], Answer], way: int) -> tuple[Exception,
     transport.idle = waiting.set
     result: list[Exception] = []
     commands = Commands(pipe, 0)
-    quick = commands.quick_xfr_block(60, lambda data, _: data)
+    quick = commands.quick_xfr_block(lambda _: 60, lambda data, _: data)
 
     def run() -> None:
         try:

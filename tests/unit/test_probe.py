@@ -97,7 +97,7 @@ def test_wrong_command_lines(run: Run, words: list[str]) -> None:
 def test_help_names_every_command(run: Run) -> None:
     status, out, _ = run("--help")
     assert status == 0
-    for name in ("list", "dump", "check", "card", "apdu", "doctor"):
+    for name in ("list", "dump", "check", "card", "apdu", "atr", "atr-stats", "doctor"):
         assert f"\n    {name} " in out
 
 

@@ -53,7 +53,7 @@ def test_a_conversation(level: ExchangeLevel) -> None:
 
 def test_status_words_come_up_as_they_are_at_tpdu_level() -> None:
     with ccid.open_reader(ccid.VirtualReader(EchoCard(), level=ExchangeLevel.TPDU)) as reader:
-        with reader.slots[0].connect() as card:
+        with reader.slots[0].connect(Protocol.T0) as card:
             assert card.protocol is Protocol.T0
             assert card.transmit(bytes.fromhex("0030000003 010203")) == b"\x61\x03"
             assert card.transmit(bytes.fromhex("00C0000000")) == b"\x6c\x03"
@@ -239,7 +239,7 @@ def test_a_card_of_a_voltage_the_reader_has_not() -> None:
 
 @pytest.mark.parametrize("feature", [Features.AUTO_VOLTAGE, Features.AUTO_ACTIVATION])
 def test_automatic_voltage_is_left_to_the_reader(feature: Features) -> None:
-    features = feature | Features.AUTO_VOLTAGE | ExchangeLevel.SHORT_APDU
+    features = feature | Features.AUTO_VOLTAGE | Features.AUTO_PPS | ExchangeLevel.SHORT_APDU
     descriptor = make_descriptor(ExchangeLevel.SHORT_APDU, dwFeatures=features)
     virtual = ccid.VirtualReader(EchoCard(), descriptor=descriptor)
     seen = power_ons(virtual)
@@ -282,9 +282,11 @@ def test_no_protocol_in_common(atr: bytes, dwProtocols: int, wanted: Protocol | 
 def test_refused_parameters_fall_back_to_the_cards_default() -> None:
     virtual = ccid.VirtualReader(EchoCard())
     refused = SlotError.ICC_PROTOCOL_NOT_SUPPORTED
-    virtual.faults.append(faults.failing(refused, on=PC_to_RDR_SetParameters))
+    tries = len((0x96, 0x95, 0x94, 0x11))
+    virtual.faults.append(faults.failing(refused, on=PC_to_RDR_SetParameters, times=tries))
     with ccid.open_reader(virtual) as reader, reader.slots[0].connect() as card:
         assert card.protocol is Protocol.T0
+        assert card.fidi == 0x96
 
 
 def test_parameters_that_cannot_be_changed_are_left() -> None:
@@ -302,14 +304,19 @@ def test_what_the_reader_is_told_of_the_card() -> None:
         assert card.fidi == 0x96
 
 
-def test_rates_beyond_the_readers_stay_at_the_default() -> None:
-    descriptor = make_descriptor(ExchangeLevel.SHORT_APDU, dwMaxDataRate=115200)
+@pytest.mark.parametrize(
+    ("most", "fidi"), [(10752, 0x11), (62500, 0x94), (115200, 0x94), (249998, 0x95), (250000, 0x96)]
+)
+def test_rates_beyond_the_readers_are_stepped_down(most: int, fidi: int) -> None:
+    descriptor = make_descriptor(ExchangeLevel.SHORT_APDU, dwMaxDataRate=most)
     with ccid.open_reader(ccid.VirtualReader(EchoCard(), descriptor=descriptor)) as reader:
         with reader.slots[0].connect() as card:
-            assert card.fidi == 0x11
+            assert card.fidi == fidi
 
 
-@pytest.mark.parametrize(("rates", "fidi"), [([10752, 250000], 0x96), ([10752, 125000], 0x11)])
+@pytest.mark.parametrize(
+    ("rates", "fidi"), [([10752, 250000], 0x96), ([10752, 125000], 0x95), ([10752], 0x11)]
+)
 def test_rates_come_from_the_readers_list(rates: list[int], fidi: int) -> None:
     descriptor = make_descriptor(ExchangeLevel.SHORT_APDU, bNumDataRatesSupported=len(rates))
     virtual = ccid.VirtualReader(EchoCard(), descriptor=descriptor, data_rates=rates)

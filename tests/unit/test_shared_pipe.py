@@ -12,6 +12,7 @@ import ccid
 from ccid.codes import ExchangeLevel
 from ccid.errors import CommandCancelled, ReaderClosed, ReaderRemoved, TransportTimeout
 from ccid.iso7816.apdu import CommandApdu
+from ccid.iso7816.timing import Timing
 from ccid.messages import PC_to_RDR_XfrBlock
 from ccid.shared_pipe import SharedPipe
 from ccid.virtual import EchoCard, make_descriptor
@@ -97,8 +98,7 @@ def test_an_answer_that_never_comes_costs_only_its_slot() -> None:
     virtual = reader_of()
     with ccid.open_reader(virtual) as reader:
         cards = [slot.connect() for slot in reader.slots]
-        cards[0].timeout_s = 0.5
-        cards[0].arm()
+        cards[0].agreement.timing = Timing(0, 0, 0, 0, 0, 0)
         virtual.faults.append(silence(on=PC_to_RDR_XfrBlock))
         with pytest.raises(TransportTimeout):
             cards[0].transmit(echo(0, 0))

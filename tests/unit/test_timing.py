@@ -21,7 +21,7 @@ def test_elementary_time_unit() -> None:
     t = timing(T0_ONLY)
     assert t is not None
     assert t.etu_s == pytest.approx(372 / 4e6)
-    assert t.guard_s == pytest.approx(12 * 372 / 4e6)
+    assert t.guard_t0_s == pytest.approx(12 * 372 / 4e6)
 
 
 def test_work_waiting_time_does_not_depend_on_di() -> None:
@@ -51,7 +51,15 @@ def test_255_is_the_minimum_guard_time() -> None:
     with_255, without = timing("3B40FF"), timing(T0_ONLY)
     assert with_255 is not None
     assert without is not None
-    assert with_255.guard_s == without.guard_s
+    assert with_255.guard_t0_s == without.guard_t0_s
+    assert with_255.guard_t1_s == pytest.approx(11 * 372 / 4e6)
+
+
+def test_with_t15_the_extra_guard_time_counts_what_ta1_indicates() -> None:
+    """R is F/D in force, or with T=15 in the ATR that of TA1 (8.3)."""
+    t = timing("3B D0 18 0A 1F C7".replace(" ", ""), fidi=0x11)
+    assert t is not None
+    assert t.guard_t0_s == pytest.approx((12 * 372 + 10 * 372 / 12) / 4e6)
 
 
 @pytest.mark.parametrize(

@@ -92,11 +92,20 @@ def test_extended_apdu_readers_may_have_short_messages() -> None:
     assert judge(info(dwMaxCCIDMessageLength=64), KNOWN).level is Level.WORKS
 
 
-@pytest.mark.parametrize("protocol", [1, 2, 3, 0xFF])
-def test_interface_protocols(protocol: int) -> None:
-    verdict = judge(with_interface(bInterfaceProtocol=protocol), KNOWN)
-    assert verdict.level is Level.UNSUPPORTED
+@pytest.mark.parametrize(
+    ("protocol", "level"),
+    [(1, Level.WORKS), (2, Level.WORKS), (3, Level.UNSUPPORTED), (0xFF, Level.UNSUPPORTED)],
+)
+@pytest.mark.parametrize("bulk", [True, False])
+def test_interface_protocols(protocol: int, level: Level, bulk: bool) -> None:
+    """ICCD devices without bulk endpoints are driven by control requests."""
+    made = with_interface(bInterfaceProtocol=protocol)
+    endpoints = made.reader.endpoints if bulk else ()
+    made = dataclasses.replace(made, reader=dataclasses.replace(made.reader, endpoints=endpoints))
+    verdict = judge(made, KNOWN)
+    assert verdict.level is level
     assert verdict.reasons[0].field == "bInterfaceProtocol"
+    assert made.reader.is_iccd is (protocol in (1, 2) and not bulk)
 
 
 def test_proprietary_interfaces() -> None:

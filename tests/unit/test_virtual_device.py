@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,17 +29,14 @@ from ccid.messages import (
     RDR_to_PC_DataBlock,
     RDR_to_PC_DataRateAndClockFrequency,
     RDR_to_PC_Escape,
-    RDR_to_PC_NotifySlotChange,
     RDR_to_PC_Parameters,
     RDR_to_PC_SlotStatus,
-    Reply,
-    parse_event,
-    parse_reply,
 )
 from ccid.virtual import EchoCard, VirtualReader, make_descriptor
 from ccid.virtual.function import CcidFunction
 from ccid.virtual.reader import AUTOMATIC
 from ccid.virtual.usb import InPipe, Request, Stall, UsbDevice
+from tests.unit.virtual_bench import Bench, bench, failed, powered, xfr
 
 # The IN pipe: transfers made of packets -------------------------------------------------------
 
@@ -194,46 +189,6 @@ def test_unknown_endpoints(device: UsbDevice) -> None:
 # The CCID function ----------------------------------------------------------------------------
 
 
-class Bench:
-    """A function, and a clock."""
-
-    def __init__(self, function: CcidFunction) -> None:
-        self.function = function
-        self.now = 0.0
-
-    def send(self, command: Command) -> None:
-        self.function.bulk_out(command.build(), self.now)
-
-    def reply(self) -> Reply | None:
-        pulled = self.function.bulk_in.pull(70000, self.now)
-        return None if pulled is None else parse_reply(pulled[0])
-
-    def ask(self, command: Command) -> Reply:
-        self.send(command)
-        reply = self.reply()
-        assert reply is not None
-        assert (reply.bSlot, reply.bSeq) == (command.bSlot, command.bSeq)
-        return reply
-
-    def events(self) -> list[RDR_to_PC_NotifySlotChange]:
-        found = []
-        assert self.function.interrupt_in is not None
-        while (pulled := self.function.interrupt_in.pull(64, self.now)) is not None:
-            event = parse_event(pulled[0])
-            assert isinstance(event, RDR_to_PC_NotifySlotChange)
-            found.append(event)
-        return found
-
-
-def bench(level: ExchangeLevel = ExchangeLevel.SHORT_APDU, slots: int = 1, **more: Any) -> Bench:
-    descriptor = make_descriptor(level, slots, **more)
-    return Bench(CcidFunction(descriptor, [EchoCard() for _ in range(slots)]))
-
-
-def failed(reply: Reply, bError: int) -> bool:
-    return reply.command_status is CommandStatus.FAILED and reply.bError == bError
-
-
 def test_power() -> None:
     b = bench()
     assert b.ask(PC_to_RDR_GetSlotStatus(bSeq=1)).icc_status is IccStatus.INACTIVE
@@ -301,8 +256,8 @@ def test_a_command_nobody_knows() -> None:
     assert reply.bSeq == 9
 
 
-def test_t1_at_tpdu_level_is_refused() -> None:
-    b = bench(ExchangeLevel.TPDU)
+def test_a_protocol_that_the_reader_has_not_is_refused() -> None:
+    b = bench(ExchangeLevel.TPDU, dwProtocols=0x01)
     b.ask(PC_to_RDR_IccPowerOn())
     command = PC_to_RDR_SetParameters(bProtocolNum=1, abProtocolDataStructure=ProtocolDataT1())
     assert failed(b.ask(command), 7)
@@ -327,18 +282,6 @@ def test_what_descriptors_promise() -> None:
 
 
 # Blocks ---------------------------------------------------------------------------------------
-
-
-def powered(level: ExchangeLevel = ExchangeLevel.SHORT_APDU, **more: Any) -> Bench:
-    b = bench(level, **more)
-    b.ask(PC_to_RDR_IccPowerOn())
-    return b
-
-
-def xfr(b: Bench, data: bytes, level: int = 0) -> RDR_to_PC_DataBlock:
-    reply = b.ask(PC_to_RDR_XfrBlock(bSeq=5, wLevelParameter=level, abData=data))
-    assert isinstance(reply, RDR_to_PC_DataBlock)
-    return reply
 
 
 def test_a_chain_of_command_and_response() -> None:

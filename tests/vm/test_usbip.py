@@ -24,6 +24,7 @@ OPEN = """
 import ccid, json, socket, sys, threading, time
 from ccid import errors
 from ccid.iso7816.apdu import CommandApdu
+from ccid.iso7816.timing import Timing
 control, *arguments = sys.argv[1:]
 def find(n=0):
     return [r for r in ccid.list_readers() if r.manufacturer == "ccid"][n]
@@ -216,9 +217,8 @@ def test_time_extensions_and_the_abort_pair(guest: Guest) -> None:
         said = usb.script(
             """
 with ccid.open_reader(find()) as reader, reader.slots[0].connect() as card:
-    card.timeout_s = 1.0
-    card.arm()
-    print(card.transmit(bytes.fromhex("00500BB8")).hex())
+    card.agreement.timing = Timing(0, 0, 0, 0, 0, 0)  # 3 s, and the card takes 4
+    print(card.timeout_s, card.transmit(bytes.fromhex("00500FA0")).hex())
     threading.Timer(0.5, reader.slots[0].cancel).start()
     began = time.monotonic()
     try: card.transmit(bytes.fromhex("0038003C"))
@@ -227,7 +227,7 @@ with ccid.open_reader(find()) as reader, reader.slots[0].connect() as card:
     print(card.transmit(bytes.fromhex("00A40400")).hex())
 """
         )
-    assert said.split() == ["9000", "cancelled", "False", "True", "9000"]
+    assert said.split() == ["3.0", "9000", "cancelled", "False", "True", "9000"]
 
 
 def test_several_slots(guest: Guest) -> None:

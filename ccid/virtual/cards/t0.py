@@ -1,15 +1,20 @@
 """How a virtual card speaks T=0: from TPDUs to APDUs, ISO/IEC 7816-3:2006 12.2 seen from the card.
 
 A TPDU has 5 bytes of header, and with it goes data or comes data, never both. A command with
-both is two TPDUs: the first answered 61xx, then GET RESPONSE.
+both is two TPDUs: the first answered 61xx, then GET RESPONSE. A command with an extended Lc or Le
+comes in the data of ENVELOPE commands (12.2.5 and 12.2.7).
 """
 
 from __future__ import annotations
 
+from ccid.errors import InvalidApdu
 from ccid.iso7816.apdu import CommandApdu
 from ccid.virtual.cards.base import Answer, Application
 
 GET_RESPONSE = 0xC0
+ENVELOPE = 0xC2
+FULL = 255
+"""Bytes of data of an ENVELOPE that another follows."""
 
 
 class T0Face:
@@ -22,10 +27,18 @@ class T0Face:
     def __init__(self, application: Application) -> None:
         self.application = application
         self._response = b""
+        self._enveloped = bytearray()
+
+    def takes_data(self, header: bytes) -> bool:
+        """True if data go to the card with this header, CLA INS P1 P2 P3."""
+        if header[1] == ENVELOPE and self.application.takes_envelope:
+            return True
+        return header[1] != GET_RESPONSE and self.application.takes_data(header)
 
     def reset(self) -> None:
         """Power-up or reset."""
         self._response = b""
+        self._enveloped.clear()
         self.application.reset()
 
     def transmit(self, tpdu: bytes) -> Answer:
@@ -38,6 +51,9 @@ class T0Face:
         self._response = b""
         if data and len(data) != p3:
             return Answer(sw=0x6700)
+        if ins == ENVELOPE and self.application.takes_envelope:
+            return self._envelope(bytes(data))
+        self._enveloped.clear()
         self.application.commands += 1
         if data:
             return self._with_data(CommandApdu(cla, ins, p1, p2, bytes(data), ne=256))
@@ -62,6 +78,20 @@ class T0Face:
         self._response = answer.data[command.ne :]
         return Answer(answer.data[: command.ne], self._waiting(), answer.after_s)
 
+    def _envelope(self, data: bytes) -> Answer:
+        """A part of an APDU; its end is a part that is not full, or none
+        (ISO/IEC 7816-4:2013 11.8.2)."""
+        self._enveloped += data
+        apdu = bytes(self._enveloped)
+        if len(data) == FULL and not _is_whole(apdu):
+            return Answer()
+        self._enveloped.clear()
+        answer = self.application.transmit(apdu)
+        if not answer.data:
+            return answer
+        self._response = answer.data
+        return Answer(sw=self._waiting(), after_s=answer.after_s)
+
     def _more(self, ne: int) -> Answer:
         """GET RESPONSE (ISO/IEC 7816-4:2013 11.8.1)."""
         if ne > len(self._response):
@@ -71,3 +101,12 @@ class T0Face:
 
     def _waiting(self) -> int:
         return 0x6100 | min(len(self._response), 256) & 0xFF
+
+
+def _is_whole(apdu: bytes) -> bool:
+    """True if nothing can follow: it has data and Le, or no data."""
+    try:
+        command = CommandApdu.parse(apdu)
+    except InvalidApdu:
+        return False
+    return bool(command.ne)

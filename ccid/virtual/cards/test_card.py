@@ -41,6 +41,10 @@ class EchoCard(Application):
         self.unknown = unknown
         self._random = random.Random(seed)
 
+    def takes_data(self, header: bytes) -> bool:
+        """SELECT, 20, 30 and 40."""
+        return header[1] in (0xA4, 0x20, 0x30, 0x40)
+
     def process(self, command: CommandApdu) -> Answer:
         p1, p2, ne = command.p1, command.p2, command.ne
         match command.ins:

@@ -1,0 +1,197 @@
+"""What all conversations with a reader have in common: turns, limits, and ending one early.
+
+A turn is held by the thread whose commands follow each other on a slot. An operation is what an
+application sees as one thing (an APDU, a power-up) and may take many commands: their time counts
+together, and :meth:`Conversation.cancel` ends them together, between two of them as well.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from ccid.errors import CcidError, CommandCancelled, TransportTimeout
+from ccid.transport import Transport
+
+SLICE_MS = 250
+"""How long a wait goes on before it looks whether it is still wanted."""
+QUIET_S = 10.0
+"""How long closing waits for a command under way to end."""
+MAX_COMMAND_S = 30 * 60.0
+"""An operation may ask for more time up to this long in all: a card may compute a key for
+minutes."""
+
+
+class Shut:
+    """What takes the lock's place when no more can be said: whoever enters is told why.
+
+    The path of every APDU enters the lock anyway, so it need not look at a flag. And a forked
+    child must never wait for a lock that a thread of its parent holds.
+    """
+
+    def __init__(self, reason: CcidError) -> None:
+        self.reason = reason
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> NoReturn:
+        raise copy.copy(self.reason)
+
+    __enter__ = acquire
+
+    def __exit__(self, *_: object) -> None:
+        """Never reached: entering raises."""
+
+    release = __exit__
+
+
+Lock = Any  # threading.RLock is a function before Python 3.13; or a Shut
+
+
+@dataclass(slots=True)
+class Operation:
+    """What an application sees as one thing.
+
+    Attributes:
+        first: Number of its first command.
+        began: When, on the monotonic clock.
+        until: When it has taken too long; None for never.
+    """
+
+    first: int
+    began: float
+    until: float | None
+
+
+class Conversation:
+    """A conversation with one reader, whatever its messages look like.
+
+    Args:
+        transport: The open interface. The conversation does not close it.
+        name: The reader's name, for errors.
+        interface: bInterfaceNumber.
+        lock: Who may talk; given where several interfaces must take turns.
+        max_command_s: Most seconds an operation may take with all extensions; None for no limit.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        name: str,
+        interface: int = 0,
+        lock: Any = None,
+        max_command_s: float | None = MAX_COMMAND_S,
+    ) -> None:
+        self.transport = transport
+        self.name = name
+        self.interface = interface
+        self.max_command_s = max_command_s
+        self.lock: Lock = lock or threading.RLock()
+        self._locks = [self.lock]
+        self.count = -1
+        """Number of the last command; where there is a bSeq, its low byte is that."""
+        self.busy_slot = -1
+        """The slot it went to."""
+        self.stale = 0
+        """Replies dropped because nobody waited for them any more."""
+        self._operations: dict[int, Operation] = {}
+        self._cancelled: dict[int, int] = {}
+        transport.when_dead(self._shut)
+
+    def _shut(self, reason: CcidError) -> None:
+        self.lock = Shut(reason)
+
+    def turn(self, slot: int) -> Lock:
+        """The lock to hold to have commands to ``slot`` follow each other undisturbed."""
+        return self.lock
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """Hold this to have no command under way, even on a reader that is gone. A thread that
+        does not let go of its command in time is waited for no longer."""
+        with ExitStack() as stack:
+            for lock in self._locks:
+                if lock.acquire(timeout=QUIET_S):
+                    stack.callback(lock.release)
+            yield
+
+    # Operations -------------------------------------------------------------------------------
+
+    @contextmanager
+    def operation(self, slot: int) -> Iterator[None]:
+        """Hold the turn of ``slot``; all commands meanwhile are one operation."""
+        with self.turn(slot):
+            if slot in self._operations:
+                yield
+                return
+            self._operations[slot] = self._operation_of(self.count + 1)
+            try:
+                yield
+            finally:
+                del self._operations[slot]
+
+    def _operation_of(self, first: int) -> Operation:
+        began = time.monotonic()
+        limit = self.max_command_s
+        return Operation(first, began, None if limit is None else began + limit)
+
+    def _current(self, slot: int, count: int) -> Operation:
+        """The operation that command ``count`` is part of: perhaps that command alone."""
+        return self._operations.get(slot) or self._operation_of(count)
+
+    def proceed(self, slot: int) -> None:
+        """To be called between the commands of an operation.
+
+        Raises:
+            CommandCancelled: :meth:`cancel` was called meanwhile.
+            TransportTimeout: It has taken too long.
+        """
+        operation = self._operations.get(slot)
+        if operation is None:
+            return
+        if self._is_cancelled(slot, operation):
+            raise self._cancellation(slot, self.count)
+        if operation.until is not None and time.monotonic() >= operation.until:
+            raise self._timeout(slot, self.count, time.monotonic() - operation.began)
+
+    def _timeout(self, slot: int, count: int, waited_s: float) -> TransportTimeout:
+        return TransportTimeout(
+            f"{self.name}: slot {slot} did not answer command {count & 0xFF} "
+            f"within {waited_s:.1f} s",
+            reader=self.name,
+            slot=slot,
+            bSeq=count & 0xFF,
+        )
+
+    # Ending one early -------------------------------------------------------------------------
+
+    def cancel(self, slot: int) -> bool:
+        """End the operation that another thread has under way on ``slot``.
+
+        Returns:
+            False if there is none. The other thread gets :class:`CommandCancelled`.
+        """
+        if self.lock.acquire(blocking=False):
+            self.lock.release()
+            return False
+        if self.busy_slot != slot:
+            return False
+        self._cancelled[slot] = self.count
+        return True
+
+    def _is_cancelled(self, slot: int, operation: Operation) -> bool:
+        """True, once, if :meth:`cancel` was called for this operation."""
+        count = self._cancelled.pop(slot, None)
+        return count is not None and count >= operation.first
+
+    def _cancellation(self, slot: int, count: int, how: str = "") -> CommandCancelled:
+        return CommandCancelled(
+            f"{self.name}: command {count & 0xFF} of slot {slot} was cancelled{how}",
+            reader=self.name,
+            slot=slot,
+            bSeq=count & 0xFF,
+        )

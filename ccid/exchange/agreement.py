@@ -1,0 +1,45 @@
+"""What a reader and a card agreed on when the card was powered up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ccid.codes import Protocol
+from ccid.iso7816.apdu import Bytes
+from ccid.iso7816.atr import DEFAULT_FIDI
+from ccid.iso7816.t1 import T1
+from ccid.iso7816.timing import Timing, exchange_timeout
+
+TRANSPARENT = b"\xff\xc2\x01"
+"""CLA INS P1 of a transparent exchange with a contactless card (PC/SC part 3, 3.2.2.2.1)."""
+TRANSPARENT_S = 90.0
+"""What that may take: its own timer is among its data."""
+
+
+@dataclass(slots=True)
+class Agreement:
+    """What a reader and a card agreed on.
+
+    Attributes:
+        protocol: T in force.
+        fidi: Fi and Di in force, coded as TA1; where the reader negotiates by itself, those
+            that it will have chosen.
+        timing: The card's times; None if they cannot be known.
+        t1: The state of T=1, where the host speaks it.
+        extra_s: Seconds that this reader may need beyond the card's.
+    """
+
+    protocol: Protocol
+    fidi: int = DEFAULT_FIDI
+    timing: Timing | None = None
+    t1: T1 | None = None
+    extra_s: float = 0.0
+
+    def timeout_s(self, multiplier: int = 0) -> float:
+        """Seconds to wait for a reply, ``multiplier`` as T=1's waiting time extension has it."""
+        return exchange_timeout(self.timing, self.protocol, multiplier) + self.extra_s
+
+    def patience_s(self, apdu: Bytes) -> float:
+        """Seconds to wait for the reply to ``apdu``, sent whole."""
+        usual = self.timeout_s()
+        return max(usual, TRANSPARENT_S) if apdu[:3] == TRANSPARENT else usual

@@ -1,0 +1,104 @@
+"""How blocks of T=1 and characters of T=0 get through a reader that leaves the protocol to us.
+
+At TPDU level a block is one XfrBlock, and so is its answer. At character level the host says how
+many characters it waits for (wLevelParameter, USB CCID rev 1.1, 6.1.4), so a block comes in two
+parts: the prologue, and what its LEN announces.
+
+What a reader reports of a disturbed line is an input for the protocol above; what it reports of
+itself, or of a card that is gone, is an error for the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ccid.codes import IccStatus, SlotError
+from ccid.commands import SlotCommands
+from ccid.errors import CardMute, CommandFailed
+from ccid.exchange.agreement import Agreement
+from ccid.iso7816.t0 import Characters
+from ccid.iso7816.t1 import PROLOGUE, Block, LinkError
+
+LINK_ERRORS = {
+    SlotError.XFR_PARITY_ERROR: LinkError.PARITY,
+    SlotError.XFR_OVERRUN: LinkError.OTHER,
+    SlotError.ICC_MUTE: LinkError.MUTE,
+}
+"""What bError says of the line between reader and card (USB CCID rev 1.1, table 6.2-2)."""
+
+
+def _link_error(error: CardMute | CommandFailed) -> LinkError:
+    """The disturbance that ``error`` reports; raises it if it is none."""
+    found = LINK_ERRORS.get(error.bError or 0)  # type: ignore[call-overload]
+    if found is None or (error.bStatus or 0) & 0x03 != IccStatus.ACTIVE:
+        raise error
+    result: LinkError = found
+    return result
+
+
+class BlockLink:
+    """T=1 at TPDU level: one XfrBlock a block.
+
+    Args:
+        commands: The slot's commands.
+        agreement: With the card.
+    """
+
+    def __init__(self, commands: SlotCommands, agreement: Agreement) -> None:
+        self.commands = commands
+        self.agreement = agreement
+
+    def __call__(self, block: Block) -> bytes | LinkError:
+        """Send a block and return the card's."""
+        try:
+            return self.commands.xfr_block(
+                block.data,
+                timeout_s=self.agreement.timeout_s(block.multiplier),
+                bBWI=block.multiplier,
+            )[0]
+        except (CardMute, CommandFailed) as error:
+            return _link_error(error)
+
+
+class CharacterBlockLink:
+    """T=1 at character level: the prologue first, then the rest.
+
+    Args:
+        commands: The slot's commands.
+        agreement: With the card.
+    """
+
+    def __init__(self, commands: SlotCommands, agreement: Agreement) -> None:
+        self.commands = commands
+        self.agreement = agreement
+        assert agreement.t1 is not None
+        self.edc_length = agreement.t1.edc_length
+
+    def __call__(self, block: Block) -> bytes | LinkError:
+        """Send a block and return the card's."""
+        try:
+            prologue = self._receive(block.data, PROLOGUE, block.multiplier)
+            if len(prologue) != PROLOGUE:
+                return prologue
+            return prologue + self._receive(b"", prologue[2] + self.edc_length, 0)
+        except (CardMute, CommandFailed) as error:
+            return _link_error(error)
+
+    def _receive(self, data: bytes, expected: int, multiplier: int) -> bytes:
+        return self.commands.xfr_block(
+            data,
+            timeout_s=self.agreement.timeout_s(multiplier),
+            bBWI=multiplier,
+            wLevelParameter=expected,
+        )[0]
+
+
+def character_link(commands: SlotCommands, agreement: Agreement) -> Callable[[Characters], bytes]:
+    """T=0 at character level: sends a step and returns the characters that came."""
+
+    def link(step: Characters) -> bytes:
+        return commands.xfr_block(
+            step.data, timeout_s=agreement.timeout_s(), wLevelParameter=step.expected
+        )[0]
+
+    return link

@@ -1,0 +1,301 @@
+"""The commands of an ICCD device, the twin of :mod:`ccid.commands`: USB ICCD rev 1.0.
+
+Theory of operation. A USB token that is reader and card in one may do without bulk endpoints:
+everything goes by class-specific requests on the control pipe, and nothing is numbered. Version A
+(bInterfaceProtocol 1) is directed by a status byte: after each transfer the host asks for it until
+the device is not busy, and it tells whether data are expected or a status word is ready. Version B
+(bInterfaceProtocol 2) puts a byte before each answer that tells what it is: data, a part of a
+chain, a failure, or that the host shall ask again after some time.
+
+Asking again is bounded by time, never by count, and heeds :meth:`ccid.Slot.cancel`. The devices
+have no ABORT: what a command that was given up still has to say is waited for and dropped before
+the next one goes out.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NoReturn
+
+from ccid.codes import Chain, ClockStatus, IccdRequest, IccStatus, Level
+from ccid.commands import DEFAULT_TIMEOUT_S, R, SlotCommands, SlotStatus, reply_error
+from ccid.conversation import SLICE_MS, Conversation
+from ccid.descriptors import ClassControl
+from ccid.descriptors.requests import REQUEST_IN, REQUEST_OUT
+from ccid.errors import CardMute, CcidError, MalformedMessage, UnsupportedByReader
+from ccid.iso7816.apdu import SW_LENGTH, Bytes
+from ccid.iso7816.atr import MAX_LENGTH as MAX_ATR
+from ccid.messages import Command
+
+CONTROL_TIMEOUT_MS = 3000
+"""For one control transfer."""
+MAX_CONTROL = 4096
+"""Bytes of the longest control transfer that every system allows."""
+UNIT_S = 0.01
+"""Of wDelayTime, and how long to wait where a device does not say."""
+
+BUSY, MUTE = 0x40, 0x80
+DATA_EXPECTED, STATUS_READY = 0x10, 0x20
+"""Bits of version A's status byte (USB ICCD rev 1.0, 6.4.2.5)."""
+FAILED, POLLING = 0x40, 0x80
+"""bResponseType of version B, beyond the values that chaining has (USB ICCD rev 1.0, 6.4.3.5)."""
+
+
+class IccdCommands(SlotCommands):
+    """The commands of an ICCD device's one slot.
+
+    Args:
+        conversation: With the device.
+        room: Bytes of a block at most.
+    """
+
+    def __init__(self, conversation: Conversation, room: int) -> None:
+        super().__init__(conversation, 0)
+        self.room = min(max(room, MAX_ATR), MAX_CONTROL - 1)
+        self._owes = False
+
+    def abort(self) -> None:
+        """There is no ABORT: what it still has to say is waited for and dropped."""
+        if self._owes:
+            self._drain()
+
+    def give_up(self) -> None:
+        """Note that the device may still have something to say that nobody waits for."""
+        self._owes = True
+
+    @abstractmethod
+    def _drain(self) -> None:
+        """Wait for what the device still has to say, and drop it."""
+
+    def _send_block(self, wValue: int, data: Bytes) -> None:
+        """XFR_BLOCK, once the device has nothing left to say of an earlier one."""
+        if self._owes:
+            self._drain()
+        self._owes = True
+        self._out(IccdRequest.XFR_BLOCK, wValue, data)
+
+    def cancel(self) -> bool:
+        """End what another thread has under way here; False if it is nothing."""
+        return self.conversation.cancel(self.slot)
+
+    # Requests ---------------------------------------------------------------------------------
+
+    def _out(self, request: IccdRequest, wValue: int = 0, data: Bytes = b"") -> None:
+        if len(data) > MAX_CONTROL:
+            raise UnsupportedByReader(
+                f"{self.name}: {len(data)} bytes do not fit into one control transfer",
+                reader=self.name,
+            )
+        with self.conversation.turn(self.slot):
+            self.conversation.proceed(self.slot)
+            self.conversation.count += 1
+            self.conversation.busy_slot = self.slot
+            setup = ClassControl(
+                REQUEST_OUT, request, wValue, self.conversation.interface, len(data)
+            )
+            self.conversation.transport.control(setup, CONTROL_TIMEOUT_MS, bytes(data))
+
+    def _in(self, request: IccdRequest, wLength: int) -> bytes:
+        with self.conversation.turn(self.slot):
+            self.conversation.proceed(self.slot)
+            setup = ClassControl(REQUEST_IN, request, 0, self.conversation.interface, wLength)
+            return self.conversation.transport.control(setup, CONTROL_TIMEOUT_MS)
+
+    def _pause(self, seconds: float) -> None:
+        """Wait before asking again, ready to be cancelled."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            self.conversation.proceed(self.slot)
+            time.sleep(min(left, SLICE_MS / 1000))
+        self.conversation.proceed(self.slot)
+
+    def _mute(self) -> NoReturn:
+        raise CardMute(
+            f"{self.name}: the device says that its card does not answer",
+            reader=self.name,
+            slot=self.slot,
+            bStatus=IccStatus.ACTIVE,
+        )
+
+    # Commands ---------------------------------------------------------------------------------
+
+    def power_off(self) -> SlotStatus:
+        """Deactivate the card."""
+        self._out(IccdRequest.ICC_POWER_OFF)
+        self._owes = False
+        return SlotStatus(IccStatus.INACTIVE, ClockStatus.STOPPED_LOW)
+
+    def quick_xfr_block(
+        self, patience_s: Callable[[Bytes], float], more: Callable[[bytes, int], bytes]
+    ) -> Callable[[Bytes], bytes]:
+        def transmit(apdu: Bytes) -> bytes:
+            with self.operation():
+                data, chain = self.xfr_block(apdu, timeout_s=patience_s(apdu))
+                data = more(data, chain) if chain else data
+            if len(data) < SW_LENGTH:
+                raise reply_error(self.name, self.slot, len(data), 0, 0, 0)
+            return data
+
+        return transmit
+
+    def _send(self, command: Command, reply: type[R], timeout_s: float = DEFAULT_TIMEOUT_S) -> R:
+        """Reader and card are one: there is nothing to set, and nobody to press keys."""
+        what = type(command).__name__.removeprefix("PC_to_RDR_")
+        raise UnsupportedByReader(
+            f"{self.name}: an ICCD device has no {what}", reader=self.name, slot=self.slot
+        )
+
+
+class IccdA(IccdCommands):
+    """Version A: bInterfaceProtocol 1."""
+
+    def status(self) -> int:
+        """GET_ICC_STATUS, asked until the device is not busy (6.4.2.5).
+
+        Raises:
+            CardMute: It says so. MalformedMessage: It says nothing.
+        """
+        while True:
+            came = self._in(IccdRequest.GET_ICC_STATUS, 1)
+            if not came:
+                raise MalformedMessage(
+                    f"{self.name}: GET_ICC_STATUS brings no byte", field="bStatus"
+                )
+            if not came[0] & BUSY:
+                return came[0]
+            self._pause(UNIT_S)
+
+    def power_on(self, bPowerSelect: int = 0) -> bytes:
+        with self.operation():
+            self.power_off()
+            self.status()
+            return self._in(IccdRequest.ICC_POWER_ON, MAX_ATR)
+
+    def slot_status(self) -> SlotStatus:
+        with self.operation():
+            mute = self.status() == MUTE
+        icc = IccStatus.ABSENT if mute else IccStatus.ACTIVE
+        return SlotStatus(icc, ClockStatus.RUNNING)
+
+    def send(self, data: Bytes) -> int:
+        """XFR_BLOCK, then the status (6.4.2.3). Raises CardMute if that says so."""
+        self._send_block(0, data)
+        return self.ready()
+
+    def send_more(self, data: Bytes) -> int:
+        """The data that a header announced, then the status."""
+        self._out(IccdRequest.XFR_BLOCK, 0, data)
+        return self.ready()
+
+    def receive(self, count: int) -> bytes:
+        """DATA_BLOCK: up to ``count`` bytes (6.4.2.4)."""
+        return self._in(IccdRequest.DATA_BLOCK, min(count, MAX_CONTROL))
+
+    def done(self) -> None:
+        """Note that a command has been answered to its end."""
+        self._owes = False
+
+    def ready(self) -> int:
+        """The status, when the device is not busy. Raises CardMute if it says so."""
+        status = self.status()
+        if status == MUTE:
+            self._owes = False
+            self._mute()
+        return status
+
+    def _drain(self) -> None:
+        status = self.status()
+        if status & (DATA_EXPECTED | STATUS_READY):
+            self.receive(MAX_CONTROL)
+        self._owes = False
+
+    def xfr_block(
+        self,
+        abData: Bytes,
+        *,
+        timeout_s: float,
+        bBWI: int = 0,
+        wLevelParameter: int = Level.WHOLE,
+    ) -> tuple[bytes, int]:
+        with self.operation():
+            self.send(abData)
+            data = self.receive(self.room)
+            self.done()
+            return data, Chain.WHOLE
+
+
+class IccdB(IccdCommands):
+    """Version B: bInterfaceProtocol 2."""
+
+    def power_on(self, bPowerSelect: int = 0) -> bytes:
+        with self.operation():
+            self.power_off()
+            self._out(IccdRequest.ICC_POWER_ON, 1)
+            atr, chain = self._answer(1 + MAX_ATR)
+        if chain:
+            raise self._odd(chain)
+        return atr
+
+    def power_off(self) -> SlotStatus:
+        with self.operation():
+            self._out(IccdRequest.ICC_POWER_OFF)
+            self._owes = False
+            return self.slot_status()
+
+    def slot_status(self) -> SlotStatus:
+        came = self._in(IccdRequest.SLOT_STATUS, 3)
+        if len(came) < 2:
+            raise MalformedMessage(
+                f"{self.name}: SLOT_STATUS brings {len(came)} bytes", field="bmICCStatus"
+            )
+        clock = ClockStatus(came[2] & 3) if len(came) > 2 else ClockStatus.RUNNING
+        icc = IccStatus(came[1] & 3)
+        return SlotStatus(IccStatus.ABSENT if icc is IccStatus.RFU else icc, clock)
+
+    def xfr_block(
+        self,
+        abData: Bytes,
+        *,
+        timeout_s: float,
+        bBWI: int = 0,
+        wLevelParameter: int = Level.WHOLE,
+    ) -> tuple[bytes, int]:
+        with self.operation():
+            self._send_block(wLevelParameter << 8 & 0xFFFF, abData)
+            return self._answer(1 + self.room)
+
+    def _drain(self) -> None:
+        with suppress(CcidError):  # how it ended is nobody's concern any more
+            self._answer(1 + self.room)
+        self._owes = False
+
+    def _answer(self, wLength: int) -> tuple[bytes, int]:
+        """DATA_BLOCK, asked until it brings something: data and chain parameter (6.4.3.5)."""
+        while True:
+            came = self._in(IccdRequest.DATA_BLOCK, wLength)
+            if not came:
+                raise MalformedMessage(
+                    f"{self.name}: DATA_BLOCK brings no byte", field="bResponseType"
+                )
+            kind = came[0]
+            if kind == POLLING:
+                self._pause(int.from_bytes(came[1:3], "little") * UNIT_S or UNIT_S)
+                continue
+            self._owes = False
+            if kind == FAILED:
+                bStatus, bError = (*came[1:3], 0, 0)[:2]
+                raise reply_error(self.name, self.slot, 0, 0, bStatus & 0x3F | FAILED, bError)
+            if kind not in tuple(Chain):
+                raise self._odd(kind)
+            return came[1:], kind
+
+    def _odd(self, bResponseType: int) -> MalformedMessage:
+        return MalformedMessage(
+            f"{self.name}: bResponseType 0x{bResponseType:02X} has no meaning here",
+            field="bResponseType",
+            reader=self.name,
+            slot=self.slot,
+        )

@@ -1,0 +1,97 @@
+"""Protocol and parameters selection, seen from the card: ISO/IEC 7816-3:2006 clause 9.
+
+``FF PPS0 [PPS1] [PPS2] [PPS3] PCK``: PPS0 has T in bits 1 to 4 and says by bits 5 to 7 which of
+the others follow; the exclusive OR of all is 0.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from functools import reduce
+from operator import xor
+from typing import NamedTuple
+
+from ccid.iso7816.atr import DI, FI, Atr
+from ccid.virtual.cards.line import DEFAULT_FIDI
+
+PPSS = 0xFF
+
+
+class Pps(Enum):
+    """How a card answers a PPS request that is right."""
+
+    ECHO = "echo"
+    """As 9.3 has it: all it can do is echoed; PPS1 beyond TA1, PPS2 and PPS3 are not."""
+    WITHOUT_PPS1 = "without-pps1"
+    """PPS1 is not echoed: Fd and Dd stay in force."""
+    MUTE = "mute"
+    OTHER_PPS1 = "other-pps1"
+    OTHER_PROTOCOL = "other-protocol"
+    WRONG_PCK = "wrong-pck"
+    WRONG_PPSS = "wrong-ppss"
+    TOO_LONG = "too-long"
+    """PPS1 comes though none was sent."""
+
+
+class Selected(NamedTuple):
+    """What came of a PPS request.
+
+    Attributes:
+        response: What the card sends; empty for nothing.
+        protocol, fidi: In force after it; None if the exchange was not successful.
+    """
+
+    response: bytes
+    protocol: int | None = None
+    fidi: int = DEFAULT_FIDI
+
+
+def wanted(data: bytes) -> int:
+    """How many characters a PPS request that begins with ``data`` still lacks."""
+    if len(data) < 2:
+        return 2 - len(data)
+    return max(0, 3 + (data[1] >> 4 & 7).bit_count() - len(data))
+
+
+def select(data: bytes, atr: Atr, pps: Pps = Pps.ECHO) -> Selected:
+    """Answer a whole PPS request.
+
+    A card does not answer one that is wrong, or that asks for a protocol it does not offer.
+    """
+    if len(data) < 3 or wanted(data) or reduce(xor, data) or data[1] & 0x80:
+        return Selected(b"")
+    protocol = data[1] & 0x0F
+    if protocol not in atr.protocols or pps is Pps.MUTE:
+        return Selected(b"")
+    pps1 = data[2] if data[1] & 0x10 else None
+    if pps1 is not None and not _can(atr, pps1):
+        pps1 = None
+    fidi = DEFAULT_FIDI if pps1 is None else pps1
+    match pps:
+        case Pps.WITHOUT_PPS1:
+            return Selected(_coded(protocol, None), protocol)
+        case Pps.OTHER_PPS1:
+            return Selected(_coded(protocol, fidi ^ 0x01))
+        case Pps.OTHER_PROTOCOL:
+            return Selected(_coded(protocol ^ 1, pps1))
+        case Pps.WRONG_PCK:
+            response = _coded(protocol, pps1)
+            return Selected(response[:-1] + bytes((response[-1] ^ 0x80,)))
+        case Pps.WRONG_PPSS:
+            return Selected(b"\xfe" + _coded(protocol, pps1)[1:])
+        case Pps.TOO_LONG:
+            return Selected(_coded(protocol, fidi))
+    return Selected(_coded(protocol, pps1), protocol, fidi)
+
+
+def _coded(protocol: int, pps1: int | None) -> bytes:
+    head = bytes((PPSS, protocol)) if pps1 is None else bytes((PPSS, 0x10 | protocol, pps1))
+    return head + bytes((reduce(xor, head),))
+
+
+def _can(atr: Atr, pps1: int) -> bool:
+    """F is Fd or Fi, D from Dd to Di (ISO/IEC 7816-3:2006 9.2)."""
+    f, d = FI[pps1 >> 4], DI[pps1 & 0x0F]
+    if f is None or d is None or atr.fi is None or atr.di is None:
+        return False
+    return f in (372, atr.fi) and min(1, atr.di) <= d <= max(1, atr.di)

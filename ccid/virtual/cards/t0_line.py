@@ -1,0 +1,121 @@
+"""A card that speaks T=0, character by character: ISO/IEC 7816-3:2006 clause 10, pure.
+
+Header in; NULL, ACK or SW1 out; data either way. What a command means is :class:`T0Face`'s to
+know, this is how its TPDUs travel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ccid.virtual.cards.base import Answer
+from ccid.virtual.cards.contact_faults import ContactFault, strike
+from ccid.virtual.cards.line import DEFAULT_CLOCK_HZ, DEFAULT_FIDI, Line, Sent
+from ccid.virtual.cards.t0 import T0Face
+from ccid.virtual.cards.t1_blocks import Check
+
+HEADER = 5
+NULL = 0x60
+NULL_AT = 0.75
+"""A card that needs more time sends NULL after this part of WWT."""
+
+
+@dataclass(frozen=True, slots=True)
+class T0Options:
+    """How a card does T=0.
+
+    Attributes:
+        nulls: NULL bytes before every procedure byte.
+        one_by_one: It acknowledges each data byte for itself, by INS ^ FF.
+        null_when_slow: It sends NULL while it needs more than WWT; else it is late.
+    """
+
+    nulls: int = 0
+    one_by_one: bool = False
+    null_when_slow: bool = True
+
+
+class T0Line:
+    """The card's end of T=0.
+
+    Args:
+        face: Carries out TPDUs.
+        options: How it does T=0.
+        line: The waiting times.
+        faults: What it does wrong; shared with whoever appends to it.
+    """
+
+    def __init__(
+        self,
+        face: T0Face,
+        options: T0Options | None = None,
+        *,
+        line: Line | None = None,
+        faults: list[ContactFault] | None = None,
+    ) -> None:
+        self.face = face
+        self.options = options or T0Options()
+        self.line = line or Line.of(DEFAULT_FIDI, DEFAULT_CLOCK_HZ)
+        self.faults = [] if faults is None else faults
+        self.reset()
+
+    def reset(self) -> None:
+        """The card was reset."""
+        self._heard = bytearray()
+        self._granted = 0
+
+    def receive(self, characters: bytes) -> list[Sent]:
+        """What the card sends when it hears ``characters``; empty while it waits for more."""
+        self._heard += characters
+        sent: list[Sent] = []
+        while (turn := self._turn()) is not None:
+            sent += strike(self.faults, turn, Check.LRC) if self.faults else turn
+        return sent
+
+    def _turn(self) -> list[Sent] | None:
+        """One turn of the card; None if it is not its turn."""
+        if len(self._heard) < HEADER:
+            return None
+        header = bytes(self._heard[:HEADER])
+        ins, p3 = header[1], header[4]
+        if ins >> 4 in (0x6, 0x9):
+            self._done(HEADER)
+            return self._procedure(b"\x6d\x00")
+        if not p3 or not self.face.takes_data(header):
+            self._done(HEADER)
+            return self._respond(ins, self.face.transmit(header))
+        if len(self._heard) < HEADER + self._granted:
+            return None
+        if self._granted == p3:
+            tpdu = bytes(self._heard[: HEADER + p3])
+            self._done(HEADER + p3)
+            return self._respond(ins, self.face.transmit(tpdu))
+        self._granted += 1 if self.options.one_by_one else p3
+        return self._procedure(bytes((self._ack(ins),)))
+
+    def _done(self, count: int) -> None:
+        """The command is over; what was heard behind it begins another."""
+        del self._heard[:count]
+        self._granted = 0
+
+    def _ack(self, ins: int) -> int:
+        return ins ^ 0xFF if self.options.one_by_one else ins
+
+    def _procedure(self, first: bytes, after_s: float = 0.0) -> list[Sent]:
+        """A procedure byte and what follows it, behind its NULL bytes."""
+        sent = [Sent(0.0, bytes((NULL,)))] * self.options.nulls
+        wait = NULL_AT * self.line.wwt_s
+        while self.options.null_when_slow and after_s > wait:
+            sent.append(Sent(wait, bytes((NULL,))))
+            after_s -= wait
+        return [*sent, Sent(after_s, first)]
+
+    def _respond(self, ins: int, answer: Answer) -> list[Sent]:
+        sw = answer.sw.to_bytes(2, "big")
+        if not answer.data:
+            return self._procedure(sw, answer.after_s)
+        ack = bytes((self._ack(ins),))
+        if not self.options.one_by_one:
+            return self._procedure(ack + answer.data + sw, answer.after_s)
+        pairs = b"".join(ack + answer.data[i : i + 1] for i in range(len(answer.data)))
+        return self._procedure(pairs + sw, answer.after_s)

@@ -1,0 +1,205 @@
+"""What a virtual reader does about parameters: USB CCID rev 1.1, 6.1.5 to 6.1.7, and the features
+by which it sets them, or has the card select them, by itself (5.1, dwFeatures)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Sequence
+from functools import reduce
+from operator import xor
+
+from ccid.codes import ExchangeLevel, Features, Protocol
+from ccid.descriptors import SmartCardDescriptor
+from ccid.iso7816.atr import Atr
+from ccid.messages import PC_to_RDR_SetParameters, ProtocolDataT0, ProtocolDataT1
+from ccid.virtual.cards.line import DEFAULT_FIDI, clocks_per_etu
+from ccid.virtual.slot import ProtocolData, VirtualSlot
+from ccid.virtual.wire import Refused, Wire
+
+OF_LENGTH, OF_PROTOCOL, OF_DATA = 1, 7, 10
+"""Offsets of dwLength, bProtocolNum and abProtocolDataStructure in PC_to_RDR_SetParameters."""
+
+
+class ParameterKeeper:
+    """Sets the parameters of a slot.
+
+    Args:
+        descriptor: Of the reader.
+        data_rates: What GET_DATA_RATES returns, bit/s; others are refused if there are any.
+        unchangeable: Fields, such as ``bGuardTimeT1``, that keep their default: a
+            PC_to_RDR_SetParameters that changes one fails with its offset as bError.
+    """
+
+    def __init__(
+        self,
+        descriptor: SmartCardDescriptor,
+        data_rates: Sequence[int] = (),
+        unchangeable: Collection[str] = (),
+    ) -> None:
+        self.descriptor = descriptor
+        self.data_rates = data_rates
+        self.unchangeable = frozenset(unchangeable)
+
+    # After a reset ----------------------------------------------------------------------------
+
+    def begin(self, slot: VirtualSlot, now: float) -> float:
+        """The card was reset: what the reader does by itself; returns when it is done."""
+        atr, features = slot.atr(), self.descriptor.features
+        if atr is None or slot.wire is None:
+            return now
+        if features & Features.AUTO_NEGOTIATION:
+            protocol = self._first(atr)
+            wanted = from_atr(atr, protocol, self._best(atr))
+            try:
+                return self._select(slot, wanted, now)
+            except Refused as refused:
+                slot.power_on(now)
+                slot.use(from_atr(atr, self._first(atr), DEFAULT_FIDI))
+                return now if refused.at is None else refused.at
+        if features & (Features.AUTO_PARAMETERS | Features.AUTO_PPS):
+            slot.use(from_atr(atr, self._default(atr), _fidi_in_force(atr)))
+        return now
+
+    def _default(self, atr: Atr) -> Protocol:
+        return Protocol.T1 if atr.default_protocol == 1 else Protocol.T0
+
+    def _first(self, atr: Atr) -> Protocol:
+        """The first protocol of the card that the reader has too."""
+        if atr.specific_mode:
+            return self._default(atr)
+        both = [t for t in atr.protocols if t in (0, 1) and self.descriptor.dwProtocols >> t & 1]
+        return Protocol(both[0]) if both else self._default(atr)
+
+    def _best(self, atr: Atr) -> int:
+        if atr.specific_mode or atr.ta1 is None or not self._has_rate(atr.ta1):
+            return _fidi_in_force(atr)
+        return atr.ta1
+
+    # PC_to_RDR_SetParameters --------------------------------------------------------------------
+
+    def set(self, slot: VirtualSlot, command: PC_to_RDR_SetParameters, now: float) -> float:
+        """Carry out a command; returns when it is done.
+
+        Raises:
+            Refused: With the offset of a field that is wrong, or ICC_MUTE.
+        """
+        number, data = command.bProtocolNum, command.abProtocolDataStructure
+        if number > 1 or not self.descriptor.dwProtocols >> number & 1:
+            raise Refused(OF_PROTOCOL)
+        if not isinstance(data, ProtocolDataT0 | ProtocolDataT1):
+            raise Refused(OF_LENGTH)
+        self._check(data)
+        if slot.wire is None or not slot.powered or not self._has_contacts:
+            slot.use(data)
+            return now
+        automatic = Features.AUTO_PPS | Features.AUTO_NEGOTIATION
+        if self.descriptor.features & automatic and _differs(data, slot):
+            return self._select(slot, data, now)
+        slot.use(data)
+        return now
+
+    @property
+    def _has_contacts(self) -> bool:
+        """At APDU levels the reader's protocols are not simulated: it is always understood."""
+        level = self.descriptor.exchange_level
+        return level in (ExchangeLevel.CHARACTER, ExchangeLevel.TPDU)
+
+    def _check(self, data: ProtocolData) -> None:
+        defaults = type(data)()
+        for offset, field in enumerate(dataclasses.fields(data)):
+            changed = getattr(data, field.name) != getattr(defaults, field.name)
+            if changed and field.name in self.unchangeable:
+                raise Refused(OF_DATA + offset)
+        if not self._has_rate(data.bmFindexDindex):
+            raise Refused(OF_DATA)
+        if isinstance(data, ProtocolDataT1) and data.bmWaitingIntegersT1 >> 4 > 9:
+            raise Refused(OF_DATA + 3)
+        if isinstance(data, ProtocolDataT1) and data.bIFSC in (0, 255):
+            raise Refused(OF_DATA + 5)
+
+    def _has_rate(self, fidi: int) -> bool:
+        clocks = clocks_per_etu(fidi)
+        if clocks is None:
+            return False
+        rate = int(1000 * self.descriptor.dwDefaultClock / clocks)
+        default = int(1000 * self.descriptor.dwDefaultClock / 372)
+        if rate > max(self.descriptor.dwMaxDataRate, default) + 1:
+            return False
+        listed = [default, *self.data_rates]
+        return not self.data_rates or any(abs(rate - one) <= 1 for one in listed)
+
+    # PPS by the reader --------------------------------------------------------------------------
+
+    def _select(self, slot: VirtualSlot, data: ProtocolData, now: float) -> float:
+        """Have the card select protocol, F and D of ``data``, by PPS and, where that is over, a
+        warm reset before it."""
+        wire, atr = slot.wire, slot.atr()
+        assert wire is not None
+        if atr is None or atr.specific_mode:
+            slot.use(data)  # the card has nothing to select
+            return now
+        if not wire.fresh:
+            if not self.descriptor.features & Features.AUTO_NEGOTIATION:
+                slot.use(data)
+                return now
+            slot.power_on(now)
+        protocol = Protocol.T1 if isinstance(data, ProtocolDataT1) else Protocol.T0
+        is_default = protocol == atr.default_protocol
+        if is_default and clocks_per_etu(data.bmFindexDindex) == clocks_per_etu(DEFAULT_FIDI):
+            slot.use(data)
+            return now
+        fidi, now = _pps(wire, protocol, data.bmFindexDindex, now)
+        slot.use(dataclasses.replace(data, bmFindexDindex=fidi))
+        return now
+
+
+def from_atr(atr: Atr, protocol: Protocol, fidi: int) -> ProtocolData:
+    """The parameters that an ATR gives (USB CCID rev 1.1, 6.1.7)."""
+    inverse = 0x02 if atr.inverse else 0x00
+    if protocol is Protocol.T0:
+        return ProtocolDataT0(
+            bmFindexDindex=fidi,
+            bmTCCKST0=inverse,
+            bGuardTimeT0=atr.extra_guard_time,
+            bWaitingIntegerT0=atr.wi or 10,
+            bClockStop=atr.clock_stop or 0,
+        )
+    return ProtocolDataT1(
+        bmFindexDindex=fidi,
+        bmTCCKST1=0x10 | inverse | atr.crc,
+        bGuardTimeT1=atr.extra_guard_time,
+        bmWaitingIntegersT1=min(atr.bwi, 9) << 4 | atr.cwi,
+        bClockStop=atr.clock_stop or 0,
+        bIFSC=atr.ifsc,
+    )
+
+
+def _fidi_in_force(atr: Atr) -> int:
+    """Right behind the ATR (ISO/IEC 7816-3:2006 6.3.1)."""
+    if atr.ta2 is None or atr.ta2 & 0x10 or atr.ta1 is None:
+        return DEFAULT_FIDI
+    return atr.ta1
+
+
+def _differs(data: ProtocolData, slot: VirtualSlot) -> bool:
+    """True if ``data`` have another protocol or rate than those in force."""
+    old = slot.parameters[slot.protocol]
+    rates = clocks_per_etu(data.bmFindexDindex), clocks_per_etu(old.bmFindexDindex)
+    return type(data) is not type(old) or rates[0] != rates[1]
+
+
+def _pps(wire: Wire, protocol: Protocol, fidi: int, now: float) -> tuple[int, float]:
+    """The reader's own PPS: F and D that the card selected, and when.
+
+    Raises:
+        Refused: The card does not answer, or with something else than 9.3 allows.
+    """
+    default = clocks_per_etu(fidi) == clocks_per_etu(DEFAULT_FIDI)
+    head = bytes((0xFF, protocol)) if default else bytes((0xFF, 0x10 | protocol, fidi))
+    request = head + bytes((reduce(xor, head),))
+    response, now = wire.exchange_pps(request, now)
+    if response == request:
+        return fidi, now
+    if response == bytes((0xFF, protocol, 0xFF ^ protocol)):
+        return DEFAULT_FIDI, now
+    raise Refused(OF_DATA, now)

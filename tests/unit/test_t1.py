@@ -1,0 +1,392 @@
+"""T=1 against blocks written by hand: the scenarios of ISO/IEC 7816-3:2006, annex A, and what a
+card must not do."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from functools import reduce
+from operator import xor
+from typing import TypeVar
+
+import pytest
+
+from ccid.errors import CardMute, InvalidApdu, ProtocolError
+from ccid.iso7816.edc import CRC, crc, crc_inverted, lrc
+from ccid.iso7816.t1 import T1, Block, LinkError, Reply
+
+MUTE, PARITY, OTHER = LinkError.MUTE, LinkError.PARITY, LinkError.OTHER
+APDU = bytes.fromhex("00A40400")
+OK = "9000"
+Step = tuple[str, "str | LinkError"]
+R = TypeVar("R")
+
+
+def block(text: str) -> bytes:
+    """``PCB INF`` in hexadecimal as a whole block with NAD 00 and LRC."""
+    pcb, inf = text[:2], bytes.fromhex(text[2:])
+    body = bytes((0, int(pcb, 16), len(inf))) + inf
+    return body + bytes((reduce(xor, body),))
+
+
+def play(machine: Generator[Block, Reply, R], script: Sequence[Step]) -> R:
+    """Drive ``machine``: what it must send, what it is sent."""
+    sent = next(machine)
+    for n, (expected, answer) in enumerate(script):
+        assert sent.data == block(expected), f"step {n}: {sent.data.hex(' ')}"
+        try:
+            sent = machine.send(answer if isinstance(answer, LinkError) else block(answer))
+        except StopIteration as done:
+            assert n == len(script) - 1
+            value: R = done.value
+            return value
+    raise AssertionError(f"it goes on: {sent.data.hex(' ')}")
+
+
+I0 = "00" + APDU.hex()
+I1 = "40" + APDU.hex()
+
+
+def test_lrc_is_the_exclusive_or() -> None:
+    for size in (1, 3, 4, 100, 257, 258):
+        data = bytes((7 * i + size) & 255 for i in range(size))
+        assert lrc(data) == bytes((reduce(xor, data),))
+
+
+def test_crc_check_values() -> None:
+    """Of the string 123456789, as the catalogues of CRCs list them."""
+    assert crc(b"123456789").hex() == "6f91"
+    assert crc_inverted(b"123456789").hex() == "6e90"
+    assert len({code(b"123456789") for code in CRC}) == 4
+
+
+# Without errors -------------------------------------------------------------------------------
+
+
+def test_commands_alternate() -> None:
+    """Scenario 1: N(S) of both sides alternates over commands."""
+    t1 = T1()
+    assert play(t1.exchange(APDU), [(I0, "00" + OK)]).hex() == OK
+    assert play(t1.exchange(APDU), [(I1, "40" + OK)]).hex() == OK
+    assert play(t1.exchange(APDU), [(I0, "00" + OK)]).hex() == OK
+
+
+def test_waiting_time_extension() -> None:
+    """Scenario 2: the multiplier holds for one block."""
+    t1 = T1()
+    machine = t1.exchange(APDU)
+    assert next(machine).multiplier == 0
+    extended = machine.send(block("C307"))
+    assert (extended.data, extended.multiplier) == (block("E307"), 7)
+    again = machine.send(block("C301"))
+    assert (again.data, again.multiplier) == (block("E301"), 1)
+    with pytest.raises(StopIteration) as done:
+        machine.send(block("00" + OK))
+    assert done.value.value.hex() == OK
+
+
+def test_the_card_changes_ifsc() -> None:
+    """Scenario 3: S(IFS request) in place of an answer; then blocks are longer."""
+    t1 = T1(32)
+    assert play(t1.exchange(APDU), [(I0, "C140"), ("E140", "00" + OK)]).hex() == OK
+    assert t1.ifsc == 0x40
+    long = bytes(range(80))
+    script = [("60" + long[:64].hex(), "80"), ("00" + long[64:].hex(), "40" + OK)]
+    assert play(t1.exchange(long), script).hex() == OK
+
+
+def test_ifsd_is_announced() -> None:
+    """Scenario 4."""
+    t1 = T1()
+    assert play(t1.announce_ifsd(254), [("C1FE", "E1FE")]) == 254
+    assert t1.ifsd == 254
+
+
+def test_chaining_both_ways() -> None:
+    """Scenarios 5 and 6."""
+    t1 = T1(4)
+    command = bytes(range(10))
+    script = [
+        ("20" + "00010203", "90"),
+        ("60" + "04050607", "80"),
+        ("00" + "0809", "20" + "AA"),
+        ("90", "60" + "BB"),
+        ("80", "00" + OK),
+    ]
+    assert play(t1.exchange(command), script).hex().upper() == "AABB" + OK
+
+
+def test_the_way_to_the_card_limits_blocks() -> None:
+    t1 = T1(254, max_inf=4)
+    assert play(t1.exchange(bytes(6)), [("2000000000", "90"), ("400000", "00" + OK)]).hex() == OK
+
+
+def test_node_addresses() -> None:
+    t1 = T1(nad=0x21)
+    machine = t1.exchange(APDU)
+    assert next(machine).data[0] == 0x21
+    answer = bytes.fromhex("120002") + b"\x90\x00"
+    with pytest.raises(StopIteration):
+        machine.send(answer + lrc(answer))
+
+
+# Errors ---------------------------------------------------------------------------------------
+
+INVALID: list[Reply] = [
+    PARITY,
+    b"",
+    b"\0\0",
+    bytes.fromhex("00 00 02 90 00 93"),  # wrong LRC
+    bytes.fromhex("00 00 02 90 00"),  # no LRC
+]
+ODD = [
+    "C1",
+    "C1FF",
+    "C100",
+    "C300",
+    "C3",
+    "E3",
+    "E0",
+    "C0",
+    "C20101",
+    "FF",
+    "A0",
+    "8101",
+    "01" + OK,
+]
+
+
+@pytest.mark.parametrize("bad", INVALID)
+def test_an_invalid_answer_is_asked_for_again(bad: Reply) -> None:
+    """Rule 7.1; the R-block says EDC or parity error."""
+    machine = T1().exchange(APDU)
+    assert next(machine).data == block(I0)
+    assert machine.send(bad).data == block("81")
+    with pytest.raises(StopIteration) as done:
+        machine.send(block("00" + OK))
+    assert done.value.value.hex() == OK
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_what_must_not_come_is_another_error(odd: str) -> None:
+    machine = T1().exchange(APDU)
+    next(machine)
+    assert machine.send(block(odd)).data == block("82")
+
+
+@pytest.mark.parametrize("error", [MUTE, OTHER])
+def test_no_answer_is_asked_for(error: LinkError) -> None:
+    script: list[Step] = [(I0, error), ("82", "00" + OK)]
+    assert play(T1().exchange(APDU), script).hex() == OK
+
+
+def test_wrong_nad_and_too_long() -> None:
+    for bad in ("01 00 02 90 00", "00 00 FF" + "00" * 255):
+        body = bytes.fromhex(bad)
+        machine = T1().exchange(APDU)
+        next(machine)
+        assert machine.send(body + lrc(body)).data == block("82")
+
+
+def test_blocks_are_held_to_ifsd() -> None:
+    machine = T1().exchange(APDU)
+    next(machine)
+    assert machine.send(block("00" + "11" * 31 + OK)).data == block("82")
+
+
+def test_the_card_asks_again() -> None:
+    """Scenario 9 and the like: R(N(R)) names our block: it goes again as it was."""
+    for code in ("80", "81", "82"):
+        assert play(T1().exchange(APDU), [(I0, code), (I0, "00" + OK)]).hex() == OK
+
+
+def test_an_r_block_is_repeated_as_it_was() -> None:
+    """Rule 7.2, with the acknowledge of a chained block as well."""
+    assert play(T1().exchange(APDU), [(I0, PARITY), ("81", MUTE), ("81", "00" + OK)]).hex() == OK
+    script: list[Step] = [(I0, "20AA"), ("90", PARITY), ("90", "40" + OK)]
+    assert play(T1().exchange(APDU), script).hex() == "aa" + OK
+
+
+def test_a_block_of_the_card_twice_is_taken_once() -> None:
+    script: list[Step] = [(I0, "20AA"), ("90", "20AA"), ("90", "40" + OK)]
+    assert play(T1().exchange(APDU), script).hex() == "aa" + OK
+
+
+def test_an_answer_in_the_middle_of_our_chain_is_an_error() -> None:
+    """The reference driver takes it and drops the rest of the command."""
+    script: list[Step] = [("2000000000", "00" + OK), ("82", "90"), ("400000", "00" + OK)]
+    assert play(T1(4).exchange(bytes(6)), script).hex() == OK
+
+
+def test_a_waiting_time_extension_after_an_error() -> None:
+    """Rule 7.3: after S(WTX response) an invalid block is answered by an R-block."""
+    script: list[Step] = [(I0, "C302"), ("E302", PARITY), ("81", "C302"), ("E302", "00" + OK)]
+    assert play(T1().exchange(APDU), script).hex() == OK
+
+
+# Out of step ----------------------------------------------------------------------------------
+
+
+def test_a_command_that_may_have_been_executed_is_not_sent_again() -> None:
+    """Three invalid answers in succession, and the last I-block had gone out."""
+    with pytest.raises(ProtocolError) as error:
+        play(T1().exchange(APDU), [(I0, PARITY), ("81", PARITY), ("81", PARITY)])
+    assert error.value.may_have_executed
+
+
+def test_then_the_next_one_begins_by_resynch() -> None:
+    t1 = T1()
+    with pytest.raises(ProtocolError):
+        play(t1.exchange(APDU), [(I0, MUTE), ("82", MUTE), ("82", MUTE)])
+    script: list[Step] = [("C0", MUTE), ("C0", "E0"), (I0, "00" + OK)]
+    assert play(t1.exchange(APDU), script).hex() == OK
+
+
+def test_a_chain_not_yet_whole_is_sent_anew() -> None:
+    command = bytes(range(6))
+    script: list[Step] = [
+        ("2000010203", MUTE),
+        ("82", MUTE),
+        ("82", MUTE),
+        ("C0", "E0"),
+        ("2000010203", "90"),
+        ("400405", "00" + OK),
+    ]
+    assert play(T1(4).exchange(command), script).hex() == OK
+
+
+def test_resynch_is_tried_three_times() -> None:
+    t1 = T1(4)
+    script: list[Step] = [("2000000000", MUTE), ("82", MUTE), ("82", MUTE)]
+    with pytest.raises(ProtocolError, match="RESYNCH") as error:
+        play(t1.exchange(bytes(6)), [*script, ("C0", "00" + OK), ("C0", PARITY), ("C0", "90")])
+    assert not error.value.may_have_executed
+
+
+def test_a_card_that_asks_for_ever_is_left() -> None:
+    """The reference driver sends the same block without end."""
+    t1 = T1()
+    with pytest.raises(ProtocolError) as error:
+        play(t1.exchange(APDU), [(I0, "80")] * 3)
+    assert error.value.may_have_executed
+    assert t1.blocks == 3
+
+
+def test_a_card_that_changes_ifsc_for_ever_is_left() -> None:
+    t1 = T1()
+    machine = t1.exchange(APDU)
+    next(machine)
+    with pytest.raises(ProtocolError):
+        for _ in range(100):
+            machine.send(block("C120"))
+    assert t1.blocks < 12
+
+
+def test_a_chain_that_loses_step_again_and_again_ends() -> None:
+    t1 = T1(4)
+    machine = t1.exchange(bytes(6))
+    sent = next(machine)
+    with pytest.raises(ProtocolError) as error:
+        for _ in range(100):
+            sent = machine.send(block("E0") if sent.data == block("C0") else MUTE)
+    assert not error.value.may_have_executed
+
+
+# ABORT ----------------------------------------------------------------------------------------
+
+
+def test_the_card_gives_our_chain_up() -> None:
+    """Scenario: S(ABORT request) while we send; then it hands the right to send back."""
+    t1 = T1(4)
+    script: list[Step] = [("2000000000", "C2"), ("E2", "90")]
+    with pytest.raises(ProtocolError, match="gave the chain up") as error:
+        play(t1.exchange(bytes(6)), script)
+    assert not error.value.may_have_executed
+    assert play(t1.exchange(APDU), [("C0", "E0"), (I0, "00" + OK)]).hex() == OK
+
+
+def test_the_card_gives_our_chain_up_and_says_why() -> None:
+    script: list[Step] = [("2000000000", "C2"), ("E2", "006700")]
+    assert play(T1(4).exchange(bytes(6)), script).hex() == "6700"
+
+
+def test_the_card_gives_its_own_chain_up() -> None:
+    script: list[Step] = [(I0, "20AA"), ("90", "C2"), ("E2", "40" + OK)]
+    assert play(T1().exchange(APDU), script).hex() == OK
+
+
+# IFSD -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("wanted", [0, 255, 256, 1000])
+def test_an_impossible_ifsd_is_254(wanted: int) -> None:
+    machine = T1().announce_ifsd(wanted)
+    assert next(machine).data == block("C1FE")
+
+
+def test_a_card_that_refuses_keeps_32() -> None:
+    t1 = T1()
+    machine = t1.announce_ifsd(254)
+    next(machine)
+    machine.send(block("82"))
+    machine.send(block("E120"))
+    with pytest.raises(StopIteration) as done:
+        machine.send(block("82"))
+    assert done.value.value == t1.ifsd == 32
+
+
+def test_a_card_that_answers_nothing_is_mute() -> None:
+    machine = T1().announce_ifsd(254)
+    next(machine)
+    with pytest.raises(CardMute):
+        for _ in range(3):
+            machine.send(MUTE)
+
+
+# CRC ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", CRC)
+def test_the_cards_own_crc_is_found(code: object) -> None:
+    assert callable(code)
+    t1 = T1(crc=True)
+    machine = t1.announce_ifsd(254)
+    sent, tries = next(machine), 0
+    while True:
+        tries += 1
+        body, epilogue = sent.data[:-2], sent.data[-2:]
+        answer = bytes.fromhex("00 E1 01 FE") if code(body) == epilogue else b"\0\x81\0"
+        try:
+            sent = machine.send(answer + code(answer))
+        except StopIteration:
+            break
+    assert tries <= 2
+    assert t1.ifsd == 254
+    machine2 = t1.exchange(APDU)
+    out = next(machine2).data
+    assert code(out[:-2]) == out[-2:]
+
+
+# Bad calls ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 3, 65545])
+def test_no_apdu(size: int) -> None:
+    with pytest.raises(InvalidApdu):
+        next(T1().exchange(bytes(size)))
+
+
+def test_a_response_without_status() -> None:
+    machine = T1().exchange(APDU)
+    next(machine)
+    with pytest.raises(ProtocolError, match="1 bytes"):
+        machine.send(block("0090"))
+
+
+def test_a_response_without_end() -> None:
+    t1 = T1()
+    t1.ifsd = 254
+    machine = t1.exchange(APDU)
+    next(machine)
+    with pytest.raises(ProtocolError, match="more than 65538"):
+        for n in range(1000):
+            machine.send(block(("60" if n & 1 else "20") + "00" * 254))
