@@ -84,7 +84,9 @@ def parser() -> argparse.ArgumentParser:
     known.add_argument("words", nargs="*", metavar="WORD", help="what all of them have")
     report = command("report", "write all about a reader into one file, for a bug report")
     report.add_argument("--output", metavar="FILE", help="write it there, not to standard output")
-    imported = command("import", "make a table entry and a virtual reader of a reader's report")
+    imported = command(
+        "import", "make a table entry and a virtual reader of a reader's report", reader=False
+    )
     imported.add_argument(
         "files",
         nargs="+",

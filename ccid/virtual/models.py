@@ -11,7 +11,7 @@ from ccid.descriptors import SmartCardDescriptor
 from ccid.errors import ReaderNotFound, ReaderUnsupported
 from ccid.figures import DeviceFigures, InterfaceFigures, figures
 from ccid.quirks import lookup
-from ccid.virtual.cards import FileSystemCard
+from ccid.virtual.cards import Application, FileSystemCard
 from ccid.virtual.function import CcidFunction
 from ccid.virtual.reader import PRODUCT_ID, VENDOR_ID, VirtualReader
 
@@ -54,26 +54,49 @@ def make(model: str | None = None) -> VirtualReader:
             )
         case str(known):
             vendor_id, product_id = (int(part, 16) for part in known.split(":"))
+    return virtual_reader(newest(vendor_id, product_id))
+
+
+def newest(vendor_id: int, product_id: int) -> DeviceFigures:
+    """The figures of a reader, those of its newest firmware.
+
+    Raises:
+        ReaderNotFound: They are not known.
+        ReaderTableError: The user's file is wrong.
+    """
     devices = figures(vendor_id, product_id)
     if not devices:
-        name = lookup(vendor_id, product_id).name
+        model, name = f"{vendor_id:04x}:{product_id:04x}", lookup(vendor_id, product_id).name
         what = f"{model} ({name})" if name else f"a reader {model}"
         raise ReaderNotFound(
             f"no figures of {what} are known; `ccid-probe readers --virtual` lists those that "
             f"are, `ccid-probe import` adds one"
         )
-    return virtual_reader(devices[0])
+    return devices[0]
 
 
-def virtual_reader(device: DeviceFigures) -> VirtualReader:
-    """A virtual reader with a real one's figures, a card in slot 0 of each interface.
+def virtual_reader(
+    device: DeviceFigures,
+    card: type[Application] | None = FileSystemCard,
+    *,
+    secrets: bool = False,
+) -> VirtualReader:
+    """A virtual reader with a real one's figures.
+
+    Args:
+        device: The figures.
+        card: What is in slot 0 of each interface, one of its own; None for nothing.
+        secrets: Log PINs and keys.
 
     Raises:
         ReaderUnsupported: Nothing virtual can do what it does.
     """
     name = device.product or lookup(device.vendor_id, device.product_id).name or "Virtual Reader"
     return VirtualReader(
-        functions=[_function(device, interface) for interface in device.interfaces],
+        functions=[
+            _function(device, interface, card() if card else None, secrets)
+            for interface in device.interfaces
+        ],
         numbers=[interface.number for interface in device.interfaces],
         vendor_id=device.vendor_id,
         product_id=device.product_id,
@@ -82,7 +105,9 @@ def virtual_reader(device: DeviceFigures) -> VirtualReader:
     )
 
 
-def _function(device: DeviceFigures, figures: InterfaceFigures) -> CcidFunction:
+def _function(
+    device: DeviceFigures, figures: InterfaceFigures, card: Application | None, secrets: bool
+) -> CcidFunction:
     reader = figures.reader
     head = reader.interface
     if reader.protocol is not InterfaceProtocol.CCID:
@@ -95,7 +120,7 @@ def _function(device: DeviceFigures, figures: InterfaceFigures) -> CcidFunction:
     packets = reader.bulk_in
     return CcidFunction(
         reader.smart_card,
-        [FileSystemCard()],
+        [card],
         interrupt=reader.interrupt_in is not None,
         bInterfaceClass=head.bInterfaceClass,
         bInterfaceProtocol=head.bInterfaceProtocol,
@@ -104,4 +129,5 @@ def _function(device: DeviceFigures, figures: InterfaceFigures) -> CcidFunction:
         data_rates=figures.data_rates if limited else (),
         clock_frequencies=figures.clock_frequencies,
         name=f"{device.id} interface {head.bInterfaceNumber}",
+        secrets=secrets,
     )

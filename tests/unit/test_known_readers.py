@@ -14,6 +14,7 @@ from ccid.figures import DeviceFigures, all_figures
 from ccid.quirks import library, lookup
 from ccid.transport import ReaderInfo
 from ccid.verdict import Level, Verdict, judge
+from ccid.virtual import __main__ as virtual_main
 from ccid.virtual.models import make, virtual_reader
 
 SELECT_MF = bytes.fromhex("00A4000C023F00")
@@ -115,3 +116,15 @@ def test_a_model_without_figures() -> None:
         make("ffff:0001")
     with pytest.raises(ccid.errors.ReaderNotFound, match=r"0d46:4081 \(KOBIL Systems"):
         make("0d46:4081")
+
+
+def test_models_for_usbip(capsys: pytest.CaptureFixture[str]) -> None:
+    options = virtual_main._parser().parse_args(
+        ["--usbip", "127.0.0.1:0", "--model", "08E6:5503", "--count", "2", "--card", "none"]
+    )
+    readers = virtual_main._readers(options)
+    assert [reader.info.id for reader in readers] == ["08e6:5503"] * 2
+    assert all(f.slots[0].card is None for reader in readers for f in reader.functions)
+    with pytest.raises(SystemExit):
+        virtual_main.main(["--usbip", "127.0.0.1:0", "--model", "ffff:0001"])
+    assert "--model: no figures of a reader ffff:0001 are known" in capsys.readouterr().err
