@@ -100,28 +100,46 @@ class Entry(NamedTuple):
     replace: bool = False
 
 
+def part_of(text: str, product: str) -> str:
+    """What a file of the table has on one reader and on all of its vendor, and no other reader:
+    to parse that is several times as fast.
+
+    Args:
+        text: The file.
+        product: The product id, four hexadecimal digits.
+    """
+    own = (f"reader.{product}]", f"reader.{product}.", f"[reader.{product}.")
+    head, *blocks = text.split("\n[")
+    kept = [b for b in blocks if b.startswith(own) or not b.startswith(("reader.", "[reader."))]
+    return "\n[".join([head, *kept])
+
+
 class Source:
     """A file's name, text and content, and what to say when something in it is wrong.
 
     Args:
         file: Its name, for errors.
         text: What is in it.
+        product: Heed this reader alone.
 
     Raises:
         ReaderTableError: It is no TOML.
     """
 
-    def __init__(self, file: str, text: str) -> None:
+    def __init__(self, file: str, text: str, product: str | None = None) -> None:
         import tomllib
 
         self.file = file
         self.text = text
         self._vendor_case: Case | None = None
         try:
-            self.content: dict[str, Any] = tomllib.loads(text)
+            wanted = text if product is None else part_of(text, product)
+            self.content: dict[str, Any] = tomllib.loads(wanted)
         except tomllib.TOMLDecodeError as error:
             from ccid.quirks.lines import line_of_error
 
+            if product is not None:
+                Source(file, text)  # raises, with the line in the whole of it
             line = line_of_error(text, str(error))
             raise ReaderTableError(str(error), file=file, line=line) from None
 

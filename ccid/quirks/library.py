@@ -76,10 +76,11 @@ def vendors() -> dict[int, str]:
     return {int(name[:4], 16): name for name in names if name.endswith(".toml")}
 
 
-@functools.cache
-def _source(vendor_id: int) -> Source | None:
+@functools.lru_cache(maxsize=256)
+def _source(vendor_id: int, product: str | None = None) -> Source | None:
+    """A vendor's file, or what it has on one product; None if there is none."""
     name = vendors().get(vendor_id)
-    return None if name is None else Source(name, (table() / name).read_text("utf-8"))
+    return None if name is None else Source(name, (table() / name).read_text("utf-8"), product)
 
 
 # The user's files -----------------------------------------------------------------------------
@@ -192,7 +193,7 @@ def _gathered(
     vendor_id: int, product_id: int, stamps: tuple[_Stamp, ...]
 ) -> tuple[Quirks, list[Case]]:
     """Name, status and reason, and all quirks; what stands later wins."""
-    source = _source(vendor_id)
+    source = _source(vendor_id, f"{product_id:04x}")
     of_vendor = None if source is None else source.vendor_case()
     cases = [] if of_vendor is None else [of_vendor]
     name, status, reason = None, None, ""
@@ -211,8 +212,9 @@ def _gathered(
 
 def _entries(vendor_id: int, product_id: int, stamps: tuple[_Stamp, ...]) -> Iterator[Entry]:
     """What is said of a reader: by the table, by the user."""
-    source = _source(vendor_id)
-    if source is not None and (entry := source.entry(f"{product_id:04x}")) is not None:
+    product = f"{product_id:04x}"
+    source = _source(vendor_id, product)
+    if source is not None and (entry := source.entry(product)) is not None:
         yield entry
     for own in _user_sources(stamps):
         entry = own.entry(f"{vendor_id:04x}:{product_id:04x}", user=True)
@@ -241,6 +243,6 @@ def known_readers() -> Iterator[Known]:
         vendor = "" if source is None else str(source.content.get("vendor", ""))
         bare, cases = _gathered(vendor_id, product_id, stamps)
         always = [case for case in cases if not case.condition]
-        of_vendor = source is not None and bool(cases) and cases[0] is source.vendor_case()
+        of_vendor = source is not None and bool(cases) and cases[0] == source.vendor_case()
         quirks = _bent(bare, always)
         yield Known(vendor_id, product_id, vendor, quirks, tuple(cases), of_vendor, file)

@@ -43,7 +43,7 @@ def test_the_first_lookup_of_the_largest_vendor(benchmark: Any) -> None:
     )
     assert found.name is not None
     if benchmark.enabled:
-        assert benchmark.stats.stats.min <= GOAL_S  # what it costs; the rest is what else ran
+        assert benchmark.stats.stats.median <= GOAL_S
 
 
 @pytest.mark.benchmark(group="lookup", min_rounds=50)

@@ -350,6 +350,14 @@ def test_a_file_of_the_table_has_to_be_complete() -> None:
         source.entry("5678")
 
 
+@pytest.mark.parametrize("product", [None, "0002"])
+def test_a_file_of_the_table_that_is_no_toml(product: str | None) -> None:
+    text = '[reader.0001]\nname = "x"\n\n[reader.0002]\nname = x\n'
+    with pytest.raises(ReaderTableError) as caught:
+        Source("1234-x.toml", text, product)
+    assert caught.value.line == 5
+
+
 def test_lines_of_keys() -> None:
     text = "a.b = 1\n[c]\n'd' = 2\n\n[[e.f]]\ng = 1\n[e.f.h]\ni = 1\n[[e.f]]\ng = 2\n"
     places = {

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ccid.quirks import Quirks, known_readers, lookup, table
+from ccid.quirks.entries import Source
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "readers").glob("*.toml"))
@@ -28,6 +29,18 @@ def test_every_file_is_right(file: Path) -> None:
         assert entry["status"] in STATUSES
         known = lookup(vendor_id, int(product_id, 16))
         assert (known.name, known.status) == (entry["name"], entry["status"])
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_part_of_a_file_says_what_the_whole_says(file: Path) -> None:
+    text = file.read_text("utf-8")
+    whole = Source(file.name, text)
+    for product in whole.readers():
+        part = Source(file.name, text, product)
+        assert list(part.readers()) == [product]
+        assert part.entry(product) == whole.entry(product)
+        assert part.vendor_case() == whole.vendor_case()
+    assert Source(file.name, text, "fffe").readers() == {}
 
 
 def test_one_file_a_vendor() -> None:
