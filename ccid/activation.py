@@ -191,7 +191,9 @@ class Activation:
         self._untouched = False
         if needs_pps(atr, self.descriptor, protocol, fidi):
             fidi = self._pps(atr, protocol, fidi)
-        if not self.descriptor.features & Features.AUTO_NEGOTIATION:
+        if self.descriptor.features & Features.AUTO_NEGOTIATION:
+            protocol, fidi = self._negotiated(atr, protocol, fidi)
+        else:
             protocol, fidi = self._set_parameters(atr, protocol, fidi)
         bwi, cwi = waiting_integers(atr)
         timing = Timing.of(atr, self._clock_hz, fidi, bwi=bwi, cwi=cwi)
@@ -235,14 +237,38 @@ class Activation:
             return protocol, self._fidi_in_force(fidi)  # that value cannot be changed
         return protocol, fidi
 
-    def _fidi_in_force(self, wanted: int) -> int:
+    def _negotiated(self, atr: Atr, wanted: Protocol, fidi: int) -> tuple[Protocol, int]:
+        """What a reader that negotiates by itself has agreed on with the card. At APDU level that
+        is its own affair; else the host has to know, and may have to insist."""
+        if self.descriptor.exchange_level not in HOST_SPEAKS:
+            return wanted, fidi
+        found = self._in_force()
+        if found is None:
+            return wanted, fidi
+        if isinstance(found, ProtocolDataT1) == (wanted is Protocol.T1):
+            return wanted, found.bmFindexDindex
+        try:
+            self.commands.set_parameters(protocol_data(atr, wanted, found.bmFindexDindex))
+        except (UnsupportedByReader, CommandFailed):
+            raise UnsupportedByReader(
+                f"{self.commands.name}: the reader negotiates by itself and has not agreed on "
+                f"{wanted} with the card",
+                reader=self.commands.name,
+                slot=self.commands.slot,
+            ) from None
+        return wanted, found.bmFindexDindex
+
+    def _in_force(self) -> ProtocolDataT0 | ProtocolDataT1 | None:
+        """The parameters that the reader says are in force; None if it does not say."""
         try:
             parameters = self.commands.get_parameters()
         except (UnsupportedByReader, CommandFailed):
-            return wanted
-        if isinstance(parameters, ProtocolDataT0 | ProtocolDataT1):
-            return parameters.bmFindexDindex
-        return wanted
+            return None
+        return None if isinstance(parameters, bytes) else parameters
+
+    def _fidi_in_force(self, wanted: int) -> int:
+        found = self._in_force()
+        return wanted if found is None else found.bmFindexDindex
 
     def _start_t1(self, atr: Atr, agreement: Agreement) -> None:
         machine = make_t1(atr, self.descriptor, self.commands.name)

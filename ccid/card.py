@@ -195,6 +195,6 @@ class Card:
     def arm(self, tap: Tap | None = None) -> None:
         """Make :meth:`transmit` go by the reader's present transport, through ``tap`` if that
         is a trace's."""
-        reader, slot = self.slot.reader, self.slot
-        exchange = choose(slot.commands, reader.descriptor, self.agreement, self._auto_get_response)
+        slot = self.slot
+        exchange = choose(slot.commands, slot.descriptor, self.agreement, self._auto_get_response)
         self._transmit = exchange.transmit if tap is None else marking(exchange, tap, slot.index)

@@ -27,6 +27,7 @@ __all__ = [
     "ReaderForked",
     "ReaderNotFound",
     "ReaderRemoved",
+    "ReaderTableError",
     "ReaderUnsupported",
     "SlotBusy",
     "SlotInUse",
@@ -81,6 +82,23 @@ class ReaderNotFound(CcidError):
 
 class ReaderUnsupported(CcidError):
     """The device is there, but it is no reader that this library can drive."""
+
+
+class ReaderTableError(CcidError):
+    """A file of the table of readers, or the user's own, is wrong.
+
+    Attributes:
+        file: Which file.
+        line: Its line, from 1; 0 where no line can be named.
+        key: The key that is wrong, as ``reader.3437.status``; empty if it is no TOML at all.
+    """
+
+    def __init__(self, message: str, *, file: str, line: int = 0, key: str = "") -> None:
+        where = f"{file}:{line}" if line else file
+        super().__init__(f"{where}: {key}: {message}" if key else f"{where}: {message}")
+        self.file = file
+        self.line = line
+        self.key = key
 
 
 class ReaderRemoved(CcidError):

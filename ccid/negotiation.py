@@ -6,6 +6,7 @@ and done by :mod:`ccid.activation`.
 
 from __future__ import annotations
 
+from ccid.card_quirks import waiting_times
 from ccid.codes import Features, PowerSelect, Protocol, VoltageSupport
 from ccid.descriptors import SmartCardDescriptor
 from ccid.errors import UnsupportedByReader
@@ -26,12 +27,6 @@ MAX_SPEEDS = 3
 """How many speeds are tried before the default one: each costs a reset."""
 RATE_TOLERANCE = 1
 """Bit/s that a rate may be off the reader's figures: they are rounded either way."""
-
-CARD_WAITING = {
-    bytes.fromhex("3BFA1300FF813180450031C173C00100009000B1"): (7, 5),
-}
-"""BWI and CWI of cards that need more time than their ATR says: the OpenPGP card 2.0, which
-computes keys longer than its BWI 4 allows."""
 
 
 def power_selects(descriptor: SmartCardDescriptor) -> list[PowerSelect]:
@@ -201,7 +196,8 @@ def protocol_data(atr: Atr, protocol: Protocol, fidi: int) -> ProtocolDataT0 | P
 
 def waiting_integers(atr: Atr) -> tuple[int, int]:
     """BWI and CWI of a card: its ATR's, or better ones for a card known to promise too much."""
-    return CARD_WAITING.get(atr.raw, (atr.bwi, atr.cwi))
+    known = waiting_times(atr.raw)
+    return (atr.bwi, atr.cwi) if known is None else (known >> 4, known & 0x0F)
 
 
 def make_t1(atr: Atr, descriptor: SmartCardDescriptor, name: str) -> T1:

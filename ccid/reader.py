@@ -37,6 +37,7 @@ from ccid.iccd import IccdA, IccdB
 from ccid.messages import HEADER_LENGTH
 from ccid.pipe import Pipe
 from ccid.quirks import Quirks, lookup
+from ccid.quirks.fixups import apply, data_rates
 from ccid.shared_pipe import SharedPipe
 from ccid.transport import ReaderInfo, Transport
 
@@ -77,7 +78,8 @@ class Reader:
             TransportTimeout: It does not answer.
         """
         self.info = info
-        self.quirks: Quirks = lookup(info.vendor_id, info.product_id)
+        self.quirks: Quirks = self._known(slot=0)
+        self._descriptor = apply(self.quirks, info.descriptor, info.reader.protocol)
         self._turns = self._shared_turns()
         self._rates: list[int] | None = None
         self._clocks: list[int] | None = None
@@ -95,6 +97,16 @@ class Reader:
             self.transport.close()
             self._closed = True
             raise
+
+    def _known(self, slot: int) -> Quirks:
+        info = self.info
+        return lookup(
+            info.vendor_id,
+            info.product_id,
+            info.device.bcdDevice,
+            slot=slot,
+            interface=info.interface_number,
+        )
 
     def _shared_turns(self) -> _Turns | None:
         if not self.quirks.interfaces_take_turns:
@@ -147,8 +159,9 @@ class Reader:
 
     @property
     def descriptor(self) -> SmartCardDescriptor:
-        """Its class descriptor (USB CCID rev 1.1, 5.1)."""
-        return self.info.descriptor
+        """Its class descriptor (USB CCID rev 1.1, 5.1), mended where it is known to be wrong;
+        ``info.descriptor`` is what the reader says."""
+        return self._descriptor
 
     @property
     def max_message_length(self) -> int:
@@ -158,8 +171,11 @@ class Reader:
     @property
     def data_rates(self) -> list[int]:
         """The rates (bit/s) it can talk to a card; empty where it lists none (5.3.3)."""
+        return data_rates(self.quirks, self._listed_rates())
+
+    def _listed_rates(self) -> list[int]:
         if self._rates is None:
-            count = self.descriptor.bNumDataRatesSupported
+            count = self.info.descriptor.bNumDataRatesSupported
             self._rates = self._list(get_data_rates, count)
         return self._rates
 
@@ -256,12 +272,16 @@ class Slot:
         index: bSlot.
         commands: Every CCID command, for those who need one directly.
         card: The card connected here; None without.
+        quirks: What the table of readers knows of this slot.
+        descriptor: The reader's class descriptor, mended for this slot.
     """
 
     def __init__(self, reader: Reader, index: int) -> None:
         self.reader = reader
         self.index = index
         self.commands = reader._make_commands(index)
+        self.quirks = reader._known(index)
+        self.descriptor = apply(self.quirks, reader.info.descriptor, reader.info.reader.protocol)
         self.card: Card | None = None
 
     def __repr__(self) -> str:
@@ -307,7 +327,8 @@ class Slot:
     def activation(self) -> Activation:
         """A power-up of the card here, to be done: for those who are asked for its steps one by
         one. :meth:`connect` does them all."""
-        return Activation(self.commands, self.reader.descriptor, self.reader.data_rates)
+        rates = data_rates(self.quirks, self.reader._listed_rates())
+        return Activation(self.commands, self.descriptor, rates)
 
     def escape(self, data: bytes) -> bytes:
         """Send ``data`` to the reader itself and return its answer (6.1.8).

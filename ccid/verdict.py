@@ -22,6 +22,7 @@ from ccid.codes import (
 from ccid.descriptors import SmartCardDescriptor, SmartCardInterface
 from ccid.messages import HEADER_LENGTH
 from ccid.quirks import Quirks, lookup
+from ccid.quirks.fixups import apply
 from ccid.transport import ReaderInfo
 
 
@@ -79,8 +80,11 @@ def judge(info: ReaderInfo, quirks: Quirks | None = None) -> Verdict:
         info: The reader.
         quirks: What the table says; looked up if not given.
     """
-    quirks = lookup(info.vendor_id, info.product_id) if quirks is None else quirks
-    reasons = [*_table(quirks), *_interface(info.reader), *_class(info.descriptor)]
+    release = info.device.bcdDevice
+    if quirks is None:
+        quirks = lookup(info.vendor_id, info.product_id, release, interface=info.interface_number)
+    descriptor = apply(quirks, info.descriptor, info.reader.protocol)
+    reasons = [*_table(quirks, release), *_interface(info.reader), *_class(descriptor)]
     order = [Weight.FATAL, Weight.LIMIT, Weight.NOTE]
     reasons.sort(key=lambda reason: order.index(reason.weight))
     weights = {reason.weight for reason in reasons}
@@ -91,7 +95,7 @@ def judge(info: ReaderInfo, quirks: Quirks | None = None) -> Verdict:
     return Verdict(level, tuple(reasons))
 
 
-def _table(quirks: Quirks) -> Iterator[Reason]:
+def _table(quirks: Quirks, release: int) -> Iterator[Reason]:
     because = f": {quirks.reason}" if quirks.reason else ""
     if quirks.status == "unsupported":
         yield Reason("table", f"known not to work well{because}", Weight.LIMIT)
@@ -99,6 +103,16 @@ def _table(quirks: Quirks) -> Iterator[Reason]:
         yield Reason("table", f"disabled{because}", Weight.FATAL)
     elif quirks.status == "unknown":
         yield Reason("table", "not in the table of readers; driven by its class", Weight.NOTE)
+    if quirks.min_release is not None and release < quirks.min_release:
+        yield Reason(
+            "bcdDevice",
+            f"firmware {_bcd(release)} has faults that {_bcd(quirks.min_release)} mends",
+            Weight.FATAL,
+        )
+
+
+def _bcd(release: int) -> str:
+    return f"{release >> 8:x}.{release & 0xFF:02x}"
 
 
 def _interface(reader: SmartCardInterface) -> Iterator[Reason]:

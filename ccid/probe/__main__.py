@@ -80,6 +80,22 @@ def parser() -> argparse.ArgumentParser:
     stats.add_argument("--svg", metavar="FILE", help="draw the bars into FILE")
     stats.add_argument("--png", metavar="FILE", help="the same; needs ccid[plot]")
     command("doctor", "say what stands between you and your readers, and its cure", json=True)
+    known = command("readers", "search the table of known readers", json=True)
+    known.add_argument("words", nargs="*", metavar="WORD", help="what all of them have")
+    report = command("report", "write all about a reader into one file, for a bug report")
+    report.add_argument("--output", metavar="FILE", help="write it there, not to standard output")
+    imported = command(
+        "import", "make a table entry and a virtual reader of a reader's report", reader=False
+    )
+    imported.add_argument(
+        "files",
+        nargs="+",
+        metavar="FILE",
+        help="a report, or what libccid's parse or `lsusb -v` printed; - for standard input",
+    )
+    imported.add_argument(
+        "--save", action="store_true", help="add it to your own file of readers, too"
+    )
     return top
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from ccid.errors import AccessDenied, CcidError, ReaderBusy, UsbUnavailable
 from ccid.find import select
 from ccid.probe.session import opened, print_json, say, virtual_infos
+from ccid.quirks import lookup
 from ccid.transport import ReaderInfo, linux
 from ccid.transport.cures import PCSCD, linux_holder, who_holds
 from ccid.verdict import Level, judge
@@ -82,6 +83,7 @@ def _look(machine: Patient, patients: list[Patient]) -> list[ReaderInfo]:
         return []
     if LINUX:
         _look_at_linux(machine)
+        _look_for_unswitched(machine, {info.id for info in found.readers})
     for broken in found.broken:
         patient = Patient(f"smart-card interface of {broken.id}", broken.path, broken.id)
         patient.trouble(
@@ -106,6 +108,17 @@ def _look_at_linux(machine: Patient) -> None:
         machine.facts.append(f"{PCSCD_SOCKET} is there: systemd starts pcscd when it is asked for")
 
 
+def _look_for_unswitched(machine: Patient, there: set[str]) -> None:
+    """Devices that would be readers if somebody switched them."""
+    for name, vendor_id, product_id in linux.identities():
+        quirks = lookup(vendor_id, product_id)
+        if quirks.needs_mode_switch and f"{vendor_id:04x}:{product_id:04x}" not in there:
+            machine.trouble(
+                f"{quirks.name} at usb:{name} is no reader yet: it has to be switched",
+                "run a mode-switch helper for it",
+            )
+
+
 def _examine(options: argparse.Namespace, info: ReaderInfo) -> Patient:
     """Examine one reader: verdict, who has it, whether it opens, what is in it."""
     patient = Patient(info.name, info.path, info.id)
@@ -116,6 +129,7 @@ def _examine(options: argparse.Namespace, info: ReaderInfo) -> Patient:
             patient.trouble(str(reason), "use another reader, or another version of this library")
     if LINUX and info.bus:
         _permissions(patient, info)
+        _power(patient, info)
     if verdict.level is Level.UNSUPPORTED:
         return patient
     holder, cure = who_holds(info) if info.bus else ("", "")
@@ -145,6 +159,17 @@ def _permissions(patient: Patient, info: ReaderInfo) -> None:
         patient.facts.append(f"held by {holder}")
     elif linux.running({PCSCD}):
         patient.facts.append("pcscd is running, and takes readers it knows when plugged in")
+
+
+def _power(patient: Patient, info: ReaderInfo) -> None:
+    """Does Linux suspend a reader that does not survive it?"""
+    device = info.path.removeprefix("usb:").split(":")[0]
+    quirks = lookup(info.vendor_id, info.product_id, info.device.bcdDevice)
+    if quirks.autosuspend_breaks and linux.attribute(device, "power/control") == "auto":
+        patient.trouble(
+            "Linux suspends it when it is idle, and it does not survive that",
+            f"as root: echo on > /sys/bus/usb/devices/{device}/power/control",
+        )
 
 
 def _describe(patient: Patient) -> None:

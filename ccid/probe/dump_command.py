@@ -50,10 +50,15 @@ def take(options: argparse.Namespace, info: ReaderInfo) -> Dump:
     """Read what only the open reader tells: its lists and, off Linux, its strings."""
     try:
         with opened(options, info) as reader:
-            return Dump(with_strings(reader), reader.clock_frequencies, reader.data_rates)
+            return take_from(reader)
     except CcidError as error:
         note(f"the lists of clocks and rates were not read: {error}")
         return Dump(info)
+
+
+def take_from(reader: Reader) -> Dump:
+    """What the open reader tells."""
+    return Dump(with_strings(reader), reader.clock_frequencies, reader.data_rates)
 
 
 def with_strings(reader: Reader) -> ReaderInfo:

@@ -44,6 +44,17 @@ def attribute(device: str, name: str, root: Path = ROOT) -> str | None:
     return text.strip() or None
 
 
+def identities(root: Path = ROOT) -> list[tuple[str, int, int]]:
+    """Every USB device there is: the kernel's name of it, idVendor, idProduct."""
+    found = []
+    for folder in sorted((root / "sys/bus/usb/devices").glob("*/idVendor")):
+        name = folder.parent.name
+        numbers = attribute(name, "idVendor", root), attribute(name, "idProduct", root)
+        if numbers[0] is not None and numbers[1] is not None:
+            found.append((name, int(numbers[0], 16), int(numbers[1], 16)))
+    return found
+
+
 def driver(device: str, configuration: int, interface: int, root: Path = ROOT) -> str | None:
     """The kernel driver bound to an interface; ``usbfs`` if a process has claimed it."""
     link = root / "sys/bus/usb/devices" / f"{device}:{configuration}.{interface}" / "driver"

@@ -36,6 +36,7 @@ from typing import Any
 
 from ccid.codes import ExchangeLevel, Features, InterfaceProtocol
 from ccid.descriptors import SmartCardDescriptor
+from ccid.errors import CcidError
 from ccid.trace.log import TRAFFIC
 from ccid.virtual.cards import Application, Contact, EchoCard, FileSystemCard
 from ccid.virtual.options import add_arguments, on_contacts
@@ -128,6 +129,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="VVVV:PPPP",
         help=f"vendor and product, hexadecimal (default: {VENDOR_ID:04x}:{PRODUCT_ID:04x})",
     )
+    add(
+        "--model",
+        type=_identity,
+        metavar="VVVV:PPPP",
+        help="as this real reader is, by the figures of its descriptors; --level, --slots, --id, "
+        "--no-interrupt and --high-speed count for nothing then",
+    )
     add("--no-interrupt", action="store_true", help="without an interrupt endpoint")
     add("--high-speed", action="store_true", help="a high-speed device, with packets of 512 bytes")
     add("--log", action="store_true", help="the readers' traffic to stderr")
@@ -155,6 +163,14 @@ def _card(options: argparse.Namespace) -> Contact | None:
 
 
 def _readers(options: argparse.Namespace) -> list[VirtualReader]:
+    if options.model is not None:
+        from ccid.virtual.models import newest, virtual_reader
+
+        device = newest(*options.model)
+        return [
+            virtual_reader(device, CARDS[options.card], secrets=options.log_secrets)
+            for _ in range(options.count)
+        ]
     vendor_id, product_id = options.id
     shared: dict[str, Any] = {
         "vendor_id": vendor_id,
@@ -362,7 +378,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
         logging.getLogger("ccid.virtual").setLevel(TRAFFIC)
     try:
-        server = UsbIpServer(_readers(options), *options.usbip)
+        readers = _readers(options)
+    except CcidError as error:
+        parser.error(f"--model: {error}")
+    try:
+        server = UsbIpServer(readers, *options.usbip)
     except (ValueError, OSError) as error:
         parser.error(f"--usbip: {error}")
     try:

@@ -397,11 +397,12 @@ class CcidFunction:
         self, slot: VirtualSlot, command: PC_to_RDR_IccPowerOn, now: float
     ) -> RDR_to_PC_DataBlock:
         select = command.bPowerSelect
-        automatic = self.descriptor.features & Features.AUTO_VOLTAGE
+        automatic = self.descriptor.features & (Features.AUTO_VOLTAGE | Features.AUTO_ACTIVATION)
         if not select <= 3 or (select == 0 and not automatic):
             raise Refused(OFFSETS["bPowerSelect"])
         voltage = next((bit for bit, code in VOLTAGES if code == select), VoltageSupport(0))
-        if select and not self.descriptor.voltages & voltage:
+        known = self.descriptor.voltages  # one that names none takes any
+        if select and known and not known & voltage:
             raise Refused(OFFSETS["bPowerSelect"])
         if slot.card is not None and select and not slot.card.voltages & voltage:
             slot.power_off()

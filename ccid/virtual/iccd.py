@@ -21,7 +21,15 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any
 
-from ccid.codes import CommandStatus, ExchangeLevel, Features, InterfaceProtocol, Level, SlotError
+from ccid.codes import (
+    CommandStatus,
+    ExchangeLevel,
+    Features,
+    IccdRequest,
+    InterfaceProtocol,
+    Level,
+    SlotError,
+)
 from ccid.descriptors import ClassControl, SmartCardDescriptor
 from ccid.descriptors.requests import REQUEST_IN, REQUEST_OUT
 from ccid.descriptors.standard import TransferType
@@ -39,17 +47,6 @@ MIN_DATA_BLOCK = 4
 """The least wLength of DATA_BLOCK in version B."""
 RESERVED_FEATURE = 0x0000_0800
 """Set in dwFeatures of an ICCD (5.4)."""
-
-
-class IccdRequest(IntEnum):
-    """bRequest (USB ICCD rev 1.0, 6.2 and 6.3)."""
-
-    ICC_POWER_ON = 0x62
-    ICC_POWER_OFF = 0x63
-    XFR_BLOCK = 0x65
-    DATA_BLOCK = 0x6F
-    SLOT_STATUS = 0x81
-    GET_ICC_STATUS = 0xA0
 
 
 class PhaseA(IntEnum):

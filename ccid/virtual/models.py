@@ -1,13 +1,24 @@
-"""Models of virtual readers, by ``vvvv:pppp``: what ``ccid-probe --virtual`` takes."""
+"""Models of virtual readers, by ``vvvv:pppp``: what ``ccid-probe --virtual`` takes.
+
+Any reader whose figures are known (:mod:`ccid.figures`) can be had: its class, levels, slots,
+interfaces and endpoints are the real one's, what it does is :class:`CcidFunction`'s.
+"""
 
 from __future__ import annotations
 
 from ccid.codes import ExchangeLevel
 from ccid.descriptors import SmartCardDescriptor
 from ccid.errors import ReaderNotFound
+from ccid.figures import DeviceFigures, InterfaceFigures, figures
+from ccid.quirks import lookup
+from ccid.virtual.cards import Application, FileSystemCard
+from ccid.virtual.function import CcidFunction
+from ccid.virtual.iccd import IccdFunction
 from ccid.virtual.reader import PRODUCT_ID, VENDOR_ID, VirtualReader
 
 DEFAULT = f"{VENDOR_ID:04x}:{PRODUCT_ID:04x}"
+QEMU_IDS = "08e6:4433"
+"""QEMU's usb-ccid goes by the ids of Gemalto's GemPC433-Swap; --virtual takes QEMU's."""
 
 QEMU = SmartCardDescriptor(
     bVoltageSupport=0x07,
@@ -21,7 +32,7 @@ QEMU = SmartCardDescriptor(
     dwMaxCCIDMessageLength=65554,
     bPINSupport=0x01,
 )
-"""The figures of QEMU's usb-ccid, 08e6:4433."""
+"""The figures of QEMU's usb-ccid."""
 
 
 def make(model: str | None = None) -> VirtualReader:
@@ -32,14 +43,97 @@ def make(model: str | None = None) -> VirtualReader:
 
     Raises:
         ReaderNotFound: The figures of such a reader are not known.
+        ReaderUnsupported: They are, and nothing virtual can do what it does.
+        ReaderTableError: The user's file is wrong.
     """
     match (model or DEFAULT).lower():
         case str(known) if known == DEFAULT:
             return VirtualReader(level=ExchangeLevel.EXTENDED_APDU)
-        case "08e6:4433":
+        case str(known) if known == QEMU_IDS:
             return VirtualReader(
                 descriptor=QEMU, vendor_id=0x08E6, product_id=0x4433, name="QEMU USB CCID"
             )
-    raise ReaderNotFound(
-        f"no figures of a reader {model} are known; there are {DEFAULT} and 08e6:4433"
+        case str(known):
+            vendor_id, product_id = (int(part, 16) for part in known.split(":"))
+    return virtual_reader(newest(vendor_id, product_id))
+
+
+def newest(vendor_id: int, product_id: int) -> DeviceFigures:
+    """The figures of a reader, those of its newest firmware.
+
+    Raises:
+        ReaderNotFound: They are not known.
+        ReaderTableError: The user's file is wrong.
+    """
+    devices = figures(vendor_id, product_id)
+    if not devices:
+        model, name = f"{vendor_id:04x}:{product_id:04x}", lookup(vendor_id, product_id).name
+        what = f"{model} ({name})" if name else f"a reader {model}"
+        raise ReaderNotFound(
+            f"no figures of {what} are known; `ccid-probe readers --virtual` lists those that "
+            f"are, `ccid-probe import` adds one"
+        )
+    return devices[0]
+
+
+def virtual_reader(
+    device: DeviceFigures,
+    card: type[Application] | None = FileSystemCard,
+    *,
+    secrets: bool = False,
+) -> VirtualReader:
+    """A virtual reader with a real one's figures.
+
+    Args:
+        device: The figures.
+        card: What is in slot 0 of each interface, one of its own; None for nothing.
+        secrets: Log PINs and keys.
+
+    Raises:
+        ReaderUnsupported: Nothing virtual can do what it does.
+    """
+    name = device.product or lookup(device.vendor_id, device.product_id).name or "Virtual Reader"
+    return VirtualReader(
+        functions=[
+            _function(device, interface, card() if card else None, secrets)
+            for interface in device.interfaces
+        ],
+        numbers=[interface.number for interface in device.interfaces],
+        vendor_id=device.vendor_id,
+        product_id=device.product_id,
+        bcdDevice=device.bcdDevice,
+        name=name,
+    )
+
+
+def _function(
+    device: DeviceFigures, figures: InterfaceFigures, card: Application | None, secrets: bool
+) -> CcidFunction:
+    reader = figures.reader
+    head = reader.interface
+    if reader.is_iccd:
+        return IccdFunction(
+            head.bInterfaceProtocol,
+            card,
+            descriptor=reader.smart_card,
+            interrupt=reader.interrupt_in is not None,
+            bInterfaceClass=head.bInterfaceClass,
+            name=f"{device.id} interface {head.bInterfaceNumber}",
+            secrets=secrets,
+        )
+    # without a number of rates all up to dwMaxDataRate will do, whatever it lists
+    limited = reader.smart_card.bNumDataRatesSupported
+    packets = reader.bulk_in
+    return CcidFunction(
+        reader.smart_card,
+        [card],
+        interrupt=reader.interrupt_in is not None,
+        bInterfaceClass=head.bInterfaceClass,
+        bInterfaceProtocol=head.bInterfaceProtocol,
+        packet_size=packets.max_packet_size if packets and packets.max_packet_size else 64,
+        misplaced=reader.misplaced,
+        data_rates=figures.data_rates if limited else (),
+        clock_frequencies=figures.clock_frequencies,
+        name=f"{device.id} interface {head.bInterfaceNumber}",
+        secrets=secrets,
     )

@@ -20,9 +20,10 @@ from ccid.virtual.cards import Application, Contact, FileSystemCard
 from ccid.virtual.faults import Fault
 from ccid.virtual.function import CcidFunction
 from ccid.virtual.iccd import IccdFunction
+from ccid.virtual.other import OtherInterface
 from ccid.virtual.port import Port
 from ccid.virtual.slot import Card
-from ccid.virtual.usb import Request, UsbDevice
+from ccid.virtual.usb import Function, Request, UsbDevice
 
 VENDOR_ID, PRODUCT_ID = 0x1209, 0x0001
 """pid.codes' numbers for tests that never leave the house."""
@@ -81,6 +82,8 @@ class VirtualReader:
         functions: Several interfaces, instead of one.
         bInterfaceProtocol: 0 for a CCID, 1 or 2 for an ICCD of version A or B, whose card is in
             it for good (:class:`~ccid.virtual.iccd.IccdFunction`).
+        numbers: bInterfaceNumber of each of ``functions``, rising; interfaces that do nothing
+            fill the gaps. Without it they are numbered from 0.
         **function: More for :class:`~ccid.virtual.function.CcidFunction`.
     """
 
@@ -97,6 +100,7 @@ class VirtualReader:
         name: str = "Virtual Reader",
         functions: Sequence[CcidFunction] = (),
         bInterfaceProtocol: int = InterfaceProtocol.CCID,
+        numbers: Sequence[int] = (),
         **function: Any,
     ) -> None:
         number = next(_numbers)
@@ -116,7 +120,7 @@ class VirtualReader:
             function |= {"bInterfaceProtocol": bInterfaceProtocol}
             self.functions = [CcidFunction(descriptor, cards, **function)]
         self.device = UsbDevice(
-            self.functions,
+            self._with_others(numbers),
             idVendor=vendor_id,
             idProduct=product_id,
             bcdDevice=bcdDevice,
@@ -128,6 +132,13 @@ class VirtualReader:
         self.port = Port(self.device)
         self.port.control(ClassControl(0x00, Request.SET_CONFIGURATION, 1, 0))
         self.infos = self._infos(name)
+
+    def _with_others(self, numbers: Sequence[int]) -> list[Function]:
+        """The functions and what fills the gaps between them."""
+        if not numbers:
+            return list(self.functions)
+        own = dict(zip(numbers, self.functions, strict=True))
+        return [own.get(n) or OtherInterface() for n in range(max(numbers) + 1)]
 
     def _infos(self, name: str) -> list[ReaderInfo]:
         """One for each interface."""

@@ -72,6 +72,7 @@ def test_what_the_wheel_holds(built: dict[str, Path]) -> None:
     names = zipfile.ZipFile(built["wheel"]).namelist()
     assert "ccid/py.typed" in names
     assert any(n.startswith("ccid/readers/") and n.endswith(".toml") for n in names)
+    assert "ccid/readers/descriptors/08e6-gemalto.json" in names
     assert "ccid/probe/schemas/dump.json" in names
     assert not any(n.startswith(("tests/", "tools/")) for n in names)
 
@@ -100,6 +101,7 @@ def test_the_commands_run_from_an_empty_folder(installed: Path, tmp_path: Path) 
     assert run(probe, "--version", cwd=tmp_path).stdout.startswith("ccid-probe ")
     assert "Virtual Reader" in run(probe, "list", "--virtual", cwd=tmp_path).stdout
     assert "Protocol: T=" in run(probe, "--virtual", "card", cwd=tmp_path).stdout
+    assert "TPDU level" in run(probe, "dump", "--virtual", "08e6:3437", cwd=tmp_path).stdout
     assert "dwFeatures" in run(probe, "dump", "--virtual", "--json", cwd=tmp_path).stdout
 
 

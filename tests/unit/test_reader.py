@@ -628,7 +628,7 @@ def test_interfaces_that_must_take_turns_share_a_lock(monkeypatch: pytest.Monkey
     from ccid.quirks import Quirks
 
     known = Quirks("taker of turns", "supported", interfaces_take_turns=True)
-    monkeypatch.setattr("ccid.reader.lookup", lambda *_: known)
+    monkeypatch.setattr("ccid.reader.lookup", lambda *_, **__: known)
     virtual = two_interfaces()
     with ccid.open_reader(virtual.infos[0]) as one, ccid.open_reader(virtual.infos[1]) as two:
         assert one.pipe.lock is two.pipe.lock

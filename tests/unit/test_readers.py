@@ -1,15 +1,17 @@
-"""The table of readers."""
+"""The table of readers: every file of it, and what is made from it."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from ccid.quirks import Quirks, lookup, table
+from ccid.quirks import Quirks, known_readers, lookup, table
+from ccid.quirks.entries import Source
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "readers").glob("*.toml"))
@@ -19,7 +21,7 @@ STATUSES = {"supported", "should-work", "unsupported", "disabled"}
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_file_is_right(file: Path) -> None:
     content = tomllib.loads(file.read_text("utf-8"))
-    assert set(content) == {"vendor", "reader"}
+    assert set(content) - {"quirks"} == {"vendor", "reader"}
     vendor_id = int(file.name[:4], 16)
     for product_id, entry in content["reader"].items():
         assert len(product_id) == 4
@@ -29,34 +31,64 @@ def test_every_file_is_right(file: Path) -> None:
         assert (known.name, known.status) == (entry["name"], entry["status"])
 
 
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_part_of_a_file_says_what_the_whole_says(file: Path) -> None:
+    text = file.read_text("utf-8")
+    whole = Source(file.name, text)
+    for product in whole.readers():
+        part = Source(file.name, text, product)
+        assert list(part.readers()) == [product]
+        assert part.entry(product) == whole.entry(product)
+        assert part.vendor_case() == whole.vendor_case()
+    assert Source(file.name, text, "fffe").readers() == {}
+
+
 def test_one_file_a_vendor() -> None:
     ids = [file.name[:4] for file in FILES]
-    assert len(ids) == len(set(ids)) == 150
+    assert len(ids) == len(set(ids)) == 153
 
 
 def test_every_reader_is_there() -> None:
-    content = [tomllib.loads(file.read_text("utf-8")) for file in FILES]
-    assert sum(len(vendor["reader"]) for vendor in content) == 642
+    statuses = Counter(known.quirks.status for known in known_readers())
+    assert statuses == {"supported": 61, "should-work": 552, "unsupported": 30, "disabled": 14}
+
+
+def test_those_disabled_say_why() -> None:
+    silent = [
+        k.id for k in known_readers() if k.quirks.status == "disabled" and not k.quirks.reason
+    ]
+    assert silent == []
 
 
 @pytest.mark.parametrize(
     ("vendor_id", "product_id", "name"),
-    [(0x08E6, 0x3437, "Gemalto PC Twin Reader"), (0x1050, 0x0407, "Yubico YubiKey OTP+FIDO+CCID")],
+    [
+        (0x08E6, 0x3437, "Gemalto PC Twin Reader"),
+        (0x1050, 0x0407, "Yubico YubiKey OTP+FIDO+CCID"),
+        (0x0C4B, 0x0500, "REINER SCT cyberJack RFID standard"),
+    ],
 )
 def test_names(vendor_id: int, product_id: int, name: str) -> None:
     assert lookup(vendor_id, product_id).name == name
 
 
-@pytest.mark.parametrize(("vendor_id", "product_id"), [(0x08E6, 0xFFFF), (0xFFFF, 0x0001)])
+@pytest.mark.parametrize(("vendor_id", "product_id"), [(0x04E6, 0xFFFF), (0xFFFF, 0x0001)])
 def test_an_unknown_reader(vendor_id: int, product_id: int) -> None:
     assert lookup(vendor_id, product_id) == Quirks()
+
+
+def test_an_unknown_reader_of_a_vendor_with_quirks_has_those() -> None:
+    found = lookup(0x08E6, 0xFFFF)
+    assert (found.name, found.status) == (None, "unknown")
+    assert found.features_escape == b"\x6a"
 
 
 def test_in_a_source_tree_the_table_is_beside_the_package() -> None:
     assert (table() / "08e6-gemalto.toml").is_file()
 
 
-def test_supported_readers_is_current() -> None:
-    command = [sys.executable, str(ROOT / "tools/supported-readers"), "--check"]
+@pytest.mark.parametrize("tool", ["supported-readers", "quirks-table", "reader-figures"])
+def test_what_is_made_from_the_table_is_current(tool: str) -> None:
+    command = [sys.executable, str(ROOT / "tools" / tool), "--check"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")

@@ -1,0 +1,111 @@
+"""``ccid-probe readers``: search the table of known readers."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from ccid.catalog import Entry, catalog, search
+from ccid.codes import EXCHANGE_LEVEL_TEXT
+from ccid.probe.fields import bcd
+from ccid.probe.session import note, print_json, say
+from ccid.quirks import VOCABULARY
+from ccid.quirks.kinds import shown
+
+FEW = 3
+"""So many readers are told of in full."""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the readers that all words fit; 1 if there is none."""
+    words = options.words if options.model is None else [*options.words, options.model]
+    found = search(catalog(), words)
+    if options.virtual:
+        found = [entry for entry in found if entry.is_virtual]
+    if options.json:
+        print_json("readers", readers=[as_json(entry) for entry in found])
+        return 0 if found else 1
+    for entry in found:
+        say(f"{entry.known.id}  {entry.known.quirks.status:11}  {entry.name}")
+        if len(found) <= FEW:
+            describe(entry)
+    if not found:
+        note("no reader in the table fits")
+        return 1
+    if len(found) > FEW:
+        note(f"{len(found)} readers; more words find fewer, and {FEW} or less in full")
+    return 0
+
+
+def describe(entry: Entry) -> None:
+    """All that is known of a reader."""
+    quirks = entry.known.quirks
+    if quirks.reason:
+        say(f"  reason: {quirks.reason}")
+    if not entry.descriptors:
+        say("  its descriptors are not known; `ccid-probe report` of one would help")
+    for interface, d in zip(entry.interfaces, entry.descriptors, strict=True):
+        level = d.exchange_level
+        what = "several levels" if level is None else f"{EXCHANGE_LEVEL_TEXT[level]} level"
+        slots = f"{d.slot_count} slot{'' if d.slot_count == 1 else 's'}"
+        say(
+            f"  interface {interface.number}: {what}, {slots}, messages of up to "
+            f"{d.dwMaxCCIDMessageLength} bytes, up to {d.dwMaxDataRate} bit/s"
+        )
+    if entry.descriptors:
+        protocols = ", ".join(map(str, entry.protocols)) or "no protocol"
+        say(f"  cards: {protocols}; {', '.join(entry.voltages) or 'no voltage named'}")
+        say(f"  extended APDUs: {entry.extended}")
+        say(f"  PIN pad: {', '.join(entry.pin_pad) or 'no'}")
+        if entry.display:
+            say(f"  display: {entry.display} characters")
+        releases = ", ".join(bcd(device.bcdDevice) for device in entry.devices)
+        say(f"  known with firmware {releases}")
+    for quirk in quirks_of(entry):
+        only = f" (only {quirk['condition']})" if quirk["condition"] else ""
+        say(f"  quirk {quirk['name']} = {quirk['value']}{only}")
+        say(f"    {VOCABULARY[quirk['name']].why}")
+    if entry.is_virtual:
+        say(f"  virtual: ccid-probe card --virtual {entry.known.id}")
+
+
+def quirks_of(entry: Entry) -> list[dict[str, str]]:
+    """Its quirks, each with the condition under which it has it."""
+    return [
+        {
+            "name": d.name,
+            "value": shown(case.bends[d.field], d.kind),
+            "condition": case.condition,
+        }
+        for case in entry.known.cases
+        for d in VOCABULARY.values()
+        if d.field in case.bends
+    ]
+
+
+def as_json(entry: Entry) -> dict[str, Any]:
+    """A reader as ``readers --json`` has it."""
+    known = entry.known
+    return {
+        "id": known.id,
+        "idVendor": known.vendor_id,
+        "idProduct": known.product_id,
+        "vendor": known.vendor,
+        "name": entry.name,
+        "status": known.quirks.status,
+        "reason": known.quirks.reason,
+        "file": known.file,
+        "quirks": quirks_of(entry),
+        "figures": bool(entry.descriptors),
+        "levels": [level.name for level in entry.levels],
+        "protocols": [str(protocol) for protocol in entry.protocols],
+        "voltages": entry.voltages,
+        "slots": entry.slots,
+        "interfaces": [interface.number for interface in entry.interfaces],
+        "pin_pad": entry.pin_pad,
+        "display": entry.display,
+        "extended": entry.extended,
+        "kinds": entry.kinds,
+        "releases": [bcd(device.bcdDevice) for device in entry.devices],
+        "virtual": entry.is_virtual,
+    }

@@ -1,0 +1,17 @@
+"""What is known of a reader beyond its descriptors: ``readers/*.toml``, one file a USB vendor.
+
+    vendor = "Gemalto"
+
+    [reader.4433]
+    name = "Gemalto GemPC433-Swap"
+    status = "supported"
+
+``vocabulary`` declares every quirk, ``entries`` parses a file, ``library`` finds what is known of
+a reader, and ``fixups`` bends its class descriptor. Code asks ``quirks.interfaces_take_turns``,
+never for a vendor's number.
+"""
+
+from ccid.quirks.library import Known, known_readers, lookup, table
+from ccid.quirks.vocabulary import VOCABULARY, Description, Quirks
+
+__all__ = ["VOCABULARY", "Description", "Known", "Quirks", "known_readers", "lookup", "table"]

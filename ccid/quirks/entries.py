@@ -1,0 +1,266 @@
+"""One file of the table of readers: TOML to entries, pure.
+
+    vendor = "Gemalto"
+
+    [quirks]                             # of every reader of this vendor, listed or not
+    firmware-escape = "02"
+
+    [reader.3480]
+    name = "Gemalto GemCore SIM Pro Smart Card Reader"
+    status = "supported"
+    quirks.no-pin-support = true
+
+    [[reader.3480.when]]                 # only under these conditions
+    max-bcdDevice = 0x01FF
+    min-slot = 1
+    quirks.dwMaxDataRate = 125000
+
+A user's file has readers of any vendor, by ``vvvv:pppp``: ``[reader."08e6:3480"]``. Such an entry
+adds to what the table has, quirk by quirk; with ``replace = true`` it stands alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ccid.errors import ReaderTableError
+from ccid.quirks import kinds
+from ccid.quirks.vocabulary import VOCABULARY
+
+STATUSES = ("supported", "should-work", "unsupported", "disabled")
+"""What a reader may be."""
+
+_KEYS = {"name", "status", "reason", "quirks", "when"}
+_CONDITIONS = {"bcdDevice", "min-bcdDevice", "max-bcdDevice", "min-slot", "interface", "quirks"}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Quirks that hold under conditions.
+
+    Attributes:
+        releases: The bcdDevice they hold for; empty for all.
+        min_release, max_release: Or a range of it, both ends included.
+        min_slot: The first bSlot they hold for.
+        interface: The bInterfaceNumber they hold for; None for all.
+        bends: The quirks, by field of :class:`ccid.quirks.Quirks`.
+    """
+
+    bends: Mapping[str, Any]
+    releases: tuple[int, ...] = ()
+    min_release: int | None = None
+    max_release: int | None = None
+    min_slot: int = 0
+    interface: int | None = None
+
+    def holds(self, bcdDevice: int | None, slot: int, interface: int) -> bool:
+        """Do they hold? A release that is not known (None) fulfils no condition on it."""
+        if slot < self.min_slot or self.interface not in (None, interface):
+            return False
+        if not self.releases and self.min_release is None and self.max_release is None:
+            return True
+        if bcdDevice is None or (self.releases and bcdDevice not in self.releases):
+            return False
+        low = self.min_release or 0
+        high = 0xFFFF if self.max_release is None else self.max_release
+        return low <= bcdDevice <= high
+
+    @property
+    def condition(self) -> str:
+        """The conditions in words; empty for none."""
+        words = []
+        if self.releases:
+            words.append("bcdDevice " + " or ".join(f"{r:04X}" for r in self.releases))
+        if self.min_release is not None:
+            words.append(f"bcdDevice {self.min_release:04X} and later")
+        if self.max_release is not None:
+            words.append(f"bcdDevice up to {self.max_release:04X}")
+        if self.min_slot:
+            words.append(f"slot {self.min_slot} and up")
+        if self.interface is not None:
+            words.append(f"interface {self.interface}")
+        return ", ".join(words)
+
+
+class Entry(NamedTuple):
+    """What a file says of one reader.
+
+    Attributes:
+        name, status, reason: None where it does not say.
+        cases: Its quirks; the later win.
+        replace: It stands alone, whatever else is known of the reader.
+    """
+
+    name: str | None = None
+    status: str | None = None
+    reason: str | None = None
+    cases: tuple[Case, ...] = ()
+    replace: bool = False
+
+
+def part_of(text: str, product: str) -> str:
+    """What a file of the table has on one reader and on all of its vendor, and no other reader:
+    to parse that is several times as fast.
+
+    Args:
+        text: The file.
+        product: The product id, four hexadecimal digits.
+    """
+    own = (f"reader.{product}]", f"reader.{product}.", f"[reader.{product}.")
+    head, *blocks = text.split("\n[")
+    kept = [b for b in blocks if b.startswith(own) or not b.startswith(("reader.", "[reader."))]
+    return "\n[".join([head, *kept])
+
+
+class Source:
+    """A file's name, text and content, and what to say when something in it is wrong.
+
+    Args:
+        file: Its name, for errors.
+        text: What is in it.
+        product: Heed this reader alone.
+
+    Raises:
+        ReaderTableError: It is no TOML.
+    """
+
+    def __init__(self, file: str, text: str, product: str | None = None) -> None:
+        import tomllib
+
+        self.file = file
+        self.text = text
+        self._vendor_case: Case | None = None
+        try:
+            wanted = text if product is None else part_of(text, product)
+            self.content: dict[str, Any] = tomllib.loads(wanted)
+        except tomllib.TOMLDecodeError as error:
+            from ccid.quirks.lines import line_of_error
+
+            if product is not None:
+                Source(file, text)  # raises, with the line in the whole of it
+            line = line_of_error(text, str(error))
+            raise ReaderTableError(str(error), file=file, line=line) from None
+
+    def error(self, key: Sequence[str | int], message: str) -> ReaderTableError:
+        """The error to raise for what stands at ``key``."""
+        from ccid.quirks.lines import line_of
+
+        shown = ".".join(f'"{k}"' if ":" in str(k) else str(k) for k in key)
+        return ReaderTableError(message, file=self.file, line=line_of(self.text, key), key=shown)
+
+    def table(self, content: Any, key: Sequence[str | int]) -> dict[str, Any]:
+        """``content``, which has to be a table."""
+        if not isinstance(content, dict):
+            raise self.error(key, "a table is wanted here")
+        return content
+
+    def word(self, content: Mapping[str, Any], key: Sequence[str | int], name: str) -> str | None:
+        """The string ``name`` of a table, None if it has none."""
+        value = content.get(name)
+        if value is not None and not isinstance(value, str):
+            raise self.error([*key, name], "a string is wanted here")
+        return value
+
+    def readers(self) -> dict[str, Any]:
+        """The entries as they stand."""
+        return self.table(self.content.get("reader", {}), ["reader"])
+
+    def vendor_case(self) -> Case | None:
+        """The quirks of all readers of the vendor."""
+        if self._vendor_case is None and "quirks" in self.content:
+            self._vendor_case = Case(self._bends(self.content["quirks"], ["quirks"]))
+        return self._vendor_case
+
+    def entry(self, name: str, *, user: bool = False) -> Entry | None:
+        """What it says of one reader, None if nothing.
+
+        Args:
+            name: The reader's key: product id, or ``vvvv:pppp`` in a user's file.
+            user: It is a user's file, where nothing is obligatory.
+
+        Raises:
+            ReaderTableError: The entry is wrong.
+        """
+        readers = self.readers()
+        if name not in readers:
+            return None
+        key = ["reader", name]
+        content = self.table(readers[name], key)
+        allowed = _KEYS | {"replace"} if user else _KEYS
+        for found in content:
+            if found not in allowed:
+                raise self.error(
+                    [*key, found], f"not known; there are {', '.join(sorted(allowed))}"
+                )
+        if not user:
+            for needed in ("name", "status"):
+                if needed not in content:
+                    raise self.error(key, f"{needed} is missing")
+        status = self.word(content, key, "status")
+        if status is not None and status not in STATUSES:
+            raise self.error([*key, "status"], f"{status!r} is none of {', '.join(STATUSES)}")
+        replace = content.get("replace", False)
+        if not isinstance(replace, bool):
+            raise self.error([*key, "replace"], "true or false is wanted here")
+        return Entry(
+            self.word(content, key, "name"),
+            status,
+            self.word(content, key, "reason"),
+            tuple(self._cases(content, key)),
+            replace,
+        )
+
+    def _cases(self, content: dict[str, Any], key: list[str]) -> Iterator[Case]:
+        if "quirks" in content:
+            yield Case(self._bends(content["quirks"], [*key, "quirks"]))
+        cases = content.get("when", [])
+        if not isinstance(cases, list):
+            raise self.error([*key, "when"], "[[…when]] is wanted here")
+        for index, case in enumerate(cases):
+            yield self._case(self.table(case, [*key, "when", index]), [*key, "when", index])
+
+    def _case(self, content: dict[str, Any], key: list[str | int]) -> Case:
+        for found in content:
+            if found not in _CONDITIONS:
+                raise self.error(
+                    [*key, found], f"not known; there are {', '.join(sorted(_CONDITIONS))}"
+                )
+        if len(content) < 2 or "quirks" not in content:
+            raise self.error(key, "a condition and quirks are wanted here")
+        releases = content.get("bcdDevice", [])
+        return Case(
+            self._bends(content["quirks"], [*key, "quirks"]),
+            tuple(
+                self._parsed(kinds.RELEASE, one, [*key, "bcdDevice"])
+                for one in (releases if isinstance(releases, list) else [releases])
+            ),
+            self._maybe(kinds.RELEASE, content, key, "min-bcdDevice"),
+            self._maybe(kinds.RELEASE, content, key, "max-bcdDevice"),
+            self._maybe(kinds.BYTE, content, key, "min-slot") or 0,
+            self._maybe(kinds.BYTE, content, key, "interface"),
+        )
+
+    def _maybe(
+        self, kind: kinds.Kind, content: dict[str, Any], key: list[str | int], name: str
+    ) -> int | None:
+        if name not in content:
+            return None
+        number: int = self._parsed(kind, content[name], [*key, name])
+        return number
+
+    def _bends(self, content: Any, key: Sequence[str | int]) -> dict[str, Any]:
+        bends = {}
+        for name, value in self.table(content, key).items():
+            description = VOCABULARY.get(name)
+            if description is None:
+                raise self.error([*key, name], "there is no such quirk; docs/quirks.md has them")
+            bends[description.field] = self._parsed(description.kind, value, [*key, name])
+        return bends
+
+    def _parsed(self, kind: kinds.Kind, value: Any, key: Sequence[str | int]) -> Any:
+        try:
+            return kind.parse(value)
+        except ValueError as error:
+            raise self.error(key, f"{value!r}: {error} is wanted here") from None

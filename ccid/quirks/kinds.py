@@ -1,0 +1,167 @@
+"""What the value of a quirk may be: each kind turns what TOML has into what code asks for.
+
+A kind raises :class:`ValueError` with what it wants instead; who reads a file adds where.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from ccid.codes import ExchangeLevel, PowerSelect
+
+ALL_INTERFACES = tuple(range(256))
+"""What ``composite-interfaces = "all"`` stands for."""
+
+LEVELS = {
+    "character": ExchangeLevel.CHARACTER,
+    "tpdu": ExchangeLevel.TPDU,
+    "short-apdu": ExchangeLevel.SHORT_APDU,
+    "extended-apdu": ExchangeLevel.EXTENDED_APDU,
+}
+VOLTAGES = {
+    "automatic": PowerSelect.AUTOMATIC,
+    "5V": PowerSelect.V5_0,
+    "3V": PowerSelect.V3_0,
+    "1.8V": PowerSelect.V1_8,
+}
+
+
+class Kind(NamedTuple):
+    """A kind of value.
+
+    Attributes:
+        name: For people.
+        parse: What TOML has, to what code asks for; raises ValueError.
+    """
+
+    name: str
+    parse: Callable[[Any], Any]
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("true or false")
+    return value
+
+
+def _number(value: Any, highest: int, what: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= highest:
+        raise ValueError(what)
+    return value
+
+
+def _byte(value: Any) -> int:
+    return _number(value, 0xFF, "a number from 0 to 255")
+
+
+def _word(value: Any) -> int:
+    return _number(value, 0xFFFF, "a number from 0 to 0xFFFF")
+
+
+def _dword(value: Any) -> int:
+    return _number(value, 0xFFFF_FFFF, "a number from 0 to 0xFFFFFFFF")
+
+
+def _seconds(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 3600:
+        raise ValueError("seconds from 0 to 3600")
+    return float(value)
+
+
+def _hex(value: Any) -> bytes:
+    try:
+        return bytes.fromhex(value)
+    except (TypeError, ValueError):
+        raise ValueError('bytes in hexadecimal, as "6A 00"') from None
+
+
+def _numbers(value: Any) -> tuple[int, ...]:
+    if not isinstance(value, list) or not value:
+        raise ValueError("a list of numbers")
+    return tuple(_dword(one) for one in value)
+
+
+def _interfaces(value: Any) -> tuple[int, ...]:
+    if value == "all":
+        return ALL_INTERFACES
+    if not isinstance(value, list) or not value:
+        raise ValueError('a list of bInterfaceNumbers, or "all"')
+    return tuple(_byte(one) for one in value)
+
+
+def _sizes(value: Any) -> tuple[int, int]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise ValueError("[fewest, most] digits")
+    fewest, most = (_byte(one) for one in value)
+    if fewest > most:
+        raise ValueError("[fewest, most] digits")
+    return fewest, most
+
+
+def _word_of(table: dict[str, Any], value: Any) -> Any:
+    if not isinstance(value, str) or value not in table:
+        raise ValueError("one of " + ", ".join(f'"{word}"' for word in table))
+    return table[value]
+
+
+def _patterns(value: Any) -> tuple[str, ...]:
+    """Hexadecimal bytes, ``..`` for any one byte; ``*`` alone for everything."""
+    wanted = 'a list of bytes in hexadecimal, ".." for any one, or ["*"]'
+    if not isinstance(value, list):
+        raise ValueError(wanted)
+    for pattern in value:
+        if not isinstance(pattern, str):
+            raise ValueError(wanted)
+        if pattern != "*":
+            for byte in pattern.split():
+                if byte != ".." and (len(byte) != 2 or len(_hex(byte)) != 1):
+                    raise ValueError(wanted)
+    return tuple(value)
+
+
+def _apdus(value: Any) -> tuple[tuple[bytes, str], ...]:
+    wanted = 'a table of command APDUs and texts, as { "FF 9A 01 01 00" = "text" }'
+    if not isinstance(value, dict):
+        raise ValueError(wanted)
+    if not all(isinstance(text, str) for text in value.values()):
+        raise ValueError(wanted)
+    return tuple((_hex(apdu), text) for apdu, text in value.items())
+
+
+FLAG = Kind("true or false", _flag)
+BYTE = Kind("byte", _byte)
+RELEASE = Kind("bcdDevice", _word)
+BITS = Kind("bits of 32", _dword)
+LENGTH = Kind("bytes", _dword)
+RATE = Kind("bit/s", _dword)
+RATES = Kind("list of bit/s", _numbers)
+SECONDS = Kind("seconds", _seconds)
+HEX = Kind("bytes in hexadecimal", _hex)
+LEVEL = Kind("level of exchange", lambda value: _word_of(LEVELS, value))
+VOLTAGE = Kind("voltage", lambda value: _word_of(VOLTAGES, value))
+INTERFACES = Kind('bInterfaceNumbers or "all"', _interfaces)
+SIZES = Kind("[fewest, most] digits", _sizes)
+PATTERNS = Kind("byte patterns", _patterns)
+APDUS = Kind("APDUs and texts", _apdus)
+
+
+def shown(value: Any, kind: Kind) -> str:
+    """A value for people, much as a file has it."""
+    if value is True:
+        return "true"
+    if kind is INTERFACES and value == ALL_INTERFACES:
+        return "all"
+    if kind in (LEVEL, VOLTAGE):
+        return next(word for word, code in (LEVELS | VOLTAGES).items() if code is value)
+    if kind is HEX:
+        return str(value.hex(" ").upper())
+    if kind is APDUS:
+        return ", ".join(f"{apdu.hex(' ').upper()} → {text}" for apdu, text in value)
+    if kind in (RELEASE, BITS):
+        return f"0x{value:04X}"
+    if kind is BYTE and value > 9:
+        return f"0x{value:02X}"
+    if isinstance(value, tuple):
+        return ", ".join(str(one) for one in value)
+    return f"{value:g}" if kind is SECONDS else str(value)

@@ -1,0 +1,248 @@
+"""The table of readers: which file has a reader, what the user adds, and what comes of both.
+
+A lookup reads one small file, the vendor's, once; and the user's own where there is one:
+``CCID_READERS`` (several files as in ``PATH``, the later ones win), else
+``$XDG_CONFIG_HOME/ccid/readers.toml``, by default ``~/.config/ccid/readers.toml``.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.resources
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from ccid.errors import ReaderTableError
+from ccid.quirks.entries import Case, Entry, Source
+from ccid.quirks.vocabulary import Quirks
+
+VARIABLE = "CCID_READERS"
+
+DIGITS = set("0123456789abcdef")
+
+_Stamp = tuple[str, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A reader that the table knows.
+
+    Attributes:
+        vendor_id, product_id: idVendor and idProduct.
+        vendor: Whose it is.
+        quirks: What is known of it, whatever its firmware.
+        cases: Its quirks with their conditions, those of all readers of the vendor first.
+        vendor_case: The first of them is of all readers of the vendor.
+        file: Where it stands.
+    """
+
+    vendor_id: int
+    product_id: int
+    vendor: str
+    quirks: Quirks
+    cases: tuple[Case, ...]
+    vendor_case: bool
+    file: str
+
+    @property
+    def id(self) -> str:
+        """``vvvv:pppp``, as lsusb writes it."""
+        return f"{self.vendor_id:04x}:{self.product_id:04x}"
+
+
+def is_id(text: str) -> bool:
+    """Is it ``vvvv:pppp``, in small letters?"""
+    return len(text) == 9 and text[4] == ":" and set(text[:4] + text[5:]) <= DIGITS
+
+
+def table() -> Traversable:
+    """The folder of the table: package data, or beside the package in a source tree."""
+    package = importlib.resources.files("ccid")
+    installed = package / "readers"
+    if installed.is_dir():
+        return installed
+    return importlib.resources.files("ccid").joinpath("..", "readers")
+
+
+@functools.cache
+def vendors() -> dict[int, str]:
+    """The names of the table's files, by idVendor."""
+    folder = table()
+    # on disk, far cheaper than a path for each
+    names = os.listdir(folder) if isinstance(folder, Path) else [f.name for f in folder.iterdir()]
+    return {int(name[:4], 16): name for name in names if name.endswith(".toml")}
+
+
+@functools.lru_cache(maxsize=256)
+def _source(vendor_id: int, product: str | None = None) -> Source | None:
+    """A vendor's file, or what it has on one product; None if there is none."""
+    name = vendors().get(vendor_id)
+    return None if name is None else Source(name, (table() / name).read_text("utf-8"), product)
+
+
+# The user's files -----------------------------------------------------------------------------
+
+
+def user_files() -> list[Path]:
+    """The user's files, the later ones win. Those that ``CCID_READERS`` names have to be there.
+
+    Raises:
+        ReaderTableError: One is not.
+    """
+    listed = os.environ.get(VARIABLE)
+    if listed is not None:
+        files = [Path(name) for name in listed.split(os.pathsep) if name]
+        for file in files:
+            if not file.is_file():
+                raise ReaderTableError(f"{VARIABLE} names it, and it is not there", file=str(file))
+        return files
+    file = default_user_file()
+    return [file] if file.is_file() else []
+
+
+def default_user_file() -> Path:
+    """The user's file where ``CCID_READERS`` names none; it need not be there."""
+    configured = os.environ.get("XDG_CONFIG_HOME", "")
+    home = Path(configured) if configured else Path(os.path.expanduser("~")) / ".config"
+    return home / "ccid" / "readers.toml"
+
+
+def user_sources() -> tuple[Source, ...]:
+    """The user's files, read; again if they changed.
+
+    Raises:
+        ReaderTableError: One is wrong.
+    """
+    return _user_sources(_stamps())
+
+
+def _stamps() -> tuple[_Stamp, ...]:
+    found = []
+    for file in user_files():
+        stat = file.stat()
+        found.append((str(file), stat.st_mtime_ns, stat.st_size))
+    return tuple(found)
+
+
+@functools.lru_cache(maxsize=4)
+def _user_sources(stamps: tuple[_Stamp, ...]) -> tuple[Source, ...]:
+    sources = []
+    for name, _, _ in stamps:
+        try:
+            source = Source(name, Path(name).read_text("utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise ReaderTableError(f"cannot be read: {error}", file=name) from None
+        for key in source.content:
+            if key not in ("reader", "figures"):
+                raise source.error([key], "not known; there are reader, figures")
+        for key in source.readers():
+            if not is_id(key):
+                raise source.error(["reader", key], 'a reader is named "vvvv:pppp", small letters')
+            source.entry(key, user=True)
+        sources.append(source)
+    return tuple(sources)
+
+
+# What is known of a reader ---------------------------------------------------------------------
+
+
+def lookup(
+    vendor_id: int,
+    product_id: int,
+    bcdDevice: int | None = None,
+    *,
+    slot: int = 0,
+    interface: int = 0,
+) -> Quirks:
+    """What is known of ``vendor_id:product_id``.
+
+    Args:
+        vendor_id, product_id: idVendor and idProduct.
+        bcdDevice: Its firmware release; without it, what depends on that is left out.
+        slot: bSlot: what holds of this slot.
+        interface: bInterfaceNumber: what holds of this interface.
+
+    Raises:
+        ReaderTableError: The user's file is wrong.
+    """
+    return _lookup(vendor_id, product_id, bcdDevice, slot, interface, _stamps())
+
+
+@functools.lru_cache(maxsize=256)
+def _lookup(
+    vendor_id: int,
+    product_id: int,
+    bcdDevice: int | None,
+    slot: int,
+    interface: int,
+    stamps: tuple[_Stamp, ...],
+) -> Quirks:
+    bare, cases = _gathered(vendor_id, product_id, stamps)
+    return _bent(bare, [case for case in cases if case.holds(bcdDevice, slot, interface)])
+
+
+def _bent(bare: Quirks, cases: list[Case]) -> Quirks:
+    bends = {field: value for case in cases for field, value in case.bends.items()}
+    return replace(bare, **bends) if bends else bare
+
+
+def _gathered(
+    vendor_id: int, product_id: int, stamps: tuple[_Stamp, ...]
+) -> tuple[Quirks, list[Case]]:
+    """Name, status and reason, and all quirks; what stands later wins."""
+    source = _source(vendor_id, f"{product_id:04x}")
+    of_vendor = None if source is None else source.vendor_case()
+    cases = [] if of_vendor is None else [of_vendor]
+    name, status, reason = None, None, ""
+    entries = list(_entries(vendor_id, product_id, stamps))
+    for entry in entries:
+        if entry.replace:
+            name, status, reason, cases = None, None, "", []
+        name = entry.name or name
+        if entry.status is not None:
+            status, reason = entry.status, ""
+        reason = reason if entry.reason is None else entry.reason
+        cases += entry.cases
+    # a reader that the user adds is one that should work, unless the user says more
+    return Quirks(name, status or ("should-work" if entries else "unknown"), reason), cases
+
+
+def _entries(vendor_id: int, product_id: int, stamps: tuple[_Stamp, ...]) -> Iterator[Entry]:
+    """What is said of a reader: by the table, by the user."""
+    product = f"{product_id:04x}"
+    source = _source(vendor_id, product)
+    if source is not None and (entry := source.entry(product)) is not None:
+        yield entry
+    for own in _user_sources(stamps):
+        entry = own.entry(f"{vendor_id:04x}:{product_id:04x}", user=True)
+        if entry is not None:
+            yield entry
+
+
+def known_readers() -> Iterator[Known]:
+    """Every reader that the table or the user's file knows, by vendor and product id.
+
+    Raises:
+        ReaderTableError: A file is wrong.
+    """
+    stamps = _stamps()
+    places: dict[tuple[int, int], str] = {}
+    for vendor_id in vendors():
+        source = _source(vendor_id)
+        if source is not None:
+            places |= {(vendor_id, int(key, 16)): source.file for key in source.readers()}
+    for own in _user_sources(stamps):
+        for key in own.readers():
+            vendor_id, product_id = (int(part, 16) for part in key.split(":"))
+            places[vendor_id, product_id] = own.file
+    for (vendor_id, product_id), file in sorted(places.items()):
+        source = _source(vendor_id)
+        vendor = "" if source is None else str(source.content.get("vendor", ""))
+        bare, cases = _gathered(vendor_id, product_id, stamps)
+        always = [case for case in cases if not case.condition]
+        of_vendor = source is not None and bool(cases) and cases[0] == source.vendor_case()
+        quirks = _bent(bare, always)
+        yield Known(vendor_id, product_id, vendor, quirks, tuple(cases), of_vendor, file)

@@ -1,0 +1,103 @@
+"""Every reader whose figures are known, as a virtual one: it opens, the verdict is the table's,
+its card answers at its own level of exchange."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import ccid
+from ccid.errors import ReaderUnsupported
+from ccid.figures import DeviceFigures, all_figures
+from ccid.quirks import library, lookup
+from ccid.transport import ReaderInfo
+from ccid.verdict import Level, Verdict, judge
+from ccid.virtual import __main__ as virtual_main
+from ccid.virtual.models import make, virtual_reader
+
+SELECT_MF = bytes.fromhex("00A4000C023F00")
+SELECT_DEMO = bytes.fromhex("00A404000AF0636369642064656D6F")
+READ_HELLO = bytes.fromhex("00B0810019")
+
+
+@pytest.fixture(autouse=True)
+def no_user_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The table alone, whatever this user added to it."""
+    monkeypatch.delenv(library.VARIABLE, raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+
+
+def name_of(device: DeviceFigures) -> str:
+    return f"{device.id}-{device.bcdDevice:04x}"
+
+
+DEVICES = list(all_figures())
+
+
+@pytest.mark.parametrize("device", DEVICES, ids=name_of)
+def test_as_a_virtual_reader(device: DeviceFigures) -> None:
+    reader = virtual_reader(device)
+    assert len(reader.infos) == len(device.interfaces)
+    for info, figures in zip(reader.infos, device.interfaces, strict=True):
+        assert info.id == device.id
+        assert info.reader.smart_card == figures.descriptor
+        assert info.reader.misplaced == figures.reader.misplaced
+        assert info.interface_number == figures.number
+        assert len(info.reader.endpoints) == len(figures.reader.endpoints)
+        judged_and_used(info)
+
+
+def judged_and_used(info: ReaderInfo) -> None:
+    """The verdict is the table's; and where it is not "unsupported", the card answers."""
+    quirks, verdict = lookup(info.vendor_id, info.product_id), judge(info)
+    fatal = [reason.text for reason in verdict.reasons if reason.fatal]
+    too_old = quirks.min_release is not None and info.device.bcdDevice < quirks.min_release
+    if quirks.status == "disabled" or too_old:
+        refused(info, verdict)
+        return
+    assert verdict.level is not Level.UNSUPPORTED, fatal
+    if quirks.status == "unsupported":
+        assert verdict.level is Level.LIMITS
+    with ccid.open_reader(info) as reader:
+        assert len(reader.slots) == info.descriptor.slot_count
+        with reader.slots[0].connect() as card:
+            assert card.transmit(SELECT_MF) == b"\x90\x00"
+            assert card.transmit(SELECT_DEMO)[-2] in (0x90, 0x61)  # 61xx at TPDU level, T=0
+            assert card.transmit(READ_HELLO) == b"hello from a virtual card\x90\x00"
+
+
+def refused(info: ReaderInfo, verdict: Verdict) -> None:
+    assert verdict.level is Level.UNSUPPORTED
+    with pytest.raises(ReaderUnsupported):
+        ccid.open_reader(info)
+
+
+def test_iccd_devices_are_among_them() -> None:
+    iccd = [d for d in DEVICES if any(i.reader.is_iccd for i in d.interfaces)]
+    assert len(iccd) == 12
+
+
+def test_models_by_their_ids() -> None:
+    assert make("08e6:3437").info.product == "USB SmartCard Reader"
+    assert make("076B:5422").infos[1].interface_number == 1
+    assert [i.interface_number for i in make("08e6:5503").infos] == [1, 2]
+
+
+def test_a_model_without_figures() -> None:
+    with pytest.raises(ccid.errors.ReaderNotFound, match=r"no figures of a reader ffff:0001"):
+        make("ffff:0001")
+    with pytest.raises(ccid.errors.ReaderNotFound, match=r"0d46:4081 \(KOBIL Systems"):
+        make("0d46:4081")
+
+
+def test_models_for_usbip(capsys: pytest.CaptureFixture[str]) -> None:
+    options = virtual_main._parser().parse_args(
+        ["--usbip", "127.0.0.1:0", "--model", "08E6:5503", "--count", "2", "--card", "none"]
+    )
+    readers = virtual_main._readers(options)
+    assert [reader.info.id for reader in readers] == ["08e6:5503"] * 2
+    assert all(f.slots[0].card is None for reader in readers for f in reader.functions)
+    with pytest.raises(SystemExit):
+        virtual_main.main(["--usbip", "127.0.0.1:0", "--model", "ffff:0001"])
+    assert "--model: no figures of a reader ffff:0001 are known" in capsys.readouterr().err
