@@ -82,6 +82,7 @@ class Hand:
         if word == "begin":
             self.cards[rest] = scenario.card()
             self.kept.clear()
+            reader.functions[0].slots[0].mute = scenario.mute
         if word in ("begin", "insert"):
             reader.insert(self.cards[rest])
         elif reader.functions[0].slots[0].card is not None:
