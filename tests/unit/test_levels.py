@@ -13,6 +13,7 @@ from ccid.codes import ExchangeLevel, Features, Protocol, SlotError
 from ccid.errors import CardMute, CardRemoved, CcidError, ProtocolError, UnsupportedByReader
 from ccid.iso7816.apdu import CommandApdu
 from ccid.messages import PC_to_RDR_XfrBlock
+from ccid.trace.watch import Framing
 from ccid.virtual import Answer, Application, EchoCard, faults, make_descriptor
 from ccid.virtual.cards import Contact, contact_faults
 from ccid.virtual.cards.contact import ContactOptions
@@ -20,7 +21,6 @@ from ccid.virtual.cards.pps import Pps
 from ccid.virtual.cards.t0_line import T0Options
 from ccid.virtual.cards.t1 import T1Options
 from ccid.virtual.cards.t1_blocks import Check
-from ccid.virtual.watch import Framing
 from tests.vm.differential import scenarios as atrs
 
 MANUAL = Features.AUTO_VOLTAGE | Features.AUTO_CLOCK | Features.AUTO_BAUD_RATE
