@@ -1,0 +1,34 @@
+"""What the documents name is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+NAMED = re.compile(r"`((?:tests/unit/)?test_\w+\.py)(?:::(test_\w+))?`")
+
+
+def named() -> list[tuple[str, str]]:
+    """The tests that docs/differences.md names: file and function."""
+    text = (ROOT / "docs" / "differences.md").read_text("utf-8")
+    return sorted({(file.rpartition("/")[2], function) for file, function in NAMED.findall(text)})
+
+
+@pytest.mark.parametrize(("file", "function"), named())
+def test_each_difference_has_its_test(file: str, function: str) -> None:
+    source = (ROOT / "tests" / "unit" / file).read_text("utf-8")
+    assert f"def {function}(" in source if function else source
+
+
+def test_there_are_some() -> None:
+    assert len(named()) > 15
+
+
+@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md", "docs/differences.md"])
+def test_links_lead_somewhere(document: str) -> None:
+    file = ROOT / document
+    for target in re.findall(r"\]\(([^)#:]+)\)", file.read_text("utf-8")):
+        assert (file.parent / target).exists(), target
