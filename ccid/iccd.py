@@ -174,7 +174,7 @@ class IccdA(IccdCommands):
             self.status()
             return self._in(IccdRequest.ICC_POWER_ON, MAX_ATR)
 
-    def slot_status(self) -> SlotStatus:
+    def slot_status(self, at_least_s: float = 0.0) -> SlotStatus:
         with self.operation():
             mute = self.status() == MUTE
         icc = IccStatus.ABSENT if mute else IccStatus.ACTIVE
@@ -245,7 +245,7 @@ class IccdB(IccdCommands):
             self._owes = False
             return self.slot_status()
 
-    def slot_status(self) -> SlotStatus:
+    def slot_status(self, at_least_s: float = 0.0) -> SlotStatus:
         came = self._in(IccdRequest.SLOT_STATUS, 3)
         if len(came) < 2:
             raise MalformedMessage(
