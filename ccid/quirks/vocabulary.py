@@ -151,7 +151,7 @@ class Quirks:
     drain_before_write_s: float = quirk(
         "drain-before-write-s",
         kinds.SECONDS,
-        "ccid.transport.draining",
+        "ccid.reader",
         "Before every bulk-OUT transfer an empty bulk-IN transfer of this timeout is done and "
         "its result ignored: on USB 3 ports the reader sends stray empty packets.",
         default=0.0,
@@ -219,7 +219,7 @@ class Quirks:
     presence_of_interface: int | None = quirk(
         "presence-of-interface",
         kinds.BYTE,
-        "ccid.commands",
+        "ccid.reader",
         "This interface has no card detector: a card is in it while one is in the interface of "
         "this bInterfaceNumber, which has to be open in this process.",
     )
@@ -229,7 +229,7 @@ class Quirks:
     power_on_voltage: PowerSelect | None = quirk(
         "power-on-voltage",
         kinds.VOLTAGE,
-        "ccid.negotiation",
+        "ccid.activation",
         "The first voltage a card is tried with.",
     )
     power_off_before_on: bool = flag(
@@ -258,7 +258,7 @@ class Quirks:
     )
     no_pps: bool = flag(
         "no-pps",
-        "ccid.negotiation",
+        "ccid.activation",
         "No PPS is sent, so the card keeps the first protocol its ATR offers.",
     )
     reset_if_parameters_fail: bool = flag(
