@@ -164,9 +164,8 @@ class Reader:
             return SharedPipe(self.transport, slot_count=d.slot_count, busy_slots=busy, **common)
         return Pipe(self.transport, **common)
 
-    def _make_commands(self, slot: int) -> SlotCommands:
+    def _make_commands(self, slot: int, quirks: Quirks) -> SlotCommands:
         if isinstance(self.pipe, Pipe):
-            quirks = self._known(slot)
             commands = Commands(self.pipe, slot, quirks)
             if quirks.presence_of_interface is not None:
                 bus, address, _ = self._place
@@ -175,7 +174,7 @@ class Reader:
             return commands
         room = self.max_message_length - HEADER_LENGTH
         is_a = self.info.reader.protocol is InterfaceProtocol.ICCD_A
-        return (IccdA if is_a else IccdB)(self.pipe, room)
+        return (IccdA if is_a else IccdB)(self.pipe, room, quirks)
 
     def _configured_traces(self) -> None:
         wanted = "CCID_TRACE" in os.environ or logging.getLogger("ccid.traffic").level
@@ -342,8 +341,8 @@ class Slot:
     def __init__(self, reader: Reader, index: int) -> None:
         self.reader = reader
         self.index = index
-        self.commands = reader._make_commands(index)
         self.quirks = reader._known(index)
+        self.commands = reader._make_commands(index, self.quirks)
         self.descriptor = apply(self.quirks, reader.info.descriptor, reader.info.reader.protocol)
         self.card: Card | None = None
 
