@@ -20,7 +20,7 @@ from ccid.errors import (
     ReaderForked,
     ReaderRemoved,
 )
-from ccid.exchange import answering, choose, marking
+from ccid.exchange import answering, choose
 from ccid.exchange.agreement import Agreement
 from ccid.iso7816.apdu import Bytes
 from ccid.iso7816.atr import Atr
@@ -28,7 +28,6 @@ from ccid.iso7816.atr import Atr
 if TYPE_CHECKING:
     from ccid.activation import Activation
     from ccid.reader import Slot
-    from ccid.trace import Tap
 
 
 class Card:
@@ -62,7 +61,7 @@ class Card:
             self._power_up()
         else:
             self.atr, self.agreement = activation.agree(protocol, fidi)
-            self.arm(slot.reader.tap)
+            self.arm()
 
     @property
     def protocol(self) -> Protocol:
@@ -190,14 +189,13 @@ class Card:
     def _power_up(self) -> None:
         """Power on, parse the ATR, agree on protocol and parameters."""
         self.atr, self.agreement = self.slot.activation().run(self._wanted)
-        self.arm(self.slot.reader.tap)
+        self.arm()
 
-    def arm(self, tap: Tap | None = None) -> None:
-        """Make :meth:`transmit` go by the reader's present transport, through ``tap`` if that
-        is a trace's."""
+    def arm(self) -> None:
+        """Make :meth:`transmit` go as card and reader agreed."""
         slot = self.slot
         exchange = choose(slot.commands, slot.descriptor, self.agreement, self._auto_get_response)
-        self._transmit = exchange.transmit if tap is None else marking(exchange, tap, slot.index)
+        self._transmit = exchange.transmit
         if slot.quirks.pseudo_apdus:
             self._transmit = answering(self._transmit, self._pseudo_answers())
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -46,6 +46,27 @@ class Shut:
         """Never reached: entering raises."""
 
     release = __exit__
+
+
+class Ended:
+    """What takes the transport's place when a thread has its turn still: it raises ``reason``."""
+
+    def __init__(self, inner: Transport, reason: CcidError) -> None:
+        self.out, self.inp, self.packet_size = inner.out, inner.inp, inner.packet_size
+        self.dead: CcidError | None = reason
+
+    def _refuse(self, *_: object) -> NoReturn:
+        assert self.dead is not None
+        raise copy.copy(self.dead)
+
+    send = receive = receive_event = control = _refuse
+
+    def close(self) -> None:
+        """The transport is not this one's to close."""
+
+    def when_dead(self, tell: Callable[[CcidError], None]) -> None:
+        assert self.dead is not None
+        tell(self.dead)
 
 
 Lock = Any  # threading.RLock is a function before Python 3.13; or a Shut
@@ -113,14 +134,50 @@ class Conversation:
         return self.lock
 
     @contextmanager
-    def quiet(self) -> Iterator[None]:
-        """Hold this to have no command under way, even on a reader that is gone. A thread that
-        does not let go of its command in time is waited for no longer."""
+    def quiet(self, meanwhile: Callable[[], object] = bool) -> Iterator[bool]:
+        """Hold this to have no command under way, even on a reader that is gone. False if a
+        thread does not let go of its turn in time: it is waited for no longer.
+
+        Args:
+            meanwhile: Called again and again while it waits.
+        """
         with ExitStack() as stack:
+            until, quiet = time.monotonic() + QUIET_S, True
             for lock in self._locks:
-                if lock.acquire(timeout=QUIET_S):
+                while not lock.acquire(timeout=SLICE_MS / 1000):
+                    meanwhile()
+                    if time.monotonic() > until:
+                        quiet = False
+                        break
+                else:
                     stack.callback(lock.release)
-            yield
+            yield quiet
+
+    @contextmanager
+    def every_turn(self) -> Iterator[None]:
+        """Hold the turns of all slots: no APDU is under way, and none is half done.
+
+        Of several turns, no more than one is waited for, and none held meanwhile: so nobody
+        waits for somebody who waits for him.
+        """
+        first = 0
+        while True:
+            with ExitStack() as stack:
+                locks = self._locks if not isinstance(self.lock, Shut) else [self.lock]
+                locks = locks[first:] + locks[:first]
+                for i, lock in enumerate(locks):
+                    if not lock.acquire(blocking=i == 0):
+                        first = (first + i) % len(locks)
+                        break
+                    stack.callback(lock.release)
+                else:
+                    yield
+                    return
+
+    def end(self, reason: CcidError) -> None:
+        """Say no more: whoever tries, or is about something, is told ``reason``."""
+        self.transport = Ended(self.transport, reason)
+        self._shut(reason)
 
     # Operations -------------------------------------------------------------------------------
 

@@ -293,7 +293,9 @@ class Pipe(Conversation):
 
         One bulk-OUT, one bulk-IN, and as little Python between as the checks allow: message
         type, slot, number, status and length of the reply are all looked at. Whatever is not
-        plain success at once goes the long way round, :meth:`_await`.
+        plain success at once goes the long way round, :meth:`_await`. The transport is looked
+        up once the lock is held: a trace may have begun or ended, or the reader been closed,
+        while this thread waited for its turn.
 
         Args:
             slot: bSlot.
@@ -301,11 +303,9 @@ class Pipe(Conversation):
             failure: Makes the error that a failed reply, or one too short, raises.
             more: Called with abData and bChainParameter where that is not 0; returns the whole.
         """
-        transport = self.transport
-        send, receive = transport.send, transport.receive
-        out, inp = transport.out, transport.inp
+        out, inp = self.transport.out, self.transport.inp
         pack, unpack = xfr_block_header.pack_into, reply_header.unpack_from
-        first = first_read(transport.packet_size)
+        first = first_read(self.transport.packet_size)
 
         def transmit(data: Bytes) -> bytes:
             with self.lock:
@@ -315,9 +315,9 @@ class Pipe(Conversation):
                 pack(out, 0, XFR_BLOCK, n, slot, count & 0xFF, 0, 0)
                 n += HEADER_LENGTH
                 out[HEADER_LENGTH:n] = data
-                send(n, WRITE_TIMEOUT_MS)
+                self.transport.send(n, WRITE_TIMEOUT_MS)
                 try:
-                    got = receive(0, first, SLICE_MS)
+                    got = self.transport.receive(0, first, SLICE_MS)
                 except TransportTimeout:
                     got = 0
                 except BaseException:

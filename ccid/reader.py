@@ -13,7 +13,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakValueDictionary
@@ -29,6 +29,7 @@ from ccid.errors import (
     CcidError,
     MalformedDescriptor,
     MalformedMessage,
+    ReaderClosed,
     ReaderForked,
     SlotInUse,
     TransportStall,
@@ -264,17 +265,28 @@ class Reader:
             del _open[self._place]
         if isinstance(self.transport.dead, ReaderForked):
             return  # it is the parent's to close
-        for slot in self.slots:
-            with suppress(CcidError):
-                slot.cancel()
-        with self.pipe.quiet():
+        self._cancel()
+        with ExitStack() as stack:
+            for trace in self.traces:
+                stack.callback(trace.stop)
+            stack.callback(self.transport.close)
+            if not stack.enter_context(self.pipe.quiet(self._cancel)):
+                # a thread keeps its turn; whatever it does with it from now on, fails
+                self.pipe.end(ReaderClosed(f"{self.name} was closed", reader=self.name))
+                stack.enter_context(self.pipe.quiet())
+                stack.callback(self.transport.close)
+                return
+            stack.callback(self.transport.close)  # while nobody else has a turn
             for slot in self.slots:
                 if slot.card is not None:
                     with suppress(CcidError):
                         slot.card.disconnect()
-            self.transport.close()
-        for trace in tuple(self.traces):
-            trace.stop()
+
+    def _cancel(self) -> None:
+        """End whatever is under way."""
+        for slot in self.slots:
+            with suppress(CcidError):
+                slot.cancel()
 
     def __enter__(self) -> Self:
         return self
@@ -304,19 +316,17 @@ class Reader:
                 bytes of the same exchange, are masked.
 
         Returns:
-            The trace. Stop it, or use ``with``.
+            The trace. Stop it, or use ``with``. It begins when no APDU is under way on any slot,
+            and ends so.
         """
         from ccid.trace import attach
 
         return attach(self, target, secrets)
 
     def retrace(self, tap: Tap | None, traces: list[Trace]) -> None:
-        """Have all traffic go through ``tap``, or none; :mod:`ccid.trace` calls this."""
-        with suppress(CcidError), self.pipe.turn(0):
-            self.pipe.transport = self.transport if tap is None else tap
-            for slot in self.slots:
-                if slot.card is not None:
-                    slot.card.arm(tap)
+        """Have all traffic go through ``tap``, or none; :mod:`ccid.trace` calls this while it
+        holds every turn. Whoever waits for a turn takes the transport that there is then."""
+        self.pipe.transport = self.transport if tap is None else tap
         self.tap, self.traces = tap, traces
 
 

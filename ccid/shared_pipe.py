@@ -124,7 +124,8 @@ class SharedPipe(Pipe):
     ) -> Callable[[Bytes], bytes]:
         def transmit(data: Bytes) -> bytes:
             timeout_s = patience_s(data)
-            reply = self.transact(slot, XFR_BLOCK, bytes(3), data, DATA_BLOCK, timeout_s)
-            return whole(reply, failure, more)
+            with self.turn(slot):  # until the rest of a chained response is here
+                reply = self.transact(slot, XFR_BLOCK, bytes(3), data, DATA_BLOCK, timeout_s)
+                return whole(reply, failure, more)
 
         return transmit

@@ -19,7 +19,6 @@ With T=0 at character and TPDU level the caller sees 61xx and 6Cxx, as through P
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 from typing import Protocol as Interface
 
 from ccid.codes import ExchangeLevel, Protocol
@@ -33,12 +32,8 @@ from ccid.exchange.links import BlockLink, CharacterBlockLink
 from ccid.exchange.protocols import Blocks, CharacterT0, Mapped
 from ccid.exchange.single import SingleBlock
 from ccid.iccd import IccdA, IccdB
-from ccid.iso7816.apdu import Bytes, is_secret
+from ccid.iso7816.apdu import Bytes
 from ccid.messages import HEADER_LENGTH
-from ccid.visible import Visible
-
-if TYPE_CHECKING:
-    from ccid.trace import Tap
 
 
 class Exchange(Interface):
@@ -46,9 +41,6 @@ class Exchange(Interface):
 
     def transmit(self, apdu: Bytes) -> bytes:
         """Send a command APDU and return the response APDU, data and SW1 SW2."""
-
-    def visible(self, apdu: Bytes) -> Visible:
-        """How much of the exchange of ``apdu``, which carries a secret, a trace may show."""
 
 
 def choose(
@@ -91,7 +83,7 @@ def choose(
             return Blocks(commands, agreement, BlockLink(commands, agreement))
         case _, Protocol.T1:
             link = CharacterBlockLink(commands, agreement)
-            return Blocks(commands, agreement, link, in_parts=True)
+            return Blocks(commands, agreement, link)
         case ExchangeLevel.TPDU, _:
             exchange = SingleBlock(commands, room, agreement)
         case _:
@@ -109,15 +101,3 @@ def answering(
         return transmit(apdu) if own is None else own
 
     return answer
-
-
-def marking(exchange: Exchange, tap: Tap, slot: int) -> Callable[[Bytes], bytes]:
-    """``exchange.transmit`` that tells ``tap`` which APDUs carry a PIN or a key."""
-
-    def transmit(apdu: Bytes) -> bytes:
-        if not is_secret(apdu):
-            return exchange.transmit(apdu)
-        with tap.secret(slot, exchange.visible(apdu)):
-            return exchange.transmit(apdu)
-
-    return transmit

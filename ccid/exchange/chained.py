@@ -11,7 +11,6 @@ from ccid.commands import SlotCommands, chain_parameter
 from ccid.errors import InvalidApdu, ProtocolError, ReaderUnsupported
 from ccid.exchange.agreement import Agreement
 from ccid.iso7816.apdu import HEADER_LENGTH, MAX_EXTENDED, MAX_RESPONSE, SW_LENGTH, Bytes
-from ccid.visible import Visible, apdu_level
 
 
 class Chained:
@@ -57,10 +56,6 @@ class Chained:
         if len(response) < SW_LENGTH:
             raise self._lost(f"a response of {len(response)} bytes")
         return response
-
-    def visible(self, apdu: Bytes) -> Visible:
-        """How much of a secret exchange a trace may show."""
-        return apdu_level(apdu)
 
     def _block(self, data: Bytes, level: Level) -> tuple[bytes, int]:
         timeout_s = self.agreement.timeout_s()

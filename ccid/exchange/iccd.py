@@ -9,7 +9,6 @@ from __future__ import annotations
 from ccid.errors import InvalidApdu, ProtocolError
 from ccid.iccd import DATA_EXPECTED, STATUS_READY, IccdA
 from ccid.iso7816.apdu import HEADER_LENGTH, SW_LENGTH, Bytes
-from ccid.visible import Visible
 
 P3_END = HEADER_LENGTH + 1
 """Bytes of a TPDU's header with P3."""
@@ -66,7 +65,3 @@ class IccdAT0:
                 f"{self.commands.name}: a status word of {len(sw)} bytes", may_have_executed=True
             )
         return response + sw
-
-    def visible(self, apdu: Bytes) -> Visible:
-        """How much of a secret exchange a trace may show."""
-        return Visible(first_out=P3_END)

@@ -12,8 +12,7 @@ from ccid.commands import SlotCommands
 from ccid.exchange.agreement import Agreement
 from ccid.exchange.links import character_link
 from ccid.iso7816 import t0, t1
-from ccid.iso7816.apdu import Bytes, visible_length
-from ccid.visible import Visible
+from ccid.iso7816.apdu import Bytes
 
 
 class Blocks:
@@ -23,7 +22,6 @@ class Blocks:
         commands: The slot's commands.
         agreement: With the card; its ``t1`` goes on from APDU to APDU.
         link: How a block gets to the card.
-        in_parts: A block comes in parts (character level).
     """
 
     def __init__(
@@ -31,13 +29,11 @@ class Blocks:
         commands: SlotCommands,
         agreement: Agreement,
         link: Callable[[t1.Block], bytes | t1.LinkError],
-        in_parts: bool = False,
     ) -> None:
         assert agreement.t1 is not None
         self.commands = commands
         self.machine = agreement.t1
         self.link = link
-        self._head = 0 if in_parts else t1.PROLOGUE
 
     def transmit(self, apdu: Bytes) -> bytes:
         """Send ``apdu`` and return the response.
@@ -48,11 +44,6 @@ class Blocks:
         """
         with self.commands.operation():
             return t1.run(self.machine.exchange(apdu), self.link)
-
-    def visible(self, apdu: Bytes) -> Visible:
-        """How much of a secret exchange a trace may show: the prologues, and in the first block
-        the header of the command."""
-        return Visible(first_out=t1.PROLOGUE + visible_length(apdu), head=self._head)
 
 
 class CharacterT0:
@@ -80,10 +71,6 @@ class CharacterT0:
         with self.commands.operation():
             return t0.run(machine, self.link)
 
-    def visible(self, apdu: Bytes) -> Visible:
-        """How much of a secret exchange a trace may show."""
-        return Visible(first_out=5)
-
 
 class Mapped:
     """T=0 with the whole mapping of APDUs onto TPDUs (ISO/IEC 7816-3:2006 12.2).
@@ -101,7 +88,3 @@ class Mapped:
         """Send ``apdu`` of any case and return its whole response."""
         with self.commands.operation():
             return t0.run(t0.command(apdu), self.tpdu)
-
-    def visible(self, apdu: Bytes) -> Visible:
-        """How much of a secret exchange a trace may show."""
-        return Visible(first_out=5)

@@ -6,7 +6,6 @@ from ccid.commands import SlotCommands
 from ccid.errors import InvalidApdu, UnsupportedByReader
 from ccid.exchange.agreement import Agreement
 from ccid.iso7816.apdu import HEADER_LENGTH, MAX_SHORT, Bytes
-from ccid.visible import Visible, apdu_level
 
 OLD_SCM_ROOM = 263 - 10
 """dwMaxCCIDMessageLength 263 of old SCM readers is too small: they take 271 bytes."""
@@ -52,7 +51,3 @@ class SingleBlock:
             reader=name,
             slot=self.commands.slot,
         )
-
-    def visible(self, apdu: Bytes) -> Visible:
-        """How much of a secret exchange a trace may show."""
-        return apdu_level(apdu)

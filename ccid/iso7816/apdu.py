@@ -134,13 +134,73 @@ LOAD_KEYS = (0xFF, 0x82)
 """CLA and INS of LOAD KEYS (PC/SC part 3, 3.2.2.1.4)."""
 
 
+ENVELOPE = (0xC2, 0xC3)
+"""Its data are a command, or a part of one (ISO/IEC 7816-3:2006 12.2)."""
+GET_RESPONSE = 0xC0
+
+
 def is_secret(apdu: Bytes) -> bool:
     """True if the data of this command, or of the chain it is part of, are a PIN or a key."""
     return len(apdu) >= 2 and (apdu[1] in SECRET_INS or (apdu[0], apdu[1]) == LOAD_KEYS)
 
 
-def visible_length(apdu: Bytes) -> int:
-    """How many bytes at the start of a secret APDU are no secret: header and Lc."""
+def carries_secret(apdu: Bytes) -> bool:
+    """True if this command, or the one in its ENVELOPE, carries a PIN or a key, or may: its
+    beginning does not tell yet."""
+    if len(apdu) < 2:
+        return True
+    if apdu[1] not in ENVELOPE:
+        return is_secret(apdu)
+    content = apdu[HEADER_LENGTH + _lc_length(apdu) :]
+    return len(content) < 2 or is_secret(content)
+
+
+class Secrecy:
+    """Tells of the commands to one card, one after the other, which carry a secret: an ENVELOPE
+    and a GET RESPONSE may go on with what came before.
+
+    Attributes:
+        secret: Of the last command.
+    """
+
+    def __init__(self) -> None:
+        self.secret = False
+        self._in_envelope = False
+
+    def begins(self, apdu: Bytes) -> bool:
+        """Judge a command by its beginning. May be asked again when more of it is known."""
+        ins = apdu[1] if len(apdu) >= 2 else None
+        if ins != GET_RESPONSE:
+            goes_on = self.secret and self._in_envelope and ins in ENVELOPE
+            self.secret = goes_on or carries_secret(apdu)
+            self._in_envelope = ins in ENVELOPE
+        return self.secret
+
+
+def _lc_length(apdu: Bytes) -> int:
+    """Bytes of Lc, by the look of it."""
     if len(apdu) <= HEADER_LENGTH:
+        return 0
+    return 1 if apdu[HEADER_LENGTH] or len(apdu) < HEADER_LENGTH + 3 else 3
+
+
+def visible_length(apdu: Bytes, whole: bool = True) -> int:
+    """How many bytes at the start of a secret APDU are no secret: the header, and Lc. Where Lc
+    does not fit the length it may be part of the secret.
+
+    Args:
+        apdu: The APDU, or its beginning.
+        whole: It is all of it.
+    """
+    rest = len(apdu) - HEADER_LENGTH
+    if rest <= 0:
         return len(apdu)
-    return HEADER_LENGTH + (1 if apdu[HEADER_LENGTH] or len(apdu) < 7 else 3)
+    size = _lc_length(apdu)
+    if not whole:
+        return HEADER_LENGTH
+    if rest == 1:
+        return HEADER_LENGTH + 1
+    count = int.from_bytes(apdu[HEADER_LENGTH : HEADER_LENGTH + size], "big")
+    le = rest - size - count
+    fits = count > 0 and le in ((0, 1) if size == 1 else (0, 2))
+    return HEADER_LENGTH + size if fits else HEADER_LENGTH

@@ -3,9 +3,9 @@
 A trace sits between the command layer and the transport (:class:`~.tap.Tap`), so it sees what
 really goes over the wire, and costs nothing when there is none: then there is no tap.
 
-PINs and keys do not get into it. The exchange layer knows the APDU and marks the whole exchange
-as secret (:mod:`~.secrets`); the tap then masks the data, and the check bytes from which data
-could be reckoned back, in every block of it.
+PINs and keys do not get into it. The tap follows the messages and sees which exchanges are secret
+(:mod:`~.secrets`); it masks the data, and the check bytes from which data could be reckoned back,
+in every block of them.
 """
 
 from __future__ import annotations
@@ -13,13 +13,18 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Self
 
-from ccid.trace.log import TRAFFIC, LogSink, logger
+from ccid.errors import CcidError
+from ccid.trace.log import TRAFFIC, LogSink
+from ccid.trace.log import logger as traffic
 from ccid.trace.pcapng import PcapngSink
-from ccid.trace.tap import Sink, Tap
+from ccid.trace.tap import Sink, Tap, logger
+from ccid.trace.watch import Framing, framings
 
 if TYPE_CHECKING:
     from ccid.reader import Reader
@@ -60,22 +65,49 @@ def attach(reader: Reader, target: TraceTarget, secrets: bool = False) -> Trace:
     """Trace ``reader`` into ``target``; :meth:`ccid.Reader.trace` says the rest."""
     sink = target if isinstance(target, Sink) else PcapngSink(target)
     trace = Trace(reader, sink, secrets)
-    sink.begin(reader.info)
-    _rewire(reader, [*reader.traces, trace])
+    try:
+        sink.begin(reader.info)
+    except BaseException:
+        _end(sink, reader)
+        raise
+    with suppress(CcidError), reader.pipe.every_turn():  # else it is closed
+        tap = reader.tap
+        if tap is None:
+            tap = Tap(reader.transport, reader.info, partial(_framings, reader))
+        tap.sinks = (*tap.sinks, (sink, secrets))
+        reader.retrace(tap, [*reader.traces, trace])
     return trace
 
 
+def _framings(reader: Reader, slot: int) -> tuple[Framing, ...]:
+    """What the blocks of a slot may be."""
+    if reader.info.reader.is_iccd or slot >= len(reader.slots):
+        return (Framing.APDU,)
+    card = reader.slots[slot].card
+    level = reader.slots[slot].descriptor.exchange_level
+    return framings(level, None if card is None else card.protocol)
+
+
 def _detach(trace: Trace) -> None:
-    if trace in trace.reader.traces:
-        _rewire(trace.reader, [other for other in trace.reader.traces if other is not trace])
-        trace.sink.end()
+    reader = trace.reader
+    tap = reader.tap
+    if trace not in reader.traces or tap is None:
+        return
+    with ExitStack() as stack:
+        with suppress(CcidError):  # else it is closed
+            stack.enter_context(reader.pipe.every_turn())
+        rest = [other for other in reader.traces if other is not trace]
+        tap.drop(trace.sink)
+        reader.retrace(tap if rest else None, rest)
+    _end(trace.sink, reader)
 
 
-def _rewire(reader: Reader, traces: list[Trace]) -> None:
-    """Put a tap with all ``traces`` between pipe and transport; none, no tap."""
-    transport = reader.transport
-    tap = Tap(transport, reader.info, [(t.sink, t.secrets) for t in traces]) if traces else None
-    reader.retrace(tap, traces)
+def _end(sink: Sink, reader: Reader) -> None:
+    """End a sink. That its last bytes cannot be written is no error of the reader's."""
+    try:
+        sink.end()
+    except Exception as error:
+        logger.warning("%s: the trace cannot be ended: %s", reader.name, error)
 
 
 _files: dict[str, PcapngSink] = {}
@@ -91,7 +123,7 @@ def attach_configured(reader: Reader) -> None:
             sink = _files[path] = PcapngSink(path, keep_open=True)
             atexit.register(sink.close)
         attach(reader, sink)
-    if logger.isEnabledFor(TRAFFIC):
+    if traffic.isEnabledFor(TRAFFIC):
         attach(reader, LogSink())
 
 
@@ -99,6 +131,6 @@ def log_to_stderr() -> None:
     """Have all traffic logged to standard error, readable."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d %(message)s", "%H:%M:%S"))
-    logger.addHandler(handler)
-    logger.setLevel(TRAFFIC)
-    logger.propagate = False
+    traffic.addHandler(handler)
+    traffic.setLevel(TRAFFIC)
+    traffic.propagate = False

@@ -59,6 +59,7 @@ class PcapngSink(Sink):
         self._keep_open = keep_open
         self._lock = threading.Lock()
         self._id = 0
+        self._ended = False
         magic = struct.pack("<IHHq", BYTE_ORDER_MAGIC, 1, 0, -1)
         self._block(SECTION_HEADER, magic + _options((SHB_USERAPPL, b"ccid")))
         self._block(
@@ -77,6 +78,8 @@ class PcapngSink(Sink):
     def transfer(self, info: ReaderInfo, transfer: Transfer) -> None:
         is_in = bool(transfer.endpoint & 0x80)
         with self._lock:
+            if self._ended:
+                return
             self._id += 1
             self._packet(info, transfer, SUBMIT, b"" if is_in else transfer.data)
             self._packet(info, transfer, COMPLETE, transfer.data if is_in else b"")
@@ -87,9 +90,13 @@ class PcapngSink(Sink):
             self.close()
 
     def close(self) -> None:
-        """Close the file, if it is this sink's own."""
-        if self._mine:
-            self._file.close()
+        """Write no more, and close the file if it is this sink's own."""
+        if self.owner != os.getpid():
+            return  # it is the parent's
+        with self._lock:
+            self._ended = True
+            if self._mine:
+                self._file.close()
 
     def _packet(self, info: ReaderInfo, transfer: Transfer, event: int, data: bytes) -> None:
         submitted = event == SUBMIT

@@ -1,35 +1,153 @@
-"""What a trace shows of an exchange that carries a PIN or a key.
+"""What a trace shows of an exchange that carries a PIN or a key. Pure.
 
-Lengths stay; of every block of the exchange only what is listed here is shown, the rest becomes
-:data:`MASK`. Check bytes are masked with the data: from an LRC, a digit could be reckoned back.
+Nobody has to say that an exchange is secret: the messages themselves are followed, as they pass,
+by the watches of :mod:`~.watch`. Lengths stay; what may not be seen becomes :data:`MASK`. Check
+bytes are masked with the data: from an LRC, a digit could be reckoned back.
+
+A reply is judged by the command whose bSeq it repeats. So the late answer to a secret command is
+masked, whatever was sent since; and so are the data of a reply to a command that passed before
+the trace began.
 """
 
 from __future__ import annotations
 
-from ccid.messages import HEADER_LENGTH, PC_to_RDR_Secure, PC_to_RDR_XfrBlock, RDR_to_PC_DataBlock
-from ccid.visible import Visible
+from dataclasses import dataclass, field
+from enum import Enum
 
-MASK = 0x2A
-"""Stands for every byte that is not shown: an asterisk in Wireshark's text column."""
+from ccid.codes import Chain, CommandStatus
+from ccid.messages import (
+    HEADER_LENGTH,
+    PC_to_RDR_IccPowerOn,
+    PC_to_RDR_Secure,
+    PC_to_RDR_XfrBlock,
+    RDR_to_PC_DataBlock,
+)
+from ccid.trace.watch import MASK, ApduWatch, Framing, T0Watch, T1Watch, Watch
 
+__all__ = ["MASK", "Censor", "masked"]
+
+POWER_ON = PC_to_RDR_IccPowerOn.bMessageType
 XFR_BLOCK = PC_to_RDR_XfrBlock.bMessageType
 SECURE = PC_to_RDR_Secure.bMessageType
 DATA_BLOCK = RDR_to_PC_DataBlock.bMessageType
 
+WATCHES: dict[Framing, type[Watch]] = {
+    Framing.APDU: ApduWatch,
+    Framing.T0: T0Watch,
+    Framing.T1: T1Watch,
+}
 
-SECURE_COMMAND = Visible(first_out=1, tail_in=2)
-"""For PC_to_RDR_Secure: bPINOperation, and SW1 SW2."""
+
+class Sent(Enum):
+    """What a command was."""
+
+    PLAIN = "no block to the card"
+    BLOCK = "a block without a secret"
+    SECRET = "a block of a secret exchange"
+    SECURE = "Secure"
+
+
+@dataclass(slots=True)
+class _Slot:
+    """What is known of a slot.
+
+    Attributes:
+        sent: The commands that it was sent, by bSeq.
+        last: bSeq of the last.
+        waits: The last was a block and its reply did not come yet.
+        framings: What its blocks may be.
+        watches: Who follows them.
+    """
+
+    sent: dict[int, Sent] = field(default_factory=dict)
+    last: int | None = None
+    waits: bool = False
+    framings: tuple[Framing, ...] = ()
+    watches: list[Watch] = field(default_factory=list)
+
+
+class Censor:
+    """Masks secrets in the messages of one reader, given in the order in which they pass."""
+
+    def __init__(self) -> None:
+        self._slots: dict[int, _Slot] = {}
+
+    def command(self, message: bytes, framings: tuple[Framing, ...]) -> bytes:
+        """A command as it may be seen.
+
+        Args:
+            message: All of it.
+            framings: What its block may be, if it has one.
+        """
+        if len(message) < HEADER_LENGTH:
+            return message
+        kind, index, bSeq, data = message[0], message[5], message[6], message[HEADER_LENGTH:]
+        slot = self._slots.setdefault(index, _Slot())
+        if kind == POWER_ON or slot.framings != framings:
+            slot.framings = framings
+            slot.watches = [WATCHES[framing]() for framing in framings]
+            slot.waits = False
+        slot.last = bSeq
+        if slot.waits:
+            for watch in slot.watches:
+                watch.failed()
+        slot.waits = kind == XFR_BLOCK
+        if kind == SECURE:
+            for watch in slot.watches:
+                watch.secure()
+            slot.sent[bSeq] = Sent.SECURE
+            return masked(message, 1, 0)  # bPINOperation may be seen
+        if kind != XFR_BLOCK:
+            slot.sent[bSeq] = Sent.PLAIN
+            return message
+        level = int.from_bytes(message[8:HEADER_LENGTH], "little")
+        shown = [watch.out(data, level) for watch in slot.watches]
+        secret = any(watch.secret for watch in slot.watches)
+        slot.sent[bSeq] = Sent.SECRET if secret else Sent.BLOCK
+        return message[:HEADER_LENGTH] + _least(data, shown)
+
+    def reply(self, message: bytes) -> bytes:
+        """A reply as it may be seen."""
+        if len(message) < HEADER_LENGTH or message[0] != DATA_BLOCK:
+            return message
+        bSeq, status, chain = message[6], message[7] >> 6, message[9]
+        slot = self._slots.get(message[5]) or _Slot()
+        sent = slot.sent.get(bSeq)
+        if sent is Sent.SECURE:
+            return masked(message, 0, tail(chain))
+        if sent is Sent.PLAIN:
+            return message
+        if bSeq != slot.last or status != CommandStatus.PROCESSED:
+            if bSeq == slot.last and status == CommandStatus.FAILED:
+                slot.waits = False
+                for watch in slot.watches:
+                    watch.failed()
+            return message if sent is Sent.BLOCK else masked(message, 0, 0)
+        slot.waits = False
+        data = message[HEADER_LENGTH:]
+        shown = [watch.back(data, chain) for watch in slot.watches]
+        return message[:HEADER_LENGTH] + _least(data, shown)
+
+
+def _least(data: bytes, shown: list[bytes]) -> bytes:
+    """``data``, masked where one of ``shown`` is."""
+    if len(shown) == 1:
+        return shown[0]
+    return bytes(
+        byte if all(one[i] == byte for one in shown) else MASK for i, byte in enumerate(data)
+    )
+
+
+def tail(bChainParameter: int) -> int:
+    """How many bytes at the end of a block from the card are SW1 SW2."""
+    return 2 if bChainParameter in (Chain.WHOLE, Chain.ENDS) else 0
 
 
 def masked(message: bytes, head: int, tail: int) -> bytes:
     """``message`` with its data masked but for ``head`` bytes at the start and ``tail`` at the
     end of them."""
-    return message[:HEADER_LENGTH] + masked_block(message[HEADER_LENGTH:], head, tail)
-
-
-def masked_block(block: bytes, head: int, tail: int) -> bytes:
-    """``block`` masked but for ``head`` bytes at the start and ``tail`` at the end."""
-    hidden = len(block) - head - tail
+    hidden = len(message) - HEADER_LENGTH - head - tail
     if hidden <= 0:
-        return block
-    return block[:head] + bytes([MASK]) * hidden + block[head + hidden :]
+        return message
+    start = HEADER_LENGTH + head
+    return message[:start] + bytes([MASK]) * hidden + message[start + hidden :]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import logging
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -9,20 +12,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 
-from ccid.codes import IccdRequest, InterfaceProtocol
+from ccid.codes import Chain, IccdRequest, InterfaceProtocol, Level
 from ccid.descriptors import ClassControl
 from ccid.errors import CcidError
-from ccid.messages import HEADER_LENGTH
-from ccid.trace.secrets import (
-    DATA_BLOCK,
-    SECURE,
-    SECURE_COMMAND,
-    XFR_BLOCK,
-    masked,
-    masked_block,
-)
+from ccid.iccd import DATA_EXPECTED
+from ccid.messages import HEADER_LENGTH, PC_to_RDR_XfrBlock, RDR_to_PC_DataBlock
+from ccid.trace.secrets import Censor
+from ccid.trace.watch import Framing
 from ccid.transport import ReaderInfo, Transport
-from ccid.visible import Visible
+
+logger = logging.getLogger("ccid.trace")
 
 
 class Kind(IntEnum):
@@ -76,78 +75,90 @@ class Sink(ABC):
 
 
 class Tap:
-    """A transport that does what ``inner`` does and tells it.
+    """A transport that does what ``inner`` does and tells it. There is one as long as a reader
+    has traces, for all of them.
 
     Args:
         inner: The transport itself.
         info: The reader it goes to.
-        sinks: Who is told, and whether with secrets.
+        framings: Tells what the blocks of a slot may be.
+
+    Attributes:
+        sinks: Who is told, and whether with secrets. Replaced, never changed.
     """
 
-    def __init__(self, inner: Transport, info: ReaderInfo, sinks: list[tuple[Sink, bool]]) -> None:
+    def __init__(
+        self,
+        inner: Transport,
+        info: ReaderInfo,
+        framings: Callable[[int], tuple[Framing, ...]],
+    ) -> None:
         self.inner = inner
         self.info = info
-        self.sinks = sinks
+        self.framings = framings
+        self.sinks: tuple[tuple[Sink, bool], ...] = ()
         self.out, self.inp, self.packet_size = inner.out, inner.inp, inner.packet_size
         endpoints = info.reader
         self._out = endpoints.bulk_out.bEndpointAddress if endpoints.bulk_out else 0
         self._in = endpoints.bulk_in.bEndpointAddress if endpoints.bulk_in else 0x80
         self._events = endpoints.interrupt_in.bEndpointAddress if endpoints.interrupt_in else 0x80
-        self._secret: dict[int, Visible] = {}
-        self._fresh: set[int] = set()
-        self._secure: dict[int, int] = {}
+        self._censor = Censor()
+        self._lock = threading.Lock()
+        self._expected = False
         self._part_began = 0.0
+
+    def drop(self, sink: Sink) -> None:
+        """Tell ``sink`` no more."""
+        self.sinks = tuple(one for one in self.sinks if one[0] is not sink)
 
     # Secrets ----------------------------------------------------------------------------------
 
-    @contextmanager
-    def secret(self, slot: int, visible: Visible) -> Iterator[None]:
-        """Mask the blocks of ``slot`` meanwhile, but for what is ``visible``."""
-        self._secret[slot] = visible
-        self._fresh.add(slot)
-        try:
-            yield
-        finally:
-            del self._secret[slot]
-
     def _hide_out(self, message: bytes) -> bytes:
-        kind, slot, bSeq = message[0], message[5], message[6]
-        if kind == SECURE:
-            self._secure[slot] = bSeq
-            return masked(message, SECURE_COMMAND.first_out, 0)
-        visible = self._secret.get(slot)
-        if kind != XFR_BLOCK or visible is None:
+        if len(message) < HEADER_LENGTH:
             return message
-        head = visible.first_out if slot in self._fresh else visible.head
-        self._fresh.discard(slot)
-        return masked(message, head, 0)
+        return self._censor.command(message, self.framings(message[5]))
 
-    def _hide_in(self, message: bytes) -> bytes:
-        if len(message) < HEADER_LENGTH or message[0] != DATA_BLOCK:
-            return message
-        slot, bSeq = message[5], message[6]
-        visible = self._secret.get(slot)
-        if visible is None and self._secure.get(slot) == bSeq:
-            visible = SECURE_COMMAND
-        if visible is None:
-            return message
-        return masked(message, visible.head, visible.tail_in)
+    def _hide_control(self, request: ClassControl, data: bytes) -> bytes:
+        """The blocks of an ICCD device go by control requests: they are judged as the messages
+        that a reader would have for them."""
+        protocol = self.info.reader.protocol
+        if not self.info.reader.is_iccd or not data:
+            return data
+        is_a = protocol is InterfaceProtocol.ICCD_A
+        match request.bRequest:
+            case IccdRequest.GET_ICC_STATUS:
+                self._expected = bool(data[0] & DATA_EXPECTED)
+            case IccdRequest.XFR_BLOCK:
+                level = request.wValue >> 8
+                if is_a:  # a header, or the data that it announced
+                    level = Level.CONTINUES if self._expected else Level.WHOLE
+                command = PC_to_RDR_XfrBlock(wLevelParameter=level, abData=data)
+                return self._hide_out(command.build())[HEADER_LENGTH:]
+            case IccdRequest.DATA_BLOCK if is_a:
+                # data, or SW1 SW2: nothing tells which
+                reply = RDR_to_PC_DataBlock(bChainParameter=Chain.BEGINS, abData=data)
+                return self._censor.reply(reply.build())[HEADER_LENGTH:]
+            case IccdRequest.DATA_BLOCK if data[0] in tuple(Chain):
+                reply = RDR_to_PC_DataBlock(bChainParameter=data[0], abData=data[1:])
+                return data[:1] + self._censor.reply(reply.build())[HEADER_LENGTH:]
+        return data
 
     # The transport ----------------------------------------------------------------------------
 
     def send(self, length: int, timeout_ms: int) -> None:
         with self._telling(Kind.BULK, self._out, length) as note:
             note.data = bytes(self.out[:length])
-            note.shown = self._hide_out(note.data)
+            with self._lock:  # before the reply can come, which another thread may read
+                note.shown = self._hide_out(note.data)
             self.inner.send(length, timeout_ms)
 
     def receive(self, offset: int, size: int, timeout_ms: int) -> int:
         with self._telling(Kind.BULK, self._in, offset + size) as note:
+            note.hide = self._censor.reply
             if offset:
                 note.began = self._part_began
             got = self.inner.receive(offset, size, timeout_ms)
             note.data = bytes(self.inp[: offset + got])
-            note.shown = self._hide_in(note.data)
             if (
                 got
                 and len(note.data) % self.packet_size == 0
@@ -158,32 +169,19 @@ class Tap:
 
     def receive_event(self, timeout_ms: int) -> bytes:
         with self._telling(Kind.INTERRUPT, self._events, 64) as note:
-            note.data = note.shown = self.inner.receive_event(timeout_ms)
+            note.data = self.inner.receive_event(timeout_ms)
         return note.data
 
     def control(self, request: ClassControl, timeout_ms: int, data: bytes = b"") -> bytes:
         endpoint = request.bmRequestType & 0x80
         with self._telling(Kind.CONTROL, endpoint, request.wLength, request) as note:
+            note.hide = functools.partial(self._hide_control, request)
             if not endpoint:
-                note.data, note.shown = data, self._hide_control(request, data)
+                note.data = data
             came = self.inner.control(request, timeout_ms, data)
             if endpoint:
-                note.data, note.shown = came, self._hide_control(request, came)
+                note.data = came
         return came
-
-    def _hide_control(self, request: ClassControl, data: bytes) -> bytes:
-        """The blocks of an ICCD device go by control requests; version B puts a byte before."""
-        visible = self._secret.get(0)
-        if visible is None or not self.info.reader.is_iccd:
-            return data
-        if request.bRequest == IccdRequest.XFR_BLOCK:
-            head = visible.first_out if 0 in self._fresh else visible.head
-            self._fresh.discard(0)
-            return masked_block(data, head, 0)
-        if request.bRequest == IccdRequest.DATA_BLOCK:
-            own = self.info.reader.protocol is InterfaceProtocol.ICCD_B
-            return masked_block(data, own + visible.head, visible.tail_in)
-        return data
 
     def close(self) -> None:
         self.inner.close()
@@ -209,20 +207,43 @@ class Tap:
             raise
         finally:
             if note.whole:
-                for sink, secrets in self.sinks:
-                    data = note.data if secrets else note.shown
-                    transfer = Transfer(
-                        kind,
-                        endpoint,
-                        note.began,
-                        time.time(),
-                        error,
-                        data,
-                        asked,
-                        setup,
-                        is_masked=data != note.data,
-                    )
-                    sink.transfer(self.info, transfer)
+                with self._lock:
+                    self._tell(kind, endpoint, note, error, asked, setup)
+
+    def _tell(
+        self,
+        kind: Kind,
+        endpoint: int,
+        note: _Note,
+        error: CcidError | None,
+        asked: int,
+        setup: ClassControl | None,
+    ) -> None:
+        shown, ended = note.shown, time.time()
+        if shown is None:
+            shown = note.hide(note.data)
+        for sink, secrets in self.sinks:
+            data = note.data if secrets else shown
+            transfer = Transfer(
+                kind,
+                endpoint,
+                note.began,
+                ended,
+                error,
+                data,
+                asked,
+                setup,
+                is_masked=data != note.data,
+            )
+            try:
+                sink.transfer(self.info, transfer)
+            except Exception as failed:  # the reader works on, traced or not
+                self.drop(sink)
+                logger.warning("%s: the trace ends here: %s", self.info.name, failed)
+
+
+def _as_it_is(data: bytes) -> bytes:
+    return data
 
 
 @dataclass(slots=True)
@@ -232,14 +253,16 @@ class _Note:
     Attributes:
         began: Seconds since the epoch.
         data: Its bytes.
-        shown: The same, masked.
+        hide: What masks them.
+        shown: They, masked already.
         whole: False for a part of a message whose rest is still to come: the message is told
             of once, when it is whole.
     """
 
     began: float
     data: bytes = b""
-    shown: bytes = b""
+    hide: Callable[[bytes], bytes] = _as_it_is
+    shown: bytes | None = None
     whole: bool = True
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import array
+import copy
 import dataclasses
 import functools
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -48,6 +50,8 @@ from ccid.transport.life import Life
 
 EVENT_SIZE = 64
 """Bytes asked for on interrupt-IN: a notification of many slots."""
+EVENT_SLICE_MS = 250
+"""How long a wait for an event goes on before it looks whether the interface was closed."""
 GONE_S = 1.0
 """How long after an input/output error to look whether the device is gone. Hubs are asked four
 times a second."""
@@ -251,6 +255,7 @@ class UsbTransport(Life):
         super().__init__(info.name)
         self.info = info
         self._driver_detached = False
+        self._events, self._controls = threading.Lock(), threading.Lock()
         out, inp = info.reader.bulk_out, info.reader.bulk_in
         if not info.reader.is_iccd and (out is None or inp is None):
             raise ReaderUnsupported(f"{info.name} has no bulk endpoints", reader=info.name)
@@ -268,6 +273,15 @@ class UsbTransport(Life):
         self.out, self.inp = self._out.view, self._in.view
         if out is not None and inp is not None:
             self.send, self.receive = self._make_send(out), self._make_receive(inp)
+        self.when_dead(self._refuse_all)
+
+    def _refuse_all(self, reason: CcidError) -> None:
+        """From now on nothing reaches libusb: the handle may be freed any time."""
+
+        def refuse(*_: int) -> NoReturn:
+            raise copy.copy(reason)
+
+        self.send = self.receive = refuse
 
     # Opening and closing ----------------------------------------------------------------------
 
@@ -300,9 +314,11 @@ class UsbTransport(Life):
 
     def close(self) -> None:
         """Release the interface and give it back to the kernel driver it was taken from."""
-        if not isinstance(self.dead, ReaderForked):  # else the claim is the parent's
-            self._release()
+        forked = isinstance(self.dead, ReaderForked)
         self.closed()
+        if not forked:  # else the claim is the parent's
+            with self._events, self._controls:  # until none is under way
+                self._release()
 
     def _release(self) -> None:
         handle, self._handle = self._handle, None
@@ -381,42 +397,49 @@ class UsbTransport(Life):
         endpoint = self.info.reader.interrupt_in
         if endpoint is None:
             raise UnsupportedByReader(f"{self.name} has no interrupt endpoint", reader=self.name)
-        self.check()
         buffer, number = Buffer(EVENT_SIZE), endpoint.bEndpointAddress
         interrupt = transfer_function("libusb_interrupt_transfer")
-        status = interrupt(
-            self._handle.handle.value,
-            number,
-            buffer.address,
-            EVENT_SIZE,
-            buffer.count_address,
-            timeout_ms,
-        )
+        until = time.monotonic() + timeout_ms / 1000
+        while True:
+            left_ms = round((until - time.monotonic()) * 1000)
+            with self._events:  # in slices: whoever closes waits for one
+                self.check()
+                status = interrupt(
+                    self._handle.handle.value,
+                    number,
+                    buffer.address,
+                    EVENT_SIZE,
+                    buffer.count_address,
+                    max(1, min(left_ms, EVENT_SLICE_MS)),
+                )
+            if status != Status.TIMEOUT or buffer.count.value or left_ms <= EVENT_SLICE_MS:
+                break
         if status and not (status == Status.TIMEOUT and buffer.count.value):
             self._fail(status, number)
         return bytes(buffer.view[: buffer.count.value])
 
     def control(self, request: ClassControl, timeout_ms: int, data: bytes = b"") -> bytes:
-        self.check()
         is_in = bool(request.bmRequestType & 0x80)
         buffer = array.array("B", bytes(request.wLength) if is_in else data)
-        try:
-            count = backend().ctrl_transfer(
-                self._handle,
-                request.bmRequestType,
-                request.bRequest,
-                request.wValue,
-                request.wIndex,
-                buffer,
-                timeout_ms,
-            )
-        except Exception as error:
-            status = _status(error)
-            if status == Status.PIPE:
-                raise TransportStall(
-                    f"{self.name} refuses request 0x{request.bRequest:02X}", reader=self.name
-                ) from None
-            self._fail(status, 0)
+        with self._controls:
+            self.check()
+            try:
+                count = backend().ctrl_transfer(
+                    self._handle,
+                    request.bmRequestType,
+                    request.bRequest,
+                    request.wValue,
+                    request.wIndex,
+                    buffer,
+                    timeout_ms,
+                )
+            except Exception as error:
+                status = _status(error)
+                if status == Status.PIPE:
+                    raise TransportStall(
+                        f"{self.name} refuses request 0x{request.bRequest:02X}", reader=self.name
+                    ) from None
+                self._fail(status, 0)
         return buffer.tobytes()[:count] if is_in else b""
 
 

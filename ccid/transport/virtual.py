@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 from ccid.descriptors import ClassControl, EndpointDescriptor
 from ccid.descriptors.standard import DescriptorType
 from ccid.errors import (
     CcidError,
     ReaderBusy,
+    ReaderForked,
     ReaderUnsupported,
     TransportStall,
     TransportTimeout,
@@ -18,6 +21,8 @@ from ccid.virtual.port import Port, Unplugged
 from ccid.virtual.usb import Request, Stall
 
 _claimed: set[tuple[int, int]] = set()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_claimed.clear)  # those are the parent's
 
 
 class VirtualTransport(Life):
@@ -46,6 +51,7 @@ class VirtualTransport(Life):
             self._in = self._address(info.reader.bulk_in)
         self.packet_size = info.reader.bulk_in.max_packet_size if info.reader.bulk_in else 64
         _claimed.add(self._claim)
+        self._holds_claim = True
 
     def _address(self, endpoint: EndpointDescriptor | None) -> int:
         if endpoint is None:
@@ -109,5 +115,7 @@ class VirtualTransport(Life):
         ].decode("utf-16-le")
 
     def close(self) -> None:
+        if self._holds_claim and not isinstance(self.dead, ReaderForked):
+            _claimed.discard(self._claim)
+        self._holds_claim = False
         self.closed()
-        _claimed.discard(self._claim)

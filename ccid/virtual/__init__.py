@@ -4,7 +4,7 @@
 one slot of it; ``levels`` the levels of exchange, ``parameters`` what it sets and selects by
 itself, ``tpdu`` its firmware in T=0 and T=1, ``wire`` its end of a card's contacts; ``usb`` the
 device around it; ``port`` where it meets threads and the clock; ``faults`` what it can be made to
-do wrong; ``journal`` its log, and ``watch`` what is secret in it; ``cards`` the cards; ``usbip``
+do wrong; ``journal`` its log; ``cards`` the cards; ``usbip``
 serves it to a Linux kernel as a real USB device (``python -m ccid.virtual --usbip
 127.0.0.1:3240``).
 """

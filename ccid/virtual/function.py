@@ -53,6 +53,7 @@ from ccid.messages import (
     parse_command,
 )
 from ccid.negotiation import VOLTAGES
+from ccid.trace.watch import Framing
 from ccid.virtual.cards.line import DEFAULT_CLOCK_HZ
 from ccid.virtual.faults import Fault, Said
 from ccid.virtual.journal import Journal
@@ -60,7 +61,6 @@ from ccid.virtual.levels import Levels, addressed, waiting
 from ccid.virtual.parameters import ParameterKeeper
 from ccid.virtual.slot import Card, VirtualSlot
 from ccid.virtual.usb import EndpointPlan, InPipe, Stall
-from ccid.virtual.watch import Framing
 from ccid.virtual.wire import Refused
 
 EXTENSION_S = 0.4
@@ -261,7 +261,7 @@ class CcidFunction:
         self.on_change()
 
     def _say(self, message: bytes, due: float) -> None:
-        self.journal.said(message, self._framing(message[5]) if len(message) > 5 else Framing.APDU)
+        self.journal.said(message)
         self.bulk_in.push(message, due)
 
     def _framing(self, index: int) -> Framing:

@@ -13,6 +13,7 @@ from ccid.codes import ExchangeLevel, Features, Protocol, SlotError
 from ccid.errors import CardMute, CardRemoved, CcidError, ProtocolError, UnsupportedByReader
 from ccid.iso7816.apdu import CommandApdu
 from ccid.messages import PC_to_RDR_XfrBlock
+from ccid.trace.watch import Framing
 from ccid.virtual import Answer, Application, EchoCard, faults, make_descriptor
 from ccid.virtual.cards import Contact, contact_faults
 from ccid.virtual.cards.contact import ContactOptions
@@ -20,7 +21,6 @@ from ccid.virtual.cards.pps import Pps
 from ccid.virtual.cards.t0_line import T0Options
 from ccid.virtual.cards.t1 import T1Options
 from ccid.virtual.cards.t1_blocks import Check
-from ccid.virtual.watch import Framing
 from tests.vm.differential import scenarios as atrs
 
 MANUAL = Features.AUTO_VOLTAGE | Features.AUTO_CLOCK | Features.AUTO_BAUD_RATE
@@ -33,6 +33,8 @@ WAYS = [
     if level is not ExchangeLevel.EXTENDED_APDU or automatic
 ]
 HOST = (ExchangeLevel.CHARACTER, ExchangeLevel.TPDU)
+QUICK = {"dwDefaultClock": 60_000, "dwMaximumClock": 60_000, "dwMaxDataRate": 5_000_000}
+"""A clock at which a card that says nothing costs little time."""
 
 
 def reader_of(
@@ -115,14 +117,15 @@ ANSWERS = [how for how in Pps if how is not Pps.ECHO]
 def test_a_failed_pps_ends_in_a_lower_speed(level: ExchangeLevel, how: Pps) -> None:
     """And not in a dead card: after a reset, a slower PPS, in the end none."""
     contact = Contact(EchoCard(atrs.FAST_T1), ContactOptions(pps=how))
-    with ccid.open_reader(reader_of(contact, level)) as reader, reader.slots[0].connect() as card:
+    virtual = reader_of(contact, level, False, **QUICK)
+    with ccid.open_reader(virtual) as reader, reader.slots[0].connect() as card:
         assert card.fidi == 0x11
         assert card.transmit(bytes.fromhex("0030000003 010203 00")) == b"\1\2\3\x90\x00"
 
 
 def test_the_other_protocol_if_pps_does_not_get_the_first() -> None:
     contact = Contact(EchoCard(atrs.BOTH), ContactOptions(pps=Pps.MUTE))
-    with ccid.open_reader(reader_of(contact, ExchangeLevel.TPDU)) as reader:
+    with ccid.open_reader(reader_of(contact, ExchangeLevel.TPDU, False, **QUICK)) as reader:
         with reader.slots[0].connect() as card:
             assert (card.protocol, card.fidi) == (Protocol.T0, 0x11)
             assert card.transmit(bytes.fromhex("00400000")) == b"\x90\x00"

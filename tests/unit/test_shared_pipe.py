@@ -94,6 +94,23 @@ def test_cancel_hits_the_slot_it_is_called_on() -> None:
         assert cards[0].transmit(echo(0, 1)) == b"0 1\x90\x00"
 
 
+def test_one_apdu_is_atomic_with_all_of_its_response() -> None:
+    descriptor = make_descriptor(
+        ExchangeLevel.EXTENDED_APDU, 2, bMaxCCIDBusySlots=2, dwMaxCCIDMessageLength=74
+    )
+    virtual = ccid.VirtualReader([EchoCard(), EchoCard()], descriptor=descriptor)
+    with ccid.open_reader(virtual) as reader:
+        assert isinstance(reader.pipe, SharedPipe)
+        card = reader.slots[0].connect()
+
+        def talk(start: int) -> set[bytes]:
+            return {card.transmit(bytes((0, 0x10, start, 0, 0))) for _ in range(100)}
+
+        with ThreadPoolExecutor(3) as pool:
+            for start, answers in enumerate(pool.map(talk, range(3))):
+                assert answers == {bytes(start + i & 0xFF for i in range(256)) + b"\x90\x00"}
+
+
 def test_an_answer_that_never_comes_costs_only_its_slot() -> None:
     virtual = reader_of()
     with ccid.open_reader(virtual) as reader:

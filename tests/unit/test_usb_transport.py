@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import sys
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import ccid
-from ccid import errors
+from ccid import conversation, errors
 from ccid.descriptors import ClassControl
+from ccid.pipe import Pipe
 from ccid.transport import cures, linux, usb
 from ccid.transport.libusb import Status
 from tests.unit.fake_usb import FakeBackend, FakeDevice
@@ -202,10 +207,17 @@ class FakeBulk:
         self.sent: list[bytes] = []
         self.most = 1 << 20
         """Bytes a transfer to the device moves at most."""
+        self.calls = 0
+        self.idle: Callable[[], None] | None = None
+        """What happens when there is nothing to play; then the time runs out."""
 
     def __call__(
         self, handle: int, endpoint: int, address: int, length: int, count: int, timeout: int
     ) -> int:
+        self.calls += 1
+        if not self.script and self.idle is not None:
+            self.idle()
+            return Status.TIMEOUT
         status, data = self.script.pop(0) if self.script else (0, b"")
         if endpoint & 0x80:
             ctypes.memmove(address, data, len(data))
@@ -392,6 +404,75 @@ def test_after_removal_nothing_touches_usb(
     with pytest.raises(errors.ReaderRemoved):
         made.control(ClassControl.get_data_rates(0, 1), 100)
     made.close()
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_a_thread_that_waited_while_the_reader_was_closed_reaches_no_usb(
+    plug: Callable[..., FakeBackend],
+    bulk: FakeBulk,
+    monkeypatch: pytest.MonkeyPatch,
+    traced: bool,
+) -> None:
+    """A handle that was closed is freed memory: libusb must not see it any more."""
+    monkeypatch.setattr(conversation, "QUIET_S", 0.3)
+    backend = plug(FakeDevice(QEMU))
+    bulk.script = [(0, b""), (0, bytes.fromhex("81000000000000000000"))]
+    reader = ccid.open_reader(ccid.list_readers()[0])
+    assert isinstance(reader.pipe, Pipe)
+    send = reader.pipe.quick(0, lambda _: 1.0, lambda _: errors.ProtocolError(""), lambda d, _: d)
+    if traced:
+        reader.trace(io.BytesIO())
+    closed, entered, raised = threading.Event(), threading.Event(), []
+
+    def wait() -> None:
+        entered.set()
+        try:
+            send(bytes(5))
+        except errors.CcidError as error:
+            raised.append(error)
+
+    def hold() -> None:
+        with reader.slots[0].turn():
+            holds.set()
+            assert closed.wait(10)
+
+    holds = threading.Event()
+    threads = [threading.Thread(target=hold), threading.Thread(target=wait)]
+    threads[0].start()
+    assert holds.wait(10)
+    threads[1].start()
+    assert entered.wait(10)
+    reader.close()
+    assert backend.calls[-1] == "close_device"
+    calls = bulk.calls
+    closed.set()
+    for thread in threads:
+        thread.join(10)
+    assert [type(error) for error in raised] == [errors.ReaderClosed]
+    assert bulk.calls == calls, "no call after close_device"
+
+
+def test_closed_while_somebody_waits_for_an_event(
+    plug: Callable[..., FakeBackend], bulk: FakeBulk
+) -> None:
+    backend = plug(FakeDevice(QEMU))
+    made, waits = transport(backend), threading.Event()
+
+    def nothing() -> None:
+        assert "close_device" not in backend.calls
+        waits.set()
+        time.sleep(0.01)
+
+    bulk.idle = nothing
+    with ThreadPoolExecutor(1) as pool:
+        event = pool.submit(made.receive_event, 60000)
+        assert waits.wait(10)
+        made.close()
+        assert isinstance(event.exception(10), errors.ReaderClosed)
+    with pytest.raises(errors.ReaderClosed):
+        made.send(1, 1)
+    with pytest.raises(errors.ReaderClosed):
+        made.receive(0, 64, 1)
 
 
 def test_a_short_write_is_an_error(plug: Callable[..., FakeBackend], bulk: FakeBulk) -> None:

@@ -616,7 +616,7 @@ def test_a_pin_in_a_chain_of_blocks_and_in_their_repetition(log: pytest.LogCaptu
     for part in (parts[0], parts[1], parts[1], block("00 C0 00"), parts[1].replace("40", "00")):
         xfr(made, part)
     assert lines(log, "XfrBlock") == [
-        "00 20 08 00 20 00 81 08" + " 2A" * 4,
+        "00 20 08 00 20 00 81" + " 2A" * 5,
         "00 40 05" + " 2A" * 6,
         "00 40 05" + " 2A" * 6,
         "00 C0 00 C0",

@@ -13,12 +13,13 @@ from lab.guest import Guest
 from lab.pcscd import pcscd
 
 from tests.integration.tools import tshark
+from tests.vm.attach import attach
 from tests.vm.test_qemu_reader import PRELOAD
 
 PORT = 3240
 IDS = "08e6:3437"
 """Gemalto PC Twin: an id that libccid's table has, too."""
-LEVELS = ("tpdu", "short", "extended")
+LEVELS = ("character", "tpdu", "short", "extended")
 
 OPEN = """
 import ccid, json, socket, sys, threading, time
@@ -66,7 +67,7 @@ def plugged(guest: Guest, *options: str, count: int = 1) -> Iterator[Plugged]:
     with guest.popen_script(SERVER, *words, preload=PRELOAD) as server:
         server.wait_for(rf"(?s)usbip: 1-{count}[^\n]*on 127.0.0.1:{PORT}", 60)
         for n in range(1, count + 1):
-            guest.run(["usbip", "attach", "-r", "127.0.0.1", "-b", f"1-{n}"], check=True)
+            attach(guest, f"1-{n}", PORT)
         wait = (
             "i=0; until [ $(grep -lsx ccid /sys/bus/usb/devices/*/manufacturer | wc -l) = "
             f"{count} ] || [ $i -gt 100 ]; do i=$((i+1)); sleep 0.1; done; udevadm settle"
@@ -96,10 +97,53 @@ with ccid.open_reader(info) as reader, reader.slots[0].connect() as card:
     print(reader.pipe.stale)
 """
         ).splitlines()
-    name = {"tpdu": "TPDU", "short": "SHORT_APDU", "extended": "EXTENDED_APDU"}[level]
+    names = {"short": "SHORT_APDU", "extended": "EXTENDED_APDU"}
+    name = names.get(level, level.upper())
     assert said[0] == f"Gemalto PC Twin Reader {name}"
     assert said[1] == "3bd59600803 1fe45636369642165".replace(" ", "")
     assert said[2] == "0"
+
+
+@pytest.mark.parametrize("protocol", ["T0", "T1"])
+@pytest.mark.parametrize("level", ["character", "tpdu"])
+def test_protocols_by_the_host(guest: Guest, level: str, protocol: str) -> None:
+    """PPS, parameters, IFSD and every block are the host's, at the card's own times."""
+    options = ("--level", level, "--card", "echo", "--manual", "--real-time")
+    with plugged(guest, *options) as usb:
+        said = usb.script(
+            """
+with ccid.open_reader(find()) as reader:
+    with reader.slots[0].connect(ccid.Protocol[arguments[0]], auto_get_response=True) as card:
+        print(card.protocol, hex(card.fidi))
+        for n in (1, 20, 255):
+            apdu = CommandApdu(0, 0x30, data=bytes(range(n)), ne=256).build()
+            assert card.transmit(apdu) == bytes(range(n)) + b"\\x90\\x00", n
+        print(card.transmit(bytes.fromhex("005003E8")).hex())
+""",
+            protocol,
+        ).split()
+    assert said == [f"T={protocol[1]}", "0x96", "9000"]
+
+
+@pytest.mark.parametrize("version", ["a", "b"])
+def test_iccd(guest: Guest, version: str) -> None:
+    """By control transfers through the kernel; libccid says the same of the same device."""
+    atr = {"a": "3B15966363696421", "b": "3B95968131FE45636369642124"}[version]
+    apdus = ["00400000", "0010000034", "0010070004", "00200000 03 616263", "00526A82"]
+    with plugged(guest, "--iccd", version, "--card", "echo", "--atr", atr) as usb:
+        ours = usb.script(
+            """
+with ccid.open_reader(find()) as reader, reader.slots[0].connect() as card:
+    said = [card.atr.hex()]
+    said += [card.transmit(bytes.fromhex(apdu)).hex() for apdu in json.loads(arguments[0])]
+print(json.dumps(said))
+""",
+            json.dumps(apdus),
+        )
+        with pcscd(guest, 5):
+            command = ["/usr/bin/python3", "-c", PYSCARD, json.dumps(apdus)]
+            theirs = guest.run(command, timeout=120, check=True).stdout
+    assert json.loads(ours) == json.loads(theirs)
 
 
 def test_the_dump_is_the_same_as_in_process(guest: Guest) -> None:

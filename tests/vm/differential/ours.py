@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 
@@ -57,7 +58,9 @@ def main(socket: str, directory: str, names: Sequence[str]) -> None:
     for name in names:
         scenario = SCENARIOS[name]
         ask(socket, f"begin {name}")
+        began = time.monotonic()
         results[name] = play(readers[scenario.reader], scenario, socket)
+        print(f"{time.monotonic() - began:6.2f} s {name}", file=sys.stderr)
         ask(socket, f"wire {directory}/ours-{list(SCENARIOS).index(name)}.json")
         ask(socket, f"end {name}")
     for reader in readers.values():

@@ -46,6 +46,8 @@ FAST_T0 = _atr("15", "96", tck=False)
 """TA1 = 96; T=0 alone."""
 SLOW_T1 = _atr("85", "81 31 FE 45", tck=True)
 """T=1 alone at the default speed."""
+QUICK_T0 = _atr("85", "40 01", tck=False)
+"""WI = 1: a card that says nothing costs 23 s instead of 232."""
 FAST_T1 = _atr("95", "96 81 31 FE 45", tck=True)
 SMALL_T1 = _atr("95", "96 81 31 10 45", tck=True)
 """IFSC 16."""
@@ -121,6 +123,7 @@ class Scenario:
         faults: Makes what the card does wrong; anew for every run.
         fault: What the reference driver does wrong here, with its clause; empty if nothing.
         wire: Names of differences on the wire.
+        mute: The card does not answer a power-on.
     """
 
     name: str
@@ -131,6 +134,7 @@ class Scenario:
     faults: Callable[[], Faults] = list
     fault: str = ""
     wire: tuple[str, ...] = ()
+    mute: bool = False
 
     def card(self) -> Contact:
         """The card."""
@@ -224,12 +228,36 @@ def _levels() -> list[Scenario]:
                 give(261, True),
             ),
         ),
-        Scenario("character T=0 cases 1 to 3", "character", ("connect T0", *T0_CASES)),
-        Scenario("character T=0 GET RESPONSE", "character", ("connect T0", *T0_RESPONSE)),
-        Scenario("character T=1 short cases", "character", ("connect T1", *T1_CASES)),
-        Scenario("character T=1 extended", "character", ("connect T1", echo(1000, True))),
         Scenario(
-            "character T=1 at the default speed", "character", ("connect", *T1_CASES), SLOW_T1
+            "character T=0 cases 1 to 3",
+            "character",
+            ("connect T0", *T0_CASES),
+            wire=("pps-in-two-reads",),
+        ),
+        Scenario(
+            "character T=0 GET RESPONSE",
+            "character",
+            ("connect T0", *T0_RESPONSE),
+            wire=("pps-in-two-reads",),
+        ),
+        Scenario(
+            "character T=1 short cases",
+            "character",
+            ("connect T1", *T1_CASES),
+            wire=("pps-in-two-reads", "ifsd-at-character-level"),
+        ),
+        Scenario(
+            "character T=1 extended",
+            "character",
+            ("connect T1", echo(1000, True)),
+            wire=("pps-in-two-reads", "ifsd-at-character-level"),
+        ),
+        Scenario(
+            "character T=1 at the default speed",
+            "character",
+            ("connect", *T1_CASES),
+            SLOW_T1,
+            wire=("ifsd-at-character-level",),
         ),
     ]
 
@@ -244,7 +272,11 @@ def _setup() -> list[Scenario]:
             options=ContactOptions(pps=Pps.WITHOUT_PPS1),
         ),
         Scenario(
-            "PPS unanswered", "tpdu", ("connect T1", CASE1), options=ContactOptions(pps=Pps.MUTE)
+            "PPS unanswered",
+            "tpdu",
+            ("connect T1", CASE1),
+            options=ContactOptions(pps=Pps.MUTE),
+            wire=("slower-after-a-failed-pps",),
         ),
         Scenario("specific mode", "tpdu", ("connect", *T1_CASES), SPECIFIC_T1),
         Scenario("specific mode, T=0 asked for", "tpdu", ("connect T0",), SPECIFIC_T1),
@@ -259,6 +291,8 @@ def _setup() -> list[Scenario]:
             ("connect", CASE1, echo(20)),
             FAST_T1,
             ContactOptions(t1=T1Options(accepts_ifs=False)),
+            fault="ISO/IEC 7816-3:2006 11.4.2: a card that does not take S(IFS request) "
+            "goes on with IFSD 32; the reference refuses the card",
         ),
         Scenario(
             "CRC",
@@ -272,13 +306,24 @@ def _setup() -> list[Scenario]:
             "reset at extended APDU level", "extended", ("connect T1", echo(20), "reset", CASE1)
         ),
         Scenario(
-            "out and in between commands", "tpdu", ("connect T1", CASE1, "remove", "insert", CASE1)
+            "out and in between commands",
+            "tpdu",
+            ("connect T1", CASE1, "remove", "insert", CASE1),
+            wire=("removal-by-asking",),
         ),
-        Scenario("out between commands", "short", ("connect T1", CASE1, "remove", CASE1)),
+        Scenario("a mute card", "tpdu", ("connect",), mute=True),
+        Scenario("a mute card at extended APDU level", "extended", ("connect",), mute=True),
+        Scenario(
+            "out between commands",
+            "short",
+            ("connect T1", CASE1, "remove", CASE1),
+            wire=("removal-by-asking",),
+        ),
         Scenario(
             "out and in at extended APDU level",
             "extended",
             ("connect T1", CASE1, "remove", "insert", CASE1),
+            wire=("removal-by-asking",),
         ),
     ]
 
@@ -296,14 +341,23 @@ def _disturbed() -> list[Scenario]:
             t1,
             faults=lambda: [f.asks_wtx(1, on="I", times=5)],
         ),
-        Scenario("character T=1 WTX", "character", t1, faults=lambda: [f.asks_wtx(2, on="I")]),
+        Scenario(
+            "character T=1 WTX",
+            "character",
+            t1,
+            faults=lambda: [f.asks_wtx(2, on="I")],
+            wire=("pps-in-two-reads", "ifsd-at-character-level", "wtx-for-one-block"),
+        ),
         Scenario("time extensions at short APDU level", "short", ("connect T1", SLEEP_1S, CASE1)),
         Scenario(
             "time extensions at extended APDU level", "extended", ("connect T1", SLEEP_1S, CASE1)
         ),
         Scenario("T=0 slow card with NULLs", "tpdu", ("connect T0", SLEEP_1S, CASE1)),
         Scenario(
-            "character T=0 slow card with NULLs", "character", ("connect T0", SLEEP_1S, CASE1)
+            "character T=0 slow card with NULLs",
+            "character",
+            ("connect T0", SLEEP_1S, CASE1),
+            wire=("pps-in-two-reads",),
         ),
         Scenario(
             "T=1 a block of the card corrupted",
@@ -356,6 +410,7 @@ def _disturbed() -> list[Scenario]:
             "tpdu",
             ("connect T1", CASE1, CASE1),
             faults=lambda: [f.silence(after=2, times=None)],
+            wire=("r-block-after-silence",),
         ),
         Scenario(
             "T=1 lost answer",
@@ -370,13 +425,14 @@ def _disturbed() -> list[Scenario]:
             "tpdu",
             ("connect T1", CASE1, CASE1),
             faults=lambda: [f.corrupt(on="I", times=3)],
-            fault="ISO/IEC 7816-3:2006 11.6.3.2: the reference sends an empty I-block after "
-            "S(RESYNCH) and hands the answer to that up",
+            fault="ISO/IEC 7816-3:2006 11.6.3.2: after S(RESYNCH) the reference sends a "
+            "command again that the card has carried out: twice executed",
         ),
         Scenario(
             "character T=0 byte by byte from the card",
             "character",
             ("connect T0", give(3)),
+            QUICK_T0,
             options=ContactOptions(t0=T0Options(one_by_one=True)),
             fault="ISO/IEC 7816-3:2006 10.3.3: after a byte by ~INS the next procedure byte has "
             "to be fetched; the reference waits for it unasked",
@@ -387,6 +443,23 @@ def _disturbed() -> list[Scenario]:
             ("connect T0", echo(20)),
             fault="ISO/IEC 7816-3:2006 12.2.5: case 4 is carried as case 3; the reference "
             "refuses it",
+        ),
+        Scenario(
+            "character T=1 CRC",
+            "character",
+            ("connect", *T1_CASES),
+            CRC_T1,
+            ContactOptions(t1=T1Options(check=Check.CRC)),
+            fault="ISO/IEC 7816-3:2006 11.3.4: a CRC is two bytes; the reference fetches one",
+        ),
+        Scenario(
+            "T=1 an answer in the middle of a chain",
+            "tpdu",
+            ("connect T1", take(600, True), CASE1),
+            faults=lambda: [f.wrong_pcb(0x00, on="R")],
+            fault="ISO/IEC 7816-3:2006 11.6.2.3, rule 5: only an R-block acknowledges a "
+            "block of a chain; the reference takes the I-block for the response and "
+            "drops the rest of the command",
         ),
         Scenario(
             "no TCK",

@@ -21,12 +21,12 @@ from hashlib import blake2b
 from pathlib import Path
 
 from ccid.messages import HEADER_LENGTH
+from ccid.trace.watch import Framing
 from ccid.virtual.__main__ import Control
 from ccid.virtual.cards import Contact
 from ccid.virtual.journal import Journal
 from ccid.virtual.reader import VirtualReader, make_descriptor
 from ccid.virtual.usbip import UsbIpServer
-from ccid.virtual.watch import Framing
 from tests.vm.differential.scenarios import READERS, SCENARIOS
 
 SHOWN = 24
@@ -43,7 +43,7 @@ class Recorder(Journal):
     def heard(self, message: bytes, framing: Framing = Framing.APDU) -> None:
         self._keep(">", message)
 
-    def said(self, message: bytes, framing: Framing = Framing.APDU) -> None:
+    def said(self, message: bytes) -> None:
         self._keep("<", message)
 
     def _keep(self, way: str, message: bytes) -> None:
@@ -82,6 +82,7 @@ class Hand:
         if word == "begin":
             self.cards[rest] = scenario.card()
             self.kept.clear()
+            reader.functions[0].slots[0].mute = scenario.mute
         if word in ("begin", "insert"):
             reader.insert(self.cards[rest])
         elif reader.functions[0].slots[0].card is not None:
