@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ccid import errors
     from ccid.card import Card
     from ccid.codes import ExchangeLevel, IccStatus, Protocol
+    from ccid.composite import Composite, open_composite
     from ccid.errors import CcidError
     from ccid.find import list_readers, open_reader
     from ccid.iso7816.atr import Atr
@@ -32,6 +33,7 @@ __all__ = [
     "Atr",
     "Card",
     "CcidError",
+    "Composite",
     "ExchangeLevel",
     "IccStatus",
     "Protocol",
@@ -42,6 +44,7 @@ __all__ = [
     "__version__",
     "errors",
     "list_readers",
+    "open_composite",
     "open_reader",
 ]
 
@@ -49,6 +52,7 @@ _HOME = {
     "Atr": "ccid.iso7816.atr",
     "Card": "ccid.card",
     "CcidError": "ccid.errors",
+    "Composite": "ccid.composite",
     "ExchangeLevel": "ccid.codes",
     "IccStatus": "ccid.codes",
     "Protocol": "ccid.codes",
@@ -57,6 +61,7 @@ _HOME = {
     "Slot": "ccid.reader",
     "VirtualReader": "ccid.virtual",
     "list_readers": "ccid.find",
+    "open_composite": "ccid.composite",
     "open_reader": "ccid.find",
 }
 

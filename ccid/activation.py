@@ -61,6 +61,7 @@ class Activation:
         self.commands = commands
         self.descriptor = descriptor
         self.rates = rates
+        self._quirks = commands.quirks
         self.raw = b""
         """The ATR of the last power-up."""
         self._select = PowerSelect.AUTOMATIC
@@ -103,7 +104,7 @@ class Activation:
             CardAbsent, CardMute, CommandFailed: There is nothing that answers.
         """
         with self.commands.operation():
-            *others, last = power_selects(self.descriptor)
+            *others, last = power_selects(self.descriptor, self._quirks.power_on_voltage)
             for self._select in others:
                 try:
                     if self._reset():
@@ -166,7 +167,7 @@ class Activation:
             attempts = list(self._attempts(atr, wanted, fidi))
             for attempt in attempts[:-1]:
                 try:
-                    return atr, self._agree(atr, *attempt)
+                    return self._agreed(atr, *attempt)
                 except CardAbsent:
                     raise
                 except (CardMute, CommandFailed, ProtocolError, UnsupportedByReader) as error:
@@ -174,33 +175,59 @@ class Activation:
                         raise
                     self._power_cycle()
                     atr = self._atr()
-            return atr, self._agree(atr, *attempts[-1])
+            return self._agreed(atr, *attempts[-1])
 
     def _attempts(
         self, atr: Atr, wanted: Protocol | None, fidi: int | None
     ) -> Iterator[tuple[Protocol, int]]:
-        for protocol in choose_protocol(atr, self.descriptor, wanted):
+        no_pps = self._quirks.no_pps
+        for protocol in choose_protocol(atr, self.descriptor, wanted, no_pps=no_pps):
             if fidi is not None:
                 yield protocol, fidi
                 continue
-            for speed in speeds(atr, self.descriptor, self.rates):
+            for speed in speeds(atr, self.descriptor, self.rates, no_pps=no_pps):
                 yield protocol, speed
 
-    def _agree(self, atr: Atr, protocol: Protocol, fidi: int) -> Agreement:
-        """PPS, parameters and IFSD for one protocol and speed, right after a reset."""
+    def _agreed(self, atr: Atr, protocol: Protocol, fidi: int) -> tuple[Atr, Agreement]:
+        """PPS, parameters and IFSD for one protocol and speed, right after a reset; the ATR of
+        the last reset, and the agreement."""
         self._untouched = False
         if needs_pps(atr, self.descriptor, protocol, fidi):
+            if self._quirks.no_pps:
+                raise UnsupportedByReader(
+                    f"{self.commands.name}: no PPS gets through this reader, so the card keeps "
+                    f"T={atr.default_protocol} and its default speed",
+                    reader=self.commands.name,
+                    slot=self.commands.slot,
+                )
             fidi = self._pps(atr, protocol, fidi)
         if self.descriptor.features & Features.AUTO_NEGOTIATION:
             protocol, fidi = self._negotiated(atr, protocol, fidi)
         else:
-            protocol, fidi = self._set_parameters(atr, protocol, fidi)
+            try:
+                protocol, fidi = self._set_parameters(atr, protocol, fidi)
+            except (CardMute, CommandFailed) as error:
+                ends = protocol is not Protocol.T1 or self._is_gone(error)
+                if ends or not self._quirks.reset_if_parameters_fail:
+                    raise
+                atr, fidi = self._as_it_is()
         bwi, cwi = waiting_integers(atr)
         timing = Timing.of(atr, self._clock_hz, fidi, bwi=bwi, cwi=cwi)
         agreement = Agreement(protocol, fidi, timing)
-        if protocol is Protocol.T1 and self.descriptor.exchange_level in HOST_SPEAKS:
-            self._start_t1(atr, agreement)
-        return agreement
+        if protocol is Protocol.T1:
+            agreement.extra_s = self._quirks.t1_timeout_extra_s
+            if self.descriptor.exchange_level in HOST_SPEAKS:
+                self._start_t1(atr, agreement)
+        return atr, agreement
+
+    def _as_it_is(self) -> tuple[Atr, int]:
+        """Reset the card twice, cold and warm, and leave it to the reader: its ATR then, and Fi
+        and Di in force."""
+        self._power_cycle()
+        self._reset()
+        self._untouched = False
+        atr = self._atr()
+        return atr, self._fidi_in_force(DEFAULT_FIDI if atr.ta1 is None else atr.ta1)
 
     @property
     def _clock_hz(self) -> int:

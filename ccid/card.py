@@ -20,7 +20,7 @@ from ccid.errors import (
     ReaderForked,
     ReaderRemoved,
 )
-from ccid.exchange import choose
+from ccid.exchange import answering, choose
 from ccid.exchange.agreement import Agreement
 from ccid.iso7816.apdu import Bytes
 from ccid.iso7816.atr import Atr
@@ -196,3 +196,14 @@ class Card:
         slot = self.slot
         exchange = choose(slot.commands, slot.descriptor, self.agreement, self._auto_get_response)
         self._transmit = exchange.transmit
+        if slot.quirks.pseudo_apdus:
+            self._transmit = answering(self._transmit, self._pseudo_answers())
+
+    def _pseudo_answers(self) -> dict[bytes, bytes]:
+        """What the driver answers itself, by command APDU."""
+        bcdDevice = self.slot.reader.info.device.bcdDevice
+        release = f"{bcdDevice >> 8:x}.{bcdDevice & 0xFF:02x}"
+        return {
+            apdu: text.replace("{bcdDevice}", release).encode() + b"\x90\x00"
+            for apdu, text in self.slot.quirks.pseudo_apdus
+        }

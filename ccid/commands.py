@@ -5,9 +5,10 @@ Here a reply's bStatus and bError become a value or an error of :mod:`ccid.error
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import NamedTuple, TypeVar
 
 from ccid.codes import (
@@ -31,6 +32,7 @@ from ccid.errors import (
     MalformedMessage,
     ProtocolError,
     SlotBusy,
+    TransportTimeout,
     UnsupportedByReader,
 )
 from ccid.iso7816.apdu import Bytes
@@ -60,6 +62,7 @@ from ccid.messages import (
 from ccid.messages.headers import DATA_BLOCK, XFR_BLOCK, reply_header
 from ccid.messages.structures import PinData, ProtocolData, ProtocolDataT0, ProtocolDataT1
 from ccid.pipe import Pipe, RawReply
+from ccid.quirks import Quirks
 
 DEFAULT_TIMEOUT_S = 3.0
 """For commands that do not wait for a card."""
@@ -67,6 +70,7 @@ ESCAPE_TIMEOUT_S = 30.0
 """For an Escape, which may do anything."""
 CONTROL_TIMEOUT_MS = 3000
 """For class-specific requests."""
+MACOS = sys.platform == "darwin"
 
 R = TypeVar("R", bound=Reply)
 
@@ -84,12 +88,25 @@ class SlotCommands(ABC):
     Args:
         conversation: With the reader.
         slot: bSlot.
+        quirks: What is known of this slot of the reader.
+
+    Attributes:
+        status_timeout_s: Seconds that GetSlotStatus may take.
+        detector: Where a card detector of another interface tells for this slot: finds its
+            commands, None while that interface is not open.
     """
 
-    def __init__(self, conversation: Conversation, slot: int) -> None:
+    status_timeout_s = DEFAULT_TIMEOUT_S
+
+    def __init__(self, conversation: Conversation, slot: int, quirks: Quirks | None = None) -> None:
         self.conversation = conversation
         self.slot = slot
         self.name = conversation.name
+        self.quirks = quirks or Quirks()
+        self.status_timeout_s = max(self.status_timeout_s, self.quirks.status_timeout_s or 0.0)
+        self.detector: Callable[[], SlotCommands | None] | None = None
+        self._remembered = IccStatus.INACTIVE
+        """For presence-by-power."""
 
     def operation(self) -> AbstractContextManager[None]:
         """Hold this to have several commands follow each other undisturbed, and be bounded by
@@ -153,17 +170,61 @@ class SlotCommands(ABC):
         Raises:
             CardAbsent, CardMute, CommandFailed.
         """
+        if self.quirks.power_off_before_on:
+            self.power_off()
+        try:
+            return self._power_on(bPowerSelect)
+        except (CardMute, CommandFailed) as error:
+            escape = self.quirks.power_on_escape
+            if escape is None or error.bError != self.quirks.power_on_escape_error:
+                raise
+            self.escape(escape)
+            return self._power_on(bPowerSelect)
+
+    def _power_on(self, bPowerSelect: int) -> bytes:
         command = PC_to_RDR_IccPowerOn(bSlot=self.slot, bPowerSelect=bPowerSelect)
-        return self._send(command, RDR_to_PC_DataBlock, ACTIVATION_S).abData
+        try:
+            atr = self._send(command, RDR_to_PC_DataBlock, ACTIVATION_S).abData
+        except (CardAbsent, CardMute, CommandFailed):
+            self._remembered = IccStatus.ABSENT
+            raise
+        self._remembered = IccStatus.ACTIVE
+        return atr
 
     def power_off(self) -> SlotStatus:
         """IccPowerOff (6.1.2): deactivate the card."""
+        if self._remembered is IccStatus.ACTIVE:
+            self._remembered = IccStatus.INACTIVE
         return self._status(PC_to_RDR_IccPowerOff(bSlot=self.slot))
 
-    def slot_status(self) -> SlotStatus:
-        """GetSlotStatus (6.1.3). That there is no card, or a mute one, is a status, no error."""
+    def slot_status(self, at_least_s: float = 0.0) -> SlotStatus:
+        """GetSlotStatus (6.1.3). That there is no card, or a mute one, is a status, no error.
+
+        Args:
+            at_least_s: Seconds that the reader may take, if more than usual.
+        """
+        if self.quirks.presence_by_power:
+            with self.conversation.turn(self.slot):  # not in the middle of a power-up
+                return SlotStatus(self._remembered, ClockStatus.STOPPED_UNKNOWN)
+        if self.detector is not None and (other := self.detector()) is not None:
+            return self._detected(other.slot_status())
+        return self._slot_status(at_least_s)
+
+    def _detected(self, other: SlotStatus) -> SlotStatus:
+        """The status of a slot without card detector, by that of one that has it."""
+        if other.icc is IccStatus.ABSENT:
+            return other
+        own = self._slot_status()
+        return own._replace(icc=IccStatus.INACTIVE) if own.icc is IccStatus.ABSENT else own
+
+    def _slot_status(self, at_least_s: float = 0.0) -> SlotStatus:
+        if MACOS and self.quirks.event_before_status_s:
+            with suppress(TransportTimeout, UnsupportedByReader), self.conversation.turn(self.slot):
+                timeout_ms = int(self.quirks.event_before_status_s * 1000)
+                self.conversation.transport.receive_event(timeout_ms)
+        timeout_s = max(self.status_timeout_s, at_least_s)
         try:
-            return self._status(PC_to_RDR_GetSlotStatus(bSlot=self.slot))
+            return self._status(PC_to_RDR_GetSlotStatus(bSlot=self.slot), timeout_s)
         except (CardAbsent, CardMute) as error:
             return SlotStatus(IccStatus((error.bStatus or 0) & 0x03), ClockStatus.STOPPED_UNKNOWN)
 
@@ -278,10 +339,11 @@ class Commands(SlotCommands):
     Args:
         pipe: The conversation with the reader.
         slot: bSlot.
+        quirks: What is known of this slot of the reader.
     """
 
-    def __init__(self, pipe: Pipe, slot: int) -> None:
-        super().__init__(pipe, slot)
+    def __init__(self, pipe: Pipe, slot: int, quirks: Quirks | None = None) -> None:
+        super().__init__(pipe, slot, quirks)
         self.pipe = pipe
 
     def give_up(self) -> None:

@@ -54,6 +54,9 @@ def open_reader(
     which: ReaderInfo | VirtualReader | str | None = None,
     *,
     max_command_s: float | None = MAX_COMMAND_S,
+    old_firmware: bool = False,
+    apdu_mode: bool = False,
+    no_retry_counter: bool = False,
 ) -> Reader:
     """Open a reader.
 
@@ -62,9 +65,14 @@ def open_reader(
             it), ``vvvv:pppp`` or path; None for the first there is.
         max_command_s: Most seconds a command may take with all the time extensions that the
             reader asks for; None for no limit.
+        old_firmware: Open it even if its firmware is known to be faulty.
+        apdu_mode: Have it switch to short APDU level (``apdu-mode-escape``).
+        no_retry_counter: Keep its PIN pad from sending an empty VERIFY of its own
+            (``retry-counter-escape``).
 
     Raises:
         ReaderNotFound: There is no such reader.
+        UnsupportedByReader: The table knows of no way to have this reader do what was asked for.
         ReaderUnsupported: By its descriptors it cannot work; the reasons are named.
         AccessDenied, ReaderBusy, ReaderRemoved, TransportTimeout: It cannot be opened now.
     """
@@ -73,8 +81,13 @@ def open_reader(
         info = select(list_readers(), which if isinstance(which, str) else None)
     elif not isinstance(info, ReaderInfo):
         info = info.info
-    verdict = judge(info)
+    verdict = judge(info, old_firmware=old_firmware)
     if verdict.level is Level.UNSUPPORTED:
         reasons = "; ".join(str(reason) for reason in verdict.reasons if reason.fatal)
         raise ReaderUnsupported(f"{info.name}: {reasons}", reader=info.name)
-    return Reader(info, max_command_s=max_command_s)
+    return Reader(
+        info,
+        max_command_s=max_command_s,
+        apdu_mode=apdu_mode,
+        no_retry_counter=no_retry_counter,
+    )

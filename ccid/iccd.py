@@ -29,6 +29,7 @@ from ccid.errors import CardMute, CcidError, MalformedMessage, UnsupportedByRead
 from ccid.iso7816.apdu import SW_LENGTH, Bytes
 from ccid.iso7816.atr import MAX_LENGTH as MAX_ATR
 from ccid.messages import Command
+from ccid.quirks import Quirks
 
 CONTROL_TIMEOUT_MS = 3000
 """For one control transfer."""
@@ -50,10 +51,11 @@ class IccdCommands(SlotCommands):
     Args:
         conversation: With the device.
         room: Bytes of a block at most.
+        quirks: What is known of the device.
     """
 
-    def __init__(self, conversation: Conversation, room: int) -> None:
-        super().__init__(conversation, 0)
+    def __init__(self, conversation: Conversation, room: int, quirks: Quirks | None = None) -> None:
+        super().__init__(conversation, 0, quirks)
         self.room = min(max(room, MAX_ATR), MAX_CONTROL - 1)
         self._owes = False
 
@@ -174,7 +176,7 @@ class IccdA(IccdCommands):
             self.status()
             return self._in(IccdRequest.ICC_POWER_ON, MAX_ATR)
 
-    def slot_status(self) -> SlotStatus:
+    def slot_status(self, at_least_s: float = 0.0) -> SlotStatus:
         with self.operation():
             mute = self.status() == MUTE
         icc = IccStatus.ABSENT if mute else IccStatus.ACTIVE
@@ -245,7 +247,7 @@ class IccdB(IccdCommands):
             self._owes = False
             return self.slot_status()
 
-    def slot_status(self) -> SlotStatus:
+    def slot_status(self, at_least_s: float = 0.0) -> SlotStatus:
         came = self._in(IccdRequest.SLOT_STATUS, 3)
         if len(came) < 2:
             raise MalformedMessage(

@@ -29,12 +29,21 @@ RATE_TOLERANCE = 1
 """Bit/s that a rate may be off the reader's figures: they are rounded either way."""
 
 
-def power_selects(descriptor: SmartCardDescriptor) -> list[PowerSelect]:
-    """The values of bPowerSelect to try on a card, in order (USB CCID rev 1.1, 6.1.1)."""
+def power_selects(
+    descriptor: SmartCardDescriptor, first: PowerSelect | None = None
+) -> list[PowerSelect]:
+    """The values of bPowerSelect to try on a card, in order (USB CCID rev 1.1, 6.1.1).
+
+    Args:
+        descriptor: The reader's.
+        first: What to begin with, whatever the reader declares.
+    """
     if descriptor.features & (Features.AUTO_VOLTAGE | Features.AUTO_ACTIVATION):
-        return [PowerSelect.AUTOMATIC]
-    known = [select for bit, select in VOLTAGES if descriptor.voltages & bit]
-    return known or [PowerSelect.V5_0]
+        known = [PowerSelect.AUTOMATIC]
+    else:
+        known = [select for bit, select in VOLTAGES if descriptor.voltages & bit]
+        known = known or [PowerSelect.V5_0]
+    return known if first is None else [first, *(one for one in known if one is not first)]
 
 
 def better_voltage(atr: Atr, used: PowerSelect, descriptor: SmartCardDescriptor) -> PowerSelect:
@@ -48,7 +57,7 @@ def better_voltage(atr: Atr, used: PowerSelect, descriptor: SmartCardDescriptor)
 
 
 def choose_protocol(
-    atr: Atr, descriptor: SmartCardDescriptor, wanted: Protocol | None
+    atr: Atr, descriptor: SmartCardDescriptor, wanted: Protocol | None, *, no_pps: bool = False
 ) -> list[Protocol]:
     """The protocols to try, in order.
 
@@ -57,12 +66,13 @@ def choose_protocol(
         descriptor: The reader's.
         wanted: What the caller insists on. None: TA2's in specific mode, else T=1 where the
             card and the reader have it, as PC/SC does, else T=0; the other as the second try.
+        no_pps: The reader cannot send a PPS: the first protocol of the ATR stays.
 
     Raises:
         UnsupportedByReader: Card and reader have none in common, or not the one wanted.
     """
     card = [Protocol(t) for t in atr.protocols if t in (0, 1)]
-    if atr.specific_mode:
+    if atr.specific_mode or no_pps:
         card = [Protocol(atr.default_protocol)] if atr.default_protocol in (0, 1) else []
     both = [p for p in card if descriptor.dwProtocols >> p & 1]
     if wanted is not None:
@@ -70,6 +80,7 @@ def choose_protocol(
     if not both:
         offered = ", ".join(f"T={t}" for t in atr.protocols)
         insists = f", insists on T={atr.default_protocol}" if atr.specific_mode else ""
+        insists += ", and no PPS gets through this reader" if no_pps else ""
         asked = "" if wanted is None else f"; {wanted} was asked for"
         raise UnsupportedByReader(
             f"the card offers {offered}{insists}, the reader has dwProtocols "
@@ -104,7 +115,9 @@ def has_rate(descriptor: SmartCardDescriptor, rates: list[int], fidi: int) -> bo
     return rate <= descriptor.dwMaxDataRate + RATE_TOLERANCE
 
 
-def speeds(atr: Atr, descriptor: SmartCardDescriptor, rates: list[int]) -> list[int]:
+def speeds(
+    atr: Atr, descriptor: SmartCardDescriptor, rates: list[int], *, no_pps: bool = False
+) -> list[int]:
     """The Fi and Di to try on a card, in order, coded as TA1.
 
     A card in negotiable mode takes, besides what TA1 indicates, any smaller D
@@ -114,6 +127,7 @@ def speeds(atr: Atr, descriptor: SmartCardDescriptor, rates: list[int]) -> list[
         atr: The card's.
         descriptor: The reader's.
         rates: What GET_DATA_RATES returned, in bit/s; empty for any up to dwMaxDataRate.
+        no_pps: The reader cannot send a PPS: a card in negotiable mode keeps the default.
 
     Raises:
         UnsupportedByReader: The card insists on a speed that this reader has not.
@@ -123,6 +137,8 @@ def speeds(atr: Atr, descriptor: SmartCardDescriptor, rates: list[int]) -> list[
         return [indicated if atr.fi and atr.di else DEFAULT_FIDI]
     if atr.ta2 is not None:
         return [_specific(atr, atr.ta2, indicated, descriptor, rates)]
+    if no_pps:
+        return [DEFAULT_FIDI]
     tried = []
     if atr.fi and atr.di and indicated != DEFAULT_FIDI:
         doublings = 8 if indicated & 0x0F < 8 else len(DI)  # D = 12 and 20 are another series

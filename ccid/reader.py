@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, suppress
@@ -33,12 +34,13 @@ from ccid.errors import (
     SlotInUse,
     TransportStall,
     TransportTimeout,
+    UnsupportedByReader,
 )
 from ccid.iccd import IccdA, IccdB
 from ccid.messages import HEADER_LENGTH
 from ccid.pipe import Pipe
 from ccid.quirks import Quirks, lookup
-from ccid.quirks.fixups import apply, data_rates
+from ccid.quirks.fixups import apply, data_rates, takes_apdu_mode
 from ccid.shared_pipe import SharedPipe
 from ccid.transport import ReaderInfo, Transport
 
@@ -54,6 +56,8 @@ class _Turns:
 
 
 _turns: WeakValueDictionary[tuple[int, int], _Turns] = WeakValueDictionary()
+_open: WeakValueDictionary[tuple[int, int, int], Reader] = WeakValueDictionary()
+"""The readers that are open, by bus, address and bInterfaceNumber."""
 
 
 class Reader:
@@ -65,15 +69,25 @@ class Reader:
         quirks: What the table of readers knows of it.
     """
 
-    def __init__(self, info: ReaderInfo, *, max_command_s: float | None = MAX_COMMAND_S) -> None:
+    def __init__(
+        self,
+        info: ReaderInfo,
+        *,
+        max_command_s: float | None = MAX_COMMAND_S,
+        apdu_mode: bool = False,
+        no_retry_counter: bool = False,
+    ) -> None:
         """Open the reader.
 
         Args:
             info: Which.
             max_command_s: Most seconds a command may take with all the time extensions that
                 the reader asks for; None for no limit.
+            apdu_mode: Have it switch to short APDU level.
+            no_retry_counter: Keep its PIN pad from sending an empty VERIFY of its own.
 
         Raises:
+            UnsupportedByReader: The table knows of no way to have it do what was asked for.
             AccessDenied, ReaderBusy, ReaderRemoved: It cannot be opened.
             ReaderUnsupported: It is no reader for this library.
             TransportTimeout: It does not answer.
@@ -87,13 +101,22 @@ class Reader:
         self.traces: list[Trace] = []
         self.tap: Tap | None = None
         self._closed = True
-        self.transport: Transport = info.connect(info)
+        self.transport: Transport = self._connected()
         self._closed = False
         try:
+            if self.quirks.open_delay_s:
+                time.sleep(self.quirks.open_delay_s)
             self.pipe = self._make_conversation(max_command_s)
             self.slots = tuple(Slot(self, i) for i in range(self.descriptor.slot_count))
             self._configured_traces()
             self._wake()
+            if apdu_mode:
+                self._switch_to_apdus()
+            if no_retry_counter or self.quirks.pin_messages_escape:
+                from ccid.pin import prepare
+
+                prepare(self.quirks, self.slots[0].escape, no_retry_counter, self.name)
+            _open[self._place] = self
         except BaseException:
             self.transport.close()
             self._closed = True
@@ -108,6 +131,19 @@ class Reader:
             slot=slot,
             interface=info.interface_number,
         )
+
+    def _connected(self) -> Transport:
+        transport = self.info.connect(self.info)
+        patience_s = self.quirks.drain_before_write_s
+        if not patience_s:
+            return transport
+        from ccid.transport.draining import Draining
+
+        return Draining(transport, patience_s)
+
+    @property
+    def _place(self) -> tuple[int, int, int]:
+        return (self.info.bus, self.info.address, self.info.interface_number)
 
     def _shared_turns(self) -> _Turns | None:
         if not self.quirks.interfaces_take_turns:
@@ -129,12 +165,17 @@ class Reader:
             return SharedPipe(self.transport, slot_count=d.slot_count, busy_slots=busy, **common)
         return Pipe(self.transport, **common)
 
-    def _make_commands(self, slot: int) -> SlotCommands:
+    def _make_commands(self, slot: int, quirks: Quirks) -> SlotCommands:
         if isinstance(self.pipe, Pipe):
-            return Commands(self.pipe, slot)
+            commands = Commands(self.pipe, slot, quirks)
+            if quirks.presence_of_interface is not None:
+                bus, address, _ = self._place
+                place = (bus, address, quirks.presence_of_interface)
+                commands.detector = lambda: _commands_at(place)
+            return commands
         room = self.max_message_length - HEADER_LENGTH
         is_a = self.info.reader.protocol is InterfaceProtocol.ICCD_A
-        return (IccdA if is_a else IccdB)(self.pipe, room)
+        return (IccdA if is_a else IccdB)(self.pipe, room, quirks)
 
     def _configured_traces(self) -> None:
         wanted = "CCID_TRACE" in os.environ or logging.getLogger("ccid.traffic").level
@@ -146,10 +187,23 @@ class Reader:
     def _wake(self) -> None:
         """The first command. What an earlier user left unread is dropped on the way; a reader
         that stumbles over it gets a second chance."""
+        ask, at_least_s = self.slots[0].commands.slot_status, self.quirks.first_timeout_s or 0.0
         try:
-            self.slots[0].status()
+            ask(at_least_s)
         except (TransportTimeout, TransportStall, MalformedMessage):
-            self.slots[0].status()
+            ask(at_least_s)
+
+    def _switch_to_apdus(self) -> None:
+        """Have the reader change to short APDU level, and go by that."""
+        escape = self.quirks.apdu_mode_escape
+        if escape is None:
+            raise UnsupportedByReader(
+                f"{self.name}: no Escape is known that switches it to APDU level", reader=self.name
+            )
+        self.slots[0].escape(escape)
+        self._descriptor = takes_apdu_mode(self._descriptor)
+        for slot in self.slots:
+            slot.descriptor = takes_apdu_mode(slot.descriptor)
 
     # What it is -------------------------------------------------------------------------------
 
@@ -207,6 +261,8 @@ class Reader:
         if self._closed:
             return
         self._closed = True
+        if _open.get(self._place) is self:
+            del _open[self._place]
         if isinstance(self.transport.dead, ReaderForked):
             return  # it is the parent's to close
         self._cancel()
@@ -274,6 +330,12 @@ class Reader:
         self.tap, self.traces = tap, traces
 
 
+def _commands_at(place: tuple[int, int, int]) -> SlotCommands | None:
+    """The commands of the first slot of an interface, if this process has it open."""
+    reader = _open.get(place)
+    return None if reader is None else reader.slots[0].commands
+
+
 class Slot:
     """A place for a card.
 
@@ -289,8 +351,8 @@ class Slot:
     def __init__(self, reader: Reader, index: int) -> None:
         self.reader = reader
         self.index = index
-        self.commands = reader._make_commands(index)
         self.quirks = reader._known(index)
+        self.commands = reader._make_commands(index, self.quirks)
         self.descriptor = apply(self.quirks, reader.info.descriptor, reader.info.reader.protocol)
         self.card: Card | None = None
 
@@ -324,7 +386,8 @@ class Slot:
                     reader=self.reader.name,
                     slot=self.index,
                 )
-            if self.status() is IccStatus.ABSENT:
+            by_power = self.quirks.presence_by_power  # then only the attempt tells
+            if not by_power and self.status() is IccStatus.ABSENT:
                 raise CardAbsent(
                     f"{self.reader.name}: slot {self.index}: there is no card",
                     reader=self.reader.name,

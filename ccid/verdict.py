@@ -73,18 +73,23 @@ class Verdict:
     reasons: tuple[Reason, ...]
 
 
-def judge(info: ReaderInfo, quirks: Quirks | None = None) -> Verdict:
+def judge(info: ReaderInfo, quirks: Quirks | None = None, *, old_firmware: bool = False) -> Verdict:
     """Judge a reader without opening it.
 
     Args:
         info: The reader.
         quirks: What the table says; looked up if not given.
+        old_firmware: Firmware that is known to be faulty limits it, and does not rule it out.
     """
     release = info.device.bcdDevice
     if quirks is None:
         quirks = lookup(info.vendor_id, info.product_id, release, interface=info.interface_number)
     descriptor = apply(quirks, info.descriptor, info.reader.protocol)
-    reasons = [*_table(quirks, release), *_interface(info.reader), *_class(descriptor)]
+    reasons = [
+        *_table(quirks, release, old_firmware),
+        *_interface(info.reader),
+        *_class(descriptor),
+    ]
     order = [Weight.FATAL, Weight.LIMIT, Weight.NOTE]
     reasons.sort(key=lambda reason: order.index(reason.weight))
     weights = {reason.weight for reason in reasons}
@@ -95,7 +100,7 @@ def judge(info: ReaderInfo, quirks: Quirks | None = None) -> Verdict:
     return Verdict(level, tuple(reasons))
 
 
-def _table(quirks: Quirks, release: int) -> Iterator[Reason]:
+def _table(quirks: Quirks, release: int, old_firmware: bool) -> Iterator[Reason]:
     because = f": {quirks.reason}" if quirks.reason else ""
     if quirks.status == "unsupported":
         yield Reason("table", f"known not to work well{because}", Weight.LIMIT)
@@ -107,7 +112,7 @@ def _table(quirks: Quirks, release: int) -> Iterator[Reason]:
         yield Reason(
             "bcdDevice",
             f"firmware {_bcd(release)} has faults that {_bcd(quirks.min_release)} mends",
-            Weight.FATAL,
+            Weight.LIMIT if old_firmware else Weight.FATAL,
         )
 
 

@@ -18,6 +18,7 @@ With T=0 at character and TPDU level the caller sees 61xx and 6Cxx, as through P
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Protocol as Interface
 
 from ccid.codes import ExchangeLevel, Protocol
@@ -88,3 +89,15 @@ def choose(
         case _:
             exchange = CharacterT0(commands, agreement)
     return Mapped(commands, exchange.transmit) if auto_get_response else exchange
+
+
+def answering(
+    transmit: Callable[[Bytes], bytes], answers: Mapping[bytes, bytes]
+) -> Callable[[Bytes], bytes]:
+    """``transmit`` that answers some command APDUs itself: the keys of ``answers``."""
+
+    def answer(apdu: Bytes) -> bytes:
+        own = answers.get(bytes(apdu))
+        return transmit(apdu) if own is None else own
+
+    return answer

@@ -18,6 +18,7 @@ from ccid.errors import CardMute, CommandFailed
 from ccid.exchange.agreement import Agreement
 from ccid.iso7816.t0 import Characters
 from ccid.iso7816.t1 import PROLOGUE, Block, LinkError
+from ccid.messages import HEADER_LENGTH
 
 LINK_ERRORS = {
     SlotError.XFR_PARITY_ERROR: LinkError.PARITY,
@@ -60,6 +61,22 @@ class BlockLink:
             return _link_error(error)
 
 
+def characters(
+    commands: SlotCommands, data: bytes, expected: int, timeout_s: float, bBWI: int = 0
+) -> bytes:
+    """Send ``data`` at character level and return the ``expected`` characters that come back;
+    where the reader loses full packets, as one and the rest."""
+    if not commands.quirks.split_full_packets or expected < 2:
+        first = expected
+    else:
+        size = commands.conversation.transport.packet_size
+        first = expected if (HEADER_LENGTH + expected) % size else 1
+    got = commands.xfr_block(data, timeout_s=timeout_s, bBWI=bBWI, wLevelParameter=first)[0]
+    if first == expected or len(got) < first:
+        return got
+    return got + commands.xfr_block(b"", timeout_s=timeout_s, wLevelParameter=expected - first)[0]
+
+
 class CharacterBlockLink:
     """T=1 at character level: the prologue first, then the rest.
 
@@ -85,20 +102,14 @@ class CharacterBlockLink:
             return _link_error(error)
 
     def _receive(self, data: bytes, expected: int, multiplier: int) -> bytes:
-        return self.commands.xfr_block(
-            data,
-            timeout_s=self.agreement.timeout_s(multiplier),
-            bBWI=multiplier,
-            wLevelParameter=expected,
-        )[0]
+        timeout_s = self.agreement.timeout_s(multiplier)
+        return characters(self.commands, data, expected, timeout_s, multiplier)
 
 
 def character_link(commands: SlotCommands, agreement: Agreement) -> Callable[[Characters], bytes]:
     """T=0 at character level: sends a step and returns the characters that came."""
 
     def link(step: Characters) -> bytes:
-        return commands.xfr_block(
-            step.data, timeout_s=agreement.timeout_s(), wLevelParameter=step.expected
-        )[0]
+        return characters(commands, step.data, step.expected, agreement.timeout_s())
 
     return link

@@ -86,6 +86,15 @@ class PinModification(Declared):
     abPINApdu: bytes = wire(GreedyBytes, default=b"", secret=True)
 
 
+@declared
+class PinModificationAllIndexes(PinModification):
+    """A modification with bMsgIndex1 to 3 whatever its bNumberMessage: against 6.1.11.2, and what
+    some readers take."""
+
+    bMsgIndex2: int | None = wire(Byte, default=0)
+    bMsgIndex3: int | None = wire(Byte, default=0)
+
+
 ProtocolData = ProtocolDataT0 | ProtocolDataT1 | bytes
 PinData = PinVerification | PinModification | bytes
 
@@ -99,7 +108,7 @@ class _Structure(construct.Adapter):  # type: ignore[misc]
     def _encode(self, obj: Declared | bytes, context: Any, path: Any) -> bytes:
         data = obj if isinstance(obj, bytes) else obj.build()
         meant = type(self._decode(data, context, path))
-        if type(obj) is not meant:
+        if not isinstance(obj, meant):
             raise MalformedMessage(
                 f"{type(obj).__name__} where these {len(data)} bytes would be {meant.__name__}",
                 field=path.split("->")[-1].strip(),

@@ -151,7 +151,7 @@ class Quirks:
     drain_before_write_s: float = quirk(
         "drain-before-write-s",
         kinds.SECONDS,
-        "ccid.pipe",
+        "ccid.reader",
         "Before every bulk-OUT transfer an empty bulk-IN transfer of this timeout is done and "
         "its result ignored: on USB 3 ports the reader sends stray empty packets.",
         default=0.0,
@@ -205,7 +205,7 @@ class Quirks:
     composite_interfaces: tuple[int, ...] = quirk(
         "composite-interfaces",
         kinds.INTERFACES,
-        "ccid.find",
+        "ccid.composite",
         "The interfaces with these bInterfaceNumbers are slots of one reader, which pcscd may "
         "want as one.",
         default=(),
@@ -219,9 +219,9 @@ class Quirks:
     presence_of_interface: int | None = quirk(
         "presence-of-interface",
         kinds.BYTE,
-        "ccid.commands",
+        "ccid.reader",
         "This interface has no card detector: a card is in it while one is in the interface of "
-        "this bInterfaceNumber.",
+        "this bInterfaceNumber, which has to be open in this process.",
     )
 
     # The card ---------------------------------------------------------------------------------
@@ -229,25 +229,25 @@ class Quirks:
     power_on_voltage: PowerSelect | None = quirk(
         "power-on-voltage",
         kinds.VOLTAGE,
-        "ccid.negotiation",
+        "ccid.activation",
         "The first voltage a card is tried with.",
     )
     power_off_before_on: bool = flag(
         "power-off-before-on",
-        "ccid.card",
+        "ccid.commands",
         "PC_to_RDR_IccPowerOff goes before every PC_to_RDR_IccPowerOn, also for a warm reset.",
     )
     power_on_escape: bytes | None = quirk(
         "power-on-escape",
         kinds.HEX,
-        "ccid.card",
+        "ccid.commands",
         "When a power-on fails with power-on-escape-bError, this Escape (ISO mode) and another "
         "attempt follow, once for each voltage.",
     )
     power_on_escape_error: int | None = quirk(
         "power-on-escape-bError",
         kinds.BYTE,
-        "ccid.card",
+        "ccid.commands",
         "bError of the failed power-on that power-on-escape mends.",
     )
     presence_by_power: bool = flag(
@@ -258,32 +258,32 @@ class Quirks:
     )
     no_pps: bool = flag(
         "no-pps",
-        "ccid.negotiation",
+        "ccid.activation",
         "No PPS is sent, so the card keeps the first protocol its ATR offers.",
     )
     reset_if_parameters_fail: bool = flag(
         "reset-if-parameters-fail",
-        "ccid.card",
+        "ccid.activation",
         "When PC_to_RDR_SetParameters for T=1 fails, the card is reset twice, cold and warm, "
         "and used as it is (a card that lowers TA1 on its warm reset).",
     )
     t1_timeout_extra_s: float = quirk(
         "t1-timeout-extra-s",
         kinds.SECONDS,
-        "ccid.negotiation",
+        "ccid.activation",
         "So much more time for an answer with T=1: the reader never asks for a time extension.",
         default=0.0,
     )
     split_full_packets: bool = flag(
         "split-full-packets",
-        "ccid.exchange",
+        "ccid.exchange.links",
         "At character level, an answer that would fill its last USB packet is fetched as one "
         "byte and the rest: the reader loses it otherwise.",
     )
     pseudo_apdus: tuple[tuple[bytes, str], ...] = quirk(
         "pseudo-apdus",
         kinds.APDUS,
-        "ccid.ifd",
+        "ccid.card",
         "These command APDUs never reach the card: the driver answers with the text ({bcdDevice} "
         "stands for the firmware release) and 90 00. The maker's programs ask this way.",
         default=(),

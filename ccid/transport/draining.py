@@ -1,0 +1,54 @@
+"""The way to a reader that sends stray empty packets: they are fetched before anything is sent.
+
+Only a reader with the quirk ``drain-before-write-s`` gets this around its transport; no other pays
+for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+from ccid.descriptors import ClassControl
+from ccid.errors import CcidError, TransportStall, TransportTimeout
+from ccid.transport import Transport
+
+
+class Draining:
+    """A transport that does what ``inner`` does, and fetches an empty bulk-IN transfer before
+    every bulk-OUT transfer.
+
+    Args:
+        inner: The transport itself.
+        patience_s: Seconds to wait for the empty packet.
+    """
+
+    def __init__(self, inner: Transport, patience_s: float) -> None:
+        self.inner = inner
+        self.timeout_ms = max(1, int(patience_s * 1000))
+        self.out, self.inp, self.packet_size = inner.out, inner.inp, inner.packet_size
+
+    @property
+    def dead(self) -> CcidError | None:
+        """Why the transport can do no more."""
+        return self.inner.dead
+
+    def send(self, length: int, timeout_ms: int) -> None:
+        with suppress(TransportTimeout, TransportStall):
+            self.inner.receive(0, 0, self.timeout_ms)
+        self.inner.send(length, timeout_ms)
+
+    def receive(self, offset: int, size: int, timeout_ms: int) -> int:
+        return self.inner.receive(offset, size, timeout_ms)
+
+    def receive_event(self, timeout_ms: int) -> bytes:
+        return self.inner.receive_event(timeout_ms)
+
+    def control(self, request: ClassControl, timeout_ms: int, data: bytes = b"") -> bytes:
+        return self.inner.control(request, timeout_ms, data)
+
+    def close(self) -> None:
+        self.inner.close()
+
+    def when_dead(self, tell: Callable[[CcidError], None]) -> None:
+        self.inner.when_dead(tell)

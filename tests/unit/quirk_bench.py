@@ -1,0 +1,99 @@
+"""For tests that show a reader failing without its quirk and working with it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+import ccid
+from ccid.codes import ExchangeLevel
+from ccid.quirks import VOCABULARY, library
+from ccid.virtual import EchoCard, make_descriptor
+from ccid.virtual.cards import Application
+
+T = TypeVar("T", bound=Callable[..., None])
+
+CASE_1 = bytes.fromhex("00400000")
+"""The echo card answers 90 00."""
+
+covered: dict[str, str] = {}
+"""The test of each quirk, by the quirk's name."""
+
+
+def covers(*names: str) -> Callable[[T], T]:
+    """This test shows that the quirks of these names act."""
+
+    def note(test: T) -> T:
+        for name in names:
+            assert name in VOCABULARY, name
+            covered[name] = f"{test.__module__}.{test.__qualname__}"
+        return test
+
+    return note
+
+
+class Table:
+    """What the driver knows of readers."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+        self._monkeypatch = monkeypatch
+        self._folder = folder
+        self._numbers = itertools.count()
+        self.as_it_is()
+
+    def as_it_is(self) -> None:
+        """The table, nothing added."""
+        self._monkeypatch.setenv(library.VARIABLE, "")
+
+    def without(self, reader: str) -> None:
+        """Nothing is known of ``reader``."""
+        self._use(f'[reader."{reader}"]\nreplace = true\n')
+
+    def only(self, reader: str, *quirks: str) -> None:
+        """Of ``reader`` these quirks alone are known: lines of TOML such as ``no-pps = true``."""
+        lines = "".join(f"quirks.{quirk}\n" for quirk in quirks)
+        self._use(f'[reader."{reader}"]\nreplace = true\n{lines}')
+
+    def _use(self, text: str) -> None:
+        file = self._folder / f"readers-{next(self._numbers)}.toml"
+        file.write_text(text)
+        self._monkeypatch.setenv(library.VARIABLE, str(file))
+
+
+def virtual(
+    reader: str,
+    level: ExchangeLevel = ExchangeLevel.SHORT_APDU,
+    card: Any = EchoCard,
+    *,
+    slots: int = 1,
+    bcdDevice: int = 0x0100,
+    fields: Mapping[str, int] | None = None,
+    **function: Any,
+) -> ccid.VirtualReader:
+    """A virtual reader that goes by the ids of ``reader``, ``vvvv:pppp``.
+
+    Args:
+        card: What is in slot 0, or in all.
+        fields: Of its class descriptor.
+        **function: More for its function.
+    """
+    vendor_id, product_id = (int(part, 16) for part in reader.split(":"))
+    inserted: Application | list[Application] = card() if isinstance(card, type) else card
+    return ccid.VirtualReader(
+        inserted,
+        descriptor=make_descriptor(level, slots, **(fields or {})),
+        vendor_id=vendor_id,
+        product_id=product_id,
+        bcdDevice=bcdDevice,
+        **function,
+    )
+
+
+def answers(reader: ccid.VirtualReader, *apdus: bytes, **options: Any) -> list[bytes]:
+    """What the card in slot 0 of a reader says to ``apdus``; by default to one of case 1."""
+    with ccid.open_reader(reader, **options) as opened, opened.slots[0].connect() as card:
+        return [card.transmit(apdu) for apdu in apdus or (CASE_1,)]
