@@ -78,7 +78,12 @@ def open_reader(
     if info is None:
         info = select(list_readers(), which if isinstance(which, str) else None)
     elif not isinstance(info, ReaderInfo):
-        info = info.info
+        info = getattr(which, "info", None)
+        if not isinstance(info, ReaderInfo):
+            raise ReaderNotFound(
+                f"{type(which).__name__} is no reader; give one of list_readers(), a "
+                f"VirtualReader, or a name"
+            )
     verdict = judge(info)
     if verdict.level is Level.UNSUPPORTED:
         reasons = "; ".join(str(reason) for reason in verdict.reasons if reason.fatal)
