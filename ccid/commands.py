@@ -398,11 +398,20 @@ class Commands(SlotCommands):
         bBWI: int = 0,
         wLevelParameter: int = Level.WHOLE,
     ) -> tuple[bytes, int]:
-        specific = bytes((bBWI, wLevelParameter & 0xFF, wLevelParameter >> 8))
+        specific = self._specific(bBWI, wLevelParameter)
         raw = self.pipe.transact(self.slot, XFR_BLOCK, specific, abData, DATA_BLOCK, timeout_s)
         if raw.failed:
             raise self.failure(raw)
         return raw.data, raw.parameter
+
+    def _specific(self, bBWI: int, wLevelParameter: int) -> bytes:
+        """Bytes 7 to 9 of XfrBlock. Raises MalformedMessage if a value does not fit."""
+        for field, value, size in ("bBWI", bBWI, 1), ("wLevelParameter", wLevelParameter, 2):
+            if not 0 <= value < 1 << 8 * size:
+                raise MalformedMessage(
+                    f"{self.name}: {field} {value} does not fit", field=field, reader=self.name
+                )
+        return bytes((bBWI, wLevelParameter & 0xFF, wLevelParameter >> 8))
 
     def quick_xfr_block(
         self, patience_s: Callable[[Bytes], float], more: Callable[[bytes, int], bytes]

@@ -116,7 +116,7 @@ class Conversation:
         self.count = -1
         """Number of the last command; where there is a bSeq, its low byte is that."""
         self.busy_slot = -1
-        """The slot it went to."""
+        """The slot it went to, while it is under way; else -1."""
         self.stale = 0
         """Replies dropped because nobody waited for them any more."""
         self.deadlines: dict[int, float] = {}
@@ -193,6 +193,7 @@ class Conversation:
                 yield
             finally:
                 del self._operations[slot]
+                self.busy_slot = -1
 
     def _operation_of(self, first: int) -> Operation:
         began = time.monotonic()
@@ -238,8 +239,8 @@ class Conversation:
         if self.lock.acquire(blocking=False):
             self.lock.release()
             return False
-        if self.busy_slot != slot:
-            return False
+        if self.busy_slot != slot and slot not in self._operations:
+            return False  # some thread holds its turn, and does nothing with it here
         self._cancelled[slot] = self.count
         return True
 

@@ -54,6 +54,11 @@ class Declared:
     error: ClassVar[type[MalformedMessage] | type[MalformedDescriptor]]
     """What a failure to parse or build raises."""
 
+    @classmethod
+    def length_field(cls) -> str:
+        """The field that says how many bytes there are; empty without one."""
+        return "bLength" if cls.error is MalformedDescriptor else ""
+
     def build(self) -> bytes:
         """The bytes on the wire. Raises ``error`` if a value does not fit its field."""
         return build(self.layout, vars_of(self), type(self))
@@ -96,7 +101,7 @@ def build(layout: Any, values: Mapping[str, Any], owner: type[Declared], **conte
     """``layout.build(values, **context)``, with errors as ``owner`` raises them."""
     try:
         return cast(bytes, layout.build(values, **context))
-    except construct.ConstructError as error:
+    except (construct.ConstructError, TypeError, ValueError) as error:
         raise _explained(owner, "cannot build", error) from None
 
 
@@ -109,16 +114,17 @@ def parse(layout: Any, data: bytes, owner: type[Declared], **context: Any) -> di
         raise _explained(owner, f"{len(data)} bytes are too few or wrong", error) from None
     if stream.tell() != len(data):
         raise owner.error(
-            f"{owner.__name__}: {len(data) - stream.tell()} bytes too many after its last field"
+            f"{owner.__name__}: {len(data) - stream.tell()} bytes too many after its last field",
+            field=owner.length_field(),
         )
     return {key: value for key, value in container.items() if not key.startswith("_")}
 
 
 def _explained(
-    owner: type[Declared], what: str, error: construct.ConstructError
+    owner: type[Declared], what: str, error: Exception
 ) -> MalformedMessage | MalformedDescriptor:
     """construct's ``error`` as one of ours. Only its path is told: its text may quote data."""
-    path = [step.strip() for step in (error.path or "").split("->")]
+    path = [step.strip() for step in (getattr(error, "path", None) or "").split("->")]
     field = path[-1] if len(path) > 1 else ""
     return owner.error(f"{owner.__name__}: {what}{f' at {field}' if field else ''}", field=field)
 

@@ -18,7 +18,7 @@ def list_readers() -> list[ReaderInfo]:
     """The readers on this machine's USB. No device is opened or disturbed.
 
     Raises:
-        AccessDenied: libusb cannot be loaded or may not look.
+        UsbUnavailable: libusb cannot be loaded, or cannot look.
     """
     from ccid.transport.usb import discover
 
@@ -41,13 +41,19 @@ def select(readers: list[ReaderInfo], wanted: str | None) -> ReaderInfo:
         return readers[0]
     word = wanted.lower()
     exact = [r for r in readers if word in (r.name.lower(), r.path.lower(), r.id)]
-    near = exact or [r for r in readers if word in r.name.lower() or r.path.startswith(wanted)]
+    near = exact or [r for r in readers if word in r.name.lower() or _is_at(r.path.lower(), word)]
     if len(near) == 1:
         return near[0]
     there = ", ".join(str(r) for r in near or readers)
     if not near:
         raise ReaderNotFound(f"no reader is called {wanted!r}; there are: {there}")
     raise ReaderNotFound(f"{wanted!r} may be any of these: {there}")
+
+
+def _is_at(path: str, place: str) -> bool:
+    """True if ``path`` begins with all of ``place``: ``usb:1-1`` is not where ``usb:1-10`` is,
+    nor behind the hub there."""
+    return path.startswith(f"{place}:") or (place.count(":") > 1 and path.startswith(f"{place}."))
 
 
 def open_reader(
@@ -80,7 +86,12 @@ def open_reader(
     if info is None:
         info = select(list_readers(), which if isinstance(which, str) else None)
     elif not isinstance(info, ReaderInfo):
-        info = info.info
+        info = getattr(which, "info", None)
+        if not isinstance(info, ReaderInfo):
+            raise ReaderNotFound(
+                f"{type(which).__name__} is no reader; give one of list_readers(), a "
+                f"VirtualReader, or a name"
+            )
     verdict = judge(info, old_firmware=old_firmware)
     if verdict.level is Level.UNSUPPORTED:
         reasons = "; ".join(str(reason) for reason in verdict.reasons if reason.fatal)

@@ -56,6 +56,14 @@ class RawReply(NamedTuple):
     parameter: int
     data: bytes
 
+    def __repr__(self) -> str:
+        """Without the data, which may hold a secret."""
+        return (
+            f"RawReply(bMessageType=0x{self.bMessageType:02X}, bSeq={self.bSeq}, "
+            f"bStatus=0x{self.bStatus:02X}, bError=0x{self.bError:02X}, "
+            f"parameter=0x{self.parameter:02X}, data=<{len(self.data)} bytes>)"
+        )
+
     @property
     def icc_status(self) -> IccStatus:
         """bmICCStatus."""
@@ -126,11 +134,14 @@ class Pipe(Conversation):
         """
         with self.turn(slot):
             self.proceed(slot)
-            reply = self._once(slot, bMessageType, specific, data, reply_type, timeout_s)
-            if self._abandoned(slot, reply):
-                self.abort(slot)
+            try:
                 reply = self._once(slot, bMessageType, specific, data, reply_type, timeout_s)
-            self._given_up.discard(slot)
+                if self._abandoned(slot, reply):
+                    self.abort(slot)
+                    reply = self._once(slot, bMessageType, specific, data, reply_type, timeout_s)
+                self._given_up.discard(slot)
+            finally:
+                self.busy_slot = -1
         return reply
 
     def _once(
@@ -334,6 +345,7 @@ class Pipe(Conversation):
                         and chain == 0
                         and end == got
                     ):
+                        self.busy_slot = -1
                         return inp[HEADER_LENGTH:end].tobytes()
                 reply = self._late(slot, count, data, got, patience_s(data))
                 return whole(reply, failure, more)
@@ -342,13 +354,16 @@ class Pipe(Conversation):
 
     def _late(self, slot: int, count: int, data: Bytes, got: int, timeout_s: float) -> RawReply:
         """The rest of :meth:`quick` when the first transfer was not simply the reply."""
-        message = whole_message(self.transport, self.name, got) if got else None
-        reply = self._await(slot, count, DATA_BLOCK, timeout_s, message)
-        if self._abandoned(slot, reply):
-            self.abort(slot)
-            reply = self._once(slot, XFR_BLOCK, bytes(3), data, DATA_BLOCK, timeout_s)
-        self._given_up.discard(slot)
-        return reply
+        try:
+            message = whole_message(self.transport, self.name, got) if got else None
+            reply = self._await(slot, count, DATA_BLOCK, timeout_s, message)
+            if self._abandoned(slot, reply):
+                self.abort(slot)
+                reply = self._once(slot, XFR_BLOCK, bytes(3), data, DATA_BLOCK, timeout_s)
+            self._given_up.discard(slot)
+            return reply
+        finally:
+            self.busy_slot = -1
 
     # Commands given up ------------------------------------------------------------------------
 

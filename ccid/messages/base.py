@@ -46,6 +46,10 @@ class Message(Declared):
     bSlot: int = wire(Byte, default=0)
     bSeq: int = wire(Byte, default=0)
 
+    @classmethod
+    def length_field(cls) -> str:
+        return "dwLength"
+
     def build(self) -> bytes:
         """The bytes on the wire.
 

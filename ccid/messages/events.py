@@ -59,7 +59,7 @@ class RDR_to_PC_HardwareError(Declared):
 
     def build(self) -> bytes:
         """The bytes on the wire."""
-        return bytes([self.bMessageType, self.bSlot, self.bSeq, self.bHardwareErrorCode])
+        return bytes([self.bMessageType]) + Declared.build(self)
 
 
 def parse_event(data: bytes) -> RDR_to_PC_NotifySlotChange | RDR_to_PC_HardwareError:

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NoReturn
 
 from ccid._version import __version__
@@ -16,6 +17,8 @@ from ccid.errors import CcidError
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit codes."""
 
+OPENING = ("dump", "card", "apdu", "doctor", "report")
+"""The commands that open readers."""
 IDS = re.compile(r"[0-9A-Fa-f]{4}:[0-9A-Fa-f]{4}")
 EPILOG = """\
 exit status: 0 for success, 1 if there is no reader or something failed, 2 for a wrong command line.
@@ -38,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = _Parser(
         prog="ccid-probe",
+        allow_abbrev=False,
         description="Dump, judge and exercise USB smart-card readers.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -50,7 +54,9 @@ def parser() -> argparse.ArgumentParser:
     def command(
         name: str, text: str, *, json: bool = False, reader: bool = True
     ) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+        sub = commands.add_parser(
+            name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False
+        )
         if reader:
             _add_common(sub, {})
         if json:
@@ -140,13 +146,18 @@ def main(words: Sequence[str] | None = None) -> int:
     if not _has_command(rest):
         rest = ["list", *rest]
     options = top.parse_args(rest)
+    if options.command is None:
+        top.error("a command is missing")
     if model is not None and not IDS.fullmatch(model):
         top.error(f"--virtual={model}: a model is named vvvv:pppp")
     options.model = model
+    if options.command not in OPENING and (options.trace is not None or options.log):
+        top.error(f"{options.command} opens no reader: --trace and --log have nothing to tell")
     module = options.command.replace("-", "_")
     try:
         run = importlib.import_module(f"ccid.probe.{module}_command").run
-        status: int = run(options)
+        with _looking(options):
+            status: int = run(options)
         sys.stdout.flush()
         return status
     except CcidError as error:
@@ -160,6 +171,14 @@ def main(words: Sequence[str] | None = None) -> int:
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _looking(options: argparse.Namespace) -> AbstractContextManager[None]:
+    if options.command not in OPENING:
+        return nullcontext()
+    from ccid.probe.session import looking
+
+    return looking(options)
 
 
 def _has_command(words: Sequence[str]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ccid.iso7816.apdu import is_secret, visible_length
+from ccid.iso7816.apdu import Secrecy, visible_length
 from ccid.probe.card_command import show
 from ccid.probe.session import note, opened, protocol_of, slot_of
 
@@ -19,19 +19,22 @@ def run(options: argparse.Namespace) -> int:
         except ValueError:
             note(f"apdu: {word!r} is not hexadecimal")
             return 2
+        if not apdus[-1]:
+            note("apdu: an APDU without any byte")
+            return 2
+    secrecy = Secrecy()
     with opened(options) as reader:
         slot = slot_of(reader, options.slot)
         with slot.connect(protocol_of(options)) as card:
             for apdu in apdus:
                 response = card.transmit(apdu)
-                show(apdu if options.trace_secrets else _shown(apdu), response)
+                hide = secrecy.begins(apdu) and not options.trace_secrets
+                show(_masked(apdu) if hide else apdu, response)
                 sys.stdout.flush()
     return 0
 
 
-def _shown(apdu: bytes) -> bytes:
-    """``apdu``, a PIN or key in it masked."""
-    if not is_secret(apdu):
-        return apdu
+def _masked(apdu: bytes) -> bytes:
+    """``apdu`` without the PIN or key in it."""
     visible = visible_length(apdu)
     return apdu[:visible] + b"\x2a" * (len(apdu) - visible)

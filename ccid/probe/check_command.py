@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING, Any
 
-from ccid.probe.session import print_json, readers, say
-from ccid.verdict import Level, judge
+from ccid.errors import ReaderNotFound
+from ccid.probe.session import broken, print_json, readers, say
+from ccid.verdict import Level, Weight, judge
+
+if TYPE_CHECKING:
+    from ccid.transport.usb import Broken
 
 
 def run(options: argparse.Namespace) -> int:
     """Judge the readers; 1 if one is unsupported."""
-    there = readers(options)
+    wrong = broken(options)
+    try:
+        there = readers(options)
+    except ReaderNotFound:
+        if not wrong:
+            raise
+        there = []
     verdicts = [judge(info) for info in there]
     if options.json:
         print_json(
@@ -28,11 +39,39 @@ def run(options: argparse.Namespace) -> int:
                     ],
                 }
                 for info, verdict in zip(there, verdicts, strict=True)
-            ],
+            ]
+            + [as_json(one) for one in wrong],
         )
     else:
         for info, verdict in zip(there, verdicts, strict=True):
             say(f"{info.name} ({info.id} at {info.path}): {verdict.level.value}")
             for reason in verdict.reasons:
                 say(f"  {reason.weight.value:5} {reason}")
-    return int(any(verdict.level is Level.UNSUPPORTED for verdict in verdicts))
+        for one in wrong:
+            say(f"{name(one)} ({one.id} at {one.path}): {Level.UNSUPPORTED.value}")
+            say(f"  {Weight.FATAL.value:5} {one.error.field or 'descriptors'}: {one.error}")
+    return int(bool(wrong) or any(verdict.level is Level.UNSUPPORTED for verdict in verdicts))
+
+
+def name(one: Broken) -> str:
+    """What to call an interface whose descriptors cannot be understood."""
+    return f"smart-card interface of {one.id}"
+
+
+def as_json(one: Broken) -> dict[str, Any]:
+    """Such an interface as ``check --json`` has it."""
+    vendor, product = one.id.split(":")
+    return {
+        "name": name(one),
+        "path": one.path,
+        "idVendor": int(vendor, 16),
+        "idProduct": int(product, 16),
+        "verdict": Level.UNSUPPORTED.value,
+        "reasons": [
+            {
+                "field": one.error.field or "descriptors",
+                "text": str(one.error),
+                "weight": Weight.FATAL.value,
+            }
+        ],
+    }

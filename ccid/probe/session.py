@@ -7,13 +7,16 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ccid.codes import Protocol
 from ccid.errors import ReaderNotFound
 from ccid.find import list_readers, open_reader, select
 from ccid.reader import Reader, Slot
 from ccid.transport import ReaderInfo
+
+if TYPE_CHECKING:
+    from ccid.transport.usb import Broken
 
 NO_READER = (
     "no CCID reader on USB (`ccid-probe doctor` looks for the reason, "
@@ -47,6 +50,17 @@ def virtual_infos(model: str | None) -> list[ReaderInfo]:
     return make(model).infos
 
 
+def broken(options: argparse.Namespace) -> list[Broken]:
+    """Interfaces that would be readers if their descriptors were right, among those that the
+    command line asks for."""
+    if options.virtual:
+        return []
+    from ccid.transport.usb import discover
+
+    word = options.reader
+    return [one for one in discover().broken if word is None or word.lower() in (one.path, one.id)]
+
+
 def readers(options: argparse.Namespace) -> list[ReaderInfo]:
     """The readers the command line asks for.
 
@@ -61,17 +75,30 @@ def readers(options: argparse.Namespace) -> list[ReaderInfo]:
 
 @contextmanager
 def opened(options: argparse.Namespace, info: ReaderInfo | None = None) -> Iterator[Reader]:
-    """A reader, open, traced and logged as the command line asks."""
-    from ccid.trace import log_to_stderr
-
+    """A reader, open, traced as the command line asks."""
     info = info or readers(options)[0]
-    if options.log:
-        log_to_stderr()
     with ExitStack() as stack:
         reader = stack.enter_context(open_reader(info))
-        if options.trace is not None:
-            stack.enter_context(reader.trace(options.trace, secrets=options.trace_secrets))
+        if options.sink is not None:
+            stack.enter_context(reader.trace(options.sink, secrets=options.trace_secrets))
         yield reader
+
+
+@contextmanager
+def looking(options: argparse.Namespace) -> Iterator[None]:
+    """Meanwhile trace and log as the command line asks: all readers into one file."""
+    options.sink = None
+    with ExitStack() as stack:
+        if options.log:
+            from ccid.trace import log_to_stderr
+
+            stack.enter_context(log_to_stderr(options.trace_secrets))
+        if options.trace is not None:
+            from ccid.trace import PcapngSink
+
+            options.sink = PcapngSink(options.trace, keep_open=True)
+            stack.callback(options.sink.close)
+        yield
 
 
 def slot_of(reader: Reader, index: int) -> Slot:

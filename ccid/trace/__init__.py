@@ -13,7 +13,8 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -34,7 +35,8 @@ __all__ = ["TRAFFIC", "LogSink", "PcapngSink", "Sink", "Tap", "Trace", "TraceTar
 TraceTarget = str | os.PathLike[str] | BinaryIO | Sink
 ENVIRONMENT = "CCID_TRACE"
 """Names a pcapng file that every reader opened by this process writes to; ``%p`` in it becomes
-the process number."""
+the process number. A forked child that opens readers writes to a file of its own, whose name ends
+in its process number."""
 
 
 class Trace:
@@ -119,18 +121,38 @@ def attach_configured(reader: Reader) -> None:
     if name:
         path = str(Path(name.replace("%p", str(os.getpid()))).absolute())
         sink = _files.get(path)
-        if sink is None or sink.owner != os.getpid():
+        if sink is not None and sink.owner != os.getpid():  # a fork: the file is the parent's
+            path += f".{os.getpid()}"
+            sink = _files.get(path)
+        if sink is None:
             sink = _files[path] = PcapngSink(path, keep_open=True)
             atexit.register(sink.close)
         attach(reader, sink)
     if traffic.isEnabledFor(TRAFFIC):
-        attach(reader, LogSink())
+        attach(reader, LogSink(), _log_secrets)
 
 
-def log_to_stderr() -> None:
-    """Have all traffic logged to standard error, readable."""
+_log_secrets = False
+
+
+@contextmanager
+def log_to_stderr(secrets: bool = False) -> Iterator[None]:
+    """Meanwhile have all traffic logged to standard error, readable.
+
+    Args:
+        secrets: Do not mask PINs and keys.
+    """
+    global _log_secrets
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d %(message)s", "%H:%M:%S"))
+    before = traffic.level, traffic.propagate
     traffic.addHandler(handler)
     traffic.setLevel(TRAFFIC)
-    traffic.propagate = False
+    traffic.propagate, _log_secrets = False, secrets
+    try:
+        yield
+    finally:
+        traffic.removeHandler(handler)
+        traffic.setLevel(before[0])
+        traffic.propagate = before[1]
+        _log_secrets = False

@@ -59,7 +59,8 @@ class Transfer:
 
 
 class Sink(ABC):
-    """Where transfers are told to. Calls come from any thread, one at a time for a reader."""
+    """Where transfers are told to. Calls come from any thread, one at a time for a reader, which
+    must be left alone meanwhile. A sink that raises is told no more."""
 
     @abstractmethod
     def begin(self, info: ReaderInfo) -> None:

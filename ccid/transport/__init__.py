@@ -1,7 +1,7 @@
 """The way to a reader: bytes over USB, or to a virtual reader in this process.
 
-Everything above sees a :class:`Transport`; ``usb`` and ``virtual`` implement it, ``traced``
-wraps one. What a reader is, before it is opened, is a :class:`ReaderInfo`.
+Everything above sees a :class:`Transport`; ``usb`` and ``virtual`` implement it,
+:class:`ccid.trace.Tap` wraps one. What a reader is, before it is opened, is a :class:`ReaderInfo`.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ from ccid.errors import (
     TransportStall,
     TransportTimeout,
     UnsupportedByReader,
+    UsbUnavailable,
 )
 from ccid.quirks import lookup
 from ccid.transport import IN_CAPACITY, OUT_CAPACITY, ReaderInfo, cures, linux
@@ -87,7 +88,13 @@ def discover() -> Discovery:
         UsbUnavailable: libusb cannot be loaded.
     """
     found = Discovery()
-    for device in backend().enumerate_devices():
+    try:
+        devices = list(backend().enumerate_devices())
+    except _usb_error() as error:
+        raise UsbUnavailable(
+            f"libusb cannot list the devices on USB: {status_text(_status(error))}"
+        ) from None
+    for device in devices:
         with suppress(_usb_error()):  # gone while we looked
             _look_at(device, found)
     found.readers.sort(key=lambda r: (r.bus, r.path))
@@ -310,7 +317,9 @@ class UsbTransport(Life):
                     self._driver_detached = True
             backend().claim_interface(self._handle, number)
         except Exception as error:
-            raise self._open_error(error) from None
+            told = self._open_error(error)  # while it can be seen who holds it
+            self._give_back(self._handle)
+            raise told from None
 
     def close(self) -> None:
         """Release the interface and give it back to the kernel driver it was taken from."""
@@ -324,12 +333,17 @@ class UsbTransport(Life):
         handle, self._handle = self._handle, None
         if handle is None:
             return
-        number = self.info.interface_number
         with suppress(_usb_error(), NotImplementedError):
-            backend().release_interface(handle, number)
-            if self._driver_detached:
-                backend().attach_kernel_driver(handle, number)
+            backend().release_interface(handle, self.info.interface_number)
+        self._give_back(handle)
         backend().close_device(handle)
+
+    def _give_back(self, handle: Any) -> None:
+        """Give the interface back to the kernel driver it was taken from."""
+        if self._driver_detached:
+            self._driver_detached = False
+            with suppress(_usb_error(), NotImplementedError):
+                backend().attach_kernel_driver(handle, self.info.interface_number)
 
     # Bulk -------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ one kind of command, ``after`` lets so many pass first, ``times`` says how many 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ccid.codes import CommandStatus, IccStatus
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Said:
     """A message on bulk-IN and the time it is said at."""
 
-    message: bytes
+    message: bytes = field(repr=False)
     due: float
 
 
@@ -61,7 +61,11 @@ class Fault:
 
 
 def _each(change: Callable[[bytes], bytes]) -> Bend:
-    return lambda _function, _command, said: [replace(s, message=change(s.message)) for s in said]
+    """``change`` every message; one that another fault has cut shorter than a header stays."""
+    return lambda _function, _command, said: [
+        replace(s, message=change(s.message)) if len(s.message) >= HEADER_LENGTH else s
+        for s in said
+    ]
 
 
 def _byte(offset: int, change: Callable[[int], int]) -> Bend:
@@ -148,6 +152,8 @@ def time_extensions(
     seconds, before it replies."""
 
     def bend(_function: CcidFunction, _command: bytes, said: list[Said]) -> list[Said]:
+        if not said or len(said[-1].message) < HEADER_LENGTH:
+            return said  # another fault took the reply
         head = bytearray(said[-1].message[:HEADER_LENGTH])
         head[1:5] = bytes(4)
         head[7], head[8], head[9] = CommandStatus.TIME_EXTENSION << 6, multiplier, 0

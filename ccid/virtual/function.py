@@ -130,6 +130,8 @@ class CcidFunction:
         self.slots = [
             VirtualSlot(index, clock_hz, real_time) for index in range(descriptor.slot_count)
         ]
+        if len(cards) > len(self.slots):
+            raise ValueError(f"{len(cards)} cards, and {len(self.slots)} slots")
         for slot, card in zip(self.slots, cards, strict=False):
             slot.put(card)
             slot.changed = False

@@ -123,7 +123,7 @@ class IccdFunction(CcidFunction):
         cards = list(card) if isinstance(card, Sequence) else [card]
         super().__init__(
             descriptor or make_iccd_descriptor(self.version),
-            cards[:1],
+            cards,
             interrupt=interrupt,
             bInterfaceProtocol=self.version,
             **function,

@@ -251,6 +251,13 @@ class Submit(NamedTuple):
     setup: bytes
     data: bytes
 
+    def __repr__(self) -> str:
+        """Without the data, which may hold a secret."""
+        return (
+            f"Submit(seqnum={self.seqnum}, endpoint=0x{self.endpoint:02X}, "
+            f"setup={self.setup.hex()!r}, data=<{len(self.data)} bytes>)"
+        )
+
 
 class Unlink(NamedTuple):
     """A CMD_UNLINK."""

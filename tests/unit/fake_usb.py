@@ -61,6 +61,8 @@ class FakeBackend:
         self.on_control: Callable[..., bytes] = lambda *_: b""
 
     def enumerate_devices(self) -> list[FakeDevice]:
+        if "enumerate_devices" in self.fail:
+            raise error(self.fail["enumerate_devices"])
         return list(self.devices)
 
     def get_device_descriptor(self, device: FakeDevice) -> Any:

@@ -254,6 +254,26 @@ def test_no_bytes_raise_anything_else(data: bytes) -> None:
         assert message.build()[:1] == data[:1]
 
 
+def test_bytes_too_many_are_dw_lengths_fault() -> None:
+    wrong = bytes.fromhex("84 09000000 00 00 00 00 00 010203040506070809")
+    with pytest.raises(MalformedMessage, match="1 bytes too many") as raised:
+        parse_reply(wrong)
+    assert raised.value.field == "dwLength"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        RDR_to_PC_HardwareError(bSlot=400),
+        RDR_to_PC_HardwareError(bHardwareErrorCode=-1),
+        PC_to_RDR_XfrBlock(abData=5),  # type: ignore[arg-type]
+    ],
+)
+def test_values_that_do_not_fit_are_errors_of_ours(message: Any) -> None:
+    with pytest.raises(MalformedMessage, match="cannot build"):
+        message.build()
+
+
 def test_a_value_too_large_names_the_field() -> None:
     with pytest.raises(MalformedMessage) as raised:
         PC_to_RDR_XfrBlock(bSlot=256).build()

@@ -34,7 +34,7 @@ from ccid.messages import (
     RDR_to_PC_Escape,
     RDR_to_PC_SlotStatus,
 )
-from ccid.pipe import Pipe
+from ccid.pipe import Pipe, RawReply
 from tests.unit.scripted import Answer, ScriptedTransport, broken, reply
 
 DATA = b"\x01\x02\x90\x00"
@@ -564,6 +564,52 @@ def test_after_close_everything_says_so(way: int) -> None:
         pytest.fail("entered")
     with pytest.raises(ReaderClosed):
         pipe.cancel(0)
+
+
+def test_there_is_nothing_to_cancel_while_a_turn_is_merely_held() -> None:
+    pipe, _ = make(data_block)
+    for send in both_ways(pipe):
+        send()
+        held, done = threading.Event(), threading.Event()
+
+        def hold(held: threading.Event = held, done: threading.Event = done) -> None:
+            with pipe.turn(0):
+                held.set()
+                done.wait(10)
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        assert held.wait(10)
+        assert pipe.cancel(0) is False
+        done.set()
+        thread.join(10)
+        send()
+
+
+def test_the_first_wait_is_bounded_by_the_commands_limit(clock: Clock) -> None:
+    pipe, transport = make(lambda c: None, max_command_s=1.0)
+
+    def idle() -> None:
+        clock.now += 0.25
+
+    transport.idle, transport.paced = idle, False
+    with pytest.raises(TransportTimeout, match=r"within 1\.\d s"):
+        Commands(pipe, 0).xfr_block(APDU, timeout_s=60.0)
+
+
+def test_values_that_do_not_fit_a_block() -> None:
+    pipe, transport = make(data_block)
+    for field, value in ("bBWI", 300), ("bBWI", -1), ("wLevelParameter", 70000):
+        with pytest.raises(MalformedMessage) as raised:
+            Commands(pipe, 0).xfr_block(APDU, timeout_s=1, **{field: value})
+        assert raised.value.field == field
+    assert transport.commands == []
+
+
+def test_the_repr_of_a_reply_shows_no_data() -> None:
+    shown = repr(RawReply(0x80, 1, 0, 0, 0, b"1234"))
+    assert "1234" not in shown
+    assert "<4 bytes>" in shown
 
 
 @WAYS

@@ -14,10 +14,12 @@ import pytest
 
 import ccid
 from ccid import errors
-from ccid.probe import list_command, session
+from ccid.probe import doctor_command, list_command, session
 from ccid.probe.__main__ import main, take_virtual
 from ccid.trace.log import logger
 from ccid.transport import usb
+from ccid.transport.libusb import Status
+from tests.pcapng import packets
 from tests.unit.fake_usb import FakeBackend, FakeDevice
 from tests.unit.test_descriptors import QEMU, configuration, interface
 
@@ -86,6 +88,12 @@ def test_version(run: Run) -> None:
         ["dump", "--slot", "x"],
         ["--virtual=12"],
         ["card", "--virtual=frob"],
+        ["--rea", "foo"],
+        ["--reade", "foo", "list"],
+        ["dump", "--virt"],
+        ["apdu", "--virtual", "--proto", "T0", "00A40400"],
+        ["--virtual", "apdu", ""],
+        ["--virtual", "apdu", "00A40400", " "],
     ],
 )
 def test_wrong_command_lines(run: Run, words: list[str]) -> None:
@@ -283,15 +291,116 @@ def test_an_apdu_too_short(run: Run) -> None:
 
 
 def test_the_log(run: Run) -> None:
-    handlers = list(logger.handlers)
-    try:
+    before = list(logger.handlers), logger.level, logger.propagate
+    for _ in range(2):
         _, _, err = run("card", "--virtual", "--log")
-        assert "PC_to_RDR_IccPowerOn" in err
-    finally:
-        for handler in set(logger.handlers) - set(handlers):
-            logger.removeHandler(handler)
-        logger.setLevel(0)
-        logger.propagate = True
+        assert err.count("PC_to_RDR_IccPowerOn") == 1
+    assert (list(logger.handlers), logger.level, logger.propagate) == before
+
+
+def test_a_pin_in_the_log(run: Run) -> None:
+    words = ("--virtual", "--log", "apdu", "0020008104 39383736")
+    _, _, err = run(*words)
+    assert "00 20 00 81 04 2A 2A 2A 2A" in err
+    assert "39 38 37 36" not in err
+    _, _, err = run("--trace-secrets", *words)
+    assert "00 20 00 81 04 39 38 37 36" in err
+    _, _, err = run(*words)
+    assert "39 38 37 36" not in err, "asked for once"
+
+
+def test_a_pin_in_an_envelope_on_the_command_line_is_not_printed(run: Run) -> None:
+    _, out, _ = run("--virtual", "apdu", "00C2000009 0020008104 39383736")
+    assert "> 00 C2 00 00 09 2A" in out
+    assert "39 38 37 36" not in out
+
+
+# One trace and one log for several readers -----------------------------------------------------
+
+
+@pytest.fixture
+def two_readers(monkeypatch: pytest.MonkeyPatch) -> list[ccid.ReaderInfo]:
+    infos = [ccid.VirtualReader().info for _ in range(2)]
+    monkeypatch.setattr(session, "virtual_infos", lambda _: infos)
+    monkeypatch.setattr(doctor_command, "virtual_infos", lambda _: infos)
+    return infos
+
+
+@pytest.mark.parametrize("command", ["dump", "doctor", "report"])
+def test_one_trace_for_all_readers(
+    run: Run, two_readers: list[ccid.ReaderInfo], tmp_path: Path, command: str
+) -> None:
+    file = tmp_path / "t.pcapng"
+    status, _, err = run(command, "--virtual", "--trace", str(file), "--log")
+    assert status == 0
+    found = packets(file.read_bytes())
+    begun = [unit for unit in found if unit.data == two_readers[0].device.build()]
+    assert len(begun) == 2
+    lines = [line[13:] for line in err.splitlines() if "== " in line and "end" not in line]
+    assert len(lines) == 2, "each reader is logged once"
+
+
+@pytest.mark.parametrize("command", ["list", "check", "readers"])
+@pytest.mark.parametrize("option", [["--trace", "t.pcapng"], ["--log"]])
+def test_what_opens_no_reader_has_nothing_to_trace(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, option: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run(command, "--virtual", *option)
+    assert (status, out) == (2, "")
+    assert f"{command} opens no reader" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+# Readers whose descriptors are wrong ------------------------------------------------------------
+
+
+@pytest.fixture
+def broken_usb(empty_usb: FakeBackend) -> FakeBackend:
+    wrong = configuration(interface())  # no class descriptor
+    empty_usb.devices = (FakeDevice(wrong),)
+    return empty_usb
+
+
+def test_list_notes_a_reader_that_cannot_be_understood(run: Run, broken_usb: FakeBackend) -> None:
+    status, out, err = run("list")
+    assert status == 0
+    assert "usb:1-1:1.0 of 1234:5678 cannot be used" in err
+    assert "Virtual Reader" in out
+
+
+def test_check_judges_a_reader_that_cannot_be_understood(run: Run, broken_usb: FakeBackend) -> None:
+    status, out, _ = run("check")
+    assert status == 1
+    assert "smart-card interface of 1234:5678 (1234:5678 at usb:1-1:1.0): unsupported" in out
+    assert "  fatal b" in out
+    status, out, _ = run("check", "--json")
+    assert status == 1
+    document = json.loads(out)
+    jsonschema.Draft202012Validator(schema("check")).validate(document)
+    (reader,) = document["readers"]
+    assert (reader["idVendor"], reader["verdict"]) == (0x1234, "unsupported")
+    assert run("check", "--reader", "usb:1-1:1.0")[0] == 1
+    assert "no CCID reader" in run("check", "--reader", "usb:1-2:1.0")[2]
+    assert run("check", "--virtual")[0] == 0
+
+
+def test_check_judges_the_others_as_well(run: Run, broken_usb: FakeBackend) -> None:
+    broken_usb.devices += (FakeDevice(QEMU, ports=(2,), address=3),)
+    status, out, _ = run("check")
+    assert status == 1
+    assert "usb:1-2:1.0): works" in out
+    assert "usb:1-1:1.0): unsupported" in out
+    assert run("check", "--reader", "usb:1-2:1.0")[0] == 0
+
+
+def test_usb_that_cannot_be_listed(run: Run, empty_usb: FakeBackend) -> None:
+    empty_usb.fail["enumerate_devices"] = Status.NO_MEM
+    with pytest.raises(errors.UsbUnavailable, match="out of memory"):
+        ccid.list_readers()
+    status, _, err = run("list")
+    assert status == 1
+    assert "libusb cannot list" in err
 
 
 # The doctor -----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import ccid
-from ccid import errors
+from ccid import conversation, errors
 from ccid.codes import ExchangeLevel, Features, IccStatus, Protocol, SlotError, VoltageSupport
 from ccid.iso7816.apdu import CommandApdu
 from ccid.messages import (
@@ -600,6 +600,48 @@ def test_cancel(level: ExchangeLevel) -> None:
                 time.sleep(0.01)
             assert isinstance(waiting.exception(5), errors.CommandCancelled)
         assert card.transmit(PATTERN)[-2:] == b"\x90\x00"
+
+
+def test_what_is_no_reader() -> None:
+    for which in (5, object(), b"name"):
+        with pytest.raises(errors.ReaderNotFound, match="is no reader"):
+            ccid.open_reader(which)  # type: ignore[arg-type]
+
+
+def test_a_thread_that_keeps_its_turn_does_not_keep_the_reader(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(conversation, "QUIET_S", 0.3)
+    virtual = ccid.VirtualReader(EchoCard())
+    reader = ccid.open_reader(virtual)
+    card, held, closed = reader.slots[0].connect(), threading.Event(), threading.Event()
+
+    def hold() -> bytes:
+        with card.exclusive():
+            held.set()
+            assert closed.wait(10)
+            return card.transmit(PATTERN)
+
+    with ThreadPoolExecutor(1) as pool:
+        holding = pool.submit(hold)
+        assert held.wait(10)
+        reader.close()
+        ccid.open_reader(virtual).close()
+        closed.set()
+        assert isinstance(holding.exception(10), errors.ReaderClosed)
+
+
+def test_closing_ends_all_that_wait_one_after_the_other() -> None:
+    reader = ccid.open_reader(ccid.VirtualReader(EchoCard()))
+    card = reader.slots[0].connect()
+    with ThreadPoolExecutor(3) as pool:
+        waiting = [pool.submit(card.transmit, bytes.fromhex("0038003C")) for _ in range(3)]
+        while reader.pipe.busy_slot != 0:
+            time.sleep(0.01)
+        reader.close()
+        for one in waiting:
+            ended = (errors.CommandCancelled, errors.ReaderClosed, errors.CardDisconnected)
+            assert isinstance(one.exception(10), ended)
 
 
 # Several interfaces, escape, and choosing a reader --------------------------------------------

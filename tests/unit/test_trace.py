@@ -15,6 +15,7 @@ import ccid
 from ccid import errors
 from ccid.codes import ExchangeLevel, Protocol
 from ccid.commands import Commands
+from ccid.descriptors import ClassControl
 from ccid.iso7816.apdu import CommandApdu
 from ccid.messages import PC_to_RDR_Secure, PC_to_RDR_XfrBlock
 from ccid.pipe import Pipe
@@ -166,6 +167,88 @@ def test_two_traces_at_once(card: ccid.Card) -> None:
     assert PIN not in b"".join(one.bulk)
 
 
+# What goes wrong with it ----------------------------------------------------------------------
+
+
+class Failing(Recorder):
+    """Takes some transfers, then fails."""
+
+    def __init__(self, count: int = 0, at_end: bool = False) -> None:
+        super().__init__()
+        self.count, self.at_end = count, at_end
+
+    def transfer(self, info: ReaderInfo, transfer: Transfer) -> None:
+        if len(self.transfers) == self.count:
+            raise OSError(28, "No space left on device")
+        super().transfer(info, transfer)
+
+    def end(self) -> None:
+        super().end()
+        if self.at_end:
+            raise OSError(28, "No space left on device")
+
+
+def test_a_trace_that_fails_is_left_off(caplog: pytest.LogCaptureFixture) -> None:
+    failing, healthy = Failing(count=1, at_end=True), Recorder()
+    with ccid.open_reader(ccid.VirtualReader(EchoCard())) as reader:
+        connected = reader.slots[0].connect()
+        reader.trace(failing)
+        reader.trace(healthy)
+        for _ in range(3):
+            assert connected.transmit(bytes.fromhex("00A40400")) == b"\x90\x00"
+    assert len(failing.transfers) == 1
+    assert len(healthy.transfers) == 8, "the power-off of closing, too"
+    warnings = [r.getMessage() for r in caplog.records if r.name == "ccid.trace"]
+    assert [text.split(": ")[1] for text in warnings] == [
+        "the trace ends here",
+        "the trace cannot be ended",
+    ]
+    assert failing.ended == 1
+
+
+@pytest.mark.parametrize("at_end", [True, False])
+def test_a_failing_trace_keeps_no_reader_open(at_end: bool) -> None:
+    virtual = ccid.VirtualReader(EchoCard())
+    reader = ccid.open_reader(virtual)
+    reader.slots[0].connect()
+    reader.trace(Failing(count=0 if not at_end else 99, at_end=at_end))
+    reader.close()
+    with pytest.raises(errors.ReaderClosed):
+        reader.transport.control(ClassControl.abort(0, 0, 0), 100)
+    ccid.open_reader(virtual).close()
+
+
+def test_a_file_that_its_owner_closed(card: ccid.Card, caplog: pytest.LogCaptureFixture) -> None:
+    file = io.BytesIO()
+    with card.slot.reader.trace(file):
+        file.close()
+        for _ in range(2):
+            assert card.transmit(bytes.fromhex("00A40400")) == b"\x90\x00"
+    assert sum(r.name == "ccid.trace" for r in caplog.records) == 1
+
+
+def test_a_sink_that_cannot_begin_is_ended(card: ccid.Card) -> None:
+    class Refusing(Recorder):
+        def begin(self, info: ReaderInfo) -> None:
+            raise OSError("no")
+
+    sink = Refusing()
+    with pytest.raises(OSError, match="no"):
+        card.slot.reader.trace(sink)
+    assert sink.ended == 1
+    assert card.slot.reader.tap is None
+
+
+def test_an_ended_sink_takes_no_more(card: ccid.Card, tmp_path: Path) -> None:
+    path = tmp_path / "trace.pcapng"
+    sink = PcapngSink(path)
+    with card.slot.reader.trace(sink):
+        card.transmit(bytes.fromhex("00A40400"))
+    size = path.stat().st_size
+    sink.begin(card.slot.reader.info)
+    assert path.stat().st_size == size
+
+
 # The environment ------------------------------------------------------------------------------
 
 
@@ -178,6 +261,33 @@ def test_the_environment_names_a_file(tmp_path: Path, monkeypatch: pytest.Monkey
     assert file.name == f"trace-{os.getpid()}.pcapng"
     found = packets(file.read_bytes())
     assert sum(u.data[:1] == b"\x62" for u in found) == 2, "both readers, their power-on too"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_leaves_its_parents_file_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "trace.pcapng"
+    monkeypatch.setenv("CCID_TRACE", str(path))
+    with ccid.open_reader(ccid.VirtualReader(EchoCard())) as reader:
+        connected = reader.slots[0].connect()
+        before = path.read_bytes()
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                with ccid.open_reader(ccid.VirtualReader(EchoCard())) as own:
+                    own.slots[0].connect().disconnect()
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+        assert path.read_bytes() == before
+        connected.transmit(bytes.fromhex("00A40400"))
+    assert path.read_bytes().startswith(before)
+    assert packets(path.read_bytes())[-1].data
+    other = tmp_path / f"trace.pcapng.{child}"
+    assert any(u.data[:1] == b"\x62" for u in packets(other.read_bytes()))
 
 
 # Secrets --------------------------------------------------------------------------------------

@@ -185,6 +185,18 @@ def test_which_reader_is_meant(
     assert select(ccid.list_readers(), wanted).path == path
 
 
+def test_a_port_is_not_another_that_begins_alike(plug: Callable[..., FakeBackend]) -> None:
+    from ccid.find import select
+
+    at = {"usb:1-1": (1,), "usb:1-10": (10,), "usb:1-1.2": (1, 2)}
+    plug(*(FakeDevice(QEMU, ports=ports) for ports in at.values()))
+    for place in at:
+        for wanted in (place, f"{place}:1", f"{place}:1.0"):
+            assert select(ccid.list_readers(), wanted).path == f"{place}:1.0"
+    with pytest.raises(errors.ReaderNotFound, match="no reader is called"):
+        select(ccid.list_readers(), "usb:1-")
+
+
 @pytest.mark.parametrize(
     ("wanted", "says"), [("nobody", "no reader is called"), ("reader", "any of these")]
 )
@@ -261,6 +273,24 @@ def test_a_kernel_driver_is_sent_away_and_gets_its_interface_back(
         "detach_kernel_driver",
         "claim_interface",
         "release_interface",
+        "attach_kernel_driver",
+        "close_device",
+    ]
+
+
+@pytest.mark.parametrize("status", [Status.BUSY, Status.IO])
+def test_a_kernel_driver_gets_its_interface_back_when_the_claim_fails(
+    plug: Callable[..., FakeBackend], bulk: FakeBulk, status: Status
+) -> None:
+    backend = plug(FakeDevice(QEMU))
+    backend.driver_active = True
+    backend.fail["claim_interface"] = status
+    with pytest.raises(errors.CcidError):
+        transport(backend)
+    assert backend.calls == [
+        "open_device",
+        "detach_kernel_driver",
+        "claim_interface",
         "attach_kernel_driver",
         "close_device",
     ]

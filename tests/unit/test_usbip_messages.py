@@ -271,3 +271,9 @@ def test_commands_before_a_wrong_one_are_read() -> None:
 def test_garbage_is_refused_or_waited_on(data: bytes) -> None:
     with contextlib.suppress(MalformedMessage):
         list(CommandStream().feed(data))
+
+
+def test_what_was_submitted_shows_no_data() -> None:
+    shown = repr(Submit(1, 1, 0, 4, 0, bytes(8), b"1234"))
+    assert "1234" not in shown
+    assert "<4 bytes>" in shown

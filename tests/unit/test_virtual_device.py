@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ccid import open_reader
 from ccid.codes import Chain, CommandStatus, ExchangeLevel, Features, IccStatus, Level, SlotError
 from ccid.descriptors import ClassControl, parse_configuration, smart_card_interfaces
 from ccid.messages import (
@@ -32,7 +35,7 @@ from ccid.messages import (
     RDR_to_PC_Parameters,
     RDR_to_PC_SlotStatus,
 )
-from ccid.virtual import EchoCard, VirtualReader, make_descriptor
+from ccid.virtual import EchoCard, VirtualReader, faults, make_descriptor
 from ccid.virtual.function import CcidFunction
 from ccid.virtual.reader import AUTOMATIC
 from ccid.virtual.usb import InPipe, Request, Stall, UsbDevice
@@ -95,6 +98,69 @@ def test_messages_wait_for_their_time() -> None:
     assert pipe.pull(64, 1.0) == (b"sooner", True)
     assert pipe.pull(64, 1.5) is None
     assert pipe.pull(64, 2.0) == (b"later", True)
+
+
+# Faults ---------------------------------------------------------------------------------------
+
+
+FAULTS = [
+    faults.silence(times=None),
+    faults.cut_short(0, times=None),
+    faults.cut_short(3, times=None),
+    faults.cut_short(7, times=None),
+    faults.doubled(times=None),
+    faults.wrong_sequence(times=None),
+    faults.wrong_slot(times=None),
+    faults.wrong_type(times=None),
+    faults.reserved_status(times=None),
+    faults.lying_length(5, times=None),
+    faults.late(0.1, times=None),
+    faults.preceded_by(b"", times=None),
+    faults.time_extensions(2, times=None),
+    faults.failing(0xFE, times=None),
+    faults.refused_as_unknown(times=None),
+    faults.stall_in(times=None),
+]
+
+
+@pytest.mark.parametrize("second", range(len(FAULTS)))
+@pytest.mark.parametrize("first", range(len(FAULTS)))
+def test_faults_may_come_together(first: int, second: int) -> None:
+    made = bench()
+    made.function.faults += [FAULTS[first], FAULTS[second]]
+    made.send(PC_to_RDR_IccPowerOn())
+
+
+def test_what_was_said_shows_no_data() -> None:
+    assert "1234" not in repr(faults.Said(b"1234", 0.0))
+
+
+def test_more_cards_than_slots() -> None:
+    with pytest.raises(ValueError, match="3 cards, and 1 slots"):
+        VirtualReader([EchoCard() for _ in range(3)])
+    with pytest.raises(ValueError, match="2 cards, and 1 slots"):
+        VirtualReader([EchoCard(), EchoCard()], bInterfaceProtocol=1)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_opens_what_its_parent_has_closed() -> None:
+    virtual = VirtualReader(EchoCard())
+    reader = open_reader(virtual)
+    go, ready = os.pipe()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            os.read(go, 1)
+            open_reader(virtual).close()
+            status = 0
+        finally:
+            os._exit(status)
+    reader.close()
+    os.write(ready, b"x")
+    assert os.waitpid(child, 0)[1] == 0
+    os.close(go)
+    os.close(ready)
 
 
 # Chapter 9 ------------------------------------------------------------------------------------
