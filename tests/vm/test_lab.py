@@ -178,8 +178,8 @@ def test_scripts_fork_from_a_process_that_has_the_modules(guest: Guest, tmp_path
     assert guest.script("import sys; sys.exit('sorry')", check=False).stderr == "sorry\n"
     fds = guest.script("import os; print(os.listdir('/proc/self/fd'))").stdout
     assert fds == "['0', '1', '2', '3']\n"
-    source = "import sys; print({'ccid.virtual', 'fractions'} & set(sys.modules))"
-    assert guest.script(source, preload=["ccid.virtual"]).stdout == "{'ccid.virtual'}\n"
+    source = "import sys; print('ccid.virtual' in sys.modules)"
+    assert guest.script(source, preload=["ccid.virtual"]).stdout == "True\n"
     with pytest.raises(CommandTimeout):
         guest.script("import time; time.sleep(60)", timeout=0.5)
 
