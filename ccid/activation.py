@@ -20,7 +20,9 @@ from ccid.errors import (
     CcidError,
     CommandFailed,
     MalformedAtr,
+    MalformedMessage,
     ProtocolError,
+    TransportTimeout,
     UnsupportedByReader,
 )
 from ccid.exchange.agreement import Agreement
@@ -267,8 +269,9 @@ class Activation:
     def _negotiated(self, atr: Atr, wanted: Protocol, fidi: int) -> tuple[Protocol, int]:
         """What a reader that negotiates by itself has agreed on with the card. At APDU level that
         is its own affair; else the host has to know, and may have to insist."""
-        if self.descriptor.exchange_level not in HOST_SPEAKS:
-            return wanted, fidi
+        common = [t for t in atr.protocols if self.descriptor.dwProtocols >> t & 1]
+        if self.descriptor.exchange_level not in HOST_SPEAKS or len(common) < 2:
+            return wanted, fidi  # there is nothing that it could have chosen otherwise
         found = self._in_force()
         if found is None:
             return wanted, fidi
@@ -286,10 +289,11 @@ class Activation:
         return wanted, found.bmFindexDindex
 
     def _in_force(self) -> ProtocolDataT0 | ProtocolDataT1 | None:
-        """The parameters that the reader says are in force; None if it does not say."""
+        """The parameters that the reader says are in force; None if it does not say, or says
+        nonsense (QEMU's announces no data and sends some)."""
         try:
             parameters = self.commands.get_parameters()
-        except (UnsupportedByReader, CommandFailed):
+        except (UnsupportedByReader, CommandFailed, MalformedMessage, TransportTimeout):
             return None
         return None if isinstance(parameters, bytes) else parameters
 

@@ -100,7 +100,10 @@ def user_files() -> list[Path]:
                 raise ReaderTableError(f"{VARIABLE} names it, and it is not there", file=str(file))
         return files
     file = default_user_file()
-    return [file] if file.is_file() else []
+    try:
+        return [file] if file.is_file() else []
+    except PermissionError:  # another user's home, as under su without a login
+        return []
 
 
 def default_user_file() -> Path:

@@ -12,7 +12,7 @@ import ccid
 from ccid.codes import ExchangeLevel, Features, Protocol, SlotError
 from ccid.errors import CardMute, CardRemoved, CcidError, ProtocolError, UnsupportedByReader
 from ccid.iso7816.apdu import CommandApdu
-from ccid.messages import PC_to_RDR_XfrBlock
+from ccid.messages import PC_to_RDR_GetParameters, PC_to_RDR_XfrBlock
 from ccid.trace.watch import Framing
 from ccid.virtual import Answer, Application, EchoCard, faults, make_descriptor
 from ccid.virtual.cards import Contact, contact_faults
@@ -446,4 +446,16 @@ def test_a_reader_that_cannot_is_no_disturbed_line() -> None:
         virtual.faults.append(faults.failing(SlotError.HW_ERROR, on=PC_to_RDR_XfrBlock))
         with pytest.raises(CcidError, match="HW_ERROR"):
             card.transmit(bytes.fromhex("00400000"))
+        assert card.transmit(bytes.fromhex("00400000")) == b"\x90\x00"
+
+
+def test_a_reader_that_says_nonsense_of_what_it_negotiated() -> None:
+    """QEMU's answers GetParameters by 7 bytes of which dwLength knows nothing."""
+    features = MANUAL | Features.AUTO_NEGOTIATION | ExchangeLevel.TPDU
+    virtual = ccid.VirtualReader(
+        EchoCard(atrs.BOTH), descriptor=make_descriptor(ExchangeLevel.TPDU, dwFeatures=features)
+    )
+    virtual.faults.append(faults.lying_length(-7, on=PC_to_RDR_GetParameters, times=None))
+    with ccid.open_reader(virtual) as reader, reader.slots[0].connect() as card:
+        assert card.protocol is Protocol.T1
         assert card.transmit(bytes.fromhex("00400000")) == b"\x90\x00"
