@@ -19,6 +19,7 @@ from ccid.errors import (
     CardMute,
     CcidError,
     CommandFailed,
+    MalformedAtr,
     ProtocolError,
     UnsupportedByReader,
 )
@@ -45,7 +46,8 @@ HOST_SPEAKS = (ExchangeLevel.CHARACTER, ExchangeLevel.TPDU)
 
 
 class Activation:
-    """One power-up of a card.
+    """One power-up of a card, in one go (:meth:`run`) or in two steps, :meth:`power_up` and
+    :meth:`agree`, for those who are asked in two.
 
     Args:
         commands: The slot's commands.
@@ -59,12 +61,97 @@ class Activation:
         self.commands = commands
         self.descriptor = descriptor
         self.rates = rates
+        self.raw = b""
+        """The ATR of the last power-up."""
+        self._select = PowerSelect.AUTOMATIC
+        self._untouched = False
+        """Nothing was said to the card since its ATR."""
 
     def run(self, wanted: Protocol | None) -> tuple[Atr, Agreement]:
-        """Power the card up and agree with it.
+        """Power the card up and agree with it; if that fails, power it off.
 
         Args:
             wanted: The protocol to insist on; None for the best.
+
+        Raises:
+            What :meth:`power_up` and :meth:`agree` do.
+        """
+        with self.commands.operation():
+            try:
+                self.power_up()
+                return self.agree(wanted)
+            except BaseException:
+                with suppress(CcidError):
+                    self.commands.power_off()
+                raise
+
+    @staticmethod
+    def _is_gone(error: CcidError) -> bool:
+        return (error.bStatus or 0) & 0x03 == IccStatus.ABSENT
+
+    # Power ------------------------------------------------------------------------------------
+
+    def power_up(self) -> bytes:
+        """The first of the two steps of :meth:`run`: activate or reset the card, at one voltage
+        after the other until it answers; then at the one its ATR names.
+
+        Returns:
+            Its ATR, which may be malformed (:meth:`agree` says so), or empty for a card that is
+            active and says nothing.
+
+        Raises:
+            CardAbsent, CardMute, CommandFailed: There is nothing that answers.
+        """
+        with self.commands.operation():
+            *others, last = power_selects(self.descriptor)
+            for self._select in others:
+                try:
+                    if self._reset():
+                        break
+                except CardAbsent:
+                    raise
+                except (CardMute, CommandFailed) as error:
+                    if self._is_gone(error):
+                        raise
+                self.commands.power_off()
+            else:
+                self._select = last
+                self._reset()
+            with suppress(MalformedAtr):
+                better = better_voltage(Atr.parse(self.raw), self._select, self.descriptor)
+                if better != self._select:
+                    self._select = better
+                    self._power_cycle()
+            return self.raw
+
+    def _reset(self) -> bytes:
+        self.raw = self.commands.power_on(self._select)
+        self._untouched = True
+        return self.raw
+
+    def _power_cycle(self) -> None:
+        self.commands.power_off()
+        self._reset()
+
+    def _atr(self) -> Atr:
+        if not self.raw:
+            raise CardMute(
+                f"{self.commands.name}: the card in slot {self.commands.slot} is active and "
+                f"sent no ATR: a memory card?",
+                reader=self.commands.name,
+                slot=self.commands.slot,
+            )
+        return Atr.parse(self.raw)
+
+    # Agreeing ---------------------------------------------------------------------------------
+
+    def agree(self, wanted: Protocol | None, fidi: int | None = None) -> tuple[Atr, Agreement]:
+        """The second step of :meth:`run`: agree on protocol, speed and parameters with the card
+        that :meth:`power_up` activated. One that was talked to since is reset first.
+
+        Args:
+            wanted: The protocol to insist on; None for the best.
+            fidi: Fi and Di to insist on, coded as TA1; None for the fastest that works.
 
         Raises:
             CardAbsent, CardMute: There is nothing that answers.
@@ -73,82 +160,35 @@ class Activation:
             CommandFailed, ProtocolError: It answers, and nothing more can be agreed.
         """
         with self.commands.operation():
-            try:
-                return self._run(wanted)
-            except BaseException:
-                with suppress(CcidError):
-                    self.commands.power_off()
-                raise
-
-    def _run(self, wanted: Protocol | None) -> tuple[Atr, Agreement]:
-        select, atr = self._power_on()
-        attempts = list(self._attempts(atr, wanted))
-        for protocol, fidi in attempts[:-1]:
-            try:
-                return atr, self._agree(atr, protocol, fidi)
-            except CardAbsent:
-                raise
-            except (
-                CardMute,
-                CommandFailed,
-                ProtocolError,
-                UnsupportedByReader,
-            ) as error:
-                if self._is_gone(error):
+            if not self._untouched:
+                self._power_cycle()
+            atr = self._atr()
+            attempts = list(self._attempts(atr, wanted, fidi))
+            for attempt in attempts[:-1]:
+                try:
+                    return atr, self._agree(atr, *attempt)
+                except CardAbsent:
                     raise
-                self.commands.power_off()
-                atr = Atr.parse(self._raw_atr(select))
-        return atr, self._agree(atr, *attempts[-1])
+                except (CardMute, CommandFailed, ProtocolError, UnsupportedByReader) as error:
+                    if self._is_gone(error):
+                        raise
+                    self._power_cycle()
+                    atr = self._atr()
+            return atr, self._agree(atr, *attempts[-1])
 
-    @staticmethod
-    def _is_gone(error: CcidError) -> bool:
-        return (error.bStatus or 0) & 0x03 == IccStatus.ABSENT
-
-    # Power ------------------------------------------------------------------------------------
-
-    def _power_on(self) -> tuple[PowerSelect, Atr]:
-        """One voltage after the other until the card answers; then the one its ATR names."""
-        *others, last = power_selects(self.descriptor)
-        select, raw = last, b""
-        for select in others:
-            try:
-                raw = self._raw_atr(select)
-                break
-            except CardAbsent:
-                raise
-            except (CardMute, CommandFailed) as error:
-                if self._is_gone(error):
-                    raise
-                self.commands.power_off()
-        else:
-            select, raw = last, self._raw_atr(last)
-        atr = Atr.parse(raw)
-        better = better_voltage(atr, select, self.descriptor)
-        if better != select:
-            self.commands.power_off()
-            select, atr = better, Atr.parse(self._raw_atr(better))
-        return select, atr
-
-    def _raw_atr(self, select: PowerSelect) -> bytes:
-        raw = self.commands.power_on(select)
-        if not raw:
-            raise CardMute(
-                f"{self.commands.name}: the card in slot {self.commands.slot} is active and "
-                f"sent no ATR: a memory card?",
-                reader=self.commands.name,
-                slot=self.commands.slot,
-            )
-        return raw
-
-    # Agreeing ---------------------------------------------------------------------------------
-
-    def _attempts(self, atr: Atr, wanted: Protocol | None) -> Iterator[tuple[Protocol, int]]:
+    def _attempts(
+        self, atr: Atr, wanted: Protocol | None, fidi: int | None
+    ) -> Iterator[tuple[Protocol, int]]:
         for protocol in choose_protocol(atr, self.descriptor, wanted):
-            for fidi in speeds(atr, self.descriptor, self.rates):
+            if fidi is not None:
                 yield protocol, fidi
+                continue
+            for speed in speeds(atr, self.descriptor, self.rates):
+                yield protocol, speed
 
     def _agree(self, atr: Atr, protocol: Protocol, fidi: int) -> Agreement:
         """PPS, parameters and IFSD for one protocol and speed, right after a reset."""
+        self._untouched = False
         if needs_pps(atr, self.descriptor, protocol, fidi):
             fidi = self._pps(atr, protocol, fidi)
         if not self.descriptor.features & Features.AUTO_NEGOTIATION:

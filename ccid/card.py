@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
-from ccid.activation import Activation
 from ccid.codes import IccStatus, Protocol
 from ccid.errors import (
     CardAbsent,
@@ -27,6 +26,7 @@ from ccid.iso7816.apdu import Bytes
 from ccid.iso7816.atr import Atr
 
 if TYPE_CHECKING:
+    from ccid.activation import Activation
     from ccid.reader import Slot
     from ccid.trace import Tap
 
@@ -46,13 +46,23 @@ class Card:
     _transmit: Callable[[Bytes], bytes]
 
     def __init__(
-        self, slot: Slot, protocol: Protocol | None, auto_get_response: bool = False
+        self,
+        slot: Slot,
+        protocol: Protocol | None,
+        auto_get_response: bool = False,
+        activation: Activation | None = None,
+        fidi: int | None = None,
     ) -> None:
+        """Power it up and agree with it; only agree where ``activation`` has powered it up."""
         self.slot = slot
         self._wanted = protocol
         self._auto_get_response = auto_get_response
         self._over: CcidError | None = None
-        self._power_up()
+        if activation is None:
+            self._power_up()
+        else:
+            self.atr, self.agreement = activation.agree(protocol, fidi)
+            self.arm(slot.reader.tap)
 
     @property
     def protocol(self) -> Protocol:
@@ -179,10 +189,8 @@ class Card:
 
     def _power_up(self) -> None:
         """Power on, parse the ATR, agree on protocol and parameters."""
-        reader = self.slot.reader
-        activation = Activation(self.slot.commands, reader.descriptor, reader.data_rates)
-        self.atr, self.agreement = activation.run(self._wanted)
-        self.arm(reader.tap)
+        self.atr, self.agreement = self.slot.activation().run(self._wanted)
+        self.arm(self.slot.reader.tap)
 
     def arm(self, tap: Tap | None = None) -> None:
         """Make :meth:`transmit` go by the reader's present transport, through ``tap`` if that

@@ -98,6 +98,9 @@ class Conversation:
         """The slot it went to."""
         self.stale = 0
         """Replies dropped because nobody waited for them any more."""
+        self.deadlines: dict[int, float] = {}
+        """Until when (monotonic clock) the last reply that was waited for might have come, by
+        slot: whoever watches over this process sees by it that a long wait is no hang."""
         self._operations: dict[int, Operation] = {}
         self._cancelled: dict[int, int] = {}
         transport.when_dead(self._shut)

@@ -106,7 +106,7 @@ class IccdCommands(SlotCommands):
 
     def _pause(self, seconds: float) -> None:
         """Wait before asking again, ready to be cancelled."""
-        until = time.monotonic() + seconds
+        until = self.conversation.deadlines[self.slot] = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             self.conversation.proceed(self.slot)
             time.sleep(min(left, SLICE_MS / 1000))

@@ -180,7 +180,7 @@ class Pipe(Conversation):
             message: One that came already.
         """
         operation = self._current(slot, count)
-        deadline = self._by(operation, timeout_s)
+        deadline = self.deadlines[slot] = self._by(operation, timeout_s)
         try:
             while True:
                 if message is None:
@@ -193,7 +193,8 @@ class Pipe(Conversation):
                     if time.monotonic() >= deadline:
                         raise self._timeout(slot, count, time.monotonic() - operation.began)
                 elif reply.bStatus >> 6 == CommandStatus.TIME_EXTENSION:
-                    deadline = self._by(operation, timeout_s * max(1, reply.bError))
+                    longer_s = timeout_s * max(1, reply.bError)
+                    deadline = self.deadlines[slot] = self._by(operation, longer_s)
                 else:
                     return reply
         except BaseException:

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakValueDictionary
 
+from ccid.activation import Activation
 from ccid.card import Card
 from ccid.codes import IccStatus, InterfaceProtocol, Protocol
 from ccid.commands import Commands, SlotCommands, get_clock_frequencies, get_data_rates
@@ -302,6 +303,11 @@ class Slot:
             card = Card(self, protocol, auto_get_response)
             self.card = card
             return card
+
+    def activation(self) -> Activation:
+        """A power-up of the card here, to be done: for those who are asked for its steps one by
+        one. :meth:`connect` does them all."""
+        return Activation(self.commands, self.reader.descriptor, self.reader.data_rates)
 
     def escape(self, data: bytes) -> bytes:
         """Send ``data`` to the reader itself and return its answer (6.1.8).
