@@ -22,7 +22,7 @@ from ccid.errors import (
 from ccid.messages.events import RDR_to_PC_NotifySlotChange, SlotChange, parse_event
 from ccid.reader import Reader
 
-WAIT_MS = 5000
+WAIT_MS = 1000
 """One transfer waits so long. It cannot be cut short, so closing may have to wait for it."""
 PAUSE_S = 1.0
 """After a transfer that failed, so that a reader which refuses them all costs little."""
