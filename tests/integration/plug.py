@@ -15,7 +15,17 @@ STRICT = ["-O2", "-Wall", "-Wextra", "-Werror", "-fPIC", "-fvisibility=hidden"]
 def build(folder: Path, *options: str, compiler: str = "cc") -> Path:
     """The shared object in ``folder``, with this interpreter named beside it."""
     made = folder / "libccid-python.so"
-    command = [compiler, *STRICT, *options, "-shared", SOURCE, "-o", made, "-pthread", "-ldl"]
+    command = [
+        compiler,
+        *STRICT,
+        *options,
+        "-shared",
+        str(SOURCE),
+        "-o",
+        str(made),
+        "-pthread",
+        "-ldl",
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (folder / "interpreter").write_text(f"{sys.executable}\n")

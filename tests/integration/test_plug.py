@@ -314,8 +314,9 @@ def test_under_the_address_sanitizer(tmp_path: Path) -> None:
     """Every function, a killed helper and a stopped one; no leak, no undefined behaviour."""
     sanitize = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     program = tmp_path / "harness"
-    command = ["cc", *STRICT, *sanitize, f"-DSILENCE_S={SILENCE_S}", HARNESS, SOURCE, "-o", program]
-    done = subprocess.run([*command, "-pthread", "-ldl"], capture_output=True, text=True)
+    command = ["cc", *STRICT, *sanitize, f"-DSILENCE_S={SILENCE_S}", str(HARNESS), str(SOURCE)]
+    command += ["-o", str(program), "-pthread", "-ldl"]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (tmp_path / "interpreter").write_text(f"{sys.executable}\n")
     ran = subprocess.run([program], capture_output=True, text=True, timeout=120)
