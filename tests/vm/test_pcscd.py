@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,9 +45,14 @@ def driver(guest: Guest, bundle: Path) -> Iterator[None]:
 
 
 @contextmanager
-def daemon(guest: Guest, at_least: int = 4, *args: str) -> Iterator[Pcscd]:
-    """pcscd, with its log and its helpers'."""
-    with pcscd(guest, at_least, args=args, timeout=START_S) as running:
+def daemon(guest: Guest, *numbers: int, more: int = 0) -> Iterator[Pcscd]:
+    """pcscd, with these readers of the guest plugged in and no others (each costs seconds), and
+    ``more`` that are there besides."""
+    for reader in guest.readers:
+        if reader.index not in numbers:
+            reader.unplug()
+    with pcscd(guest, len(numbers) + more, timeout=START_S) as running:
+        assert len(running.readers) == len(numbers) + more
         yield running
 
 
@@ -98,29 +102,28 @@ def until(guest: Guest, condition: Any, within_s: float) -> float:
 
 
 def test_pcscd_gives_us_the_readers(guest: Guest, driver: None) -> None:
-    with daemon(guest) as running:
-        assert len(running.readers) == 4
+    with daemon(guest, 0, 1, 2, 3) as running:
         assert all(name.startswith("Ours on QEMU") for name in running.readers)
         assert len(helpers(guest)) == 4
 
 
 def test_the_same_answers_as_with_libccid(guest: Guest, driver: None) -> None:
+    """Which loses its place on xHCI after a reply that fills a packet, so that one is ours."""
     source = """
-said = []
-for number in ("lab0", "lab1"):
-    connection = connect(number)
-    said.append(bytes(connection.getATR()).hex())
-    said += [transmit(connection, apdu) for apdu in json.loads(sys.argv[1])]
+connection = connect(sys.argv[2])
+said = [bytes(connection.getATR()).hex()]
+said += [transmit(connection, apdu) for apdu in json.loads(sys.argv[1])]
 print(json.dumps(said))
 """
-    with daemon(guest):
-        ours = client(guest, source, json.dumps(APDUS))
+    apdus = json.dumps(APDUS)
+    with daemon(guest, 0, 1):
+        ours, on_xhci = (client(guest, source, apdus, name) for name in ("lab0", "lab1"))
     guest.run(["rm", "-rf", f"{DROPDIR}/{NAME}"], check=True)
-    with daemon(guest) as running:
+    with daemon(guest, 0) as running:
         assert not any("Ours" in name for name in running.readers)
-        theirs = client(guest, source, json.dumps(APDUS))
-    assert ours == theirs
+        assert client(guest, source, apdus, "lab0") == ours
     assert ours[0] == guest.readers[0].atr.hex()
+    assert on_xhci[1:] == ours[1:]
 
 
 @pytest.mark.parametrize("level", ["tpdu", "short", "extended"])
@@ -130,7 +133,7 @@ connection = connect("USB/IP")
 print(json.dumps([transmit(connection, apdu) for apdu in json.loads(sys.argv[1])]))
 """
     with plugged(guest, "--card", "echo", "--level", level):
-        with daemon(guest, 5):
+        with daemon(guest, more=1):
             said = client(guest, source, json.dumps(APDUS))
     assert said[0] == "9000"
     assert said[1] == bytes(range(0x34)).hex() + "9000"
@@ -155,7 +158,7 @@ said += [hresult, bytes(name).rstrip(b"\\0").decode()]
 hresult = scard.SCardDisconnect(card, scard.SCARD_RESET_CARD)
 print(json.dumps([*said, hresult]))
 """
-    with daemon(guest):
+    with daemon(guest, 0):
         said = client(guest, said_of_all)
     assert said[:2] == [0, 1]
     assert said[2:11] == [0, 0, "00019000"] * 3
@@ -181,7 +184,7 @@ hresult, answer = scard.SCardTransmit(card, scard.SCARD_PCI_T0, [0, 0x10, 0, 0, 
 print("again", bytes(answer).hex(), flush=True)
 """
     fifo = "/run/removed"
-    with daemon(guest):
+    with daemon(guest, 1):
         guest.run(f"rm -f {fifo}; mkfifo {fifo}", check=True)
         words = ["sh", "-c", f'exec /usr/bin/python3 -u -c "$1" <>{fifo}', "sh", CLIENT + source]
         with guest.popen(words) as job:
@@ -197,7 +200,7 @@ print("again", bytes(answer).hex(), flush=True)
 
 
 def test_pcsc_scan_sees_cards_and_readers_come_and_go(guest: Guest, driver: None) -> None:
-    with daemon(guest):
+    with daemon(guest, 0):
         with guest.popen(["pcsc_scan", "-n"]) as job:
             job.wait_for("(?s)lab0.*Card inserted", 60)
             guest.readers[0].card_out()
@@ -210,9 +213,9 @@ def test_pcsc_scan_sees_cards_and_readers_come_and_go(guest: Guest, driver: None
 
 
 def test_opensc(guest: Guest, driver: None) -> None:
-    with daemon(guest) as running:
+    with daemon(guest, 0, 2) as running:
         listed = guest.run(["opensc-tool", "-l"], timeout=120, check=True).stdout
-        assert listed.count("Ours on QEMU") == 4
+        assert listed.count("Ours on QEMU") == 2
         number = next(i for i, name in enumerate(running.readers) if "lab2" in name)
         atr = guest.run(["opensc-tool", "-r", str(number), "-a"], timeout=120, check=True).stdout
         assert atr.replace(":", "").strip() == "3b7a18000073667465206364313434"
@@ -245,7 +248,7 @@ def test_a_helper_that_dies_or_stops_is_replaced(
     guest: Guest, driver: None, signal: str, within_s: float
 ) -> None:
     """Within 15 s of being dead or silent for 10 s; the other readers never notice."""
-    with daemon(guest):
+    with daemon(guest, 0, 1):
         assert client(guest, ONE, "lab0") == "00019000"
         pid = pid_of_helper(guest, 0)
         guest.run(["kill", f"-{signal}", str(pid)], check=True)
@@ -257,13 +260,13 @@ def test_a_helper_that_dies_or_stops_is_replaced(
         assert client(guest, ONE, "lab1") == "00019000"
         until(guest, works, within_s)
         assert pid not in helpers(guest)
-        assert len(helpers(guest)) == 4
+        assert len(helpers(guest)) == 2
 
 
 @pytest.mark.parametrize("signal", ["TERM", "KILL", "INT"])
 def test_the_end_of_pcscd(guest: Guest, driver: None, signal: str) -> None:
     """Helpers power cards off, release the readers and end."""
-    with daemon(guest) as running:
+    with daemon(guest, 0, 1) as running:
         assert client(guest, ONE, "lab0") == "00019000"
         guest.run(["kill", f"-{signal}", str(running.pid)], check=True)
         until(guest, lambda: not helpers(guest), 10)
@@ -276,14 +279,11 @@ def test_if_ours_does_not_open_libccid_gets_the_reader(
 ) -> None:
     """Ours fails after it had the reader: it is given back first."""
     broken = tmp_path / "python"
-    broken.write_text(
-        "#!/bin/sh\nexec " + shutil.which("true").__str__() + "\n"  # a helper that hangs up
-    )
+    broken.write_text("#!/bin/sh\nexit 0\n")  # a helper that hangs up
     broken.chmod(0o755)
     named = f"{DROPDIR}/{NAME}/Contents/Linux/interpreter"
     guest.run(f"echo {broken} >{named}", check=True)
-    with daemon(guest) as running:
-        assert len(running.readers) == 4
+    with daemon(guest, 0) as running:
         assert client(guest, ONE, "lab0") == "00019000"
         assert helpers(guest) == []
         assert re.search("libccid|Gem|CCID", " ".join(running.readers)) is not None
@@ -297,7 +297,7 @@ began = time.monotonic()
 print(json.dumps([transmit(connection, "0038003C"), time.monotonic() - began]))
 """
     with plugged(guest, "--card", "echo", "--level", "short"):
-        with daemon(guest, 5):
+        with daemon(guest, more=1):
             answer, seconds = client(guest, source, timeout=180)
     assert answer == "9000"
     assert seconds >= 60
