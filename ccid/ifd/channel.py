@@ -46,6 +46,7 @@ class Channel:
         self._activation: Activation | None = None
         self._powered = False
         self._was_removed = False
+        self._is_absent = False
 
     @property
     def reader(self) -> Reader:
@@ -63,6 +64,7 @@ class Channel:
         except CcidError as error:
             gone = code_of(error) is Code.NO_SUCH_DEVICE
             return Code.ICC_NOT_PRESENT if gone else Code.COMMUNICATION_ERROR
+        self._is_absent = icc is IccStatus.ABSENT
         if icc is IccStatus.RFU:
             return Code.COMMUNICATION_ERROR
         if icc is IccStatus.ABSENT or self._was_removed:
@@ -71,13 +73,18 @@ class Channel:
             return Code.ICC_NOT_PRESENT
         return Code.ICC_PRESENT
 
-    def presence(self) -> Code:
+    def presence(self) -> tuple[Code, bool]:
         """Is there a card? Says once that there is none after one was taken out, even if
-        there is another by now."""
+        there is another by now.
+
+        Returns:
+            The code, and whether the next one will be another: no event tells that then.
+        """
+        self._is_absent = True
         code = self.is_present()
         if code is Code.ICC_NOT_PRESENT:
             self._forget()
-        return code
+        return code, code is Code.ICC_NOT_PRESENT and not self._is_absent
 
     def notified(self, change: SlotChange) -> None:
         """The reader says that its card came or went."""

@@ -268,7 +268,12 @@ class IFDHandler:
     def icc_presence(self, lun: int) -> Code:
         """IFDHICCPresence: ICC_PRESENT, ICC_NOT_PRESENT or COMMUNICATION_ERROR."""
         channel = self._channels.get(lun)
-        return Code.COMMUNICATION_ERROR if channel is None else channel.presence()
+        if channel is None:
+            return Code.COMMUNICATION_ERROR
+        code, ask_again = channel.presence()
+        if ask_again:
+            self._on_event(lun)
+        return code
 
     def power_icc(self, lun: int, action: int) -> tuple[Code, bytes]:
         """IFDHPowerICC: one of :class:`Action`; returns the code, and the ATR of a card that

@@ -804,8 +804,10 @@ RESPONSECODE IFDHICCPresence(DWORD Lun)
 		return COMMUNICATION_ERROR;
 	pthread_mutex_lock(&c->turn);
 	if (c->request < 0) {
-		attach(c); /* whatever becomes of it: the card we knew is gone */
-		code = ICC_NOT_PRESENT;
+		code = attach(c);
+		if (code == SUCCESS)
+			stop_waiting(Lun); /* no event will tell of its card: ask again at once */
+		code = ICC_NOT_PRESENT; /* whatever became of it: the card we knew is gone */
 	} else {
 		code = ask(c, OP_PRESENCE, 0, NULL, 0, NULL, NULL);
 	}

@@ -191,7 +191,18 @@ def test_the_polling_function_notices_the_end_of_the_helper(plug: Plug, lun: int
     began = time.monotonic()
     assert plug.wait(lun, 60_000) == BROKEN
     assert time.monotonic() - began < 5
-    plug.presence(lun)
+    until_back(plug, lun, 10)
+
+
+def test_after_a_restart_it_is_asked_again_at_once(plug: Plug, lun: int) -> None:
+    """That there is a card no event will tell."""
+    plug.wait(lun, 300)
+    os.kill(helpers()[0], signal.SIGKILL)
+    while plug.presence(lun) != ABSENT:
+        pass
+    began = time.monotonic()
+    plug.wait(lun, 60_000)
+    assert time.monotonic() - began < 5
     until_back(plug, lun, 10)
 
 

@@ -555,11 +555,14 @@ def test_a_card_exchanged_between_two_calls_is_absent_once(bench: Any, asked: bo
     one = bench(interrupt=False)
     handler = one.ready()
     one.virtual.insert(EchoCard())
+    assert one.events == []
     if asked:
         assert handler.transmit_to_icc(LUN, 1, PATTERN) == (Code.ICC_NOT_PRESENT, b"")
         assert handler.transmit_to_icc(LUN, 1, PATTERN) == (Code.ICC_NOT_PRESENT, b"")
     assert handler.icc_presence(LUN) is Code.ICC_NOT_PRESENT
+    assert one.events == [LUN], "to be asked again, for nothing else tells of the new card"
     assert handler.icc_presence(LUN) is Code.ICC_PRESENT
+    assert one.events == [LUN]
     assert handler.get_capabilities(LUN, Tag.ATR, 33) == (Code.SUCCESS, b"")
 
 

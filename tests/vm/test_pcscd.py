@@ -238,29 +238,32 @@ def pid_of_helper(guest: Guest, number: int) -> int:
         f"d=$(dirname $(grep -lx {serial} /sys/bus/usb/devices/*/serial)); "
         'node=$(printf "/dev/bus/usb/%03d/%03d" $(cat $d/busnum) $(cat $d/devnum)); '
         "for p in $(pgrep -f '[c]cid.pcscd.helper'); do "
-        "ls -l /proc/$p/fd | grep -q $node && echo $p; done"
+        "ls -l /proc/$p/fd | grep -q $node && echo $p; done; true"
     )
     return int(guest.run(script, check=True).stdout)
 
 
-@pytest.mark.parametrize(("signal", "within_s"), [("KILL", 15), ("STOP", 15 + 10)])
-def test_a_helper_that_dies_or_stops_is_replaced(
-    guest: Guest, driver: None, signal: str, within_s: float
-) -> None:
-    """Within 15 s of being dead or silent for 10 s; the other readers never notice."""
+@pytest.mark.parametrize("signal", ["KILL", "STOP"])
+def test_a_helper_that_dies_or_stops_is_replaced(guest: Guest, driver: None, signal: str) -> None:
+    """Within 15 s; the other reader's client never notices. That the new one works takes as long
+    again as it takes to start here."""
     with daemon(guest, 0, 1):
         assert client(guest, ONE, "lab0") == "00019000"
         pid = pid_of_helper(guest, 0)
         guest.run(["kill", f"-{signal}", str(pid)], check=True)
+        guest.popen(["/usr/bin/python3", "-c", CLIENT + ONE, "lab0"])  # somebody wants the card
+        assert client(guest, ONE, "lab1") == "00019000"
+
+        def is_replaced() -> bool:
+            there = helpers(guest)
+            return pid not in there and len(there) == 2
 
         def works() -> bool:
             command = ["/usr/bin/python3", "-c", CLIENT + ONE, "lab0"]
             return guest.run(command, timeout=60).stdout.strip() == '"00019000"'
 
-        assert client(guest, ONE, "lab1") == "00019000"
-        until(guest, works, within_s)
-        assert pid not in helpers(guest)
-        assert len(helpers(guest)) == 2
+        until(guest, is_replaced, 15)
+        until(guest, works, 20)
 
 
 @pytest.mark.parametrize("signal", ["TERM", "KILL", "INT"])
@@ -277,7 +280,7 @@ def test_the_end_of_pcscd(guest: Guest, driver: None, signal: str) -> None:
 def test_if_ours_does_not_open_libccid_gets_the_reader(
     guest: Guest, driver: None, tmp_path: Path
 ) -> None:
-    """Ours fails after it had the reader: it is given back first."""
+    """A helper that does not start, or ends at once, leaves the reader to the class driver."""
     broken = tmp_path / "python"
     broken.write_text("#!/bin/sh\nexit 0\n")  # a helper that hangs up
     broken.chmod(0o755)
