@@ -111,7 +111,7 @@ def test_the_driver_for_pcscd_is_made_of_the_package(installed: Path, tmp_path: 
     (library,) = tmp_path.glob("*.bundle/Contents/Linux/*.so")
     assert library.read_bytes()[:4] == b"\x7fELF"
     named = (library.parent / "interpreter").read_text().strip()
-    assert named == str(installed / "bin/python")
+    assert Path(named).parent == installed / "bin"
 
 
 def test_the_library_runs_from_an_empty_folder(installed: Path, tmp_path: Path) -> None:
