@@ -107,18 +107,24 @@ class Card:
     def _gone(self, error: CcidError) -> NoReturn:
         """Raise ``error``, or that the card was removed if that is what it says."""
         if (error.bStatus or 0) & 0x03 in (IccStatus.ABSENT, IccStatus.INACTIVE):
-            self._end(
-                CardRemoved(
-                    f"{self.slot.reader.name}: the card was taken out of slot {self.slot.index}",
-                    reader=self.slot.reader.name,
-                    slot=self.slot.index,
-                    bSeq=error.bSeq,
-                    bStatus=error.bStatus,
-                    bError=error.bError,
-                )
-            )
+            self.removed(error)
             self._check()
         raise error
+
+    def removed(self, error: CcidError | None = None) -> None:
+        """Note that it was taken out, as ``error`` says: every later call raises
+        :class:`~ccid.errors.CardRemoved`."""
+        fields = (
+            {} if error is None else {f: getattr(error, f) for f in ("bSeq", "bStatus", "bError")}
+        )
+        self._end(
+            CardRemoved(
+                f"{self.slot.reader.name}: the card was taken out of slot {self.slot.index}",
+                reader=self.slot.reader.name,
+                slot=self.slot.index,
+                **fields,
+            )
+        )
 
     def exclusive(self) -> AbstractContextManager[Any]:
         """Hold this to have several APDUs follow each other with nobody's between."""

@@ -45,6 +45,7 @@ from ccid.shared_pipe import SharedPipe
 from ccid.transport import ReaderInfo, Transport
 
 if TYPE_CHECKING:
+    from ccid.exchange.pin import PinStructure
     from ccid.trace import Tap, Trace, TraceTarget
 
 
@@ -410,6 +411,42 @@ class Slot:
             UnsupportedByReader: This reader has no Escape.
         """
         return self.commands.escape(data)
+
+    def control(self, code: int, data: bytes = b"") -> bytes:
+        """Carry out a control code of PC/SC: features, PIN pad, Escape.
+
+        Args:
+            code: One of :class:`ccid.control.ControlCode`.
+            data: What it is given.
+
+        Raises:
+            UnsupportedByReader: This reader, or this library, does not know the code.
+            MalformedMessage: The data are not what the code takes.
+            CommandFailed, CardAbsent, CardMute, ProtocolError: It did not succeed.
+        """
+        from ccid.control import control
+
+        return control(self, code, data)
+
+    def verify_pin(self, structure: PinStructure) -> bytes:
+        """Have a PIN entered at the reader's keys, for the command in ``structure``; the PIN
+        never comes to this machine.
+
+        Args:
+            structure: How it is entered and where it goes in the command: a
+                :class:`ccid.messages.PinVerification`, or a
+                :class:`ccid.messages.PinModification` to have it changed.
+
+        Returns:
+            The response APDU; 6400 if the PIN was not entered in time, 6401 if that was cancelled.
+
+        Raises:
+            UnsupportedByReader: The reader has no keys.
+            CommandFailed, CardAbsent, CardMute, ProtocolError: It did not succeed.
+        """
+        from ccid.control import verify_pin
+
+        return verify_pin(self, structure)
 
     def cancel(self) -> bool:
         """End what another thread has under way here, by the ABORT pair (5.3.1 and 6.1.13).

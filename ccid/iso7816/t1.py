@@ -257,6 +257,10 @@ class T1:
                 return response
         raise self._lost("card and reader have lost each other")
 
+    def not_sent(self) -> None:
+        """Note that the only block of the exchange just given up never went to the card."""
+        self._in_step = True
+
     def _lost(self, what: str) -> ProtocolError:
         may = self._all_sent
         tail = "; the command may have been carried out" if may else "; nothing was carried out"

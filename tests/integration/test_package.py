@@ -74,12 +74,14 @@ def test_what_the_wheel_holds(built: dict[str, Path]) -> None:
     assert any(n.startswith("ccid/readers/") and n.endswith(".toml") for n in names)
     assert "ccid/readers/descriptors/08e6-gemalto.json" in names
     assert "ccid/probe/schemas/dump.json" in names
+    assert "ccid/pcscd/plug.c" in names
     assert not any(n.startswith(("tests/", "tools/")) for n in names)
 
 
 def test_what_the_sdist_holds(built: dict[str, Path]) -> None:
     with tarfile.open(built["sdist"]) as archive:
         names = {"/".join(n.split("/")[1:]) for n in archive.getnames()}
+    assert "ccid/pcscd/plug.c" in names
     for wanted in ("readers", "tests/unit", "tools", "README.md", "LICENSE", "pyproject.toml"):
         assert wanted in names or any(n.startswith(f"{wanted}/") for n in names), wanted
 
@@ -103,6 +105,15 @@ def test_the_commands_run_from_an_empty_folder(installed: Path, tmp_path: Path) 
     assert "Protocol: T=" in run(probe, "--virtual", "card", cwd=tmp_path).stdout
     assert "TPDU level" in run(probe, "dump", "--virtual", "08e6:3437", cwd=tmp_path).stdout
     assert "dwFeatures" in run(probe, "dump", "--virtual", "--json", cwd=tmp_path).stdout
+
+
+def test_the_driver_for_pcscd_is_made_of_the_package(installed: Path, tmp_path: Path) -> None:
+    command = installed / "bin/ccid-install-driver"
+    assert "wrote" in run(command, "--dropdir", tmp_path, cwd=tmp_path).stdout
+    (library,) = tmp_path.glob("*.bundle/Contents/Linux/*.so")
+    assert library.read_bytes()[:4] == b"\x7fELF"
+    named = (library.parent / "interpreter").read_text().strip()
+    assert Path(named).parent == installed / "bin"
 
 
 def test_the_library_runs_from_an_empty_folder(installed: Path, tmp_path: Path) -> None:

@@ -28,9 +28,10 @@ class Pcscd:
     readers: list[str]
 
 
-def readers(guest: Guest) -> list[str]:
-    """The names of the readers pcscd shows; none if none runs."""
-    listed = guest.run(["pcsc_scan", "-r"], timeout=20)
+def readers(guest: Guest, timeout: float = 20) -> list[str]:
+    """The names of the readers pcscd shows; none if none runs. It answers when it has looked at
+    all that are there, within ``timeout`` seconds."""
+    listed = guest.run(["pcsc_scan", "-r"], timeout=timeout)
     return re.findall(r"^\d+: (.+)$", listed.stdout, re.MULTILINE)
 
 
@@ -66,7 +67,7 @@ def pcscd(
         pid = int(job.wait_for(r"^pid (\d+)")[1])
         deadline = time.monotonic() + timeout
         while True:
-            names = readers(guest)
+            names = readers(guest, timeout)
             if len(names) >= at_least:
                 break
             if not job.running or time.monotonic() > deadline:

@@ -1,0 +1,107 @@
+"""A command APDU whose PIN is entered at the reader: PC_to_RDR_Secure (USB CCID rev 1.1, 6.1.11).
+
+At APDU level, and with T=0, the reader takes the APDU as it is. With T=1 at TPDU level the host
+speaks the protocol, so the structure carries the prologue of the I-block and the reader makes the
+rest of it; what follows (waiting time extensions, blocks asked for again) are usual blocks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ccid.codes import PinOperation, SlotError
+from ccid.commands import SlotCommands
+from ccid.errors import CommandFailed, ProtocolError, UnsupportedByReader
+from ccid.exchange.agreement import Agreement
+from ccid.exchange.links import BlockLink
+from ccid.iso7816 import t1
+from ccid.messages.structures import PinModification, PinVerification
+
+MIN_PIN_S = 90.0
+"""How long people get at least to enter a PIN."""
+PIN_MARGIN_S = 10.0
+"""How much longer than the reader's own time-out (bTimeOut) its reply is waited for."""
+TIMEOUT_SW, CANCELLED_SW = b"\x64\x00", b"\x64\x01"
+"""What a PIN that was not entered is answered by (PC/SC part 10, 2.5.7)."""
+
+PinStructure = PinVerification | PinModification
+
+
+def enter_pin(
+    commands: SlotCommands, agreement: Agreement | None, structure: PinStructure
+) -> bytes:
+    """Have the PIN entered at the reader and the command sent to the card.
+
+    Args:
+        commands: The slot's commands.
+        agreement: With the card.
+        structure: What the reader is to do, with the command.
+
+    Returns:
+        The response APDU; 6400 if the PIN was not entered in time, 6401 if that was cancelled.
+
+    Raises:
+        UnsupportedByReader: It has no PIN pad, or the command does not fit into one block.
+        CommandFailed: It does not like the structure: bError is the offset of what is wrong.
+        CardAbsent, CardMute, ProtocolError: As for any command.
+    """
+    machine = None if agreement is None else agreement.t1
+    with commands.operation():
+        try:
+            if agreement is None or machine is None:
+                return _secure(commands, structure)
+            try:
+                link = _PinLink(commands, agreement, structure)
+                return t1.run(machine.exchange(structure.abPINApdu), link)
+            except CommandFailed as error:
+                if error.bError in (SlotError.PIN_CANCELLED, SlotError.PIN_TIMEOUT):
+                    machine.not_sent()
+                raise
+        except CommandFailed as error:
+            if error.bError == SlotError.PIN_CANCELLED:
+                return CANCELLED_SW
+            if error.bError == SlotError.PIN_TIMEOUT:
+                return TIMEOUT_SW
+            raise
+
+
+def _secure(commands: SlotCommands, structure: PinStructure) -> bytes:
+    is_verification = isinstance(structure, PinVerification)
+    operation = PinOperation.VERIFICATION if is_verification else PinOperation.MODIFICATION
+    timeout_s = max(MIN_PIN_S, structure.bTimeOut + PIN_MARGIN_S)
+    return commands.secure(operation, structure, timeout_s=timeout_s)[0]
+
+
+class _PinLink:
+    """T=1 at TPDU level: the one I-block goes by Secure, all others as they always do."""
+
+    def __init__(
+        self, commands: SlotCommands, agreement: Agreement, structure: PinStructure
+    ) -> None:
+        self._commands = commands
+        self._structure = structure
+        self._link = BlockLink(commands, agreement)
+        self._is_sent = False
+
+    def __call__(self, block: t1.Block) -> bytes | t1.LinkError:
+        pcb = block.data[1]
+        if pcb >= t1.R_BLOCK:
+            return self._link(block)
+        if self._is_sent:
+            raise ProtocolError(
+                f"{self._commands.name}: the card asks for the PIN's block again, and it is the "
+                f"reader that has it",
+                may_have_executed=True,
+                reader=self._commands.name,
+                slot=self._commands.slot,
+            )
+        if pcb & t1.MORE:
+            raise UnsupportedByReader(
+                f"{self._commands.name}: a command with a PIN of {len(self._structure.abPINApdu)} "
+                f"bytes does not fit into one block",
+                reader=self._commands.name,
+                slot=self._commands.slot,
+            )
+        self._is_sent = True
+        prologue = block.data[: t1.PROLOGUE]
+        return _secure(self._commands, replace(self._structure, bTeoPrologue=prologue))

@@ -1,0 +1,207 @@
+"""A channel: one slot, as an IFD handler is asked about it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from ccid.activation import Activation
+from ccid.card import Card
+from ccid.codes import ExchangeLevel, IccStatus, Protocol
+from ccid.errors import (
+    CardAbsent,
+    CardMute,
+    CardRemoved,
+    CcidError,
+    CommandFailed,
+    MalformedAtr,
+    ReaderRemoved,
+    UnsupportedByReader,
+)
+from ccid.ifd.codes import PTS1, PTS2, PTS3, Code, code_of
+from ccid.iso7816.atr import Atr
+from ccid.messages.events import SlotChange
+from ccid.negotiation import choose_protocol
+from ccid.reader import Reader, Slot
+
+BLOCKWISE = (ExchangeLevel.CHARACTER, ExchangeLevel.TPDU)
+"""The levels at which the caller's protocol number means something to the reader."""
+
+
+class Channel:
+    """One slot, from the creation of its channel on.
+
+    Args:
+        slot: Which.
+
+    Attributes:
+        slot: Which.
+        atr: Of the card that is powered; empty without.
+        device_removed: The reader was said to be gone: it is not talked to any more.
+    """
+
+    def __init__(self, slot: Slot) -> None:
+        self.slot = slot
+        self.atr = b""
+        self.device_removed = False
+        self._activation: Activation | None = None
+        self._powered = False
+        self._was_removed = False
+        self._is_absent = False
+
+    @property
+    def reader(self) -> Reader:
+        """The reader it is a slot of."""
+        return self.slot.reader
+
+    # Presence ---------------------------------------------------------------------------------
+
+    def is_present(self) -> Code:
+        """Is there a card? Does not count as having told of its removal."""
+        if self.device_removed:
+            return Code.ICC_NOT_PRESENT
+        try:
+            icc = self.slot.status()
+        except CcidError as error:
+            gone = code_of(error) is Code.NO_SUCH_DEVICE
+            return Code.ICC_NOT_PRESENT if gone else Code.COMMUNICATION_ERROR
+        self._is_absent = icc is IccStatus.ABSENT
+        if icc is IccStatus.RFU:
+            return Code.COMMUNICATION_ERROR
+        if icc is IccStatus.ABSENT or self._was_removed:
+            return Code.ICC_NOT_PRESENT
+        if icc is IccStatus.INACTIVE and self._powered:  # not the card that was powered
+            return Code.ICC_NOT_PRESENT
+        return Code.ICC_PRESENT
+
+    def presence(self) -> tuple[Code, bool]:
+        """Is there a card? Says once that there is none after one was taken out, even if
+        there is another by now.
+
+        Returns:
+            The code, and whether the next one will be another: no event tells that then.
+        """
+        self._is_absent = True
+        code = self.is_present()
+        if code is Code.ICC_NOT_PRESENT:
+            self._forget()
+        return code, code is Code.ICC_NOT_PRESENT and not self._is_absent
+
+    def notified(self, change: SlotChange) -> None:
+        """The reader says that its card came or went."""
+        if self._powered and not change.present:
+            self._was_removed = True
+
+    def _forget(self) -> None:
+        """There is no card any more that anything was agreed with."""
+        if self.slot.card is not None:
+            self.slot.card.removed()
+        self._activation = None
+        self._powered = self._was_removed = False
+        self.atr = b""
+
+    # Power ------------------------------------------------------------------------------------
+
+    def power_up(self) -> bytes:
+        """Activate or reset the card; returns its ATR."""
+        self._check()
+        self.atr, self.slot.card = b"", None
+        activation = self.slot.activation()
+        self.atr = activation.power_up()
+        self._activation, self._powered = activation, True
+        return self.atr
+
+    def power_down(self) -> None:
+        """Deactivate the card."""
+        self.atr, self.slot.card = b"", None
+        self._activation, self._powered = None, False
+        self._check()
+        with suppress(CardAbsent, CardMute):
+            self.slot.commands.power_off()
+
+    def close(self) -> None:
+        """Deactivate the card, and do not mind if that fails."""
+        if not self.device_removed:
+            with suppress(CcidError):
+                self.power_down()
+        self.slot.card = None
+
+    # Protocol ---------------------------------------------------------------------------------
+
+    def set_protocol(self, number: int, flags: int, pts1: int) -> Code:
+        """Agree with the card on a protocol.
+
+        Args:
+            number: 1 for T=0, 2 for T=1, as PC/SC numbers them.
+            flags: Which PTS bytes count.
+            pts1: Fi and Di to ask the card for.
+        """
+        self._check()
+        wanted = {1: Protocol.T0, 2: Protocol.T1}.get(number)
+        if wanted is None:
+            return Code.PROTOCOL_NOT_SUPPORTED
+        if not self.reader.descriptor.dwProtocols >> wanted & 1:
+            return Code.ERROR_NOT_SUPPORTED
+        if flags & (PTS2 | PTS3):
+            return Code.ERROR_PTS_FAILURE
+        try:
+            choose_protocol(Atr.parse(self.atr), self.reader.descriptor, wanted)
+        except (MalformedAtr, UnsupportedByReader):
+            return Code.PROTOCOL_NOT_SUPPORTED
+        try:
+            self._agree(wanted, pts1 if flags & PTS1 else None)
+        except UnsupportedByReader as error:  # by its own answer: then the card's default stands
+            return Code.COMMUNICATION_ERROR if error.bError is None else Code.NOT_SUPPORTED
+        return Code.SUCCESS
+
+    def _agree(self, wanted: Protocol, fidi: int | None) -> Card:
+        if self._activation is None:
+            raise self._not_powered()
+        self.slot.card = None
+        card = Card(self.slot, wanted, activation=self._activation, fidi=fidi)
+        self.slot.card = card
+        return card
+
+    def _not_powered(self) -> CcidError:
+        absent = self.is_present() is Code.ICC_NOT_PRESENT
+        kind = CardAbsent if absent else CommandFailed
+        what = "there is no card" if absent else "the card has no power"
+        name, index = self.reader.name, self.slot.index
+        return kind(f"{name}: slot {index}: {what}", reader=name, slot=index)
+
+    # APDUs ------------------------------------------------------------------------------------
+
+    def transmit(self, protocol: int, apdu: bytes) -> bytes | Code:
+        """Exchange an APDU.
+
+        Args:
+            protocol: 0 for T=0, 1 for T=1. At APDU level it means nothing.
+            apdu: The command APDU.
+
+        Returns:
+            The response APDU, or why there is none.
+        """
+        card = self.slot.card
+        if card is None or self.device_removed:
+            self._check()
+            if self._was_removed:
+                return Code.ICC_NOT_PRESENT
+            card = self._agree(Protocol.T1 if protocol == 1 else Protocol.T0, None)
+        if self.reader.descriptor.exchange_level in BLOCKWISE and protocol != card.protocol:
+            return Code.PROTOCOL_NOT_SUPPORTED
+        try:
+            return card.transmit(apdu)
+        except CardRemoved:
+            self._was_removed = True
+            raise
+
+    def control(self, code: int, data: bytes, escape: bool) -> bytes:
+        """Carry out a control code; see :func:`ccid.control.control`."""
+        from ccid.control import control
+
+        self._check()
+        return control(self.slot, code, data, escape=escape)
+
+    def _check(self) -> None:
+        if self.device_removed:
+            name = self.reader.name
+            raise ReaderRemoved(f"{name} was unplugged", reader=name)

@@ -1,0 +1,380 @@
+"""IFD handler 3.0: the functions that a PC/SC daemon calls, in Python.
+
+It translates and decides nothing: what an application meets through PC/SC, a user of
+:class:`ccid.Reader` meets the same way. No function here raises for what a reader or a card does:
+the answer is a response code, with the bytes that belong to it.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from ccid.control import ControlCode
+from ccid.errors import (
+    AccessDenied,
+    CcidError,
+    CommandFailed,
+    MalformedMessage,
+    ReaderNotFound,
+    UnsupportedByReader,
+)
+from ccid.find import open_reader
+from ccid.ifd.channel import Channel
+from ccid.ifd.codes import MAX_ATR, MAX_RESPONSE, SIMULTANEOUS, Action, Code, Tag, code_of
+from ccid.ifd.events import Events
+from ccid.ifd.names import DeviceName, find
+from ccid.messages import HEADER_LENGTH
+from ccid.messages.events import SlotChange
+from ccid.reader import Reader
+from ccid.transport import ReaderInfo
+
+USB_CHANNEL = 0x0020
+"""dwMode of SCARD_ATTR_CHANNEL_ID for USB (PC/SC part 3, 3.1.3)."""
+MIN_FEATURES = 36
+"""Bytes that a caller of GET_FEATURE_REQUEST must have room for: six features."""
+READER_SHIFT = 16
+"""Lun: reader number above, slot below."""
+
+Find = Callable[[DeviceName, Collection[str]], ReaderInfo]
+
+
+@dataclass(slots=True)
+class _Device:
+    """An open reader, and what is known of it here."""
+
+    reader: Reader
+    name: str
+    number: int
+    channels: dict[int, int] = field(default_factory=dict)
+    events: Events | None = None
+
+
+class IFDHandler:
+    """Drives any number of readers.
+
+    Args:
+        on_event: Called with a Lun when its reader says that something happened; from a thread
+            of its own.
+        escape: Escape commands of applications are allowed (bit 0 of ifdDriverOptions).
+        find: Finds the reader that a device string means; takes paths that are open already.
+    """
+
+    def __init__(
+        self,
+        on_event: Callable[[int], None] = lambda lun: None,
+        *,
+        escape: bool = False,
+        find: Find = find,
+    ) -> None:
+        self._on_event = on_event
+        self._escape = escape
+        self._find = find
+        self._lock = threading.Lock()
+        self._devices: list[_Device] = []
+        self._channels: dict[int, Channel] = {}
+        self._device_of: dict[int, _Device] = {}
+        self.last_error: CcidError | None = None
+        """Why the last function that failed did; for a log."""
+
+    def _failed(self, error: CcidError, code: Code | None = None) -> Code:
+        self.last_error = error
+        return code_of(error) if code is None else code
+
+    # Opening and closing ----------------------------------------------------------------------
+
+    def create_channel_by_name(self, lun: int, name: str) -> Code:
+        """IFDHCreateChannelByName: open a reader; the same string again for the same reader
+        number opens its next slot.
+
+        Args:
+            lun: Reader number << 16 | slot.
+            name: A device string, see :meth:`DeviceName.parse`.
+
+        Returns:
+            SUCCESS; NO_SUCH_DEVICE where there is no reader, so that nobody else need try;
+            COMMUNICATION_ERROR for one that does not open, and is left in good order.
+        """
+        with self._lock:
+            if lun in self._channels:
+                return Code.COMMUNICATION_ERROR
+            try:
+                device = self._next_slot(lun, name) or self._open(lun, name)
+            except ReaderNotFound as error:
+                return self._failed(error, Code.NO_SUCH_DEVICE)
+            except CcidError as error:
+                return self._failed(error, Code.COMMUNICATION_ERROR)
+            free = set(range(len(device.reader.slots))) - set(device.channels.values())
+            index = min(free)
+            device.channels[lun] = index
+            self._device_of[lun] = device
+            self._channels[lun] = Channel(device.reader.slots[index])
+        return Code.SUCCESS
+
+    def create_channel(self, lun: int, channel: int) -> Code:
+        """IFDHCreateChannel: as :meth:`create_channel_by_name`, for the first reader there is.
+        ``channel`` means nothing on USB."""
+        return self.create_channel_by_name(lun, "")
+
+    def _next_slot(self, lun: int, name: str) -> _Device | None:
+        for device in self._devices:
+            is_same = device.name == name and device.number == lun >> READER_SHIFT
+            if is_same and len(device.channels) < len(device.reader.slots):
+                return device
+        return None
+
+    def _open(self, lun: int, name: str) -> _Device:
+        taken = [device.reader.info.path for device in self._devices]
+        info = self._find(DeviceName.parse(name), taken)
+        device = _Device(open_reader(info), name, lun >> READER_SHIFT)
+        self._devices.append(device)
+        if info.reader.interrupt_in is not None:
+            device.events = Events(device.reader, lambda slots: self._notified(device, slots))
+        return device
+
+    def close_channel(self, lun: int) -> Code:
+        """IFDHCloseChannel: power the card off; with the last slot give the reader back."""
+        with self._lock:
+            channel = self._channels.pop(lun, None)
+            if channel is None:
+                return Code.COMMUNICATION_ERROR
+            channel.close()
+            device = self._device_of.pop(lun)
+            del device.channels[lun]
+            if not device.channels:
+                self._devices.remove(device)
+                if device.events is not None:
+                    device.events.stop()
+                device.reader.close()
+        return Code.SUCCESS
+
+    def close(self) -> None:
+        """Close all channels."""
+        for lun in list(self._channels):
+            self.close_channel(lun)
+
+    def power_off_all(self) -> None:
+        """End what is under way and power all cards off: what there is time for when the process
+        is about to end."""
+        for channel in list(self._channels.values()):
+            with suppress(CcidError):
+                channel.slot.cancel()
+            channel.close()
+
+    # Events -----------------------------------------------------------------------------------
+
+    def has_events(self, lun: int) -> bool:
+        """Its reader says by itself when something happens, or nothing can happen: a card that
+        is one with its reader."""
+        reader = self._channels[lun].reader
+        return reader.info.reader.interrupt_in is not None or reader.info.reader.is_iccd
+
+    def _notified(self, device: _Device, slots: list[SlotChange] | None) -> None:
+        for lun, index in list(device.channels.items()):
+            change = None if slots is None or index >= len(slots) else slots[index]
+            channel = self._channels.get(lun)
+            if change is not None and channel is not None:
+                channel.notified(change)
+            if change is None or change.changed:
+                self._on_event(lun)
+
+    def patient_until(self) -> float:
+        """Until when (monotonic clock) a reply that is waited for may come, of all readers."""
+        deadlines = [
+            until
+            for device in list(self._devices)
+            for until in list(device.reader.pipe.deadlines.values())
+        ]
+        return max(deadlines, default=0.0)
+
+    # Capabilities -----------------------------------------------------------------------------
+
+    def get_capabilities(self, lun: int, tag: int, capacity: int) -> tuple[Code, bytes]:
+        """IFDHGetCapabilities.
+
+        Args:
+            lun: Reader and slot.
+            tag: One of :class:`Tag`.
+            capacity: Bytes the caller has room for.
+
+        Returns:
+            The code, and the value. The tags of polling have none here: a function of whoever
+            waits belongs there.
+        """
+        channel = self._channels.get(lun)
+        if channel is None:
+            return Code.COMMUNICATION_ERROR, b""
+        info = channel.reader.info
+        descriptor = info.descriptor
+        match tag:
+            case Tag.ATR | Tag.ATTR_ATR_STRING:
+                return _fitting(channel.atr, capacity)
+            case Tag.ATTR_ICC_PRESENCE:
+                return Code.SUCCESS, bytes([2 * (channel.is_present() is Code.ICC_PRESENT)])
+            case Tag.ATTR_ICC_INTERFACE_STATUS:
+                return Code.SUCCESS, bytes([channel.is_present() is Code.ICC_PRESENT])
+            case Tag.SIMULTANEOUS_ACCESS:
+                return _fitting(bytes([SIMULTANEOUS]), capacity)
+            case Tag.THREAD_SAFE:
+                return _fitting(b"\x01", capacity)
+            case Tag.SLOTS_NUMBER:
+                return _fitting(bytes([descriptor.slot_count]), capacity)
+            case Tag.SLOT_THREAD_SAFE:
+                all_at_once = descriptor.slot_count == descriptor.bMaxCCIDBusySlots
+                return _fitting(bytes([all_at_once]), capacity)
+            case Tag.ATTR_VENDOR_IFD_VERSION:
+                return Code.SUCCESS, struct.pack("=I", info.device.bcdDevice << 16)
+            case Tag.ATTR_MAXINPUT:
+                room = descriptor.dwMaxCCIDMessageLength - HEADER_LENGTH
+                return Code.SUCCESS, struct.pack("=I", max(0, room))
+            case Tag.ATTR_CHANNEL_ID:
+                channel_id = USB_CHANNEL << 16 | info.bus << 8 | info.address
+                return Code.SUCCESS, struct.pack("=I", channel_id)
+            case Tag.ATTR_VENDOR_NAME:
+                return Code.SUCCESS, _text(info.manufacturer, capacity)
+            case Tag.ATTR_VENDOR_IFD_SERIAL_NO:
+                return Code.SUCCESS, _text(info.serial, capacity)
+            case (
+                Tag.POLLING_THREAD_WITH_TIMEOUT
+                | Tag.STOP_POLLING_THREAD
+                | Tag.POLLING_THREAD_KILLABLE
+            ):
+                return Code.SUCCESS, b""
+            case Tag.DEVICE_REMOVED:
+                return Code.SUCCESS, b"\x01" if capacity == 1 else b""
+        return Code.ERROR_TAG, b""
+
+    def set_capabilities(self, lun: int, tag: int, value: bytes) -> Code:
+        """IFDHSetCapabilities: DEVICE_REMOVED has all slots of the reader not talk to it any
+        more; nothing else can be set."""
+        channel = self._channels.get(lun)
+        if channel is None:
+            return Code.COMMUNICATION_ERROR
+        if tag != Tag.DEVICE_REMOVED:
+            return Code.ERROR_TAG
+        if len(value) == 1 and value != b"\0":
+            gone = channel.reader.info
+            for other in list(self._channels.values()):
+                info = other.reader.info
+                if (info.bus, info.address) == (gone.bus, gone.address):
+                    other.device_removed = True
+        return Code.SUCCESS
+
+    # The card ---------------------------------------------------------------------------------
+
+    def icc_presence(self, lun: int) -> Code:
+        """IFDHICCPresence: ICC_PRESENT, ICC_NOT_PRESENT or COMMUNICATION_ERROR."""
+        channel = self._channels.get(lun)
+        if channel is None:
+            return Code.COMMUNICATION_ERROR
+        code, ask_again = channel.presence()
+        if ask_again:
+            self._on_event(lun)
+        return code
+
+    def power_icc(self, lun: int, action: int) -> tuple[Code, bytes]:
+        """IFDHPowerICC: one of :class:`Action`; returns the code, and the ATR of a card that
+        has power now. A card that has it already is reset by either of the other two."""
+        channel = self._channels.get(lun)
+        if channel is None:
+            return Code.COMMUNICATION_ERROR, b""
+        try:
+            match action:
+                case Action.POWER_DOWN:
+                    channel.power_down()
+                    return Code.SUCCESS, b""
+                case Action.POWER_UP | Action.RESET:
+                    return Code.SUCCESS, channel.power_up()[:MAX_ATR]
+        except CcidError as error:
+            code = self._failed(error)
+            if action != Action.POWER_DOWN or code is not Code.NO_SUCH_DEVICE:
+                code = Code.ERROR_POWER_ACTION
+            return code, b""
+        return Code.NOT_SUPPORTED, b""
+
+    def set_protocol_parameters(
+        self, lun: int, protocol: int, flags: int = 0, pts1: int = 0, pts2: int = 0, pts3: int = 0
+    ) -> Code:
+        """IFDHSetProtocolParameters: agree with the card that :meth:`power_icc` powered up.
+
+        Args:
+            lun: Reader and slot.
+            protocol: 1 for T=0, 2 for T=1.
+            flags: Which of the next three count: PTS1, PTS2, PTS3.
+            pts1: Fi and Di, coded as TA1. Without it the fastest that card and reader have.
+            pts2, pts3: Reserved by ISO/IEC 7816-3; a card is not asked for them.
+        """
+        channel = self._channels.get(lun)
+        if channel is None:
+            return Code.COMMUNICATION_ERROR
+        try:
+            return channel.set_protocol(protocol, flags, pts1)
+        except CcidError as error:
+            return self._failed(error)
+
+    def transmit_to_icc(
+        self, lun: int, protocol: int, apdu: bytes, capacity: int = MAX_RESPONSE
+    ) -> tuple[Code, bytes]:
+        """IFDHTransmitToICC.
+
+        Args:
+            lun: Reader and slot.
+            protocol: Of the send header: 0 for T=0, 1 for T=1.
+            apdu: The command APDU.
+            capacity: Bytes the caller has room for.
+        """
+        channel = self._channels.get(lun)
+        if channel is None:
+            return Code.COMMUNICATION_ERROR, b""
+        try:
+            response = channel.transmit(protocol, apdu)
+        except CcidError as error:
+            return self._failed(error), b""
+        if isinstance(response, Code):
+            return response, b""
+        return _fitting(response, capacity)
+
+    def control(self, lun: int, code: int, data: bytes, capacity: int) -> tuple[Code, bytes]:
+        """IFDHControl (version 3).
+
+        Args:
+            lun: Reader and slot.
+            code: One of :class:`ccid.control.ControlCode`.
+            data: What it is given.
+            capacity: Bytes the caller has room for.
+        """
+        channel = self._channels.get(lun)
+        if channel is None:
+            return Code.COMMUNICATION_ERROR, b""
+        known = code in tuple(ControlCode)
+        if known and "FEATURE" in ControlCode(code).name and capacity < MIN_FEATURES:
+            return Code.ERROR_INSUFFICIENT_BUFFER, b""
+        try:
+            answer = channel.control(code, data, self._escape)
+        except UnsupportedByReader as error:
+            code = Code.COMMUNICATION_ERROR if known else Code.ERROR_NOT_SUPPORTED
+            return self._failed(error, Code(code)), b""
+        except MalformedMessage as error:
+            is_pin = code in (ControlCode.VERIFY_PIN_DIRECT, ControlCode.MODIFY_PIN_DIRECT)
+            return self._failed(error, Code.NOT_SUPPORTED if is_pin else None), b""
+        except (AccessDenied, CommandFailed) as error:
+            return self._failed(error, Code.COMMUNICATION_ERROR), b""
+        except CcidError as error:
+            return self._failed(error), b""
+        return _fitting(answer, capacity)
+
+
+def _fitting(value: bytes, capacity: int) -> tuple[Code, bytes]:
+    if len(value) > capacity:
+        return Code.ERROR_INSUFFICIENT_BUFFER, b""
+    return Code.SUCCESS, value
+
+
+def _text(text: str | None, capacity: int) -> bytes:
+    """A string with its NUL, cut to what the caller has room for; nothing where there is none."""
+    if text is None or not capacity:
+        return b""
+    return text.encode("ascii", "replace")[: capacity - 1] + b"\0"

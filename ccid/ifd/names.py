@@ -1,0 +1,107 @@
+"""Device strings: how pcscd says which reader it means."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from ccid.errors import ReaderNotFound, ReaderUnsupported
+from ccid.transport import ReaderInfo
+
+USB = re.compile(r"usb:([0-9A-Fa-f]{1,4})/([0-9A-Fa-f]{1,4})(.*)")
+LIBUDEV = re.compile(r"libudev:(\d+):/dev/bus/usb/(\d+)/(\d+)")
+LIBUSB = re.compile(r"libusb-1\.0:(\d+):(\d+):(\d+)")
+VIRTUAL = re.compile(r"virtual:(?:([0-9A-Fa-f]{4}:[0-9A-Fa-f]{4}))?")
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceName:
+    """What a device string says.
+
+    Attributes:
+        vendor_id, product_id: idVendor and idProduct; None for any.
+        bus, address: Of the USB device; None for any.
+        interface: bInterfaceNumber; None for the first.
+        model: Of a virtual reader, ``vvvv:pppp`` or empty; None for one on USB.
+    """
+
+    vendor_id: int | None = None
+    product_id: int | None = None
+    bus: int | None = None
+    address: int | None = None
+    interface: int | None = None
+    model: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> DeviceName:
+        """Take a device string apart::
+
+            usb:08e6/3437:libudev:0:/dev/bus/usb/001/004    interface 0 of bus 1, address 4
+            usb:08e6/3437:libusb-1.0:1:4:0                  the same
+            usb:08e6/3437                                   the first such reader
+            virtual:  virtual:08e6:4433                     a virtual one, of this model
+            (nothing)                                       the first reader there is
+
+        Raises:
+            ReaderNotFound: It is none of these.
+        """
+        if not text:
+            return cls()
+        if virtual := VIRTUAL.fullmatch(text):
+            return cls(model=(virtual[1] or "").lower())
+        usb = USB.match(text)
+        if usb is None:
+            raise ReaderNotFound(f"{text!r} is no device string of pcscd")
+        vendor_id, product_id = int(usb[1], 16), int(usb[2], 16)
+        if place := LIBUDEV.search(usb[3]):
+            interface, bus, address = map(int, place.groups())
+            return cls(vendor_id, product_id, bus, address, interface)
+        if place := LIBUSB.search(usb[3]):
+            bus, address, interface = map(int, place.groups())
+            return cls(vendor_id, product_id, bus, address, interface)
+        return cls(vendor_id, product_id)
+
+    def fits(self, info: ReaderInfo) -> bool:
+        """This reader is meant, or may be."""
+        pairs = (
+            (self.vendor_id, info.vendor_id),
+            (self.product_id, info.product_id),
+            (self.bus, info.bus),
+            (self.address, info.address),
+            (self.interface, info.interface_number),
+        )
+        return all(wanted is None or wanted == has for wanted, has in pairs)
+
+
+def find(name: DeviceName, taken: Collection[str] = ()) -> ReaderInfo:
+    """The reader that a device string means.
+
+    Args:
+        name: What it says.
+        taken: Paths of readers that are open already; where it does not say which, it means
+            another one.
+
+    Raises:
+        ReaderNotFound: There is no such reader: its device is gone, or that interface is none.
+        ReaderUnsupported: There is one with descriptors that cannot be understood.
+        UsbUnavailable: libusb cannot be loaded.
+    """
+    if name.model is not None:
+        from ccid.virtual.models import make
+
+        return make(name.model or None).info
+    from ccid.transport.usb import discover
+
+    there = discover()
+    found = [info for info in there.readers if name.fits(info)]
+    if name.interface is None:
+        found = [info for info in found if info.path not in taken]
+    if found:
+        return found[0]
+    ident = f"{name.vendor_id or 0:04x}:{name.product_id or 0:04x}"
+    for broken in there.broken:
+        number = broken.path.rpartition(".")[2] if ":" in broken.path[4:] else ""
+        if broken.id == ident and number in ("", str(name.interface)):
+            raise ReaderUnsupported(f"{broken.path}: {broken.error}")
+    raise ReaderNotFound(f"there is no such CCID interface: {name}")

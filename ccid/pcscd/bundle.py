@@ -1,0 +1,168 @@
+"""The bundle that pcscd loads: its Info.plist, its shared object, and the interpreter's path."""
+
+from __future__ import annotations
+
+import importlib.resources
+import importlib.util
+import os
+import plistlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+from ccid._version import __version__
+from ccid.quirks import table
+
+NAME = "ifd-ccid-python.bundle"
+IDENTIFIER = "org.ccid-python.ifd"
+PLATFORMS = {"linux": ("Linux", "libccid-python.so"), "macos": ("MacOS", "libccid-python.dylib")}
+"""The folder in Contents, and the shared object in it."""
+INTERPRETER = "interpreter"
+SOURCE = "plug.c"
+
+
+class CannotBuild(Exception):
+    """The shared object cannot be compiled; says what is missing."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Entry:
+    """A reader that pcscd shall give us."""
+
+    vendor_id: int
+    product_id: int
+    name: str
+
+
+def known_readers() -> list[Entry]:
+    """The readers of the table that work or should."""
+    entries = []
+    for file in sorted(table().iterdir(), key=lambda f: f.name):
+        if not file.name.endswith(".toml"):
+            continue
+        vendor_id = int(file.name[:4], 16)
+        for product, reader in tomllib.loads(file.read_text("utf-8"))["reader"].items():
+            if reader["status"] in ("supported", "should-work"):
+                entries.append(Entry(vendor_id, int(product, 16), reader["name"]))
+    return sorted(entries)
+
+
+def merged(entries: Sequence[Entry]) -> list[Entry]:
+    """The same, each id once; the last one that names it counts."""
+    return sorted({(e.vendor_id, e.product_id): e for e in entries}.values())
+
+
+def info_plist(entries: Sequence[Entry], platform: str) -> bytes:
+    """Contents/Info.plist. pcscd reads it line by line, so each value has a line of its own."""
+    content = {
+        "CFBundleDevelopmentRegion": "English",
+        "CFBundleExecutable": PLATFORMS[platform][1],
+        "CFBundleIdentifier": IDENTIFIER,
+        "CFBundleInfoDictionaryVersion": "6.0",
+        "CFBundleName": "CCIDPYTHON",
+        "CFBundlePackageType": "BNDL",
+        "CFBundleShortVersionString": __version__,
+        "CFBundleSignature": "????",
+        "CFBundleVersion": __version__,
+        "Copyright": "MIT licence",
+        "ifdCapabilities": "0x00000000",
+        "ifdDriverOptions": "0x0000",
+        "ifdLogLevel": "0x0003",
+        "ifdManufacturerString": "ccid",
+        "ifdProductString": "CCID driver in Python",
+        "ifdProtocolSupport": "0x00000001",
+        "ifdVersionNumber": "0x00000001",
+        "ifdVendorID": [f"0x{e.vendor_id:04X}" for e in entries],
+        "ifdProductID": [f"0x{e.product_id:04X}" for e in entries],
+        "ifdFriendlyName": [e.name for e in entries],
+    }
+    return plistlib.dumps(content, sort_keys=False)
+
+
+def is_native(platform: str) -> bool:
+    """This machine is of that kind, so that its compiler makes what is needed there."""
+    return (platform == "macos") == (sys.platform == "darwin")
+
+
+def plug_source() -> Traversable:
+    """The shared object's source."""
+    return importlib.resources.files("ccid.pcscd").joinpath(SOURCE)
+
+
+def compilers() -> list[list[str]]:
+    """The C compilers there are, the best first."""
+    found = [[path] for name in ("cc", "gcc", "clang") if (path := shutil.which(name))]
+    if importlib.util.find_spec("ziglang") is not None:
+        found.append([sys.executable, "-m", "ziglang", "cc"])
+    return found
+
+
+def compile_plug(to: Path) -> None:
+    """Compile the shared object.
+
+    Raises:
+        CannotBuild: There is no compiler, or it fails.
+    """
+    found = compilers()
+    if not found:
+        raise CannotBuild(
+            "there is no C compiler: install one (Debian: apt install gcc libc6-dev), or the "
+            "one that comes with Python's packages: pip install 'ccid[driver]'"
+        )
+    flags = ["-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-pthread"]
+    if sys.platform == "darwin":
+        flags.append("-Wl,-undefined,dynamic_lookup")
+    with importlib.resources.as_file(plug_source()) as file:
+        command = [*found[0], *flags, str(file), "-o", str(to)]
+        if sys.platform != "darwin":
+            command.append("-ldl")
+        done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise CannotBuild(f"{' '.join(found[0])} fails:\n{done.stderr.strip()}")
+
+
+def write(dropdir: Path, entries: Sequence[Entry], platform: str, python: str) -> Path:
+    """Write the bundle into ``dropdir``, in place of one that is there. For another kind of
+    machine the source takes the place of the shared object, to be compiled there.
+
+    Raises:
+        CannotBuild: The shared object cannot be compiled.
+        OSError: It cannot be written there.
+    """
+    dropdir.mkdir(parents=True, exist_ok=True)
+    folder, library = PLATFORMS[platform]
+    work = Path(tempfile.mkdtemp(prefix=".ifd-ccid-python-", dir=dropdir))
+    try:
+        code = work / "Contents" / folder
+        code.mkdir(parents=True)
+        (work / "Contents/Info.plist").write_bytes(info_plist(entries, platform))
+        (code / INTERPRETER).write_text(f"{python}\n", "utf-8")
+        if is_native(platform):
+            compile_plug(code / library)
+        else:
+            (code / SOURCE).write_bytes(plug_source().read_bytes())
+        for path in (work, *work.rglob("*")):
+            is_code = path.is_dir() or path.name == library
+            path.chmod(0o755 if is_code else 0o644)
+        bundle = dropdir / NAME
+        remove(dropdir)
+        os.rename(work, bundle)
+    except BaseException:
+        shutil.rmtree(work, ignore_errors=True)
+        raise
+    return bundle
+
+
+def remove(dropdir: Path) -> bool:
+    """Remove the bundle; False if there was none."""
+    bundle = dropdir / NAME
+    if not bundle.exists():
+        return False
+    shutil.rmtree(bundle)
+    return True

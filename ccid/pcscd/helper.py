@@ -1,0 +1,268 @@
+"""The helper: the process that drives one USB device for pcscd. ``plug.c`` starts it.
+
+It is given a control socket as descriptor 3, over which come the channels, each with a request
+and an event socket. Each channel has a thread, so that one slot's exchange never waits for
+another's where the reader allows that. When the control socket ends pcscd is gone: cards are
+powered off and the process ends, which gives the reader back.
+
+While a request runs, the heart says once a second that all is well: that this process runs, and
+that no wait of a reader has passed its deadline. When nothing runs it sleeps, too.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from ccid.pcscd.wire import ALIVE, LUN, Operation, Request, Requests, reply
+
+if TYPE_CHECKING:
+    from ccid.ifd import IFDHandler
+
+CONTROL_FD = 3
+BEAT_S = 1.0
+IDLE_BEATS = 3
+"""After so many beats without a request the heart sleeps until the next one."""
+GRACE_S = 10.0
+"""A request may run so long beyond every deadline of its reader's: what has none of its own
+(opening, writing, control transfers) is done in this time."""
+END_S = 2.0
+"""How long powering cards off may take when pcscd is gone."""
+
+
+def say(text: str) -> None:
+    """A line for pcscd's log."""
+    with suppress(OSError):
+        print(f"ccid[{os.getpid()}]: {text}", file=sys.stderr, flush=True)
+
+
+class Channel(threading.Thread):
+    """Serves the requests of one channel.
+
+    Args:
+        helper: Whose.
+        lun: Reader and slot.
+        requests, events: Its sockets.
+    """
+
+    def __init__(
+        self, helper: Helper, lun: int, requests: socket.socket, events: socket.socket
+    ) -> None:
+        super().__init__(name=f"lun {lun:#x}", daemon=True)
+        self.helper = helper
+        self.lun = lun
+        self.requests = requests
+        self.events = events
+        self.since: float | None = None
+        """When the request that runs began; None if none does."""
+        self.writing = threading.Lock()
+
+    def run(self) -> None:
+        """Serve until the plug hangs up."""
+        requests = Requests(self.requests)
+        try:
+            while (request := requests.receive()) is not None:
+                self.since = time.monotonic()
+                if self.helper.heart.is_asleep:
+                    self.helper.heart.wake()
+                frame = self._answer(request)
+                with self.writing:
+                    self.since = None
+                    self.requests.sendall(frame)
+        except (OSError, ValueError) as error:
+            say(f"lun {self.lun:#x}: {error}")
+        finally:
+            self.since = None
+            self.helper.forget(self)
+
+    def beat(self) -> None:
+        """Say that the request that runs is well."""
+        with self.writing:
+            if self.since is not None:
+                with suppress(OSError):
+                    self.requests.send(ALIVE, socket.MSG_DONTWAIT)
+
+    def tell(self) -> None:
+        """Say that something happened at the reader."""
+        with suppress(OSError):  # a full socket tells it already
+            self.events.send(b"!", socket.MSG_DONTWAIT)
+
+    def _answer(self, request: Request) -> bytes:
+        try:
+            return self._carry_out(self.helper.handler, request)
+        except Exception as error:  # a fault of ours is this request's failure and no more
+            say(f"lun {self.lun:#x}, operation {request.operation}: {type(error).__name__}")
+            self.helper.tell_fault(error)
+            return reply(612)
+
+    def _carry_out(self, handler: IFDHandler, request: Request) -> bytes:
+        lun, argument, capacity, data = self.lun, request.argument, request.capacity, request.data
+        match request.operation:
+            case Operation.TRANSMIT:
+                return reply(*handler.transmit_to_icc(lun, argument, bytes(data), capacity))
+            case Operation.PRESENCE:
+                return reply(handler.icc_presence(lun))
+            case Operation.POWER:
+                return reply(*handler.power_icc(lun, argument))
+            case Operation.PROTOCOL:
+                return reply(handler.set_protocol_parameters(lun, argument, *data))
+            case Operation.GET:
+                return reply(*handler.get_capabilities(lun, argument, capacity))
+            case Operation.SET:
+                return reply(handler.set_capabilities(lun, argument, bytes(data)))
+            case Operation.CONTROL:
+                return reply(*handler.control(lun, argument, bytes(data), capacity))
+            case Operation.OPEN:
+                return self._open(handler, bytes(data).decode("utf-8", "replace"))
+            case Operation.CLOSE:
+                return reply(handler.close_channel(lun))
+        raise ValueError(f"operation {request.operation}")
+
+    def _open(self, handler: IFDHandler, name: str) -> bytes:
+        code = handler.create_channel_by_name(self.lun, name)
+        if code:
+            say(f"{name}: {handler.last_error}")
+            return reply(code)
+        return reply(code, bytes([handler.has_events(self.lun)]))
+
+
+class Heart(threading.Thread):
+    """Says once a second, for each request that runs, that all is well.
+
+    Args:
+        helper: Whose.
+    """
+
+    def __init__(self, helper: Helper) -> None:
+        super().__init__(name="heart", daemon=True)
+        self._helper = helper
+        self._woken = threading.Event()
+        self.is_asleep = True
+
+    def wake(self) -> None:
+        """A request begins."""
+        self.is_asleep = False
+        self._woken.set()
+
+    def run(self) -> None:
+        """Beat until the process ends."""
+        while True:
+            self._woken.wait()
+            self._woken.clear()
+            idle = 0
+            while idle < IDLE_BEATS:
+                time.sleep(BEAT_S)
+                running = [c for c in self._helper.channels if c.since is not None]
+                idle = 0 if running else idle + 1
+                now = time.monotonic()
+                for channel in running:
+                    if self._helper.is_well(channel, now):
+                        channel.beat()
+            self.is_asleep = True
+            if any(c.since is not None for c in self._helper.channels):
+                self.wake()  # it began before it could see that we sleep
+
+
+class Helper:
+    """All there is in this process.
+
+    Args:
+        control: The control socket.
+        folder: Where the shared object is that started it.
+    """
+
+    def __init__(self, control: socket.socket, folder: str) -> None:
+        self._control = control
+        self._folder = folder
+        self._making = threading.Lock()
+        self._handler: IFDHandler | None = None
+        self.channels: list[Channel] = []
+        self.heart = Heart(self)
+        self.heart.start()
+
+    @property
+    def handler(self) -> IFDHandler:
+        """The driver; fetched by the first request, while the heart beats already."""
+        with self._making:
+            if self._handler is None:
+                from ccid.ifd import IFDHandler
+                from ccid.pcscd.options import read_options
+
+                options = read_options(self._folder)
+                self._handler = IFDHandler(self._on_event, escape=options.escape)
+        return self._handler
+
+    def _on_event(self, lun: int) -> None:
+        for channel in self.channels:
+            if channel.lun == lun:
+                channel.tell()
+
+    def is_well(self, channel: Channel, now: float) -> bool:
+        """The request that runs may still be waiting for its reader."""
+        since = channel.since or now
+        until = self._handler.patient_until() if self._handler is not None else 0.0
+        return now < max(since, until) + GRACE_S
+
+    def forget(self, channel: Channel) -> None:
+        """The plug has hung up on a channel."""
+        if channel in self.channels:
+            self.channels.remove(channel)
+        if self._handler is not None:
+            self._handler.close_channel(channel.lun)  # no harm if it is closed already
+        channel.requests.close()
+        channel.events.close()
+
+    @staticmethod
+    def tell_fault(error: Exception) -> None:
+        """Where in this program a fault is: the places alone, for what was said may hold a PIN."""
+        place = error.__traceback__
+        while place is not None:
+            code = place.tb_frame.f_code
+            say(f"  {code.co_filename}:{place.tb_lineno} {code.co_name}")
+            place = place.tb_next
+
+    def serve(self) -> None:
+        """Take channels until pcscd is gone."""
+        while True:
+            message, fds, _, _ = socket.recv_fds(self._control, LUN.size, 2)
+            if len(message) != LUN.size or len(fds) != 2:
+                return
+            (lun,) = LUN.unpack(message)
+            requests, events = (socket.socket(fileno=fd) for fd in fds)
+            channel = Channel(self, lun, requests, events)
+            self.channels.append(channel)
+            channel.start()
+
+    def end(self) -> None:
+        """Power all cards off; whatever else there is ends with the process."""
+        if self._handler is not None:
+            thread = threading.Thread(target=self._handler.power_off_all, daemon=True)
+            thread.start()
+            thread.join(END_S)
+
+
+def main() -> None:
+    """Serve the plug that started this process."""
+    os.closerange(CONTROL_FD + 1, os.sysconf("SC_OPEN_MAX"))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for pcscd, whose end we notice
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    control = socket.socket(fileno=CONTROL_FD)
+    os.set_inheritable(CONTROL_FD, False)
+    helper = Helper(control, sys.argv[1] if len(sys.argv) > 1 else "")
+    try:
+        helper.serve()
+    except OSError as error:
+        say(str(error))
+    finally:
+        helper.end()
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,816 @@
+/* The plug: a driver of pcscd that hands every call to a helper process, where the driver is.
+ *
+ * One helper serves one USB device (bus and address), all its slots and interfaces. It is started
+ * by the first of their channels and ends when its control socket is closed: by the plug after the
+ * last channel, or by the kernel when pcscd is gone. Each channel (Lun) has two sockets of its
+ * own: one for requests, one by which the helper says that something happened.
+ *
+ * How long an exchange may take is the helper's business. While a request runs it says once a
+ * second that it is well; if it says nothing for SILENCE_S, or hangs up, it is dead or stuck: the
+ * request fails, the helper is killed, and the next presence query starts another (at most one a
+ * second) and says once that there is no card, so that nobody takes the next one for the old one.
+ *
+ * Frames, native integers of 32 bits: to the helper operation, argument, capacity, length, data;
+ * from it kind, response code, length, data. See ccid/pcscd/wire.py.
+ */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef SILENCE_S
+#define SILENCE_S 10 /* a helper that says nothing for so long is stuck */
+#endif
+#define START_S 30 /* but starting the interpreter may take longer */
+#define RESTART_S 1.0
+#define END_S 3.0 /* a helper that was asked to end has so long to power cards off */
+#define CHANNELS 256
+#define NAME_SIZE 256
+#define LOG_ERROR 2 /* pcscd's PCSC_LOG_ERROR */
+
+/* IFD handler 3.0. */
+
+typedef long RESPONSECODE;
+#ifdef __APPLE__
+typedef uint32_t DWORD;
+#else
+typedef unsigned long DWORD;
+#endif
+typedef unsigned char UCHAR;
+typedef struct {
+	DWORD Protocol, Length;
+} SCARD_IO_HEADER;
+
+enum {
+	SUCCESS = 0,
+	ERROR_TAG = 600,
+	COMMUNICATION_ERROR = 612,
+	ICC_NOT_PRESENT = 616,
+	INSUFFICIENT_BUFFER = 618,
+};
+enum {
+	TAG_THREAD_SAFE = 0x0FAD,
+	TAG_SIMULTANEOUS_ACCESS = 0x0FAF,
+	TAG_POLLING_THREAD_KILLABLE = 0x0FB1,
+	TAG_STOP_POLLING_THREAD = 0x0FB2,
+	TAG_POLLING_THREAD_WITH_TIMEOUT = 0x0FB3,
+	TAG_DEVICE_REMOVED = 0x0FB4,
+};
+
+#define EXPORT __attribute__((visibility("default")))
+EXPORT RESPONSECODE IFDHCreateChannelByName(DWORD Lun, char *name);
+EXPORT RESPONSECODE IFDHCreateChannel(DWORD Lun, DWORD channel);
+EXPORT RESPONSECODE IFDHCloseChannel(DWORD Lun);
+EXPORT RESPONSECODE IFDHGetCapabilities(DWORD Lun, DWORD tag, DWORD *length, UCHAR *value);
+EXPORT RESPONSECODE IFDHSetCapabilities(DWORD Lun, DWORD tag, DWORD length, UCHAR *value);
+EXPORT RESPONSECODE IFDHSetProtocolParameters(DWORD Lun, DWORD protocol, UCHAR flags, UCHAR pts1,
+                                              UCHAR pts2, UCHAR pts3);
+EXPORT RESPONSECODE IFDHPowerICC(DWORD Lun, DWORD action, UCHAR *atr, DWORD *length);
+EXPORT RESPONSECODE IFDHTransmitToICC(DWORD Lun, SCARD_IO_HEADER send, UCHAR *tx, DWORD txlen,
+                                      UCHAR *rx, DWORD *rxlen, SCARD_IO_HEADER *recv);
+EXPORT RESPONSECODE IFDHControl(DWORD Lun, DWORD code, UCHAR *tx, DWORD txlen, UCHAR *rx,
+                                DWORD rxlen, DWORD *returned);
+EXPORT RESPONSECODE IFDHICCPresence(DWORD Lun);
+
+/* pcscd's own log, where there is a pcscd. */
+extern void log_msg(int priority, const char *format, ...) __attribute__((weak));
+
+/* What goes over the sockets. */
+
+enum operation {
+	OP_OPEN = 1, OP_CLOSE, OP_GET, OP_SET, OP_PROTOCOL, OP_POWER, OP_TRANSMIT, OP_CONTROL,
+	OP_PRESENCE,
+};
+enum kind { KIND_REPLY, KIND_ALIVE };
+struct request {
+	uint32_t operation, argument, capacity, length;
+};
+struct reply {
+	uint32_t kind;
+	int32_t code;
+	uint32_t length;
+};
+
+struct helper {
+	char key[NAME_SIZE];
+	int users;   /* channels that belong to it; 0: this place is free */
+	pid_t pid;   /* 0: none runs */
+	int control; /* socket by which it is given channels */
+	unsigned generation;
+	double started;
+};
+
+struct channel {
+	int used;
+	DWORD lun;
+	char name[NAME_SIZE];
+	struct helper *helper;
+	pthread_mutex_t turn; /* held while a request runs */
+	int request, event;   /* sockets; -1: not connected */
+	int stop[2];          /* pipe that ends the polling function */
+	int has_events;
+	int is_fresh;        /* its helper has not said anything yet */
+	unsigned generation; /* of the helper it is connected to */
+};
+
+/* Guards the tables and all descriptors. Never held while waiting for a helper. */
+static pthread_mutex_t guard = PTHREAD_MUTEX_INITIALIZER;
+static struct helper helpers[CHANNELS];
+static struct channel channels[CHANNELS];
+static pid_t lost[CHANNELS]; /* killed and not reaped yet */
+extern char **environ;
+
+static void __attribute__((format(printf, 1, 2))) complain(const char *format, ...)
+{
+	char line[512];
+	va_list arguments;
+
+	va_start(arguments, format);
+	vsnprintf(line, sizeof line, format, arguments);
+	va_end(arguments);
+	if (log_msg)
+		log_msg(LOG_ERROR, "ccid: %s", line);
+	else
+		fprintf(stderr, "ccid: %s\n", line);
+}
+
+static double now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
+}
+
+static void shut(int *fd)
+{
+	if (*fd >= 0)
+		close(*fd);
+	*fd = -1;
+}
+
+/* Helpers -------------------------------------------------------------------------------------- */
+
+static void reap_lost(void)
+{
+	for (int i = 0; i < CHANNELS; i++)
+		if (lost[i] && (waitpid(lost[i], NULL, WNOHANG) != 0))
+			lost[i] = 0;
+}
+
+/* Let go of a helper, which hears of it; with the guard held. Whoever gets its number buries it. */
+static pid_t let_go(struct helper *h)
+{
+	pid_t pid = h->pid;
+
+	shut(&h->control);
+	h->generation++;
+	h->pid = 0;
+	return pid;
+}
+
+static int ends_within(pid_t pid, double seconds)
+{
+	double until = now() + seconds;
+	struct timespec pause = {0, 2 * 1000 * 1000};
+
+	while (waitpid(pid, NULL, WNOHANG) == 0) {
+		if (now() > until)
+			return 0;
+		nanosleep(&pause, NULL);
+	}
+	return 1;
+}
+
+/* Reap a helper that was let go, after some seconds by force. Without the guard. */
+static void bury(pid_t pid, double patience)
+{
+	if (!pid || ends_within(pid, patience))
+		return;
+	kill(pid, SIGKILL);
+	if (ends_within(pid, 0.5))
+		return;
+	pthread_mutex_lock(&guard); /* the kernel holds it: it is reaped later */
+	for (int i = 0; i < CHANNELS; i++)
+		if (!lost[i]) {
+			lost[i] = pid;
+			break;
+		}
+	pthread_mutex_unlock(&guard);
+}
+
+static int make_sockets(int pair[2])
+{
+#ifdef SOCK_CLOEXEC
+	return socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair);
+#else
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair))
+		return -1;
+	fcntl(pair[0], F_SETFD, FD_CLOEXEC);
+	fcntl(pair[1], F_SETFD, FD_CLOEXEC);
+	return 0;
+#endif
+}
+
+/* The interpreter named in the file "interpreter" beside this shared object, and the folder. */
+static int find_interpreter(char *folder, char *program, size_t size)
+{
+	Dl_info info;
+	char path[NAME_SIZE + 16], *end;
+	FILE *file;
+
+	if (!dladdr((const void *)(uintptr_t)find_interpreter, &info) || !info.dli_fname ||
+	    strlen(info.dli_fname) >= NAME_SIZE)
+		return -1;
+	snprintf(folder, size, "%s", info.dli_fname);
+	end = strrchr(folder, '/');
+	if (!end)
+		return -1;
+	*end = 0;
+	snprintf(path, sizeof path, "%.*s/interpreter", NAME_SIZE, folder);
+	file = fopen(path, "re");
+	if (!file) {
+		complain("%s: %s", path, strerror(errno));
+		return -1;
+	}
+	end = fgets(program, (int)size, file);
+	fclose(file);
+	if (!end)
+		return -1;
+	program[strcspn(program, "\r\n")] = 0;
+	return program[0] == '/' ? 0 : -1;
+}
+
+static int spawn(struct helper *h, int control)
+{
+	char folder[NAME_SIZE], program[NAME_SIZE];
+	char *argv[] = {program, "-I", "-m", "ccid.pcscd.helper", folder, NULL};
+	posix_spawn_file_actions_t actions;
+	posix_spawnattr_t attributes;
+	sigset_t none, all;
+	int error;
+
+	if (find_interpreter(folder, program, sizeof program)) {
+		complain("no interpreter is named beside the driver");
+		return -1;
+	}
+	sigemptyset(&none);
+	sigfillset(&all);
+	posix_spawn_file_actions_init(&actions);
+	posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+	posix_spawn_file_actions_adddup2(&actions, 2, 1);
+	posix_spawn_file_actions_adddup2(&actions, control, 3);
+	posix_spawnattr_init(&attributes);
+	posix_spawnattr_setsigmask(&attributes, &none);
+	posix_spawnattr_setsigdefault(&attributes, &all);
+	posix_spawnattr_setpgroup(&attributes, 0);
+	posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF |
+	                                          POSIX_SPAWN_SETPGROUP);
+	error = posix_spawn(&h->pid, program, &actions, &attributes, argv, environ);
+	posix_spawnattr_destroy(&attributes);
+	posix_spawn_file_actions_destroy(&actions);
+	if (error) {
+		complain("%s cannot be started: %s", program, strerror(error));
+		h->pid = 0;
+		return -1;
+	}
+	return 0;
+}
+
+/* With the guard held. */
+static int start_helper(struct helper *h)
+{
+	int pair[2], failed;
+
+	reap_lost();
+	h->started = now();
+	if (make_sockets(pair))
+		return -1;
+	failed = spawn(h, pair[1]);
+	close(pair[1]);
+	if (failed) {
+		close(pair[0]);
+		return -1;
+	}
+	h->control = pair[0];
+	h->generation++;
+	return 0;
+}
+
+/* Give the helper two sockets for a channel. */
+static int pass(int control, DWORD lun, int request, int event)
+{
+	uint32_t number = (uint32_t)lun;
+	int fds[2] = {request, event};
+	union {
+		struct cmsghdr header;
+		char room[CMSG_SPACE(sizeof fds)];
+	} extra;
+	struct iovec part = {&number, sizeof number};
+	struct msghdr message = {0};
+	struct cmsghdr *c;
+
+	memset(&extra, 0, sizeof extra);
+	message.msg_iov = &part;
+	message.msg_iovlen = 1;
+	message.msg_control = &extra;
+	message.msg_controllen = sizeof extra.room;
+	c = CMSG_FIRSTHDR(&message);
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(sizeof fds);
+	memcpy(CMSG_DATA(c), fds, sizeof fds);
+	return sendmsg(control, &message, MSG_NOSIGNAL) == sizeof number ? 0 : -1;
+}
+
+/* Requests ------------------------------------------------------------------------------------- */
+
+static int receive(int fd, void *to, size_t size)
+{
+	char *at = to;
+
+	while (size) {
+		ssize_t got = recv(fd, at, size, MSG_WAITALL);
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got <= 0)
+			return -1;
+		at += got;
+		size -= (size_t)got;
+	}
+	return 0;
+}
+
+static int transmit(int fd, const struct request *head, const void *data)
+{
+	struct iovec parts[2] = {
+		{(void *)(uintptr_t)head, sizeof *head},
+		{(void *)(uintptr_t)data, head->length},
+	};
+	struct msghdr message = {0};
+	size_t left = sizeof *head + head->length;
+
+	message.msg_iov = parts;
+	message.msg_iovlen = 2;
+	while (left) {
+		ssize_t sent = sendmsg(fd, &message, MSG_NOSIGNAL);
+		if (sent < 0 && errno == EINTR)
+			continue;
+		if (sent <= 0)
+			return -1;
+		left -= (size_t)sent;
+		for (int i = 0; i < 2; i++) {
+			size_t part = (size_t)sent < parts[i].iov_len ? (size_t)sent : parts[i].iov_len;
+			parts[i].iov_base = (char *)parts[i].iov_base + part;
+			parts[i].iov_len -= part;
+			sent -= (ssize_t)part;
+		}
+	}
+	return 0;
+}
+
+static void set_patience(int fd, long seconds)
+{
+	struct timeval t = {seconds, 0};
+
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &t, sizeof t);
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t);
+}
+
+/* The helper of a channel is dead or stuck. */
+static void give_up(struct channel *c)
+{
+	pid_t pid = 0;
+
+	pthread_mutex_lock(&guard);
+	if (c->helper->pid && c->generation == c->helper->generation) {
+		complain("the helper of %s (process %d) is dead or stuck; it is ended", c->name,
+		         (int)c->helper->pid);
+		pid = let_go(c->helper);
+	}
+	shut(&c->request); /* the event socket is left to the polling function, which sees its end */
+	pthread_mutex_unlock(&guard);
+	bury(pid, 0);
+}
+
+/* Ask the helper; with the channel's turn held. `length` is the room for data, then their length. */
+static RESPONSECODE ask(struct channel *c, enum operation operation, DWORD argument,
+                        const void *data, DWORD size, void *into, DWORD *length)
+{
+	struct request head = {operation, (uint32_t)argument, 0, (uint32_t)size};
+	struct reply reply;
+	DWORD room = length ? *length : 0;
+
+	if (length)
+		*length = 0;
+	if (c->request < 0)
+		return COMMUNICATION_ERROR;
+	head.capacity = (uint32_t)room;
+	if (transmit(c->request, &head, data))
+		goto lost;
+	do {
+		if (receive(c->request, &reply, sizeof reply))
+			goto lost;
+		if (c->is_fresh) {
+			c->is_fresh = 0;
+			set_patience(c->request, SILENCE_S);
+		}
+	} while (reply.kind == KIND_ALIVE);
+	if (reply.kind != KIND_REPLY || reply.length > room)
+		goto lost;
+	if (reply.length && receive(c->request, into, reply.length))
+		goto lost;
+	if (length)
+		*length = reply.length;
+	return reply.code;
+lost:
+	give_up(c);
+	return COMMUNICATION_ERROR;
+}
+
+/* Connect a channel to its helper, which is started if none runs, and have it open the reader.
+ * With the channel's turn held. */
+static RESPONSECODE attach(struct channel *c)
+{
+	int request[2] = {-1, -1}, event[2] = {-1, -1}, ok;
+	struct helper *h = c->helper;
+	RESPONSECODE code;
+	pid_t pid = 0;
+	UCHAR has_events = 0;
+	DWORD length = sizeof has_events;
+
+	pthread_mutex_lock(&guard);
+	shut(&c->request);
+	shut(&c->event);
+	if (!h->pid && (now() - h->started < RESTART_S || start_helper(h))) {
+		pthread_mutex_unlock(&guard);
+		return COMMUNICATION_ERROR;
+	}
+	ok = !make_sockets(request) && !make_sockets(event) &&
+	     !pass(h->control, c->lun, request[1], event[1]);
+	shut(&request[1]);
+	shut(&event[1]);
+	if (ok) {
+		c->request = request[0];
+		c->event = event[0];
+		c->generation = h->generation;
+		c->is_fresh = 1;
+		set_patience(c->request, START_S);
+	} else {
+		shut(&request[0]);
+		shut(&event[0]);
+		pid = let_go(h); /* it hung up */
+	}
+	pthread_mutex_unlock(&guard);
+	if (!ok) {
+		bury(pid, 0);
+		return COMMUNICATION_ERROR;
+	}
+	code = ask(c, OP_OPEN, 0, c->name, strlen(c->name), &has_events, &length);
+	if (code == SUCCESS)
+		c->has_events = length == 1 && has_events;
+	return code;
+}
+
+/* The tables ----------------------------------------------------------------------------------- */
+
+static struct channel *find(DWORD lun)
+{
+	struct channel *found = NULL;
+
+	pthread_mutex_lock(&guard);
+	for (int i = 0; i < CHANNELS && !found; i++)
+		if (channels[i].used && channels[i].lun == lun)
+			found = &channels[i];
+	pthread_mutex_unlock(&guard);
+	return found;
+}
+
+/* What all channels of one device have in common: its bus and address where they are told. */
+static void make_key(char *key, size_t size, DWORD lun, const char *name)
+{
+	unsigned bus, address, interface;
+	const char *place;
+
+	if ((place = strstr(name, "libudev:")) &&
+	    sscanf(place, "libudev:%u:/dev/bus/usb/%u/%u", &interface, &bus, &address) == 3)
+		snprintf(key, size, "usb %u %u", bus, address);
+	else if ((place = strstr(name, "libusb-1.0:")) &&
+	         sscanf(place, "libusb-1.0:%u:%u:%u", &bus, &address, &interface) == 3)
+		snprintf(key, size, "usb %u %u", bus, address);
+	else
+		snprintf(key, size, "reader %lu", (unsigned long)(lun >> 16));
+}
+
+/* A helper for `key`, running or not; with the guard held. */
+static struct helper *helper_of(const char *key)
+{
+	struct helper *free_place = NULL;
+
+	for (int i = 0; i < CHANNELS; i++) {
+		if (helpers[i].users && !strcmp(helpers[i].key, key))
+			return &helpers[i];
+		if (!helpers[i].users && !free_place)
+			free_place = &helpers[i];
+	}
+	if (free_place) {
+		unsigned generation = free_place->generation;
+		memset(free_place, 0, sizeof *free_place);
+		free_place->generation = generation;
+		free_place->control = -1;
+		free_place->started = -RESTART_S;
+		snprintf(free_place->key, sizeof free_place->key, "%s", key);
+	}
+	return free_place;
+}
+
+/* Enter a channel into the table; NULL if it is there already, or no room. */
+static struct channel *enter(DWORD lun, const char *name)
+{
+	struct channel *c = NULL;
+	char key[NAME_SIZE];
+
+	if (strlen(name) >= NAME_SIZE || find(lun))
+		return NULL;
+	make_key(key, sizeof key, lun, name);
+	pthread_mutex_lock(&guard);
+	for (int i = 0; i < CHANNELS && !c; i++)
+		if (!channels[i].used)
+			c = &channels[i];
+	if (c) {
+		memset(c, 0, sizeof *c);
+		c->helper = helper_of(key);
+		c->request = c->event = -1;
+		if (!c->helper || pipe(c->stop)) {
+			c = NULL;
+		} else {
+			for (int i = 0; i < 2; i++) {
+				fcntl(c->stop[i], F_SETFD, FD_CLOEXEC);
+				fcntl(c->stop[i], F_SETFL, O_NONBLOCK);
+			}
+			c->helper->users++;
+			c->lun = lun;
+			strcpy(c->name, name);
+			pthread_mutex_init(&c->turn, NULL);
+			c->used = 1;
+		}
+	}
+	pthread_mutex_unlock(&guard);
+	return c;
+}
+
+/* Take a channel out of the table, and end its helper with the last one. */
+static void leave(struct channel *c)
+{
+	pid_t pid = 0;
+
+	pthread_mutex_lock(&guard);
+	shut(&c->request);
+	shut(&c->event);
+	shut(&c->stop[0]);
+	shut(&c->stop[1]);
+	if (--c->helper->users == 0)
+		pid = let_go(c->helper);
+	pthread_mutex_destroy(&c->turn);
+	c->used = 0;
+	reap_lost();
+	pthread_mutex_unlock(&guard);
+	bury(pid, END_S);
+}
+
+/* Waiting -------------------------------------------------------------------------------------- */
+
+/* TAG_IFD_POLLING_THREAD_WITH_TIMEOUT: wait until something happened. */
+static RESPONSECODE wait_for_event(DWORD Lun, int timeout)
+{
+	struct channel *c = find(Lun);
+	struct pollfd fds[2];
+	char bytes[64];
+	RESPONSECODE code = SUCCESS;
+	int event = -1, stop;
+
+	if (!c)
+		return COMMUNICATION_ERROR;
+	pthread_mutex_lock(&guard);
+	stop = c->stop[0];
+	if (c->event >= 0) /* it may be closed and made anew meanwhile */
+		event = fcntl(c->event, F_DUPFD_CLOEXEC, 3);
+	pthread_mutex_unlock(&guard);
+	if (event < 0 && (timeout < 0 || timeout > 1000))
+		timeout = 1000; /* there is no helper: the next presence query tries to start one */
+	fds[0].fd = stop;
+	fds[1].fd = event;
+	fds[0].events = fds[1].events = POLLIN;
+	if (poll(fds, 2, timeout) > 0) {
+		if (fds[0].revents)
+			while (read(stop, bytes, sizeof bytes) > 0)
+				;
+		if (fds[1].revents && recv(event, bytes, sizeof bytes, MSG_DONTWAIT) <= 0)
+			code = COMMUNICATION_ERROR;
+	}
+	if (event >= 0)
+		close(event);
+	return code;
+}
+
+/* TAG_IFD_STOP_POLLING_THREAD. */
+static RESPONSECODE stop_waiting(DWORD Lun)
+{
+	struct channel *c = find(Lun);
+
+	if (!c)
+		return COMMUNICATION_ERROR;
+	return write(c->stop[1], "", 1) == 1 || errno == EAGAIN ? SUCCESS : COMMUNICATION_ERROR;
+}
+
+/* IFD handler 3.0 ------------------------------------------------------------------------------ */
+
+RESPONSECODE IFDHCreateChannelByName(DWORD Lun, char *name)
+{
+	struct channel *c = name ? enter(Lun, name) : NULL;
+	RESPONSECODE code;
+
+	if (!c)
+		return COMMUNICATION_ERROR;
+	pthread_mutex_lock(&c->turn);
+	code = attach(c);
+	pthread_mutex_unlock(&c->turn);
+	if (code != SUCCESS)
+		leave(c);
+	return code;
+}
+
+RESPONSECODE IFDHCreateChannel(DWORD Lun, DWORD channel)
+{
+	char nameless[] = "";
+
+	(void)channel;
+	return IFDHCreateChannelByName(Lun, nameless);
+}
+
+RESPONSECODE IFDHCloseChannel(DWORD Lun)
+{
+	struct channel *c = find(Lun);
+
+	if (!c)
+		return COMMUNICATION_ERROR;
+	pthread_mutex_lock(&c->turn);
+	ask(c, OP_CLOSE, 0, NULL, 0, NULL, NULL);
+	pthread_mutex_unlock(&c->turn);
+	leave(c);
+	return SUCCESS;
+}
+
+static RESPONSECODE answer(UCHAR *value, DWORD *length, const void *from, DWORD size)
+{
+	DWORD room = *length;
+
+	*length = room < size ? 0 : size;
+	if (room < size)
+		return INSUFFICIENT_BUFFER;
+	if (size)
+		memcpy(value, from, size);
+	return SUCCESS;
+}
+
+RESPONSECODE IFDHGetCapabilities(DWORD Lun, DWORD tag, DWORD *length, UCHAR *value)
+{
+	static const UCHAR safe = 1, readers = 255;
+	RESPONSECODE (*const wait)(DWORD, int) = wait_for_event;
+	RESPONSECODE (*const stop)(DWORD) = stop_waiting;
+	struct channel *c = find(Lun);
+	RESPONSECODE code;
+
+	if (!c || !length)
+		return COMMUNICATION_ERROR;
+	switch (tag) { /* what needs no helper, or is a function in this process */
+	case TAG_THREAD_SAFE:
+		return answer(value, length, &safe, sizeof safe);
+	case TAG_SIMULTANEOUS_ACCESS:
+		return answer(value, length, &readers, sizeof readers);
+	case TAG_POLLING_THREAD_WITH_TIMEOUT:
+		return answer(value, length, &wait, c->has_events ? sizeof wait : 0);
+	case TAG_STOP_POLLING_THREAD:
+		return answer(value, length, &stop, c->has_events ? sizeof stop : 0);
+	case TAG_POLLING_THREAD_KILLABLE:
+		return answer(value, length, NULL, 0);
+	case TAG_DEVICE_REMOVED:
+		if (*length == sizeof safe)
+			*value = safe;
+		return SUCCESS;
+	default:
+		break;
+	}
+	pthread_mutex_lock(&c->turn);
+	code = ask(c, OP_GET, tag, NULL, 0, value, length);
+	pthread_mutex_unlock(&c->turn);
+	return code;
+}
+
+RESPONSECODE IFDHSetCapabilities(DWORD Lun, DWORD tag, DWORD length, UCHAR *value)
+{
+	struct channel *c = find(Lun);
+	RESPONSECODE code;
+
+	if (!c)
+		return COMMUNICATION_ERROR;
+	pthread_mutex_lock(&c->turn);
+	code = ask(c, OP_SET, tag, value, length, NULL, NULL);
+	pthread_mutex_unlock(&c->turn);
+	return code;
+}
+
+RESPONSECODE IFDHSetProtocolParameters(DWORD Lun, DWORD protocol, UCHAR flags, UCHAR pts1,
+                                       UCHAR pts2, UCHAR pts3)
+{
+	struct channel *c = find(Lun);
+	UCHAR bytes[] = {flags, pts1, pts2, pts3};
+	RESPONSECODE code;
+
+	if (!c)
+		return COMMUNICATION_ERROR;
+	pthread_mutex_lock(&c->turn);
+	code = ask(c, OP_PROTOCOL, protocol, bytes, sizeof bytes, NULL, NULL);
+	pthread_mutex_unlock(&c->turn);
+	return code;
+}
+
+RESPONSECODE IFDHPowerICC(DWORD Lun, DWORD action, UCHAR *atr, DWORD *length)
+{
+	struct channel *c = find(Lun);
+	RESPONSECODE code;
+
+	if (!c || !length)
+		return COMMUNICATION_ERROR;
+	pthread_mutex_lock(&c->turn);
+	code = ask(c, OP_POWER, action, NULL, 0, atr, length);
+	pthread_mutex_unlock(&c->turn);
+	return code;
+}
+
+RESPONSECODE IFDHTransmitToICC(DWORD Lun, SCARD_IO_HEADER send, UCHAR *tx, DWORD txlen, UCHAR *rx,
+                               DWORD *rxlen, SCARD_IO_HEADER *recv)
+{
+	struct channel *c = find(Lun);
+	RESPONSECODE code;
+
+	(void)recv;
+	if (!c || !rxlen)
+		return COMMUNICATION_ERROR;
+	pthread_mutex_lock(&c->turn);
+	code = ask(c, OP_TRANSMIT, send.Protocol, tx, txlen, rx, rxlen);
+	pthread_mutex_unlock(&c->turn);
+	return code;
+}
+
+RESPONSECODE IFDHControl(DWORD Lun, DWORD code, UCHAR *tx, DWORD txlen, UCHAR *rx, DWORD rxlen,
+                         DWORD *returned)
+{
+	struct channel *c = find(Lun);
+	RESPONSECODE result;
+
+	if (returned)
+		*returned = 0;
+	if (!c)
+		return COMMUNICATION_ERROR;
+	pthread_mutex_lock(&c->turn);
+	result = ask(c, OP_CONTROL, code, tx, txlen, rx, &rxlen);
+	pthread_mutex_unlock(&c->turn);
+	if (returned)
+		*returned = rxlen;
+	return result;
+}
+
+RESPONSECODE IFDHICCPresence(DWORD Lun)
+{
+	struct channel *c = find(Lun);
+	RESPONSECODE code;
+
+	if (!c)
+		return COMMUNICATION_ERROR;
+	pthread_mutex_lock(&c->turn);
+	if (c->request < 0) {
+		code = attach(c);
+		if (code == SUCCESS)
+			stop_waiting(Lun); /* no event will tell of its card: ask again at once */
+		code = ICC_NOT_PRESENT; /* whatever became of it: the card we knew is gone */
+	} else {
+		code = ask(c, OP_PRESENCE, 0, NULL, 0, NULL, NULL);
+	}
+	pthread_mutex_unlock(&c->turn);
+	return code;
+}

@@ -1,0 +1,336 @@
+"""The plug and its helper, called as pcscd calls them; the helper drives a virtual reader."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.plug import SOURCE, STRICT, Plug, build
+
+LUN, OTHER = 0x0001_0000, 0x0002_0000
+SELECT = bytes.fromhex("00A4000C023F00")
+OK = b"\x90\x00"
+UP, DOWN, RESET = 500, 501, 502
+PRESENT, ABSENT, BROKEN = 615, 616, 612
+SILENCE_S = 2
+
+
+@pytest.fixture(scope="module")
+def plug(tmp_path_factory: pytest.TempPathFactory) -> Plug:
+    """The plug; it takes a helper for stuck sooner than it does outside of tests."""
+    return Plug(build(tmp_path_factory.mktemp("plug"), f"-DSILENCE_S={SILENCE_S}"))
+
+
+def helpers() -> list[int]:
+    """The helper processes that this process has."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                status = (entry / "stat").read_text().rpartition(")")[2].split()
+                words = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if int(status[1]) == os.getpid() and b"ccid.pcscd.helper" in words:
+                found.append(int(entry.name))
+    return sorted(found)
+
+
+@pytest.fixture
+def lun(plug: Plug) -> Iterator[int]:
+    assert plug.create(LUN, "virtual:") == 0
+    yield LUN
+    plug.close(LUN)
+    assert helpers() == [], "the helper ended"
+
+
+def ready(plug: Plug, lun: int) -> None:
+    assert plug.presence(lun) == PRESENT
+    assert plug.power(lun, UP)[0] == 0
+    assert plug.protocol(lun, 2) == 0
+    assert plug.transmit(lun, 1, SELECT) == (0, OK)
+
+
+def test_a_conversation(plug: Plug, lun: int) -> None:
+    ready(plug, lun)
+    code, atr = plug.power(lun, RESET)
+    assert (code, atr[:1]) == (0, b"\x3b")
+    assert plug.get(lun, 0x0303) == (0, atr)
+    assert plug.protocol(lun, 2) == 0
+    assert plug.power(lun, DOWN) == (0, b"")
+    assert plug.get(lun, 0x0303) == (0, b"")
+
+
+def test_long_apdus_both_ways(plug: Plug, lun: int) -> None:
+    ready(plug, lun)
+    apdu = bytes.fromhex("00D60000") + (65535).to_bytes(3, "big") + bytes(65535)
+    code, answer = plug.transmit(lun, 1, apdu)
+    assert (code, len(answer)) == (0, 2)
+    assert plug.transmit(lun, 1, SELECT, capacity=1) == (618, b"")
+    assert plug.transmit(lun, 1, SELECT) == (0, OK)
+
+
+@pytest.mark.parametrize(
+    ("tag", "value"),
+    [(0x0FAD, b"\x01"), (0x0FAF, b"\xff"), (0x0FAE, b"\x01"), (0x0FAC, b"\x01"), (0x0FB1, b""),
+     (0x9_0300, b"\x02"), (0x1_0100, b"ccid\0")],
+)  # fmt: skip
+def test_capabilities(plug: Plug, lun: int, tag: int, value: bytes) -> None:
+    assert plug.get(lun, tag) == (0, value)
+
+
+def test_codes_come_through(plug: Plug, lun: int) -> None:
+    assert plug.get(lun, 0x0180) == (600, b"")
+    assert plug.get(lun, 0x0FAE, 0) == (618, b"")
+    assert plug.get(lun, 0x0FB3, 7) == (618, b"")
+    assert plug.get(lun, 0x0FB4, 1) == (0, b"\x01")
+    assert plug.power(lun, 7) == (614, b"")
+    assert plug.protocol(lun, 1) == 607, "no ATR"
+    assert plug.transmit(lun, 0, SELECT) == (BROKEN, b"")
+    code, features = plug.control(lun, 0x42000D48, b"")
+    assert (code, features) == (0, bytes.fromhex("120442330012"))
+    assert plug.control(lun, 0x42000001, b"\x02") == (BROKEN, b""), "Escape is not allowed"
+    assert plug.control(lun, 0x42001234, b"") == (606, b"")
+    assert plug.set(lun, 0x0303, b"\x01") == 600
+    assert plug.create(lun, "virtual:") == BROKEN, "that Lun is taken"
+
+
+def test_what_is_not_there(plug: Plug) -> None:
+    assert plug.create(LUN, "virtual:ffff:ffff") == 617
+    assert plug.create(LUN, "/dev/ttyS0") == 617
+    assert helpers() == []
+    for code in (
+        plug.close(LUN), plug.presence(LUN), plug.power(LUN, UP)[0], plug.protocol(LUN, 1),
+        plug.get(LUN, 0x0303)[0], plug.set(LUN, 0x0FB4, b"\1"), plug.transmit(LUN, 1, SELECT)[0],
+        plug.control(LUN, 0x42000D48, b"")[0],
+    ):  # fmt: skip
+        assert code == BROKEN
+
+
+def test_the_helper_has_nothing_but_its_own_descriptors(plug: Plug) -> None:
+    secret = os.open("/dev/zero", os.O_RDONLY)
+    os.set_inheritable(secret, True)
+    assert plug.create(LUN, "virtual:") == 0
+    (pid,) = helpers()
+    names = {int(fd.name): os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()}
+    os.close(secret)
+    plug.close(LUN)
+    assert names.pop(0) == "/dev/null"
+    assert names.pop(1) == names.pop(2)
+    assert len(names) == 3, names
+    assert all(name.startswith("socket:") for name in names.values())
+
+
+def test_two_readers_have_two_helpers(plug: Plug, lun: int) -> None:
+    assert plug.create(OTHER, "virtual:08e6:4433") == 0
+    assert len(helpers()) == 2
+    ready(plug, lun)
+    assert plug.presence(OTHER) == PRESENT
+    assert plug.close(OTHER) == 0
+    assert len(helpers()) == 1
+    assert plug.transmit(lun, 1, SELECT) == (0, OK)
+
+
+# The helper dies, or is stuck -----------------------------------------------------------------
+
+
+def stop(pid: int) -> None:
+    """Send SIGSTOP, until it has stopped."""
+    os.kill(pid, signal.SIGSTOP)
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
+        time.sleep(0.005)
+
+
+def until_back(plug: Plug, lun: int, within_s: float) -> list[int]:
+    """What presence says until there is a card again."""
+    said, deadline = [], time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        said.append(plug.presence(lun))
+        if said[-1] == PRESENT:
+            return said
+        time.sleep(0.1)
+    pytest.fail(f"no card within {within_s} s: {said}")
+
+
+def test_a_helper_that_is_killed_is_replaced(plug: Plug, lun: int) -> None:
+    ready(plug, lun)
+    (pid,) = helpers()
+    os.kill(pid, signal.SIGKILL)
+    assert plug.transmit(lun, 1, SELECT) == (BROKEN, b"")
+    assert plug.transmit(lun, 1, SELECT) == (BROKEN, b"")
+    said = until_back(plug, lun, 10)
+    assert said[0] == ABSENT, "the card is reported removed"
+    assert set(said[:-1]) == {ABSENT}
+    assert helpers() != [pid]
+    ready(plug, lun)
+
+
+def test_a_helper_that_is_stopped_is_replaced(plug: Plug, lun: int) -> None:
+    ready(plug, lun)
+    (pid,) = helpers()
+    stop(pid)
+    began = time.monotonic()
+    assert plug.presence(lun) == BROKEN
+    assert SILENCE_S - 0.1 < time.monotonic() - began < SILENCE_S + 3
+    until_back(plug, lun, 10)
+    assert pid not in helpers()
+    ready(plug, lun)
+
+
+def test_the_polling_function_notices_the_end_of_the_helper(plug: Plug, lun: int) -> None:
+    (pid,) = helpers()
+    threading.Timer(0.3, os.kill, (pid, signal.SIGKILL)).start()
+    began = time.monotonic()
+    assert plug.wait(lun, 60_000) == BROKEN
+    assert time.monotonic() - began < 5
+    until_back(plug, lun, 10)
+
+
+def test_after_a_restart_it_is_asked_again_at_once(plug: Plug, lun: int) -> None:
+    """That there is a card no event will tell."""
+    plug.wait(lun, 300)
+    os.kill(helpers()[0], signal.SIGKILL)
+    while plug.presence(lun) != ABSENT:
+        pass
+    began = time.monotonic()
+    plug.wait(lun, 60_000)
+    assert time.monotonic() - began < 5
+    until_back(plug, lun, 10)
+
+
+def test_it_is_not_started_more_than_once_a_second(plug: Plug, lun: int, tmp_path: Path) -> None:
+    """Not even when it ends at once each time."""
+    count = tmp_path / "count"
+    count.touch()
+    wrong = tmp_path / "python"
+    wrong.write_text(f"#!/bin/sh\necho >>{count}\n")
+    wrong.chmod(0o755)
+    named = plug.path.with_name("interpreter")
+    before = named.read_text()
+    named.write_text(f"{wrong}\n")
+    try:
+        os.kill(helpers()[0], signal.SIGKILL)
+        began = time.monotonic()
+        while time.monotonic() - began < 3.5:
+            assert plug.presence(lun) in (ABSENT, BROKEN)
+            time.sleep(0.02)
+    finally:
+        named.write_text(before)
+    assert 2 <= len(count.read_text()) <= 5
+    until_back(plug, lun, 10)
+
+
+def test_a_helper_that_is_stopped_for_a_moment_is_left_in_peace(plug: Plug, lun: int) -> None:
+    ready(plug, lun)
+    (pid,) = helpers()
+    stop(pid)
+    threading.Timer(SILENCE_S / 2, os.kill, (pid, signal.SIGCONT)).start()
+    assert plug.transmit(lun, 1, SELECT) == (0, OK)
+    assert helpers() == [pid]
+
+
+# Waiting --------------------------------------------------------------------------------------
+
+
+def test_waiting_ends_when_told(plug: Plug, lun: int) -> None:
+    plug.wait(lun, 300)  # what the reader says when it is opened
+    threading.Timer(0.2, plug.stop, (lun,)).start()
+    began = time.monotonic()
+    assert plug.wait(lun, 600_000) == 0
+    assert 0.1 < time.monotonic() - began < 0.4
+
+
+def test_waiting_ends_after_its_time(plug: Plug, lun: int) -> None:
+    plug.wait(lun, 300)
+    began = time.monotonic()
+    assert plug.wait(lun, 300) == 0
+    assert 0.25 < time.monotonic() - began < 1
+
+
+def test_an_idle_helper_does_nothing(plug: Plug, lun: int) -> None:
+    """Once its heart has gone to sleep: but for the wait for events, which is to go."""
+    plug.presence(lun)
+    time.sleep(5)
+    (pid,) = helpers()
+    status = Path(f"/proc/{pid}/task")
+
+    def switches() -> int:
+        return sum(
+            int(line.split()[1])
+            for task in status.iterdir()
+            for line in (task / "status").read_text().splitlines()
+            if line.startswith("voluntary_ctxt_switches")
+        )
+
+    before = switches()
+    time.sleep(4)
+    assert switches() - before <= 4
+
+
+# The end of pcscd -----------------------------------------------------------------------------
+
+
+def test_the_helper_ends_with_its_parent(plug: Plug) -> None:
+    """Killed: nobody closes a channel then."""
+    source = (
+        "import sys, time; from pathlib import Path; from tests.integration.plug import Plug\n"
+        f"plug = Plug(Path({str(plug.path)!r})); assert plug.create({LUN}, 'virtual:') == 0\n"
+        f"assert plug.power({LUN}, 500)[0] == 0\n"
+        "from tests.integration.test_plug import helpers; print(*helpers(), flush=True)\n"
+        "time.sleep(60)"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", source], stdout=subprocess.PIPE, text=True,
+        cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert parent.stdout is not None
+    pid = int(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    deadline = time.monotonic() + 5
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        if state == "Z":  # nobody reaps it here
+            break
+        time.sleep(0.02)
+    else:
+        assert not Path(f"/proc/{pid}").exists()
+
+
+def test_no_interpreter_no_reader(tmp_path: Path) -> None:
+    other = Plug(build(tmp_path))
+    (tmp_path / "interpreter").write_text("relative/python\n")
+    assert other.create(LUN, "virtual:") == BROKEN
+    (tmp_path / "interpreter").unlink()
+    assert other.create(LUN, "virtual:") == BROKEN
+    (tmp_path / "interpreter").write_text("/nonexistent/python\n")
+    assert other.create(LUN, "virtual:") == BROKEN
+
+
+# Memory ---------------------------------------------------------------------------------------
+
+HARNESS = Path(__file__).with_name("plug_harness.c")
+
+
+def test_under_the_address_sanitizer(tmp_path: Path) -> None:
+    """Every function, a killed helper and a stopped one; no leak, no undefined behaviour."""
+    sanitize = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    program = tmp_path / "harness"
+    command = ["cc", *STRICT, *sanitize, f"-DSILENCE_S={SILENCE_S}", str(HARNESS), str(SOURCE)]
+    command += ["-o", str(program), "-pthread", "-ldl"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (tmp_path / "interpreter").write_text(f"{sys.executable}\n")
+    ran = subprocess.run([program], capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert ran.stdout.endswith("done\n")
+    assert "Sanitizer" not in ran.stderr

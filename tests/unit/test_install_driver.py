@@ -1,0 +1,206 @@
+"""``ccid-install-driver``: what it writes, and what it says about what cannot work."""
+
+from __future__ import annotations
+
+import plistlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import ccid
+from ccid.pcscd import bundle, install
+from ccid.pcscd.bundle import NAME, Entry
+from ccid.pcscd.options import Options, read_options
+
+PYTHON = "/opt/ccid/bin/python"
+
+
+def run(*words: str | Path) -> int:
+    return install.main([str(word) for word in words])
+
+
+def plist_in(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = plistlib.loads((folder / NAME / "Contents/Info.plist").read_bytes())
+    return content
+
+
+@pytest.fixture
+def nothing_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(install, "troubles", lambda *_: [])
+
+
+def test_the_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--dropdir", tmp_path, "--reader", "08e6:3437:PC Twin", "--reader", "1A44:0001") == 0
+    content = plist_in(tmp_path)
+    assert content["ifdVendorID"] == ["0x08E6", "0x1A44"]
+    assert content["ifdProductID"] == ["0x3437", "0x0001"]
+    assert content["ifdFriendlyName"] == ["PC Twin", "CCID reader 1a44:0001"]
+    code = tmp_path / NAME / "Contents/Linux"
+    assert content["CFBundleExecutable"] == "libccid-python.so"
+    assert (code / "libccid-python.so").read_bytes()[:4] == b"\x7fELF"
+    assert (code / "interpreter").read_text() == f"{sys.executable}\n"
+    assert (code / "interpreter").stat().st_mode & 0o777 == 0o644
+    assert "2 readers" in capsys.readouterr().out
+    assert [p.name for p in tmp_path.iterdir()] == [NAME], "nothing else is left there"
+
+
+def test_all_readers_of_the_table(tmp_path: Path) -> None:
+    assert run("--dropdir", tmp_path) == 0
+    content = plist_in(tmp_path)
+    lists = [content[key] for key in ("ifdVendorID", "ifdProductID", "ifdFriendlyName")]
+    assert len({len(each) for each in lists}) == 1
+    assert len(lists[0]) > 500
+    pairs = list(zip(lists[0], lists[1], strict=True))
+    assert len(set(pairs)) == len(pairs)
+    assert ("0x08E6", "0x4433") in pairs
+
+
+def test_each_value_has_a_line_of_its_own() -> None:
+    """The daemon's parser wants it so; and of the entities it knows one."""
+    entries = [Entry(1, 2, "A & B <c> 'd'")]
+    text = bundle.info_plist(entries, "linux").decode()
+    lines = [line.strip() for line in text.splitlines()]
+    assert "<string>A &amp; B &lt;c&gt; 'd'</string>" in lines
+    for line in lines:
+        assert line.count("<string>") == line.count("</string>") <= 1
+        assert "<string></string>" not in line
+
+
+def test_readers_that_are_plugged_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ccid import find
+
+    info = ccid.VirtualReader(vendor_id=0x1234, product_id=0x5678, name="There").info
+    monkeypatch.setattr(find, "list_readers", lambda: [info, info])
+    assert run("--dropdir", tmp_path, "--attached") == 0
+    assert plist_in(tmp_path)["ifdFriendlyName"] == ["There"]
+    monkeypatch.setattr(find, "list_readers", list)
+    with pytest.raises(SystemExit) as end:
+        run("--dropdir", tmp_path, "--attached")
+    assert end.value.code == 2
+
+
+def test_writing_again_and_removing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for reader in ("1111:1111", "2222:2222"):
+        assert run("--dropdir", tmp_path, "--reader", reader) == 0
+    assert plist_in(tmp_path)["ifdVendorID"] == ["0x2222"]
+    assert run("--dropdir", tmp_path, "--uninstall") == 0
+    assert list(tmp_path.iterdir()) == []
+    assert run("--dropdir", tmp_path, "--uninstall") == 0
+    assert "there is no" in capsys.readouterr().out
+
+
+def test_for_another_system(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """CryptoTokenKit's ifdreader wants the code in Contents/MacOS."""
+    assert run("--dropdir", tmp_path, "--platform", "macos", "--reader", "08e6:3437") == 0
+    content = plist_in(tmp_path)
+    assert content["CFBundleExecutable"] == "libccid-python.dylib"
+    assert content["CFBundlePackageType"] == "BNDL"
+    code = tmp_path / NAME / "Contents/MacOS"
+    assert sorted(p.name for p in code.iterdir()) == ["interpreter", "plug.c"]
+    assert "to be compiled on macos" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("text", ["08e6", "08e6:343", "08e6:3437:", "xxxx:3437"])
+def test_what_is_no_reader(text: str, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as end:
+        run("--dropdir", tmp_path, "--reader", text)
+    assert end.value.code == 2
+
+
+def test_udev_rules(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--udev", "--reader", "08E6:3437") == 0
+    (rule,) = capsys.readouterr().out.splitlines()
+    assert 'ATTR{idVendor}=="08e6", ATTR{idProduct}=="3437"' in rule
+    assert rule.endswith('GROUP="pcscd", MODE="0660"')
+
+
+# Where it cannot work -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("python", ["/root/venv/bin/python", "/home/me/.venv/bin/python"])
+def test_an_interpreter_that_the_sandbox_hides(python: str) -> None:
+    said = install.troubles(python, "linux")
+    assert any(python in text and "python3 -m venv" in text for text in said)
+
+
+def test_an_interpreter_that_others_may_change(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir(mode=0o755)
+    python = tmp_path / "bin/python"
+    python.touch(mode=0o755)
+    python.chmod(0o775)
+    assert install.others_may_change(python) == python
+    assert any("chmod go-w" in text for text in install.troubles(str(python), "linux"))
+    assert install.others_may_change(Path("/usr/bin/env")) is None
+
+
+def test_no_pcscd(tmp_path: Path) -> None:
+    assert any("pcscd is not found" in t for t in install.troubles("/x", "linux", str(tmp_path)))
+    (tmp_path / "usr/sbin").mkdir(parents=True)
+    (tmp_path / "usr/sbin/pcscd").touch()
+    assert not any("not found" in t for t in install.troubles("/x", "linux", str(tmp_path)))
+
+
+def test_the_systems_folder_wants_it_to_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Any other folder gets it with a warning."""
+    monkeypatch.setattr(install, "SYSTEM_DROPDIRS", {"linux": (str(tmp_path),)})
+    monkeypatch.setattr(install, "troubles", lambda *_: ["it is hidden"])
+    for words in ((), ("--dropdir", tmp_path)):
+        assert run("--reader", "1111:1111", *words) == 1
+        assert "trouble: it is hidden" in capsys.readouterr().err
+        assert list(tmp_path.iterdir()) == []
+    assert run("--reader", "1111:1111", "--dropdir", tmp_path / "other") == 0
+    assert "warning: it is hidden" in capsys.readouterr().err
+    assert run("--reader", "1111:1111", "--force") == 0
+    assert (tmp_path / NAME).is_dir()
+
+
+def test_no_compiler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bundle, "compilers", list)
+    assert run("--dropdir", tmp_path, "--reader", "1111:1111") == 1
+    assert "pip install 'ccid[driver]'" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_checking(tmp_path: Path, nothing_wrong: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--dropdir", tmp_path, "--check") == 1
+    assert "there is no driver of ours" in capsys.readouterr().err
+    assert run("--dropdir", tmp_path, "--reader", "1111:1111") == 0
+    assert run("--dropdir", tmp_path, "--check") == 0
+    assert "in good order" in capsys.readouterr().out
+    named = tmp_path / NAME / "Contents/Linux/interpreter"
+    named.write_text("/nonexistent/python\n")
+    (named.parent / "libccid-python.so").unlink()
+    plist = tmp_path / NAME / "Contents/Info.plist"
+    old = plist.read_text().replace(f"<string>{ccid.__version__}<", "<string>0.0.1<")
+    plist.write_text(old)
+    assert run("--dropdir", tmp_path, "--check") == 1
+    said = capsys.readouterr().err
+    for text in ("cannot be run any more", "is missing", "written by version 0.0.1"):
+        assert text in said
+
+
+# Options --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("value", "escape"), [("0x0000", False), ("0x0001", True), ("1", True), ("0x30", False),
+                          ("what", False)],
+)  # fmt: skip
+def test_options_of_the_bundle(tmp_path: Path, value: str, escape: bool) -> None:
+    assert run("--dropdir", tmp_path, "--reader", "1111:1111") == 0
+    plist = tmp_path / NAME / "Contents/Info.plist"
+    text = plist.read_text()
+    assert "<string>0x0000</string>" in text
+    plist.write_text(text.replace("<string>0x0000</string>", f"<string>{value}</string>"))
+    assert read_options(str(tmp_path / NAME / "Contents/Linux")) == Options(escape=escape)
+
+
+def test_no_bundle_no_options(tmp_path: Path) -> None:
+    assert read_options(str(tmp_path)) == Options()
+    assert read_options("") == Options()

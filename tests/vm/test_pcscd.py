@@ -1,0 +1,306 @@
+"""Debian's pcscd in the guest, with our driver: real clients, unchanged, on QEMU's reader and on
+ours over USB/IP; and what happens when something dies."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lab.guest import Guest
+from lab.link import Job
+from lab.pcscd import Pcscd, pcscd, readers
+
+from ccid.pcscd import install
+from ccid.pcscd.bundle import NAME
+from tests.vm.test_usbip import APDUS, IDS, plugged
+
+DROPDIR = "/usr/lib/pcsc/drivers"
+QEMU = "08e6:4433:Ours on QEMU"
+OURS = f"{IDS}:Ours on USB/IP"
+START_S = 120.0
+"""Each helper imports everything anew, and without KVM that takes seconds."""
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle, written here: there is the same interpreter."""
+    folder = tmp_path_factory.mktemp("drivers")
+    words = ["--dropdir", str(folder), "--reader", QEMU, "--reader", OURS]
+    assert install.main(words) == 0
+    return folder / NAME
+
+
+@pytest.fixture
+def driver(guest: Guest, bundle: Path) -> Iterator[None]:
+    """Our driver is installed in the guest, beside libccid."""
+    guest.run(["cp", "-r", str(bundle), DROPDIR], check=True)
+    yield
+    guest.run(["rm", "-rf", f"{DROPDIR}/{NAME}"], check=True)
+
+
+@contextmanager
+def daemon(guest: Guest, *numbers: int, more: int = 0) -> Iterator[Pcscd]:
+    """pcscd, with these readers of the guest plugged in and no others (each costs seconds), and
+    ``more`` that are there besides."""
+    for reader in guest.readers:
+        if reader.index not in numbers:
+            reader.unplug()
+    with pcscd(guest, len(numbers) + more, timeout=START_S) as running:
+        assert len(running.readers) == len(numbers) + more
+        yield running
+
+
+CLIENT = """
+import json, sys, time
+from smartcard.System import readers
+from smartcard import scard
+from smartcard.Exceptions import CardConnectionException, NoCardException
+def find(text):
+    return next(r for r in readers() if text in str(r))
+def connect(text):
+    connection = find(text).createConnection()
+    connection.connect()
+    return connection
+def transmit(connection, apdu):
+    data, sw1, sw2 = connection.transmit(list(bytes.fromhex(apdu)))
+    return bytes([*data, sw1, sw2]).hex()
+"""
+
+
+def client(guest: Guest, source: str, *words: str, timeout: float = 120) -> Any:
+    """Run a program with Debian's pyscard; what it prints, as JSON."""
+    command = ["/usr/bin/python3", "-c", CLIENT + source, *words]
+    return json.loads(guest.run(command, timeout=timeout, check=True).stdout)
+
+
+def start(guest: Guest, source: str, *words: str) -> Job:
+    return guest.popen(["/usr/bin/python3", "-u", "-c", CLIENT + source, *words])
+
+
+def helpers(guest: Guest) -> list[int]:
+    said = guest.run("pgrep -f '[c]cid.pcscd.helper'").stdout
+    return [int(word) for word in said.split()]
+
+
+def until(guest: Guest, condition: Any, within_s: float) -> float:
+    """Wait; how long it took."""
+    began = time.monotonic()
+    while not condition():
+        if time.monotonic() - began > within_s:
+            pytest.fail(f"not within {within_s} s")
+        time.sleep(0.2)
+    return time.monotonic() - began
+
+
+# Clients --------------------------------------------------------------------------------------
+
+
+def test_pcscd_gives_us_the_readers(guest: Guest, driver: None) -> None:
+    with daemon(guest, 0, 1, 2, 3) as running:
+        assert all(name.startswith("Ours on QEMU") for name in running.readers)
+        assert len(helpers(guest)) == 4
+
+
+def test_the_same_answers_as_with_libccid(guest: Guest, driver: None) -> None:
+    """Which loses its place on xHCI after a reply that fills a packet, so that one is ours."""
+    source = """
+connection = connect(sys.argv[2])
+said = [bytes(connection.getATR()).hex()]
+said += [transmit(connection, apdu) for apdu in json.loads(sys.argv[1])]
+print(json.dumps(said))
+"""
+    apdus = json.dumps(APDUS)
+    with daemon(guest, 0, 1):
+        ours, on_xhci = (client(guest, source, apdus, name) for name in ("lab0", "lab1"))
+    guest.run(["rm", "-rf", f"{DROPDIR}/{NAME}"], check=True)
+    with daemon(guest, 0) as running:
+        assert not any("Ours" in name for name in running.readers)
+        assert client(guest, source, apdus, "lab0") == ours
+    assert ours[0] == guest.readers[0].atr.hex()
+    assert on_xhci[1:] == ours[1:]
+
+
+@pytest.mark.parametrize("level", ["tpdu", "short", "extended"])
+def test_our_reader_over_usbip(guest: Guest, driver: None, level: str) -> None:
+    source = """
+connection = connect("USB/IP")
+print(json.dumps([transmit(connection, apdu) for apdu in json.loads(sys.argv[1])]))
+"""
+    with plugged(guest, "--card", "echo", "--level", level):
+        with daemon(guest, more=1):
+            said = client(guest, source, json.dumps(APDUS))
+    assert said[0] == "9000"
+    assert said[1] == bytes(range(0x34)).hex() + "9000"
+
+
+def test_reset_and_other_dispositions(guest: Guest, driver: None) -> None:
+    said_of_all = """
+hresult, context = scard.SCardEstablishContext(scard.SCARD_SCOPE_USER)
+name = str(find("lab0"))
+both = scard.SCARD_PROTOCOL_T0 | scard.SCARD_PROTOCOL_T1
+hresult, card, protocol = scard.SCardConnect(context, name, scard.SCARD_SHARE_SHARED, both)
+said = [hresult, protocol]
+for how in (scard.SCARD_RESET_CARD, scard.SCARD_UNPOWER_CARD, scard.SCARD_LEAVE_CARD):
+    hresult, protocol = scard.SCardReconnect(card, scard.SCARD_SHARE_SHARED, both, how)
+    said.append(hresult)
+    hresult, answer = scard.SCardTransmit(card, scard.SCARD_PCI_T0, [0, 0x10, 0, 0, 2])
+    said += [hresult, bytes(answer).hex()]
+hresult, feature = scard.SCardControl(card, 0x42000D48, [])
+said += [hresult, bytes(feature).hex()]
+hresult, name = scard.SCardGetAttrib(card, scard.SCARD_ATTR_VENDOR_NAME)
+said += [hresult, bytes(name).rstrip(b"\\0").decode()]
+hresult = scard.SCardDisconnect(card, scard.SCARD_RESET_CARD)
+print(json.dumps([*said, hresult]))
+"""
+    with daemon(guest, 0):
+        said = client(guest, said_of_all)
+    assert said[:2] == [0, 1]
+    assert said[2:11] == [0, 0, "00019000"] * 3
+    assert said[11:13] == [0, "060442330006" + "0a044233000a" + "120442330012"]
+    assert said[13] == 0
+    assert said[15] == 0
+
+
+def test_a_card_out_and_in_is_removed_and_not_reset(guest: Guest, driver: None) -> None:
+    source = """
+hresult, context = scard.SCardEstablishContext(scard.SCARD_SCOPE_USER)
+name = str(find("lab1"))
+both = scard.SCARD_PROTOCOL_T0 | scard.SCARD_PROTOCOL_T1
+hresult, card, protocol = scard.SCardConnect(context, name, scard.SCARD_SHARE_SHARED, both)
+print("connected", flush=True)
+input()
+hresult, answer = scard.SCardTransmit(card, scard.SCARD_PCI_T0, [0, 0x10, 0, 0, 2])
+print("transmit", hex(hresult & 0xffffffff), flush=True)
+hresult = scard.SCardBeginTransaction(card)
+print("begin", hex(hresult & 0xffffffff), flush=True)
+hresult, card, protocol = scard.SCardConnect(context, name, scard.SCARD_SHARE_SHARED, both)
+hresult, answer = scard.SCardTransmit(card, scard.SCARD_PCI_T0, [0, 0x10, 0, 0, 2])
+print("again", bytes(answer).hex(), flush=True)
+"""
+    fifo = "/run/removed"
+    with daemon(guest, 1):
+        guest.run(f"rm -f {fifo}; mkfifo {fifo}", check=True)
+        words = ["sh", "-c", f'exec /usr/bin/python3 -u -c "$1" <>{fifo}', "sh", CLIENT + source]
+        with guest.popen(words) as job:
+            job.wait_for("connected", 60)
+            guest.readers[1].card_out()
+            time.sleep(0.5)
+            guest.readers[1].card_in()
+            time.sleep(1)
+            guest.run(f"echo >{fifo}", check=True)
+            job.wait_for("again", 60)
+            said = dict(line.split() for line in job.stdout.splitlines() if " " in line)
+    assert said == {"transmit": "0x80100069", "begin": "0x80100069", "again": "00019000"}
+
+
+def test_pcsc_scan_sees_cards_and_readers_come_and_go(guest: Guest, driver: None) -> None:
+    with daemon(guest, 0):
+        with guest.popen(["pcsc_scan", "-n"]) as job:
+            job.wait_for("(?s)lab0.*Card inserted", 60)
+            guest.readers[0].card_out()
+            job.wait_for("(?s)lab0.*Card removed", 60)
+            guest.readers[0].unplug()
+            until(guest, lambda: not any("lab0" in name for name in readers(guest)), 60)
+            guest.readers[0].plug()
+            until(guest, lambda: any("lab0" in name for name in readers(guest)), 60)
+    assert len(helpers(guest)) == 0
+
+
+def test_opensc(guest: Guest, driver: None) -> None:
+    with daemon(guest, 0, 2) as running:
+        listed = guest.run(["opensc-tool", "-l"], timeout=120, check=True).stdout
+        assert listed.count("Ours on QEMU") == 2
+        number = next(i for i, name in enumerate(running.readers) if "lab2" in name)
+        atr = guest.run(["opensc-tool", "-r", str(number), "-a"], timeout=120, check=True).stdout
+        assert atr.replace(":", "").strip() == "3b7a18000073667465206364313434"
+        name = guest.run(["opensc-tool", "-r", str(number), "-n"], timeout=120, check=True).stdout
+        assert "Common Access Card" in name
+
+
+# Something dies -------------------------------------------------------------------------------
+
+ONE = """
+connection = connect(sys.argv[1])
+print(json.dumps(transmit(connection, "0010000002")))
+"""
+
+
+def pid_of_helper(guest: Guest, number: int) -> int:
+    """The helper that has the device node of this reader open."""
+    serial = guest.readers[number].serial
+    script = (
+        f"d=$(dirname $(grep -lx {serial} /sys/bus/usb/devices/*/serial)); "
+        'node=$(printf "/dev/bus/usb/%03d/%03d" $(cat $d/busnum) $(cat $d/devnum)); '
+        "for p in $(pgrep -f '[c]cid.pcscd.helper'); do "
+        "ls -l /proc/$p/fd | grep -q $node && echo $p; done; true"
+    )
+    return int(guest.run(script, check=True).stdout)
+
+
+@pytest.mark.parametrize("signal", ["KILL", "STOP"])
+def test_a_helper_that_dies_or_stops_is_replaced(guest: Guest, driver: None, signal: str) -> None:
+    """Within 15 s; the other reader's client never notices. That the new one works takes as long
+    again as it takes to start here."""
+    with daemon(guest, 0, 1):
+        assert client(guest, ONE, "lab0") == "00019000"
+        pid = pid_of_helper(guest, 0)
+        guest.run(["kill", f"-{signal}", str(pid)], check=True)
+        guest.popen(["/usr/bin/python3", "-c", CLIENT + ONE, "lab0"])  # somebody wants the card
+        assert client(guest, ONE, "lab1") == "00019000"
+
+        def is_replaced() -> bool:
+            there = helpers(guest)
+            return pid not in there and len(there) == 2
+
+        def works() -> bool:
+            command = ["/usr/bin/python3", "-c", CLIENT + ONE, "lab0"]
+            return guest.run(command, timeout=60).stdout.strip() == '"00019000"'
+
+        until(guest, is_replaced, 15)
+        until(guest, works, 20)
+
+
+@pytest.mark.parametrize("signal", ["TERM", "KILL", "INT"])
+def test_the_end_of_pcscd(guest: Guest, driver: None, signal: str) -> None:
+    """Helpers power cards off, release the readers and end."""
+    with daemon(guest, 0, 1) as running:
+        assert client(guest, ONE, "lab0") == "00019000"
+        guest.run(["kill", f"-{signal}", str(running.pid)], check=True)
+        until(guest, lambda: not helpers(guest), 10)
+        drivers = guest.run("readlink /sys/bus/usb/devices/*/driver").stdout
+        assert "usbfs" not in drivers
+
+
+def test_if_ours_does_not_open_libccid_gets_the_reader(
+    guest: Guest, driver: None, tmp_path: Path
+) -> None:
+    """A helper that does not start, or ends at once, leaves the reader to the class driver."""
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\nexit 0\n")  # a helper that hangs up
+    broken.chmod(0o755)
+    named = f"{DROPDIR}/{NAME}/Contents/Linux/interpreter"
+    guest.run(f"echo {broken} >{named}", check=True)
+    with daemon(guest, 0) as running:
+        assert client(guest, ONE, "lab0") == "00019000"
+        assert helpers(guest) == []
+        assert re.search("libccid|Gem|CCID", " ".join(running.readers)) is not None
+
+
+def test_a_card_that_takes_a_minute(guest: Guest, driver: None) -> None:
+    """The reader asks for more time, again and again; the plug has no limit of its own."""
+    source = """
+connection = connect("USB/IP")
+began = time.monotonic()
+print(json.dumps([transmit(connection, "0038003C"), time.monotonic() - began]))
+"""
+    with plugged(guest, "--card", "echo", "--level", "short"):
+        with daemon(guest, more=1):
+            answer, seconds = client(guest, source, timeout=180)
+    assert answer == "9000"
+    assert seconds >= 60
