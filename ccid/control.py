@@ -1,19 +1,20 @@
 """What PC/SC asks of a reader beyond APDUs: control codes and the features of its part 10.
 
-A PIN pad's structures are translated into those of USB CCID rev 1.1, 6.1.11; they are nearly the
-same. Every byte string here may come from an application, so each is checked before it is sent.
+A PIN pad's structures are translated by :mod:`ccid.pin`, as the reader at hand takes them. Every
+byte string here may come from an application, so each is checked before it is sent.
 """
 
 from __future__ import annotations
 
 import struct
+import time
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ccid import pin
 from ccid.codes import ExchangeLevel, PinSupport
 from ccid.errors import AccessDenied, MalformedMessage, UnsupportedByReader
 from ccid.exchange.pin import PinStructure, enter_pin
-from ccid.messages.structures import PinModification, PinVerification
 
 if TYPE_CHECKING:
     from ccid.reader import Slot
@@ -64,15 +65,9 @@ class Property(IntEnum):
     wIdProduct = 0x0C
 
 
-VERIFY = struct.Struct("<BBBBBHBBHB3sI")
-"""PIN_VERIFY_STRUCTURE up to its data (PC/SC part 10, 2.5.2)."""
-MODIFY = struct.Struct("<BBBBBBBHBBBHBBB3sI")
-"""PIN_MODIFY_STRUCTURE up to its data (PC/SC part 10, 2.5.3)."""
-MIN_APDU = 4
-VALIDATION_KEY_PRESSED = 0x02
-"""bEntryValidationCondition that stands for one that has no meaning."""
-ALL_VALIDATIONS = 0x07
 MAX_APDU_DATA = 0x10000
+MAX_TLV = 255
+"""Bytes of a property, whose length is one byte."""
 
 
 def control(slot: Slot, code: int, data: bytes, *, escape: bool = True) -> bytes:
@@ -94,17 +89,19 @@ def control(slot: Slot, code: int, data: bytes, *, escape: bool = True) -> bytes
         case ControlCode.GET_FEATURE_REQUEST | ControlCode.WINDOWS_GET_FEATURE_REQUEST:
             return features(slot, escape=escape)
         case ControlCode.VERIFY_PIN_DIRECT:
-            return verify_pin(slot, parse_verify(data))
+            return _enter(slot, pin.verification(data, slot.quirks, slot.reader.pin_features))
         case ControlCode.MODIFY_PIN_DIRECT:
-            return verify_pin(slot, parse_modify(data))
+            return _enter(slot, pin.modification(data, slot.quirks, slot.reader.pin_features))
         case ControlCode.IFD_PIN_PROPERTIES:
-            return struct.pack("<HBB", slot.reader.descriptor.wLcdLayout, ALL_VALIDATIONS, 0)
+            known = pin.properties(slot.quirks, slot.reader.pin_features)
+            layout = slot.reader.descriptor.wLcdLayout
+            return struct.pack("<HBB", layout, known.bEntryValidationCondition, 0)
         case ControlCode.GET_TLV_PROPERTIES:
             return properties(slot, escape=escape)
         case ControlCode.MCT_READER_DIRECT:
             return slot.escape(_secoder(data))
         case ControlCode.ESCAPE:
-            if not escape:
+            if not escape and not _is_allowed(slot, data):
                 raise AccessDenied(
                     f"{slot.reader.name}: Escape commands are not allowed here",
                     cure="set bit 0 of ifdDriverOptions in the driver's Info.plist",
@@ -133,6 +130,8 @@ def features(slot: Slot, *, escape: bool = True) -> bytes:
         offered.append((Feature.MODIFY_PIN_DIRECT, ControlCode.MODIFY_PIN_DIRECT))
     if support:
         offered.append((Feature.IFD_PIN_PROPERTIES, ControlCode.IFD_PIN_PROPERTIES))
+    if slot.quirks.mct_reader_direct:
+        offered.append((Feature.MCT_READER_DIRECT, ControlCode.MCT_READER_DIRECT))
     offered.append((Feature.GET_TLV_PROPERTIES, ControlCode.GET_TLV_PROPERTIES))
     if escape:
         offered.append((Feature.CCID_ESC_COMMAND, ControlCode.ESCAPE))
@@ -144,19 +143,49 @@ def properties(slot: Slot, *, escape: bool = True) -> bytes:
     reader = slot.reader
     layout = reader.descriptor.wLcdLayout
     level = reader.descriptor.exchange_level
-    found: list[tuple[Property, int, int]] = [(Property.wLcdLayout, 2, layout)]
+    known = pin.properties(slot.quirks, reader.pin_features)
+    found = [(Property.wLcdLayout, _u16(layout))]
     if layout:
-        found.append((Property.wLcdMaxCharacters, 2, layout & 0xFF))
-        found.append((Property.wLcdMaxLines, 2, layout >> 8))
-    found.append((Property.bTimeOut2, 1, 0))
-    found.append((Property.bPPDUSupport, 1, int(escape)))
-    found.append((Property.wIdVendor, 2, reader.info.vendor_id))
-    found.append((Property.wIdProduct, 2, reader.info.product_id))
+        found.append((Property.wLcdMaxCharacters, _u16(layout & 0xFF)))
+        found.append((Property.wLcdMaxLines, _u16(layout >> 8)))
+    found.append((Property.bTimeOut2, b"\0"))
+    firmware = _firmware(slot)
+    if firmware:
+        found.append((Property.sFirmwareID, firmware))
+    if known.sizes is not None:
+        fewest, most = known.sizes
+        found.append((Property.bMinPINSize, bytes((fewest,))))
+        found.append((Property.bMaxPINSize, bytes((most,))))
+    if known.bEntryValidationCondition != pin.ALL_CONDITIONS:
+        condition = bytes((known.bEntryValidationCondition,))
+        found.append((Property.bEntryValidationCondition, condition))
+    found.append((Property.bPPDUSupport, bytes((escape,))))
+    found.append((Property.wIdVendor, _u16(reader.info.vendor_id)))
+    found.append((Property.wIdProduct, _u16(reader.info.product_id)))
     is_long = level in (ExchangeLevel.TPDU, ExchangeLevel.EXTENDED_APDU)
-    found.append((Property.dwMaxAPDUDataSize, 4, MAX_APDU_DATA if is_long else 0))
-    return b"".join(
-        bytes((tag, size)) + value.to_bytes(size, "little") for tag, size, value in found
-    )
+    longest = MAX_APDU_DATA if is_long else 0
+    found.append((Property.dwMaxAPDUDataSize, longest.to_bytes(4, "little")))
+    return b"".join(bytes((tag, len(value))) + value for tag, value in found)
+
+
+def _u16(value: int) -> bytes:
+    return value.to_bytes(2, "little")
+
+
+def _firmware(slot: Slot) -> bytes:
+    """What the reader calls its firmware; nothing where it is not known how to ask."""
+    ask = slot.quirks.firmware_escape
+    if ask is None:
+        return b""
+    try:
+        return slot.escape(ask)[:MAX_TLV]
+    except pin.REFUSALS:
+        return b""
+
+
+def _is_allowed(slot: Slot, data: bytes) -> bool:
+    """This Escape is known to be harmless."""
+    return bool(slot.quirks.escapes_allowed) and slot.quirks.allows_escape(data)
 
 
 def _secoder(data: bytes) -> bytes:
@@ -180,87 +209,11 @@ def verify_pin(slot: Slot, structure: PinStructure) -> bytes:
     return enter_pin(slot.commands, agreement, structure)
 
 
-def _apdu(name: str, data: bytes, head: struct.Struct, length: int) -> bytes:
-    """The command behind a structure's head.
-
-    Raises:
-        MalformedMessage: ulDataLength is not its length.
-    """
-    apdu = data[head.size :]
-    if len(apdu) < MIN_APDU or length != len(apdu):
-        raise MalformedMessage(
-            f"{name}: ulDataLength {length}, {len(apdu)} bytes follow", field="ulDataLength"
-        )
-    return apdu
-
-
-def _checked(name: str, data: bytes, head: struct.Struct) -> tuple[Any, ...]:
-    if len(data) < head.size + MIN_APDU:
-        raise MalformedMessage(
-            f"{name} of {len(data)} bytes; with a command it has {head.size + MIN_APDU} at least",
-            field="ulDataLength",
-        )
-    return head.unpack_from(data)
-
-
-def _validation(condition: int) -> int:
-    return condition if 1 <= condition <= ALL_VALIDATIONS else VALIDATION_KEY_PRESSED
-
-
-def parse_verify(data: bytes) -> PinVerification:
-    """PIN_VERIFY_STRUCTURE as the reader takes it; bTimerOut2 is nobody's concern there.
-
-    Raises:
-        MalformedMessage: Its lengths do not agree.
-    """
-    name = "PIN_VERIFY_STRUCTURE"
-    timeout, _, form, block, size, extra, valid, count, lang, index, prologue, length = _checked(
-        name, data, VERIFY
-    )
-    return PinVerification(
-        bTimeOut=timeout,
-        bmFormatString=form,
-        bmPINBlockString=block,
-        bmPINLengthFormat=size,
-        wPINMaxExtraDigit=extra,
-        bEntryValidationCondition=_validation(valid),
-        bNumberMessage=count,
-        wLangId=lang,
-        bMsgIndex=index,
-        bTeoPrologue=prologue,
-        abPINApdu=_apdu(name, data, VERIFY, length),
-    )
-
-
-def parse_modify(data: bytes) -> PinModification:
-    """PIN_MODIFY_STRUCTURE as the reader takes it: message indices as many as bNumberMessage
-    wants.
-
-    Raises:
-        MalformedMessage: Its lengths do not agree, or bNumberMessage has no meaning.
-    """
-    name = "PIN_MODIFY_STRUCTURE"
-    (
-        timeout, _, form, block, size, old, new, extra, confirm, valid, count, lang, first, second,
-        third, prologue, length,
-    ) = _checked(name, data, MODIFY)  # fmt: skip
-    if count > 3 and count != 0xFF:
-        raise MalformedMessage(f"{name}: bNumberMessage {count}", field="bNumberMessage")
-    return PinModification(
-        bTimeOut=timeout,
-        bmFormatString=form,
-        bmPINBlockString=block,
-        bmPINLengthFormat=size,
-        bInsertionOffsetOld=old,
-        bInsertionOffsetNew=new,
-        wPINMaxExtraDigit=extra,
-        bConfirmPIN=confirm,
-        bEntryValidationCondition=_validation(valid),
-        bNumberMessage=count,
-        wLangId=lang,
-        bMsgIndex1=first,
-        bMsgIndex2=second if count else None,
-        bMsgIndex3=third if count >= 3 else None,
-        bTeoPrologue=prologue,
-        abPINApdu=_apdu(name, data, MODIFY, length),
-    )
+def _enter(slot: Slot, request: pin.PinRequest) -> bytes:
+    """A PIN entry as this reader wants it: an Escape before, or a moment of patience."""
+    with slot.commands.operation():
+        if request.escape is not None:
+            slot.escape(request.escape)
+        if request.delay_s:
+            time.sleep(request.delay_s)
+        return verify_pin(slot, request.structure)

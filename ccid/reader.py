@@ -7,6 +7,7 @@ one APDU is atomic, and ``with card.exclusive():`` makes several so.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import threading
@@ -46,6 +47,7 @@ from ccid.transport import ReaderInfo, Transport
 
 if TYPE_CHECKING:
     from ccid.exchange.pin import PinStructure
+    from ccid.pin import PinPadFeatures
     from ccid.trace import Tap, Trace, TraceTarget
 
 
@@ -218,6 +220,14 @@ class Reader:
         """Its class descriptor (USB CCID rev 1.1, 5.1), mended where it is known to be wrong;
         ``info.descriptor`` is what the reader says."""
         return self._descriptor
+
+    @functools.cached_property
+    def pin_features(self) -> PinPadFeatures | None:
+        """What the reader says of its PIN pad, in its maker's way, asked once; None for one that
+        says nothing."""
+        from ccid.pin import features
+
+        return features(self.quirks, self.slots[0].escape)
 
     @property
     def max_message_length(self) -> int:

@@ -174,7 +174,7 @@ class Quirks:
     firmware_escape: bytes | None = quirk(
         "firmware-escape",
         kinds.HEX,
-        "ccid.ifd",
+        "ccid.control",
         "This Escape returns the firmware's name, for the PC/SC property sFirmwareID.",
     )
     pin_messages_escape: bytes | None = quirk(
@@ -364,13 +364,13 @@ class Quirks:
     escapes_allowed: tuple[str, ...] = quirk(
         "escapes-allowed",
         kinds.PATTERNS,
-        "ccid.ifd",
+        "ccid.control",
         "Escape commands that applications may send through pcscd without further permission.",
         default=(),
     )
     mct_reader_direct: bool = flag(
         "mct-reader-direct",
-        "ccid.ifd",
+        "ccid.control",
         "The PC/SC feature MCT_READER_DIRECT is offered: 20 7x 00 00 00 goes as Escape.",
     )
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 import ccid
-from ccid import errors
+from ccid import errors, pin
 from ccid.codes import CommandStatus, ExchangeLevel, SlotError
-from ccid.control import ControlCode, control, parse_modify, parse_verify
+from ccid.control import ControlCode, control
 from ccid.exchange.pin import CANCELLED_SW, TIMEOUT_SW
 from ccid.ifd import Action, Code, IFDHandler
 from ccid.iso7816.edc import LRC
@@ -26,6 +26,7 @@ from ccid.messages import (
     RDR_to_PC_DataBlock,
     Reply,
 )
+from ccid.quirks import Quirks
 from ccid.trace.log import TRAFFIC
 from ccid.virtual import EchoCard, make_descriptor
 from ccid.virtual.function import CcidFunction
@@ -33,6 +34,22 @@ from ccid.virtual.levels import addressed
 from ccid.virtual.slot import VirtualSlot
 
 PIN = b"1234"
+
+
+def parse_verify(data: bytes) -> PinVerification:
+    """As a reader without quirks takes it."""
+    structure = pin.verification(data, Quirks()).structure
+    assert isinstance(structure, PinVerification)
+    return structure
+
+
+def parse_modify(data: bytes) -> PinModification:
+    """As a reader without quirks takes it."""
+    structure = pin.modification(data, Quirks()).structure
+    assert isinstance(structure, PinModification)
+    return structure
+
+
 VERIFY_APDU = bytes.fromhex("0020008108") + b"\xff" * 8
 MODIFY_APDU = bytes.fromhex("0024008110") + b"\xff" * 16
 OK = b"\x90\x00"

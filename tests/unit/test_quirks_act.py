@@ -37,29 +37,17 @@ OK = [b"\x90\x00"]
 IMPATIENT_S = 0.4
 """For commands that are never answered."""
 
-ELSEWHERE = {
-    "firmware-escape": "ccid.ifd",
-    "escapes-allowed": "ccid.ifd",
-    "mct-reader-direct": "ccid.ifd",
-}
-"""These act where PC/SC's IFD handler is, and are tested with it."""
-
 
 def test_every_quirk_has_a_test() -> None:
     for file in sorted(Path(__file__).parent.glob("test_quirks_act*.py")):
         importlib.import_module(f"tests.unit.{file.stem}")
     importlib.import_module("tests.unit.test_pin")
-    assert covered.keys() | ELSEWHERE.keys() == VOCABULARY.keys()
-    assert not covered.keys() & ELSEWHERE.keys()
-    for name, where in ELSEWHERE.items():
-        assert VOCABULARY[name].where == where
+    assert covered.keys() == VOCABULARY.keys()
 
 
 def test_where_a_quirk_acts_is_asked_for_it() -> None:
     """The module that the vocabulary names asks for the quirk."""
     for quirk in VOCABULARY.values():
-        if quirk.name in ELSEWHERE:
-            continue
         file = importlib.import_module(quirk.where).__file__
         assert file is not None
         assert f"quirks.{quirk.field}" in Path(file).read_text(), quirk.name

@@ -1,0 +1,124 @@
+"""Quirks of what applications may ask: control codes and PIN pads, end to end."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import pytest
+
+import ccid
+from ccid.codes import ExchangeLevel
+from ccid.control import ControlCode, Feature, control
+from ccid.errors import AccessDenied, UnsupportedByReader
+from ccid.virtual import EchoCard, make_descriptor
+from tests.unit.quirk_bench import Table, covers
+from tests.unit.test_control import PIN, PinPad, verify_structure
+
+IDS = "08e6:3478"
+
+
+@pytest.fixture
+def table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Table:
+    return Table(monkeypatch, tmp_path)
+
+
+def reader() -> tuple[ccid.VirtualReader, list[bytes]]:
+    """A reader whose Escape ``02`` tells its firmware, and that notes all Escapes."""
+    heard: list[bytes] = []
+
+    def escape(data: bytes) -> bytes:
+        heard.append(data)
+        return b"GemTwRC7-V2.12" if data == b"\x02" else bytes(len(data))
+
+    virtual = ccid.VirtualReader(EchoCard(), vendor_id=0x08E6, product_id=0x3478, escape=escape)
+    return virtual, heard
+
+
+def properties(data: bytes) -> dict[int, bytes]:
+    found, offset = {}, 0
+    while offset < len(data):
+        tag, size = data[offset : offset + 2]
+        found[tag] = data[offset + 2 : offset + 2 + size]
+        offset += 2 + size
+    return found
+
+
+def told(virtual: ccid.VirtualReader) -> dict[int, bytes]:
+    with ccid.open_reader(virtual) as opened:
+        return properties(control(opened.slots[0], ControlCode.GET_TLV_PROPERTIES, b""))
+
+
+@covers("firmware-escape")
+def test_the_firmware_is_asked_for(table: Table) -> None:
+    virtual, _ = reader()
+    table.without(IDS)
+    assert 0x08 not in told(virtual)
+    table.only(IDS, 'firmware-escape = "02"')
+    assert told(virtual)[0x08] == b"GemTwRC7-V2.12"
+
+
+@covers("escapes-allowed")
+def test_a_harmless_escape_needs_no_permission(table: Table) -> None:
+    virtual, heard = reader()
+
+    def ask(data: bytes) -> bytes:
+        with ccid.open_reader(virtual) as opened:
+            return control(opened.slots[0], ControlCode.ESCAPE, data, escape=False)
+
+    table.without(IDS)
+    with pytest.raises(AccessDenied):
+        ask(b"\x02")
+    table.only(IDS, 'escapes-allowed = ["02"]')
+    assert ask(b"\x02") == b"GemTwRC7-V2.12"
+    with pytest.raises(AccessDenied):
+        ask(b"\x03")
+    assert heard == [b"\x02"]
+
+
+@covers("mct-reader-direct")
+def test_mct_reader_direct_is_offered(table: Table) -> None:
+    virtual, _ = reader()
+
+    def offered() -> list[int]:
+        with ccid.open_reader(virtual) as opened:
+            found = control(opened.slots[0], ControlCode.GET_FEATURE_REQUEST, b"")
+        return [tag for tag, _, _ in struct.iter_unpack(">BBI", found)]
+
+    table.without(IDS)
+    assert Feature.MCT_READER_DIRECT not in offered()
+    table.only(IDS, "mct-reader-direct = true")
+    assert Feature.MCT_READER_DIRECT in offered()
+
+
+class Fussy(PinPad):
+    """Takes a verification only with one message."""
+
+    def _exchange(self, data: bytes, pin: bytes) -> bytes:
+        return super()._exchange(data, pin) if data[18] == 1 else b"\x6b\x80"
+
+
+def test_a_pin_pad_gets_what_it_takes(table: Table) -> None:
+    """What :mod:`ccid.pin` makes of a structure is what goes over the wire."""
+    descriptor = make_descriptor(ExchangeLevel.SHORT_APDU, bPINSupport=3)
+
+    def verify() -> bytes:
+        function = Fussy(descriptor, [EchoCard()])
+        function.presses, function.secured = [PIN], []
+        virtual = ccid.VirtualReader(functions=[function], vendor_id=0x08E6, product_id=0x3478)
+        with ccid.open_reader(virtual) as opened, opened.slots[0].connect():
+            request = verify_structure(bNumberMessage=3)
+            return opened.slots[0].control(ControlCode.VERIFY_PIN_DIRECT, request)
+
+    table.without(IDS)
+    assert verify() == b"\x6b\x80"
+    table.only(IDS, "pin-verify-bNumberMessage = 1")
+    assert verify() == b"\x90\x00"
+
+
+def test_a_reader_that_refuses_to_tell_its_firmware(table: Table) -> None:
+    virtual = ccid.VirtualReader(EchoCard(), vendor_id=0x08E6, product_id=0x3478)
+    table.only(IDS, 'firmware-escape = "02"')
+    assert 0x08 not in told(virtual)
+    with ccid.open_reader(virtual) as opened, pytest.raises(UnsupportedByReader):
+        opened.slots[0].escape(b"\x02")
