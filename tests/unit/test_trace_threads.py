@@ -83,13 +83,14 @@ def test_traces_of_a_reader_whose_slots_work_at_the_same_time() -> None:
         ExchangeLevel.EXTENDED_APDU, 2, bMaxCCIDBusySlots=2, dwMaxCCIDMessageLength=30
     )
     virtual = ccid.VirtualReader([EchoCard(), EchoCard()], descriptor=descriptor)
-    done, files = threading.Event(), [io.BytesIO() for _ in range(40)]
+    done, files = threading.Event(), [io.BytesIO() for _ in range(20)]
 
     def talk(card: ccid.Card) -> int:
         count = 0
         while not done.is_set():
             card.transmit(LONG_VERIFY)
             count += 1
+            done.wait(0.002)  # a lock is no queue: whoever never pauses keeps the others out
         return count
 
     with ccid.open_reader(virtual) as reader, ThreadPoolExecutor(2) as pool:
@@ -120,6 +121,7 @@ def test_traces_come_and_go_while_others_talk(tmp_path: Path) -> None:
         while not done.is_set():
             assert card.transmit(ECHO) == b"\0\1\x90\0"
             count += 1
+            done.wait(0.001)
         return count
 
     with ccid.open_reader(ccid.VirtualReader(EchoCard())) as reader:
