@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import ccid
-from ccid.codes import ExchangeLevel
+from ccid.codes import ExchangeLevel, SlotError
 from ccid.control import ControlCode, Feature, control
 from ccid.errors import AccessDenied, UnsupportedByReader
 from ccid.virtual import EchoCard, make_descriptor
@@ -122,3 +122,72 @@ def test_a_reader_that_refuses_to_tell_its_firmware(table: Table) -> None:
     assert 0x08 not in told(virtual)
     with ccid.open_reader(virtual) as opened, pytest.raises(UnsupportedByReader):
         opened.slots[0].escape(b"\x02")
+
+
+class HeldKey(PinPad):
+    """The Enter key that started it all is still down for a while, and ends the entry."""
+
+    released_at = 0.0
+
+    def bulk_out(self, data: bytes, now: float) -> None:
+        if data[:1] == b"\x69" and now < self.released_at:
+            self.presses[0] = SlotError.PIN_TIMEOUT
+        super().bulk_out(data, now)
+
+
+def test_a_key_that_is_still_down(table: Table) -> None:
+    descriptor = make_descriptor(ExchangeLevel.SHORT_APDU, bPINSupport=3)
+
+    def verify() -> bytes:
+        function = HeldKey(descriptor, [EchoCard()])
+        function.presses, function.secured = [PIN], []
+        virtual = ccid.VirtualReader(functions=[function], vendor_id=0x08E6, product_id=0x3478)
+        with ccid.open_reader(virtual) as opened, opened.slots[0].connect():
+            function.released_at = virtual.port.now() + 0.15
+            return opened.slots[0].control(ControlCode.VERIFY_PIN_DIRECT, verify_structure())
+
+    table.without(IDS)
+    assert verify() == b"\x64\x00"
+    table.only(IDS, "pin-delay-s = 0.25")
+    assert verify() == b"\x90\x00"
+
+
+class AppendsOnRequest(PinPad):
+    """Adds a PIN to a bare header only where an Escape asked it to."""
+
+    appends = False
+
+    def _exchange(self, data: bytes, pin: bytes) -> bytes:
+        return super()._exchange(data, pin) if self.appends else b"\x6b\x80"
+
+
+def test_a_pin_behind_a_bare_header(table: Table) -> None:
+    descriptor = make_descriptor(ExchangeLevel.SHORT_APDU, bPINSupport=3)
+
+    def verify() -> bytes:
+        function = AppendsOnRequest(descriptor, [EchoCard()])
+
+        def escape(data: bytes) -> bytes:
+            function.appends = data == b"\x80\x02\x00"
+            return b"\0"
+
+        function.escape = escape
+        function.presses, function.secured = [PIN], []
+        virtual = ccid.VirtualReader(functions=[function], vendor_id=0x08E6, product_id=0x3478)
+        request = verify_structure(bytes.fromhex("00200081"), bmPINBlockString=0)
+        with ccid.open_reader(virtual) as opened, opened.slots[0].connect():
+            return opened.slots[0].control(ControlCode.VERIFY_PIN_DIRECT, request)
+
+    table.without(IDS)
+    assert verify() == b"\x6b\x80"
+    table.only(IDS, 'pin-case1-escape = "80 02 00"')
+    assert verify() == b"\x90\x00"
+
+
+def test_what_is_told_of_a_pin_pad(table: Table) -> None:
+    virtual, _ = reader()
+    table.without(IDS)
+    assert not told(virtual).keys() & {0x02, 0x06, 0x07}
+    table.only(IDS, "pin-sizes = [4, 8]", "pin-validation-reported = 2")
+    found = told(virtual)
+    assert (found[0x06], found[0x07], found[0x02]) == (b"\x04", b"\x08", b"\x02")
