@@ -27,8 +27,9 @@ from ccid.errors import (
 )
 from ccid.exchange.agreement import Agreement
 from ccid.exchange.links import BlockLink, CharacterBlockLink
-from ccid.iso7816 import pps, t1
+from ccid.iso7816 import pps
 from ccid.iso7816.atr import DEFAULT_FIDI, Atr
+from ccid.iso7816.machine import run
 from ccid.iso7816.timing import Timing, exchange_timeout
 from ccid.messages import ProtocolDataT0, ProtocolDataT1
 from ccid.negotiation import (
@@ -310,4 +311,4 @@ class Activation:
             return
         character = self.descriptor.exchange_level is ExchangeLevel.CHARACTER
         link = (CharacterBlockLink if character else BlockLink)(self.commands, agreement)
-        t1.run(machine.announce_ifsd(ifsd), link)
+        run(machine.announce_ifsd(ifsd), link)

@@ -217,7 +217,8 @@ class PinRequest:
     escape: bytes | None = None
 
 
-def _timeout_s(bTimerOut: int) -> float:
+def entry_timeout_s(bTimerOut: int) -> float:
+    """Seconds to wait for a PIN that the reader waits ``bTimerOut`` seconds for."""
     return max(ENTRY_S, bTimerOut + MARGIN_S)
 
 
@@ -268,7 +269,7 @@ def verification(
             bTeoPrologue=said.bTeoPrologue,
             abPINApdu=said.abData,
         ),
-        _timeout_s(said.bTimerOut),
+        entry_timeout_s(said.bTimerOut),
         quirks.pin_delay_s,
         quirks.pin_case1_escape if case_1 else None,
     )
@@ -327,7 +328,7 @@ def modification(
             bTeoPrologue=said.bTeoPrologue,
             abPINApdu=said.abData,
         ),
-        _timeout_s(said.bTimerOut),
+        entry_timeout_s(said.bTimerOut),
     )
 
 

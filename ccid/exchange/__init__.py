@@ -31,7 +31,7 @@ from ccid.exchange.iccd import IccdAT0
 from ccid.exchange.links import BlockLink, CharacterBlockLink
 from ccid.exchange.protocols import Blocks, CharacterT0, Mapped
 from ccid.exchange.single import SingleBlock
-from ccid.iccd import IccdA, IccdB
+from ccid.iccd import IccdA
 from ccid.iso7816.apdu import Bytes
 from ccid.messages import HEADER_LENGTH
 
@@ -66,8 +66,6 @@ def choose(
     if isinstance(commands, IccdA):
         iccd = IccdAT0(commands)
         return Mapped(commands, iccd.transmit) if auto_get_response else iccd
-    if isinstance(commands, IccdB) and descriptor.exchange_level is ExchangeLevel.SHORT_APDU:
-        return Chained(commands, room, agreement)  # such devices chain all the same
     match descriptor.exchange_level, agreement.protocol:
         case None, _:
             raise ReaderUnsupported(

@@ -20,7 +20,7 @@ from ccid.iso7816.t0 import Characters
 from ccid.iso7816.t1 import PROLOGUE, Block, LinkError
 from ccid.messages import HEADER_LENGTH
 
-LINK_ERRORS = {
+LINK_ERRORS: dict[int, LinkError] = {
     SlotError.XFR_PARITY_ERROR: LinkError.PARITY,
     SlotError.XFR_OVERRUN: LinkError.OTHER,
     SlotError.ICC_MUTE: LinkError.MUTE,
@@ -30,11 +30,10 @@ LINK_ERRORS = {
 
 def _link_error(error: CardMute | CommandFailed) -> LinkError:
     """The disturbance that ``error`` reports; raises it if it is none."""
-    found = LINK_ERRORS.get(error.bError or 0)  # type: ignore[call-overload]
+    found = LINK_ERRORS.get(error.bError or 0)
     if found is None or (error.bStatus or 0) & 0x03 != IccStatus.ACTIVE:
         raise error
-    result: LinkError = found
-    return result
+    return found
 
 
 class BlockLink:

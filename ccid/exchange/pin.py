@@ -15,12 +15,10 @@ from ccid.errors import CommandFailed, ProtocolError, UnsupportedByReader
 from ccid.exchange.agreement import Agreement
 from ccid.exchange.links import BlockLink
 from ccid.iso7816 import t1
+from ccid.iso7816.machine import run
 from ccid.messages.structures import PinModification, PinVerification
+from ccid.pin import entry_timeout_s
 
-MIN_PIN_S = 90.0
-"""How long people get at least to enter a PIN."""
-PIN_MARGIN_S = 10.0
-"""How much longer than the reader's own time-out (bTimeOut) its reply is waited for."""
 TIMEOUT_SW, CANCELLED_SW = b"\x64\x00", b"\x64\x01"
 """What a PIN that was not entered is answered by (PC/SC part 10, 2.5.7)."""
 
@@ -52,7 +50,7 @@ def enter_pin(
                 return _secure(commands, structure)
             try:
                 link = _PinLink(commands, agreement, structure)
-                return t1.run(machine.exchange(structure.abPINApdu), link)
+                return run(machine.exchange(structure.abPINApdu), link)
             except CommandFailed as error:
                 if error.bError in (SlotError.PIN_CANCELLED, SlotError.PIN_TIMEOUT):
                     machine.not_sent()
@@ -68,7 +66,7 @@ def enter_pin(
 def _secure(commands: SlotCommands, structure: PinStructure) -> bytes:
     is_verification = isinstance(structure, PinVerification)
     operation = PinOperation.VERIFICATION if is_verification else PinOperation.MODIFICATION
-    timeout_s = max(MIN_PIN_S, structure.bTimeOut + PIN_MARGIN_S)
+    timeout_s = entry_timeout_s(structure.bTimeOut)
     return commands.secure(operation, structure, timeout_s=timeout_s)[0]
 
 

@@ -13,6 +13,7 @@ from ccid.exchange.agreement import Agreement
 from ccid.exchange.links import character_link
 from ccid.iso7816 import t0, t1
 from ccid.iso7816.apdu import Bytes
+from ccid.iso7816.machine import run
 
 
 class Blocks:
@@ -43,7 +44,7 @@ class Blocks:
                 whether the card may have carried it out.
         """
         with self.commands.operation():
-            return t1.run(self.machine.exchange(apdu), self.link)
+            return run(self.machine.exchange(apdu), self.link)
 
 
 class CharacterT0:
@@ -69,7 +70,7 @@ class CharacterT0:
         """
         machine = t0.procedure(bytes(apdu), self.commands.name)
         with self.commands.operation():
-            return t0.run(machine, self.link)
+            return run(machine, self.link)
 
 
 class Mapped:
@@ -87,4 +88,4 @@ class Mapped:
     def transmit(self, apdu: Bytes) -> bytes:
         """Send ``apdu`` of any case and return its whole response."""
         with self.commands.operation():
-            return t0.run(t0.command(apdu), self.tpdu)
+            return run(t0.command(apdu), self.tpdu)

@@ -13,8 +13,8 @@ wishes, an extended command goes by ENVELOPE. It yields TPDUs and is sent their 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from typing import NamedTuple, TypeVar
+from collections.abc import Generator
+from typing import NamedTuple
 
 from ccid.errors import InvalidApdu, ProtocolError
 from ccid.iso7816.apdu import HEADER_LENGTH, SW_LENGTH, Bytes, CommandApdu
@@ -38,23 +38,6 @@ class Characters(NamedTuple):
 
     data: bytes
     expected: int
-
-
-Step = TypeVar("Step")
-R = TypeVar("R")
-
-
-def run(machine: Generator[Step, bytes, R], link: Callable[[Step], bytes]) -> R:
-    """Drive a machine over a link that sends a step and returns the card's answer."""
-    try:
-        step = next(machine)
-        while True:
-            step = machine.send(link(step))
-    except StopIteration as done:
-        result: R = done.value
-        return result
-    finally:
-        machine.close()
 
 
 # Characters -----------------------------------------------------------------------------------

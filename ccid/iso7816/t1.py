@@ -9,7 +9,7 @@ every I-block of the card, is acknowledged by the next I-block of the other side
 
 This is a machine without input or output. Its generators yield the :class:`Block` to send and
 are sent what came back: the bytes of a block, or a :class:`LinkError` if there was none. What the
-card may do wrong is an input like any other. :func:`run` drives a machine.
+card may do wrong is an input like any other. :func:`ccid.iso7816.machine.run` drives it.
 
 What can go wrong (11.6.3). After an invalid block or none, an R-block asks for what was lost, at
 most twice in succession; an R-block of the card that asks for our block again gets it, under the
@@ -23,9 +23,9 @@ compute for minutes, and whoever drives the machine bounds that by time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from enum import Enum, IntEnum
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from ccid.errors import CardMute, InvalidApdu, ProtocolError
 from ccid.iso7816.apdu import HEADER_LENGTH, MAX_EXTENDED, MAX_RESPONSE, SW_LENGTH, Bytes
@@ -89,24 +89,6 @@ N_R, R_BLOCK = 0x10, 0x80
 
 Machine = Generator[Block, "bytes | LinkError", bytes]
 Reply = bytes | LinkError
-R = TypeVar("R")
-
-
-def run(machine: Generator[Block, Reply, R], link: Callable[[Block], Reply]) -> R:
-    """Drive a machine over a link that sends a block and returns the card's.
-
-    Raises:
-        What the machine or the link raises.
-    """
-    try:
-        block = next(machine)
-        while True:
-            block = machine.send(link(block))
-    except StopIteration as done:
-        result: R = done.value
-        return result
-    finally:
-        machine.close()
 
 
 class _OutOfStep(Exception):

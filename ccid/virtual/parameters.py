@@ -10,9 +10,9 @@ from operator import xor
 
 from ccid.codes import ExchangeLevel, Features, Protocol
 from ccid.descriptors import SmartCardDescriptor
-from ccid.iso7816.atr import Atr
+from ccid.iso7816.atr import DEFAULT_FIDI, Atr
 from ccid.messages import PC_to_RDR_SetParameters, ProtocolDataT0, ProtocolDataT1
-from ccid.virtual.cards.line import DEFAULT_FIDI, clocks_per_etu
+from ccid.virtual.cards.line import clocks_per_etu
 from ccid.virtual.slot import ProtocolData, VirtualSlot
 from ccid.virtual.wire import Refused, Wire
 

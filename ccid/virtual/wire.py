@@ -10,15 +10,10 @@ from collections import deque
 from typing import NamedTuple
 
 from ccid.codes import Protocol, SlotError
+from ccid.iso7816.atr import DEFAULT_FIDI
 from ccid.messages import ProtocolDataT0, ProtocolDataT1
 from ccid.virtual.cards.contact import Contact
-from ccid.virtual.cards.line import (
-    BLOCK_GUARD_ETU,
-    DEFAULT_FIDI,
-    TURN_GUARD_ETU,
-    Line,
-    Sent,
-)
+from ccid.virtual.cards.line import BLOCK_GUARD_ETU, TURN_GUARD_ETU, Line, Sent
 
 CHARACTER_ETU = 12
 """From one character to the next at the least, without extra guard time."""

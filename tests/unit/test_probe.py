@@ -15,15 +15,14 @@ import pytest
 import ccid
 from ccid import errors
 from ccid.probe import doctor_command, list_command, session
-from ccid.probe.__main__ import main, take_virtual
+from ccid.probe.__main__ import take_virtual
 from ccid.trace.log import logger
 from ccid.transport import usb
 from ccid.transport.libusb import Status
 from tests.pcapng import packets
+from tests.unit.conftest import Run
 from tests.unit.fake_usb import FakeBackend, FakeDevice
 from tests.unit.test_descriptors import QEMU, configuration, interface
-
-Run = Any
 
 
 @pytest.fixture(autouse=True)
@@ -32,21 +31,6 @@ def empty_usb(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
     backend = FakeBackend()
     monkeypatch.setattr(usb, "backend", lambda: backend)
     return backend
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run ccid-probe: exit status, stdout, stderr."""
-
-    def call(*words: str) -> tuple[int, str, str]:
-        try:
-            status = main(words)
-        except SystemExit as left:
-            status = left.code if isinstance(left.code, int) else 1
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
 
 
 # No reader ------------------------------------------------------------------------------------

@@ -13,9 +13,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from ccid.probe.__main__ import main
-
-Run = Any
+from tests.unit.conftest import Run
 
 SIM = "3B9E96801FC78031E073FE2113574A33052936008A"
 LIST = """\
@@ -25,21 +23,6 @@ LIST = """\
 3B 80 81 31 FE 45 8B
 3B 80 81 21 [47]5 ..
 """
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run ccid-probe: exit status, stdout, stderr."""
-
-    def call(*words: str) -> tuple[int, str, str]:
-        try:
-            status = main(words)
-        except SystemExit as left:
-            status = left.code if isinstance(left.code, int) else 1
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

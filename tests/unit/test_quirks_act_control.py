@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from pathlib import Path
 
 import pytest
 
@@ -16,11 +15,6 @@ from tests.unit.quirk_bench import Table, covers
 from tests.unit.test_control import PIN, PinPad, verify_structure
 
 IDS = "08e6:3478"
-
-
-@pytest.fixture
-def table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Table:
-    return Table(monkeypatch, tmp_path)
 
 
 def reader() -> tuple[ccid.VirtualReader, list[bytes]]:

@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from ccid.errors import CardMute, ProtocolError
-from ccid.iso7816.t1 import MAX_NOTICES, RESYNCH_ATTEMPTS, RETRIES, T1, Block, LinkError, Reply, run
+from ccid.iso7816.machine import run
+from ccid.iso7816.t1 import MAX_NOTICES, RESYNCH_ATTEMPTS, RETRIES, T1, Block, LinkError, Reply
 from ccid.virtual.cards import contact_faults
 from ccid.virtual.cards.base import Answer
 from ccid.virtual.cards.t1 import T1Card, T1Options

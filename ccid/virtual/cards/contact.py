@@ -14,17 +14,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ccid.errors import MalformedAtr
-from ccid.iso7816.atr import Atr
+from ccid.iso7816.atr import DEFAULT_FIDI, Atr
 from ccid.virtual.cards import pps
 from ccid.virtual.cards.base import Application
 from ccid.virtual.cards.contact_faults import ContactFault
-from ccid.virtual.cards.line import (
-    DEFAULT_CLOCK_HZ,
-    DEFAULT_FIDI,
-    Line,
-    Sent,
-    clocks_per_etu,
-)
+from ccid.virtual.cards.line import DEFAULT_CLOCK_HZ, Line, Sent, clocks_per_etu
 from ccid.virtual.cards.pps import PPSS, Pps
 from ccid.virtual.cards.t0 import T0Face
 from ccid.virtual.cards.t0_line import T0Line, T0Options

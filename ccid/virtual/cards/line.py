@@ -13,8 +13,6 @@ from typing import NamedTuple
 
 from ccid.iso7816.atr import DI, FI
 
-DEFAULT_FIDI = 0x11
-"""Fd = 372 and Dd = 1, coded as TA1 (ISO/IEC 7816-3:2006 8.3)."""
 BLOCK_GUARD_ETU = 22
 """BGT, between blocks of opposite directions (ISO/IEC 7816-3:2006 11.4.3)."""
 TURN_GUARD_ETU = 16

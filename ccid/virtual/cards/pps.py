@@ -11,8 +11,7 @@ from functools import reduce
 from operator import xor
 from typing import NamedTuple
 
-from ccid.iso7816.atr import DI, FI, Atr
-from ccid.virtual.cards.line import DEFAULT_FIDI
+from ccid.iso7816.atr import DEFAULT_FIDI, DI, FI, Atr
 
 PPSS = 0xFF
 

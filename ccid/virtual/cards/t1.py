@@ -13,9 +13,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ccid.iso7816.atr import DEFAULT_FIDI
 from ccid.virtual.cards.base import Answer
 from ccid.virtual.cards.contact_faults import ContactFault, strike
-from ccid.virtual.cards.line import BLOCK_GUARD_ETU, DEFAULT_CLOCK_HZ, DEFAULT_FIDI, Line, Sent
+from ccid.virtual.cards.line import BLOCK_GUARD_ETU, DEFAULT_CLOCK_HZ, Line, Sent
 from ccid.virtual.cards.t1_blocks import (
     ABORT,
     EDC_ERROR,
