@@ -19,14 +19,13 @@ from ccid.catalog import NO_EXTENDED, WITH_T1, Entry, catalog, search
 from ccid.codes import ExchangeLevel, Protocol
 from ccid.errors import MalformedDescriptor
 from ccid.probe import doctor_command, session
-from ccid.probe.__main__ import main
 from ccid.probe.imported import devices
 from ccid.quirks import VOCABULARY, library, lookup
 from ccid.quirks.kinds import shown
 from ccid.transport import linux, usb
+from tests.unit.conftest import Run
 from tests.unit.fake_usb import FakeBackend
 
-Run = Any
 DATA = Path(__file__).parent / "data"
 
 
@@ -37,18 +36,6 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(usb, "backend", lambda: backend)
     monkeypatch.delenv(library.VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run ccid-probe: exit status, stdout, stderr."""
-
-    def call(*words: str) -> tuple[int, str, str]:
-        status = main(words)
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
 
 
 def checked(name: str, document: Any) -> None:
