@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, NoReturn, Self
 
 from ccid.codes import IccStatus, Protocol
 from ccid.errors import (
@@ -101,12 +101,13 @@ class Card:
         """
         try:
             return self._transmit(apdu)
-        except (CardAbsent, CardMute, CommandFailed) as error:
+        except (CardAbsent, CardMute, CardRemoved, CommandFailed) as error:
             self._gone(error)
 
     def _gone(self, error: CcidError) -> NoReturn:
         """Raise ``error``, or that the card was removed if that is what it says."""
-        if (error.bStatus or 0) & 0x03 in (IccStatus.ABSENT, IccStatus.INACTIVE):
+        icc = IccStatus.ABSENT if isinstance(error, CardRemoved) else (error.bStatus or 0) & 0x03
+        if icc in (IccStatus.ABSENT, IccStatus.INACTIVE):
             self.removed(error)
             self._check()
         raise error
@@ -117,18 +118,18 @@ class Card:
         fields = (
             {} if error is None else {f: getattr(error, f) for f in ("bSeq", "bStatus", "bError")}
         )
-        self._end(
-            CardRemoved(
-                f"{self.slot.reader.name}: the card was taken out of slot {self.slot.index}",
-                reader=self.slot.reader.name,
-                slot=self.slot.index,
-                **fields,
-            )
-        )
+        self._end(self.slot.reader.pipe.card_removed(self.slot.index, **fields))
 
-    def exclusive(self) -> AbstractContextManager[Any]:
-        """Hold this to have several APDUs follow each other with nobody's between."""
-        return self.slot.turn()
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold this to have several APDUs follow each other with nobody's between.
+
+        Raises:
+            CardRemoved: It was taken out since it was connected, even if one is back.
+        """
+        with self.slot.turn():
+            self._look()
+            yield
 
     # Its life ---------------------------------------------------------------------------------
 
@@ -139,7 +140,7 @@ class Card:
             cold: Power it off first; else a warm reset (USB CCID rev 1.1, 6.1.1).
         """
         with self.slot.turn():
-            self._check()
+            self._look()
             if cold:
                 self.slot.commands.power_off()
             try:
@@ -181,6 +182,12 @@ class Card:
         self._transmit = self._refuse
         if self.slot.card is self:
             self.slot.card = None
+
+    def _look(self) -> None:
+        """Raise why there can be no more APDUs, if there cannot."""
+        if self._over is None and self.slot.reader.pipe.was_removed(self.slot.index):
+            self.removed()
+        self._check()
 
     def _check(self) -> None:
         if self._over is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from typing import NamedTuple, TypeVar
 
 from ccid.codes import (
@@ -32,7 +32,6 @@ from ccid.errors import (
     MalformedMessage,
     ProtocolError,
     SlotBusy,
-    TransportTimeout,
     UnsupportedByReader,
 )
 from ccid.iso7816.apdu import Bytes
@@ -183,6 +182,7 @@ class SlotCommands(ABC):
 
     def _power_on(self, bPowerSelect: int) -> bytes:
         command = PC_to_RDR_IccPowerOn(bSlot=self.slot, bPowerSelect=bPowerSelect)
+        self.conversation.powering(self.slot)
         try:
             atr = self._send(command, RDR_to_PC_DataBlock, ACTIVATION_S).abData
         except (CardAbsent, CardMute, CommandFailed):
@@ -219,9 +219,8 @@ class SlotCommands(ABC):
 
     def _slot_status(self, at_least_s: float = 0.0) -> SlotStatus:
         if MACOS and self.quirks.event_before_status_s:
-            with suppress(TransportTimeout, UnsupportedByReader), self.conversation.turn(self.slot):
-                timeout_ms = int(self.quirks.event_before_status_s * 1000)
-                self.conversation.transport.receive_event(timeout_ms)
+            wait_ms = int(self.quirks.event_before_status_s * 1000)
+            self.conversation.transport.take_events(wait_ms)
         timeout_s = max(self.status_timeout_s, at_least_s)
         try:
             return self._status(PC_to_RDR_GetSlotStatus(bSlot=self.slot), timeout_s)

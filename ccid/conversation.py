@@ -15,8 +15,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from ccid.errors import CcidError, CommandCancelled, TransportTimeout
-from ccid.transport import Transport
+from ccid.changes import Changes
+from ccid.errors import CardRemoved, CcidError, CommandCancelled, TransportTimeout
+from ccid.transport import Transport, nothing_to_end
 
 SLICE_MS = 250
 """How long a wait goes on before it looks whether it is still wanted."""
@@ -59,7 +60,14 @@ class Ended:
         assert self.dead is not None
         raise copy.copy(self.dead)
 
-    send = receive = receive_event = control = _refuse
+    send = receive = take_events = control = _refuse
+
+    def listen(self, tell: Callable[[bytes], None]) -> None:
+        """There will be nothing."""
+
+    def attend(self) -> Callable[[], None]:
+        """There is nothing to wait for."""
+        return nothing_to_end
 
     def close(self) -> None:
         """The transport is not this one's to close."""
@@ -96,6 +104,7 @@ class Conversation:
         interface: bInterfaceNumber.
         lock: Who may talk; given where several interfaces must take turns.
         max_command_s: Most seconds an operation may take with all extensions; None for no limit.
+        changes: What the reader's notifications meant.
     """
 
     def __init__(
@@ -106,8 +115,10 @@ class Conversation:
         interface: int = 0,
         lock: Any = None,
         max_command_s: float | None = MAX_COMMAND_S,
+        changes: Changes | None = None,
     ) -> None:
         self.transport = transport
+        self.changes = changes or Changes(auto_activating=False)
         self.name = name
         self.interface = interface
         self.max_command_s = max_command_s
@@ -226,6 +237,36 @@ class Conversation:
             reader=self.name,
             slot=slot,
             bSeq=count & 0xFF,
+        )
+
+    # Cards that are gone ----------------------------------------------------------------------
+
+    def powering(self, slot: int) -> None:
+        """The card in ``slot`` is about to be powered; whatever came before does not count."""
+        self.transport.take_events()
+        self.changes.powering(slot)
+
+    def was_removed(self, slot: int) -> bool:
+        """The reader said that the card powered in ``slot`` was taken out, even if there is one
+        again. True until that is powered, or :meth:`Changes.forget` was called."""
+        self.transport.take_events()
+        certain = self.changes.moved.get(slot)
+        if certain is False and self._still_active(slot):
+            self.changes.dismiss(slot)
+            return False
+        return certain is not None
+
+    def _still_active(self, slot: int) -> bool:
+        """The card in ``slot`` has power: then it is the one that was given it."""
+        return True
+
+    def card_removed(self, slot: int, **fields: Any) -> CardRemoved:
+        """The error for a card that was taken out."""
+        return CardRemoved(
+            f"{self.name}: the card was taken out of slot {slot}",
+            reader=self.name,
+            slot=slot,
+            **fields,
         )
 
     # Ending one early -------------------------------------------------------------------------

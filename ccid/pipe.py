@@ -35,14 +35,37 @@ from ccid.errors import (
 )
 from ccid.inbox import first_read, read_message, whole_message
 from ccid.iso7816.apdu import SW_LENGTH, Bytes
-from ccid.messages import HEADER_LENGTH, PC_to_RDR_Abort, RDR_to_PC_SlotStatus
+from ccid.messages import (
+    HEADER_LENGTH,
+    PC_to_RDR_Abort,
+    PC_to_RDR_GetSlotStatus,
+    PC_to_RDR_Secure,
+    PC_to_RDR_SetDataRateAndClockFrequency,
+    PC_to_RDR_SetParameters,
+    PC_to_RDR_T0APDU,
+    PC_to_RDR_XfrBlock,
+    RDR_to_PC_SlotStatus,
+)
 from ccid.messages.headers import DATA_BLOCK, XFR_BLOCK, reply_header, xfr_block_header
 from ccid.transport import OUT_CAPACITY, Transport
 
 WRITE_TIMEOUT_MS = 5000
 """A bulk-OUT transfer that takes longer has failed."""
 ABORT_S = 2.0
-"""How long the ABORT pair may take."""
+"""How long the ABORT pair may take, or a question about the slot."""
+REMOVED_S = 0.3
+"""How long a reader may still answer a command to a card that it says was taken out."""
+TO_CARDS = frozenset(
+    command.bMessageType
+    for command in (
+        PC_to_RDR_XfrBlock,
+        PC_to_RDR_Secure,
+        PC_to_RDR_SetParameters,
+        PC_to_RDR_T0APDU,
+        PC_to_RDR_SetDataRateAndClockFrequency,
+    )
+)
+"""Commands that mean the card that was powered, and no other."""
 SLOT_STATUS = RDR_to_PC_SlotStatus.bMessageType
 
 
@@ -128,12 +151,15 @@ class Pipe(Conversation):
             timeout_s: Seconds to wait, before any extension the reader asks for.
 
         Raises:
+            CardRemoved: The reader said so, before or meanwhile.
             CommandCancelled: :meth:`cancel` was called meanwhile.
             MalformedMessage, ProtocolError: The reply is no reply, or one to something else.
             TransportTimeout: No reply in time. And all that the transport raises.
         """
         with self.turn(slot):
             self.proceed(slot)
+            if bMessageType in TO_CARDS and self.was_removed(slot):
+                raise self.card_removed(slot)
             try:
                 reply = self._once(slot, bMessageType, specific, data, reply_type, timeout_s)
                 if self._abandoned(slot, reply):
@@ -155,6 +181,11 @@ class Pipe(Conversation):
     ) -> RawReply:
         count = self._write(slot, bMessageType, specific, data)
         return self._await(slot, count, reply_type, timeout_s)
+
+    def _still_active(self, slot: int) -> bool:
+        kind = PC_to_RDR_GetSlotStatus.bMessageType
+        reply = self.transact(slot, kind, bytes(3), b"", SLOT_STATUS, ABORT_S)
+        return reply.icc_status is IccStatus.ACTIVE
 
     def _write(self, slot: int, bMessageType: int, specific: bytes, data: Bytes) -> int:
         """Send a command and return its number."""
@@ -190,7 +221,7 @@ class Pipe(Conversation):
         Args:
             message: One that came already.
         """
-        operation = self._current(slot, count)
+        operation, cut_off = self._current(slot, count), 0.0
         deadline = self.deadlines[slot] = self._by(operation, timeout_s)
         try:
             while True:
@@ -200,14 +231,20 @@ class Pipe(Conversation):
                     message = self._next(slot, count, deadline)
                 reply = None if message is None else self._match(message, slot, count, reply_type)
                 message = None
-                if reply is None:
-                    if time.monotonic() >= deadline:
-                        raise self._timeout(slot, count, time.monotonic() - operation.began)
-                elif reply.bStatus >> 6 == CommandStatus.TIME_EXTENSION:
+                if reply is not None and reply.bStatus >> 6 != CommandStatus.TIME_EXTENSION:
+                    return reply
+                now = time.monotonic()
+                if reply is not None:
                     longer_s = timeout_s * max(1, reply.bError)
                     deadline = self.deadlines[slot] = self._by(operation, longer_s)
-                else:
-                    return reply
+                elif now >= deadline:
+                    raise self._timeout(slot, count, now - operation.began)
+                self.transport.take_events()
+                if self.changes.moved.get(slot):
+                    cut_off = cut_off or now + REMOVED_S
+                    deadline = min(deadline, cut_off)
+                    if now >= cut_off:
+                        raise self.card_removed(slot, bSeq=count & 0xFF)
         except BaseException:
             self.give_up(slot)
             raise
@@ -317,9 +354,13 @@ class Pipe(Conversation):
         out, inp = self.transport.out, self.transport.inp
         pack, unpack = xfr_block_header.pack_into, reply_header.unpack_from
         first = first_read(self.transport.packet_size)
+        moved = self.changes.moved
 
         def transmit(data: Bytes) -> bytes:
             with self.lock:
+                self.transport.take_events()
+                if moved and self.was_removed(slot):
+                    raise self.card_removed(slot)
                 self.count = count = self.count + 1
                 self.busy_slot = slot
                 n = len(data)

@@ -21,7 +21,8 @@ from weakref import WeakValueDictionary
 
 from ccid.activation import Activation
 from ccid.card import Card
-from ccid.codes import IccStatus, InterfaceProtocol, Protocol
+from ccid.changes import Changes
+from ccid.codes import Features, IccStatus, InterfaceProtocol, Protocol
 from ccid.commands import Commands, SlotCommands, get_clock_frequencies, get_data_rates
 from ccid.conversation import MAX_COMMAND_S, Conversation
 from ccid.descriptors import SmartCardDescriptor
@@ -32,6 +33,7 @@ from ccid.errors import (
     MalformedMessage,
     ReaderClosed,
     ReaderForked,
+    ReaderRemoved,
     SlotInUse,
     TransportStall,
     TransportTimeout,
@@ -39,6 +41,7 @@ from ccid.errors import (
 )
 from ccid.iccd import IccdA, IccdB
 from ccid.messages import HEADER_LENGTH
+from ccid.messages.events import RDR_to_PC_NotifySlotChange, SlotChange, parse_event
 from ccid.pipe import Pipe
 from ccid.quirks import Quirks, lookup
 from ccid.quirks.fixups import apply, data_rates, takes_apdu_mode
@@ -49,6 +52,10 @@ if TYPE_CHECKING:
     from ccid.exchange.pin import PinStructure
     from ccid.pin import PinPadFeatures
     from ccid.trace import Tap, Trace, TraceTarget
+
+
+Slots = list[SlotChange] | None
+"""What a notification says of each slot; None for anything else that it may mean."""
 
 
 class _Turns:
@@ -106,7 +113,10 @@ class Reader:
         self._closed = True
         self.transport: Transport = self._connected()
         self._closed = False
+        self._listeners: tuple[Callable[[Slots], None], ...] = ()
+        self.changes = Changes(bool(self._descriptor.dwFeatures & Features.AUTO_ACTIVATION))
         try:
+            self.transport.listen(self._notified)
             if self.quirks.open_delay_s:
                 time.sleep(self.quirks.open_delay_s)
             self.pipe = self._make_conversation(max_command_s)
@@ -159,6 +169,7 @@ class Reader:
             "interface": self.info.interface_number,
             "lock": self._turns.lock if self._turns else None,
             "max_command_s": max_command_s,
+            "changes": self.changes,
         }
         if self.info.reader.is_iccd:
             return Conversation(self.transport, **common)
@@ -315,6 +326,44 @@ class Reader:
             warnings.warn(f"{self!r} was never closed", ResourceWarning, stacklevel=2, source=self)
             self.close()
 
+    # What it says unasked ----------------------------------------------------------------------
+
+    def _notified(self, message: bytes) -> None:
+        """A transfer came on the interrupt endpoint (USB CCID rev 1.1, 6.3)."""
+        if self.tap is not None:
+            self.tap.event(message)
+        slots: Slots = None
+        with suppress(MalformedMessage):
+            event = parse_event(message)
+            if isinstance(event, RDR_to_PC_NotifySlotChange):
+                slots = event.slots(self.descriptor.slot_count)
+                self.changes.notify(slots)
+        for tell in self._listeners:
+            tell(slots)
+
+    def listen(self, tell: Callable[[Slots], None]) -> Callable[[], None]:
+        """Have ``tell`` called as soon as the reader says that something happened, from a thread
+        of its own: with what it says of each slot, or None where that is unknown, as when it was
+        unplugged. It must not call the reader, nor wait for anything.
+
+        Returns:
+            What ends this, at once.
+        """
+        self._listeners = (*self._listeners, tell)
+
+        def dead(reason: CcidError) -> None:
+            if tell in self._listeners and isinstance(reason, ReaderRemoved):
+                tell(None)
+
+        self.transport.when_dead(dead)
+        leave = self.transport.attend()
+
+        def end() -> None:
+            self._listeners = tuple(one for one in self._listeners if one is not tell)
+            leave()
+
+        return end
+
     # Looking over its shoulder ----------------------------------------------------------------
 
     def trace(self, target: TraceTarget, *, secrets: bool = False) -> Trace:
@@ -371,7 +420,15 @@ class Slot:
         return f"<ccid.Slot {self.index} of {self.reader.name!r}>"
 
     def status(self) -> IccStatus:
-        """Is there a card, and is it active? Asks the reader (USB CCID rev 1.1, 6.1.3)."""
+        """Is there a card, and is it active? Asks the reader (USB CCID rev 1.1, 6.1.3).
+
+        ABSENT, once, if the card connected here was taken out and there is another by now: that
+        is not connected.
+        """
+        with self.turn():
+            if self.card is not None and self.reader.pipe.was_removed(self.index):
+                self.card.removed()
+                return IccStatus.ABSENT
         return self.commands.slot_status().icc
 
     def connect(self, protocol: Protocol | None = None, *, auto_get_response: bool = False) -> Card:

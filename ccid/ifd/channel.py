@@ -19,7 +19,6 @@ from ccid.errors import (
 )
 from ccid.ifd.codes import PTS1, PTS2, PTS3, Code, code_of
 from ccid.iso7816.atr import Atr
-from ccid.messages.events import SlotChange
 from ccid.negotiation import choose_protocol
 from ccid.reader import Reader, Slot
 
@@ -60,7 +59,8 @@ class Channel:
         if self.device_removed:
             return Code.ICC_NOT_PRESENT
         try:
-            icc = self.slot.status()
+            self._was_removed |= self._exchanged()
+            icc = self.slot.commands.slot_status().icc
         except CcidError as error:
             gone = code_of(error) is Code.NO_SUCH_DEVICE
             return Code.ICC_NOT_PRESENT if gone else Code.COMMUNICATION_ERROR
@@ -86,10 +86,9 @@ class Channel:
             self._forget()
         return code, code is Code.ICC_NOT_PRESENT and not self._is_absent
 
-    def notified(self, change: SlotChange) -> None:
-        """The reader says that its card came or went."""
-        if self._powered and not change.present:
-            self._was_removed = True
+    def _exchanged(self) -> bool:
+        """The card that was there last was taken out, whatever is there now."""
+        return self.reader.pipe.was_removed(self.slot.index)
 
     def _forget(self) -> None:
         """There is no card any more that anything was agreed with."""
@@ -97,6 +96,7 @@ class Channel:
             self.slot.card.removed()
         self._activation = None
         self._powered = self._was_removed = False
+        self.reader.changes.forget(self.slot.index)
         self.atr = b""
 
     # Power ------------------------------------------------------------------------------------
@@ -104,6 +104,7 @@ class Channel:
     def power_up(self) -> bytes:
         """Activate or reset the card; returns its ATR."""
         self._check()
+        self._was_removed |= self._exchanged()
         self.atr, self.slot.card = b"", None
         activation = self.slot.activation()
         self.atr = activation.power_up()

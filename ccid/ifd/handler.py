@@ -25,12 +25,11 @@ from ccid.errors import (
 from ccid.find import open_reader
 from ccid.ifd.channel import Channel
 from ccid.ifd.codes import MAX_ATR, MAX_RESPONSE, SIMULTANEOUS, Action, Code, Tag, code_of
-from ccid.ifd.events import Events
 from ccid.ifd.names import DeviceName, find
 from ccid.messages import HEADER_LENGTH
 from ccid.messages.events import SlotChange
 from ccid.reader import Reader
-from ccid.transport import ReaderInfo
+from ccid.transport import ReaderInfo, nothing_to_end
 
 USB_CHANNEL = 0x0020
 """dwMode of SCARD_ATTR_CHANNEL_ID for USB (PC/SC part 3, 3.1.3)."""
@@ -50,7 +49,8 @@ class _Device:
     name: str
     number: int
     channels: dict[int, int] = field(default_factory=dict)
-    events: Events | None = None
+    leave: Callable[[], None] = nothing_to_end
+    """Ends waiting for what it says unasked."""
 
 
 class IFDHandler:
@@ -131,8 +131,7 @@ class IFDHandler:
         info = self._find(DeviceName.parse(name), taken)
         device = _Device(open_reader(info), name, lun >> READER_SHIFT)
         self._devices.append(device)
-        if info.reader.interrupt_in is not None:
-            device.events = Events(device.reader, lambda slots: self._notified(device, slots))
+        device.leave = device.reader.listen(lambda slots: self._notified(device, slots))
         return device
 
     def close_channel(self, lun: int) -> Code:
@@ -146,8 +145,7 @@ class IFDHandler:
             del device.channels[lun]
             if not device.channels:
                 self._devices.remove(device)
-                if device.events is not None:
-                    device.events.stop()
+                device.leave()
                 device.reader.close()
         return Code.SUCCESS
 
@@ -175,9 +173,6 @@ class IFDHandler:
     def _notified(self, device: _Device, slots: list[SlotChange] | None) -> None:
         for lun, index in list(device.channels.items()):
             change = None if slots is None or index >= len(slots) else slots[index]
-            channel = self._channels.get(lun)
-            if change is not None and channel is not None:
-                channel.notified(change)
             if change is None or change.changed:
                 self._on_event(lun)
 

@@ -168,10 +168,19 @@ class Tap:
                 self._part_began, note.whole = note.began, False
         return got
 
-    def receive_event(self, timeout_ms: int) -> bytes:
-        with self._telling(Kind.INTERRUPT, self._events, 64) as note:
-            note.data = self.inner.receive_event(timeout_ms)
-        return note.data
+    def event(self, message: bytes) -> None:
+        """Tell of a notification that came."""
+        with self._telling(Kind.INTERRUPT, self._events, len(message)) as note:
+            note.data = message
+
+    def listen(self, tell: Callable[[bytes], None]) -> None:
+        self.inner.listen(tell)
+
+    def take_events(self, wait_ms: int = 0, /) -> None:
+        self.inner.take_events(wait_ms)
+
+    def attend(self) -> Callable[[], None]:
+        return self.inner.attend()
 
     def control(self, request: ClassControl, timeout_ms: int, data: bytes = b"") -> bytes:
         endpoint = request.bmRequestType & 0x80

@@ -25,6 +25,14 @@ IN_CAPACITY = 128 * 1024
 """Bytes of the longest message received, and whole packets of any size beyond it."""
 
 
+def no_events(wait_ms: int = 0, /) -> None:
+    """``take_events`` of a transport to which none come."""
+
+
+def nothing_to_end() -> None:
+    """What ends the wait for events that never come."""
+
+
 class Transport(Protocol):
     """An open CCID interface. One thread at a time sends, one at a time receives.
 
@@ -63,12 +71,21 @@ class Transport(Protocol):
             As :meth:`send`; TransportTimeout only if not a byte came.
         """
 
-    def receive_event(self, timeout_ms: int) -> bytes:
-        """Receive one interrupt-IN transfer.
+    def listen(self, tell: Callable[[bytes], None]) -> None:
+        """Have an interrupt-IN transfer wait from now on, always, and ``tell`` called with what
+        each brings: by :meth:`take_events`, or see :meth:`attend`. Without such an endpoint it
+        is never called. ``tell`` must not call this transport."""
 
-        Raises:
-            As :meth:`send`; UnsupportedByReader without such an endpoint.
+    def take_events(self, wait_ms: int = 0, /) -> None:
+        """Have what came told of now. Says nothing of a reader that is gone.
+
+        Args:
+            wait_ms: How long to wait for something to come; 0 for not at all.
         """
+
+    def attend(self) -> Callable[[], None]:
+        """Have everything told of as soon as it comes, from a thread of its own, the end of the
+        reader too (:meth:`when_dead`). Returns what ends this, at once."""
 
     def control(self, request: ClassControl, timeout_ms: int, data: bytes = b"") -> bytes:
         """Do a class-specific request, with ``data`` to the reader or none, and return what

@@ -41,8 +41,14 @@ class Draining:
     def receive(self, offset: int, size: int, timeout_ms: int) -> int:
         return self.inner.receive(offset, size, timeout_ms)
 
-    def receive_event(self, timeout_ms: int) -> bytes:
-        return self.inner.receive_event(timeout_ms)
+    def listen(self, tell: Callable[[bytes], None]) -> None:
+        self.inner.listen(tell)
+
+    def take_events(self, wait_ms: int = 0, /) -> None:
+        self.inner.take_events(wait_ms)
+
+    def attend(self) -> Callable[[], None]:
+        return self.inner.attend()
 
     def control(self, request: ClassControl, timeout_ms: int, data: bytes = b"") -> bytes:
         return self.inner.control(request, timeout_ms, data)

@@ -4,7 +4,7 @@ pyusb finds and loads the library and serves discovery, descriptors, claims and 
 transfers, through its backend interface: its :class:`usb.core.Device` opens devices unasked.
 The two calls of every APDU, one bulk-OUT and one bulk-IN, go to the same loaded library by a
 ctypes prototype with buffers that are made once: pyusb's own read and write cost three times as
-much Python.
+much Python. What pyusb does not have is in :mod:`ccid.transport.asynchronous`.
 """
 
 from __future__ import annotations
@@ -96,21 +96,24 @@ def library_name() -> str:
     return str(backend().lib._name)
 
 
-@functools.cache
-def transfer_function(name: str) -> Transfer:
-    """``libusb_bulk_transfer`` or ``libusb_interrupt_transfer``, all pointers as integers."""
+def callback_type(result: Any, *arguments: Any) -> Any:
+    """The type of a function that libusb calls, or is called by."""
     make = "WINFUNCTYPE" if sys.platform == "win32" else "CFUNCTYPE"
-    prototype = getattr(ctypes, make)(
-        ctypes.c_int,
-        ctypes.c_void_p,
-        ctypes.c_ubyte,
-        ctypes.c_void_p,
-        ctypes.c_int,
-        ctypes.c_void_p,
-        ctypes.c_uint,
-    )
-    function: Transfer = prototype((name, backend().lib))
-    return function
+    return getattr(ctypes, make)(result, *arguments)
+
+
+def function(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
+    """A function of libusb. Our own prototype: pyusb has declared some for itself."""
+    found: Callable[..., Any] = callback_type(result, *arguments)((name, backend().lib))
+    return found
+
+
+@functools.cache
+def bulk_transfer() -> Transfer:
+    """``libusb_bulk_transfer``, all pointers as integers."""
+    pointer, integer = ctypes.c_void_p, ctypes.c_int
+    arguments = (pointer, ctypes.c_ubyte, pointer, integer, pointer, ctypes.c_uint)
+    return function("libusb_bulk_transfer", integer, *arguments)
 
 
 class Buffer:

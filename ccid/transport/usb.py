@@ -6,6 +6,7 @@ import array
 import copy
 import dataclasses
 import functools
+import logging
 import os
 import sys
 import threading
@@ -34,29 +35,37 @@ from ccid.errors import (
     TransportError,
     TransportStall,
     TransportTimeout,
-    UnsupportedByReader,
     UsbUnavailable,
 )
 from ccid.quirks import lookup
-from ccid.transport import IN_CAPACITY, OUT_CAPACITY, ReaderInfo, cures, linux
+from ccid.transport import (
+    IN_CAPACITY,
+    OUT_CAPACITY,
+    ReaderInfo,
+    cures,
+    linux,
+    no_events,
+    nothing_to_end,
+)
+from ccid.transport.asynchronous import Interrupt, attendants, event_handler
 from ccid.transport.libusb import (
     SPEEDS,
     Buffer,
     Status,
     backend,
+    bulk_transfer,
     status_text,
-    transfer_function,
 )
 from ccid.transport.life import Life
 
-EVENT_SIZE = 64
-"""Bytes asked for on interrupt-IN: a notification of many slots."""
-EVENT_SLICE_MS = 250
-"""How long a wait for an event goes on before it looks whether the interface was closed."""
+FIRST_RETRY_S, LAST_RETRY_S = 0.02, 1.0
+"""After a failed interrupt transfer: pauses before it is armed again, each twice the one before."""
 GONE_S = 1.0
 """How long after an input/output error to look whether the device is gone. Hubs are asked four
 times a second."""
 LINUX = sys.platform.startswith("linux")
+
+logger = logging.getLogger("ccid.transport")
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,12 +266,16 @@ class UsbTransport(Life):
 
     send: Callable[[int, int], None]
     receive: Callable[[int, int, int], int]
+    take_events: Callable[..., None]
 
     def __init__(self, device: Any, info: ReaderInfo) -> None:
         super().__init__(info.name)
         self.info = info
         self._driver_detached = False
-        self._events, self._controls = threading.Lock(), threading.Lock()
+        self._events, self._controls = threading.RLock(), threading.Lock()
+        self._interrupt: Interrupt | None = None
+        self._attended: list[Callable[[], None]] = []
+        self._retry_s, self._retry_at = FIRST_RETRY_S, 0.0
         out, inp = info.reader.bulk_out, info.reader.bulk_in
         if not info.reader.is_iccd and (out is None or inp is None):
             raise ReaderUnsupported(f"{info.name} has no bulk endpoints", reader=info.name)
@@ -276,6 +289,7 @@ class UsbTransport(Life):
         except BaseException:
             backend().close_device(self._handle)
             raise
+        self.take_events = no_events
         self._out, self._in = Buffer(OUT_CAPACITY), Buffer(IN_CAPACITY)
         self.out, self.inp = self._out.view, self._in.view
         if out is not None and inp is not None:
@@ -289,6 +303,7 @@ class UsbTransport(Life):
             raise copy.copy(reason)
 
         self.send = self.receive = refuse
+        self.take_events = no_events
 
     # Opening and closing ----------------------------------------------------------------------
 
@@ -327,11 +342,18 @@ class UsbTransport(Life):
         self.closed()
         if not forked:  # else the claim is the parent's
             with self._events, self._controls:  # until none is under way
+                attended, self._attended = self._attended, []
                 self._release()
+            for end in attended:
+                end()
 
     def _release(self) -> None:
         handle, self._handle = self._handle, None
+        interrupt, self._interrupt = self._interrupt, None
         if handle is None:
+            return
+        if interrupt is not None and not interrupt.end():
+            logger.error("%s: a transfer does not end; its handle stays open", self.name)
             return
         with suppress(_usb_error(), NotImplementedError):
             backend().release_interface(handle, self.info.interface_number)
@@ -348,7 +370,7 @@ class UsbTransport(Life):
     # Bulk -------------------------------------------------------------------------------------
 
     def _make_send(self, endpoint: EndpointDescriptor) -> Callable[[int, int], None]:
-        bulk, handle = transfer_function("libusb_bulk_transfer"), self._handle.handle.value
+        bulk, handle = bulk_transfer(), self._handle.handle.value
         number, buffer = endpoint.bEndpointAddress, self._out
         address, count, count_address = buffer.address, buffer.count, buffer.count_address
 
@@ -364,7 +386,7 @@ class UsbTransport(Life):
         return send
 
     def _make_receive(self, endpoint: EndpointDescriptor) -> Callable[[int, int, int], int]:
-        bulk, handle = transfer_function("libusb_bulk_transfer"), self._handle.handle.value
+        bulk, handle = bulk_transfer(), self._handle.handle.value
         number, buffer = endpoint.bEndpointAddress, self._in
         address, count, count_address = buffer.address, buffer.count, buffer.count_address
 
@@ -405,32 +427,67 @@ class UsbTransport(Life):
             time.sleep(0.02)
         return LINUX
 
-    # The rest ---------------------------------------------------------------------------------
+    # Events -----------------------------------------------------------------------------------
 
-    def receive_event(self, timeout_ms: int) -> bytes:
+    def listen(self, tell: Callable[[bytes], None]) -> None:
         endpoint = self.info.reader.interrupt_in
         if endpoint is None:
-            raise UnsupportedByReader(f"{self.name} has no interrupt endpoint", reader=self.name)
-        buffer, number = Buffer(EVENT_SIZE), endpoint.bEndpointAddress
-        interrupt = transfer_function("libusb_interrupt_transfer")
-        until = time.monotonic() + timeout_ms / 1000
-        while True:
-            left_ms = round((until - time.monotonic()) * 1000)
-            with self._events:  # in slices: whoever closes waits for one
-                self.check()
-                status = interrupt(
-                    self._handle.handle.value,
-                    number,
-                    buffer.address,
-                    EVENT_SIZE,
-                    buffer.count_address,
-                    max(1, min(left_ms, EVENT_SLICE_MS)),
-                )
-            if status != Status.TIMEOUT or buffer.count.value or left_ms <= EVENT_SLICE_MS:
-                break
-        if status and not (status == Status.TIMEOUT and buffer.count.value):
-            self._fail(status, number)
-        return bytes(buffer.view[: buffer.count.value])
+            return
+        with self._events:
+            self.check()
+            interrupt = Interrupt(self._handle.handle.value, endpoint.bEndpointAddress)
+            self._interrupt, self._tell = interrupt, tell
+            interrupt.arm()
+        self.take_events = self._make_take(interrupt)
+
+    def _make_take(self, interrupt: Interrupt) -> Callable[..., None]:
+        handle_events, inbox = event_handler(), interrupt.inbox
+
+        def take_events(wait_ms: int = 0, /) -> None:
+            handle_events(wait_ms / 1000)
+            if inbox or not interrupt.is_armed:
+                self._deliver()
+
+        return take_events
+
+    def _deliver(self) -> bool:
+        """Tell of what came. True if the transfer is not armed, and is to be looked after."""
+        with self._events:
+            interrupt = self._interrupt
+            if interrupt is None or self.dead is not None:
+                return False
+            while interrupt.inbox:
+                self._retry_s, self._retry_at = FIRST_RETRY_S, 0.0
+                self._tell(interrupt.inbox.popleft())
+            if not interrupt.is_armed:
+                self._mend(interrupt)
+            return self.dead is None and not interrupt.is_armed
+
+    def _mend(self, interrupt: Interrupt) -> None:
+        """Arm a transfer that failed, after a pause; or notice that the device is gone."""
+        gone = LINUX and not os.path.exists(linux.node(self.info.bus, self.info.address))
+        now = time.monotonic()
+        if interrupt.failure != Status.NO_DEVICE and not gone and now >= self._retry_at:
+            logger.info("%s: event: %s", self.name, status_text(interrupt.failure))
+            if interrupt.failure == Status.PIPE and self.info.reader.interrupt_in is not None:
+                with suppress(_usb_error()):
+                    number = self.info.reader.interrupt_in.bEndpointAddress
+                    backend().clear_halt(self._handle, number)
+            self._retry_at = now + self._retry_s
+            self._retry_s = min(2 * self._retry_s, LAST_RETRY_S)
+            interrupt.arm()
+        if gone or (not interrupt.is_armed and interrupt.failure == Status.NO_DEVICE):
+            self.removed()
+
+    def attend(self) -> Callable[[], None]:
+        with self._events:
+            if self._interrupt is None:
+                return nothing_to_end
+            end = attendants.add(self._deliver)
+            self._attended.append(end)
+        return end
+
+    # The rest ---------------------------------------------------------------------------------
 
     def control(self, request: ClassControl, timeout_ms: int, data: bytes = b"") -> bytes:
         is_in = bool(request.bmRequestType & 0x80)

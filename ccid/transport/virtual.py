@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable
 
 from ccid.descriptors import ClassControl, EndpointDescriptor
 from ccid.descriptors.standard import DescriptorType
@@ -13,9 +15,8 @@ from ccid.errors import (
     ReaderUnsupported,
     TransportStall,
     TransportTimeout,
-    UnsupportedByReader,
 )
-from ccid.transport import IN_CAPACITY, OUT_CAPACITY, ReaderInfo
+from ccid.transport import IN_CAPACITY, OUT_CAPACITY, ReaderInfo, no_events, nothing_to_end
 from ccid.transport.life import Life
 from ccid.virtual.port import Port, Unplugged
 from ccid.virtual.usb import Request, Stall
@@ -32,6 +33,8 @@ class VirtualTransport(Life):
         ReaderBusy: It is open already.
     """
 
+    take_events: Callable[..., None]
+
     def __init__(self, port: Port, info: ReaderInfo) -> None:
         super().__init__(info.name)
         self.port = port
@@ -44,6 +47,8 @@ class VirtualTransport(Life):
                 cure="close the other ccid.Reader first",
                 reader=info.name,
             )
+        self._events = threading.RLock()
+        self.take_events = no_events
         self.out = memoryview(bytearray(OUT_CAPACITY))
         self.inp = memoryview(bytearray(IN_CAPACITY))
         if not info.reader.is_iccd:
@@ -72,11 +77,59 @@ class VirtualTransport(Life):
         self.inp[offset : offset + len(got)] = got
         return len(got)
 
-    def receive_event(self, timeout_ms: int) -> bytes:
+    def listen(self, tell: Callable[[bytes], None]) -> None:
         endpoint = self.info.reader.interrupt_in
         if endpoint is None:
-            raise UnsupportedByReader(f"{self.name} has no interrupt endpoint", reader=self.name)
-        return self._receive(endpoint.bEndpointAddress, endpoint.max_packet_size, timeout_ms)
+            return
+        self.check()
+        number, size, port = endpoint.bEndpointAddress, endpoint.max_packet_size, self.port
+        events = port.device.pipe(number)
+
+        def take_events(wait_ms: int = 0, /) -> None:
+            try:
+                if wait_ms:
+                    port.wait(number, wait_ms / 1000)
+                if events.is_silent:
+                    return
+                with self._events:
+                    while self.dead is None and (message := port.poll(number, size)) is not None:
+                        tell(message)
+            except Stall:
+                self._stalled(number)
+            except Unplugged:
+                self.removed()
+
+        self.take_events = take_events
+        self.when_dead(self._no_more_events)
+
+    def _no_more_events(self, _reason: CcidError) -> None:
+        self.take_events = no_events
+        self.port.wake()
+
+    def attend(self) -> Callable[[], None]:
+        endpoint = self.info.reader.interrupt_in
+        if endpoint is None:
+            return nothing_to_end
+        number, ended = endpoint.bEndpointAddress, threading.Event()
+
+        def wait() -> None:
+            while not ended.is_set() and self.dead is None:
+                try:
+                    self.port.wait(number, None, lambda: ended.is_set() or self.dead is not None)
+                    self.take_events()
+                except Unplugged:
+                    self.removed()
+
+        thread = threading.Thread(target=wait, name=f"events of {self.name}", daemon=True)
+        thread.start()
+
+        def end() -> None:
+            ended.set()
+            self.port.wake()
+            if thread is not threading.current_thread():
+                thread.join()
+
+        return end
 
     def _receive(self, endpoint: int, size: int, timeout_ms: int) -> bytes:
         self.check()

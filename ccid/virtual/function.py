@@ -7,7 +7,7 @@ card thinks; notifications when cards come and go. Faults bend the replies on th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from ccid.codes import (
     ClassRequest,
@@ -228,10 +228,23 @@ class CcidFunction:
     def _notify(self, now: float) -> None:
         """RDR_to_PC_NotifySlotChange, if there is anything to notify."""
         if self.interrupt_in is not None and any(slot.changed for slot in self.slots):
+            for slot in self._unread():
+                slot.changed = True
             states = [(slot.card is not None, slot.changed) for slot in self.slots]
             self.interrupt_in.push(RDR_to_PC_NotifySlotChange.of(states).build(), now)
         for slot in self.slots:
             slot.changed = False
+
+    def _unread(self) -> Iterator[VirtualSlot]:
+        """The slots whose change was said and not fetched: it is said anew, with the state that
+        is then, in one notification."""
+        assert self.interrupt_in is not None
+        for old in self.interrupt_in.drop_if(
+            lambda m: m[0] == RDR_to_PC_NotifySlotChange.bMessageType
+        ):
+            for state in RDR_to_PC_NotifySlotChange.parse(old[1:]).slots(len(self.slots)):
+                if state.changed:
+                    yield self.slots[state.slot]
 
     # Commands ---------------------------------------------------------------------------------
 

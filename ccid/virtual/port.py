@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 
 from ccid.descriptors import ClassControl
 from ccid.virtual.usb import UsbDevice
@@ -28,14 +30,15 @@ class Port:
         self.changed = threading.Condition()
         self.transfers: Counter[int] = Counter()
         for function in device.functions:
-            function.on_change = self._wake
+            function.on_change = self.wake
 
     @staticmethod
     def now() -> float:
         """The clock: seconds."""
         return time.monotonic()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Have all who wait look again."""
         with self.changed:
             self.changed.notify_all()
 
@@ -80,6 +83,37 @@ class Port:
                 due = self.device.next_due(endpoint)
                 until = deadline if due is None else min(due, deadline)
                 self.changed.wait(until - now)
+
+    def poll(self, endpoint: int, size: int) -> bytes | None:
+        """One IN transfer if there is one; None else. Raises Stall, Unplugged."""
+        with self.changed:
+            self._check()
+            pulled = self.device.submit_in(endpoint, size, self.now())
+            self.transfers[endpoint] += pulled is not None
+            return None if pulled is None else pulled[0]
+
+    def wait(
+        self, endpoint: int, timeout_s: float | None, is_over: Callable[[], bool] = bool
+    ) -> None:
+        """Wait until an IN endpoint has something to say; None for ever.
+
+        Args:
+            endpoint: Which.
+            timeout_s: Seconds.
+            is_over: Says that nobody wants to wait any more. :meth:`wake` has it looked at.
+
+        Raises:
+            Unplugged.
+        """
+        deadline = math.inf if timeout_s is None else self.now() + timeout_s
+        with self.changed:
+            while not is_over():
+                self._check()
+                now, due = self.now(), self.device.next_due(endpoint)
+                until = min(deadline, math.inf if due is None else due)
+                if until <= now:
+                    return
+                self.changed.wait(None if until == math.inf else until - now)
 
     def control(self, request: ClassControl, data: bytes = b"") -> bytes:
         """One control transfer. Raises Stall, Unplugged."""

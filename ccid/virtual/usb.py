@@ -87,6 +87,11 @@ class InPipe:
         heapq.heapify(self._queue)
         return [entry[2] for entry in sorted(dropped)]
 
+    @property
+    def is_silent(self) -> bool:
+        """There is nothing to say, now or later."""
+        return self._current is None and not self._queue
+
     def next_due(self) -> float | None:
         """When there is something to say; None for nothing."""
         if self._current is not None:
@@ -268,6 +273,10 @@ class UsbDevice:
         if pipe is None or pipe.halted:
             raise Stall
         return pipe.pull(size, now)
+
+    def pipe(self, endpoint: int) -> InPipe:
+        """What is said on an IN endpoint."""
+        return self._in[endpoint]
 
     def next_due(self, endpoint: int | None = None) -> float | None:
         """When an IN endpoint, or any, has something to say; None for never."""

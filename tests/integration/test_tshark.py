@@ -68,11 +68,10 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
             card.transmit(CommandApdu(0, 0x30, data=bytes(1000), ne=65536, extended=True).build())
             card.transmit(bytes.fromhex("00500640"))
         virtual.remove()
-        told = [reader.transport.receive_event(1000) for _ in range(2)]
-        assert told == [b"\x50\x03", b"\x50\x02"], "there when it was plugged in, then gone"
+        reader.transport.take_events()
         with reader.trace(file.with_name("events.pcapng")):
             virtual.insert(EchoCard())
-            reader.pipe.transport.receive_event(1000)
+            reader.transport.take_events()
             reader.slots[0].status()
     return file
 

@@ -9,7 +9,7 @@ from typing import Any
 from ccid.descriptors import ClassControl
 from ccid.errors import TransportError, TransportTimeout
 from ccid.messages import Command, Reply, parse_command
-from ccid.transport import IN_CAPACITY, OUT_CAPACITY
+from ccid.transport import IN_CAPACITY, OUT_CAPACITY, nothing_to_end
 from ccid.transport.life import Life
 
 Answer = bytes | Exception | Sequence[bytes | Exception] | None
@@ -34,6 +34,8 @@ class ScriptedTransport(Life):
         self.on_control: Callable[[ClassControl], bytes] = lambda request: b""
         self.pending: list[bytes | Exception] = []
         self.reads: list[tuple[int, int]] = []
+        self.events: list[bytes] = []
+        """Notifications that came."""
         self.idle: Callable[[], None] = lambda: None
         self.paced = True
         """Takes the time it is given to say nothing; else says at once that it ran out."""
@@ -63,8 +65,15 @@ class ScriptedTransport(Life):
         self.inp[offset : offset + len(part)] = part
         return len(part)
 
-    def receive_event(self, timeout_ms: int) -> bytes:
-        raise TransportTimeout("script: no events")
+    def listen(self, tell: Callable[[bytes], None]) -> None:
+        self.tell = tell
+
+    def take_events(self, wait_ms: int = 0, /) -> None:
+        while self.events:
+            self.tell(self.events.pop(0))
+
+    def attend(self) -> Callable[[], None]:
+        return nothing_to_end
 
     def control(self, request: ClassControl, timeout_ms: int, data: bytes = b"") -> bytes:
         self.check()

@@ -14,7 +14,7 @@ import pytest
 import ccid
 from ccid import errors
 from ccid.codes import ExchangeLevel, Features, SlotError, VoltageSupport
-from ccid.ifd import Action, Code, IFDHandler, Tag, events
+from ccid.ifd import Action, Code, IFDHandler, Tag
 from ccid.ifd.codes import MAX_RESPONSE, PTS1, PTS2, code_of
 from ccid.ifd.names import DeviceName, find
 from ccid.messages import PC_to_RDR_IccPowerOn, PC_to_RDR_SetParameters, PC_to_RDR_XfrBlock
@@ -28,11 +28,6 @@ PATTERN = bytes.fromhex("0010000004")
 ANSWER = bytes.fromhex("00010203 9000")
 T0, T1 = 1, 2
 LEVELS = (ExchangeLevel.TPDU, ExchangeLevel.SHORT_APDU, ExchangeLevel.EXTENDED_APDU)
-
-
-@pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(events, "WAIT_MS", 50)
 
 
 class Bench:

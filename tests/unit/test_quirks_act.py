@@ -200,17 +200,22 @@ def test_a_reader_whose_event_has_to_be_fetched(
         reader.faults.append(known_faults.waits_for_its_event())
         return reader
 
+    def status_after_an_event() -> IccStatus:
+        reader = sec1100()
+        with ccid.open_reader(reader) as opened:
+            opened.transport.take_events()
+            reader.insert(EchoCard())
+            return opened.slots[0].status()
+
     monkeypatch.setattr("ccid.commands.MACOS", True)
     table.without("0424:1104")
     with pytest.raises(TransportTimeout):
-        answers(sec1100())
+        status_after_an_event()
     table.as_it_is()
-    reader = sec1100()
-    with ccid.open_reader(reader) as opened:
-        assert opened.slots[0].status() is IccStatus.INACTIVE
+    assert status_after_an_event() is IccStatus.INACTIVE
     monkeypatch.setattr("ccid.commands.MACOS", False)
     with pytest.raises(TransportTimeout):
-        answers(sec1100())
+        status_after_an_event()
 
 
 @covers("apdu-mode-escape")

@@ -6,9 +6,7 @@ import ctypes
 import io
 import sys
 import threading
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,9 @@ import ccid
 from ccid import conversation, errors
 from ccid.descriptors import ClassControl
 from ccid.pipe import Pipe
-from ccid.transport import cures, linux, usb
+from ccid.transport import asynchronous, cures, linux, usb
 from ccid.transport.libusb import Status
+from tests.unit.fake_events import FakeEvents
 from tests.unit.fake_usb import FakeBackend, FakeDevice
 from tests.unit.test_descriptors import BULK, QEMU, SMART_CARD, configuration, interface
 
@@ -33,6 +32,8 @@ def plug(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeBackend]:
         monkeypatch.setattr(usb, "backend", lambda: backend)
         return backend
 
+    monkeypatch.setattr(asynchronous, "calls", FakeEvents().calls)
+    monkeypatch.setattr(asynchronous, "context", lambda: 1)
     monkeypatch.setattr(linux, "attribute", lambda *_: None)
     return use
 
@@ -244,7 +245,7 @@ class FakeBulk:
 @pytest.fixture
 def bulk(monkeypatch: pytest.MonkeyPatch) -> FakeBulk:
     made = FakeBulk()
-    monkeypatch.setattr(usb, "transfer_function", lambda name: made)
+    monkeypatch.setattr(usb, "bulk_transfer", lambda: made)
     return made
 
 
@@ -376,7 +377,7 @@ def test_what_came_before_the_time_ran_out_is_not_lost(
         (-42, errors.TransportError),
     ],
 )
-@pytest.mark.parametrize("way", ["send", "receive", "receive_event"])
+@pytest.mark.parametrize("way", ["send", "receive"])
 def test_failed_transfers(
     plug: Callable[..., FakeBackend],
     bulk: FakeBulk,
@@ -389,13 +390,12 @@ def test_failed_transfers(
     calls: dict[str, tuple[Any, ...]] = {
         "send": (made.send, 1, 100),
         "receive": (made.receive, 0, 64, 100),
-        "receive_event": (made.receive_event, 100),
     }
     call, *words = calls[way]
     bulk.script = [(status, b"")]
     with pytest.raises(error):
         call(*words)
-    halted = {"send": "03", "receive": "82", "receive_event": "81"}[way]
+    halted = {"send": "03", "receive": "82"}[way]
     assert (f"clear_halt {halted}" in backend.calls) is (status == Status.PIPE)
     made.close()
 
@@ -482,51 +482,11 @@ def test_a_thread_that_waited_while_the_reader_was_closed_reaches_no_usb(
     assert bulk.calls == calls, "no call after close_device"
 
 
-def test_closed_while_somebody_waits_for_an_event(
-    plug: Callable[..., FakeBackend], bulk: FakeBulk
-) -> None:
-    backend = plug(FakeDevice(QEMU))
-    made, waits = transport(backend), threading.Event()
-
-    def nothing() -> None:
-        assert "close_device" not in backend.calls
-        waits.set()
-        time.sleep(0.01)
-
-    bulk.idle = nothing
-    with ThreadPoolExecutor(1) as pool:
-        event = pool.submit(made.receive_event, 60000)
-        assert waits.wait(10)
-        made.close()
-        assert isinstance(event.exception(10), errors.ReaderClosed)
-    with pytest.raises(errors.ReaderClosed):
-        made.send(1, 1)
-    with pytest.raises(errors.ReaderClosed):
-        made.receive(0, 64, 1)
-
-
 def test_a_short_write_is_an_error(plug: Callable[..., FakeBackend], bulk: FakeBulk) -> None:
     made = transport(plug(FakeDevice(QEMU)))
     bulk.most = 1
     with pytest.raises(errors.TransportError, match="1 of 3"):
         made.send(3, 100)
-    made.close()
-
-
-def test_events(plug: Callable[..., FakeBackend], bulk: FakeBulk) -> None:
-    made = transport(plug(FakeDevice(QEMU)))
-    bulk.script = [(0, b"\x50\x03")]
-    assert made.receive_event(100) == b"\x50\x03"
-    made.close()
-
-
-def test_no_events_without_an_endpoint(plug: Callable[..., FakeBackend], bulk: FakeBulk) -> None:
-    out = bytes.fromhex("07050102400000")
-    back = bytes.fromhex("07058202400000")
-    backend = plug(FakeDevice(configuration(interface(endpoints=2), SMART_CARD, out, back)))
-    made = transport(backend)
-    with pytest.raises(errors.UnsupportedByReader):
-        made.receive_event(100)
     made.close()
 
 

@@ -1,0 +1,61 @@
+"""What a reader's notifications mean for the cards that were in its slots; pure.
+
+Theory of operation. A reader says on its interrupt endpoint which slots hold a card and which of
+them changed since it said so last (USB CCID rev 1.1, 6.3.1). That a slot is empty is certain: its
+card is gone, whatever is there by the time anybody looks. That a slot is full and changed means
+that a card came; if one was known there already, that one left in between. Only a reader that
+activates cards by itself is believed at once in this: with any other the card that came has no
+power yet, so its status tells.
+
+The first notification after opening is about what happened before: it says nothing of a card that
+is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ccid.messages.events import SlotChange
+
+
+class Changes:
+    """Which cards were taken out since they were powered.
+
+    Args:
+        auto_activating: The reader powers a card as soon as it is put in (dwFeatures 0x04).
+
+    Attributes:
+        moved: The slots whose card was taken out, or may have been: True where that is certain.
+            Stays until the slot is powered again, or somebody was told.
+    """
+
+    def __init__(self, auto_activating: bool) -> None:
+        self.moved: dict[int, bool] = {}
+        self._auto_activating = auto_activating
+        self._known: set[int] = set()
+        self._is_first = True
+
+    def powering(self, slot: int) -> None:
+        """Whatever card is in ``slot`` is about to be powered: from now on it is known."""
+        self._known.add(slot)
+        self.moved.pop(slot, None)
+
+    def forget(self, slot: int) -> None:
+        """That the card of ``slot`` is gone was told: no card is known there."""
+        self._known.discard(slot)
+        self.moved.pop(slot, None)
+
+    def dismiss(self, slot: int) -> None:
+        """What seemed to have happened to ``slot`` did not: its card is the one that was."""
+        self.moved.pop(slot, None)
+
+    def notify(self, slots: Iterable[SlotChange]) -> None:
+        """The reader said this."""
+        is_first, self._is_first = self._is_first, False
+        for slot, present, changed in slots:
+            if slot not in self._known:
+                continue
+            if changed and not present:
+                self.moved[slot] = True
+            elif not present or (changed and not is_first):
+                self.moved.setdefault(slot, present and self._auto_activating)

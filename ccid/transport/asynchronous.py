@@ -1,0 +1,360 @@
+"""libusb's asynchronous side: interrupt transfers that stay armed, and who comes and goes.
+
+pyusb offers neither, so both are asked of the library it has loaded.
+
+Theory of operation. A transfer is submitted and libusb calls back when it is done; the callback
+submits it again, so it is always armed. Callbacks run wherever libusb handles events: inside any
+synchronous transfer, of any thread, or in :func:`handle_events`. So whoever only uses a reader
+needs no thread. Whoever waits for events registers with :data:`attendants`, and as long as anybody
+does, one thread handles libusb's events for all. A callback notes what came and does no more: it
+must neither block nor wait for a lock that a thread in libusb might hold. What it noted is told
+outside libusb.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import functools
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+from weakref import WeakSet
+
+from ccid.transport.libusb import Buffer, Status, backend, callback_type, function
+
+logger = logging.getLogger("ccid.transport")
+
+EVENT_SIZE = 64
+"""Bytes asked for on interrupt-IN: a notification of many slots."""
+END_S = 2.0
+"""How long a cancelled transfer may take to end. It takes no time, but for a broken system."""
+NUDGE_S = 0.01
+"""How often a thread is told to end until it does."""
+IDLE_S, TROUBLED_S = 60, 0.02
+"""How long the thread sleeps when nothing happens; and while a transfer cannot be armed."""
+HAS_HOTPLUG = 1
+"""libusb_has_capability: LIBUSB_CAP_HAS_HOTPLUG."""
+ARRIVED, LEFT = 1, 2
+ANY = -1
+INTERRUPT = 3
+"""Type of a transfer."""
+
+OUTCOMES = {
+    1: Status.IO,
+    2: Status.TIMEOUT,
+    3: Status.INTERRUPTED,
+    4: Status.PIPE,
+    5: Status.NO_DEVICE,
+    6: Status.OVERFLOW,
+}
+"""Statuses of a transfer (enum libusb_transfer_status) as return codes; 0 is done."""
+
+
+class _Transfer(ctypes.Structure):
+    """struct libusb_transfer, as far as it is needed."""
+
+    _fields_: ClassVar = [
+        ("dev_handle", ctypes.c_void_p),
+        ("flags", ctypes.c_uint8),
+        ("endpoint", ctypes.c_ubyte),
+        ("type", ctypes.c_ubyte),
+        ("timeout", ctypes.c_uint),
+        ("status", ctypes.c_int),
+        ("length", ctypes.c_int),
+        ("actual_length", ctypes.c_int),
+        ("callback", ctypes.c_void_p),
+        ("user_data", ctypes.c_void_p),
+        ("buffer", ctypes.c_void_p),
+        ("num_iso_packets", ctypes.c_int),
+    ]
+
+
+class _Timeval(ctypes.Structure):
+    _fields_: ClassVar = [("tv_sec", ctypes.c_long), ("tv_usec", ctypes.c_long)]
+
+
+class Calls(NamedTuple):
+    """Functions of libusb by the ends of their names; pointers are integers."""
+
+    alloc_transfer: Callable[[int], int | None]
+    free_transfer: Callable[[int], None]
+    submit_transfer: Callable[[int], int]
+    cancel_transfer: Callable[[int], int]
+    handle_events_timeout_completed: Callable[[int, int, int | None], int]
+    interrupt_event_handler: Callable[[int], None]
+    has_capability: Callable[[int], int]
+    hotplug_register_callback: Callable[..., int]
+    hotplug_deregister_callback: Callable[[int, int], None]
+
+
+@functools.cache
+def calls() -> Calls:
+    """They, in the libusb that is loaded."""
+    pointer, integer = ctypes.c_void_p, ctypes.c_int
+    hotplug = (*[integer] * 5, pointer, pointer, pointer)
+    return Calls(
+        function("libusb_alloc_transfer", pointer, integer),
+        function("libusb_free_transfer", None, pointer),
+        function("libusb_submit_transfer", integer, pointer),
+        function("libusb_cancel_transfer", integer, pointer),
+        function("libusb_handle_events_timeout_completed", integer, pointer, pointer, pointer),
+        function("libusb_interrupt_event_handler", None, pointer),
+        function("libusb_has_capability", integer, ctypes.c_uint32),
+        function("libusb_hotplug_register_callback", integer, pointer, *hotplug),
+        function("libusb_hotplug_deregister_callback", None, pointer, integer),
+    )
+
+
+def context() -> int:
+    """Address of libusb's context."""
+    value: int = backend().ctx.value
+    return value
+
+
+def event_handler() -> Callable[[float], None]:
+    """A function that has libusb do what there is to do. It waits for something to do as many
+    seconds as it is given, 0 for not at all."""
+    handle, where = calls().handle_events_timeout_completed, context()
+    at_once = _Timeval(0, 0)
+    address = ctypes.addressof(at_once)
+
+    def handle_events(wait_s: float, _kept: object = at_once) -> None:
+        if wait_s:
+            wait = _Timeval(int(wait_s), int(wait_s % 1 * 1_000_000))
+            handle(where, ctypes.addressof(wait), None)
+        else:
+            handle(where, address, None)
+
+    return handle_events
+
+
+# Interrupt transfers ----------------------------------------------------------------------------
+
+
+class Interrupt:
+    """An interrupt-IN transfer that stays armed.
+
+    Args:
+        handle: Address of libusb's handle on the device.
+        endpoint: bEndpointAddress.
+
+    Attributes:
+        inbox: What came and was not taken yet.
+        is_armed: It waits. Else :attr:`failure` tells why not.
+        failure: A return code of libusb.
+    """
+
+    def __init__(self, handle: int, endpoint: int) -> None:
+        self.inbox: deque[bytes] = deque()
+        self.is_armed = False
+        self.failure: int = Status.SUCCESS
+        self._calls = calls()
+        self._handle_events = event_handler()
+        self._ends = False
+        self._buffer = Buffer(EVENT_SIZE)
+        self._callback = callback_type(None, ctypes.c_void_p)(self._done)
+        address = self._calls.alloc_transfer(0)
+        if not address:
+            raise MemoryError("libusb has no memory for a transfer")
+        self._address = address
+        self._transfer = made = _Transfer.from_address(address)
+        made.dev_handle, made.endpoint, made.type = handle, endpoint, INTERRUPT
+        made.callback = ctypes.cast(self._callback, ctypes.c_void_p).value
+        made.buffer, made.length = self._buffer.address, EVENT_SIZE
+        _armed.add(self)
+
+    def arm(self) -> None:
+        """Have it wait, if it does not."""
+        if self.is_armed or self._ends:
+            return
+        self.is_armed = True  # it may be done before this returns
+        self._submit()
+
+    def _submit(self) -> None:
+        code = self._calls.submit_transfer(self._address)
+        if code:
+            self.failure, self.is_armed = code, False
+
+    def _done(self, _transfer: int) -> None:
+        """libusb calls this, from any thread."""
+        status = self._transfer.status
+        if status:
+            self.failure, self.is_armed = OUTCOMES.get(status, Status.OTHER), False
+            return
+        self.inbox.append(self._buffer.view[: self._transfer.actual_length].tobytes())
+        if self._ends:
+            self.is_armed = False
+        else:
+            self._submit()
+
+    def end(self) -> bool:
+        """Disarm it for good. False if it does not end: then the handle must stay open."""
+        self._ends = True
+        until = time.monotonic() + END_S
+        while self.is_armed:
+            if time.monotonic() > until:
+                _lost.append(self)
+                return False
+            self._calls.cancel_transfer(self._address)
+            self._handle_events(NUDGE_S)
+        _armed.discard(self)
+        address, self._address = self._address, 0
+        if address:
+            self._calls.free_transfer(address)
+        return True
+
+
+_armed: WeakSet[Interrupt] = WeakSet()
+_lost: list[Interrupt] = []
+"""Transfers that never ended: libusb may call them back any time, so they are kept."""
+
+
+# Those who wait ---------------------------------------------------------------------------------
+
+
+class Attendants:
+    """Who waits for events. While anybody does, one thread handles libusb's for all."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._takers: tuple[Callable[[], bool], ...] = ()
+        self._thread: _EventThread | None = None
+
+    def add(self, take: Callable[[], bool]) -> Callable[[], None]:
+        """Have ``take`` called after events were handled; it returns True to be called again
+        soon. Returns what ends that."""
+        with self._lock:
+            self._takers = (*self._takers, take)
+            if self._thread is None:
+                self._thread = _EventThread(self._take)
+                self._thread.start()
+            else:
+                self._thread.nudge()
+
+        def end() -> None:
+            self._drop(take)
+
+        return end
+
+    def _take(self) -> bool:
+        again = False
+        for take in self._takers:
+            try:
+                again |= take()
+            except Exception:  # it serves others, too
+                logger.exception("an event could not be told")
+        return again
+
+    def _drop(self, take: Callable[[], bool]) -> None:
+        with self._lock:
+            self._takers = tuple(one for one in self._takers if one is not take)
+            thread, self._thread = self._thread, None if not self._takers else self._thread
+        if thread is not None and thread is not self._thread:
+            thread.end()
+
+    def end(self) -> None:
+        """Nobody waits any more."""
+        for take in self._takers:
+            self._drop(take)
+
+
+class _EventThread(threading.Thread):
+    """Handles libusb's events until told to end.
+
+    Args:
+        take: Called after each round; returns True where another is to follow soon.
+    """
+
+    def __init__(self, take: Callable[[], bool]) -> None:
+        super().__init__(name="ccid events", daemon=True)
+        self._take = take
+        self._ends = False
+
+    def run(self) -> None:
+        handle_events = event_handler()
+        while True:
+            again = self._take()
+            if self._ends:
+                return
+            handle_events(TROUBLED_S if again else IDLE_S)
+
+    def nudge(self) -> None:
+        """Have it look around."""
+        calls().interrupt_event_handler(context())
+
+    def end(self) -> None:
+        """End it; when this returns it has ended, unless it is itself that calls. Another thread
+        that handles events may take the nudge for its own, so there may be several."""
+        self._ends = True
+        while self is not threading.current_thread() and self.is_alive():
+            self.nudge()
+            self.join(NUDGE_S)
+
+
+attendants = Attendants()
+
+
+# Who comes and goes -----------------------------------------------------------------------------
+
+
+def on_hotplug(tell: Callable[[], None]) -> Callable[[], None] | None:
+    """Have ``tell`` called after a device came or went. Returns what ends that; None where this
+    libusb does not tell."""
+    made, where = calls(), context()
+    if not made.has_capability(HAS_HOTPLUG):
+        return None
+    happened = threading.Event()
+
+    def happens(*_: Any) -> int:
+        happened.set()
+        return 0
+
+    integer, pointer = ctypes.c_int, ctypes.c_void_p
+    callback = callback_type(integer, pointer, pointer, integer, pointer)(happens)
+    number = ctypes.c_int()
+    wanted = (ARRIVED | LEFT, 0, ANY, ANY, ANY)
+    address = ctypes.cast(callback, ctypes.c_void_p).value
+    if made.hotplug_register_callback(where, *wanted, address, None, ctypes.addressof(number)):
+        return None
+
+    def take() -> bool:
+        if happened.is_set():
+            happened.clear()
+            tell()
+        return False
+
+    leave = attendants.add(take)
+
+    def end(_kept: object = callback) -> None:
+        leave()
+        made.hotplug_deregister_callback(where, number.value)
+
+    return end
+
+
+# The end ----------------------------------------------------------------------------------------
+
+
+@atexit.register
+def _end_all() -> None:
+    """Python ends: nothing may call it back any more."""
+    attendants.end()
+    for interrupt in list(_armed):
+        with contextlib.suppress(Exception):
+            interrupt.end()
+
+
+def _after_fork() -> None:
+    """Those are the parent's."""
+    _armed.clear()
+    attendants.__init__()  # type: ignore[misc]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
