@@ -18,6 +18,7 @@ slots overlap there is :class:`ccid.shared_pipe.SharedPipe`.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -221,30 +222,29 @@ class Pipe(Conversation):
         Args:
             message: One that came already.
         """
-        operation, cut_off = self._current(slot, count), 0.0
+        operation, cut_off = self._current(slot, count), math.inf
         deadline = self.deadlines[slot] = self._by(operation, timeout_s)
         try:
             while True:
                 if message is None:
                     if self._is_cancelled(slot, operation):
                         raise self._cancel(slot, count)
-                    message = self._next(slot, count, deadline)
+                    message = self._next(slot, count, min(deadline, cut_off))
                 reply = None if message is None else self._match(message, slot, count, reply_type)
                 message = None
                 if reply is not None and reply.bStatus >> 6 != CommandStatus.TIME_EXTENSION:
                     return reply
                 now = time.monotonic()
+                self.transport.take_events()
+                if self.changes.moved.get(slot):
+                    cut_off = min(cut_off, now + REMOVED_S)
+                if now >= cut_off:
+                    raise self.card_removed(slot, bSeq=count & 0xFF)
                 if reply is not None:
                     longer_s = timeout_s * max(1, reply.bError)
                     deadline = self.deadlines[slot] = self._by(operation, longer_s)
                 elif now >= deadline:
                     raise self._timeout(slot, count, now - operation.began)
-                self.transport.take_events()
-                if self.changes.moved.get(slot):
-                    cut_off = cut_off or now + REMOVED_S
-                    deadline = min(deadline, cut_off)
-                    if now >= cut_off:
-                        raise self.card_removed(slot, bSeq=count & 0xFF)
         except BaseException:
             self.give_up(slot)
             raise

@@ -150,11 +150,12 @@ def _interface(reader: SmartCardInterface) -> Iterator[Reason]:
             elif not endpoint.max_packet_size:
                 yield Reason("wMaxPacketSize", f"0 on the {name} endpoint", Weight.FATAL)
         if reader.interrupt_in is None:
-            yield Reason(
-                "bNumEndpoints",
-                "no interrupt-IN endpoint: cards coming and going are seen by asking",
-                Weight.NOTE,
-            )
+            text = "no interrupt-IN endpoint: cards coming and going are seen by asking"
+            if reader.smart_card.dwFeatures & Features.AUTO_ACTIVATION:
+                text += (
+                    ", and as it powers cards by itself, one exchanged in between is not noticed"
+                )
+            yield Reason("bNumEndpoints", text, Weight.NOTE)
 
 
 def _class(d: SmartCardDescriptor) -> Iterator[Reason]:

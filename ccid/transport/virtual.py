@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from ccid.descriptors import ClassControl, EndpointDescriptor
 from ccid.descriptors.standard import DescriptorType
@@ -48,6 +50,7 @@ class VirtualTransport(Life):
                 reader=info.name,
             )
         self._events = threading.RLock()
+        self._inbox: deque[bytes] = deque()
         self.take_events = no_events
         self.out = memoryview(bytearray(OUT_CAPACITY))
         self.inp = memoryview(bytearray(IN_CAPACITY))
@@ -83,28 +86,41 @@ class VirtualTransport(Life):
             return
         self.check()
         number, size, port = endpoint.bEndpointAddress, endpoint.max_packet_size, self.port
-        events = port.device.pipe(number)
+        events, inbox = port.device.pipe(number), self._inbox
+
+        def complete() -> None:
+            while self.dead is None and (message := port.poll(number, size)) is not None:
+                inbox.append(message)
 
         def take_events(wait_ms: int = 0, /) -> None:
             try:
                 if wait_ms:
-                    port.wait(number, wait_ms / 1000)
-                if events.is_silent:
-                    return
-                with self._events:
-                    while self.dead is None and (message := port.poll(number, size)) is not None:
-                        tell(message)
+                    port.wait(number, wait_ms / 1000, lambda: bool(inbox))
+                if not events.is_silent:
+                    complete()
             except Stall:
                 self._stalled(number)
             except Unplugged:
                 self.removed()
+            if inbox:
+                with self._events:
+                    while inbox:
+                        tell(inbox.popleft())
 
         self.take_events = take_events
-        self.when_dead(self._no_more_events)
 
-    def _no_more_events(self, _reason: CcidError) -> None:
-        self.take_events = no_events
-        self.port.wake()
+        def look() -> None:
+            with suppress(Stall, Unplugged):  # take_events will see it
+                complete()
+
+        def no_more(reason: CcidError) -> None:
+            self.take_events = no_events
+            port.armed[:] = [one for one in port.armed if one is not look]
+            if not isinstance(reason, ReaderForked):  # else a thread of the parent may hold it
+                port.wake()
+
+        port.armed.append(look)
+        self.when_dead(no_more)
 
     def attend(self) -> Callable[[], None]:
         endpoint = self.info.reader.interrupt_in
@@ -112,10 +128,13 @@ class VirtualTransport(Life):
             return nothing_to_end
         number, ended = endpoint.bEndpointAddress, threading.Event()
 
+        def is_over() -> bool:
+            return ended.is_set() or self.dead is not None or bool(self._inbox)
+
         def wait() -> None:
             while not ended.is_set() and self.dead is None:
                 try:
-                    self.port.wait(number, None, lambda: ended.is_set() or self.dead is not None)
+                    self.port.wait(number, None, is_over)
                     self.take_events()
                 except Unplugged:
                     self.removed()

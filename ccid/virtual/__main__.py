@@ -32,6 +32,7 @@ import stat
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 from ccid.codes import ExchangeLevel, Features, InterfaceProtocol
@@ -115,6 +116,12 @@ def _parser() -> argparse.ArgumentParser:
         help="the host does PPS, parameters and IFSD; else the reader does",
     )
     add("--negotiating", action="store_true", help="the reader does all of that at power-on")
+    add("--auto-activate", action="store_true", help="it powers a card as soon as it is put in")
+    add(
+        "--silent-removal",
+        action="store_true",
+        help="a command under way is never answered when its card is taken out",
+    )
     add("--protocol", choices=PROTOCOLS, default="both", help="of the reader (default: both)")
     add("--clock", type=_clock, default=4000, metavar="KHZ", help="for cards (default: 4000)")
     add("--real-time", action="store_true", help="characters take the time they take")
@@ -153,7 +160,10 @@ def _descriptor(options: argparse.Namespace) -> SmartCardDescriptor:
     if options.manual or options.negotiating:
         features = MANUAL | (Features.AUTO_NEGOTIATION if options.negotiating else 0)
         fields["dwFeatures"] = features | level
-    return make_descriptor(level, options.slots, **fields)
+    made = make_descriptor(level, options.slots, **fields)
+    if options.auto_activate:
+        made = replace(made, dwFeatures=made.dwFeatures | Features.AUTO_ACTIVATION)
+    return made
 
 
 def _card(options: argparse.Namespace) -> Contact | None:
@@ -185,6 +195,7 @@ def _readers(options: argparse.Namespace) -> list[VirtualReader]:
         "interrupt": not options.no_interrupt,
         "packet_size": 512 if options.high_speed else 64,
         "real_time": options.real_time,
+        "answers_removal": not options.silent_removal,
     }
     slots = range(options.slots)
     return [VirtualReader([_card(options) for _ in slots], **shared) for _ in range(options.count)]

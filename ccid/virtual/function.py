@@ -89,6 +89,8 @@ class CcidFunction:
         unchangeable: Fields of the protocol data structures that it does not let be changed.
         preferred: The protocol that it selects by itself, with dwFeatures bit 6.
         real_time: Characters on the contacts take their time; else only a card's thinking does.
+        answers_removal: A command under way fails when its card is taken out; else it is never
+            answered.
         name: For the log.
         secrets: Log PINs and keys.
     """
@@ -111,6 +113,7 @@ class CcidFunction:
         unchangeable: Collection[str] = (),
         preferred: Protocol = Protocol.T1,
         real_time: bool = False,
+        answers_removal: bool = True,
         name: str = "virtual",
         secrets: bool = False,
     ) -> None:
@@ -139,8 +142,9 @@ class CcidFunction:
         self.faults: list[Fault] = []
         self.extension_s: float | None = EXTENSION_S
         """How often it asks for more time; None for never."""
-        self.answers_removal = True
-        """A command under way fails when its card is taken out; else it is never answered."""
+        self.answers_removal = answers_removal
+        self.notice_s = 0.0
+        """How long it takes to notice that a card came or went."""
         self.ignores_repeats = False
         """A command with the bSeq of the one before is ignored."""
         self.is_unplugged = False
@@ -231,7 +235,8 @@ class CcidFunction:
             for slot in self._unread():
                 slot.changed = True
             states = [(slot.card is not None, slot.changed) for slot in self.slots]
-            self.interrupt_in.push(RDR_to_PC_NotifySlotChange.of(states).build(), now)
+            message = RDR_to_PC_NotifySlotChange.of(states).build()
+            self.interrupt_in.push(message, now + self.notice_s)
         for slot in self.slots:
             slot.changed = False
 

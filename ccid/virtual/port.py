@@ -23,12 +23,14 @@ class Port:
         device: What is plugged in.
         changed: Held while the device is touched; notified when it has something to say.
         transfers: How many transfers were completed, by endpoint.
+        armed: Called when the device may have something to say: transfers that always wait.
     """
 
     def __init__(self, device: UsbDevice) -> None:
         self.device = device
         self.changed = threading.Condition()
         self.transfers: Counter[int] = Counter()
+        self.armed: list[Callable[[], None]] = []
         for function in device.functions:
             function.on_change = self.wake
 
@@ -40,6 +42,8 @@ class Port:
     def wake(self) -> None:
         """Have all who wait look again."""
         with self.changed:
+            for look in tuple(self.armed):
+                look()
             self.changed.notify_all()
 
     def _check(self) -> None:
@@ -89,8 +93,10 @@ class Port:
         with self.changed:
             self._check()
             pulled = self.device.submit_in(endpoint, size, self.now())
-            self.transfers[endpoint] += pulled is not None
-            return None if pulled is None else pulled[0]
+            if pulled is None:
+                return None
+            self.transfers[endpoint] += 1
+            return pulled[0]
 
     def wait(
         self, endpoint: int, timeout_s: float | None, is_over: Callable[[], bool] = bool

@@ -197,6 +197,7 @@ def test_a_reader_whose_event_has_to_be_fetched(
 ) -> None:
     def sec1100() -> ccid.VirtualReader:
         reader = virtual("0424:1104")
+        reader.functions[0].notice_s = 0.005
         reader.faults.append(known_faults.waits_for_its_event())
         return reader
 
