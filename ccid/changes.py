@@ -3,12 +3,12 @@
 Theory of operation. A reader says on its interrupt endpoint which slots hold a card and which of
 them changed since it said so last (USB CCID rev 1.1, 6.3.1). That a slot is empty is certain: its
 card is gone, whatever is there by the time anybody looks. That a slot is full and changed means
-that a card came; if one was known there already, that one left in between. Only a reader that
-activates cards by itself is believed at once in this: with any other the card that came has no
-power yet, so its status tells.
+that a card came. If that of the card we know was told already, another one came, and ours left in
+between; else it is ours that is told of, late: notifications are asked for up to four times a
+second only, and the first one after opening is about what happened before.
 
-The first notification after opening is about what happened before: it says nothing of a card that
-is there.
+A card that came in ours' place is believed at once where the reader powers cards by itself. Any
+other reader gave it no power yet, so the slot's status tells.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ class Changes:
         self.moved: dict[int, bool] = {}
         self._auto_activating = auto_activating
         self._known: set[int] = set()
-        self._is_first = True
+        self._announced: set[int] = set()
+        """Slots of which it said last that they are full."""
 
     def powering(self, slot: int) -> None:
         """Whatever card is in ``slot`` is about to be powered: from now on it is known."""
@@ -51,11 +52,12 @@ class Changes:
 
     def notify(self, slots: Iterable[SlotChange]) -> None:
         """The reader said this."""
-        is_first, self._is_first = self._is_first, False
         for slot, present, changed in slots:
+            was_announced = slot in self._announced
+            (self._announced.add if present else self._announced.discard)(slot)
             if slot not in self._known:
                 continue
             if changed and not present:
                 self.moved[slot] = True
-            elif not present or (changed and not is_first):
+            elif not present or (changed and was_announced):
                 self.moved.setdefault(slot, present and self._auto_activating)

@@ -24,12 +24,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
-from weakref import WeakSet
 
 from ccid.transport.libusb import Buffer, Status, backend, callback_type, function
 
 logger = logging.getLogger("ccid.transport")
 
+DEPTH = 4
+"""Interrupt transfers that wait at a time."""
 EVENT_SIZE = 64
 """Bytes asked for on interrupt-IN: a notification of many slots."""
 END_S = 2.0
@@ -138,7 +139,8 @@ def event_handler() -> Callable[[float], None]:
 
 
 class Interrupt:
-    """An interrupt-IN transfer that stays armed.
+    """Interrupt-IN transfers that stay armed: several, so that what comes while nobody handles
+    libusb's events is kept one by one. The device would say it all in one, at the end.
 
     Args:
         handle: Address of libusb's handle on the device.
@@ -146,71 +148,87 @@ class Interrupt:
 
     Attributes:
         inbox: What came and was not taken yet.
-        is_armed: It waits. Else :attr:`failure` tells why not.
-        failure: A return code of libusb.
+        failure: Why the last one that failed did: a return code of libusb.
     """
 
     def __init__(self, handle: int, endpoint: int) -> None:
         self.inbox: deque[bytes] = deque()
-        self.is_armed = False
         self.failure: int = Status.SUCCESS
         self._calls = calls()
         self._handle_events = event_handler()
         self._ends = False
-        self._buffer = Buffer(EVENT_SIZE)
         self._callback = callback_type(None, ctypes.c_void_p)(self._done)
+        self._buffers: dict[int, Buffer] = {}
+        self._idle: set[int] = set()
+        """Addresses of the transfers that do not wait."""
+        _living.add(self)
+        for _ in range(DEPTH):
+            self._make(handle, endpoint)
+
+    def _make(self, handle: int, endpoint: int) -> None:
         address = self._calls.alloc_transfer(0)
         if not address:
             raise MemoryError("libusb has no memory for a transfer")
-        self._address = address
-        self._transfer = made = _Transfer.from_address(address)
+        buffer = self._buffers[address] = Buffer(EVENT_SIZE)
+        made = _Transfer.from_address(address)
         made.dev_handle, made.endpoint, made.type = handle, endpoint, INTERRUPT
         made.callback = ctypes.cast(self._callback, ctypes.c_void_p).value
-        made.buffer, made.length = self._buffer.address, EVENT_SIZE
-        _armed.add(self)
+        made.buffer, made.length = buffer.address, EVENT_SIZE
+        self._idle.add(address)
+
+    @property
+    def is_armed(self) -> bool:
+        """They all wait. Else :attr:`failure` tells why not."""
+        return not self._idle
 
     def arm(self) -> None:
-        """Have it wait, if it does not."""
-        if self.is_armed or self._ends:
-            return
-        self.is_armed = True  # it may be done before this returns
-        self._submit()
+        """Have those wait that do not."""
+        self.failure = Status.SUCCESS
+        for address in tuple(self._idle):
+            self._idle.discard(address)  # it may be done before this returns
+            if not self._submit(address):
+                return
 
-    def _submit(self) -> None:
-        code = self._calls.submit_transfer(self._address)
+    def _submit(self, address: int) -> bool:
+        code = self._calls.submit_transfer(address)
         if code:
-            self.failure, self.is_armed = code, False
+            self.failure = code
+            self._idle.add(address)
+        return not code
 
-    def _done(self, _transfer: int) -> None:
+    def _done(self, address: int) -> None:
         """libusb calls this, from any thread."""
-        status = self._transfer.status
-        if status:
-            self.failure, self.is_armed = OUTCOMES.get(status, Status.OTHER), False
+        transfer = _Transfer.from_address(address)
+        if transfer.status:
+            self.failure = OUTCOMES.get(transfer.status, Status.OTHER)
+            self._idle.add(address)
             return
-        self.inbox.append(self._buffer.view[: self._transfer.actual_length].tobytes())
+        self.inbox.append(self._buffers[address].view[: transfer.actual_length].tobytes())
         if self._ends:
-            self.is_armed = False
+            self._idle.add(address)
         else:
-            self._submit()
+            self._submit(address)
 
     def end(self) -> bool:
-        """Disarm it for good. False if it does not end: then the handle must stay open."""
+        """Disarm them for good. False if that does not succeed: then the handle must stay open."""
         self._ends = True
         until = time.monotonic() + END_S
-        while self.is_armed:
+        while len(self._idle) < len(self._buffers):
             if time.monotonic() > until:
                 _lost.append(self)
                 return False
-            self._calls.cancel_transfer(self._address)
+            for address in self._buffers.keys() - self._idle:
+                self._calls.cancel_transfer(address)
             self._handle_events(NUDGE_S)
-        _armed.discard(self)
-        address, self._address = self._address, 0
-        if address:
-            self._calls.free_transfer(address)
+        _living.discard(self)
+        while self._buffers:
+            self._calls.free_transfer(self._buffers.popitem()[0])
+        self._idle.clear()
         return True
 
 
-_armed: WeakSet[Interrupt] = WeakSet()
+_living: set[Interrupt] = set()
+"""Those that libusb may call back: they must not be forgotten before it does."""
 _lost: list[Interrupt] = []
 """Transfers that never ended: libusb may call them back any time, so they are kept."""
 
@@ -345,14 +363,14 @@ def on_hotplug(tell: Callable[[], None]) -> Callable[[], None] | None:
 def _end_all() -> None:
     """Python ends: nothing may call it back any more."""
     attendants.end()
-    for interrupt in list(_armed):
+    for interrupt in list(_living):
         with contextlib.suppress(Exception):
             interrupt.end()
 
 
 def _after_fork() -> None:
     """Those are the parent's."""
-    _armed.clear()
+    _living.clear()
     attendants.__init__()  # type: ignore[misc]
 
 

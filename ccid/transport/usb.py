@@ -476,7 +476,7 @@ class UsbTransport(Life):
             self._retry_at = now + self._retry_s
             self._retry_s = min(2 * self._retry_s, LAST_RETRY_S)
             interrupt.arm()
-        if gone or (not interrupt.is_armed and interrupt.failure == Status.NO_DEVICE):
+        if gone or interrupt.failure == Status.NO_DEVICE:
             self.removed()
 
     def attend(self) -> Callable[[], None]:

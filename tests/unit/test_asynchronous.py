@@ -71,7 +71,16 @@ def test_taken_without_a_thread(transport: Any, fake: FakeEvents, told: list[byt
     transport.take_events()
     assert told == [PRESENT, ABSENT]
     assert fake.is_armed
-    assert fake.submitted == 3
+    assert fake.submitted == asynchronous.DEPTH + 2
+
+
+def test_what_comes_while_nobody_looks_is_kept_one_by_one(
+    transport: Any, fake: FakeEvents, told: list[bytes]
+) -> None:
+    for message in (PRESENT, ABSENT, PRESENT):
+        fake.comes(message)
+    transport.take_events()
+    assert told == [PRESENT, ABSENT, PRESENT]
 
 
 def test_waited_for(transport: Any, fake: FakeEvents, told: list[bytes]) -> None:
@@ -103,7 +112,7 @@ def test_closing_ends_the_transfer_and_who_attends(
     before = threading.active_count()
     transport.attend()
     transport.close()
-    assert fake.freed == 1
+    assert fake.freed == asynchronous.DEPTH
     assert not fake.is_armed
     assert backend.calls[-1] == "close_device"
     assert threading.active_count() == before

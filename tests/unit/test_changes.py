@@ -35,6 +35,17 @@ def test_a_card_that_comes_to_a_known_one_replaced_it(auto_activating: bool) -> 
     assert made.moved == {0: auto_activating}
 
 
+def test_a_card_may_be_told_of_after_it_was_powered() -> None:
+    """A notification takes a quarter of a second, powering less."""
+    made = powered(auto_activating=True)
+    made.notify(LEFT)
+    made.powering(0)
+    made.notify(CAME)
+    assert made.moved == {}
+    made.notify(CAME)
+    assert made.moved == {0: True}
+
+
 def test_the_first_after_opening_says_nothing_of_a_card_that_is_there() -> None:
     made = powered(auto_activating=True, stale=False)
     made.notify(STALE)
