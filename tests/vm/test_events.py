@@ -169,7 +169,8 @@ told.clear()
 hand("reader", "out")
 out = time.monotonic()
 thread.join(30)
-print(bool(until(lambda: told)), bool(raised))
+print(bool(until(lambda: reader.transport.dead)), bool(raised))
+print(type(reader.transport.dead).__name__, bool(told))
 stop()
 reader.close()
 print(until(lambda: threading.active_count() == before))
@@ -177,9 +178,9 @@ print(json.dumps([told[0] - out, raised[0] - out]))
 hand("reader", "in")
 """,
     ).splitlines()
-    assert said[:2] == ["True True", "True"]
+    assert said[:3] == ["True True", "ReaderRemoved True", "True"]
     with capsys.disabled():
-        told, ended = json.loads(said[2])
+        told, ended = json.loads(said[3])
         print(f"\npulled out: told after {told:.3f} s, transmit ended after {ended:.3f} s")
 
 
