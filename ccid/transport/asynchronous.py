@@ -6,7 +6,10 @@ Theory of operation. A transfer is submitted and libusb calls back when it is do
 submits it again, so it is always armed. Callbacks run wherever libusb handles events: inside any
 synchronous transfer, of any thread, or in :func:`handle_events`. So whoever only uses a reader
 needs no thread. Whoever waits for events registers with :data:`attendants`, and as long as anybody
-does, one thread handles libusb's events for all. A callback notes what came and does no more: it
+does, one thread handles libusb's events for all. While that thread waits in libusb, every transfer
+of another is completed by it, which doubles the time of an APDU; so whoever exchanges something
+sends it away (:meth:`Attendants.make_way`), handles events for himself, and it comes back when he
+has done nothing for a while or waits himself. A callback notes what came and does no more: it
 must neither block nor wait for a lock that a thread in libusb might hold. What it noted is told
 outside libusb.
 """
@@ -39,6 +42,8 @@ NUDGE_S = 0.01
 """How often a thread is told to end until it does."""
 IDLE_S, TROUBLED_S = 60, 0.02
 """How long the thread sleeps when nothing happens; and while a transfer cannot be armed."""
+BUSY_S, STEP_S = 0.005, 0.0025
+"""So long after an exchange began the thread stays out of libusb; and looks how often."""
 HAS_HOTPLUG = 1
 """libusb_has_capability: LIBUSB_CAP_HAS_HOTPLUG."""
 ARRIVED, LEFT = 1, 2
@@ -276,6 +281,14 @@ class Attendants:
         if thread is not None and thread is not self._thread:
             thread.end()
 
+    def make_way(self) -> None:
+        """Somebody is about to exchange something: the thread is not to handle his events."""
+        thread = self._thread
+        if thread is not None:
+            thread.busy_until = time.monotonic() + BUSY_S
+            if thread.is_inside:
+                thread.nudge()
+
     def end(self) -> None:
         """Nobody waits any more."""
         for take in self._takers:
@@ -293,6 +306,9 @@ class _EventThread(threading.Thread):
         super().__init__(name="ccid events", daemon=True)
         self._take = take
         self._ends = False
+        self.is_inside = False
+        """It waits in libusb."""
+        self.busy_until = 0.0
 
     def run(self) -> None:
         handle_events = event_handler()
@@ -300,7 +316,12 @@ class _EventThread(threading.Thread):
             again = self._take()
             if self._ends:
                 return
+            if time.monotonic() < self.busy_until:
+                time.sleep(STEP_S)
+                continue
+            self.is_inside = True
             handle_events(TROUBLED_S if again else IDLE_S)
+            self.is_inside = False
 
     def nudge(self) -> None:
         """Have it look around."""

@@ -444,6 +444,7 @@ class UsbTransport(Life):
         handle_events, inbox = event_handler(), interrupt.inbox
 
         def take_events(wait_ms: int = 0, /) -> None:
+            attendants.make_way()
             handle_events(wait_ms / 1000)
             if inbox or not interrupt.is_armed:
                 self._deliver()

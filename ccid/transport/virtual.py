@@ -51,6 +51,8 @@ class VirtualTransport(Life):
             )
         self._events = threading.RLock()
         self._inbox: deque[bytes] = deque()
+        self._came = threading.Event()
+        """Somebody who waits for events should look."""
         self.take_events = no_events
         self.out = memoryview(bytearray(OUT_CAPACITY))
         self.inp = memoryview(bytearray(IN_CAPACITY))
@@ -112,12 +114,14 @@ class VirtualTransport(Life):
         def look() -> None:
             with suppress(Stall, Unplugged):  # take_events will see it
                 complete()
+            if inbox or not events.is_silent or port.device.is_unplugged:
+                self._came.set()
 
         def no_more(reason: CcidError) -> None:
             self.take_events = no_events
             port.armed[:] = [one for one in port.armed if one is not look]
-            if not isinstance(reason, ReaderForked):  # else a thread of the parent may hold it
-                port.wake()
+            if not isinstance(reason, ReaderForked):  # of the parent's lock nothing is known
+                self._came.set()
 
         port.armed.append(look)
         self.when_dead(no_more)
@@ -126,25 +130,25 @@ class VirtualTransport(Life):
         endpoint = self.info.reader.interrupt_in
         if endpoint is None:
             return nothing_to_end
-        number, ended = endpoint.bEndpointAddress, threading.Event()
-
-        def is_over() -> bool:
-            return ended.is_set() or self.dead is not None or bool(self._inbox)
+        number = endpoint.bEndpointAddress
+        ended, device = False, self.port.device
 
         def wait() -> None:
-            while not ended.is_set() and self.dead is None:
-                try:
-                    self.port.wait(number, None, is_over)
-                    self.take_events()
-                except Unplugged:
+            while not ended and self.dead is None:
+                due = device.next_due(number)
+                self._came.wait(None if due is None else max(0.0, due - self.port.now()))
+                self._came.clear()
+                self.take_events()
+                if device.is_unplugged:
                     self.removed()
 
         thread = threading.Thread(target=wait, name=f"events of {self.name}", daemon=True)
         thread.start()
 
         def end() -> None:
-            ended.set()
-            self.port.wake()
+            nonlocal ended
+            ended = True
+            self._came.set()
             if thread is not threading.current_thread():
                 thread.join()
 
