@@ -42,8 +42,8 @@ NUDGE_S = 0.01
 """How often a thread is told to end until it does."""
 IDLE_S, TROUBLED_S = 60, 0.02
 """How long the thread sleeps when nothing happens; and while a transfer cannot be armed."""
-BUSY_S, STEP_S = 0.005, 0.0025
-"""So long after an exchange began the thread stays out of libusb; and looks how often."""
+BUSY_S = 0.005
+"""So long after an exchange began the thread stays out of libusb."""
 HAS_HOTPLUG = 1
 """libusb_has_capability: LIBUSB_CAP_HAS_HOTPLUG."""
 ARRIVED, LEFT = 1, 2
@@ -316,8 +316,9 @@ class _EventThread(threading.Thread):
             again = self._take()
             if self._ends:
                 return
-            if time.monotonic() < self.busy_until:
-                time.sleep(STEP_S)
+            busy_s = self.busy_until - time.monotonic()
+            if busy_s > 0:
+                time.sleep(busy_s)
                 continue
             self.is_inside = True
             handle_events(TROUBLED_S if again else IDLE_S)
