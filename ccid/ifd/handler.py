@@ -327,8 +327,10 @@ class IFDHandler:
         try:
             response = channel.transmit(protocol, apdu)
         except CcidError as error:
-            return self._failed(error), b""
+            response = self._failed(error)
         if isinstance(response, Code):
+            if response is Code.ICC_NOT_PRESENT:  # the caller thinks so from now on: have it ask
+                self._on_event(lun)
             return response, b""
         return _fitting(response, capacity)
 

@@ -1,0 +1,269 @@
+"""What happens at a reader while pcscd drives it with our driver, and that it costs nothing in
+the long run."""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass
+
+import pytest
+from lab.guest import Guest
+from lab.link import Job
+from lab.pcscd import readers
+
+from tests.vm.test_pcscd import CLIENT, bundle, client, daemon, driver, helpers, until  # noqa: F401
+from tests.vm.test_qemu_reader import ECHO, usbmon  # noqa: F401
+from tests.vm.test_usbip import plugged
+
+REMOVED = "0x80100069"
+SEED = 20050422
+
+PCSC = """
+import threading
+hresult, context = scard.SCardEstablishContext(scard.SCARD_SCOPE_USER)
+both = scard.SCARD_PROTOCOL_T0 | scard.SCARD_PROTOCOL_T1
+name = str(find(sys.argv[1]))
+def connected():
+    deadline = time.monotonic() + 30
+    while True:
+        hresult, card, protocol = scard.SCardConnect(
+            context, name, scard.SCARD_SHARE_SHARED, both)
+        if not hresult: return card
+        assert time.monotonic() < deadline, hex(hresult & 0xffffffff)
+        time.sleep(0.1)
+def transmit_raw(card, apdu):
+    hresult, answer = scard.SCardTransmit(card, scard.SCARD_PCI_T0, list(bytes.fromhex(apdu)))
+    return hex(hresult & 0xffffffff), bytes(answer).hex()
+"""
+
+
+@ECHO
+def test_a_card_taken_out_while_it_thinks(
+    guest: Guest,
+    driver: None,  # noqa: F811
+    number: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """QEMU's reader says nothing more of the command, which would take a minute."""
+    source = """
+for turn in range(2):
+    card = connected()
+    print("thinks", flush=True)
+    said = transmit_raw(card, "0038003C")[0]
+    print("said", said, time.time(), flush=True)
+    print("again", transmit_raw(connected(), "0010000002")[1], flush=True)
+"""
+    said, took = [], []
+    with daemon(guest, number):
+        words = ["/usr/bin/python3", "-u", "-c", CLIENT + PCSC + source, f"lab{number}"]
+        with guest.popen(words) as job:
+            for turn in range(1, 3):
+                job.wait_for(rf"(?s)(thinks.*?){{{turn}}}", 60)
+                time.sleep(1)
+                guest.readers[number].card_out()
+                out = float(guest.run(["date", "+%s.%N"], check=True).stdout)
+                lines = job.wait_for(rf"(?s)(said (\S+) (\S+)\n.*?){{{turn}}}", 50)
+                said.append(lines[2])
+                took.append(float(lines[3]) - out)
+                guest.readers[number].card_in()
+                job.wait_for(rf"(?s)(again \w+\n.*?){{{turn}}}", 60)
+            assert job.stdout.count("again 00019000") == 2
+    assert said == [REMOVED] * 2
+    with capsys.disabled():
+        print(f"\nthrough pcscd: told {max(took):.2f} s after the card was taken out")
+
+
+@ECHO
+def test_an_idle_reader_moves_no_byte(
+    guest: Guest,
+    driver: None,  # noqa: F811
+    usbmon: str,  # noqa: F811
+    number: int,
+    full: bool,
+) -> None:
+    """No transfer is completed while pcscd waits for something to happen."""
+    source = (
+        """
+import os, sys, time, types
+%s
+bus, address, seconds = sys.argv[1:]
+monitor = Monitor(types.SimpleNamespace(bus=int(bus), address=int(address)))
+time.sleep(float(seconds))
+print(len(monitor.urbs()))
+"""
+        % usbmon
+    )
+    serial = guest.readers[number].serial
+    with daemon(guest, number):
+        client(guest, 'connect(sys.argv[1]).disconnect(); print("{}")', f"lab{number}")
+        time.sleep(7)  # pcscd powers an unused card down
+        found = guest.run(
+            f"d=$(dirname $(grep -lx {serial} /sys/bus/usb/devices/*/serial)); "
+            "cat $d/busnum $d/devnum",
+            check=True,
+        ).stdout.split()
+        seconds = 60 if full else 5
+        command = ["/usr/bin/python3", "-c", source, *found, str(seconds)]
+        assert guest.run(command, timeout=seconds + 60, check=True).stdout == "0\n"
+
+
+def test_a_card_event_reaches_the_application(
+    guest: Guest,
+    driver: None,  # noqa: F811
+    full: bool,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """By SCardGetStatusChange; the time since the notification is printed."""
+    source = """
+import socket
+def hand(line):
+    with socket.socket(socket.AF_UNIX) as s:
+        s.connect(sys.argv[2])
+        s.sendall(line.encode() + b"\\n")
+        s.recv(1000)
+        return time.monotonic()
+def wait(state, want):
+    while True:
+        hresult, changed = scard.SCardGetStatusChange(context, 30000, [(name, state)])
+        assert hresult == 0, hex(hresult)
+        state = changed[0][1]
+        if state & want: return state, time.monotonic()
+connected()
+state, _ = wait(scard.SCARD_STATE_UNAWARE, scard.SCARD_STATE_PRESENT)
+took = []
+for _ in range(int(sys.argv[3])):
+    for line, want in (
+        ("card out", scard.SCARD_STATE_EMPTY), ("card in", scard.SCARD_STATE_PRESENT)
+    ):
+        time.sleep(0.3)
+        said = []
+        thread = threading.Thread(target=lambda: said.append(wait(state, want)))
+        thread.start()
+        time.sleep(0.1)
+        moved = hand(line)
+        thread.join()
+        state, told = said[0]
+        took.append(told - moved)
+print(json.dumps(took))
+"""
+    with plugged(guest, "--card", "echo") as usb, daemon(guest, more=1):
+        count = 50 if full else 5
+        took = client(guest, PCSC + source, "USB/IP", usb.control, str(count), timeout=300)
+    took.sort()
+    with capsys.disabled():
+        print(
+            f"\ncard event to application: median {took[len(took) // 2] * 1000:.1f} ms, "
+            f"at most {took[-1] * 1000:.1f} ms"
+        )
+
+
+# In the long run ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Holdings:
+    """What a process holds."""
+
+    rss_kib: int
+    threads: int
+    descriptors: int
+
+
+def holdings(guest: Guest, pid: int) -> Holdings:
+    said = guest.run(
+        f"grep -E '^(VmRSS|Threads)' /proc/{pid}/status | tr -dc '0-9\\n'; ls /proc/{pid}/fd | wc -l",
+        check=True,
+    ).stdout.split()
+    return Holdings(*map(int, said))
+
+
+def test_many_insertions(
+    guest: Guest,
+    driver: None,  # noqa: F811
+    full: bool,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each card answers an APDU; neither pcscd nor the helper grows."""
+    source = """
+import random
+card, chance = None, random.Random(int(sys.argv[2]))
+print("ready", flush=True)
+for line in sys.stdin:
+    if chance.random() < 0.5: time.sleep(chance.random() * 0.05)
+    answer = ""
+    while not answer:  # the notification of the card before may come yet
+        card = connected()
+        answer = transmit_raw(card, "0010000002")[1]
+    print("done", answer, flush=True)
+    ends = [scard.SCARD_LEAVE_CARD, scard.SCARD_UNPOWER_CARD, scard.SCARD_RESET_CARD]
+    scard.SCardDisconnect(card, chance.choice(ends))
+"""
+    warm, count = (50, 1000) if full else (10, 30)
+    reader, fifo = guest.readers[1], "/run/insertions"
+    with daemon(guest, 1) as running:
+        guest.run(f"rm -f {fifo}; mkfifo {fifo}", check=True)
+        shell = f'exec /usr/bin/python3 -u -c "$@" <>{fifo}'
+        words = ["sh", "-c", shell, "sh", CLIENT + PCSC + source, "lab1", str(SEED)]
+        with guest.popen(words) as job:
+            job.wait_for("ready", 60)
+            (helper,) = helpers(guest)
+            before: list[Holdings] = []
+            for n in range(1, warm + count + 1):
+                reader.card_out()
+                reader.card_in()
+                guest.run(f"echo >{fifo}", check=True)
+                _count(job, "done 00019000", n)
+                if n == warm:
+                    before = [holdings(guest, pid) for pid in (running.pid, helper)]
+        after = [holdings(guest, pid) for pid in (running.pid, helper)]
+        assert helpers(guest) == [helper], "the same helper did it all"
+    _compare(capsys, f"{count} insertions, seed {SEED}", before, after)
+
+
+def test_many_readers_come_and_go(
+    guest: Guest,
+    driver: None,  # noqa: F811
+    full: bool,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each is seen with its card, half of them in use when they are pulled out."""
+    warm, count = (10, 200) if full else (2, 3)
+    reader, chance = guest.readers[1], random.Random(SEED)
+    with daemon(guest, 1) as running:
+        before = Holdings(0, 0, 0)
+        for n in range(1, warm + count + 1):
+            said = client(guest, 'print(json.dumps(transmit(connect("lab1"), "0010000002")))')
+            assert said == "00019000"
+            reader.unplug()
+            until(guest, lambda: not readers(guest), 60)
+            until(guest, lambda: not helpers(guest), 20)
+            if n == warm:
+                before = holdings(guest, running.pid)
+            if n == warm + count:
+                break
+            if chance.random() < 0.5:
+                time.sleep(chance.random())
+            reader.plug()
+            until(guest, lambda: readers(guest), 60)
+        after = holdings(guest, running.pid)
+    _compare(capsys, f"{count} readers came and went, seed {SEED}", [before], [after])
+
+
+def _compare(
+    capsys: pytest.CaptureFixture[str], what: str, before: list[Holdings], after: list[Holdings]
+) -> None:
+    grown = [b.rss_kib - a.rss_kib for a, b in zip(before, after, strict=True)]
+    with capsys.disabled():
+        print(f"\n{what}: RSS grew by {grown} KiB (pcscd, helper), {after}")
+    assert max(grown) < 2048
+    assert [(a.threads, a.descriptors) for a in after] == [
+        (b.threads, b.descriptors) for b in before
+    ]
+
+
+def _count(job: Job, text: str, times: int) -> None:
+    deadline = time.monotonic() + 60
+    while job.stdout.count(text) < times:
+        assert job.running and time.monotonic() < deadline, job.stdout[-900:] + job.stderr[-900:]
+        time.sleep(0.01)
