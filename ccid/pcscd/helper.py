@@ -189,6 +189,8 @@ class Helper:
     @property
     def handler(self) -> IFDHandler:
         """The driver; fetched by the first request, while the heart beats already."""
+        if self._handler is not None:
+            return self._handler
         with self._making:
             if self._handler is None:
                 from ccid.ifd import IFDHandler

@@ -110,8 +110,9 @@ class VirtualTransport(Life):
         self.take_events = take_events
 
         def look() -> None:
-            with suppress(Stall, Unplugged):  # take_events will see it
-                complete()
+            if not events.is_silent:
+                with suppress(Stall, Unplugged):  # take_events will see it
+                    complete()
 
         def no_more(reason: CcidError) -> None:
             self.take_events = no_events
