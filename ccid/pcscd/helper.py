@@ -20,12 +20,15 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from ccid.pcscd.later import later
 from ccid.pcscd.wire import ALIVE, LUN, Operation, Request, Requests, reply
 
 if TYPE_CHECKING:
     from ccid.ifd import IFDHandler
 
 CONTROL_FD = 3
+UNUSED = ("hashlib", "inspect", "pdb", "pickle")
+"""What construct and dataclasses import for others."""
 BEAT_S = 1.0
 IDLE_BEATS = 3
 """After so many beats without a request the heart sleeps until the next one."""
@@ -193,6 +196,7 @@ class Helper:
             return self._handler
         with self._making:
             if self._handler is None:
+                later(*UNUSED)
                 from ccid.ifd import IFDHandler
                 from ccid.pcscd.options import read_options
 

@@ -158,7 +158,8 @@ class Levels:
 
     def _part(self, slot: VirtualSlot, first: bool) -> tuple[int, bytes]:
         """The next part of the response, as much as a message holds."""
-        part, slot.response = slot.response[: self._room], slot.response[self._room :]
+        room = self._room
+        part, slot.response = slot.response[:room], slot.response[room:]
         if first:
             chain = Chain.BEGINS if slot.response else Chain.WHOLE
         else:

@@ -257,7 +257,7 @@ class UsbDevice:
     @property
     def is_unplugged(self) -> bool:
         """It was pulled out."""
-        return any(map(_is_unplugged, self.functions))
+        return True in map(_is_unplugged, self.functions)
 
     # Endpoints --------------------------------------------------------------------------------
 
