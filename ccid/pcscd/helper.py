@@ -11,6 +11,7 @@ that no wait of a reader has passed its deadline. When nothing runs it sleeps, t
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -129,6 +130,8 @@ class Channel(threading.Thread):
 
     def _open(self, handler: IFDHandler, name: str) -> bytes:
         code = handler.create_channel_by_name(self.lun, name)
+        gc.freeze()  # what is there now stays: it need not be looked through again and again
+        gc.enable()
         if code:
             say(f"{name}: {handler.last_error}")
             return reply(code)
@@ -255,6 +258,7 @@ class Helper:
 
 def main() -> None:
     """Serve the plug that started this process."""
+    gc.disable()  # until the first reader is open: imports leave nothing to collect
     os.closerange(CONTROL_FD + 1, os.sysconf("SC_OPEN_MAX"))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for pcscd, whose end we notice
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
