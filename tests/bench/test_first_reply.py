@@ -42,7 +42,8 @@ def test_first_reply(
         assert plug.presence(0) == Code.ICC_PRESENT
         mark("presence")
         code, atr = plug.power(0, Action.POWER_UP)
-        assert code == Code.SUCCESS and atr
+        assert code == Code.SUCCESS
+        assert atr
         mark("ATR")
 
     def end() -> None:
