@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 CONTROL_FD = 3
 UNUSED = ("hashlib", "inspect", "pdb", "pickle")
-"""What construct and dataclasses import for others."""
+"""What construct and, before Python 3.12, dataclasses import for others."""
 BEAT_S = 1.0
 IDLE_BEATS = 3
 """After so many beats without a request the heart sleeps until the next one."""

@@ -48,7 +48,7 @@ def test_a_module_is_loaded_when_it_is_used() -> None:
 
 
 def test_a_helper_uses_none_of_them() -> None:
-    used = {"inspect"} if sys.version_info >= (3, 13) else set()  # by dataclasses
+    used = {"inspect"} if sys.version_info >= (3, 12) else set()  # by dataclasses
     assert set(UNUSED) - used <= set(run(AS_A_HELPER).split())
 
 
