@@ -47,12 +47,45 @@ def wire(
 
 
 class Declared:
-    """Base of all declarations: builds, parses, and shows itself without its secrets."""
+    """Base of all declarations: builds, parses, and shows itself without its secrets.
 
+    A value never changes. What :mod:`dataclasses` would write for each class anew, and compile
+    whenever this library is imported, is here once.
+    """
+
+    __slots__ = ()
+    _defaults: ClassVar[dict[str, Any]] = {}
+    """Of each field, MISSING where it has none."""
     layout: ClassVar[Any]
     """construct's ``Struct`` of the fields."""
     error: ClassVar[type[MalformedMessage] | type[MalformedDescriptor]]
     """What a failure to parse or build raises."""
+
+    def __init__(self, **values: Any) -> None:
+        for name, default in self._defaults.items():
+            value = values.pop(name, default)
+            if value is dataclasses.MISSING:
+                raise TypeError(f"{type(self).__name__}: {name} is missing")
+            object.__setattr__(self, name, value)
+        if values:
+            raise TypeError(f"{type(self).__name__} has no {', '.join(values)}")
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        raise dataclasses.FrozenInstanceError(f"cannot delete field {name!r}")
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self._defaults)
+
+    def __hash__(self) -> int:
+        return hash((type(self), *vars_of(self).values()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _remade, (type(self), vars_of(self))
 
     @classmethod
     def length_field(cls) -> str:
@@ -86,15 +119,23 @@ class Declared:
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(wire,))
 def declared(cls: T) -> T:
-    """Make ``cls`` a frozen dataclass and gather its fields' constructs into ``cls.layout``."""
-    made: Any = dataclasses.dataclass(frozen=True, kw_only=True, repr=False, slots=True)(cls)
+    """Make ``cls`` a dataclass and gather its fields' constructs into ``cls.layout``."""
+    made: Any = dataclasses.dataclass(
+        init=False, eq=False, repr=False, kw_only=True, match_args=False, slots=True
+    )(cls)
+    made._defaults = {f.name: f.default for f in dataclasses.fields(made)}
     made.layout = construct.Struct(*(f.name / f.metadata["wire"] for f in dataclasses.fields(made)))
     return cast(T, made)
 
 
 def vars_of(value: Declared) -> dict[str, Any]:
     """The fields of ``value`` by name."""
-    return {f.name: getattr(value, f.name) for f in dataclasses.fields(cast(Any, value))}
+    return {name: getattr(value, name) for name in value._defaults}
+
+
+def _remade(cls: type[Declared], values: dict[str, Any]) -> Declared:
+    """A copy, for :mod:`copy` and :mod:`pickle`."""
+    return cls(**values)
 
 
 def build(layout: Any, values: Mapping[str, Any], owner: type[Declared], **context: Any) -> bytes:

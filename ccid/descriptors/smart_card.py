@@ -23,6 +23,8 @@ from ccid.errors import MalformedDescriptor
 DESCRIPTOR_TYPES = (CCID_DESCRIPTOR_TYPE, CLASS_VENDOR)
 """bDescriptorType 0x21, or 0xFF on proprietary readers that are CCID all the same."""
 
+LEVELS = {int(level): level for level in ExchangeLevel}
+
 
 @declared
 class SmartCardDescriptor(Declared):
@@ -66,10 +68,8 @@ class SmartCardDescriptor(Declared):
     @property
     def exchange_level(self) -> ExchangeLevel | None:
         """The level of exchange; None where more than one bit of it is set."""
-        try:
-            return ExchangeLevel(self.dwFeatures & EXCHANGE_LEVEL_MASK)
-        except ValueError:
-            return None
+        # a flag of enum's takes microseconds for an "and", and APDUs come by here
+        return LEVELS.get(int(self.dwFeatures) & EXCHANGE_LEVEL_MASK)
 
     @property
     def protocols(self) -> Protocols:

@@ -187,7 +187,7 @@ class Channel:
             if self._was_removed:
                 return Code.ICC_NOT_PRESENT
             card = self._agree(Protocol.T1 if protocol == 1 else Protocol.T0, None)
-        if self.reader.descriptor.exchange_level in BLOCKWISE and protocol != card.protocol:
+        if protocol != card.protocol and self.reader.descriptor.exchange_level in BLOCKWISE:
             return Code.PROTOCOL_NOT_SUPPORTED
         try:
             return card.transmit(apdu)

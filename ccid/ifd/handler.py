@@ -13,7 +13,6 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from ccid.control import ControlCode
 from ccid.errors import (
     AccessDenied,
     CcidError,
@@ -346,6 +345,8 @@ class IFDHandler:
         channel = self._channels.get(lun)
         if channel is None:
             return Code.COMMUNICATION_ERROR, b""
+        from ccid.control import ControlCode  # few ask for it, and it brings much along
+
         known = code in tuple(ControlCode)
         if known and "FEATURE" in ControlCode(code).name and capacity < MIN_FEATURES:
             return Code.ERROR_INSUFFICIENT_BUFFER, b""

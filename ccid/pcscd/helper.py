@@ -11,6 +11,7 @@ that no wait of a reader has passed its deadline. When nothing runs it sleeps, t
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -20,12 +21,15 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from ccid.pcscd.later import later
 from ccid.pcscd.wire import ALIVE, LUN, Operation, Request, Requests, reply
 
 if TYPE_CHECKING:
     from ccid.ifd import IFDHandler
 
 CONTROL_FD = 3
+UNUSED = ("hashlib", "inspect", "pdb", "pickle")
+"""What construct and, before Python 3.12, dataclasses import for others."""
 BEAT_S = 1.0
 IDLE_BEATS = 3
 """After so many beats without a request the heart sleeps until the next one."""
@@ -126,6 +130,8 @@ class Channel(threading.Thread):
 
     def _open(self, handler: IFDHandler, name: str) -> bytes:
         code = handler.create_channel_by_name(self.lun, name)
+        gc.freeze()  # what is there now stays: it need not be looked through again and again
+        gc.enable()
         if code:
             say(f"{name}: {handler.last_error}")
             return reply(code)
@@ -189,8 +195,11 @@ class Helper:
     @property
     def handler(self) -> IFDHandler:
         """The driver; fetched by the first request, while the heart beats already."""
+        if self._handler is not None:
+            return self._handler
         with self._making:
             if self._handler is None:
+                later(*UNUSED)
                 from ccid.ifd import IFDHandler
                 from ccid.pcscd.options import read_options
 
@@ -249,6 +258,7 @@ class Helper:
 
 def main() -> None:
     """Serve the plug that started this process."""
+    gc.disable()  # until the first reader is open: imports leave nothing to collect
     os.closerange(CONTROL_FD + 1, os.sysconf("SC_OPEN_MAX"))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for pcscd, whose end we notice
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

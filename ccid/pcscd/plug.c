@@ -39,6 +39,13 @@
 #define RESTART_S 1.0
 #define END_S 3.0 /* a helper that was asked to end has so long to power cards off */
 #define CHANNELS 256
+/* Of requests and replies. A frame is one message, which takes one call to receive; and a thread
+ * that waits at a stream is woken for nothing when its own message is read at the other end. */
+#ifdef __APPLE__
+#define FRAMES SOCK_STREAM
+#else
+#define FRAMES SOCK_SEQPACKET
+#endif
 #define NAME_SIZE 256
 #define LOG_ERROR 2 /* pcscd's PCSC_LOG_ERROR */
 
@@ -213,12 +220,12 @@ static void bury(pid_t pid, double patience)
 	pthread_mutex_unlock(&guard);
 }
 
-static int make_sockets(int pair[2])
+static int make_sockets(int type, int pair[2])
 {
 #ifdef SOCK_CLOEXEC
-	return socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair);
+	return socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, pair);
 #else
-	if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair))
+	if (socketpair(AF_UNIX, type, 0, pair))
 		return -1;
 	fcntl(pair[0], F_SETFD, FD_CLOEXEC);
 	fcntl(pair[1], F_SETFD, FD_CLOEXEC);
@@ -298,7 +305,7 @@ static int start_helper(struct helper *h)
 
 	reap_lost();
 	h->started = now();
-	if (make_sockets(pair))
+	if (make_sockets(SOCK_STREAM, pair))
 		return -1;
 	failed = spawn(h, pair[1]);
 	close(pair[1]);
@@ -339,7 +346,8 @@ static int pass(int control, DWORD lun, int request, int event)
 
 /* Requests ------------------------------------------------------------------------------------- */
 
-static int receive(int fd, void *to, size_t size)
+#ifdef __APPLE__
+static int receive_part(int fd, void *to, size_t size)
 {
 	char *at = to;
 
@@ -354,6 +362,28 @@ static int receive(int fd, void *to, size_t size)
 	}
 	return 0;
 }
+
+static int receive(int fd, struct reply *reply, void *into, size_t room)
+{
+	return receive_part(fd, reply, sizeof *reply) || reply->length > room ||
+	       (reply->length && receive_part(fd, into, reply->length));
+}
+#else
+static int receive(int fd, struct reply *reply, void *into, size_t room)
+{
+	struct iovec parts[2] = {{reply, sizeof *reply}, {into, room}};
+	struct msghdr message = {0};
+	ssize_t got;
+
+	message.msg_iov = parts;
+	message.msg_iovlen = 2;
+	do
+		got = recvmsg(fd, &message, 0);
+	while (got < 0 && errno == EINTR);
+	return got < (ssize_t)sizeof *reply || reply->length > room ||
+	       (size_t)got != sizeof *reply + reply->length;
+}
+#endif
 
 static int transmit(int fd, const struct request *head, const void *data)
 {
@@ -423,16 +453,14 @@ static RESPONSECODE ask(struct channel *c, enum operation operation, DWORD argum
 	if (transmit(c->request, &head, data))
 		goto lost;
 	do {
-		if (receive(c->request, &reply, sizeof reply))
+		if (receive(c->request, &reply, into, room))
 			goto lost;
 		if (c->is_fresh) {
 			c->is_fresh = 0;
 			set_patience(c->request, SILENCE_S);
 		}
 	} while (reply.kind == KIND_ALIVE);
-	if (reply.kind != KIND_REPLY || reply.length > room)
-		goto lost;
-	if (reply.length && receive(c->request, into, reply.length))
+	if (reply.kind != KIND_REPLY)
 		goto lost;
 	if (length)
 		*length = reply.length;
@@ -460,7 +488,7 @@ static RESPONSECODE attach(struct channel *c)
 		pthread_mutex_unlock(&guard);
 		return COMMUNICATION_ERROR;
 	}
-	ok = !make_sockets(request) && !make_sockets(event) &&
+	ok = !make_sockets(FRAMES, request) && !make_sockets(SOCK_STREAM, event) &&
 	     !pass(h->control, c->lun, request[1], event[1]);
 	shut(&request[1]);
 	shut(&event[1]);

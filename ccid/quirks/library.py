@@ -8,16 +8,18 @@ A lookup reads one small file, the vendor's, once; and the user's own where ther
 from __future__ import annotations
 
 import functools
-import importlib.resources
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ccid.errors import ReaderTableError
 from ccid.quirks.entries import Case, Entry, Source
 from ccid.quirks.vocabulary import Quirks
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 VARIABLE = "CCID_READERS"
 
@@ -60,11 +62,13 @@ def is_id(text: str) -> bool:
 
 def table() -> Traversable:
     """The folder of the table: package data, or beside the package in a source tree."""
-    package = importlib.resources.files("ccid")
+    package: Traversable = Path(__file__).parents[1]
+    if not package.is_dir():  # in an archive; this import costs a driver megabytes
+        import importlib.resources
+
+        package = importlib.resources.files("ccid")
     installed = package / "readers"
-    if installed.is_dir():
-        return installed
-    return importlib.resources.files("ccid").joinpath("..", "readers")
+    return installed if installed.is_dir() else package.joinpath("..", "readers")
 
 
 @functools.cache

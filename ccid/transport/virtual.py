@@ -112,8 +112,9 @@ class VirtualTransport(Life):
         self.take_events = take_events
 
         def look() -> None:
-            with suppress(Stall, Unplugged):  # take_events will see it
-                complete()
+            if not events.is_silent:
+                with suppress(Stall, Unplugged):  # take_events will see it
+                    complete()
             if inbox or not events.is_silent or port.device.is_unplugged:
                 self._came.set()
 

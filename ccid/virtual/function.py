@@ -52,12 +52,13 @@ from ccid.messages import (
     Reply,
     parse_command,
 )
+from ccid.messages.headers import DATA_BLOCK, XFR_BLOCK, reply_header, xfr_block_header
 from ccid.negotiation import VOLTAGES
 from ccid.trace.watch import Framing
 from ccid.virtual.cards.line import DEFAULT_CLOCK_HZ
 from ccid.virtual.faults import Fault, Said
 from ccid.virtual.journal import Journal
-from ccid.virtual.levels import Levels, addressed, waiting
+from ccid.virtual.levels import Block, Levels, addressed, waiting
 from ccid.virtual.parameters import ParameterKeeper
 from ccid.virtual.slot import Card, VirtualSlot
 from ccid.virtual.usb import EndpointPlan, InPipe, Stall
@@ -65,6 +66,9 @@ from ccid.virtual.wire import Refused
 
 EXTENSION_S = 0.4
 """While a card thinks longer than this, the reader asks the host for more time so often."""
+
+BLOCKWISE = (ExchangeLevel.CHARACTER, ExchangeLevel.TPDU)
+"""Levels at which what a block is depends on the protocol."""
 
 EVENT_PACKET = 16
 """wMaxPacketSize of the interrupt endpoint."""
@@ -287,7 +291,7 @@ class CcidFunction:
     def _framing(self, index: int) -> Framing:
         """What the blocks for a slot are, for the log."""
         level = self.descriptor.exchange_level
-        if index >= len(self.slots) or Levels(self.descriptor).is_apdu or level is None:
+        if index >= len(self.slots) or level not in BLOCKWISE:
             return Framing.APDU
         if self.slots[index].protocol is Protocol.T1:
             return Framing.T1
@@ -303,8 +307,12 @@ class CcidFunction:
             if message[0] not in COMMANDS:
                 raise Refused(SlotError.CMD_NOT_SUPPORTED)
             self._admit(slot, message, now)
-            reply, due = self._carry_out(slot, parse_command(message), now)
-            return self._said(message, reply.build(), now, due)
+            if message[0] == XFR_BLOCK:
+                raw, due = self._transfer(slot, message, now)
+            else:
+                reply, due = self._carry_out(slot, parse_command(message), now)
+                raw = reply.build()
+            return self._said(message, raw, now, due)
         except Refused as refused:
             due = now if refused.at is None else refused.at
             return self._said(message, self._failed(message, refused.bError), now, due)
@@ -332,8 +340,8 @@ class CcidFunction:
             del self._aborting[slot.index]
         elif is_abort:
             raise Refused(SlotError.CMD_NOT_SUPPORTED)
-        busy = [s for s in self.slots if s.busy_until is not None and s.busy_until > now]
-        if slot in busy or len(busy) >= max(1, self.descriptor.bMaxCCIDBusySlots):
+        busy = [s.index for s in self.slots if s.busy_until is not None and s.busy_until > now]
+        if busy and (slot.index in busy or len(busy) >= max(1, self.descriptor.bMaxCCIDBusySlots)):
             raise Refused(SlotError.CMD_SLOT_BUSY)
 
     def _failed(self, message: bytes, bError: int) -> bytes:
@@ -369,13 +377,23 @@ class CcidFunction:
 
     # One method a command ---------------------------------------------------------------------
 
+    def _transfer(self, slot: VirtualSlot, message: bytes, now: float) -> tuple[bytes, float]:
+        """PC_to_RDR_XfrBlock: the reply, and when it is due. Every APDU comes by here, so the
+        headers go by ``struct``."""
+        _, length, _, bSeq, bBWI, wLevelParameter = xfr_block_header.unpack_from(message)
+        if length != len(message) - HEADER_LENGTH:
+            raise MalformedMessage("dwLength is wrong", field="dwLength")
+        block = Block(bBWI, wLevelParameter, message[HEADER_LENGTH:])
+        chain, data, due = Levels(self.descriptor).transfer(slot, block, now)
+        icc = slot.icc_status
+        head = reply_header.pack(DATA_BLOCK, len(data), slot.index, bSeq, icc, 0, chain)
+        return head + data, due
+
     def _carry_out(self, slot: VirtualSlot, command: Command, now: float) -> tuple[Reply, float]:
         """The reply, and when it is due."""
         reply: Reply
         due = now
         match command:
-            case PC_to_RDR_XfrBlock():
-                return Levels(self.descriptor).transfer(slot, command, now)
             case PC_to_RDR_IccPowerOn():
                 reply = self._power_on(slot, command, now)
                 due = self._keeper.begin(slot, now)

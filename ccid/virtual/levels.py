@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from ccid.codes import Chain, CommandStatus, ExchangeLevel, Features, Level, Protocol, SlotError
 from ccid.descriptors import SmartCardDescriptor
 from ccid.iso7816.apdu import MAX_SHORT
-from ccid.messages import HEADER_LENGTH, Command, PC_to_RDR_XfrBlock, RDR_to_PC_DataBlock, Reply
+from ccid.messages import HEADER_LENGTH, Command, Reply
 from ccid.virtual.cards.pps import PPSS
 from ccid.virtual.faults import Said
 from ccid.virtual.slot import VirtualSlot
@@ -23,6 +23,7 @@ from ccid.virtual.wire import Refused, Wire
 OF_LENGTH, OF_LEVEL = 1, 8
 """Offsets of dwLength and wLevelParameter."""
 MAX_CHARACTERS = 0xFFFF
+LEVELS = frozenset(Level)
 
 R = TypeVar("R", bound=Reply)
 
@@ -39,6 +40,25 @@ def waiting(
     head = bytes((kind, 0, 0, 0, 0, slot, bSeq, CommandStatus.TIME_EXTENSION << 6, 1, 0))
     times = (now + (i + 1) * every for i in range(int((due - now) / every)))
     return (Said(head, when) for when in times if when < due)
+
+
+class Block(NamedTuple):
+    """What PC_to_RDR_XfrBlock says."""
+
+    bBWI: int
+    wLevelParameter: int
+    abData: bytes
+
+    def __repr__(self) -> str:
+        """Without the data, which may hold a secret."""
+        return (
+            f"Block(bBWI={self.bBWI}, wLevelParameter={self.wLevelParameter:#x}, "
+            f"abData=<{len(self.abData)} bytes>)"
+        )
+
+
+Part = tuple[int, bytes, float]
+"""What RDR_to_PC_DataBlock says: bChainParameter, abData, and when it is due."""
 
 
 class Levels:
@@ -61,10 +81,8 @@ class Levels:
     def _room(self) -> int:
         return self.descriptor.dwMaxCCIDMessageLength - HEADER_LENGTH
 
-    def transfer(
-        self, slot: VirtualSlot, command: PC_to_RDR_XfrBlock, now: float
-    ) -> tuple[RDR_to_PC_DataBlock, float]:
-        """Carry out one command: the reply, and when it is due.
+    def transfer(self, slot: VirtualSlot, block: Block, now: float) -> Part:
+        """Carry out one command: what the reply says, and when it is due.
 
         Raises:
             Refused: With bError, and when the reader knows.
@@ -73,27 +91,25 @@ class Levels:
             raise Refused(SlotError.ICC_MUTE)
         match self.descriptor.exchange_level:
             case ExchangeLevel.EXTENDED_APDU:
-                return self.extended(slot, command, now)
+                return self.extended(slot, block, now)
             case ExchangeLevel.CHARACTER:
-                data, due = self._characters(slot, slot.wire, command, now)
+                data, due = self._characters(slot.wire, block, now)
             case ExchangeLevel.TPDU:
-                data, due = self._tpdu(slot, slot.wire, command, now)
+                data, due = self._tpdu(slot, slot.wire, block, now)
             case _:
-                if command.wLevelParameter != Level.WHOLE:
+                if block.wLevelParameter != Level.WHOLE:
                     raise Refused(OF_LEVEL)
-                if len(command.abData) > MAX_SHORT:
+                if len(block.abData) > MAX_SHORT:
                     raise Refused(OF_LENGTH)
-                answer = slot.wire.contact.application.transmit(command.abData)
+                answer = slot.wire.contact.application.transmit(block.abData)
                 data, due = answer.apdu, now + answer.after_s
-        return addressed(slot, command, RDR_to_PC_DataBlock(abData=data)), due
+        return Chain.WHOLE, data, due
 
     # On the contacts --------------------------------------------------------------------------
 
-    def _tpdu(
-        self, slot: VirtualSlot, wire: Wire, command: PC_to_RDR_XfrBlock, now: float
-    ) -> tuple[bytes, float]:
-        data = command.abData
-        if command.wLevelParameter != Level.WHOLE:
+    def _tpdu(self, slot: VirtualSlot, wire: Wire, block: Block, now: float) -> tuple[bytes, float]:
+        data = block.abData
+        if block.wLevelParameter != Level.WHOLE:
             raise Refused(OF_LEVEL)
         if len(data) > self._room:
             raise Refused(OF_LENGTH)
@@ -104,54 +120,48 @@ class Levels:
             return t0_tpdu(wire, data, now)
         if self.descriptor.features & Features.AUTO_IFSD:
             now = announce_ifsd(slot, wire, self.descriptor.dwMaxIFSD, self._room, now)
-        return t1_block(slot, wire, data, command.bBWI or 1, self._room, now)
+        return t1_block(slot, wire, data, block.bBWI or 1, self._room, now)
 
-    def _characters(
-        self, slot: VirtualSlot, wire: Wire, command: PC_to_RDR_XfrBlock, now: float
-    ) -> tuple[bytes, float]:
+    def _characters(self, wire: Wire, block: Block, now: float) -> tuple[bytes, float]:
         """Characters out, and wLevelParameter characters back."""
-        count = command.wLevelParameter
+        count = block.wLevelParameter
         if count > self._room:
             raise Refused(OF_LEVEL)
-        if len(command.abData) > self._room:
+        if len(block.abData) > self._room:
             raise Refused(OF_LENGTH)
-        now = wire.send(command.abData, now)
-        return wire.receive(count, now, command.bBWI or 1)
+        now = wire.send(block.abData, now)
+        return wire.receive(count, now, block.bBWI or 1)
 
     # Extended APDUs ---------------------------------------------------------------------------
 
-    def extended(
-        self, slot: VirtualSlot, command: PC_to_RDR_XfrBlock, now: float
-    ) -> tuple[RDR_to_PC_DataBlock, float]:
+    def extended(self, slot: VirtualSlot, block: Block, now: float) -> Part:
         """An APDU in several blocks (6.1.4 and 6.2.1)."""
         assert slot.wire is not None
-        level = command.wLevelParameter
+        level = block.wLevelParameter
         begins = level in (Level.WHOLE, Level.BEGINS)
         if level == Level.CONTINUE_RESPONSE:
-            if not slot.response or command.abData:
+            if not slot.response or block.abData:
                 raise Refused(OF_LEVEL)
-            return self._part(slot, command, first=False), now
-        if level not in tuple(Level) or begins == bool(slot.command):
+            return *self._part(slot, first=False), now
+        if level not in LEVELS or begins == bool(slot.command):
             slot.command.clear()
             raise Refused(OF_LEVEL)
         slot.response = b""
-        slot.command += command.abData
+        slot.command += block.abData
         if level in (Level.BEGINS, Level.CONTINUES):
-            wants = RDR_to_PC_DataBlock(bChainParameter=Chain.COMMAND_EXPECTED)
-            return addressed(slot, command, wants), now
+            return Chain.COMMAND_EXPECTED, b"", now
         apdu = bytes(slot.command)
         slot.command.clear()
         answer = slot.wire.contact.application.transmit(apdu)
         slot.response = answer.apdu
-        return self._part(slot, command, first=True), now + answer.after_s
+        return *self._part(slot, first=True), now + answer.after_s
 
-    def _part(
-        self, slot: VirtualSlot, command: PC_to_RDR_XfrBlock, first: bool
-    ) -> RDR_to_PC_DataBlock:
+    def _part(self, slot: VirtualSlot, first: bool) -> tuple[int, bytes]:
         """The next part of the response, as much as a message holds."""
-        part, slot.response = slot.response[: self._room], slot.response[self._room :]
+        room = self._room
+        part, slot.response = slot.response[:room], slot.response[room:]
         if first:
             chain = Chain.BEGINS if slot.response else Chain.WHOLE
         else:
             chain = Chain.CONTINUES if slot.response else Chain.ENDS
-        return addressed(slot, command, RDR_to_PC_DataBlock(bChainParameter=chain, abData=part))
+        return chain, part

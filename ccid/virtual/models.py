@@ -6,15 +6,19 @@ interfaces and endpoints are the real one's, what it does is :class:`CcidFunctio
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ccid.codes import ExchangeLevel
 from ccid.descriptors import SmartCardDescriptor
 from ccid.errors import ReaderNotFound
-from ccid.figures import DeviceFigures, InterfaceFigures, figures
 from ccid.quirks import lookup
 from ccid.virtual.cards import Application, FileSystemCard
 from ccid.virtual.function import CcidFunction
 from ccid.virtual.iccd import IccdFunction
 from ccid.virtual.reader import PRODUCT_ID, VENDOR_ID, VirtualReader
+
+if TYPE_CHECKING:
+    from ccid.figures import DeviceFigures, InterfaceFigures
 
 DEFAULT = f"{VENDOR_ID:04x}:{PRODUCT_ID:04x}"
 QEMU_IDS = "08e6:4433"
@@ -65,6 +69,8 @@ def newest(vendor_id: int, product_id: int) -> DeviceFigures:
         ReaderNotFound: They are not known.
         ReaderTableError: The user's file is wrong.
     """
+    from ccid.figures import figures
+
     devices = figures(vendor_id, product_id)
     if not devices:
         model, name = f"{vendor_id:04x}:{product_id:04x}", lookup(vendor_id, product_id).name

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ccid.descriptors import ClassControl
 from ccid.virtual.usb import UsbDevice
@@ -14,6 +15,21 @@ from ccid.virtual.usb import UsbDevice
 
 class Unplugged(Exception):
     """The device is not in the port any more."""
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    """A thread that waits for an IN endpoint.
+
+    Attributes:
+        next_due: When the endpoint has something to say.
+        due: The same when the thread looked last.
+        is_over: It does not want to wait any more.
+    """
+
+    next_due: Callable[[], float | None]
+    due: float | None
+    is_over: Callable[[], bool]
 
 
 class Port:
@@ -28,7 +44,9 @@ class Port:
 
     def __init__(self, device: UsbDevice) -> None:
         self.device = device
-        self.changed = threading.Condition()
+        self._lock = threading.RLock()  # entered itself: by the condition it costs twice that
+        self.changed = threading.Condition(self._lock)
+        self._waiting: list[_Waiter] = []
         self.transfers: Counter[int] = Counter()
         self.armed: list[Callable[[], None]] = []
         for function in device.functions:
@@ -40,11 +58,15 @@ class Port:
         return time.monotonic()
 
     def wake(self) -> None:
-        """Have all who wait look again."""
-        with self.changed:
+        """Have those look again who wait for what may have come; nobody else: a thread that
+        wakes for nothing is in the way of the one that works."""
+        with self._lock:
             for look in tuple(self.armed):
                 look()
-            self.changed.notify_all()
+            for waiter in self._waiting:
+                if self.device.is_unplugged or waiter.is_over() or waiter.due != waiter.next_due():
+                    self.changed.notify_all()
+                    break
 
     def _check(self) -> None:
         if self.device.is_unplugged:
@@ -52,7 +74,7 @@ class Port:
 
     def out(self, endpoint: int, data: bytes) -> None:
         """One OUT transfer. Raises Stall, Unplugged."""
-        with self.changed:
+        with self._lock:
             self._check()
             self.device.submit_out(endpoint, data, self.now())
             self.transfers[endpoint] += 1
@@ -68,7 +90,7 @@ class Port:
         """
         deadline = self.now() + timeout_s
         got, came = b"", False
-        with self.changed:
+        with self._lock:
             while True:
                 self._check()
                 now = self.now()
@@ -86,7 +108,22 @@ class Port:
                     raise TimeoutError
                 due = self.device.next_due(endpoint)
                 until = deadline if due is None else min(due, deadline)
-                self.changed.wait(until - now)
+                self._wait(endpoint, due, until - now)
+
+    def _wait(
+        self,
+        endpoint: int,
+        due: float | None,
+        timeout_s: float | None,
+        is_over: Callable[[], bool] = bool,
+    ) -> None:
+        """Wait, with the lock held, until :meth:`wake` sees that something changed."""
+        waiter = _Waiter(self.device.pipe(endpoint).next_due, due, is_over)
+        self._waiting.append(waiter)
+        try:
+            self.changed.wait(timeout_s)
+        finally:
+            self._waiting.remove(waiter)
 
     def poll(self, endpoint: int, size: int) -> bytes | None:
         """One IN transfer if there is one; None else. Raises Stall, Unplugged."""
@@ -119,11 +156,11 @@ class Port:
                 until = min(deadline, math.inf if due is None else due)
                 if until <= now:
                     return
-                self.changed.wait(None if until == math.inf else until - now)
+                self._wait(endpoint, due, None if until == math.inf else until - now, is_over)
 
     def control(self, request: ClassControl, data: bytes = b"") -> bytes:
         """One control transfer. Raises Stall, Unplugged."""
-        with self.changed:
+        with self._lock:
             self._check()
             self.transfers[0] += 1
             return self.device.control(request, data, self.now())

@@ -13,6 +13,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from operator import attrgetter
 from typing import Protocol
 
 from ccid.descriptors import (
@@ -52,6 +53,9 @@ class To(IntEnum):
 
 class Stall(Exception):
     """The device answers with a STALL handshake."""
+
+
+_is_unplugged = attrgetter("is_unplugged")  # of every function, at every transfer
 
 
 class InPipe:
@@ -253,7 +257,7 @@ class UsbDevice:
     @property
     def is_unplugged(self) -> bool:
         """It was pulled out."""
-        return any(function.is_unplugged for function in self.functions)
+        return True in map(_is_unplugged, self.functions)
 
     # Endpoints --------------------------------------------------------------------------------
 

@@ -18,13 +18,11 @@ from ccid.exchange.pin import CANCELLED_SW, TIMEOUT_SW
 from ccid.ifd import Action, Code, IFDHandler
 from ccid.iso7816.edc import LRC
 from ccid.messages import (
-    Command,
     PC_to_RDR_Secure,
     PC_to_RDR_XfrBlock,
     PinModification,
     PinVerification,
     RDR_to_PC_DataBlock,
-    Reply,
 )
 from ccid.quirks import Quirks
 from ccid.trace.log import TRAFFIC
@@ -274,17 +272,16 @@ class Blockwise(PinPad):
 
     is_blockwise = True
 
-    def _carry_out(self, slot: VirtualSlot, command: Command, now: float) -> tuple[Reply, float]:
+    def _transfer(self, slot: VirtualSlot, message: bytes, now: float) -> tuple[bytes, float]:
         """S-blocks are confirmed, an I-block is answered 9000."""
-        if not isinstance(command, PC_to_RDR_XfrBlock):
-            return super()._carry_out(slot, command, now)
+        command = PC_to_RDR_XfrBlock.parse(message)
         pcb = command.abData[1]
         if pcb >= 0xC0:
             block = bytes((0, pcb | 0x20)) + command.abData[2:-1]
         else:
             block = bytes((0, pcb & 0x40, 2)) + OK
         reply = RDR_to_PC_DataBlock(abData=block + LRC[0](block))
-        return addressed(slot, command, reply), now
+        return addressed(slot, command, reply).build(), now
 
 
 def t1_pad(*presses: bytes | SlotError) -> tuple[ccid.VirtualReader, Blockwise]:

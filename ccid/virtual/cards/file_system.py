@@ -32,6 +32,8 @@ FURTHER_CHANNELS = range(0x40, 0x80)
 MAX_CHAINED = 65535
 """Bytes of data of a whole command chain."""
 
+WAYS_TO_SELECT = frozenset(SelectBy)
+
 FCP_TEMPLATE, FMD_TEMPLATE, FCI_TEMPLATE = 0x62, 0x64, 0x6F
 """Tags of the templates of control information (ISO/IEC 7816-4:2013 7.4.1)."""
 
@@ -137,6 +139,8 @@ class FileSystemCard(Application):
             raise Refused(Sw.LAST_COMMAND_EXPECTED)
         if command.ins not in self._handlers:
             raise Refused(Sw.INS_NOT_SUPPORTED)
+        if begun is None and not command.cla & CHAINING:
+            return command
         data = (b"" if begun is None else begun.data) + command.data
         if len(data) > MAX_CHAINED:
             raise Refused(Sw.WRONG_LENGTH)
@@ -150,7 +154,7 @@ class FileSystemCard(Application):
 
     def _select(self, command: CommandApdu) -> Answer:
         """SELECT (ISO/IEC 7816-4:2013 11.1.1)."""
-        if command.p1 not in tuple(SelectBy) or command.p2 & 0xF0:
+        if command.p1 not in WAYS_TO_SELECT or command.p2 & 0xF0:
             raise Refused(Sw.INCORRECT_P1_P2)
         occurrence = Occurrence(command.p2 & 0x03)
         file = self._selection.select(SelectBy(command.p1), command.data, occurrence)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import NamedTuple
 
 from ccid.iso7816.atr import DI, FI
@@ -34,14 +33,14 @@ class Sent(NamedTuple):
     parity_error: bool = False
 
 
-def clocks_per_etu(fidi: int) -> Fraction | None:
+def clocks_per_etu(fidi: int) -> float | None:
     """F / D, the clock cycles of an etu (ISO/IEC 7816-3:2006 7.1); None for a reserved code.
 
     Args:
         fidi: F and D coded as TA1.
     """
     f, d = FI[fidi >> 4 & 0x0F], DI[fidi & 0x0F]
-    return None if f is None or d is None else Fraction(f, d)
+    return None if f is None or d is None else f / d
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from hmac import compare_digest
 
 from ccid.virtual.cards.interindustry import Refused, Sw
 
@@ -34,6 +33,8 @@ class _Counted:
             raise Refused(Sw.AUTHENTICATION_METHOD_BLOCKED)
         if not 1 <= len(presented) <= MAX_LENGTH:
             raise Refused(Sw.WRONG_LENGTH)
+        from hmac import compare_digest  # it brings OpenSSL along, megabytes
+
         if not compare_digest(_unpadded(presented), self.value):
             self.left -= 1
             raise Refused(Sw.COUNTER | self.left)
@@ -142,6 +143,11 @@ class SecurityStatus:
 
     def __init__(self) -> None:
         self._verified: set[Password] = set()
+
+    @property
+    def any_verified(self) -> bool:
+        """Something is verified."""
+        return bool(self._verified)
 
     def clear(self) -> None:
         """Nothing is verified."""

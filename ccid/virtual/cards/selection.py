@@ -78,7 +78,8 @@ class Selection:
             assert file.parent is not None
             self.df, self.ef = file.parent, file
         self.record = record
-        self.security.keep(p for df in self.df.path() for p in df.passwords)
+        if self.security.any_verified:
+            self.security.keep(p for df in self.df.path() for p in df.passwords)
 
     # SELECT -----------------------------------------------------------------------------------
 

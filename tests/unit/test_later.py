@@ -1,0 +1,57 @@
+"""Modules that are loaded when they are used."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from ccid.pcscd.helper import UNUSED
+from ccid.pcscd.later import Later
+
+IN_A_PROCESS = """
+import sys
+from ccid.pcscd.later import Later, later
+later("colorsys", "sys")
+import colorsys
+assert isinstance(sys.modules["colorsys"], Later)
+assert not isinstance(sys.modules["sys"], Later), "that one was there"
+assert not hasattr(colorsys, "__wrapped__")
+assert isinstance(sys.modules["colorsys"], Later), "special names load nothing"
+assert colorsys.rgb_to_hsv(0, 0, 0) == (0.0, 0.0, 0)
+assert not isinstance(sys.modules["colorsys"], Later)
+from colorsys import hsv_to_rgb
+assert hsv_to_rgb is colorsys.hsv_to_rgb is sys.modules["colorsys"].hsv_to_rgb
+"""
+
+AS_A_HELPER = """
+import sys
+from ccid.pcscd import helper
+from ccid.pcscd.later import Later
+helper.later(*helper.UNUSED)
+from ccid.ifd import Code, IFDHandler
+handler = IFDHandler()
+assert handler.create_channel_by_name(0, "virtual:") is Code.SUCCESS
+print(*(name for name in helper.UNUSED if isinstance(sys.modules[name], Later)))
+"""
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_module_is_loaded_when_it_is_used() -> None:
+    run(IN_A_PROCESS)
+
+
+def test_a_helper_uses_none_of_them() -> None:
+    used = {"inspect"} if sys.version_info >= (3, 12) else set()  # by dataclasses
+    assert set(UNUSED) - used <= set(run(AS_A_HELPER).split())
+
+
+def test_a_name_that_the_module_does_not_have() -> None:
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = Later("colorsys").no_such_name
