@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 
 from ccid.activation import Activation
@@ -26,6 +27,9 @@ from ccid.reader import Reader, Slot
 BLOCKWISE = (ExchangeLevel.CHARACTER, ExchangeLevel.TPDU)
 """The levels at which the caller's protocol number means something to the reader."""
 
+SEEK_S = 2.0
+"""How often a slot that does not tell whether a card is in is tried by power while it is empty."""
+
 
 class Channel:
     """One slot, from the creation of its channel on.
@@ -47,6 +51,7 @@ class Channel:
         self._powered = False
         self._was_removed = False
         self._is_absent = False
+        self._sought_at = 0.0
 
     @property
     def reader(self) -> Reader:
@@ -82,9 +87,28 @@ class Channel:
         """
         self._is_absent = True
         code = self.is_present()
+        if self._is_absent and code is Code.ICC_NOT_PRESENT and self._sought():
+            code = Code.ICC_PRESENT
         if code is Code.ICC_NOT_PRESENT:
             self._forget()
         return code, code is Code.ICC_NOT_PRESENT and not self._is_absent
+
+    def _sought(self) -> bool:
+        """There is a card after all, in a slot where only an attempt to power it tells: whoever
+        asks here never tries a slot that is said to be empty."""
+        now = time.monotonic()
+        is_due = now - self._sought_at >= SEEK_S
+        if not self.slot.quirks.presence_by_power or self.device_removed or not is_due:
+            return False
+        try:
+            self.slot.activation().power_up()
+            self.slot.commands.power_off()
+        except CcidError:
+            return False
+        finally:
+            self._sought_at = time.monotonic()
+        self._is_absent = False
+        return True
 
     def notified(self, change: SlotChange) -> None:
         """The reader says that its card came or went."""
@@ -106,6 +130,7 @@ class Channel:
         self._check()
         self.atr, self.slot.card = b"", None
         activation = self.slot.activation()
+        self._sought_at = time.monotonic()
         self.atr = activation.power_up()
         self._activation, self._powered = activation, True
         return self.atr

@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from ccid.pcscd.wire import ALIVE, LUN, Operation, Request, Requests, reply
@@ -194,8 +195,8 @@ class Helper:
                 from ccid.ifd import IFDHandler
                 from ccid.pcscd.options import read_options
 
-                options = read_options(self._folder)
-                self._handler = IFDHandler(self._on_event, escape=options.escape)
+                options = asdict(read_options(self._folder))
+                self._handler = IFDHandler(self._on_event, **options)
         return self._handler
 
     def _on_event(self, lun: int) -> None:
