@@ -178,7 +178,7 @@ class Channel:
             return Code.COMMUNICATION_ERROR if error.bError is None else Code.NOT_SUPPORTED
         return Code.SUCCESS
 
-    def _agree(self, wanted: Protocol, fidi: int | None) -> Card:
+    def _agree(self, wanted: Protocol | None, fidi: int | None) -> Card:
         if self._activation is None:
             raise self._not_powered()
         self.slot.card = None
@@ -221,9 +221,12 @@ class Channel:
 
     def control(self, code: int, data: bytes, escape: bool) -> bytes:
         """Carry out a control code; see :func:`ccid.control.control`."""
-        from ccid.control import control
+        from ccid.control import ControlCode, control
 
         self._check()
+        is_pin = code in (ControlCode.VERIFY_PIN_DIRECT, ControlCode.MODIFY_PIN_DIRECT)
+        if is_pin and self.slot.card is None and self._activation is not None:
+            self._agree(None, None)  # pcscd says nothing of T=0 where it did not get T=1
         return control(self.slot, code, data, escape=escape)
 
     def _check(self) -> None:

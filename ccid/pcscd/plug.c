@@ -694,6 +694,7 @@ RESPONSECODE IFDHGetCapabilities(DWORD Lun, DWORD tag, DWORD *length, UCHAR *val
 	RESPONSECODE (*const stop)(DWORD) = stop_waiting;
 	struct channel *c = find(Lun);
 	RESPONSECODE code;
+	DWORD room;
 
 	if (!c || !length)
 		return COMMUNICATION_ERROR;
@@ -715,9 +716,13 @@ RESPONSECODE IFDHGetCapabilities(DWORD Lun, DWORD tag, DWORD *length, UCHAR *val
 	default:
 		break;
 	}
+	room = *length;
 	pthread_mutex_lock(&c->turn);
 	code = ask(c, OP_GET, tag, NULL, 0, value, length);
 	pthread_mutex_unlock(&c->turn);
+	if (code == ERROR_TAG)
+		*length = room; /* pcscd answers some tags itself then, such as the reader's name, and
+		                 * goes by it */
 	return code;
 }
 

@@ -11,12 +11,15 @@ import pytest
 
 import ccid
 from ccid.codes import ExchangeLevel, Features, IccStatus, PowerSelect, SlotError, VoltageSupport
+from ccid.control import ControlCode
 from ccid.ifd import Action, Code, IFDHandler, channel
 from ccid.messages import PC_to_RDR_GetSlotStatus, PC_to_RDR_IccPowerOn
 from ccid.negotiation import power_selects
 from ccid.pcscd.options import Options
 from ccid.virtual import EchoCard, faults, make_descriptor
+from tests.pin_pad import PIN, PinPad
 from tests.unit.quirk_bench import Table, virtual
+from tests.unit.test_control import verify_structure
 
 LUN = 0
 CASE_4 = bytes.fromhex("0030000003010203FF")
@@ -239,3 +242,20 @@ def test_other_slots_are_not_tried(opened: Any, clock: Clock) -> None:
         clock.now += channel.SEEK_S
         assert handler.icc_presence(LUN) is Code.ICC_NOT_PRESENT
     assert seen == []
+
+
+# A PIN --------------------------------------------------------------------------------------
+
+
+def test_a_pin_before_any_protocol(opened: Any) -> None:
+    """pcscd goes on with T=0 where it does not get T=1, and does not say so; a command after the
+    PIN does not find a card that was talked to before it was agreed with."""
+    descriptor = make_descriptor(ExchangeLevel.TPDU, dwProtocols=1, bPINSupport=3)
+    reader = ccid.VirtualReader(functions=[PinPad(descriptor, [[PIN]])])
+    handler, _ = opened(reader)
+    assert handler.power_icc(LUN, Action.POWER_UP)[0] is Code.SUCCESS
+    assert handler.set_protocol_parameters(LUN, 2) is Code.ERROR_NOT_SUPPORTED
+    said = handler.control(LUN, ControlCode.VERIFY_PIN_DIRECT, verify_structure(), 300)
+    assert said == (Code.SUCCESS, b"\x90\x00")
+    said = handler.transmit_to_icc(LUN, 0, bytes.fromhex("00A4000C023F00"))
+    assert said == (Code.SUCCESS, b"\x90\x00")
