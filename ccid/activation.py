@@ -56,15 +56,21 @@ class Activation:
         commands: The slot's commands.
         descriptor: The reader's class descriptor.
         rates: What GET_DATA_RATES returned, in bit/s.
+        first_voltage: What to try first where that is the host's choice; None for 5 V.
     """
 
     def __init__(
-        self, commands: SlotCommands, descriptor: SmartCardDescriptor, rates: list[int]
+        self,
+        commands: SlotCommands,
+        descriptor: SmartCardDescriptor,
+        rates: list[int],
+        first_voltage: PowerSelect | None = None,
     ) -> None:
         self.commands = commands
         self.descriptor = descriptor
         self.rates = rates
         self._quirks = commands.quirks
+        self._first_voltage = first_voltage
         self.raw = b""
         """The ATR of the last power-up."""
         self._select = PowerSelect.AUTOMATIC
@@ -107,7 +113,9 @@ class Activation:
             CardAbsent, CardMute, CommandFailed: There is nothing that answers.
         """
         with self.commands.operation():
-            *others, last = power_selects(self.descriptor, self._quirks.power_on_voltage)
+            *others, last = power_selects(
+                self.descriptor, self._quirks.power_on_voltage, self._first_voltage
+            )
             for self._select in others:
                 try:
                     if self._reset():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ccid.codes import PowerSelect
 from ccid.conversation import MAX_COMMAND_S
 from ccid.errors import ReaderNotFound, ReaderUnsupported
 from ccid.reader import Reader
@@ -63,6 +64,7 @@ def open_reader(
     old_firmware: bool = False,
     apdu_mode: bool = False,
     no_retry_counter: bool = False,
+    first_voltage: PowerSelect | None = None,
 ) -> Reader:
     """Open a reader.
 
@@ -75,6 +77,8 @@ def open_reader(
         apdu_mode: Have it switch to short APDU level (``apdu-mode-escape``).
         no_retry_counter: Keep its PIN pad from sending an empty VERIFY of its own
             (``retry-counter-escape``).
+        first_voltage: What a card is tried with first, where the choice is the host's; None for
+            5 V. A reader that chooses by itself goes on doing so.
 
     Raises:
         ReaderNotFound: There is no such reader.
@@ -101,4 +105,5 @@ def open_reader(
         max_command_s=max_command_s,
         apdu_mode=apdu_mode,
         no_retry_counter=no_retry_counter,
+        first_voltage=first_voltage,
     )

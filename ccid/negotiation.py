@@ -30,19 +30,28 @@ RATE_TOLERANCE = 1
 
 
 def power_selects(
-    descriptor: SmartCardDescriptor, first: PowerSelect | None = None
+    descriptor: SmartCardDescriptor,
+    first: PowerSelect | None = None,
+    wished: PowerSelect | None = None,
 ) -> list[PowerSelect]:
     """The values of bPowerSelect to try on a card, in order (USB CCID rev 1.1, 6.1.1).
 
     Args:
         descriptor: The reader's.
         first: What to begin with, whatever the reader declares.
+        wished: What to begin with else, where the host chooses and the reader has it; AUTOMATIC
+            is tried on any reader.
     """
     if descriptor.features & (Features.AUTO_VOLTAGE | Features.AUTO_ACTIVATION):
         known = [PowerSelect.AUTOMATIC]
     else:
         known = [select for bit, select in VOLTAGES if descriptor.voltages & bit]
         known = known or [PowerSelect.V5_0]
+        if wished in known:
+            at = known.index(wished)
+            known = known[at:] + known[:at]
+        elif wished is PowerSelect.AUTOMATIC:
+            known = [wished, *known]
     return known if first is None else [first, *(one for one in known if one is not first)]
 
 

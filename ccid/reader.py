@@ -22,7 +22,7 @@ from weakref import WeakValueDictionary
 from ccid.activation import Activation
 from ccid.card import Card
 from ccid.changes import Changes
-from ccid.codes import Features, IccStatus, InterfaceProtocol, Protocol
+from ccid.codes import Features, IccStatus, InterfaceProtocol, PowerSelect, Protocol
 from ccid.commands import Commands, SlotCommands, get_clock_frequencies, get_data_rates
 from ccid.conversation import MAX_COMMAND_S, Conversation
 from ccid.descriptors import SmartCardDescriptor
@@ -86,6 +86,7 @@ class Reader:
         max_command_s: float | None = MAX_COMMAND_S,
         apdu_mode: bool = False,
         no_retry_counter: bool = False,
+        first_voltage: PowerSelect | None = None,
     ) -> None:
         """Open the reader.
 
@@ -95,6 +96,7 @@ class Reader:
                 the reader asks for; None for no limit.
             apdu_mode: Have it switch to short APDU level.
             no_retry_counter: Keep its PIN pad from sending an empty VERIFY of its own.
+            first_voltage: What a card is tried with first, where the choice is the host's.
 
         Raises:
             UnsupportedByReader: The table knows of no way to have it do what was asked for.
@@ -106,6 +108,7 @@ class Reader:
         self.quirks: Quirks = self._known(slot=0)
         self._descriptor = apply(self.quirks, info.descriptor, info.reader.protocol)
         self._turns = self._shared_turns()
+        self._first_voltage = first_voltage
         self._rates: list[int] | None = None
         self._clocks: list[int] | None = None
         self.traces: list[Trace] = []
@@ -469,7 +472,8 @@ class Slot:
         """A power-up of the card here, to be done: for those who are asked for its steps one by
         one. :meth:`connect` does them all."""
         rates = data_rates(self.quirks, self.reader._listed_rates())
-        return Activation(self.commands, self.descriptor, rates)
+        first = self.reader._first_voltage
+        return Activation(self.commands, self.descriptor, rates, first)
 
     def escape(self, data: bytes) -> bytes:
         """Send ``data`` to the reader itself and return its answer (6.1.8).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 
 from ccid.activation import Activation
@@ -25,6 +26,9 @@ from ccid.reader import Reader, Slot
 BLOCKWISE = (ExchangeLevel.CHARACTER, ExchangeLevel.TPDU)
 """The levels at which the caller's protocol number means something to the reader."""
 
+SEEK_S = 2.0
+"""How often a slot that does not tell whether a card is in is tried by power while it is empty."""
+
 
 class Channel:
     """One slot, from the creation of its channel on.
@@ -46,6 +50,7 @@ class Channel:
         self._powered = False
         self._was_removed = False
         self._is_absent = False
+        self._sought_at = 0.0
 
     @property
     def reader(self) -> Reader:
@@ -73,15 +78,24 @@ class Channel:
             return Code.ICC_NOT_PRESENT
         return Code.ICC_PRESENT
 
-    def presence(self) -> tuple[Code, bool]:
+    def presence(self, told: bool = True) -> tuple[Code, bool]:
         """Is there a card? Says once that there is none after one was taken out, even if
         there is another by now.
+
+        Args:
+            told: This is that once; else it stays so.
 
         Returns:
             The code, and whether the next one will be another: no event tells that then.
         """
         self._is_absent = True
         code = self.is_present()
+        if not told:
+            is_gone = self._is_absent and code is Code.ICC_NOT_PRESENT
+            self._was_removed |= is_gone and self._activation is not None
+            return code, False
+        if self._is_absent and code is Code.ICC_NOT_PRESENT and self._sought():
+            code = Code.ICC_PRESENT
         if code is Code.ICC_NOT_PRESENT:
             self._forget()
         return code, code is Code.ICC_NOT_PRESENT and not self._is_absent
@@ -89,6 +103,23 @@ class Channel:
     def _exchanged(self) -> bool:
         """The card that was there last was taken out, whatever is there now."""
         return self.reader.pipe.was_removed(self.slot.index)
+
+    def _sought(self) -> bool:
+        """There is a card after all, in a slot where only an attempt to power it tells: whoever
+        asks here never tries a slot that is said to be empty."""
+        now = time.monotonic()
+        is_due = now - self._sought_at >= SEEK_S
+        if not self.slot.quirks.presence_by_power or self.device_removed or not is_due:
+            return False
+        try:
+            self.slot.activation().power_up()
+            self.slot.commands.power_off()
+        except CcidError:
+            return False
+        finally:
+            self._sought_at = time.monotonic()
+        self._is_absent = False
+        return True
 
     def _forget(self) -> None:
         """There is no card any more that anything was agreed with."""
@@ -107,6 +138,7 @@ class Channel:
         self._was_removed |= self._exchanged()
         self.atr, self.slot.card = b"", None
         activation = self.slot.activation()
+        self._sought_at = time.monotonic()
         self.atr = activation.power_up()
         self._activation, self._powered = activation, True
         return self.atr
@@ -154,7 +186,7 @@ class Channel:
             return Code.COMMUNICATION_ERROR if error.bError is None else Code.NOT_SUPPORTED
         return Code.SUCCESS
 
-    def _agree(self, wanted: Protocol, fidi: int | None) -> Card:
+    def _agree(self, wanted: Protocol | None, fidi: int | None) -> Card:
         if self._activation is None:
             raise self._not_powered()
         self.slot.card = None
@@ -197,9 +229,12 @@ class Channel:
 
     def control(self, code: int, data: bytes, escape: bool) -> bytes:
         """Carry out a control code; see :func:`ccid.control.control`."""
-        from ccid.control import control
+        from ccid.control import ControlCode, control
 
         self._check()
+        is_pin = code in (ControlCode.VERIFY_PIN_DIRECT, ControlCode.MODIFY_PIN_DIRECT)
+        if is_pin and self.slot.card is None and self._activation is not None:
+            self._agree(None, None)  # pcscd says nothing of T=0 where it did not get T=1
         return control(self.slot, code, data, escape=escape)
 
     def _check(self) -> None:

@@ -12,7 +12,9 @@ import threading
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
+from ccid.codes import PowerSelect
 from ccid.errors import (
     AccessDenied,
     CcidError,
@@ -27,6 +29,7 @@ from ccid.ifd.codes import MAX_ATR, MAX_RESPONSE, SIMULTANEOUS, Action, Code, Ta
 from ccid.ifd.names import DeviceName, find
 from ccid.messages import HEADER_LENGTH
 from ccid.messages.events import SlotChange
+from ccid.quirks import lookup
 from ccid.reader import Reader
 from ccid.transport import ReaderInfo, nothing_to_end
 
@@ -58,7 +61,10 @@ class IFDHandler:
     Args:
         on_event: Called with a Lun when its reader says that something happened; from a thread
             of its own.
-        escape: Escape commands of applications are allowed (bit 0 of ifdDriverOptions).
+        escape: Escape commands of applications are allowed.
+        apdu_mode, old_firmware, first_voltage, no_retry_counter: As for
+            :func:`ccid.open_reader`. A reader that has no apdu_mode or no_retry_counter, or fails
+            at it, is opened without.
         find: Finds the reader that a device string means; takes paths that are open already.
     """
 
@@ -67,10 +73,16 @@ class IFDHandler:
         on_event: Callable[[int], None] = lambda lun: None,
         *,
         escape: bool = False,
+        apdu_mode: bool = False,
+        old_firmware: bool = False,
+        first_voltage: PowerSelect | None = None,
+        no_retry_counter: bool = False,
         find: Find = find,
     ) -> None:
         self._on_event = on_event
         self._escape = escape
+        self._wishes = {"apdu_mode": apdu_mode, "no_retry_counter": no_retry_counter}
+        self._how: dict[str, Any] = {"old_firmware": old_firmware, "first_voltage": first_voltage}
         self._find = find
         self._lock = threading.Lock()
         self._devices: list[_Device] = []
@@ -128,10 +140,33 @@ class IFDHandler:
     def _open(self, lun: int, name: str) -> _Device:
         taken = [device.reader.info.path for device in self._devices]
         info = self._find(DeviceName.parse(name), taken)
-        device = _Device(open_reader(info), name, lun >> READER_SHIFT)
+        device = _Device(self._opened(info), name, lun >> READER_SHIFT)
         self._devices.append(device)
         device.leave = device.reader.listen(lambda slots: self._notified(device, slots))
         return device
+
+    def _opened(self, info: ReaderInfo) -> Reader:
+        """The reader, with those wishes fulfilled that the table knows a way for."""
+        known = lookup(
+            info.vendor_id,
+            info.product_id,
+            info.device.bcdDevice,
+            interface=info.interface_number,
+        )
+        ways = {
+            "apdu_mode": known.apdu_mode_escape,
+            "no_retry_counter": known.retry_counter_escape,
+        }
+        wishes: dict[str, Any] = {
+            name: True for name, way in ways.items() if self._wishes[name] and way
+        }
+        try:
+            return open_reader(info, **self._how, **wishes)
+        except (CommandFailed, UnsupportedByReader) as error:
+            if not wishes:
+                raise
+            self.last_error = error
+            return open_reader(info, **self._how)
 
     def close_channel(self, lun: int) -> Code:
         """IFDHCloseChannel: power the card off; with the last slot give the reader back."""
@@ -166,8 +201,11 @@ class IFDHandler:
     def has_events(self, lun: int) -> bool:
         """Its reader says by itself when something happens, or nothing can happen: a card that
         is one with its reader."""
-        reader = self._channels[lun].reader
-        return reader.info.reader.interrupt_in is not None or reader.info.reader.is_iccd
+        channel = self._channels[lun]
+        if channel.slot.quirks.presence_by_power:
+            return False  # no reader that cannot tell a card by asking tells of it unasked
+        about = channel.reader.info.reader
+        return about.interrupt_in is not None or about.is_iccd
 
     def _notified(self, device: _Device, slots: list[SlotChange] | None) -> None:
         for lun, index in list(device.channels.items()):
@@ -259,12 +297,18 @@ class IFDHandler:
 
     # The card ---------------------------------------------------------------------------------
 
-    def icc_presence(self, lun: int) -> Code:
-        """IFDHICCPresence: ICC_PRESENT, ICC_NOT_PRESENT or COMMUNICATION_ERROR."""
+    def icc_presence(self, lun: int, *, told: bool = True) -> Code:
+        """IFDHICCPresence: ICC_PRESENT, ICC_NOT_PRESENT or COMMUNICATION_ERROR.
+
+        Args:
+            lun: Reader and slot.
+            told: Whoever asks tells all others of a card that was taken out. Without that the
+                answer stays the same until somebody asks who does.
+        """
         channel = self._channels.get(lun)
         if channel is None:
             return Code.COMMUNICATION_ERROR
-        code, ask_again = channel.presence()
+        code, ask_again = channel.presence(told)
         if ask_again:
             self._on_event(lun)
         return code

@@ -19,6 +19,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from ccid.pcscd.later import later
@@ -111,7 +112,7 @@ class Channel(threading.Thread):
             case Operation.TRANSMIT:
                 return reply(*handler.transmit_to_icc(lun, argument, bytes(data), capacity))
             case Operation.PRESENCE:
-                return reply(handler.icc_presence(lun))
+                return reply(handler.icc_presence(lun, told=bool(argument)))
             case Operation.POWER:
                 return reply(*handler.power_icc(lun, argument))
             case Operation.PROTOCOL:
@@ -203,8 +204,8 @@ class Helper:
                 from ccid.ifd import IFDHandler
                 from ccid.pcscd.options import read_options
 
-                options = read_options(self._folder)
-                self._handler = IFDHandler(self._on_event, escape=options.escape)
+                options = asdict(read_options(self._folder))
+                self._handler = IFDHandler(self._on_event, **options)
         return self._handler
 
     def _on_event(self, lun: int) -> None:

@@ -6,19 +6,43 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-ESCAPE = 0x0001
-"""Bit of ifdDriverOptions: applications may send Escape commands."""
+from ccid.codes import PowerSelect
+
+ESCAPE, APDU_MODE, OLD_FIRMWARE = 0x0001, 0x0002, 0x0004
+VOLTAGE, NO_RETRY_COUNTER = 0x0030, 0x0040
+"""Bits of ifdDriverOptions."""
+VOLTAGES = {0x10: PowerSelect.V3_0, 0x20: PowerSelect.V1_8, 0x30: PowerSelect.AUTOMATIC}
+"""By the bits of :data:`VOLTAGE`; 0 is 5 V, with which cards are tried first anyway."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Settings of the driver.
+    """Settings of the driver: the arguments of :class:`ccid.ifd.IFDHandler`.
 
     Attributes:
         escape: Applications may send Escape commands.
+        apdu_mode: Readers that can be switched to short APDU level are.
+        old_firmware: Readers whose firmware is known to be faulty are opened.
+        first_voltage: What a card is tried with first; None for 5 V.
+        no_retry_counter: PIN pads that send an empty VERIFY of their own are kept from it.
     """
 
     escape: bool = False
+    apdu_mode: bool = False
+    old_firmware: bool = False
+    first_voltage: PowerSelect | None = None
+    no_retry_counter: bool = False
+
+    @classmethod
+    def of(cls, bits: int) -> Options:
+        """What ifdDriverOptions says. Bits that mean nothing count for nothing."""
+        return cls(
+            escape=bool(bits & ESCAPE),
+            apdu_mode=bool(bits & APDU_MODE),
+            old_firmware=bool(bits & OLD_FIRMWARE),
+            first_voltage=VOLTAGES.get(bits & VOLTAGE),
+            no_retry_counter=bool(bits & NO_RETRY_COUNTER),
+        )
 
 
 def read_options(folder: str) -> Options:
@@ -33,4 +57,4 @@ def read_options(folder: str) -> Options:
         bits = int(found[1], 0) if found else 0
     except ValueError:
         bits = 0
-    return Options(escape=bool(bits & ESCAPE))
+    return Options.of(bits)

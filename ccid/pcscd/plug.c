@@ -38,6 +38,7 @@
 #define START_S 30 /* but starting the interpreter may take longer */
 #define RESTART_S 1.0
 #define END_S 3.0 /* a helper that was asked to end has so long to power cards off */
+#define ASK_MS 400 /* a reader that does not tell is asked so often */
 #define CHANNELS 256
 /* Of requests and replies. A frame is one message, which takes one call to receive; and a thread
  * that waits at a stream is woken for nothing when its own message is read at the other end. */
@@ -130,6 +131,9 @@ struct channel {
 	int request, event;   /* sockets; -1: not connected */
 	int stop[2];          /* pipe that ends the polling function */
 	int has_events;
+	int is_watched;      /* a thread of pcscd's waits for events, this one */
+	pthread_t watcher;
+	int owes_absence;    /* the card is gone, and that thread was not told */
 	int is_fresh;        /* its helper has not said anything yet */
 	unsigned generation; /* of the helper it is connected to */
 };
@@ -634,6 +638,10 @@ static RESPONSECODE wait_for_event(DWORD Lun, int timeout)
 	if (!c)
 		return COMMUNICATION_ERROR;
 	pthread_mutex_lock(&guard);
+	c->watcher = pthread_self();
+	c->is_watched = 1;
+	if (!c->has_events && (timeout < 0 || timeout > ASK_MS))
+		timeout = ASK_MS; /* nobody will tell: it has to be asked */
 	stop = c->stop[0];
 	if (c->event >= 0) /* it may be closed and made anew meanwhile */
 		event = fcntl(c->event, F_DUPFD_CLOEXEC, 3);
@@ -722,6 +730,7 @@ RESPONSECODE IFDHGetCapabilities(DWORD Lun, DWORD tag, DWORD *length, UCHAR *val
 	RESPONSECODE (*const stop)(DWORD) = stop_waiting;
 	struct channel *c = find(Lun);
 	RESPONSECODE code;
+	DWORD room;
 
 	if (!c || !length)
 		return COMMUNICATION_ERROR;
@@ -731,9 +740,9 @@ RESPONSECODE IFDHGetCapabilities(DWORD Lun, DWORD tag, DWORD *length, UCHAR *val
 	case TAG_SIMULTANEOUS_ACCESS:
 		return answer(value, length, &readers, sizeof readers);
 	case TAG_POLLING_THREAD_WITH_TIMEOUT:
-		return answer(value, length, &wait, c->has_events ? sizeof wait : 0);
+		return answer(value, length, &wait, sizeof wait);
 	case TAG_STOP_POLLING_THREAD:
-		return answer(value, length, &stop, c->has_events ? sizeof stop : 0);
+		return answer(value, length, &stop, sizeof stop);
 	case TAG_POLLING_THREAD_KILLABLE:
 		return answer(value, length, NULL, 0);
 	case TAG_DEVICE_REMOVED:
@@ -743,9 +752,13 @@ RESPONSECODE IFDHGetCapabilities(DWORD Lun, DWORD tag, DWORD *length, UCHAR *val
 	default:
 		break;
 	}
+	room = *length;
 	pthread_mutex_lock(&c->turn);
 	code = ask(c, OP_GET, tag, NULL, 0, value, length);
 	pthread_mutex_unlock(&c->turn);
+	if (code == ERROR_TAG)
+		*length = room; /* pcscd answers some tags itself then, such as the reader's name, and
+		                 * goes by it */
 	return code;
 }
 
@@ -823,22 +836,33 @@ RESPONSECODE IFDHControl(DWORD Lun, DWORD code, UCHAR *tx, DWORD txlen, UCHAR *r
 	return result;
 }
 
+/* That a card was taken out, though there is one again, is for the thread that watches the slot: it
+ * tells all who use the card. Others of pcscd's threads ask before they power it. They are answered
+ * the same until that thread has asked, or a card exchanged in between would never be missed. */
 RESPONSECODE IFDHICCPresence(DWORD Lun)
 {
 	struct channel *c = find(Lun);
 	RESPONSECODE code;
+	int is_watcher;
 
 	if (!c)
 		return COMMUNICATION_ERROR;
+	pthread_mutex_lock(&guard);
+	is_watcher = !c->is_watched || pthread_equal(c->watcher, pthread_self());
+	pthread_mutex_unlock(&guard);
 	pthread_mutex_lock(&c->turn);
 	if (c->request < 0) {
-		code = attach(c);
-		if (code == SUCCESS)
-			stop_waiting(Lun); /* no event will tell of its card: ask again at once */
-		code = ICC_NOT_PRESENT; /* whatever became of it: the card we knew is gone */
-	} else {
-		code = ask(c, OP_PRESENCE, 0, NULL, 0, NULL, NULL);
+		attach(c);
+		c->owes_absence = 1; /* whatever became of it: the card we knew is gone */
+	} else if (!c->owes_absence) {
+		code = ask(c, OP_PRESENCE, is_watcher, NULL, 0, NULL, NULL);
+		pthread_mutex_unlock(&c->turn);
+		return code;
 	}
+	if (c->request >= 0)
+		stop_waiting(Lun); /* no event will tell of its card: the watcher asks again at once */
+	if (is_watcher)
+		c->owes_absence = 0;
 	pthread_mutex_unlock(&c->turn);
-	return code;
+	return ICC_NOT_PRESENT;
 }

@@ -39,6 +39,7 @@ from ccid.messages import (
     PC_to_RDR_IccPowerOn,
     PC_to_RDR_Mechanical,
     PC_to_RDR_ResetParameters,
+    PC_to_RDR_Secure,
     PC_to_RDR_SetDataRateAndClockFrequency,
     PC_to_RDR_SetParameters,
     PC_to_RDR_T0APDU,
@@ -464,6 +465,7 @@ REPLY_TO: dict[type[Command], type[Reply]] = {
     PC_to_RDR_ResetParameters: RDR_to_PC_Parameters,
     PC_to_RDR_SetParameters: RDR_to_PC_Parameters,
     PC_to_RDR_Escape: RDR_to_PC_Escape,
+    PC_to_RDR_Secure: RDR_to_PC_DataBlock,
     PC_to_RDR_SetDataRateAndClockFrequency: RDR_to_PC_DataRateAndClockFrequency,
 }
 """Replies other than RDR_to_PC_SlotStatus."""

@@ -61,7 +61,13 @@ class Plug:
     def get(self, lun: int, tag: int, capacity: int = 300) -> tuple[int, bytes]:
         value, length = (c_ubyte * max(1, capacity))(), c_ulong(capacity)
         code = self.lib.IFDHGetCapabilities(c_ulong(lun), c_ulong(tag), byref(length), value)
-        return int(code), bytes(value[: length.value])
+        return int(code), bytes(value[: 0 if code else length.value])
+
+    def length(self, lun: int, tag: int, capacity: int) -> tuple[int, int]:
+        """The code, and what the length is after the call."""
+        value, length = (c_ubyte * capacity)(), c_ulong(capacity)
+        code = self.lib.IFDHGetCapabilities(c_ulong(lun), c_ulong(tag), byref(length), value)
+        return int(code), length.value
 
     def set(self, lun: int, tag: int, value: bytes) -> int:
         return int(

@@ -87,6 +87,11 @@ def test_capabilities(plug: Plug, lun: int, tag: int, value: bytes) -> None:
     assert plug.get(lun, tag) == (0, value)
 
 
+def test_an_unknown_tag_leaves_the_room_as_it_was(plug: Plug, lun: int) -> None:
+    """pcscd answers for the name of a reader itself then, and goes by that length."""
+    assert plug.length(lun, 0x7FFF_0003, 120) == (600, 120)
+
+
 def test_codes_come_through(plug: Plug, lun: int) -> None:
     assert plug.get(lun, 0x0180) == (600, b"")
     assert plug.get(lun, 0x0FAE, 0) == (618, b"")

@@ -189,16 +189,16 @@ def test_checking(tmp_path: Path, nothing_wrong: None, capsys: pytest.CaptureFix
 
 
 @pytest.mark.parametrize(
-    ("value", "escape"), [("0x0000", False), ("0x0001", True), ("1", True), ("0x30", False),
-                          ("what", False)],
+    ("value", "bits"), [("0x0000", 0), ("0x0001", 1), ("1", 1), ("0x0077", 0x77), ("64", 0x40),
+                        ("what", 0)],
 )  # fmt: skip
-def test_options_of_the_bundle(tmp_path: Path, value: str, escape: bool) -> None:
+def test_options_of_the_bundle(tmp_path: Path, value: str, bits: int) -> None:
     assert run("--dropdir", tmp_path, "--reader", "1111:1111") == 0
     plist = tmp_path / NAME / "Contents/Info.plist"
     text = plist.read_text()
     assert "<string>0x0000</string>" in text
     plist.write_text(text.replace("<string>0x0000</string>", f"<string>{value}</string>"))
-    assert read_options(str(tmp_path / NAME / "Contents/Linux")) == Options(escape=escape)
+    assert read_options(str(tmp_path / NAME / "Contents/Linux")) == Options.of(bits)
 
 
 def test_no_bundle_no_options(tmp_path: Path) -> None:

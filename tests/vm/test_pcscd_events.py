@@ -83,17 +83,13 @@ def test_an_idle_reader_moves_no_byte(
     full: bool,
 ) -> None:
     """No transfer is completed while pcscd waits for something to happen."""
-    source = (
-        """
-import os, sys, time, types
-%s
+    source = """
 bus, address, seconds = sys.argv[1:]
 monitor = Monitor(types.SimpleNamespace(bus=int(bus), address=int(address)))
 time.sleep(float(seconds))
 print(len(monitor.urbs()))
 """
-        % usbmon
-    )
+    source = f"import os, sys, time, types\n{usbmon}{source}"
     serial = guest.readers[number].serial
     with daemon(guest, number):
         client(guest, 'connect(sys.argv[1]).disconnect(); print("{}")', f"lab{number}")
@@ -172,7 +168,8 @@ class Holdings:
 
 def holdings(guest: Guest, pid: int) -> Holdings:
     said = guest.run(
-        f"grep -E '^(VmRSS|Threads)' /proc/{pid}/status | tr -dc '0-9\\n'; ls /proc/{pid}/fd | wc -l",
+        f"grep -E '^(VmRSS|Threads)' /proc/{pid}/status | tr -dc '0-9\\n'; "
+        f"ls /proc/{pid}/fd | wc -l",
         check=True,
     ).stdout.split()
     return Holdings(*map(int, said))
@@ -265,5 +262,6 @@ def _compare(
 def _count(job: Job, text: str, times: int) -> None:
     deadline = time.monotonic() + 60
     while job.stdout.count(text) < times:
-        assert job.running and time.monotonic() < deadline, job.stdout[-900:] + job.stderr[-900:]
+        if not job.running or time.monotonic() > deadline:
+            pytest.fail(job.stdout[-900:] + job.stderr[-900:])
         time.sleep(0.01)

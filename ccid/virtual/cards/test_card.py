@@ -18,7 +18,7 @@ class EchoCard(Application):
     10    Ne bytes, byte i is i + P1
     20    9000, whatever the data
     30    the data
-    38    9000 after P2 seconds
+    38    9000 after P1 P2 (16 bits) seconds
     40    9000
     50    9000 after P1 P2 (16 bits) milliseconds
     52    P1 P2 as SW1 SW2
@@ -57,7 +57,7 @@ class EchoCard(Application):
             case 0x30:
                 return Answer(command.data)
             case 0x38:
-                return Answer(after_s=float(p2))
+                return Answer(after_s=float(p1 << 8 | p2))
             case 0x50:
                 return Answer(after_s=(p1 << 8 | p2) / 1000)
             case 0x52:
