@@ -11,7 +11,6 @@ from ccid.codes import ExchangeLevel, IccStatus, Protocol
 from ccid.errors import (
     CardAbsent,
     CardMute,
-    CardRemoved,
     CcidError,
     CommandFailed,
     MalformedAtr,
@@ -86,14 +85,13 @@ class Channel:
             told: This is that once; else it stays so.
 
         Returns:
-            The code, and whether the next one will be another: no event tells that then.
+            The code, and whether to be asked again: no event will tell.
         """
         self._is_absent = True
         code = self.is_present()
         if not told:
-            is_gone = self._is_absent and code is Code.ICC_NOT_PRESENT
-            self._was_removed |= is_gone and self._activation is not None
-            return code, False
+            self._was_removed |= code is Code.ICC_NOT_PRESENT
+            return code, code is Code.ICC_NOT_PRESENT
         if self._is_absent and code is Code.ICC_NOT_PRESENT and self._sought():
             code = Code.ICC_PRESENT
         if code is Code.ICC_NOT_PRESENT:
@@ -221,11 +219,11 @@ class Channel:
             card = self._agree(Protocol.T1 if protocol == 1 else Protocol.T0, None)
         if protocol != card.protocol and self.reader.descriptor.exchange_level in BLOCKWISE:
             return Code.PROTOCOL_NOT_SUPPORTED
-        try:
-            return card.transmit(apdu)
-        except CardRemoved:
-            self._was_removed = True
-            raise
+        return card.transmit(apdu)
+
+    def missed(self) -> None:
+        """Somebody was told that there is no card; whoever tells all others is to be told, too."""
+        self._was_removed = True
 
     def control(self, code: int, data: bytes, escape: bool) -> bytes:
         """Carry out a control code; see :func:`ccid.control.control`."""

@@ -372,7 +372,8 @@ class IFDHandler:
         except CcidError as error:
             response = self._failed(error)
         if isinstance(response, Code):
-            if response is Code.ICC_NOT_PRESENT:  # the caller thinks so from now on: have it ask
+            if response is Code.ICC_NOT_PRESENT:
+                channel.missed()
                 self._on_event(lun)
             return response, b""
         return _fitting(response, capacity)

@@ -554,12 +554,36 @@ def test_a_card_exchanged_between_two_calls_is_absent_once(bench: Any, asked: bo
     assert one.events == []
     if asked:
         assert handler.transmit_to_icc(LUN, 1, PATTERN) == (Code.ICC_NOT_PRESENT, b"")
+        assert one.events.pop() == LUN, "to be asked: the thread that tells all others"
         assert handler.transmit_to_icc(LUN, 1, PATTERN) == (Code.ICC_NOT_PRESENT, b"")
+        assert one.events.pop() == LUN
     assert handler.icc_presence(LUN) is Code.ICC_NOT_PRESENT
     assert one.events == [LUN], "to be asked again, for nothing else tells of the new card"
     assert handler.icc_presence(LUN) is Code.ICC_PRESENT
     assert one.events == [LUN]
     assert handler.get_capabilities(LUN, Tag.ATR, 33) == (Code.SUCCESS, b"")
+
+
+@pytest.mark.parametrize("back", [False, True])
+@pytest.mark.parametrize("powered", [False, True])
+def test_who_asks_for_himself_takes_the_news_from_nobody(
+    bench: Any, powered: bool, back: bool
+) -> None:
+    """pcscd asks before it powers a card, too: that must not keep from it what happened."""
+    one = bench(interrupt=False)
+    handler = one.ready()
+    if not powered:
+        handler.power_icc(LUN, Action.POWER_DOWN)
+    one.virtual.remove()
+    for _ in range(2):
+        assert handler.icc_presence(LUN, told=False) is Code.ICC_NOT_PRESENT
+        assert one.events.pop() == LUN
+    if back:
+        one.virtual.insert(EchoCard())
+        assert handler.icc_presence(LUN, told=False) is Code.ICC_NOT_PRESENT
+    assert handler.icc_presence(LUN) is Code.ICC_NOT_PRESENT
+    expected = Code.ICC_PRESENT if back else Code.ICC_NOT_PRESENT
+    assert handler.icc_presence(LUN) is expected
 
 
 def test_a_card_that_we_powered_down_is_present(bench: Any) -> None:

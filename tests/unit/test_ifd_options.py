@@ -190,7 +190,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def sim_pro(card: EchoCard | None) -> ccid.VirtualReader:
     """It says ABSENT, card or not."""
-    reader = virtual("08e6:3480", card=card)
+    reader = virtual("08e6:3480", card=card, interrupt=False)
     mute = faults.failing(
         SlotError.ICC_MUTE, IccStatus.ABSENT, on=PC_to_RDR_GetSlotStatus, times=None
     )
