@@ -35,6 +35,11 @@ class Changes:
         self._known: set[int] = set()
         self._is_first = True
 
+    @property
+    def is_first(self) -> bool:
+        """No notification came yet."""
+        return self._is_first
+
     def powering(self, slot: int) -> None:
         """Whatever card is in ``slot`` is about to be powered: from now on it is known."""
         self._known.add(slot)
