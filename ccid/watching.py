@@ -3,8 +3,6 @@
 Theory of operation. All work is done in the thread that iterates; others (libusb's event thread,
 applications that open and close readers) only put a notice into its queue. So an application may
 open a reader between two events, in the same thread or in another.
-
-A module of this name cannot be called ``watch``: that is the function.
 """
 
 from __future__ import annotations
