@@ -28,12 +28,15 @@ if TYPE_CHECKING:
     from ccid.reader import Reader, Slot
     from ccid.transport import ReaderInfo
     from ccid.virtual import VirtualReader
+    from ccid.watching import Event, EventKind, watch
 
 __all__ = [
     "Atr",
     "Card",
     "CcidError",
     "Composite",
+    "Event",
+    "EventKind",
     "ExchangeLevel",
     "IccStatus",
     "Protocol",
@@ -46,6 +49,7 @@ __all__ = [
     "list_readers",
     "open_composite",
     "open_reader",
+    "watch",
 ]
 
 _HOME = {
@@ -53,6 +57,8 @@ _HOME = {
     "Card": "ccid.card",
     "CcidError": "ccid.errors",
     "Composite": "ccid.composite",
+    "Event": "ccid.watching",
+    "EventKind": "ccid.watching",
     "ExchangeLevel": "ccid.codes",
     "IccStatus": "ccid.codes",
     "Protocol": "ccid.codes",
@@ -63,6 +69,7 @@ _HOME = {
     "list_readers": "ccid.find",
     "open_composite": "ccid.composite",
     "open_reader": "ccid.find",
+    "watch": "ccid.watching",
 }
 
 

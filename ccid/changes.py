@@ -36,6 +36,11 @@ class Changes:
         self._announced: set[int] = set()
         """Slots of which it said last that they are full."""
 
+    @property
+    def is_first(self) -> bool:
+        """No notification came yet."""
+        return self._is_first
+
     def powering(self, slot: int) -> None:
         """Whatever card is in ``slot`` is about to be powered: from now on it is known."""
         self._known.add(slot)

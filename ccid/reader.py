@@ -42,6 +42,7 @@ from ccid.errors import (
 from ccid.iccd import IccdA, IccdB
 from ccid.messages import HEADER_LENGTH
 from ccid.messages.events import RDR_to_PC_NotifySlotChange, SlotChange, parse_event
+from ccid.opened import opened
 from ccid.pipe import Pipe
 from ccid.quirks import Quirks, lookup
 from ccid.quirks.fixups import apply, data_rates, takes_apdu_mode
@@ -77,7 +78,10 @@ class Reader:
         info: What it is and where.
         slots: Its slots.
         quirks: What the table of readers knows of it.
+        is_lent: A watcher opened it (:mod:`ccid.opened`).
     """
+
+    is_lent = False
 
     def __init__(
         self,
@@ -114,6 +118,11 @@ class Reader:
         self.traces: list[Trace] = []
         self.tap: Tap | None = None
         self._closed = True
+        with opened.opening(info):
+            self._open(max_command_s, apdu_mode, no_retry_counter)
+        opened.opened(self)
+
+    def _open(self, max_command_s: float | None, apdu_mode: bool, no_retry_counter: bool) -> None:
         self.transport: Transport = self._connected()
         self._closed = False
         self._listeners: tuple[Callable[[Slots], None], ...] = ()
@@ -292,6 +301,7 @@ class Reader:
             return  # it is the parent's to close
         self._cancel()
         with ExitStack() as stack:
+            stack.callback(opened.closed, self)  # after all that follows
             for trace in self.traces:
                 stack.callback(trace.stop)
             stack.callback(self.transport.close)

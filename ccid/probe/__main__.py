@@ -86,6 +86,10 @@ def parser() -> argparse.ArgumentParser:
     stats.add_argument("--svg", metavar="FILE", help="draw the bars into FILE")
     stats.add_argument("--png", metavar="FILE", help="the same; needs ccid[plot]")
     command("doctor", "say what stands between you and your readers, and its cure", json=True)
+    watch = command("watch", "print readers and cards as they come and go", json=True)
+    watch.add_argument(
+        "--timeout", type=float, metavar="S", help="end when nothing happened for S seconds"
+    )
     known = command("readers", "search the table of known readers", json=True)
     known.add_argument("words", nargs="*", metavar="WORD", help="what all of them have")
     report = command("report", "write all about a reader into one file, for a bug report")

@@ -502,3 +502,12 @@ def test_list_of_a_reader_with_several_levels() -> None:
     entry = list_command.as_json(ccid.VirtualReader(None, descriptor=odd).info)
     assert entry["level"] is None
     assert entry["verdict"] == "unsupported"
+
+
+def test_watch_tells_what_is_there_as_documented(run: Run) -> None:
+    status, out, _ = run("watch", "--json", "--virtual", "--timeout", "0")
+    assert status == 0
+    documents = [json.loads(line) for line in out.splitlines()]
+    assert [one["event"] for one in documents] == ["READER_ARRIVED", "CARD_ARRIVED"]
+    for document in documents:
+        jsonschema.Draft202012Validator(schema("watch")).validate(document)

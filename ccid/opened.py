@@ -1,0 +1,153 @@
+"""Which readers this process has open, and who wants to know of it.
+
+Theory of operation. An application's reader goes before a watcher's (:mod:`ccid.watching`): whoever
+opens one says so first, and a watcher that has it open gives it up before the claim is made. One
+lock per reader keeps a watcher from taking it back in between.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
+
+if TYPE_CHECKING:
+    from ccid.reader import Reader
+    from ccid.transport import ReaderInfo
+
+Key = tuple[str, int, int]
+"""Path, bus and address: another device at the same place has another."""
+
+
+def key_of(info: ReaderInfo) -> Key:
+    """What tells ``info`` from all other readers."""
+    return (info.path, info.bus, info.address)
+
+
+class Opened:
+    """The readers that are open.
+
+    Attributes:
+        readers: They.
+    """
+
+    def __init__(self) -> None:
+        self.readers: WeakValueDictionary[Key, Reader] = WeakValueDictionary()
+        self._wanted: Counter[Key] = Counter()
+        self._lent: dict[Key, Reader] = {}
+        self._locks: defaultdict[Key, threading.RLock] = defaultdict(threading.RLock)
+        self._guard = threading.Lock()
+        self._tellers: tuple[Callable[[ReaderInfo], None], ...] = ()
+        self._mine = threading.local()
+
+    def _lock(self, key: Key) -> threading.RLock:
+        with self._guard:
+            return self._locks[key]
+
+    def listen(self, tell: Callable[[ReaderInfo], None]) -> Callable[[], None]:
+        """Have ``tell`` called whenever a reader was opened or closed. It must not wait for
+        anything. Returns what ends this."""
+        with self._guard:
+            self._tellers = (*self._tellers, tell)
+
+        def end() -> None:
+            with self._guard:
+                self._tellers = tuple(one for one in self._tellers if one is not tell)
+
+        return end
+
+    def _tell(self, info: ReaderInfo) -> None:
+        for tell in self._tellers:
+            tell(info)
+
+    # What Reader says -----------------------------------------------------------------------------
+
+    @contextmanager
+    def opening(self, info: ReaderInfo) -> Iterator[None]:
+        """``info`` is opened within this; a watcher gives it up first."""
+        if getattr(self._mine, "lends", False):
+            yield
+            return
+        key = key_of(info)
+        with self._lock(key):
+            self._wanted[key] += 1
+            lent = self._lent.pop(key, None)
+            if lent is not None:
+                lent.close()
+        try:
+            yield
+        except BaseException:
+            self._unwanted(key)
+            self._tell(info)
+            raise
+
+    def opened(self, reader: Reader) -> None:
+        """It is open."""
+        self.readers[key_of(reader.info)] = reader
+        self._tell(reader.info)
+
+    def closed(self, reader: Reader) -> None:
+        """It was closed, and given back."""
+        key = key_of(reader.info)
+        if self.readers.get(key) is reader:
+            del self.readers[key]
+        if not getattr(reader, "is_lent", False):
+            self._unwanted(key)
+        self._tell(reader.info)
+
+    def _unwanted(self, key: Key) -> None:
+        with self._guard:
+            self._wanted[key] -= 1
+            if self._wanted[key] <= 0:
+                del self._wanted[key]
+
+    # What a watcher does --------------------------------------------------------------------------
+
+    def borrow(self, info: ReaderInfo) -> tuple[Reader | None, bool]:
+        """The reader, if this process has it open; else open it for a watcher, until an
+        application wants it. None while an application opens it. And whether it is the caller's
+        to :meth:`give_back`.
+
+        Raises:
+            CcidError: It cannot be opened.
+        """
+        from ccid.reader import Reader
+
+        key = key_of(info)
+        with self._lock(key):
+            there = self.readers.get(key)
+            if there is not None:
+                return there, False
+            if self._wanted[key] > 0:
+                return None, False
+            self._mine.lends = True
+            try:
+                made = Reader(info)
+            finally:
+                self._mine.lends = False
+            made.is_lent = True
+            self._lent[key] = made
+            return made, True
+
+    def give_back(self, reader: Reader) -> None:
+        """A watcher needs it no more."""
+        key = key_of(reader.info)
+        with self._lock(key):
+            if self._lent.get(key) is reader:
+                del self._lent[key]
+            reader.close()
+
+
+opened = Opened()
+
+
+def _after_fork() -> None:
+    opened.__init__()  # type: ignore[misc]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,52 @@
+"""``ccid-probe watch``: readers and cards as they come and go."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from contextlib import ExitStack, closing
+from datetime import datetime
+from typing import Any, cast
+
+from ccid.find import open_reader
+from ccid.probe.session import say, virtual_infos
+from ccid.watching import Event, watch
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print each event until Ctrl-C, or until nothing happened for the time given."""
+    with ExitStack() as stack:
+        paths = None
+        if options.virtual:
+            infos = virtual_infos(options.model)
+            paths = {info.path for info in infos}
+            for info in infos:
+                stack.enter_context(open_reader(info))
+        for event in stack.enter_context(closing(cast(Any, watch(options.timeout)))):
+            if (paths is None or event.reader.path in paths) and _is_wanted(event, options.reader):
+                _show(event, options.json)
+    return 0
+
+
+def _is_wanted(event: Event, word: str | None) -> bool:
+    info = event.reader
+    return word is None or word.lower() in (info.path, info.id) or word.lower() in info.name.lower()
+
+
+def _show(event: Event, as_json: bool) -> None:
+    now, info = datetime.now().astimezone(), event.reader
+    if as_json:
+        document = {
+            "schema": "ccid-probe/watch/1",
+            "time": now.isoformat(timespec="milliseconds"),
+            "event": event.kind.name,
+            "name": info.name,
+            "path": info.path,
+            "slot": event.slot,
+        }
+        say(json.dumps(document))
+    else:
+        slot = "" if event.slot is None else f", slot {event.slot}"
+        say(f"{now:%H:%M:%S}.{now.microsecond // 1000:03} {event.kind.value}: {info}{slot}")
+    sys.stdout.flush()
