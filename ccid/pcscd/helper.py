@@ -19,7 +19,6 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from ccid.pcscd.later import later
@@ -204,7 +203,7 @@ class Helper:
                 from ccid.ifd import IFDHandler
                 from ccid.pcscd.options import read_options
 
-                options = asdict(read_options(self._folder))
+                options = read_options(self._folder).as_arguments()
                 self._handler = IFDHandler(self._on_event, **options)
         return self._handler
 

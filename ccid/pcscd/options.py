@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from ccid.codes import PowerSelect
 
@@ -43,6 +44,10 @@ class Options:
             first_voltage=VOLTAGES.get(bits & VOLTAGE),
             no_retry_counter=bool(bits & NO_RETRY_COUNTER),
         )
+
+    def as_arguments(self) -> dict[str, Any]:
+        """For :class:`ccid.ifd.IFDHandler`."""
+        return asdict(self)
 
 
 def read_options(folder: str) -> Options:
