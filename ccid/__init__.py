@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from ccid.errors import CcidError
     from ccid.find import list_readers, open_reader
     from ccid.iso7816.atr import Atr
-    from ccid.reader import Reader, Slot
+    from ccid.reader import Reader
+    from ccid.slot import Slot
     from ccid.transport import ReaderInfo
     from ccid.virtual import VirtualReader
     from ccid.watching import Event, EventKind, watch
@@ -64,7 +65,7 @@ _HOME = {
     "Protocol": "ccid.codes",
     "Reader": "ccid.reader",
     "ReaderInfo": "ccid.transport",
-    "Slot": "ccid.reader",
+    "Slot": "ccid.slot",
     "VirtualReader": "ccid.virtual",
     "list_readers": "ccid.find",
     "open_composite": "ccid.composite",

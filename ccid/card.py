@@ -27,7 +27,7 @@ from ccid.iso7816.atr import Atr
 
 if TYPE_CHECKING:
     from ccid.activation import Activation
-    from ccid.reader import Slot
+    from ccid.slot import Slot
 
 
 class Card:

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Self
 from ccid.conversation import MAX_COMMAND_S
 from ccid.find import list_readers, open_reader, select
 from ccid.quirks import lookup
-from ccid.reader import Reader, Slot
+from ccid.reader import Reader
+from ccid.slot import Slot
 from ccid.transport import ReaderInfo
 
 if TYPE_CHECKING:

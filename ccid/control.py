@@ -17,7 +17,7 @@ from ccid.errors import AccessDenied, MalformedMessage, UnsupportedByReader
 from ccid.exchange.pin import PinStructure, enter_pin
 
 if TYPE_CHECKING:
-    from ccid.reader import Slot
+    from ccid.slot import Slot
 
 BASE = 0x4200_0000
 """SCARD_CTL_CODE(0), as pcsc-lite has it on every system."""

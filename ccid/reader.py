@@ -14,27 +14,23 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakValueDictionary
 
-from ccid.activation import Activation
-from ccid.card import Card
 from ccid.changes import Changes
-from ccid.codes import Features, IccStatus, InterfaceProtocol, PowerSelect, Protocol
+from ccid.codes import Features, InterfaceProtocol, PowerSelect
 from ccid.commands import Commands, SlotCommands, get_clock_frequencies, get_data_rates
 from ccid.conversation import MAX_COMMAND_S, Conversation
 from ccid.descriptors import SmartCardDescriptor
 from ccid.errors import (
-    CardAbsent,
     CcidError,
     MalformedDescriptor,
     MalformedMessage,
     ReaderClosed,
     ReaderForked,
     ReaderRemoved,
-    SlotInUse,
     TransportStall,
     TransportTimeout,
     UnsupportedByReader,
@@ -47,10 +43,10 @@ from ccid.pipe import Pipe
 from ccid.quirks import Quirks, lookup
 from ccid.quirks.fixups import apply, data_rates, takes_apdu_mode
 from ccid.shared_pipe import SharedPipe
+from ccid.slot import Slot
 from ccid.transport import ReaderInfo, Transport
 
 if TYPE_CHECKING:
-    from ccid.exchange.pin import PinStructure
     from ccid.pin import PinPadFeatures
     from ccid.trace import Tap, Trace, TraceTarget
 
@@ -407,139 +403,3 @@ def _commands_at(place: tuple[int, int, int]) -> SlotCommands | None:
     """The commands of the first slot of an interface, if this process has it open."""
     reader = _open.get(place)
     return None if reader is None else reader.slots[0].commands
-
-
-class Slot:
-    """A place for a card.
-
-    Attributes:
-        reader: The reader it is part of.
-        index: bSlot.
-        commands: Every CCID command, for those who need one directly.
-        card: The card connected here; None without.
-        quirks: What the table of readers knows of this slot.
-        descriptor: The reader's class descriptor, mended for this slot.
-    """
-
-    def __init__(self, reader: Reader, index: int) -> None:
-        self.reader = reader
-        self.index = index
-        self.quirks = reader._known(index)
-        self.commands = reader._make_commands(index, self.quirks)
-        self.descriptor = apply(self.quirks, reader.info.descriptor, reader.info.reader.protocol)
-        self.card: Card | None = None
-
-    def __repr__(self) -> str:
-        return f"<ccid.Slot {self.index} of {self.reader.name!r}>"
-
-    def status(self) -> IccStatus:
-        """Is there a card, and is it active? Asks the reader (USB CCID rev 1.1, 6.1.3).
-
-        ABSENT, once, if the card connected here was taken out and there is another by now: that
-        is not connected.
-        """
-        with self.turn():
-            if self.card is not None and self.reader.pipe.was_removed(self.index):
-                self.card.removed()
-                return IccStatus.ABSENT
-        return self.commands.slot_status().icc
-
-    def connect(self, protocol: Protocol | None = None, *, auto_get_response: bool = False) -> Card:
-        """Power the card up and agree on protocol and parameters.
-
-        Args:
-            protocol: T=0 or T=1. None takes TA2's in specific mode, else T=1 where card and
-                reader have it, else T=0; and, if the reader refuses that, the card's default.
-            auto_get_response: With T=0 on a reader at TPDU or character level: fetch responses
-                by GET RESPONSE, repeat with the right Le, send long commands by ENVELOPE
-                (ISO/IEC 7816-3:2006 12.2), instead of handing 61xx and 6Cxx up.
-
-        Raises:
-            SlotInUse: A card is connected here already.
-            CardAbsent, CardMute: There is nothing that answers.
-            MalformedAtr: It answers, but not with an ATR.
-            UnsupportedByReader: Card and reader have no protocol in common.
-        """
-        with self.turn():
-            if self.card is not None:
-                raise SlotInUse(
-                    f"{self.reader.name}: slot {self.index} has a card connected already",
-                    reader=self.reader.name,
-                    slot=self.index,
-                )
-            by_power = self.quirks.presence_by_power  # then only the attempt tells
-            if not by_power and self.status() is IccStatus.ABSENT:
-                raise CardAbsent(
-                    f"{self.reader.name}: slot {self.index}: there is no card",
-                    reader=self.reader.name,
-                    slot=self.index,
-                )
-            card = Card(self, protocol, auto_get_response)
-            self.card = card
-            return card
-
-    def activation(self) -> Activation:
-        """A power-up of the card here, to be done: for those who are asked for its steps one by
-        one. :meth:`connect` does them all."""
-        rates = data_rates(self.quirks, self.reader._listed_rates())
-        first = self.reader._first_voltage
-        return Activation(self.commands, self.descriptor, rates, first)
-
-    def escape(self, data: bytes) -> bytes:
-        """Send ``data`` to the reader itself and return its answer (6.1.8).
-
-        Raises:
-            UnsupportedByReader: This reader has no Escape.
-        """
-        return self.commands.escape(data)
-
-    def control(self, code: int, data: bytes = b"") -> bytes:
-        """Carry out a control code of PC/SC: features, PIN pad, Escape.
-
-        Args:
-            code: One of :class:`ccid.control.ControlCode`.
-            data: What it is given.
-
-        Raises:
-            UnsupportedByReader: This reader, or this library, does not know the code.
-            MalformedMessage: The data are not what the code takes.
-            CommandFailed, CardAbsent, CardMute, ProtocolError: It did not succeed.
-        """
-        from ccid.control import control
-
-        return control(self, code, data)
-
-    def verify_pin(self, structure: PinStructure) -> bytes:
-        """Have a PIN entered at the reader's keys, for the command in ``structure``; the PIN
-        never comes to this machine.
-
-        Args:
-            structure: How it is entered and where it goes in the command: a
-                :class:`ccid.messages.PinVerification`, or a
-                :class:`ccid.messages.PinModification` to have it changed.
-
-        Returns:
-            The response APDU; 6400 if the PIN was not entered in time, 6401 if that was cancelled.
-
-        Raises:
-            UnsupportedByReader: The reader has no keys.
-            CommandFailed, CardAbsent, CardMute, ProtocolError: It did not succeed.
-        """
-        from ccid.control import verify_pin
-
-        return verify_pin(self, structure)
-
-    def cancel(self) -> bool:
-        """End what another thread has under way here, by the ABORT pair (5.3.1 and 6.1.13).
-
-        That thread gets :class:`ccid.errors.CommandCancelled`.
-
-        Returns:
-            False if nothing was under way.
-        """
-        return self.commands.cancel()
-
-    def turn(self) -> AbstractContextManager[Any]:
-        """Hold this to have several commands follow each other undisturbed."""
-        turn: AbstractContextManager[Any] = self.reader.pipe.turn(self.index)
-        return turn

@@ -20,7 +20,8 @@ from ccid.errors import (
 from ccid.ifd.codes import PTS1, PTS2, PTS3, Code, code_of
 from ccid.iso7816.atr import Atr
 from ccid.negotiation import choose_protocol
-from ccid.reader import Reader, Slot
+from ccid.reader import Reader
+from ccid.slot import Slot
 
 BLOCKWISE = (ExchangeLevel.CHARACTER, ExchangeLevel.TPDU)
 """The levels at which the caller's protocol number means something to the reader."""

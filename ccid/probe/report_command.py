@@ -23,7 +23,7 @@ from ccid.probe.card_command import SELECT_MF
 from ccid.probe.session import note, opened, readers
 from ccid.quirks import VOCABULARY, Quirks, lookup
 from ccid.quirks.kinds import shown
-from ccid.reader import Slot
+from ccid.slot import Slot
 from ccid.trace.log import describe
 from ccid.trace.tap import Sink, Transfer
 from ccid.transport import ReaderInfo

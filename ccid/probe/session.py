@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from ccid.codes import Protocol
 from ccid.errors import ReaderNotFound
 from ccid.find import list_readers, open_reader, select
-from ccid.reader import Reader, Slot
+from ccid.reader import Reader
+from ccid.slot import Slot
 from ccid.transport import ReaderInfo
 
 if TYPE_CHECKING:
