@@ -21,7 +21,7 @@ def list_readers() -> list[ReaderInfo]:
     Raises:
         UsbUnavailable: libusb cannot be loaded, or cannot look.
     """
-    from ccid.transport.usb import discover
+    from ccid.transport.discovery import discover
 
     return discover().readers
 

@@ -91,7 +91,7 @@ def find(name: DeviceName, taken: Collection[str] = ()) -> ReaderInfo:
         from ccid.virtual.models import make
 
         return make(name.model or None).info
-    from ccid.transport.usb import discover
+    from ccid.transport.discovery import discover
 
     there = discover()
     found = [info for info in there.readers if name.fits(info)]

@@ -10,7 +10,7 @@ from ccid.probe.session import broken, print_json, readers, say
 from ccid.verdict import Level, Weight, judge
 
 if TYPE_CHECKING:
-    from ccid.transport.usb import Broken
+    from ccid.transport.discovery import Broken
 
 
 def run(options: argparse.Namespace) -> int:

@@ -73,8 +73,8 @@ def _look(machine: Patient, patients: list[Patient]) -> list[ReaderInfo]:
     """What can be said without opening a reader; returns the readers."""
     machine.facts.append(f"system: {sys.platform}, Python {sys.version.split()[0]}")
     try:
+        from ccid.transport.discovery import discover
         from ccid.transport.libusb import library_name
-        from ccid.transport.usb import discover
 
         machine.facts.append(f"libusb: {library_name()}")
         found = discover()

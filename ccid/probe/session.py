@@ -17,7 +17,7 @@ from ccid.slot import Slot
 from ccid.transport import ReaderInfo
 
 if TYPE_CHECKING:
-    from ccid.transport.usb import Broken
+    from ccid.transport.discovery import Broken
 
 NO_READER = (
     "no CCID reader on USB (`ccid-probe doctor` looks for the reason, "
@@ -56,7 +56,7 @@ def broken(options: argparse.Namespace) -> list[Broken]:
     command line asks for."""
     if options.virtual:
         return []
-    from ccid.transport.usb import discover
+    from ccid.transport.discovery import discover
 
     word = options.reader
     return [one for one in discover().broken if word is None or word.lower() in (one.path, one.id)]

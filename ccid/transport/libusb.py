@@ -69,6 +69,24 @@ def status_text(status: int) -> str:
         return f"libusb error {status}"
 
 
+def usb_error() -> type[Exception]:
+    """What pyusb raises."""
+    import usb.core
+
+    error: type[Exception] = usb.core.USBError
+    return error
+
+
+def status_of(error: Exception) -> int:
+    """libusb's return code behind one of pyusb's errors; the error itself if it is another."""
+    if isinstance(error, NotImplementedError):
+        return Status.NOT_SUPPORTED
+    if isinstance(error, usb_error()):
+        code: int | None = getattr(error, "backend_error_code", None)
+        return Status.OTHER if code is None else code
+    raise error
+
+
 @functools.cache
 def backend() -> Any:
     """pyusb's backend on the system's libusb, or on libusb-package's where there is none.

@@ -1,11 +1,9 @@
-"""Readers on USB: found without opening any, claimed, talked to."""
+"""Readers on USB: claimed and talked to."""
 
 from __future__ import annotations
 
 import array
 import copy
-import dataclasses
-import functools
 import logging
 import os
 import sys
@@ -13,31 +11,20 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
-from ccid.codes import CLASS_SMART_CARD
-from ccid.declaration import Declared
 from ccid.descriptors import (
     ClassControl,
-    ConfigurationDescriptor,
-    DeviceDescriptor,
     EndpointDescriptor,
-    InterfaceDescriptor,
-    parse_configuration,
 )
-from ccid.descriptors.configuration import smart_card_interface
 from ccid.errors import (
     CcidError,
-    MalformedDescriptor,
     ReaderForked,
     ReaderUnsupported,
     TransportError,
     TransportStall,
     TransportTimeout,
-    UsbUnavailable,
 )
-from ccid.quirks import lookup
 from ccid.transport import (
     IN_CAPACITY,
     OUT_CAPACITY,
@@ -49,12 +36,13 @@ from ccid.transport import (
 )
 from ccid.transport.asynchronous import Interrupt, attendants, event_handler
 from ccid.transport.libusb import (
-    SPEEDS,
     Buffer,
     Status,
     backend,
     bulk_transfer,
+    status_of,
     status_text,
+    usb_error,
 )
 from ccid.transport.life import Life
 
@@ -69,191 +57,6 @@ INTERVAL_MORE_S = 0.02
 LINUX = sys.platform.startswith("linux")
 
 logger = logging.getLogger("ccid.transport")
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """An interface that would be a reader if its descriptors were right."""
-
-    path: str
-    id: str
-    error: MalformedDescriptor
-
-
-@dataclass(frozen=True, slots=True)
-class Discovery:
-    """What is on USB.
-
-    Attributes:
-        readers: The readers, in the order of their ports.
-        broken: Smart-card interfaces whose descriptors cannot be understood.
-    """
-
-    readers: list[ReaderInfo] = field(default_factory=list)
-    broken: list[Broken] = field(default_factory=list)
-
-
-def discover() -> Discovery:
-    """Look at all of USB without opening any device.
-
-    Raises:
-        UsbUnavailable: libusb cannot be loaded.
-    """
-    found = Discovery()
-    try:
-        devices = list(backend().enumerate_devices())
-    except _usb_error() as error:
-        raise UsbUnavailable(
-            f"libusb cannot list the devices on USB: {status_text(_status(error))}"
-        ) from None
-    for device in devices:
-        with suppress(_usb_error()):  # gone while we looked
-            _look_at(device, found)
-    found.readers.sort(key=lambda r: (r.bus, r.path))
-    found.readers[:] = _named_apart(found.readers)
-    return found
-
-
-def _usb_error() -> type[Exception]:
-    import usb.core
-
-    error: type[Exception] = usb.core.USBError
-    return error
-
-
-def _look_at(device: Any, found: Discovery) -> None:
-    """Add the readers of one device to ``found``."""
-    raw = backend().get_device_descriptor(device)
-    ports = tuple(raw.port_numbers or ())
-    name = linux.device_name(raw.bus, ports)
-    where = f"usb:{name}" if ports or not raw.address else f"usb:{raw.bus}.{raw.address}"
-    descriptor = DeviceDescriptor.parse(_same(DeviceDescriptor, raw))
-    ident = f"{descriptor.idVendor:04x}:{descriptor.idProduct:04x}"
-    for data in _configurations(device, descriptor.bNumConfigurations, name):
-        try:
-            configuration = parse_configuration(data)
-        except MalformedDescriptor as error:
-            if _mentions_class(data):
-                found.broken.append(Broken(where, ident, error))
-            continue
-        readers = []
-        value = configuration.descriptor.bConfigurationValue
-        for interface in configuration.interfaces:
-            number = interface.descriptor.bInterfaceNumber
-            path = f"{where}:{value}.{number}"
-            if interface.descriptor.bAlternateSetting:
-                continue
-            try:
-                reader = smart_card_interface(interface)
-            except MalformedDescriptor as error:
-                found.broken.append(Broken(path, ident, error))
-                continue
-            if reader is not None:
-                readers.append((path, reader))
-        for path, reader in readers:
-            strings = _strings(name, path) if LINUX else {}
-            known = lookup(descriptor.idVendor, descriptor.idProduct).name
-            info = ReaderInfo(
-                name=known or _own_name(strings, ident),
-                path=path,
-                device=descriptor,
-                configuration=configuration.descriptor,
-                reader=reader,
-                connect=functools.partial(UsbTransport, device),
-                bus=raw.bus,
-                address=raw.address,
-                speed=SPEEDS.get(raw.speed or 0, ""),
-                siblings=len(readers),
-                raw_configuration=data,
-                **strings,
-            )
-            found.readers.append(info)
-
-
-def _strings(device: str, path: str) -> dict[str, str | None]:
-    interface = path.removeprefix("usb:")
-    return {
-        "manufacturer": linux.attribute(device, "manufacturer"),
-        "product": linux.attribute(device, "product"),
-        "serial": linux.attribute(device, "serial"),
-        "interface_name": linux.attribute(interface, "interface"),
-    }
-
-
-def _own_name(strings: dict[str, str | None], ident: str) -> str:
-    """What the device calls itself."""
-    maker, product = strings.get("manufacturer"), strings.get("product")
-    if product and maker and not product.lower().startswith(maker.lower()):
-        return f"{maker} {product}"
-    return product or maker or f"CCID reader {ident}"
-
-
-def _named_apart(readers: list[ReaderInfo]) -> list[ReaderInfo]:
-    """The same readers with names that tell them apart: interface, serial number, place."""
-    for distinction in (_by_interface, _by_serial, _by_place):
-        names = [r.name for r in readers]
-        readers = [
-            replace(r, name=r.name + distinction(r)) if names.count(r.name) > 1 else r
-            for r in readers
-        ]
-    return readers
-
-
-def _by_interface(info: ReaderInfo) -> str:
-    return f" [{info.interface_name or info.interface_number}]" if info.siblings > 1 else ""
-
-
-def _by_serial(info: ReaderInfo) -> str:
-    return f" ({info.serial})" if info.serial else ""
-
-
-def _by_place(info: ReaderInfo) -> str:
-    return f" @{info.path.removeprefix('usb:')}"
-
-
-def _configurations(device: Any, count: int, name: str) -> list[bytes]:
-    """The bytes of the active configuration; of all where it is not known."""
-    active = linux.attribute(name, "bConfigurationValue") if LINUX else None
-    found = []
-    for index in range(count):
-        with suppress(_usb_error()):
-            data = _raw_configuration(backend().get_configuration_descriptor(device, index))
-            if active is None or active == str(data[5]):
-                found.append(data)
-    return found
-
-
-def _raw_configuration(configuration: Any) -> bytes:
-    """The bytes that libusb took apart, put together again."""
-    parts = [bytes(configuration.extra_descriptors)]
-    for i in range(configuration.bNumInterfaces):
-        interface = configuration.interface[i]
-        for j in range(interface.num_altsetting):
-            setting = interface.altsetting[j]
-            parts += [_same(InterfaceDescriptor, setting), _extra(setting)]
-            for k in range(setting.bNumEndpoints):
-                endpoint = setting.endpoint[k]
-                parts += [_same(EndpointDescriptor, endpoint), _extra(endpoint)]
-    body = b"".join(parts)
-    head = _same(ConfigurationDescriptor, configuration)
-    return head[:2] + (len(head) + len(body)).to_bytes(2, "little") + head[4:] + body
-
-
-def _same(cls: type[Declared], struct: Any) -> bytes:
-    """The standard descriptor that libusb's structure holds; no bytes beyond its fields."""
-    names = [f.name for f in dataclasses.fields(cast(Any, cls))][2:]
-    made: Any = cls
-    return bytes(made(**{name: getattr(struct, name) for name in names}).build())
-
-
-def _extra(struct: Any) -> bytes:
-    return bytes(struct.extra[: struct.extra_length])
-
-
-def _mentions_class(data: bytes) -> bool:
-    """True if a configuration that cannot be parsed seems to have a smart-card interface."""
-    marks = (i for i in range(len(data) - 5) if data[i : i + 2] == b"\x09\x04")
-    return any(data[i + 5] == CLASS_SMART_CARD for i in marks)
 
 
 class UsbTransport(Life):
@@ -311,7 +114,7 @@ class UsbTransport(Life):
     # Opening and closing ----------------------------------------------------------------------
 
     def _open_error(self, error: Exception) -> CcidError:
-        status = _status(error)
+        status = status_of(error)
         match status:
             case Status.ACCESS | Status.NOT_SUPPORTED:
                 return cures.access_denied(self.info)
@@ -358,7 +161,7 @@ class UsbTransport(Life):
         if interrupt is not None and not interrupt.end():
             logger.error("%s: a transfer does not end; its handle stays open", self.name)
             return
-        with suppress(_usb_error(), NotImplementedError):
+        with suppress(usb_error(), NotImplementedError):
             backend().release_interface(handle, self.info.interface_number)
         self._give_back(handle)
         backend().close_device(handle)
@@ -367,7 +170,7 @@ class UsbTransport(Life):
         """Give the interface back to the kernel driver it was taken from."""
         if self._driver_detached:
             self._driver_detached = False
-            with suppress(_usb_error(), NotImplementedError):
+            with suppress(usb_error(), NotImplementedError):
                 backend().attach_kernel_driver(handle, self.info.interface_number)
 
     # Bulk -------------------------------------------------------------------------------------
@@ -409,7 +212,7 @@ class UsbTransport(Life):
             case Status.NO_DEVICE:
                 raise self.removed()
             case Status.PIPE:
-                with suppress(_usb_error()):
+                with suppress(usb_error()):
                     backend().clear_halt(self._handle, endpoint)
                 raise TransportStall(
                     f"{self.name} halted endpoint 0x{endpoint:02X}", reader=self.name
@@ -492,7 +295,7 @@ class UsbTransport(Life):
         if interrupt.failure != Status.NO_DEVICE and not gone and now >= self._retry_at:
             logger.info("%s: event: %s", self.name, status_text(interrupt.failure))
             if interrupt.failure == Status.PIPE and self.info.reader.interrupt_in is not None:
-                with suppress(_usb_error()):
+                with suppress(usb_error()):
                     number = self.info.reader.interrupt_in.bEndpointAddress
                     backend().clear_halt(self._handle, number)
             self._retry_at = now + self._retry_s
@@ -527,20 +330,10 @@ class UsbTransport(Life):
                     timeout_ms,
                 )
             except Exception as error:
-                status = _status(error)
+                status = status_of(error)
                 if status == Status.PIPE:
                     raise TransportStall(
                         f"{self.name} refuses request 0x{request.bRequest:02X}", reader=self.name
                     ) from None
                 self._fail(status, 0)
         return buffer.tobytes()[:count] if is_in else b""
-
-
-def _status(error: Exception) -> int:
-    """libusb's return code behind one of pyusb's errors; the error itself if it is another."""
-    if isinstance(error, NotImplementedError):
-        return Status.NOT_SUPPORTED
-    if isinstance(error, _usb_error()):
-        code: int | None = getattr(error, "backend_error_code", None)
-        return Status.OTHER if code is None else code
-    raise error

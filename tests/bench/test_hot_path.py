@@ -31,7 +31,7 @@ from ccid.pcscd.bundle import NAME
 HERE = Path(__file__).parent / "hot_path"
 REPLY = "00019000"
 DROPDIR = "/usr/lib/pcsc/drivers"
-PRELOAD = ("ccid", "ccid.find", "ccid.card", "ccid.transport.usb", "usb.core", "usb.util",
+PRELOAD = ("ccid", "ccid.find", "ccid.card", "ccid.transport.discovery", "usb.core", "usb.util",
            "usb.backend.libusb1")  # fmt: skip
 
 

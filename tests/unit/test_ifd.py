@@ -128,7 +128,7 @@ def test_which_reader_a_device_string_means() -> None:
 @pytest.fixture
 def on_usb(monkeypatch: pytest.MonkeyPatch) -> list[ReaderInfo]:
     """Two readers of the same kind, and an interface whose descriptor is broken."""
-    from ccid.transport import usb
+    from ccid.transport import discovery
 
     readers = [
         replace(
@@ -139,8 +139,8 @@ def on_usb(monkeypatch: pytest.MonkeyPatch) -> list[ReaderInfo]:
         )
         for address in (4, 5)
     ]
-    broken = usb.Broken("usb:1-6:1.2", "08e6:3437", errors.MalformedDescriptor("it is short"))
-    monkeypatch.setattr(usb, "discover", lambda: usb.Discovery(readers, [broken]))
+    broken = discovery.Broken("usb:1-6:1.2", "08e6:3437", errors.MalformedDescriptor("it is short"))
+    monkeypatch.setattr(discovery, "discover", lambda: discovery.Discovery(readers, [broken]))
     return readers
 
 

@@ -17,7 +17,7 @@ from ccid import errors
 from ccid.probe import doctor_command, list_command, session
 from ccid.probe.__main__ import take_virtual
 from ccid.trace.log import logger
-from ccid.transport import usb
+from ccid.transport import discovery, usb
 from ccid.transport.libusb import Status
 from tests.pcapng import packets
 from tests.unit.conftest import Run
@@ -29,7 +29,8 @@ from tests.unit.test_descriptors import QEMU, configuration, interface
 def empty_usb(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
     """No reader on USB, whatever this machine has."""
     backend = FakeBackend()
-    monkeypatch.setattr(usb, "backend", lambda: backend)
+    for module in (discovery, usb):
+        monkeypatch.setattr(module, "backend", lambda: backend)
     return backend
 
 

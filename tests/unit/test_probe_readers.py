@@ -22,7 +22,7 @@ from ccid.probe import doctor_command, session
 from ccid.probe.imported import devices
 from ccid.quirks import VOCABULARY, library, lookup
 from ccid.quirks.kinds import shown
-from ccid.transport import linux, usb
+from ccid.transport import discovery, linux, usb
 from tests.unit.conftest import Run
 from tests.unit.fake_usb import FakeBackend
 
@@ -33,7 +33,8 @@ DATA = Path(__file__).parent / "data"
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No reader on USB, and no file of the user's."""
     backend = FakeBackend()
-    monkeypatch.setattr(usb, "backend", lambda: backend)
+    for module in (discovery, usb):
+        monkeypatch.setattr(module, "backend", lambda: backend)
     monkeypatch.delenv(library.VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 

@@ -16,7 +16,7 @@ import ccid
 from ccid import conversation, errors
 from ccid.descriptors import ClassControl
 from ccid.pipe import Pipe
-from ccid.transport import asynchronous, cures, linux, usb
+from ccid.transport import asynchronous, cures, discovery, linux, usb
 from ccid.transport.libusb import Status
 from tests.unit.fake_events import FakeEvents
 from tests.unit.fake_usb import FakeBackend, FakeDevice
@@ -29,7 +29,8 @@ def plug(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeBackend]:
 
     def use(*devices: FakeDevice) -> FakeBackend:
         backend = FakeBackend(*devices)
-        monkeypatch.setattr(usb, "backend", lambda: backend)
+        for module in (discovery, usb):
+            monkeypatch.setattr(module, "backend", lambda: backend)
         return backend
 
     monkeypatch.setattr(asynchronous, "calls", FakeEvents().calls)
@@ -79,7 +80,7 @@ def test_other_devices_are_no_readers(plug: Callable[..., FakeBackend]) -> None:
 def test_a_broken_interface_hides_no_other(plug: Callable[..., FakeBackend]) -> None:
     data = configuration(interface(0), interface(1, 2), SMART_CARD, BULK, BULK, interfaces=2)
     plug(FakeDevice(data))
-    found = usb.discover()
+    found = discovery.discover()
     assert [info.interface_number for info in found.readers] == [1]
     (broken,) = found.broken
     assert broken.path == "usb:1-1:1.0"
@@ -98,7 +99,7 @@ def test_readers_come_in_the_order_of_their_ports(plug: Callable[..., FakeBacken
 
 def strings(monkeypatch: pytest.MonkeyPatch, known: dict[tuple[str, str], str]) -> None:
     monkeypatch.setattr(linux, "attribute", lambda device, name, *_: known.get((device, name)))
-    monkeypatch.setattr(usb, "LINUX", True)
+    monkeypatch.setattr(discovery, "LINUX", True)
 
 
 @pytest.mark.parametrize(
@@ -543,7 +544,7 @@ def process(root: Path, pid: int, name: str, *files: str) -> None:
 
 @pytest.fixture
 def info(monkeypatch: pytest.MonkeyPatch) -> ccid.ReaderInfo:
-    monkeypatch.setattr(usb, "backend", lambda: FakeBackend(FakeDevice(QEMU)))
+    monkeypatch.setattr(discovery, "backend", lambda: FakeBackend(FakeDevice(QEMU)))
     monkeypatch.setattr(sys, "platform", "linux")
     return ccid.list_readers()[0]
 

@@ -25,7 +25,7 @@ PRELOAD = (
     "ccid.find",
     "ccid.card",
     "ccid.trace",
-    "ccid.transport.usb",
+    "ccid.transport.discovery",
     "ccid.virtual",
     "ccid.virtual.usbip",
     "usb.backend.libusb1",

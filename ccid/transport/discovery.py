@@ -1,0 +1,206 @@
+"""Readers on USB, found without opening any device."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import sys
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+from ccid.codes import CLASS_SMART_CARD
+from ccid.declaration import Declared
+from ccid.descriptors import (
+    ConfigurationDescriptor,
+    DeviceDescriptor,
+    EndpointDescriptor,
+    InterfaceDescriptor,
+    parse_configuration,
+)
+from ccid.descriptors.configuration import smart_card_interface
+from ccid.errors import MalformedDescriptor, UsbUnavailable
+from ccid.quirks import lookup
+from ccid.transport import ReaderInfo, linux
+from ccid.transport.libusb import SPEEDS, backend, status_of, status_text, usb_error
+from ccid.transport.usb import UsbTransport
+
+LINUX = sys.platform.startswith("linux")
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """An interface that would be a reader if its descriptors were right."""
+
+    path: str
+    id: str
+    error: MalformedDescriptor
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """What is on USB.
+
+    Attributes:
+        readers: The readers, in the order of their ports.
+        broken: Smart-card interfaces whose descriptors cannot be understood.
+    """
+
+    readers: list[ReaderInfo] = field(default_factory=list)
+    broken: list[Broken] = field(default_factory=list)
+
+
+def discover() -> Discovery:
+    """Look at all of USB without opening any device.
+
+    Raises:
+        UsbUnavailable: libusb cannot be loaded.
+    """
+    found = Discovery()
+    try:
+        devices = list(backend().enumerate_devices())
+    except usb_error() as error:
+        raise UsbUnavailable(
+            f"libusb cannot list the devices on USB: {status_text(status_of(error))}"
+        ) from None
+    for device in devices:
+        with suppress(usb_error()):  # gone while we looked
+            _look_at(device, found)
+    found.readers.sort(key=lambda r: (r.bus, r.path))
+    found.readers[:] = _named_apart(found.readers)
+    return found
+
+
+def _look_at(device: Any, found: Discovery) -> None:
+    """Add the readers of one device to ``found``."""
+    raw = backend().get_device_descriptor(device)
+    ports = tuple(raw.port_numbers or ())
+    name = linux.device_name(raw.bus, ports)
+    where = f"usb:{name}" if ports or not raw.address else f"usb:{raw.bus}.{raw.address}"
+    descriptor = DeviceDescriptor.parse(_same(DeviceDescriptor, raw))
+    ident = f"{descriptor.idVendor:04x}:{descriptor.idProduct:04x}"
+    for data in _configurations(device, descriptor.bNumConfigurations, name):
+        try:
+            configuration = parse_configuration(data)
+        except MalformedDescriptor as error:
+            if _mentions_class(data):
+                found.broken.append(Broken(where, ident, error))
+            continue
+        readers = []
+        value = configuration.descriptor.bConfigurationValue
+        for interface in configuration.interfaces:
+            number = interface.descriptor.bInterfaceNumber
+            path = f"{where}:{value}.{number}"
+            if interface.descriptor.bAlternateSetting:
+                continue
+            try:
+                reader = smart_card_interface(interface)
+            except MalformedDescriptor as error:
+                found.broken.append(Broken(path, ident, error))
+                continue
+            if reader is not None:
+                readers.append((path, reader))
+        for path, reader in readers:
+            strings = _strings(name, path) if LINUX else {}
+            known = lookup(descriptor.idVendor, descriptor.idProduct).name
+            info = ReaderInfo(
+                name=known or _own_name(strings, ident),
+                path=path,
+                device=descriptor,
+                configuration=configuration.descriptor,
+                reader=reader,
+                connect=functools.partial(UsbTransport, device),
+                bus=raw.bus,
+                address=raw.address,
+                speed=SPEEDS.get(raw.speed or 0, ""),
+                siblings=len(readers),
+                raw_configuration=data,
+                **strings,
+            )
+            found.readers.append(info)
+
+
+def _strings(device: str, path: str) -> dict[str, str | None]:
+    interface = path.removeprefix("usb:")
+    return {
+        "manufacturer": linux.attribute(device, "manufacturer"),
+        "product": linux.attribute(device, "product"),
+        "serial": linux.attribute(device, "serial"),
+        "interface_name": linux.attribute(interface, "interface"),
+    }
+
+
+def _own_name(strings: dict[str, str | None], ident: str) -> str:
+    """What the device calls itself."""
+    maker, product = strings.get("manufacturer"), strings.get("product")
+    if product and maker and not product.lower().startswith(maker.lower()):
+        return f"{maker} {product}"
+    return product or maker or f"CCID reader {ident}"
+
+
+def _named_apart(readers: list[ReaderInfo]) -> list[ReaderInfo]:
+    """The same readers with names that tell them apart: interface, serial number, place."""
+    for distinction in (_by_interface, _by_serial, _by_place):
+        names = [r.name for r in readers]
+        readers = [
+            replace(r, name=r.name + distinction(r)) if names.count(r.name) > 1 else r
+            for r in readers
+        ]
+    return readers
+
+
+def _by_interface(info: ReaderInfo) -> str:
+    return f" [{info.interface_name or info.interface_number}]" if info.siblings > 1 else ""
+
+
+def _by_serial(info: ReaderInfo) -> str:
+    return f" ({info.serial})" if info.serial else ""
+
+
+def _by_place(info: ReaderInfo) -> str:
+    return f" @{info.path.removeprefix('usb:')}"
+
+
+def _configurations(device: Any, count: int, name: str) -> list[bytes]:
+    """The bytes of the active configuration; of all where it is not known."""
+    active = linux.attribute(name, "bConfigurationValue") if LINUX else None
+    found = []
+    for index in range(count):
+        with suppress(usb_error()):
+            data = _raw_configuration(backend().get_configuration_descriptor(device, index))
+            if active is None or active == str(data[5]):
+                found.append(data)
+    return found
+
+
+def _raw_configuration(configuration: Any) -> bytes:
+    """The bytes that libusb took apart, put together again."""
+    parts = [bytes(configuration.extra_descriptors)]
+    for i in range(configuration.bNumInterfaces):
+        interface = configuration.interface[i]
+        for j in range(interface.num_altsetting):
+            setting = interface.altsetting[j]
+            parts += [_same(InterfaceDescriptor, setting), _extra(setting)]
+            for k in range(setting.bNumEndpoints):
+                endpoint = setting.endpoint[k]
+                parts += [_same(EndpointDescriptor, endpoint), _extra(endpoint)]
+    body = b"".join(parts)
+    head = _same(ConfigurationDescriptor, configuration)
+    return head[:2] + (len(head) + len(body)).to_bytes(2, "little") + head[4:] + body
+
+
+def _same(cls: type[Declared], struct: Any) -> bytes:
+    """The standard descriptor that libusb's structure holds; no bytes beyond its fields."""
+    names = [f.name for f in dataclasses.fields(cast(Any, cls))][2:]
+    made: Any = cls
+    return bytes(made(**{name: getattr(struct, name) for name in names}).build())
+
+
+def _extra(struct: Any) -> bytes:
+    return bytes(struct.extra[: struct.extra_length])
+
+
+def _mentions_class(data: bytes) -> bool:
+    """True if a configuration that cannot be parsed seems to have a smart-card interface."""
+    marks = (i for i in range(len(data) - 5) if data[i : i + 2] == b"\x09\x04")
+    return any(data[i + 5] == CLASS_SMART_CARD for i in marks)
