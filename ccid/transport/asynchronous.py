@@ -9,7 +9,9 @@ needs no thread. Whoever waits for events registers with :data:`attendants`, and
 does, one thread handles libusb's events for all. While that thread waits in libusb, every transfer
 of another is completed by it, which doubles the time of an APDU; so whoever exchanges something
 sends it away (:meth:`Attendants.make_way`), handles events for himself, and it comes back when he
-has done nothing for a while or waits himself. A callback notes what came and does no more: it
+has done nothing for a while or waits himself. Whoever handled events that were another's has them
+told (:attr:`Attendants.came`): that thread may have looked just before, and be in libusb by now. A
+callback notes what came and does no more: it
 must neither block nor wait for a lock that a thread in libusb might hold. What it noted is told
 outside libusb.
 """
@@ -192,8 +194,10 @@ class Interrupt:
         status = self._transfer.status
         if status:
             self.failure, self.is_armed = OUTCOMES.get(status, Status.OTHER), False
+            attendants.came = True
             return
         self.inbox.append(self._buffer.view[: self._transfer.actual_length].tobytes())
+        attendants.came = True
         if self._ends:
             self.is_armed = False
         else:
@@ -226,12 +230,18 @@ _lost: list[Interrupt] = []
 
 
 class Attendants:
-    """Who waits for events. While anybody does, one thread handles libusb's for all."""
+    """Who waits for events. While anybody does, one thread handles libusb's for all.
+
+    Attributes:
+        came: Something came, in whatever thread, and was not told yet. Whoever let libusb handle
+            events calls :meth:`take` then.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._takers: tuple[Callable[[], bool], ...] = ()
         self._thread: _EventThread | None = None
+        self.came = False
 
     def add(self, take: Callable[[], bool]) -> Callable[[], None]:
         """Have ``take`` called after events were handled; it returns True to be called again
@@ -239,7 +249,7 @@ class Attendants:
         with self._lock:
             self._takers = (*self._takers, take)
             if self._thread is None:
-                self._thread = _EventThread(self._take)
+                self._thread = _EventThread(self.take)
                 self._thread.start()
             else:
                 self._thread.nudge()
@@ -249,8 +259,9 @@ class Attendants:
 
         return end
 
-    def _take(self) -> bool:
-        again = False
+    def take(self) -> bool:
+        """Tell those who wait of what came. True if somebody is to be asked again soon."""
+        self.came = again = False
         for take in self._takers:
             try:
                 again |= take()
@@ -337,6 +348,7 @@ def on_hotplug(tell: Callable[[], None]) -> Callable[[], None] | None:
 
     def happens(*_: Any) -> int:
         happened.set()
+        attendants.came = True
         return 0
 
     integer, pointer = ctypes.c_int, ctypes.c_void_p

@@ -152,6 +152,7 @@ class UsbTransport(Life):
                 self._release()
             for end in attended:
                 end()
+            attendants.take()  # others' that were handled meanwhile
 
     def _release(self) -> None:
         handle, self._handle = self._handle, None
@@ -182,6 +183,8 @@ class UsbTransport(Life):
 
         def send(length: int, timeout_ms: int) -> None:
             status = bulk(handle, number, address, length, count_address, timeout_ms)
+            if attendants.came:
+                attendants.take()
             if status:
                 self._fail(status, number)
             if count.value != length:
@@ -198,6 +201,8 @@ class UsbTransport(Life):
 
         def receive(offset: int, size: int, timeout_ms: int) -> int:
             status = bulk(handle, number, address + offset, size, count_address, timeout_ms)
+            if attendants.came:
+                attendants.take()
             if status and not (status == Status.TIMEOUT and count.value):
                 self._fail(status, number)
             return count.value
@@ -263,6 +268,8 @@ class UsbTransport(Life):
                     while not inbox and interrupt.is_armed and clock() < taken_at + interval_s:
                         handle_events(taken_at + interval_s - clock())
                     self._deliver()
+            if attendants.came:
+                attendants.take()
 
         return take_events
 
@@ -336,4 +343,6 @@ class UsbTransport(Life):
                         f"{self.name} refuses request 0x{request.bRequest:02X}", reader=self.name
                     ) from None
                 self._fail(status, 0)
+        if attendants.came:
+            attendants.take()
         return buffer.tobytes()[:count] if is_in else b""
