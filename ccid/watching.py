@@ -11,6 +11,7 @@ or another holds it.
 
 from __future__ import annotations
 
+import atexit
 import enum
 import logging
 import queue
@@ -131,6 +132,7 @@ class _Watcher:
 
         self._ends.append(opened.listen(self._notices.put))
         end = on_hotplug(lambda: self._notices.put(None))
+        atexit.register(self.end)  # libusb is loaded by now: so this is done before it is ended
         if end is None:
             logger.info("libusb does not tell who comes and goes: devices are listed each second")
             self._compares = True
@@ -141,6 +143,7 @@ class _Watcher:
             self._changed_hands(reader.info)
 
     def end(self) -> None:
+        atexit.unregister(self.end)
         while self._ends:
             self._ends.pop()()
         for one in self._there.values():

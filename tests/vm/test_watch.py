@@ -148,7 +148,10 @@ for line in ("card out 1", "card out 0", "card in 1"):
     hear(1)
 hand("reader out")
 hear(2)
-"""
+other = ccid.open_reader(next(r for r in ccid.list_readers() if r.manufacturer != "ccid"))
+other.listen(print)
+threading.Thread(target=hear, args=[1], daemon=True).start()
+"""  # and Python ends, with all of that open
         ).splitlines()
     assert said == [
         "reader arrived, card arrived 0, card arrived 1",
