@@ -107,10 +107,6 @@ class _Watched:
     leave: Callable[[], None] | None = None
 
     @property
-    def is_removed(self) -> bool:
-        return self.reader is not None and isinstance(self.reader.transport.dead, ReaderRemoved)
-
-    @property
     def is_polled(self) -> bool:
         interface = self.info.reader
         return self.reader is not None and not (interface.is_iccd or interface.interrupt_in)
@@ -190,9 +186,8 @@ class _Watcher:
             one, reader, slots = notice
             if one.reader is not reader:
                 return
-            if one.is_removed:
+            if isinstance(reader.transport.dead, ReaderRemoved):
                 self._gone(one)
-                self._rediscover()  # it may be back already
             elif slots is not None:
                 self._said(one, slots)
 
@@ -205,8 +200,7 @@ class _Watcher:
     def _discover(self, infos: list[ReaderInfo]) -> None:
         keys = {key_of(info) for info in infos}
         for key, one in list(self._there.items()):
-            is_listed = key in keys or one.info.path.startswith("virtual:")
-            if one.is_removed or not is_listed:
+            if key not in keys and not one.info.path.startswith("virtual:"):
                 self._gone(one)
             elif one.is_refused and not self._compares:
                 self._relink(one)
@@ -228,6 +222,7 @@ class _Watcher:
         for slot in sorted(one.cards):
             self._told.append(Event(EventKind.CARD_LEFT, one.info, slot))
         self._told.append(Event(EventKind.READER_LEFT, one.info))
+        self._notices.put(None)  # another may have its address already
 
     def _changed_hands(self, info: ReaderInfo) -> None:
         """It was opened or closed by somebody in this process."""
@@ -235,9 +230,6 @@ class _Watcher:
         if one is None:
             if reader is not None and reader.transport.dead is None:
                 self._arrived(info)
-        elif one.is_removed:
-            self._gone(one)
-            self._rediscover()
         elif one.reader is None or one.reader is not reader:
             self._relink(one)
 
