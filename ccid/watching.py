@@ -216,8 +216,9 @@ class _Watcher:
             self._ask(one)
 
     def _gone(self, one: _Watched) -> None:
-        if self._there.pop(key_of(one.info), None) is not one:
+        if self._there.get(key_of(one.info)) is not one:
             return
+        del self._there[key_of(one.info)]
         self._unlink(one)
         for slot in sorted(one.cards):
             self._told.append(Event(EventKind.CARD_LEFT, one.info, slot))

@@ -63,9 +63,6 @@ for way in ("out", "in"):
     hand("card", way)
     hear(1)
 
-for way in ("out", "in"):
-    hand("reader", way)
-    hear(2)
 with ccid.open_reader(find()):
     for way in ("out", "in"):
         hand("reader", way)
@@ -83,7 +80,6 @@ print(len(opened.readers))
         *[*OUT, "0 C", *IN],
         *["00019000", *OUT, *IN],
         *(OUT + IN),
-        *(GONE + COME),
         *(GONE + COME),
         ", ".join(GONE + COME),
         "0",
