@@ -70,8 +70,9 @@ def watch(timeout: float | None = None) -> Generator[Event, None, None]:
     It waits and does not ask, but for readers without an interrupt endpoint, whose slots are asked
     for twice a second (USB CCID rev 1.1, 6.1.3), and where libusb does not tell of devices, which
     are then listed once a second. No card is powered. A reader that this process has open is
-    shared; one that another holds is told of without its cards; all others are open while this
-    waits, and given up as soon as this process opens them. Begins with the first ``next()``.
+    shared; one that another holds is told of without its cards, and tried again when something is
+    plugged in or out; all others are open while this waits, and given up as soon as this process
+    opens them. Begins with the first ``next()``.
 
     Args:
         timeout: Seconds without an event after which this ends; None for never.

@@ -108,6 +108,25 @@ def test_gone_and_back_at_the_same_address(
     assert heard(events, 4) == ["card left 0", "reader left", "reader arrived", "card arrived 0"]
 
 
+def test_another_in_its_place_while_an_application_has_not_closed_it(bus: Bus, events: Any) -> None:
+    virtual, other = ccid.VirtualReader(), ccid.VirtualReader()
+    there = [virtual]
+    info = replace(virtual.info, path="usb:1-1:1.0", connect=lambda to: there[0].info.connect(to))
+    bus.plug(info)
+    with ccid.open_reader(info) as reader:
+        assert heard(events, 2) == ["reader arrived", "card arrived 0"]
+        there[:] = [other]
+        virtual.unplug()
+        until(lambda: reader.transport.dead)
+        assert heard(events, 2) == ["card left 0", "reader left"]
+        assert heard(events, 2) == ["reader arrived", "card arrived 0"]
+    other.remove()
+    assert heard(events, 1) == ["card left 0"]
+    with ccid.open_reader(info):
+        other.insert(FileSystemCard())
+        assert heard(events, 1) == ["card arrived 0"]
+
+
 def test_an_application_goes_first_and_is_shared(bus: Bus, events: Any) -> None:
     virtual = ccid.VirtualReader()
     bus.plug(virtual.info)
