@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
+from ccid.errors import ReaderRemoved
+
 if TYPE_CHECKING:
     from ccid.reader import Reader
     from ccid.transport import ReaderInfo
@@ -120,9 +122,10 @@ class Opened:
         key = key_of(info)
         with self._lock(key):
             there = self.readers.get(key)
-            if there is not None:
+            if there is not None and not isinstance(there.transport.dead, ReaderRemoved):
                 return there, False
-            if self._wanted[key] > 0:
+            # one that was unplugged stays open until it is closed; another may be in its place
+            if self._wanted[key] > (there is not None and not there.is_lent):
                 return None, False
             self._mine.lends = True
             try:

@@ -3,16 +3,21 @@
 Theory of operation. All work is done in the thread that iterates; others (libusb's event thread,
 applications that open and close readers) only put a notice into its queue. So an application may
 open a reader between two events, in the same thread or in another.
+
+libusb goes on listing a device for a moment after its transfers ended because it was unplugged, and
+the next one may get its address. So what is listed is believed to be there only if it can be opened
+or another holds it.
 """
 
 from __future__ import annotations
 
+import atexit
 import enum
 import logging
 import queue
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -59,21 +64,29 @@ class Event:
     slot: int | None = None
 
 
-def watch(timeout: float | None = None) -> Iterator[Event]:
+def watch(timeout: float | None = None) -> Generator[Event, None, None]:
     """Readers and cards as they come and go; what is there at the start comes first.
 
     It waits and does not ask, but for readers without an interrupt endpoint, whose slots are asked
     for twice a second (USB CCID rev 1.1, 6.1.3), and where libusb does not tell of devices, which
     are then listed once a second. No card is powered. A reader that this process has open is
-    shared; one that another holds is told of without its cards; all others are open while this
-    waits, and given up as soon as this process opens them. Begins with the first ``next()``.
+    shared; one that another holds is told of without its cards, and tried again when something is
+    plugged in or out; all others are open while this waits, and given up as soon as this process
+    opens them. Begins with the first ``next()``.
 
     Args:
         timeout: Seconds without an event after which this ends; None for never.
 
     Raises:
         UsbUnavailable: libusb cannot be loaded.
+        ValueError: A negative time.
     """
+    if timeout is not None and not timeout >= 0:
+        raise ValueError(f"a time of {timeout} s")
+    return _watch(timeout)
+
+
+def _watch(timeout: float | None) -> Generator[Event, None, None]:
     watcher = _Watcher()
     try:
         watcher.start()
@@ -116,6 +129,7 @@ class _Watcher:
 
         self._ends.append(opened.listen(self._notices.put))
         end = on_hotplug(lambda: self._notices.put(None))
+        atexit.register(self.end)  # libusb is loaded by now: so this is done before it is ended
         if end is None:
             logger.info("libusb does not tell who comes and goes: devices are listed each second")
             self._compares = True
@@ -126,12 +140,13 @@ class _Watcher:
             self._changed_hands(reader.info)
 
     def end(self) -> None:
+        atexit.unregister(self.end)
         while self._ends:
             self._ends.pop()()
         for one in self._there.values():
             self._unlink(one)
 
-    def events(self, timeout: float | None) -> Iterator[Event]:
+    def events(self, timeout: float | None) -> Generator[Event, None, None]:
         happened, now = time.monotonic(), time.monotonic()
         poll_at, compare_at = now + POLL_S, now + COMPARE_S
         while True:
@@ -188,22 +203,28 @@ class _Watcher:
         for key, one in list(self._there.items()):
             if key not in keys and not one.info.path.startswith("virtual:"):
                 self._gone(one)
+            elif one.is_refused and not self._compares:
+                self._relink(one)
         for info in infos:
             if key_of(info) not in self._there:
                 self._arrived(info)
 
     def _arrived(self, info: ReaderInfo) -> None:
-        one = self._there[key_of(info)] = _Watched(info)
-        self._told.append(Event(EventKind.READER_ARRIVED, info))
-        self._link(one)
+        one = _Watched(info)
+        if self._link(one):
+            self._there[key_of(info)] = one
+            self._told.append(Event(EventKind.READER_ARRIVED, info))
+            self._ask(one)
 
     def _gone(self, one: _Watched) -> None:
-        if self._there.pop(key_of(one.info), None) is not one:
+        if self._there.get(key_of(one.info)) is not one:
             return
+        del self._there[key_of(one.info)]
         self._unlink(one)
         for slot in sorted(one.cards):
             self._told.append(Event(EventKind.CARD_LEFT, one.info, slot))
         self._told.append(Event(EventKind.READER_LEFT, one.info))
+        self._notices.put(None)  # another may have its address already
 
     def _changed_hands(self, info: ReaderInfo) -> None:
         """It was opened or closed by somebody in this process."""
@@ -211,42 +232,37 @@ class _Watcher:
         if one is None:
             if reader is not None and reader.transport.dead is None:
                 self._arrived(info)
-        elif one.reader is not None and isinstance(one.reader.transport.dead, ReaderRemoved):
-            self._gone(one)
         elif one.reader is None or one.reader is not reader:
-            self._unlink(one)
-            self._link(one)
+            self._relink(one)
 
     # One reader -----------------------------------------------------------------------------------
 
-    def _link(self, one: _Watched) -> None:
-        """Listen to it, if it can be had."""
-        if one.is_refused and key_of(one.info) not in opened.readers:
-            return
+    def _relink(self, one: _Watched) -> None:
+        self._unlink(one)
+        if self._link(one):
+            self._ask(one)
+        else:
+            self._gone(one)
+
+    def _link(self, one: _Watched) -> bool:
+        """Listen to it, if it can be had. False if it is not there any more."""
+        one.is_refused = False
         try:
             if judge(one.info).level is Level.UNSUPPORTED:
                 logger.info("%s cannot be used: its cards are not watched", one.info)
-                return
+                return True
             reader, one.is_mine = opened.borrow(one.info)
-        except (AccessDenied, ReaderBusy) as error:
-            one.is_refused = True
-            logger.info("%s: its cards are not watched: %s", one.info, error)
-            return
-        except ReaderRemoved:
-            self._gone(one)
-            return
-        except CcidError as error:
-            logger.info("%s: its cards are not watched: %s", one.info, error)
-            return
-        if reader is None:
-            return  # it is being opened, and that will be told
-        one.reader, one.is_first = reader, reader.changes.is_first
-        try:
+            if reader is None:
+                return True  # it is being opened, and that will be told
+            one.reader, one.is_first = reader, reader.changes.is_first
             one.leave = reader.listen(lambda slots: self._notices.put((one, reader, slots)))
-        except CcidError as error:  # just closed, and that will be told
-            logger.info("%s: %s", one.info, error)
-            return
-        self._ask(one)
+        except ReaderRemoved:
+            self._unlink(one)
+            return False
+        except CcidError as error:
+            one.is_refused = isinstance(error, AccessDenied | ReaderBusy)
+            logger.info("%s: its cards are not watched: %s", one.info, error)
+        return True
 
     def _unlink(self, one: _Watched) -> None:
         reader, one.reader = one.reader, None

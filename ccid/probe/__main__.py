@@ -88,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
     command("doctor", "say what stands between you and your readers, and its cure", json=True)
     watch = command("watch", "print readers and cards as they come and go", json=True)
     watch.add_argument(
-        "--timeout", type=float, metavar="S", help="end when nothing happened for S seconds"
+        "--timeout", type=seconds, metavar="S", help="end when nothing happened for S seconds"
     )
     known = command("readers", "search the table of known readers", json=True)
     known.add_argument("words", nargs="*", metavar="WORD", help="what all of them have")
@@ -107,6 +107,14 @@ def parser() -> argparse.ArgumentParser:
         "--save", action="store_true", help="add it to your own file of readers, too"
     )
     return top
+
+
+def seconds(text: str) -> float:
+    """A time, for argparse."""
+    value = float(text)
+    if not value >= 0:
+        raise ValueError(text)
+    return value
 
 
 def _add_common(to: argparse.ArgumentParser, defaults: dict[str, Any]) -> None:

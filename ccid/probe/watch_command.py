@@ -7,7 +7,6 @@ import json
 import sys
 from contextlib import ExitStack, closing
 from datetime import datetime
-from typing import Any, cast
 
 from ccid.find import open_reader
 from ccid.probe.session import say, virtual_infos
@@ -23,7 +22,7 @@ def run(options: argparse.Namespace) -> int:
             paths = {info.path for info in infos}
             for info in infos:
                 stack.enter_context(open_reader(info))
-        for event in stack.enter_context(closing(cast(Any, watch(options.timeout)))):
+        for event in stack.enter_context(closing(watch(options.timeout))):
             if (paths is None or event.reader.path in paths) and _is_wanted(event, options.reader):
                 _show(event, options.json)
     return 0

@@ -104,6 +104,8 @@ def calls() -> Calls:
     """They, in the libusb that is loaded."""
     pointer, integer = ctypes.c_void_p, ctypes.c_int
     hotplug = (*[integer] * 5, pointer, pointer, pointer)
+    backend()
+    atexit.register(_end_all)  # now, so that it is done before pyusb ends its backend
     return Calls(
         function("libusb_alloc_transfer", pointer, integer),
         function("libusb_free_transfer", None, pointer),
@@ -377,7 +379,6 @@ def on_hotplug(tell: Callable[[], None]) -> Callable[[], None] | None:
 # The end ----------------------------------------------------------------------------------------
 
 
-@atexit.register
 def _end_all() -> None:
     """Python ends: nothing may call it back any more."""
     attendants.end()

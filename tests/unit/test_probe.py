@@ -512,3 +512,10 @@ def test_watch_tells_what_is_there_as_documented(run: Run) -> None:
     assert [one["event"] for one in documents] == ["READER_ARRIVED", "CARD_ARRIVED"]
     for document in documents:
         jsonschema.Draft202012Validator(schema("watch")).validate(document)
+
+
+@pytest.mark.parametrize("seconds", ["-1", "nan", "x"])
+def test_watch_takes_no_negative_time(run: Run, seconds: str) -> None:
+    status, _, err = run("watch", "--timeout", seconds)
+    assert status == 2
+    assert f"invalid seconds value: '{seconds}'" in err

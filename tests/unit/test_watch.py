@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,9 +13,13 @@ import pytest
 import ccid
 from ccid import watching
 from ccid.errors import ReaderBusy
-from ccid.opened import opened
+from ccid.opened import key_of, opened
 from ccid.transport import ReaderInfo, asynchronous
 from ccid.virtual.cards import FileSystemCard
+from tests.unit.fake_events import FakeEvents
+from tests.unit.test_asynchronous import fake, until  # noqa: F401
+
+ON_HOTPLUG = asynchronous.on_hotplug
 
 
 class Bus:
@@ -70,14 +77,54 @@ def test_there_at_the_start_then_card_out_and_in(bus: Bus, events: Any) -> None:
     assert heard(events, 1) == ["card arrived 0"]
 
 
-def test_pulled_out_and_plugged_in(bus: Bus, events: Any) -> None:
+def test_pulled_out_and_listed_for_a_moment_more(bus: Bus, events: Any) -> None:
     virtual, other = ccid.VirtualReader(), ccid.VirtualReader(card=None)
     bus.plug(virtual.info)
     heard(events, 2)
     virtual.unplug()
     assert heard(events, 2) == ["card left 0", "reader left"]
-    bus.plug(other.info)
-    assert heard(events, 1) == ["reader arrived"]
+    bus.plug(virtual.info, other.info)
+    event = next(events)
+    assert (event.kind, event.reader) == (ccid.EventKind.READER_ARRIVED, other.info)
+
+
+@pytest.mark.parametrize("interrupt", [False, True])
+def test_gone_and_back_at_the_same_address(
+    bus: Bus, events: Any, interrupt: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two calls of next(); libusb tells of it before anything fails."""
+    monkeypatch.setattr(watching, "POLL_S", 0.01)
+    virtual = ccid.VirtualReader(interrupt=interrupt)
+    bus.plug(virtual.info)
+    heard(events, 2)
+    reader = opened.readers[key_of(virtual.info)]
+    bus.plug(virtual.info)
+    virtual.unplug()
+    if interrupt:
+        until(lambda: reader.transport.dead)
+    else:
+        reader.transport.removed()  # type: ignore[attr-defined]
+    virtual.functions[0].is_unplugged = False
+    assert heard(events, 4) == ["card left 0", "reader left", "reader arrived", "card arrived 0"]
+
+
+def test_another_in_its_place_while_an_application_has_not_closed_it(bus: Bus, events: Any) -> None:
+    virtual, other = ccid.VirtualReader(), ccid.VirtualReader()
+    there = [virtual]
+    info = replace(virtual.info, path="usb:1-1:1.0", connect=lambda to: there[0].info.connect(to))
+    bus.plug(info)
+    with ccid.open_reader(info) as reader:
+        assert heard(events, 2) == ["reader arrived", "card arrived 0"]
+        there[:] = [other]
+        virtual.unplug()
+        until(lambda: reader.transport.dead)
+        assert heard(events, 2) == ["card left 0", "reader left"]
+        assert heard(events, 2) == ["reader arrived", "card arrived 0"]
+    other.remove()
+    assert heard(events, 1) == ["card left 0"]
+    with ccid.open_reader(info):
+        other.insert(FileSystemCard())
+        assert heard(events, 1) == ["card arrived 0"]
 
 
 def test_an_application_goes_first_and_is_shared(bus: Bus, events: Any) -> None:
@@ -95,18 +142,146 @@ def test_an_application_goes_first_and_is_shared(bus: Bus, events: Any) -> None:
     ccid.open_reader(virtual).close()  # nothing holds it
 
 
-def test_one_that_another_process_holds(bus: Bus, events: Any) -> None:
-    virtual = ccid.VirtualReader()
+@pytest.fixture
+def held() -> list[bool]:
+    """Whether another process holds the reader."""
+    return [True]
 
-    def busy(_: ReaderInfo) -> Any:
-        raise ReaderBusy("held", holder="pcscd", cure="", reader="x")
 
-    from dataclasses import replace
+@pytest.fixture
+def refusing(held: list[bool]) -> ReaderInfo:
+    """A reader that another process may hold."""
+    info = ccid.VirtualReader().info
 
-    bus.plug(replace(virtual.info, path="usb:1-1:1.0", connect=busy))
+    def connect(to: ReaderInfo) -> Any:
+        if held[0]:
+            raise ReaderBusy("held", holder="pcscd", cure="", reader="x")
+        return info.connect(to)
+
+    return replace(info, path="usb:1-1:1.0", connect=connect)
+
+
+def test_one_that_another_process_holds(bus: Bus, events: Any, refusing: ReaderInfo) -> None:
+    bus.plug(refusing)
     assert heard(events, 1) == ["reader arrived"]
     bus.plug()
     assert heard(events, 1) == ["reader left"]
+
+
+def test_it_is_tried_again_when_something_is_plugged_in(
+    bus: Bus, events: Any, refusing: ReaderInfo, held: list[bool]
+) -> None:
+    bus.plug(refusing)
+    heard(events, 1)
+    bus.plug(refusing)
+    held[0] = False
+    bus.plug(refusing)
+    assert heard(events, 1) == ["card arrived 0"]
+
+
+def test_it_is_tried_again_when_an_application_could_open_it(
+    bus: Bus, events: Any, refusing: ReaderInfo, held: list[bool]
+) -> None:
+    bus.plug(refusing)
+    heard(events, 1)
+    with pytest.raises(ReaderBusy):
+        ccid.open_reader(refusing)
+    held[0] = False
+    ccid.open_reader(refusing).close()
+    assert heard(events, 1) == ["card arrived 0"]
+
+
+def test_it_takes_the_reader_back(bus: Bus, events: Any) -> None:
+    virtual = ccid.VirtualReader()
+    bus.plug(virtual.info)
+    heard(events, 2)
+    with ccid.open_reader(virtual) as reader:
+        assert opened.readers[key_of(virtual.info)] is reader
+        card = virtual.remove()
+        assert heard(events, 1) == ["card left 0"]
+    assert not opened.readers
+    assert card is not None
+    virtual.insert(card)
+    assert heard(events, 1) == ["card arrived 0"]
+    assert opened.readers[key_of(virtual.info)].is_lent
+    virtual.remove()
+    assert heard(events, 1) == ["card left 0"]
+
+
+def test_several_slots(bus: Bus, events: Any) -> None:
+    virtual = ccid.VirtualReader([FileSystemCard(), None, FileSystemCard()], slots=3)
+    bus.plug(virtual.info)
+    assert heard(events, 3) == ["reader arrived", "card arrived 0", "card arrived 2"]
+    virtual.insert(FileSystemCard(), slot=1)
+    virtual.remove(slot=2)
+    assert heard(events, 2) == ["card arrived 1", "card left 2"]
+    virtual.unplug()
+    assert heard(events, 3) == ["card left 0", "card left 1", "reader left"]
+
+
+def test_another_card_by_the_time_the_reader_says_so(
+    bus: Bus, events: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is one, and it changed: but the first notification is of what was before. The test
+    says them, and the reader nothing, nor is it asked."""
+    monkeypatch.setattr(watching, "POLL_S", 1000)
+    virtual = ccid.VirtualReader([FileSystemCard(), None], slots=2, interrupt=False)
+    bus.plug(virtual.info)
+    heard(events, 2)
+    reader = opened.readers[key_of(virtual.info)]
+    reader._notified(bytes([0x50, 0b0011]))
+    reader._notified(bytes([0x50, 0b1101]))
+    assert heard(events, 1) == ["card arrived 1"]
+    reader._notified(bytes([0x50, 0b0111]))
+    assert heard(events, 2) == ["card left 0", "card arrived 0"]
+
+
+def test_a_reader_that_does_not_tell_is_asked(
+    bus: Bus, events: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "POLL_S", 0.01)
+    virtual = ccid.VirtualReader([FileSystemCard(), None], slots=2, interrupt=False)
+    bus.plug(virtual.info)
+    assert heard(events, 2) == ["reader arrived", "card arrived 0"]
+    virtual.insert(FileSystemCard(), slot=1)
+    assert heard(events, 1) == ["card arrived 1"]
+    virtual.remove()
+    assert heard(events, 1) == ["card left 0"]
+    virtual.unplug()
+    assert heard(events, 2) == ["card left 1", "reader left"]
+
+
+def test_devices_are_listed_where_libusb_does_not_tell(
+    bus: Bus, events: Any, refusing: ReaderInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asynchronous, "on_hotplug", lambda _: None)
+    monkeypatch.setattr(watching, "COMPARE_S", 0.01)
+    bus.infos = [ccid.VirtualReader(None).info]
+    assert heard(events, 1) == ["reader arrived"]
+    bus.infos.append(refusing)
+    assert heard(events, 1) == ["reader arrived"]
+    bus.infos.remove(refusing)
+    assert heard(events, 1) == ["reader left"]
+
+
+def test_libusb_tells(
+    bus: Bus,
+    fake: FakeEvents,  # noqa: F811
+    events: Any,
+    refusing: ReaderInfo,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(asynchronous, "on_hotplug", ON_HOTPLUG)
+    bus.infos = [ccid.VirtualReader(None).info]
+    assert heard(events, 1) == ["reader arrived"]
+    bus.infos.append(refusing)
+    fake.plug()
+    assert heard(events, 1) == ["reader arrived"]
+    bus.infos.remove(refusing)
+    fake.plug()
+    assert heard(events, 1) == ["reader left"]
+    events.close()
+    assert not fake.hears_hotplug
 
 
 def test_a_virtual_reader_of_this_process(bus: Bus, events: Any) -> None:
@@ -116,3 +291,28 @@ def test_a_virtual_reader_of_this_process(bus: Bus, events: Any) -> None:
 
 def test_it_ends_when_nothing_happens(bus: Bus) -> None:
     assert list(ccid.watch(0)) == []
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan")])
+def test_no_negative_time(bus: Bus, seconds: float) -> None:
+    with pytest.raises(ValueError, match="a time of"):
+        ccid.watch(seconds)
+
+
+def test_python_ends_with_a_watch_still_there() -> None:
+    """And with whoever listens. What libusb has to end, ends before libusb."""
+    code = """
+import ccid, threading
+from ccid.transport import asynchronous
+events = ccid.watch()
+reader = ccid.open_reader(ccid.VirtualReader())
+reader.listen(lambda slots: None)
+print([next(events).kind.name for _ in range(2)], flush=True)
+threading.Thread(target=list, args=[events], daemon=True).start()
+other = ccid.watch()
+print(next(other).kind.name, flush=True)
+asynchronous.on_hotplug(print)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    said = "['READER_ARRIVED', 'CARD_ARRIVED']\nREADER_ARRIVED\n"
+    assert (done.returncode, done.stdout) == (0, said), done.stderr
