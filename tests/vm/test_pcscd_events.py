@@ -22,7 +22,6 @@ SEED = 20050422
 
 PCSC = """
 import threading
-from tests.conftest import Tell
 hresult, context = scard.SCardEstablishContext(scard.SCARD_SCOPE_USER)
 both = scard.SCARD_PROTOCOL_T0 | scard.SCARD_PROTOCOL_T1
 name = str(find(sys.argv[1]))
