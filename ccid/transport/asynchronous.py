@@ -32,8 +32,6 @@ from ccid.transport.libusb import Buffer, Status, backend, callback_type, functi
 
 logger = logging.getLogger("ccid.transport")
 
-DEPTH = 4
-"""Interrupt transfers that wait at a time."""
 EVENT_SIZE = 64
 """Bytes asked for on interrupt-IN: a notification of many slots."""
 END_S = 2.0
@@ -144,8 +142,9 @@ def event_handler() -> Callable[[float], None]:
 
 
 class Interrupt:
-    """Interrupt-IN transfers that stay armed: several, so that what comes while nobody handles
-    libusb's events is kept one by one. The device would say it all in one, at the end.
+    """An interrupt-IN transfer that stays armed. One: of several, Linux leaves marks in an xHCI's
+    ring when they are cancelled, which QEMU (seen with 7.2) takes for transfers without room, and
+    ends when a notification comes.
 
     Args:
         handle: Address of libusb's handle on the device.
@@ -153,82 +152,67 @@ class Interrupt:
 
     Attributes:
         inbox: What came and was not taken yet.
-        failure: Why the last one that failed did: a return code of libusb.
+        is_armed: It waits. Else :attr:`failure` tells why not.
+        failure: A return code of libusb.
     """
 
     def __init__(self, handle: int, endpoint: int) -> None:
         self.inbox: deque[bytes] = deque()
+        self.is_armed = False
         self.failure: int = Status.SUCCESS
         self._calls = calls()
         self._handle_events = event_handler()
         self._ends = False
+        self._buffer = Buffer(EVENT_SIZE)
         self._callback = callback_type(None, ctypes.c_void_p)(self._done)
-        self._buffers: dict[int, Buffer] = {}
-        self._idle: set[int] = set()
-        """Addresses of the transfers that do not wait."""
-        _living.add(self)
-        for _ in range(DEPTH):
-            self._make(handle, endpoint)
-
-    def _make(self, handle: int, endpoint: int) -> None:
         address = self._calls.alloc_transfer(0)
         if not address:
             raise MemoryError("libusb has no memory for a transfer")
-        buffer = self._buffers[address] = Buffer(EVENT_SIZE)
-        made = _Transfer.from_address(address)
+        self._address = address
+        self._transfer = made = _Transfer.from_address(address)
         made.dev_handle, made.endpoint, made.type = handle, endpoint, INTERRUPT
         made.callback = ctypes.cast(self._callback, ctypes.c_void_p).value
-        made.buffer, made.length = buffer.address, EVENT_SIZE
-        self._idle.add(address)
-
-    @property
-    def is_armed(self) -> bool:
-        """They all wait. Else :attr:`failure` tells why not."""
-        return not self._idle
+        made.buffer, made.length = self._buffer.address, EVENT_SIZE
+        _living.add(self)
 
     def arm(self) -> None:
-        """Have those wait that do not."""
-        self.failure = Status.SUCCESS
-        for address in tuple(self._idle):
-            self._idle.discard(address)  # it may be done before this returns
-            if not self._submit(address):
-                return
-
-    def _submit(self, address: int) -> bool:
-        code = self._calls.submit_transfer(address)
-        if code:
-            self.failure = code
-            self._idle.add(address)
-        return not code
-
-    def _done(self, address: int) -> None:
-        """libusb calls this, from any thread."""
-        transfer = _Transfer.from_address(address)
-        if transfer.status:
-            self.failure = OUTCOMES.get(transfer.status, Status.OTHER)
-            self._idle.add(address)
+        """Have it wait, if it does not."""
+        if self.is_armed or self._ends:
             return
-        self.inbox.append(self._buffers[address].view[: transfer.actual_length].tobytes())
+        self.is_armed = True  # it may be done before this returns
+        self._submit()
+
+    def _submit(self) -> None:
+        code = self._calls.submit_transfer(self._address)
+        if code:
+            self.failure, self.is_armed = code, False
+
+    def _done(self, _transfer: int) -> None:
+        """libusb calls this, from any thread."""
+        status = self._transfer.status
+        if status:
+            self.failure, self.is_armed = OUTCOMES.get(status, Status.OTHER), False
+            return
+        self.inbox.append(self._buffer.view[: self._transfer.actual_length].tobytes())
         if self._ends:
-            self._idle.add(address)
+            self.is_armed = False
         else:
-            self._submit(address)
+            self._submit()
 
     def end(self) -> bool:
-        """Disarm them for good. False if that does not succeed: then the handle must stay open."""
+        """Disarm it for good. False if it does not end: then the handle must stay open."""
         self._ends = True
         until = time.monotonic() + END_S
-        while len(self._idle) < len(self._buffers):
+        while self.is_armed:
             if time.monotonic() > until:
                 _lost.append(self)
                 return False
-            for address in self._buffers.keys() - self._idle:
-                self._calls.cancel_transfer(address)
+            self._calls.cancel_transfer(self._address)
             self._handle_events(NUDGE_S)
         _living.discard(self)
-        while self._buffers:
-            self._calls.free_transfer(self._buffers.popitem()[0])
-        self._idle.clear()
+        address, self._address = self._address, 0
+        if address:
+            self._calls.free_transfer(address)
         return True
 
 

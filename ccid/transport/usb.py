@@ -63,6 +63,9 @@ FIRST_RETRY_S, LAST_RETRY_S = 0.02, 1.0
 GONE_S = 1.0
 """How long after an input/output error to look whether the device is gone. Hubs are asked four
 times a second."""
+MICROFRAME_S = 0.000125
+INTERVAL_MORE_S = 0.02
+"""A notification is fetched so long after its time at the latest."""
 LINUX = sys.platform.startswith("linux")
 
 logger = logging.getLogger("ccid.transport")
@@ -441,15 +444,33 @@ class UsbTransport(Life):
         self.take_events = self._make_take(interrupt)
 
     def _make_take(self, interrupt: Interrupt) -> Callable[..., None]:
-        handle_events, inbox = event_handler(), interrupt.inbox
+        handle_events, inbox, clock = event_handler(), interrupt.inbox, time.monotonic
+        interval_s = self._interval_s() + INTERVAL_MORE_S
+        taken_at = clock()
 
         def take_events(wait_ms: int = 0, /) -> None:
+            nonlocal taken_at
             attendants.make_way()
             handle_events(wait_ms / 1000)
+            rested_s, taken_at = clock() - taken_at, clock()
             if inbox or not interrupt.is_armed:
+                came = bool(inbox)
                 self._deliver()
+                if came and rested_s > interval_s:  # the reader may have had more to say since
+                    while not inbox and interrupt.is_armed and clock() < taken_at + interval_s:
+                        handle_events(taken_at + interval_s - clock())
+                    self._deliver()
 
         return take_events
+
+    def _interval_s(self) -> float:
+        """How long a notification may wait to be fetched (USB 2.0, table 9-13)."""
+        endpoint = self.info.reader.interrupt_in
+        if endpoint is None:
+            return 0.0
+        if self.info.speed in ("low", "full"):
+            return endpoint.bInterval / 1000
+        return float(2 ** (min(max(endpoint.bInterval, 1), 16) - 1)) * MICROFRAME_S
 
     def _deliver(self) -> bool:
         """Tell of what came. True if the transfer is not armed, and is to be looked after."""

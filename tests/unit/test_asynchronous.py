@@ -71,16 +71,29 @@ def test_taken_without_a_thread(transport: Any, fake: FakeEvents, told: list[byt
     transport.take_events()
     assert told == [PRESENT, ABSENT]
     assert fake.is_armed
-    assert fake.submitted == asynchronous.DEPTH + 2
+    assert fake.submitted == 3
 
 
-def test_what_comes_while_nobody_looks_is_kept_one_by_one(
-    transport: Any, fake: FakeEvents, told: list[bytes]
+def test_what_the_reader_has_still_to_say_is_waited_for(
+    backend: FakeBackend,
+    fake: FakeEvents,
+    told: list[bytes],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for message in (PRESENT, ABSENT, PRESENT):
-        fake.comes(message)
-    transport.take_events()
+    """One transfer waited while nobody looked; the next can be fetched only now."""
+    monkeypatch.setattr(usb.UsbTransport, "_interval_s", lambda _: 0.2)
+    info = ccid.list_readers()[0]
+    made: Any = info.connect(info)
+    made.listen(told.append)
+    time.sleep(0.3)
+    fake.comes(PRESENT)
+    threading.Timer(0.05, fake.comes, [ABSENT]).start()
+    made.take_events()
+    assert told == [PRESENT, ABSENT]
+    fake.comes(PRESENT)
+    made.take_events()
     assert told == [PRESENT, ABSENT, PRESENT]
+    made.close()
 
 
 def test_waited_for(transport: Any, fake: FakeEvents, told: list[bytes]) -> None:
@@ -112,7 +125,7 @@ def test_closing_ends_the_transfer_and_who_attends(
     before = threading.active_count()
     transport.attend()
     transport.close()
-    assert fake.freed == asynchronous.DEPTH
+    assert fake.freed == 1
     assert not fake.is_armed
     assert backend.calls[-1] == "close_device"
     assert threading.active_count() == before

@@ -53,6 +53,7 @@ for turn in range(2):
     print("thinks", flush=True)
     said = transmit_raw(card, "0038003C")[0]
     print("said", said, time.time(), flush=True)
+    time.sleep(1)  # pcscd's other thread could not ask while the command was under way
     print("then", hex(scard.SCardBeginTransaction(card) & 0xffffffff), flush=True)
     print("again", transmit_raw(connected(), "0010000002")[1], flush=True)
 """

@@ -177,6 +177,17 @@ class Guest:
         for reader in self.readers:
             reader.restore()
 
+    def settle(self) -> None:
+        """Wait until the guest has enumerated all readers that are plugged. QEMU 7.2 may end when
+        a device is unplugged in the middle of that."""
+        for reader in self.readers:
+            if reader.plugged:
+                self.run(
+                    f"i=0; until grep -qsx {reader.serial} /sys/bus/usb/devices/*/serial || "
+                    "[ $i -gt 200 ]; do i=$((i+1)); sleep 0.05; done"
+                )
+        self.run("udevadm settle 2>/dev/null; true")
+
     @property
     def console(self) -> str:
         """What the kernel and the boot wrote, after QEMU's own complaints."""
