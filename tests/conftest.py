@@ -1,8 +1,20 @@
-"""What all tests share: the option that makes large counts full ones."""
+"""What all tests share: the option that makes large counts full ones, and figures to read."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import hypothesis
 import pytest
+
+# A busy machine is no failure.
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("untimed")
+
+Tell = Callable[[str], None]
+FIGURES = "figures"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -17,3 +29,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def full(request: pytest.FixtureRequest) -> bool:
     """Take the full count instead of CI's small one."""
     return bool(request.config.getoption("--full"))
+
+
+@pytest.fixture
+def tell(record_property: Callable[[str, object], None]) -> Tell:
+    """Say what was measured: it is printed after all tests, whichever process ran this one."""
+    return lambda text: record_property(FIGURES, text)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = terminalreporter.getreports("passed") + terminalreporter.getreports("failed")
+    told = [
+        value
+        for report in sorted(reports, key=lambda report: report.nodeid)
+        if report.when == "call"
+        for key, value in report.user_properties
+        if key == FIGURES
+    ]
+    if told:
+        terminalreporter.section(FIGURES)
+        for text in told:
+            terminalreporter.write_line(text)

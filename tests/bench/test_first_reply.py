@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from ccid.ifd import Action, Code
+from tests.conftest import Tell
 from tests.integration.plug import Plug, build
 
 GOAL_MS = 250.0
@@ -26,7 +27,7 @@ def test_first_reply(
     tmp_path: Path,
     full: bool,
     benchmark: Any,
-    capsys: pytest.CaptureFixture[str],
+    tell: Tell,
 ) -> None:
     plug = Plug(build(tmp_path))
     steps: dict[str, list[float]] = {"channel": [], "presence": [], "ATR": []}
@@ -56,5 +57,4 @@ def test_first_reply(
         took = took[1:]  # the first round warms up
         benchmark.extra_info[step] = statistics.median(took)
         lines.append(f"  {step:10} {statistics.median(took):6.1f} {max(took):6.1f}")
-    with capsys.disabled():
-        print("\n" + "\n".join(lines) + f"\n  goal for the presence: {GOAL_MS:.0f}")
+    tell("\n".join(lines) + f"\n  goal for the presence: {GOAL_MS:.0f}")

@@ -27,6 +27,7 @@ from lab.readers import ReaderSpec
 
 from ccid.pcscd import install
 from ccid.pcscd.bundle import NAME
+from tests.conftest import Tell
 
 HERE = Path(__file__).parent / "hot_path"
 REPLY = "00019000"
@@ -123,7 +124,7 @@ def test_hot_path(
     driver: Path,
     full: bool,
     benchmark: Any,
-    capsys: pytest.CaptureFixture[str],
+    tell: Tell,
 ) -> None:
     rounds, count = (5, 2000) if full else (2, 300)
     rates: list[dict[str, float]] = []
@@ -140,5 +141,4 @@ def test_hot_path(
             f"{name:26} {statistics.median(seen):7.0f} ({min(seen):.0f}-{max(seen):.0f})   "
             f"ccid is {statistics.median(ratios):5.2f} times that"
         )
-    with capsys.disabled():
-        print("\n" + "\n".join(lines))
+    tell("\n".join(lines))

@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from ccid.ifd import Action, Code, IFDHandler
+from tests.conftest import Tell
 from tests.integration.plug import build
 
 HERE = Path(__file__).parent / "plug"
@@ -121,9 +122,7 @@ def p99(values: list[float]) -> float:
     return sorted(values)[int(len(values) * 0.99)]
 
 
-def test_what_the_plug_costs(
-    daemon: Daemon, full: bool, benchmark: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_the_plug_costs(daemon: Daemon, full: bool, benchmark: Any, tell: Tell) -> None:
     rounds, count = (7, 5000) if full else (5, 1500)
     seen: dict[str, list[float]] = {}
     least: dict[str, float] = {}
@@ -156,8 +155,7 @@ def test_what_the_plug_costs(
         f"(goal {GOAL_US:.0f}); {whole:.1f} µs with driver and virtual reader"
     )
     lines.append(f"  its helper has {daemon.helper_rss_mb:.1f} MB")
-    with capsys.disabled():
-        print("\n" + "\n".join(lines))
+    tell("\n".join(lines))
     assert all(len(times) >= rounds * count for times in seen.values())
 
 
@@ -177,13 +175,12 @@ print(int(code), open("/proc/self/status").read().split("VmRSS:")[1].split()[0])
 """
 
 
-def test_memory_with_libusb(capsys: pytest.CaptureFixture[str]) -> None:
+def test_memory_with_libusb(tell: Tell) -> None:
     """All that a helper loads for a reader on USB: there is none here, it looks for one."""
     said = subprocess.run(
         [sys.executable, "-I", "-c", AS_A_HELPER], capture_output=True, text=True, check=True
     )
     code, kb = map(int, said.stdout.split())
     assert code == Code.NO_SUCH_DEVICE
-    with capsys.disabled():
-        print(f"\n  with libusb a helper has {kb / 1024:.1f} MB")
+    tell(f"with libusb a helper has {kb / 1024:.1f} MB")
     assert kb / 1024 <= MOST_MB

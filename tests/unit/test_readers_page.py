@@ -121,7 +121,7 @@ def test_extended_apdus_and_a_pin_pad(page: Page, entries: list[Entry]) -> None:
         ({"more": "virtual"}, lambda e: e.is_virtual),
         ({"pin": "display"}, lambda e: e.display != ""),
     ],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
 def test_a_filter_finds_what_it_says(
     page: Page, entries: list[Entry], wanted: dict[str, str], fits: object

@@ -17,8 +17,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import pytest
-
 from ccid.errors import CardMute, ProtocolError
 from ccid.iso7816.machine import run
 from ccid.iso7816.t1 import MAX_NOTICES, RESYNCH_ATTEMPTS, RETRIES, T1, Block, LinkError, Reply
@@ -26,6 +24,7 @@ from ccid.virtual.cards import contact_faults
 from ccid.virtual.cards.base import Answer
 from ccid.virtual.cards.t1 import T1Card, T1Options
 from ccid.virtual.cards.t1_blocks import Check
+from tests.conftest import Tell
 
 SEED = 20061101
 
@@ -189,7 +188,7 @@ def converse(rng: random.Random, seen: Counter[str]) -> None:
         assert line.blocks - blocks <= limit, "too many blocks"
 
 
-def test_conversations(full: bool, capsys: pytest.CaptureFixture[str]) -> None:
+def test_conversations(full: bool, tell: Tell) -> None:
     count = 100_000 if full else 3_000
     seen: Counter[str] = Counter()
     for number in range(count):
@@ -201,8 +200,7 @@ def test_conversations(full: bool, capsys: pytest.CaptureFixture[str]) -> None:
     assert seen["ended in an error"] > count / 100
     for fate in ("corrupted", "lost", "doubled", "late"):
         assert seen[fate] > count / 4
-    with capsys.disabled():
-        print(f"\nT=1: {count} conversations, seed {SEED}: {dict(sorted(seen.items()))}")
+    tell(f"T=1: {count} conversations, seed {SEED}: {dict(sorted(seen.items()))}")
 
 
 def test_an_undisturbed_line_needs_no_more_blocks_than_it_must() -> None:

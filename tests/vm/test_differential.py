@@ -18,6 +18,7 @@ import pytest
 from lab.guest import Guest
 from lab.pcscd import pcscd
 
+from tests.conftest import Tell
 from tests.vm.attach import attach
 from tests.vm.differential.scenarios import READERS, SCENARIOS, Scenario
 from tests.vm.test_qemu_reader import PRELOAD
@@ -140,7 +141,7 @@ def test_every_difference_is_documented() -> None:
     assert used <= known
 
 
-def test_the_table(outcomes: dict[str, Outcome], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_table(outcomes: dict[str, Outcome], tell: Tell) -> None:
     """Printed, so that a run shows what was compared."""
     lines = []
     for name, o in outcomes.items():
@@ -149,6 +150,5 @@ def test_the_table(outcomes: dict[str, Outcome], capsys: pytest.CaptureFixture[s
         wire = "same" if commands(o.our_wire) == commands(o.their_wire) else ",".join(scenario.wire)
         tag = " reference-fault" if scenario.fault else ""
         lines.append(f"{name:52} {len(o.ours):3} steps {same}{tag}, wire {wire or 'differs'}")
-    with capsys.disabled():
-        print("\n" + "\n".join(lines))
+    tell("\n".join(lines))
     assert len(lines) == len(SCENARIOS)

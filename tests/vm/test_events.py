@@ -7,6 +7,7 @@ import json
 import pytest
 from lab.guest import Guest
 
+from tests.conftest import Tell
 from tests.vm.test_qemu_reader import ECHO, script, usbmon  # noqa: F401
 from tests.vm.test_usbip import plugged
 
@@ -92,15 +93,12 @@ print(max(delays))
 
 
 @ECHO
-def test_taken_out_while_it_thinks(
-    guest: Guest, number: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_taken_out_while_it_thinks(guest: Guest, number: int, tell: Tell) -> None:
     """QEMU's reader answers nothing then."""
     hand = 'delays = []\ndef take_out(): hand("card", "out")\ndef put_in(): hand("card", "in")\n'
     *said, delay = script(guest, number, REMOVED + hand + SLOW, timeout=240).split()
     assert said == ["removed", "00019000"] * 3
-    with capsys.disabled():
-        print(f"\ntaken out while it thinks: told {float(delay):.2f} s after the notification")
+    tell(f"taken out while it thinks: told {float(delay):.2f} s after the notification")
     assert float(delay) < 30, "it would be waited for a minute"
 
 
@@ -145,9 +143,7 @@ with ccid.open_reader(info) as reader:
 
 
 @ECHO
-def test_pulled_out_while_transfers_wait(
-    guest: Guest, number: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_pulled_out_while_transfers_wait(guest: Guest, number: int, tell: Tell) -> None:
     """An interrupt transfer waits, and a bulk transfer of a card that computes for a minute."""
     said = script(
         guest,
@@ -179,15 +175,12 @@ hand("reader", "in")
 """,
     ).splitlines()
     assert said[:3] == ["True True", "ReaderRemoved True", "True"]
-    with capsys.disabled():
-        told, ended = json.loads(said[3])
-        print(f"\npulled out: told after {told:.3f} s, transmit ended after {ended:.3f} s")
+    told, ended = json.loads(said[3])
+    tell(f"pulled out: told after {told:.3f} s, transmit ended after {ended:.3f} s")
 
 
 @ECHO
-def test_waiting_ends_at_once(
-    guest: Guest, number: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_waiting_ends_at_once(guest: Guest, number: int, tell: Tell) -> None:
     """Though nothing would come for ten minutes; and closing does not wait either."""
     said = script(
         guest,
@@ -210,5 +203,4 @@ print(threading.active_count() == before, max(took))
 """,
     ).split()
     assert said[0] == "True"
-    with capsys.disabled():
-        print(f"\nwaiting ended within {float(said[1]) * 1000:.1f} ms")
+    tell(f"waiting ended within {float(said[1]) * 1000:.1f} ms")

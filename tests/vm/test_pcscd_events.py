@@ -12,6 +12,7 @@ from lab.guest import Guest
 from lab.link import Job
 from lab.pcscd import readers
 
+from tests.conftest import Tell
 from tests.vm.test_pcscd import CLIENT, bundle, client, daemon, driver, helpers, until  # noqa: F401
 from tests.vm.test_qemu_reader import ECHO, usbmon  # noqa: F401
 from tests.vm.test_usbip import plugged
@@ -43,7 +44,7 @@ def test_a_card_taken_out_while_it_thinks(
     guest: Guest,
     driver: None,  # noqa: F811
     number: int,
-    capsys: pytest.CaptureFixture[str],
+    tell: Tell,
 ) -> None:
     """QEMU's reader says nothing more of the command, which would take a minute."""
     source = """
@@ -73,8 +74,7 @@ for turn in range(2):
             assert job.stdout.count("again 00019000") == 2
             assert job.stdout.count(f"then {REMOVED}") == 2
     assert said == [NO_CARD] * 2, "SCardTransmit has no other word for it"
-    with capsys.disabled():
-        print(f"\nthrough pcscd: told {max(took):.2f} s after the card was taken out")
+    tell(f"through pcscd: told {max(took):.2f} s after the card was taken out")
 
 
 @ECHO
@@ -111,7 +111,7 @@ def test_a_card_event_reaches_the_application(
     guest: Guest,
     driver: None,  # noqa: F811
     full: bool,
-    capsys: pytest.CaptureFixture[str],
+    tell: Tell,
 ) -> None:
     """By SCardGetStatusChange; the time since the notification is printed."""
     source = """
@@ -150,11 +150,10 @@ print(json.dumps(took))
         count = 50 if full else 5
         took = client(guest, PCSC + source, "USB/IP", usb.control, str(count), timeout=300)
     took.sort()
-    with capsys.disabled():
-        print(
-            f"\ncard event to application: median {took[len(took) // 2] * 1000:.1f} ms, "
-            f"at most {took[-1] * 1000:.1f} ms"
-        )
+    tell(
+        f"card event to application: median {took[len(took) // 2] * 1000:.1f} ms, "
+        f"at most {took[-1] * 1000:.1f} ms"
+    )
 
 
 # In the long run ------------------------------------------------------------------------------
@@ -182,7 +181,7 @@ def test_many_insertions(
     guest: Guest,
     driver: None,  # noqa: F811
     full: bool,
-    capsys: pytest.CaptureFixture[str],
+    tell: Tell,
 ) -> None:
     """Each card answers an APDU; neither pcscd nor the helper grows."""
     source = """
@@ -218,14 +217,14 @@ for line in sys.stdin:
                     before = [holdings(guest, pid) for pid in (running.pid, helper)]
             after = [holdings(guest, pid) for pid in (running.pid, helper)]
         assert helpers(guest) == [helper], "the same helper did it all"
-    _compare(capsys, f"{count} insertions, seed {SEED}", before, after)
+    _compare(tell, f"{count} insertions, seed {SEED}", before, after)
 
 
 def test_many_readers_come_and_go(
     guest: Guest,
     driver: None,  # noqa: F811
     full: bool,
-    capsys: pytest.CaptureFixture[str],
+    tell: Tell,
 ) -> None:
     """Each is seen with its card, half of them in use when they are pulled out."""
     warm, count = (10, 200) if full else (2, 3)
@@ -247,15 +246,12 @@ def test_many_readers_come_and_go(
             reader.plug()
             until(guest, lambda: readers(guest), 60)
         after = holdings(guest, running.pid)
-    _compare(capsys, f"{count} readers came and went, seed {SEED}", [before], [after])
+    _compare(tell, f"{count} readers came and went, seed {SEED}", [before], [after])
 
 
-def _compare(
-    capsys: pytest.CaptureFixture[str], what: str, before: list[Holdings], after: list[Holdings]
-) -> None:
+def _compare(tell: Tell, what: str, before: list[Holdings], after: list[Holdings]) -> None:
     grown = [b.rss_kib - a.rss_kib for a, b in zip(before, after, strict=True)]
-    with capsys.disabled():
-        print(f"\n{what}: RSS grew by {grown} KiB (pcscd, helper), {after}")
+    tell(f"{what}: RSS grew by {grown} KiB (pcscd, helper), {after}")
     assert max(grown) < 2048
     assert [(a.threads, a.descriptors) for a in after] == [
         (b.threads, b.descriptors) for b in before

@@ -19,6 +19,7 @@ from lab.pcscd import Pcscd, pcscd, readers
 
 from ccid.pcscd import install
 from ccid.pcscd.bundle import NAME
+from tests.conftest import Tell
 from tests.pin_pad import OTHER_PIN, PIN, WRONG_PIN
 from tests.vm.attach import attach
 from tests.vm.readers_server import PADS, READERS
@@ -175,19 +176,17 @@ PAD_NAMES = list(READERS)[:PADS]
 
 
 @pytest.mark.parametrize("name", PAD_NAMES)
-def test_pin_pads_answer_as_with_libccid(
-    bench: Bench, name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_pin_pads_answer_as_with_libccid(bench: Bench, name: str, tell: Tell) -> None:
     """Features, properties, PIN entries of all outcomes, Escape, attributes: one by one."""
     for (driver, bits), theirs in bench.asked.items():
         if driver != "libccid":
             continue
         ours = bench.asked["ours", bits].answers[name]
-        with capsys.disabled():
-            print(f"\n{name}, ifdDriverOptions {bits}: ours, libccid")
-            for question, answer in ours.items():
-                if answer != UNSUPPORTED:
-                    print(f"  {question:27} {answer:34} {theirs.answers[name][question]}")
+        lines = [f"{name}, ifdDriverOptions {bits}: ours, libccid"]
+        for question, answer in ours.items():
+            if answer != UNSUPPORTED:
+                lines.append(f"  {question:27} {answer:34} {theirs.answers[name][question]}")
+        tell("\n".join(lines))
         assert ours == theirs.answers[name]
 
 
