@@ -260,8 +260,10 @@ class Conversation:
         """The card in ``slot`` has power: then it is the one that was given it."""
         return True
 
-    def card_removed(self, slot: int, **fields: Any) -> CardRemoved:
-        """The error for a card that was taken out."""
+    def card_removed(self, slot: int, **fields: Any) -> CcidError:
+        """The error for a card that was taken out; with its reader, if that is gone too."""
+        if self.transport.dead is not None:
+            return copy.copy(self.transport.dead)
         return CardRemoved(
             f"{self.name}: the card was taken out of slot {slot}",
             reader=self.name,
