@@ -78,25 +78,25 @@ class Channel:
             return Code.ICC_NOT_PRESENT
         return Code.ICC_PRESENT
 
-    def presence(self, told: bool = True) -> tuple[Code, bool]:
-        """Is there a card? Says once that there is none after one was taken out, even if
-        there is another by now.
+    def presence(self, hold: bool = False) -> tuple[Code, bool]:
+        """Is there a card? Says that there is none after one was taken out, even if there is
+        another by now: once, or until :meth:`told`.
 
         Args:
-            told: This is that once; else it stays so.
+            hold: Until then.
 
         Returns:
             The code, and whether to be asked again: no event will tell.
         """
         self._is_absent = True
         code = self.is_present()
-        if not told:
-            self._was_removed |= code is Code.ICC_NOT_PRESENT
-            return code, code is Code.ICC_NOT_PRESENT
         if self._is_absent and code is Code.ICC_NOT_PRESENT and self._sought():
             code = Code.ICC_PRESENT
         if code is Code.ICC_NOT_PRESENT:
-            self._forget()
+            if hold:
+                self._was_removed = True
+            else:
+                self._forget()
         return code, code is Code.ICC_NOT_PRESENT and not self._is_absent
 
     def _exchanged(self) -> bool:
@@ -221,6 +221,10 @@ class Channel:
         if protocol != card.protocol and self.reader.descriptor.exchange_level in BLOCKWISE:
             return Code.PROTOCOL_NOT_SUPPORTED
         return card.transmit(apdu)
+
+    def told(self) -> None:
+        """Everybody knows by now that there was no card."""
+        self._forget()
 
     def missed(self) -> None:
         """Somebody was told that there is no card; whoever tells all others is to be told, too."""

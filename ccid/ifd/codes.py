@@ -69,6 +69,17 @@ class Tag(IntEnum):
     ATTR_ATR_STRING = 0x0009_0303
 
 
+class Asker(IntEnum):
+    """Which of a caller's threads asks for the presence of a card."""
+
+    OTHER = 0
+    """One that wants to use the card, and keeps what it hears to itself."""
+    WATCHER = 1
+    """The one that tells all users of the card."""
+    WATCHER_TOLD = 2
+    """It again, after it has told that there is none."""
+
+
 PTS1, PTS2, PTS3 = 0x01, 0x02, 0x04
 """Flags of IFDHSetProtocolParameters: which of the three bytes count."""
 

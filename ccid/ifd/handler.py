@@ -25,7 +25,16 @@ from ccid.errors import (
 )
 from ccid.find import open_reader
 from ccid.ifd.channel import Channel
-from ccid.ifd.codes import MAX_ATR, MAX_RESPONSE, SIMULTANEOUS, Action, Code, Tag, code_of
+from ccid.ifd.codes import (
+    MAX_ATR,
+    MAX_RESPONSE,
+    SIMULTANEOUS,
+    Action,
+    Asker,
+    Code,
+    Tag,
+    code_of,
+)
 from ccid.ifd.names import DeviceName, find
 from ccid.messages import HEADER_LENGTH
 from ccid.messages.events import SlotChange
@@ -297,19 +306,22 @@ class IFDHandler:
 
     # The card ---------------------------------------------------------------------------------
 
-    def icc_presence(self, lun: int, *, told: bool = True) -> Code:
+    def icc_presence(self, lun: int, asker: int | None = None) -> Code:
         """IFDHICCPresence: ICC_PRESENT, ICC_NOT_PRESENT or COMMUNICATION_ERROR.
 
         Args:
             lun: Reader and slot.
-            told: Whoever asks tells all others of a card that was taken out. Without that the
-                answer stays the same until somebody asks who does.
+            asker: Of several threads that ask, which (:class:`Asker`). Without it the answer is
+                ICC_NOT_PRESENT once after a card was taken out; with it, until the watcher has
+                told all others.
         """
         channel = self._channels.get(lun)
         if channel is None:
             return Code.COMMUNICATION_ERROR
-        code, ask_again = channel.presence(told)
-        if ask_again:
+        if asker == Asker.WATCHER_TOLD:
+            channel.told()
+        code, ask_again = channel.presence(hold=asker is not None)
+        if ask_again or (asker == Asker.OTHER and code is Code.ICC_NOT_PRESENT):
             self._on_event(lun)
         return code
 

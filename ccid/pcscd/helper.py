@@ -111,7 +111,7 @@ class Channel(threading.Thread):
             case Operation.TRANSMIT:
                 return reply(*handler.transmit_to_icc(lun, argument, bytes(data), capacity))
             case Operation.PRESENCE:
-                return reply(handler.icc_presence(lun, told=bool(argument)))
+                return reply(handler.icc_presence(lun, argument))
             case Operation.POWER:
                 return reply(*handler.power_icc(lun, argument))
             case Operation.PROTOCOL:

@@ -133,7 +133,9 @@ struct channel {
 	int has_events;
 	int is_watched;      /* a thread of pcscd's waits for events, this one */
 	pthread_t watcher;
-	int owes_absence;    /* the card is gone, and that thread was not told */
+	int said_absent;     /* that thread was answered so last */
+	int told_absent;     /* and has passed it on since */
+	int owes_absence;    /* the helper was replaced: the card we knew is gone */
 	int is_fresh;        /* its helper has not said anything yet */
 	unsigned generation; /* of the helper it is connected to */
 };
@@ -640,6 +642,8 @@ static RESPONSECODE wait_for_event(DWORD Lun, int timeout)
 	pthread_mutex_lock(&guard);
 	c->watcher = pthread_self();
 	c->is_watched = 1;
+	c->told_absent |= c->said_absent; /* it comes here when it has told all others */
+	c->said_absent = 0;
 	if (!c->has_events && (timeout < 0 || timeout > ASK_MS))
 		timeout = ASK_MS; /* nobody will tell: it has to be asked */
 	stop = c->stop[0];
@@ -837,32 +841,44 @@ RESPONSECODE IFDHControl(DWORD Lun, DWORD code, UCHAR *tx, DWORD txlen, UCHAR *r
 }
 
 /* That a card was taken out, though there is one again, is for the thread that watches the slot: it
- * tells all who use the card. Others of pcscd's threads ask before they power it. They are answered
- * the same until that thread has asked, or a card exchanged in between would never be missed. */
+ * tells all who use the card. Others of pcscd's threads ask too, before they power it, and so does
+ * that thread itself. All are answered the same until it waits for events again, having told it. */
 RESPONSECODE IFDHICCPresence(DWORD Lun)
 {
+	enum { OTHER, WATCHER, WATCHER_TOLD };
 	struct channel *c = find(Lun);
 	RESPONSECODE code;
-	int is_watcher;
+	int asker = OTHER;
 
 	if (!c)
 		return COMMUNICATION_ERROR;
-	pthread_mutex_lock(&guard);
-	is_watcher = !c->is_watched || pthread_equal(c->watcher, pthread_self());
-	pthread_mutex_unlock(&guard);
 	pthread_mutex_lock(&c->turn);
+	pthread_mutex_lock(&guard);
+	if (!c->is_watched || pthread_equal(c->watcher, pthread_self())) {
+		asker = c->told_absent ? WATCHER_TOLD : WATCHER;
+		c->told_absent = 0;
+	}
+	pthread_mutex_unlock(&guard);
 	if (c->request < 0) {
 		attach(c);
-		c->owes_absence = 1; /* whatever became of it: the card we knew is gone */
-	} else if (!c->owes_absence) {
-		code = ask(c, OP_PRESENCE, is_watcher, NULL, 0, NULL, NULL);
-		pthread_mutex_unlock(&c->turn);
-		return code;
-	}
-	if (c->request >= 0)
-		stop_waiting(Lun); /* no event will tell of its card: the watcher asks again at once */
-	if (is_watcher)
+		c->owes_absence = 1; /* whatever became of it */
+	} else if (asker == WATCHER_TOLD) {
 		c->owes_absence = 0;
+	}
+	if (c->owes_absence) {
+		code = ICC_NOT_PRESENT;
+		if (c->request >= 0)
+			stop_waiting(Lun); /* no event will tell: the watcher asks again at once */
+	} else {
+		code = ask(c, OP_PRESENCE, (DWORD)asker, NULL, 0, NULL, NULL);
+	}
+	if (asker != OTHER) {
+		pthread_mutex_lock(&guard);
+		c->said_absent = code == ICC_NOT_PRESENT;
+		if (!c->is_watched) /* who asks is all there is */
+			c->told_absent = c->said_absent;
+		pthread_mutex_unlock(&guard);
+	}
 	pthread_mutex_unlock(&c->turn);
-	return ICC_NOT_PRESENT;
+	return code;
 }

@@ -68,6 +68,8 @@ static void use(void)
 
 	for (int i = 0; IFDHICCPresence(LUN) != 615; i++) {
 		assert(i < 100);
+		if (waiting) /* then this thread has to, as one that tells others */
+			waiting(LUN, 10);
 		usleep(100000);
 	}
 	CHECK(IFDHPowerICC(LUN, 500, atr, &length), 0);

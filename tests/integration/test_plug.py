@@ -155,12 +155,14 @@ def stop(pid: int) -> None:
 
 
 def until_back(plug: Plug, lun: int, within_s: float) -> list[int]:
-    """What presence says until there is a card again."""
+    """What presence says until there is a card again, to a thread that tells it to others, as
+    pcscd's does."""
     said, deadline = [], time.monotonic() + within_s
     while time.monotonic() < deadline:
         said.append(plug.presence(lun))
         if said[-1] == PRESENT:
             return said
+        plug.wait(lun, 100)
         time.sleep(0.1)
     pytest.fail(f"no card within {within_s} s: {said}")
 

@@ -15,7 +15,7 @@ import ccid
 from ccid import errors
 from ccid.codes import ExchangeLevel, Features, SlotError, VoltageSupport
 from ccid.ifd import Action, Code, IFDHandler, Tag
-from ccid.ifd.codes import MAX_RESPONSE, PTS1, PTS2, code_of
+from ccid.ifd.codes import MAX_RESPONSE, PTS1, PTS2, Asker, code_of
 from ccid.ifd.names import DeviceName, find
 from ccid.messages import PC_to_RDR_IccPowerOn, PC_to_RDR_SetParameters, PC_to_RDR_XfrBlock
 from ccid.transport import ReaderInfo
@@ -566,7 +566,7 @@ def test_a_card_exchanged_between_two_calls_is_absent_once(bench: Any, asked: bo
 
 @pytest.mark.parametrize("back", [False, True])
 @pytest.mark.parametrize("powered", [False, True])
-def test_who_asks_for_himself_takes_the_news_from_nobody(
+def test_a_card_is_missed_until_the_watcher_has_told_it(
     bench: Any, powered: bool, back: bool
 ) -> None:
     """pcscd asks before it powers a card, too: that must not keep from it what happened."""
@@ -576,14 +576,18 @@ def test_who_asks_for_himself_takes_the_news_from_nobody(
         handler.power_icc(LUN, Action.POWER_DOWN)
     one.virtual.remove()
     for _ in range(2):
-        assert handler.icc_presence(LUN, told=False) is Code.ICC_NOT_PRESENT
+        assert handler.icc_presence(LUN, Asker.OTHER) is Code.ICC_NOT_PRESENT
         assert one.events.pop() == LUN
     if back:
         one.virtual.insert(EchoCard())
-        assert handler.icc_presence(LUN, told=False) is Code.ICC_NOT_PRESENT
-    assert handler.icc_presence(LUN) is Code.ICC_NOT_PRESENT
+        assert handler.icc_presence(LUN, Asker.OTHER) is Code.ICC_NOT_PRESENT
+        one.events.clear()
+    for _ in range(2):
+        assert handler.icc_presence(LUN, Asker.WATCHER) is Code.ICC_NOT_PRESENT
+    assert one.events == [LUN, LUN] * back, "to be asked again, if there is a card"
     expected = Code.ICC_PRESENT if back else Code.ICC_NOT_PRESENT
-    assert handler.icc_presence(LUN) is expected
+    assert handler.icc_presence(LUN, Asker.WATCHER_TOLD) is expected
+    assert handler.icc_presence(LUN, Asker.WATCHER) is expected
 
 
 def test_a_card_that_we_powered_down_is_present(bench: Any) -> None:
