@@ -16,6 +16,7 @@ from ccid._version import __version__
 from ccid.errors import CcidError
 from ccid.pcscd import bundle
 from ccid.pcscd.bundle import INTERPRETER, NAME, PLATFORMS, CannotBuild, Entry
+from ccid.quirks import lookup
 
 SYSTEM_DROPDIRS = {
     "linux": ("/usr/lib/pcsc/drivers", "/usr/lib64/pcsc/drivers", "/usr/local/lib/pcsc/drivers"),
@@ -125,8 +126,9 @@ def _reader(text: str) -> Entry:
     match = re.fullmatch(r"([0-9A-Fa-f]{4}):([0-9A-Fa-f]{4})(?::(.+))?", text)
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not VVVV:PPPP or VVVV:PPPP:NAME")
-    name = match[3] or f"CCID reader {match[1].lower()}:{match[2].lower()}"
-    return Entry(int(match[1], 16), int(match[2], 16), name)
+    vendor_id, product_id = int(match[1], 16), int(match[2], 16)
+    name = match[3] or lookup(vendor_id, product_id).name
+    return Entry(vendor_id, product_id, name or f"CCID reader {text.lower()}")
 
 
 def _attached() -> Iterator[Entry]:

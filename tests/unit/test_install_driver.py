@@ -32,17 +32,19 @@ def nothing_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("--dropdir", tmp_path, "--reader", "08e6:3437:PC Twin", "--reader", "1A44:0001") == 0
+    named = ["08e6:3437:PC Twin", "08E6:4433", "1111:222A"]
+    assert run("--dropdir", tmp_path, *(f"--reader={text}" for text in named)) == 0
     content = plist_in(tmp_path)
-    assert content["ifdVendorID"] == ["0x08E6", "0x1A44"]
-    assert content["ifdProductID"] == ["0x3437", "0x0001"]
-    assert content["ifdFriendlyName"] == ["PC Twin", "CCID reader 1a44:0001"]
+    assert content["ifdVendorID"] == ["0x08E6", "0x08E6", "0x1111"]
+    assert content["ifdProductID"] == ["0x3437", "0x4433", "0x222A"]
+    known = "Gemalto Gemplus USB SmartCard Reader 433-Swap"
+    assert content["ifdFriendlyName"] == ["PC Twin", known, "CCID reader 1111:222a"]
     code = tmp_path / NAME / "Contents/Linux"
     assert content["CFBundleExecutable"] == "libccid-python.so"
     assert (code / "libccid-python.so").read_bytes()[:4] == b"\x7fELF"
     assert (code / "interpreter").read_text() == f"{sys.executable}\n"
     assert (code / "interpreter").stat().st_mode & 0o777 == 0o644
-    assert "2 readers" in capsys.readouterr().out
+    assert "3 readers" in capsys.readouterr().out
     assert [p.name for p in tmp_path.iterdir()] == [NAME], "nothing else is left there"
 
 

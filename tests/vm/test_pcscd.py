@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from lab.guest import Guest
 from lab.link import Job
-from lab.pcscd import Pcscd, pcscd, readers
+from lab.pcscd import Pcscd, pcscd
 
 from ccid.pcscd import install
 from ccid.pcscd.bundle import NAME
@@ -199,30 +199,6 @@ print("again", bytes(answer).hex(), flush=True)
             job.wait_for("again", 60)
             said = dict(line.split() for line in job.stdout.splitlines() if " " in line)
     assert said == {"transmit": "0x80100069", "begin": "0x80100069", "again": "00019000"}
-
-
-def test_pcsc_scan_sees_cards_and_readers_come_and_go(guest: Guest, driver: None) -> None:
-    with daemon(guest, 0):
-        with guest.popen(["pcsc_scan", "-n"]) as job:
-            job.wait_for("(?s)lab0.*Card inserted", 60)
-            guest.readers[0].card_out()
-            job.wait_for("(?s)lab0.*Card removed", 60)
-            guest.readers[0].unplug()
-            until(guest, lambda: not any("lab0" in name for name in readers(guest)), 60)
-            guest.readers[0].plug()
-            until(guest, lambda: any("lab0" in name for name in readers(guest)), 60)
-    assert len(helpers(guest)) == 0
-
-
-def test_opensc(guest: Guest, driver: None) -> None:
-    with daemon(guest, 0, 2) as running:
-        listed = guest.run(["opensc-tool", "-l"], timeout=120, check=True).stdout
-        assert listed.count("Ours on QEMU") == 2
-        number = next(i for i, name in enumerate(running.readers) if "lab2" in name)
-        atr = guest.run(["opensc-tool", "-r", str(number), "-a"], timeout=120, check=True).stdout
-        assert atr.replace(":", "").strip() == "3b7a18000073667465206364313434"
-        name = guest.run(["opensc-tool", "-r", str(number), "-n"], timeout=120, check=True).stdout
-        assert "Common Access Card" in name
 
 
 # Something dies -------------------------------------------------------------------------------

@@ -1,0 +1,55 @@
+"""Runs programs of pyscard's, unchanged, in the guest: client_runner.py FIFO PROGRAM...
+
+Each has a process of its own, with pyscard imported already: that takes seconds there. What one
+prints comes after a line that names it. Where a program sleeps ten seconds or longer, so that a
+person can put cards in and take them out, it waits for somebody to open FIFO instead.
+"""
+
+import os
+import runpy
+import sys
+import time
+import traceback
+
+import smartcard.CardMonitoring
+import smartcard.CardRequest
+import smartcard.ReaderMonitoring
+import smartcard.scard
+import smartcard.System  # noqa: F401 - imported for the programs
+
+LONG_S = 10
+sleep = time.sleep
+
+
+def wait(seconds: float) -> None:
+    if seconds < LONG_S:
+        sleep(seconds)
+        return
+    with open(sys.argv[1]) as fifo:
+        fifo.read()
+
+
+def run(path: str) -> int:
+    """One program; its exit status."""
+    os.dup2(1, 2)
+    time.sleep = wait  # type: ignore[assignment]
+    try:
+        runpy.run_path(path, run_name="__main__")
+    except SystemExit as end:
+        return int(end.code or 0) if isinstance(end.code, int | None) else 1
+    except BaseException:
+        traceback.print_exc()
+        return 1
+    return 0
+
+
+for path in sys.argv[2:]:
+    print(f"$ python3 {path}", flush=True)
+    pid = os.fork()
+    if not pid:
+        status = run(path)
+        sys.stdout.flush()
+        os._exit(status)
+    _, status = os.waitpid(pid, 0)
+    if status:
+        sys.exit(f"{path} failed")

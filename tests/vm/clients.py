@@ -1,0 +1,446 @@
+"""PC/SC clients as they come from Debian, and what each says with libccid and with our driver.
+
+``compare`` runs them in the guest, on the same three readers with either driver; ``page`` makes
+docs/clients.md of that (``tools/clients-page``); ``tests/vm/test_clients.py`` is the judge.
+
+The readers have the same names with both drivers, so nothing in the output need be replaced but
+what ``VARIES`` names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from lab.errors import LabError
+from lab.guest import Guest
+from lab.link import Job
+from lab.pcscd import pcscd
+
+from ccid.pcscd import install
+from ccid.pcscd.bundle import NAME
+from tests.vm.attach import attach
+from tests.vm.test_qemu_reader import PRELOAD
+
+ROOT = Path(__file__).parents[2]
+DROPDIR = "/usr/lib/pcsc/drivers"
+PORT = 3249
+START_S = 120.0
+LAB = (0, 2)
+"""QEMU's readers that are plugged in: one with our echo card, one with libcacard's CAC."""
+FOLDER = "/run/clients"
+MODULE = "/usr/lib/x86_64-linux-gnu/opensc-pkcs11.so"
+PKCS11 = "pkcs11-tool --token-label 'Lab card 1'"
+CURVES = " ".join(
+    f"'SCD SETATTR KEY-ATTR --force {key} {algorithm} {curve}'"
+    for key, algorithm, curve in ((1, 22, "ed25519"), (2, 18, "cv25519"), (3, 22, "ed25519"))
+)
+EXAMPLES = "/usr/share/doc/python3-pyscard/examples"
+PKCS11_EXAMPLES = "/usr/share/doc/python3-pykcs11/examples"
+SERVER = (
+    f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+    "from tests.vm.openpgp_server import main; main(int(sys.argv[1]), sys.argv[2])"
+)
+RUNNER = (ROOT / "tests/vm/client_runner.py").read_text()
+PINENTRY = """#!/bin/sh
+echo OK
+while read -r word rest; do
+    case $word in
+        SETPROMPT) case $rest in *Admin*) pin=12345678 ;; *) pin=123456 ;; esac; echo OK ;;
+        GETPIN) echo "D $pin"; echo OK ;;
+        BYE) echo OK; exit ;;
+        *) echo OK ;;
+    esac
+done
+"""
+"""Whom gpg-agent asks for a PIN; these are the card's, as it is when new."""
+ANSWERS = "admin\ngenerate\nn\n0\nLab card\nlab@example.org\n\nquit\n"
+"""To --card-edit: no backup off the card, no expiry, a name, an address, no comment."""
+
+QEMU_ECHO, QEMU_CAC, OURS = "QEMU's, echo card", "QEMU's, CAC", "ours over USB/IP, OpenPGP card"
+ALL = "all three"
+
+
+@dataclass(frozen=True)
+class Variation:
+    """What differs from run to run, whatever the driver.
+
+    Attributes:
+        pattern: What to look for.
+        by: What stands for it.
+        why: The reason.
+    """
+
+    pattern: str
+    by: str
+    why: str
+
+
+VARIES = (
+    Variation(r"\w{3} \w{3} +\d+ \d\d:\d\d:\d\d (\w+ )?\d{4}", "TIME", "the time"),
+    Variation(r"\b\d{4}-\d\d-\d\d( \d\d:\d\d:\d\d)?", "TIME", "the time"),
+    Variation(r"(?<=Data object )\d+|(?<=Profile object )\d+", "ADDRESS", "an address in memory"),
+    Variation(
+        r"\b[0-9A-F]{40}\b|\b[0-9A-F]{16}\b|\b([0-9A-F]{4} +){9}[0-9A-F]{4}\b",
+        "KEY",
+        "each run has the OpenPGP card make keys of its own",
+    ),
+    Variation(
+        r"(?s)(CHANNEL_ID -+\n).*?(?=\n---)",
+        r"\1ADDRESS",
+        "the USB address of our reader, which is attached anew for each driver",
+    ),
+)
+CARD_BEFORE_READER = (
+    Variation(
+        r"\nTIME\n.*lab0.*\n  Event number: 3\n  Card state: Card removed, ?\n(?=Scanning)",
+        "",
+        "`pcsc_scan` when a reader is pulled out: ours tells pcscd that the card is gone, so *Card "
+        "removed* may come before the reader goes",
+    ),
+    Variation(r"(?s)(Scanning(?!.*Scanning).*?Event number: )[23]", r"\1N", ""),
+)
+"""What differs by driver, and the number of events that it changes."""
+
+
+@dataclass(frozen=True)
+class Client:
+    """A row of the table.
+
+    Attributes:
+        package: Debian's.
+        does: The program, and what it is used for here.
+        where: Which readers it uses.
+        commands: For a shell, each with the status 0.
+        is_shown: Its output is on the page, not only in the table.
+        differs: What is allowed to differ between the drivers.
+    """
+
+    package: str
+    does: str
+    where: str
+    commands: tuple[str, ...] = ()
+    is_shown: bool = True
+    differs: tuple[Variation, ...] = ()
+
+
+CLIENTS = {
+    "opensc": Client(
+        "opensc",
+        "`opensc-tool`: readers, ATR, name of the card, APDUs",
+        ALL,
+        (
+            "opensc-tool --list-readers",
+            "opensc-tool --reader 1 --atr --name",
+            "opensc-tool --reader 0 --atr --send-apdu 0010000020",
+            "opensc-tool --reader 2 --atr",
+        ),
+    ),
+    "pkcs11-list": Client(
+        "opensc",
+        "`pkcs11-tool`: objects, after the PIN",
+        QEMU_CAC,
+        (f"{PKCS11} --list-objects --login --pin 1234",),
+    ),
+    "pkcs11-sign": Client(
+        "opensc",
+        "`pkcs11-tool`: a signature, verified by `openssl` with the card's certificate",
+        QEMU_CAC,
+        (
+            "echo 'to be signed' >text",
+            f"{PKCS11} --id 0001 --login --pin 1234 --sign -m SHA256-RSA-PKCS -i text -o signature",
+            f"{PKCS11} --id 0001 --read-object --type cert -o cert",
+            "openssl x509 -inform der -in cert -pubkey -noout >key",
+            "openssl dgst -sha256 -verify key -signature signature text",
+        ),
+    ),
+    "pykcs11": Client(
+        "python3-pykcs11",
+        "its example `signature.py`: signs and verifies through opensc-pkcs11.so",
+        QEMU_CAC,
+        (f"PYKCS11LIB={MODULE} python3 {PKCS11_EXAMPLES}/signature.py",),
+    ),
+    "gpg-status": Client(
+        "scdaemon",
+        "`gpg --card-status`",
+        OURS,
+        ("cat $GNUPGHOME/scdaemon.conf", "gpg --card-status"),
+    ),
+    "gpg-keys": Client(
+        "scdaemon",
+        "`gpg`: keys generated on the card",
+        OURS,
+        (
+            f"gpg-connect-agent 'SCD SERIALNO' {CURVES} /bye",
+            "gpg --command-fd 0 --card-edit <answers",
+            "gpg --card-status",
+        ),
+    ),
+    "gpg-sign": Client(
+        "scdaemon",
+        "`gpg`: signs, verifies, encrypts, decrypts with them",
+        OURS,
+        (
+            "gpg --clearsign <text >signed",
+            "gpg --verify signed",
+            "gpg --encrypt --recipient lab@example.org <text >secret",
+            "gpg --decrypt secret",
+        ),
+    ),
+}
+"""Those that a shell runs; ``gpg-…`` in this order."""
+
+PROGRAMS = {
+    "simple/getATR.py": True,
+    "simple/getATR_context.py": False,
+    "simple/selectDF_TELECOM.py": True,
+    "scard-api/sample_control.py": False,
+    "scard-api/sample_getATR.py": False,
+    "scard-api/sample_getAttrib.py": False,
+    "scard-api/sample_readerGroups.py": False,
+    "scard-api/sample_readers.py": False,
+    "scard-api/sample_selectDFTelecom.py": False,
+    "scard-api/sample_transaction.py": True,
+    "framework/sample_CardConnectionDecorator.py": False,
+    "framework/sample_ConsoleConnectionTracer.py": False,
+    "framework/sample_CustomCardType.py": False,
+    "framework/sample_CustomErrorChecker.py": False,
+    "framework/sample_ErrorChecking.py": False,
+    "framework/sample_ExclusiveCardConnection.py": False,
+    "framework/sample_apduTracerInterpreter.py": False,
+}
+"""pyscard's examples that use a card, and whether the page shows their output. Not among them is
+simpleAPDU.py: what it sends to tell the time makes the echo card think for 160 seconds."""
+
+WATCHERS = {
+    "pcsc_scan": Client("pcsc-tools", "`pcsc_scan`", ALL, differs=CARD_BEFORE_READER),
+    "framework/sample_MonitorCards.py": Client("python3-pyscard", "`CardMonitor`", ALL),
+    "framework/sample_MonitorReaders.py": Client("python3-pyscard", "`ReaderMonitor`", ALL),
+    "scard-api/sample_getStatusChange.py": Client(
+        "python3-pyscard", "`SCardGetStatusChange`", ALL, is_shown=False
+    ),
+}
+"""They run together while the echo card is taken out and put in, then its reader."""
+ENDLESS = ("framework/sample_MonitorCards.py", "framework/sample_MonitorReaders.py")
+"""They end when they are told to."""
+
+
+def rows() -> dict[str, Client]:
+    """All, by name, in the table's order."""
+    examples = {
+        name: Client("python3-pyscard", f"its example `{Path(name).name}`", ALL, is_shown=shown)
+        for name, shown in PROGRAMS.items()
+    }
+    return {**WATCHERS, **examples, **CLIENTS}
+
+
+OF_THE_MACHINE = (
+    Variation(r"(?<=signature: b')[0-9a-f]+", "SIGNATURE", "each machine makes the CAC's keys"),
+)
+"""What differs from machine to machine, too."""
+
+
+def normal(text: str, variations: tuple[Variation, ...] = VARIES) -> str:
+    """Without what may differ."""
+    for variation in variations:
+        text = re.sub(variation.pattern, variation.by, text)
+    return text
+
+
+# Running them ---------------------------------------------------------------------------------
+
+
+@contextmanager
+def openpgp_card(guest: Guest, folder: str) -> Iterator[None]:
+    """Our reader over USB/IP with a new OpenPGP card in it."""
+    with guest.popen_script(SERVER, str(PORT), folder, preload=(*PRELOAD, "jcecard.main")) as job:
+        job.wait_for(r"serving \d+", 90)
+        attach(guest, "1-1", PORT)
+        there = "grep -lsx ccid /sys/bus/usb/devices/*/manufacturer"
+        wait = "i=0; until {0}{1} || [ $i -gt 100 ]; do i=$((i+1)); sleep 0.1; done; "
+        guest.run(wait.format(there, "") + "udevadm settle", check=True)
+        yield
+    guest.run(wait.format("! ", there))
+
+
+@contextmanager
+def daemon(guest: Guest, bundle: Path | None) -> Iterator[None]:
+    """pcscd, with libccid or with our driver, and the three readers."""
+    for reader in guest.readers:
+        if reader.index not in LAB:
+            reader.unplug()
+    own = f"{DROPDIR}/{NAME}"
+    if bundle is not None:
+        guest.run(["cp", "-r", str(bundle), own], check=True)
+    try:
+        with pcscd(guest, len(LAB) + 1, timeout=START_S):
+            helpers = guest.run("pgrep -fc '[c]cid.pcscd.helper'").stdout.strip()
+            if int(helpers) != (len(LAB) + 1 if bundle is not None else 0):
+                raise LabError(f"{helpers} of our driver's processes run")
+            yield
+    finally:
+        guest.run(["rm", "-rf", own], check=True)
+
+
+def shell(guest: Guest, client: Client) -> str:
+    """Its commands and what they print, as in a terminal."""
+    lines = ["set -e"]
+    for command in client.commands:
+        quoted = f"$ {command}".replace("'", "'\\''")
+        lines += [f"echo '{quoted}'", command]
+    settings = {"GNUPGHOME": f"{FOLDER}/gnupg", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+    script = "exec 2>&1\n" + "\n".join(lines)
+    done = guest.run(script, cwd=FOLDER, env=settings, timeout=200)
+    if done.returncode:
+        raise LabError(f"{client.does}: {done.stdout}")
+    return done.stdout
+
+
+def set_up(guest: Guest) -> None:
+    """A folder with what the commands read."""
+    guest.run(f"rm -rf {FOLDER}; mkdir -p -m 700 {FOLDER}/gnupg", check=True)
+    pinentry = f"{FOLDER}/gnupg/pinentry"
+    for path, text in {
+        pinentry: PINENTRY,
+        f"{FOLDER}/gnupg/gpg-agent.conf": f"pinentry-program {pinentry}\n",
+        f"{FOLDER}/gnupg/scdaemon.conf": "disable-ccid\nreader-port Gemalto PC Twin\n",
+        f"{FOLDER}/gnupg/gpg.conf": "no-tty\nquiet\n",
+        f"{FOLDER}/answers": ANSWERS,
+    }.items():
+        guest.run(f"cat >{path}", input=text, check=True)
+    fifos = " ".join(Path(name).stem for name in ENDLESS)
+    guest.run(f"chmod 755 {pinentry}; cd {FOLDER}; mkfifo {fifos}", check=True)
+
+
+def examples(guest: Guest) -> dict[str, str]:
+    """pyscard's, one after the other."""
+    paths = [f"{EXAMPLES}/{name}" for name in PROGRAMS]
+    command = ["/usr/bin/python3", "-c", RUNNER, "none", *paths]
+    done = guest.run(command, timeout=200)
+    parts = re.split(r"^(?=\$ python3 )", done.stdout, flags=re.MULTILINE)[1:]
+    if done.returncode or len(parts) != len(PROGRAMS):
+        raise LabError(f"pyscard's examples: {done.stderr}{done.stdout[-2000:]}")
+    return dict(zip(PROGRAMS, parts, strict=True))
+
+
+def watchers(guest: Guest) -> dict[str, str]:
+    """While the echo card and its reader come and go."""
+    reader = guest.readers[LAB[0]]
+    with ExitStack() as stack:
+        jobs: dict[str, Job] = {"pcsc_scan": stack.enter_context(guest.popen(["pcsc_scan", "-n"]))}
+        for name in list(WATCHERS)[1:]:
+            fifo = f"{FOLDER}/{Path(name).stem}"
+            command = ["/usr/bin/python3", "-uc", RUNNER, fifo, f"{EXAMPLES}/{name}"]
+            jobs[name] = stack.enter_context(guest.popen(command))
+        scan, cards, readers, change = jobs.values()
+        scan.wait_for(r"(?s)(Reader \d.*?Card inserted.*?){3}", 60)
+        cards.wait_for(r"(?s)(Inserted.*){3}", 60)
+        readers.wait_for("Added", 60)
+        change.wait_for("Please insert", 60)
+        reader.card_out()
+        scan.wait_for("lab0.*\n.*\n.*Card removed", 60)
+        cards.wait_for("Removed", 60)
+        change.wait(60)
+        reader.card_in()
+        scan.wait_for(r"(?s)Card removed.*lab0[^\n]*\n[^\n]*\n[^\n]*Card inserted", 60)
+        cards.wait_for(r"(?s)(Inserted.*){4}", 60)
+        reader.unplug()
+        readers.wait_for("Removed readers .*lab0", 60)
+        scan.wait_for(r"(?s)(Scanning.*){2}lab2.*(Card inserted.*){2}", 60)
+        cards.wait_for(r"(?s)(Removed.*){2}", 60)
+        reader.plug()
+        readers.wait_for("(?s)Removed readers [^\n]*lab0.*Added readers [^\n]*lab0", 60)
+        scan.wait_for(r"(?s)(Scanning.*){3}(ATR: [^\n]*\n.*){3}", 60)
+        cards.wait_for(r"(?s)(Inserted.*){5}", 60)
+        for name in ENDLESS:
+            guest.run(f"echo >{FOLDER}/{Path(name).stem}", check=True)
+            jobs[name].wait(60)
+        said = {name: job.stdout for name, job in jobs.items()}
+    still = re.sub(r"\r *[-\\|/]? *", "", said["pcsc_scan"])  # its spinner turns as time goes by
+    return said | {"pcsc_scan": "$ pcsc_scan -n\n" + still}
+
+
+def run_all(guest: Guest, bundle: Path | None) -> dict[str, str]:
+    """What each client prints, with our driver if ``bundle`` is one, else with libccid."""
+    set_up(guest)
+    with openpgp_card(guest, f"{FOLDER}/card"), daemon(guest, bundle):
+        said = examples(guest)
+        for name, client in CLIENTS.items():
+            said[name] = shell(guest, client)
+        guest.run(["gpgconf", "--kill", "all"], env={"GNUPGHOME": f"{FOLDER}/gnupg"})
+        said |= watchers(guest)
+    return said
+
+
+def compare(guest: Guest, folder: Path) -> dict[str, tuple[str, str]]:
+    """By name: what a client prints with libccid, and with our driver.
+
+    Args:
+        guest: Where.
+        folder: For the bundle.
+
+    Raises:
+        LabError: A client failed.
+    """
+    words = ["--reader", "08e6:4433", "--reader", "08e6:3437"]
+    if install.main(["--dropdir", str(folder), *words]):
+        raise LabError("no bundle")
+    theirs = run_all(guest, None)
+    own = run_all(guest, folder / NAME)
+    return {name: (theirs[name], own[name]) for name in rows()}
+
+
+# The page -------------------------------------------------------------------------------------
+
+HEAD = """\
+# Programs that use our driver
+
+<!-- Made by tools/clients-page, from what the programs print in the lab's guest. -->
+
+Debian's programs, unchanged, through Debian's pcscd: each was run twice on the same readers, with
+libccid as the driver and with ours. Three readers are plugged in: QEMU's with our echo card in it,
+QEMU's with libcacard's CAC, and our virtual reader, a real USB device by USB/IP, with an OpenPGP
+card (jcecard's) in it. *Same* means the whole output, but for what is named below the table. While
+the first four ran, the echo card was taken out and put in, then its reader. GnuPG asks a
+`pinentry` that knows the card's PINs. `tests/vm/test_clients.py` does it all again.
+
+| Package | Program | Readers | libccid / ours |
+|---|---|---|---|
+"""
+
+
+def same(name: str, pair: tuple[str, str]) -> bool:
+    """Both said the same, but for what is allowed to differ."""
+    allowed = (*VARIES, *rows()[name].differs)
+    return normal(pair[0], allowed) == normal(pair[1], allowed)
+
+
+def page(said: Mapping[str, tuple[str, str]]) -> str:
+    """docs/clients.md."""
+    lines = [HEAD.rstrip("\n")]
+    for name, client in rows().items():
+        verdict = "same" if same(name, said[name]) else "**different**"
+        if client.differs:
+            verdict += ", but for what is named below"
+        lines.append(f"| {client.package} | {client.does} | {client.where} | {verdict} |")
+    by_driver = [v.why for client in rows().values() for v in client.differs if v.why]
+    lines += ["", "What differs with the driver:", "", *(f"- {why}" for why in by_driver)]
+    by_run = dict.fromkeys(variation.why for variation in VARIES)
+    lines += ["", "What differs from run to run, with the same driver, too:", ""]
+    lines += [f"- {why}" for why in by_run]
+    lines += ["", "What they print with our driver:"]
+    for name, client in rows().items():
+        if client.is_shown:
+            text = re.sub(r"[ \t]+$", "", said[name][1], flags=re.MULTILINE).strip("\n")
+            lines += ["", f"## {client.does[:1].upper()}{client.does[1:]}"]
+            lines += ["", f"```console\n{text}\n```"]
+    return "\n".join(lines) + "\n"
+
+
+def is_current(old: str, new: str) -> bool:
+    """The page says what a run on this machine gives."""
+    allowed = (*VARIES, *CARD_BEFORE_READER, *OF_THE_MACHINE)
+    return normal(old, allowed) == normal(new, allowed)
