@@ -64,6 +64,9 @@ from smartcard.System import readers
 from smartcard import scard
 from smartcard.Exceptions import CardConnectionException, NoCardException
 def find(text):
+    for _ in range(50):
+        try: return next(r for r in readers() if text in str(r))
+        except SystemError: time.sleep(0.1)  # pyscard's list, while readers still come
     return next(r for r in readers() if text in str(r))
 def connect(text):
     connection = find(text).createConnection()
@@ -196,7 +199,7 @@ print("again", bytes(answer).hex(), flush=True)
             guest.readers[1].card_in()
             time.sleep(1)
             guest.run(f"echo >{fifo}", check=True)
-            job.wait_for("again", 60)
+            job.wait_for(r"again \w*\n", 60)
             said = dict(line.split() for line in job.stdout.splitlines() if " " in line)
     assert said == {"transmit": "0x80100069", "begin": "0x80100069", "again": "00019000"}
 
