@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import suppress
 
-from ccid.codes import ExchangeLevel, Features, IccStatus, PowerSelect, Protocol
+from ccid.codes import BLOCKWISE, ExchangeLevel, Features, IccStatus, PowerSelect, Protocol
 from ccid.commands import SlotCommands
 from ccid.descriptors import SmartCardDescriptor
 from ccid.errors import (
@@ -43,9 +43,6 @@ from ccid.negotiation import (
     speeds,
     waiting_integers,
 )
-
-HOST_SPEAKS = (ExchangeLevel.CHARACTER, ExchangeLevel.TPDU)
-"""The levels at which the host speaks T=1 itself."""
 
 
 class Activation:
@@ -227,7 +224,7 @@ class Activation:
         agreement = Agreement(protocol, fidi, timing)
         if protocol is Protocol.T1:
             agreement.extra_s = self._quirks.t1_timeout_extra_s
-            if self.descriptor.exchange_level in HOST_SPEAKS:
+            if self.descriptor.exchange_level in BLOCKWISE:
                 self._start_t1(atr, agreement)
         return atr, agreement
 
@@ -267,7 +264,7 @@ class Activation:
             self.commands.set_parameters(protocol_data(atr, protocol, fidi))
         except UnsupportedByReader:
             # It has a will of its own: then it is the card's default that is in force
-            if protocol != atr.default_protocol and self.descriptor.exchange_level in HOST_SPEAKS:
+            if protocol != atr.default_protocol and self.descriptor.exchange_level in BLOCKWISE:
                 raise
         except CommandFailed as error:
             if not 1 <= (error.bError or 0) <= 127:
@@ -279,7 +276,7 @@ class Activation:
         """What a reader that negotiates by itself has agreed on with the card. At APDU level that
         is its own affair; else the host has to know, and may have to insist."""
         common = [t for t in atr.protocols if self.descriptor.dwProtocols >> t & 1]
-        if self.descriptor.exchange_level not in HOST_SPEAKS or len(common) < 2:
+        if self.descriptor.exchange_level not in BLOCKWISE or len(common) < 2:
             return wanted, fidi  # there is nothing that it could have chosen otherwise
         found = self._in_force()
         if found is None:

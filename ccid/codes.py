@@ -146,6 +146,8 @@ class ExchangeLevel(IntEnum):
     EXTENDED_APDU = 0x4_0000
 
 
+BLOCKWISE = (ExchangeLevel.CHARACTER, ExchangeLevel.TPDU)
+"""The levels at which the host speaks the card's protocol itself: what a block is depends on it."""
 EXCHANGE_LEVEL_TEXT = {
     ExchangeLevel.CHARACTER: "character",
     ExchangeLevel.TPDU: "TPDU",

@@ -63,8 +63,6 @@ class _Turns:
 
 
 _turns: WeakValueDictionary[tuple[int, int], _Turns] = WeakValueDictionary()
-_open: WeakValueDictionary[tuple[int, int, int], Reader] = WeakValueDictionary()
-"""The readers that are open, by bus, address and bInterfaceNumber."""
 
 
 class Reader:
@@ -125,6 +123,7 @@ class Reader:
         self.changes = Changes(bool(self._descriptor.dwFeatures & Features.AUTO_ACTIVATION))
         try:
             self.transport.listen(self._notified)
+            self.transport.when_dead(self._died)
             if self.quirks.open_delay_s:
                 time.sleep(self.quirks.open_delay_s)
             self.pipe = self._make_conversation(max_command_s)
@@ -137,7 +136,6 @@ class Reader:
                 from ccid.pin import prepare
 
                 prepare(self.quirks, self.slots[0].escape, no_retry_counter, self.name)
-            _open[self._place] = self
         except BaseException:
             self.transport.close()
             self._closed = True
@@ -291,8 +289,6 @@ class Reader:
         if self._closed:
             return
         self._closed = True
-        if _open.get(self._place) is self:
-            del _open[self._place]
         if isinstance(self.transport.dead, ReaderForked):
             return  # it is the parent's to close
         self._cancel()
@@ -347,6 +343,13 @@ class Reader:
             if isinstance(event, RDR_to_PC_NotifySlotChange):
                 slots = event.slots(self.descriptor.slot_count)
                 self.changes.notify(slots)
+        self._tell(slots)
+
+    def _died(self, reason: CcidError) -> None:
+        if isinstance(reason, ReaderRemoved):
+            self._tell(None)
+
+    def _tell(self, slots: Slots) -> None:
         for tell in self._listeners:
             tell(slots)
 
@@ -359,12 +362,8 @@ class Reader:
             What ends this, at once.
         """
         self._listeners = (*self._listeners, tell)
-
-        def dead(reason: CcidError) -> None:
-            if tell in self._listeners and isinstance(reason, ReaderRemoved):
-                tell(None)
-
-        self.transport.when_dead(dead)
+        if isinstance(self.transport.dead, ReaderRemoved):
+            tell(None)
         leave = self.transport.attend()
 
         def end() -> None:
@@ -401,5 +400,7 @@ class Reader:
 
 def _commands_at(place: tuple[int, int, int]) -> SlotCommands | None:
     """The commands of the first slot of an interface, if this process has it open."""
-    reader = _open.get(place)
-    return None if reader is None else reader.slots[0].commands
+    for reader in list(opened.readers.values()):
+        if reader._place == place and not reader._closed:
+            return reader.slots[0].commands
+    return None

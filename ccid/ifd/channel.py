@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from ccid.activation import Activation
 from ccid.card import Card
-from ccid.codes import ExchangeLevel, IccStatus, Protocol
+from ccid.codes import BLOCKWISE, IccStatus, Protocol
 from ccid.errors import (
     CardAbsent,
     CardMute,
@@ -22,9 +22,6 @@ from ccid.iso7816.atr import Atr
 from ccid.negotiation import choose_protocol
 from ccid.reader import Reader
 from ccid.slot import Slot
-
-BLOCKWISE = (ExchangeLevel.CHARACTER, ExchangeLevel.TPDU)
-"""The levels at which the caller's protocol number means something to the reader."""
 
 SEEK_S = 2.0
 """How often a slot that does not tell whether a card is in is tried by power while it is empty."""

@@ -10,10 +10,10 @@ does, one thread handles libusb's events for all. While that thread waits in lib
 of another is completed by it, which doubles the time of an APDU; so whoever exchanges something
 sends it away (:meth:`Attendants.make_way`), handles events for himself, and it comes back when he
 has done nothing for a while or waits himself. Whoever handled events that were another's has them
-told (:attr:`Attendants.came`): that thread may have looked just before, and be in libusb by now. A
-callback notes what came and does no more: it
-must neither block nor wait for a lock that a thread in libusb might hold. What it noted is told
-outside libusb.
+told (:attr:`Attendants.came`): that thread may have looked just before, and be in libusb by now.
+
+A callback notes what came and does no more: it must neither block nor wait for a lock that a thread
+in libusb might hold. What it noted is told outside libusb.
 """
 
 from __future__ import annotations
@@ -257,9 +257,13 @@ class Attendants:
                 self._thread.nudge()
 
         def end() -> None:
-            self._drop(take)
+            self._keep(lambda one: one is not take)
 
         return end
+
+    def leave(self, take: Callable[[], bool]) -> None:
+        """``take`` is not to be called any more, however often it was added."""
+        self._keep(lambda one: one != take)
 
     def take(self) -> bool:
         """Tell those who wait of what came. True if somebody is to be asked again soon."""
@@ -271,9 +275,9 @@ class Attendants:
                 logger.exception("an event could not be told")
         return again
 
-    def _drop(self, take: Callable[[], bool]) -> None:
+    def _keep(self, wanted: Callable[[Callable[[], bool]], bool]) -> None:
         with self._lock:
-            self._takers = tuple(one for one in self._takers if one is not take)
+            self._takers = tuple(filter(wanted, self._takers))
             thread, self._thread = self._thread, None if not self._takers else self._thread
         if thread is not None and thread is not self._thread:
             thread.end()
@@ -288,8 +292,7 @@ class Attendants:
 
     def end(self) -> None:
         """Nobody waits any more."""
-        for take in self._takers:
-            self._drop(take)
+        self._keep(lambda _: False)
 
 
 class _EventThread(threading.Thread):

@@ -13,10 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from ccid.descriptors import (
-    ClassControl,
-    EndpointDescriptor,
-)
+from ccid.descriptors import ClassControl, EndpointDescriptor
 from ccid.errors import (
     CcidError,
     ReaderForked,
@@ -80,7 +77,6 @@ class UsbTransport(Life):
         self._driver_detached = False
         self._events, self._controls = threading.RLock(), threading.Lock()
         self._interrupt: Interrupt | None = None
-        self._attended: list[Callable[[], None]] = []
         self._retry_s, self._retry_at = FIRST_RETRY_S, 0.0
         out, inp = info.reader.bulk_out, info.reader.bulk_in
         if not info.reader.is_iccd and (out is None or inp is None):
@@ -148,10 +144,8 @@ class UsbTransport(Life):
         self.closed()
         if not forked:  # else the claim is the parent's
             with self._events, self._controls:  # until none is under way
-                attended, self._attended = self._attended, []
                 self._release()
-            for end in attended:
-                end()
+            attendants.leave(self._deliver)
             attendants.take()  # others' that were handled meanwhile
 
     def _release(self) -> None:
@@ -231,12 +225,16 @@ class UsbTransport(Life):
     def _is_gone(self) -> bool:
         """An unplugged device ends its last transfers with an input/output error, and it takes
         the hub some time to notice why."""
-        node, until = linux.node(self.info.bus, self.info.address), time.monotonic() + GONE_S
-        while LINUX and os.path.exists(node):
+        until = time.monotonic() + GONE_S
+        while LINUX and not self._has_no_node():
             if time.monotonic() > until:
                 return False
             time.sleep(0.02)
         return LINUX
+
+    def _has_no_node(self) -> bool:
+        """Linux has taken the device's node away."""
+        return LINUX and not os.path.exists(linux.node(self.info.bus, self.info.address))
 
     # Events -----------------------------------------------------------------------------------
 
@@ -260,7 +258,8 @@ class UsbTransport(Life):
             nonlocal taken_at
             attendants.make_way()
             handle_events(wait_ms / 1000)
-            rested_s, taken_at = clock() - taken_at, clock()
+            now = clock()
+            rested_s, taken_at = now - taken_at, now
             if inbox or not interrupt.is_armed:
                 came = bool(inbox)
                 self._deliver()
@@ -297,8 +296,7 @@ class UsbTransport(Life):
 
     def _mend(self, interrupt: Interrupt) -> None:
         """Arm a transfer that failed, after a pause; or notice that the device is gone."""
-        gone = LINUX and not os.path.exists(linux.node(self.info.bus, self.info.address))
-        now = time.monotonic()
+        gone, now = self._has_no_node(), time.monotonic()
         if interrupt.failure != Status.NO_DEVICE and not gone and now >= self._retry_at:
             logger.info("%s: event: %s", self.name, status_text(interrupt.failure))
             if interrupt.failure == Status.PIPE and self.info.reader.interrupt_in is not None:
@@ -315,18 +313,16 @@ class UsbTransport(Life):
         with self._events:
             if self._interrupt is None:
                 return nothing_to_end
-            end = attendants.add(self._deliver)
-            self._attended.append(end)
-        return end
+            return attendants.add(self._deliver)
 
     # The rest ---------------------------------------------------------------------------------
 
     def control(self, request: ClassControl, timeout_ms: int, data: bytes = b"") -> bytes:
         is_in = bool(request.bmRequestType & 0x80)
         buffer = array.array("B", bytes(request.wLength) if is_in else data)
-        with self._controls:
-            self.check()
-            try:
+        try:
+            with self._controls:
+                self.check()
                 count = backend().ctrl_transfer(
                     self._handle,
                     request.bmRequestType,
@@ -336,13 +332,16 @@ class UsbTransport(Life):
                     buffer,
                     timeout_ms,
                 )
-            except Exception as error:
-                status = status_of(error)
-                if status == Status.PIPE:
-                    raise TransportStall(
-                        f"{self.name} refuses request 0x{request.bRequest:02X}", reader=self.name
-                    ) from None
-                self._fail(status, 0)
-        if attendants.came:
-            attendants.take()
+        except CcidError:
+            raise
+        except Exception as error:
+            status = status_of(error)
+            if status == Status.PIPE:
+                raise TransportStall(
+                    f"{self.name} refuses request 0x{request.bRequest:02X}", reader=self.name
+                ) from None
+            self._fail(status, 0)
+        finally:
+            if attendants.came:
+                attendants.take()
         return buffer.tobytes()[:count] if is_in else b""

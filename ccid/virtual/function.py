@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 
 from ccid.codes import (
+    BLOCKWISE,
     ClassRequest,
     ClockCommand,
     ClockStatus,
@@ -67,9 +68,6 @@ from ccid.virtual.wire import Refused
 
 EXTENSION_S = 0.4
 """While a card thinks longer than this, the reader asks the host for more time so often."""
-
-BLOCKWISE = (ExchangeLevel.CHARACTER, ExchangeLevel.TPDU)
-"""Levels at which what a block is depends on the protocol."""
 
 EVENT_PACKET = 16
 """wMaxPacketSize of the interrupt endpoint."""

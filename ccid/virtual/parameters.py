@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from functools import reduce
 from operator import xor
 
-from ccid.codes import ExchangeLevel, Features, Protocol
+from ccid.codes import BLOCKWISE, Features, Protocol
 from ccid.descriptors import SmartCardDescriptor
 from ccid.iso7816.atr import DEFAULT_FIDI, Atr
 from ccid.messages import PC_to_RDR_SetParameters, ProtocolDataT0, ProtocolDataT1
@@ -107,8 +107,7 @@ class ParameterKeeper:
     @property
     def _has_contacts(self) -> bool:
         """At APDU levels the reader's protocols are not simulated: it is always understood."""
-        level = self.descriptor.exchange_level
-        return level in (ExchangeLevel.CHARACTER, ExchangeLevel.TPDU)
+        return self.descriptor.exchange_level in BLOCKWISE
 
     def _check(self, data: ProtocolData) -> None:
         defaults = type(data)()

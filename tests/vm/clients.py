@@ -269,9 +269,7 @@ def openpgp_card(guest: Guest, folder: str) -> Iterator[None]:
 @contextmanager
 def daemon(guest: Guest, bundle: Path | None) -> Iterator[None]:
     """pcscd, with libccid or with our driver, and the three readers."""
-    for reader in guest.readers:
-        if reader.index not in LAB:
-            reader.unplug()
+    guest.leave_only(*LAB)
     own = f"{DROPDIR}/{NAME}"
     if bundle is not None:
         guest.run(["cp", "-r", str(bundle), own], check=True)

@@ -49,10 +49,7 @@ def driver(guest: Guest, bundle: Path) -> Iterator[None]:
 def daemon(guest: Guest, *numbers: int, more: int = 0) -> Iterator[Pcscd]:
     """pcscd, with these readers of the guest plugged in and no others (each costs seconds), and
     ``more`` that are there besides."""
-    guest.settle()
-    for reader in guest.readers:
-        if reader.index not in numbers:
-            reader.unplug()
+    guest.leave_only(*numbers)
     with pcscd(guest, len(numbers) + more, timeout=START_S) as running:
         assert len(running.readers) == len(numbers) + more
         yield running

@@ -100,8 +100,7 @@ def options(guest: Guest, bundle: str, bits: int) -> Iterator[None]:
 @contextmanager
 def daemon(guest: Guest, slots: int) -> Iterator[Pcscd]:
     """pcscd with so many slots of ours, and whatever else is plugged in, and a log of all."""
-    for reader in guest.readers:
-        reader.unplug()
+    guest.leave_only()
     with pcscd(guest, slots, args=["--debug", "--apdu"], timeout=START_S) as running:
         assert len(running.readers) == slots
         yield running

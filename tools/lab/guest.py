@@ -188,6 +188,13 @@ class Guest:
                 )
         self.run("udevadm settle 2>/dev/null; true")
 
+    def leave_only(self, *numbers: int) -> None:
+        """Unplug all readers but these."""
+        self.settle()
+        for reader in self.readers:
+            if reader.index not in numbers:
+                reader.unplug()
+
     @property
     def console(self) -> str:
         """What the kernel and the boot wrote, after QEMU's own complaints."""
