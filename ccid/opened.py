@@ -38,6 +38,10 @@ class Opened:
     """
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew; in a forked child, where all of this is the parent's."""
         self.readers: WeakValueDictionary[Key, Reader] = WeakValueDictionary()
         self._wanted: Counter[Key] = Counter()
         self._lent: dict[Key, Reader] = {}
@@ -148,9 +152,5 @@ class Opened:
 opened = Opened()
 
 
-def _after_fork() -> None:
-    opened.__init__()  # type: ignore[misc]
-
-
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(after_in_child=opened.reset)

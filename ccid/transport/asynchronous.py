@@ -240,6 +240,10 @@ class Attendants:
     """
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin anew; in a forked child, where all of this is the parent's."""
         self._lock = threading.Lock()
         self._takers: tuple[Callable[[], bool], ...] = ()
         self._thread: _EventThread | None = None
@@ -393,7 +397,7 @@ def _end_all() -> None:
 def _after_fork() -> None:
     """Those are the parent's."""
     _living.clear()
-    attendants.__init__()  # type: ignore[misc]
+    attendants.reset()
 
 
 if hasattr(os, "register_at_fork"):
