@@ -69,6 +69,15 @@ class Served:
         self.guest.run(["/usr/bin/python3", "-c", source, SOCKET, order], check=True)
 
 
+@pytest.fixture(autouse=True)
+def _put_back(guest: Guest) -> Iterator[None]:
+    """The lab's own readers stay out until the last test here: pcscd runs as long, and the lists
+    that clients get must not grow meanwhile."""
+    before = guest.jobs
+    yield
+    guest.reset(keep=before, readers=False)
+
+
 @pytest.fixture(scope="module")
 def served(guest: Guest) -> Iterator[Served]:
     """The PIN pads, attached; the others wait."""
@@ -81,6 +90,7 @@ def served(guest: Guest) -> Iterator[Served]:
         made = Served(guest, dict(zip(READERS, serials, strict=True)))
         made.attach(list(READERS)[:PADS])
         yield made
+    guest.reset(keep=guest.jobs)
     guest.run(
         "i=0; while usbip port 2>/dev/null | grep -q '^Port' && [ $i -lt 50 ]; "
         "do i=$((i+1)); sleep 0.1; done"

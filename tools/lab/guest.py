@@ -169,12 +169,13 @@ class Guest:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def reset(self, keep: Sequence[Job] = ()) -> None:
-        """Stop the jobs that run, but for ``keep``, plug all readers, put all cards in."""
+    def reset(self, keep: Sequence[Job] = (), *, readers: bool = True) -> None:
+        """Stop the jobs that run, but for ``keep``; plug all readers, put all cards in, unless
+        ``readers`` is false."""
         for job in self.jobs:
             if job not in keep:
                 job.stop()
-        for reader in self.readers:
+        for reader in self.readers if readers else []:
             reader.restore()
 
     def settle(self) -> None:

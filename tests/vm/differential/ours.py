@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Sequence
@@ -19,6 +20,22 @@ from tests.vm.differential.server import ask
 PROTOCOLS = {"": None, "T0": ccid.Protocol.T0, "T1": ccid.Protocol.T1}
 
 
+HEARD_S = 10
+"""So long the reader may take to say that its card moved."""
+
+
+def hand(reader: ccid.Reader, socket: str, line: str) -> None:
+    """Have a card moved, and wait until the reader has said so, as pcscd's clients do."""
+    heard = threading.Event()
+    end = reader.listen(lambda _: heard.set())
+    try:
+        ask(socket, line)
+        if not heard.wait(HEARD_S):
+            raise SystemExit(f"the reader does not tell of it: {line}")
+    finally:
+        end()
+
+
 def play(reader: ccid.Reader, scenario: Scenario, socket: str) -> list[str]:
     """What each step comes to."""
     said, card = [], None
@@ -29,7 +46,7 @@ def play(reader: ccid.Reader, scenario: Scenario, socket: str) -> list[str]:
                 card = reader.slots[0].connect(PROTOCOLS[rest])
                 said.append(f"{card.protocol} {card.atr.hex()}")
             elif word in ("remove", "insert"):
-                ask(socket, f"{word} {scenario.name}")
+                hand(reader, socket, f"{word} {scenario.name}")
             elif card is None:
                 said.append("no connection")
             elif word == "reset":

@@ -309,7 +309,6 @@ def _setup() -> list[Scenario]:
             "out and in between commands",
             "tpdu",
             ("connect T1", CASE1, "remove", "insert", CASE1),
-            wire=("removal-by-asking",),
         ),
         Scenario("a mute card", "tpdu", ("connect",), mute=True),
         Scenario("a mute card at extended APDU level", "extended", ("connect",), mute=True),
@@ -317,13 +316,11 @@ def _setup() -> list[Scenario]:
             "out between commands",
             "short",
             ("connect T1", CASE1, "remove", CASE1),
-            wire=("removal-by-asking",),
         ),
         Scenario(
             "out and in at extended APDU level",
             "extended",
             ("connect T1", CASE1, "remove", "insert", CASE1),
-            wire=("removal-by-asking",),
         ),
     ]
 
