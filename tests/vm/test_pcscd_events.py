@@ -226,7 +226,7 @@ def test_many_readers_come_and_go(
     full: bool,
     tell: Tell,
 ) -> None:
-    """Each is seen with its card, half of them in use when they are pulled out."""
+    """Each is seen with its card; half of them come back at once, half after a while."""
     warm, count = (10, 200) if full else (2, 3)
     reader, chance = guest.readers[1], random.Random(SEED)
     with daemon(guest, 1) as running:
@@ -247,6 +247,36 @@ def test_many_readers_come_and_go(
             until(guest, lambda: readers(guest), 60)
         after = holdings(guest, running.pid)
     _compare(tell, f"{count} readers came and went, seed {SEED}", [before], [after])
+
+
+def test_a_reader_that_is_plugged_in_gets_its_helper_at_once(
+    guest: Guest,
+    driver: None,  # noqa: F811
+    tell: Tell,
+) -> None:
+    """What lies between the kernel's word that a reader is there and the start of its helper is
+    udev's, pcscd's and the plug's. ``tests/bench/test_first_reply.py`` has the rest, where Python
+    runs at its own speed."""
+    reader = guest.readers[1]
+    with daemon(guest, 1):
+        reader.unplug()
+        until(guest, lambda: not helpers(guest), 20)
+        with guest.popen(["udevadm", "monitor", "--kernel", "--subsystem-match=usb"]) as job:
+            job.wait_for("KERNEL - ", 20)
+            reader.plug()
+            added = float(job.wait_for(r"KERNEL\[([\d.]+)\] add +\S+/[\d.-]+ \(usb\)", 30)[1])
+        until(guest, lambda: helpers(guest), 60)
+        (helper,) = helpers(guest)
+        stat = guest.run(["cat", f"/proc/{helper}/stat"], check=True).stdout
+        ticks = int(guest.run(["getconf", "CLK_TCK"], check=True).stdout)
+        started = int(stat.rpartition(")")[2].split()[19]) / ticks
+        assert started >= added - 1 / ticks
+        until(guest, lambda: readers(guest), 60)
+        assert client(guest, 'print(json.dumps(transmit(connect("lab1"), "0010000002")))')
+    tell(
+        f"from the kernel's word of a reader to the start of its helper: "
+        f"{(started - added) * 1000:.0f} ms in the guest, to {1000 / ticks:.0f} ms"
+    )
 
 
 def _compare(tell: Tell, what: str, before: list[Holdings], after: list[Holdings]) -> None:
