@@ -205,16 +205,19 @@ class PinRequest:
     Attributes:
         bPINOperation: Verification or modification.
         structure: abPINDataStructure, without bPINOperation.
-        timeout_s: Seconds to wait for the reply, before extensions.
         delay_s: Seconds to wait before it is sent.
         escape: An Escape to send before; None for none. If it fails, nothing more is sent.
     """
 
     bPINOperation: PinOperation
     structure: PinVerification | PinModification
-    timeout_s: float
     delay_s: float = 0.0
     escape: bytes | None = None
+
+    @property
+    def timeout_s(self) -> float:
+        """Seconds to wait for the reply, before extensions."""
+        return entry_timeout_s(self.structure.bTimeOut)
 
 
 def entry_timeout_s(bTimerOut: int) -> float:
@@ -269,7 +272,6 @@ def verification(
             bTeoPrologue=said.bTeoPrologue,
             abPINApdu=said.abData,
         ),
-        entry_timeout_s(said.bTimerOut),
         quirks.pin_delay_s,
         quirks.pin_case1_escape if case_1 else None,
     )
@@ -328,7 +330,6 @@ def modification(
             bTeoPrologue=said.bTeoPrologue,
             abPINApdu=said.abData,
         ),
-        entry_timeout_s(said.bTimerOut),
     )
 
 
