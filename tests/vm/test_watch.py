@@ -12,7 +12,7 @@ WATCH = """
 import threading
 from ccid.opened import opened
 def watched(is_ours):
-    for event in ccid.watch(60):
+    for event in ccid.watch(120):
         if is_ours(event.reader):
             yield event.kind.value + ("" if event.slot is None else f" {event.slot}")
 def hear(count):
