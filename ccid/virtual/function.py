@@ -72,6 +72,7 @@ EXTENSION_S = 0.4
 EVENT_PACKET = 16
 """wMaxPacketSize of the interrupt endpoint."""
 
+ABORT = PC_to_RDR_Abort.bMessageType
 OFFSETS = {"dwLength": 1, "bSlot": 5, "bPowerSelect": 7, "bProtocolNum": 7, "wLevelParameter": 8}
 """bError of a command with a wrong field is the field's offset (USB CCID rev 1.1, 6.2.6)."""
 
@@ -259,17 +260,11 @@ class CcidFunction:
     def bulk_out(self, data: bytes, now: float) -> None:
         """Bytes on bulk-OUT. A host may cut a long message where a packet ends, and end one of
         full packets with an empty packet."""
-        if not data and not self._partial:
+        message: bytes | None = data
+        if self._partial or len(data) % self.bulk_in.packet_size == 0:
+            message = self._whole(data)
+        if message is None:
             return
-        message = self._partial + data
-        size = HEADER_LENGTH
-        if len(message) >= HEADER_LENGTH:
-            size += int.from_bytes(message[1:5], "little")
-        more = len(message) < size and len(data) and len(data) % self.bulk_in.packet_size == 0
-        if more and size <= HEADER_LENGTH + MAX_EXTENDED + 64:
-            self._partial = message
-            return
-        self._partial = b""
         if len(message) < HEADER_LENGTH:
             raise Stall
         self.journal.heard(message, self._framing(message[5]))
@@ -282,6 +277,21 @@ class CcidFunction:
         for one in said:
             self._say(one.message, one.due)
         self.on_change()
+
+    def _whole(self, data: bytes) -> bytes | None:
+        """The message that ``data`` belong to; None as long as more of it may come."""
+        if not data and not self._partial:
+            return None
+        message = self._partial + data
+        size = HEADER_LENGTH
+        if len(message) >= HEADER_LENGTH:
+            size += int.from_bytes(message[1:5], "little")
+        more = len(message) < size and len(data) and len(data) % self.bulk_in.packet_size == 0
+        if more and size <= HEADER_LENGTH + MAX_EXTENDED + 64:
+            self._partial = message
+            return None
+        self._partial = b""
+        return message
 
     def _say(self, message: bytes, due: float) -> None:
         self.journal.said(message)
@@ -298,15 +308,15 @@ class CcidFunction:
 
     def _handle(self, message: bytes, now: float) -> list[Said]:
         """All that the reader says in answer to ``message``."""
-        index = message[5]
+        kind, index = message[0], message[5]
         try:
             if index >= len(self.slots):
                 raise Refused(OFFSETS["bSlot"])
             slot = self.slots[index]
-            if message[0] not in COMMANDS:
+            if kind not in COMMANDS:
                 raise Refused(SlotError.CMD_NOT_SUPPORTED)
             self._admit(slot, message, now)
-            if message[0] == XFR_BLOCK:
+            if kind == XFR_BLOCK:
                 raw, due = self._transfer(slot, message, now)
             else:
                 reply, due = self._carry_out(slot, parse_command(message), now)
@@ -332,16 +342,19 @@ class CcidFunction:
 
     def _admit(self, slot: VirtualSlot, message: bytes, now: float) -> None:
         """Refuse a command while the slot is aborting or busy, or too many slots are."""
-        is_abort = message[0] == PC_to_RDR_Abort.bMessageType
-        if slot.index in self._aborting:
+        is_abort = message[0] == ABORT
+        if self._aborting and slot.index in self._aborting:
             if not is_abort or self._aborting[slot.index] != message[6]:
                 raise Refused(SlotError.CMD_ABORTED)
             del self._aborting[slot.index]
         elif is_abort:
             raise Refused(SlotError.CMD_NOT_SUPPORTED)
-        busy = [s.index for s in self.slots if s.busy_until is not None and s.busy_until > now]
-        if busy and (slot.index in busy or len(busy) >= max(1, self.descriptor.bMaxCCIDBusySlots)):
-            raise Refused(SlotError.CMD_SLOT_BUSY)
+        busy = 0
+        for other in self.slots:
+            if other.busy_until is not None and other.busy_until > now:
+                busy += 1
+                if other is slot or busy >= max(1, self.descriptor.bMaxCCIDBusySlots):
+                    raise Refused(SlotError.CMD_SLOT_BUSY)
 
     def _failed(self, message: bytes, bError: int) -> bytes:
         """The reply that says "failed": of the command's kind, SlotStatus for an unknown one."""

@@ -24,6 +24,8 @@ OF_LENGTH, OF_LEVEL = 1, 8
 """Offsets of dwLength and wLevelParameter."""
 MAX_CHARACTERS = 0xFFFF
 LEVELS = frozenset(Level)
+BEGINNINGS = frozenset((Level.WHOLE, Level.BEGINS))
+UNFINISHED = frozenset((Level.BEGINS, Level.CONTINUES))
 
 R = TypeVar("R", bound=Reply)
 
@@ -137,31 +139,29 @@ class Levels:
     def extended(self, slot: VirtualSlot, block: Block, now: float) -> Part:
         """An APDU in several blocks (6.1.4 and 6.2.1)."""
         assert slot.wire is not None
-        level = block.wLevelParameter
-        begins = level in (Level.WHOLE, Level.BEGINS)
+        _, level, apdu = block
+        command = slot.command
         if level == Level.CONTINUE_RESPONSE:
-            if not slot.response or block.abData:
+            if not slot.response or apdu:
                 raise Refused(OF_LEVEL)
-            return *self._part(slot, first=False), now
-        if level not in LEVELS or begins == bool(slot.command):
-            slot.command.clear()
+            return *self._part(slot, Chain.CONTINUES, Chain.ENDS), now
+        if level not in LEVELS or (level in BEGINNINGS) == bool(command):
+            command.clear()
             raise Refused(OF_LEVEL)
-        slot.response = b""
-        slot.command += block.abData
-        if level in (Level.BEGINS, Level.CONTINUES):
+        if level in UNFINISHED:
+            slot.response = b""
+            command += apdu
             return Chain.COMMAND_EXPECTED, b"", now
-        apdu = bytes(slot.command)
-        slot.command.clear()
+        if command:
+            apdu = bytes(command) + apdu
+            command.clear()
         answer = slot.wire.contact.application.transmit(apdu)
         slot.response = answer.apdu
-        return *self._part(slot, first=True), now + answer.after_s
+        return *self._part(slot, Chain.BEGINS, Chain.WHOLE), now + answer.after_s
 
-    def _part(self, slot: VirtualSlot, first: bool) -> tuple[int, bytes]:
-        """The next part of the response, as much as a message holds."""
-        room = self._room
-        part, slot.response = slot.response[:room], slot.response[room:]
-        if first:
-            chain = Chain.BEGINS if slot.response else Chain.WHOLE
-        else:
-            chain = Chain.CONTINUES if slot.response else Chain.ENDS
-        return chain, part
+    def _part(self, slot: VirtualSlot, more: Chain, last: Chain) -> tuple[int, bytes]:
+        """The next part of the response, as much as a message holds, and ``last`` if that is
+        all, ``more`` if not."""
+        room, response = self._room, slot.response
+        slot.response = response[room:]
+        return (last if len(response) <= room else more), response[:room]

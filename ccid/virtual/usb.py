@@ -13,7 +13,6 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from operator import attrgetter
 from typing import Protocol
 
 from ccid.descriptors import (
@@ -53,9 +52,6 @@ class To(IntEnum):
 
 class Stall(Exception):
     """The device answers with a STALL handshake."""
-
-
-_is_unplugged = attrgetter("is_unplugged")  # of every function, at every transfer
 
 
 class InPipe:
@@ -257,16 +253,20 @@ class UsbDevice:
     @property
     def is_unplugged(self) -> bool:
         """It was pulled out."""
-        return True in map(_is_unplugged, self.functions)
+        for function in self.functions:  # noqa: SIM110 - at every transfer: any() takes thrice that
+            if function.is_unplugged:
+                return True
+        return False
 
     # Endpoints --------------------------------------------------------------------------------
 
     def submit_out(self, endpoint: int, data: bytes, now: float) -> None:
         """One OUT transfer. Raises Stall for a halted or unknown endpoint."""
-        if endpoint not in self._out or endpoint in self._halted_out:
+        function = self._out.get(endpoint)
+        if function is None or endpoint in self._halted_out:
             raise Stall
         try:
-            self._out[endpoint].bulk_out(data, now)
+            function.bulk_out(data, now)
         except Stall:
             self._halted_out.add(endpoint)
             raise
