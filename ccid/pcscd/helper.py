@@ -79,7 +79,10 @@ class Channel(threading.Thread):
                 self.since = time.monotonic()
                 if heart.is_asleep:
                     heart.wake()
-                frame = self._answer(request)
+                try:
+                    frame = self._carry_out(self.helper.handler, request)
+                except Exception as error:  # a fault of ours is this request's failure and no more
+                    frame = self._failed(request, error)
                 with self.writing:
                     self.since = None
                     send(frame)
@@ -101,19 +104,17 @@ class Channel(threading.Thread):
         with suppress(OSError):  # a full socket tells it already
             self.events.send(b"!", socket.MSG_DONTWAIT)
 
-    def _answer(self, request: Request) -> bytes:
-        try:
-            return self._carry_out(self.helper.handler, request)
-        except Exception as error:  # a fault of ours is this request's failure and no more
-            say(f"lun {self.lun:#x}, operation {request[0]}: {type(error).__name__}")
-            self.helper.tell_fault(error)
-            return reply(612)
+    def _failed(self, request: Request, error: Exception) -> bytes:
+        say(f"lun {self.lun:#x}, operation {request[0]}: {type(error).__name__}")
+        self.helper.tell_fault(error)
+        return reply(612)
 
     def _carry_out(self, handler: IFDHandler, request: Request) -> bytes:
         lun, (operation, argument, capacity, data) = self.lun, request
         match operation:
             case Operation.TRANSMIT:
-                return reply(*handler.transmit_to_icc(lun, argument, data, capacity))
+                code, response = handler.transmit_to_icc(lun, argument, data, capacity)
+                return reply(code, response)
             case Operation.PRESENCE:
                 return reply(handler.icc_presence(lun, argument))
             case Operation.POWER:

@@ -230,6 +230,16 @@ class CcidFunction:
             self._keeper.begin(slot, now)
 
     @property
+    def descriptor(self) -> SmartCardDescriptor:
+        """Its class descriptor. What is set goes for what it does, not for what it told."""
+        return self._descriptor
+
+    @descriptor.setter
+    def descriptor(self, descriptor: SmartCardDescriptor) -> None:
+        self._descriptor = descriptor
+        self._levels = Levels(descriptor)
+
+    @property
     def _keeper(self) -> ParameterKeeper:
         return ParameterKeeper(self.descriptor, self.data_rates, self.unchangeable, self.preferred)
 
@@ -267,13 +277,15 @@ class CcidFunction:
             return
         if len(message) < HEADER_LENGTH:
             raise Stall
-        self.journal.heard(message, self._framing(message[5]))
+        apdu = self._levels.is_apdu
+        self.journal.heard(message, Framing.APDU if apdu else self._framing(message[5]))
         if self.ignores_repeats and message[6] == self._last_seq:
             return
         self._last_seq = message[6]
         said = self._handle(message, now)
-        for fault in tuple(self.faults):
-            said = fault.strike(self, message, said)
+        if self.faults:
+            for fault in tuple(self.faults):
+                said = fault.strike(self, message, said)
         for one in said:
             self._say(one.message, one.due)
         self.on_change()
@@ -299,7 +311,7 @@ class CcidFunction:
 
     def _framing(self, index: int) -> Framing:
         """What the blocks for a slot are, for the log."""
-        level = self.descriptor.exchange_level
+        level = self._levels.level
         if index >= len(self.slots) or level not in BLOCKWISE:
             return Framing.APDU
         if self.slots[index].protocol is Protocol.T1:
@@ -393,10 +405,11 @@ class CcidFunction:
         """PC_to_RDR_XfrBlock: the reply, and when it is due. Every APDU comes by here, so the
         headers go by ``struct``."""
         _, length, _, bSeq, bBWI, wLevelParameter = xfr_block_header.unpack_from(message)
-        if length != len(message) - HEADER_LENGTH:
+        abData = message[HEADER_LENGTH:]
+        if length != len(abData):
             raise MalformedMessage("dwLength is wrong", field="dwLength")
-        block = Block(bBWI, wLevelParameter, message[HEADER_LENGTH:])
-        chain, data, due = Levels(self.descriptor).transfer(slot, block, now)
+        block = Block(bBWI, wLevelParameter, abData)
+        chain, data, due = self._levels.transfer(slot, block, now)
         icc = slot.icc_status
         head = reply_header.pack(DATA_BLOCK, len(data), slot.index, bSeq, icc, 0, chain)
         return head + data, due
@@ -428,7 +441,7 @@ class CcidFunction:
                 stop = command.bClockCommand == ClockCommand.STOP
                 slot.clock = ClockStatus.STOPPED_LOW if stop else ClockStatus.RUNNING
                 reply = self._slot_status(slot)
-            case PC_to_RDR_T0APDU() if Levels(self.descriptor).is_apdu:
+            case PC_to_RDR_T0APDU() if self._levels.is_apdu:
                 reply = self._slot_status(slot)
             case PC_to_RDR_Mechanical() if self.descriptor.dwMechanical:
                 reply = self._slot_status(slot)

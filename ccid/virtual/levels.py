@@ -7,8 +7,8 @@ character level they travel over its contacts (:mod:`ccid.virtual.wire`).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
-from typing import NamedTuple, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from ccid.codes import Chain, CommandStatus, ExchangeLevel, Features, Level, Protocol, SlotError
 from ccid.descriptors import SmartCardDescriptor
@@ -44,19 +44,13 @@ def waiting(
     return (Said(head, when) for when in times if when < due)
 
 
-class Block(NamedTuple):
-    """What PC_to_RDR_XfrBlock says."""
+@dataclass(slots=True)
+class Block:
+    """What PC_to_RDR_XfrBlock says. The data, which may hold a secret, are not shown."""
 
     bBWI: int
     wLevelParameter: int
-    abData: bytes
-
-    def __repr__(self) -> str:
-        """Without the data, which may hold a secret."""
-        return (
-            f"Block(bBWI={self.bBWI}, wLevelParameter={self.wLevelParameter:#x}, "
-            f"abData=<{len(self.abData)} bytes>)"
-        )
+    abData: bytes = field(repr=False)
 
 
 Part = tuple[int, bytes, float]
@@ -68,20 +62,17 @@ class Levels:
 
     Args:
         descriptor: Its class descriptor.
+
+    Attributes:
+        level: Level of exchange; None where that is not clear.
+        is_apdu: Short or extended APDU level.
     """
 
     def __init__(self, descriptor: SmartCardDescriptor) -> None:
         self.descriptor = descriptor
-
-    @property
-    def is_apdu(self) -> bool:
-        """Short or extended APDU level."""
-        level = self.descriptor.exchange_level
-        return level in (ExchangeLevel.SHORT_APDU, ExchangeLevel.EXTENDED_APDU)
-
-    @property
-    def _room(self) -> int:
-        return self.descriptor.dwMaxCCIDMessageLength - HEADER_LENGTH
+        self.level = descriptor.exchange_level
+        self.is_apdu = self.level in (ExchangeLevel.SHORT_APDU, ExchangeLevel.EXTENDED_APDU)
+        self._room = descriptor.dwMaxCCIDMessageLength - HEADER_LENGTH
 
     def transfer(self, slot: VirtualSlot, block: Block, now: float) -> Part:
         """Carry out one command: what the reply says, and when it is due.
@@ -91,7 +82,7 @@ class Levels:
         """
         if not slot.powered or slot.wire is None:
             raise Refused(SlotError.ICC_MUTE)
-        match self.descriptor.exchange_level:
+        match self.level:
             case ExchangeLevel.EXTENDED_APDU:
                 return self.extended(slot, block, now)
             case ExchangeLevel.CHARACTER:
@@ -139,8 +130,7 @@ class Levels:
     def extended(self, slot: VirtualSlot, block: Block, now: float) -> Part:
         """An APDU in several blocks (6.1.4 and 6.2.1)."""
         assert slot.wire is not None
-        _, level, apdu = block
-        command = slot.command
+        level, apdu, command = block.wLevelParameter, block.abData, slot.command
         if level == Level.CONTINUE_RESPONSE:
             if not slot.response or apdu:
                 raise Refused(OF_LEVEL)

@@ -108,9 +108,13 @@ class InPipe:
         if self._current is None:
             if not self._queue or self._queue[0][0] > now:
                 return None
-            self._current = heapq.heappop(self._queue)[2]
-            full = len(self._current) % self.packet_size == 0
-            self._empty_packet = full and self.ends_full_packets and self._current != b""
+            message = heapq.heappop(self._queue)[2]
+            length = len(message)
+            full = length % self.packet_size == 0
+            if length < size and not full:
+                return message, True
+            self._current = message
+            self._empty_packet = full and self.ends_full_packets and length > 0
         part, rest = self._current[:size], self._current[size:]
         at_end = not rest
         filled = len(part) == size

@@ -124,7 +124,8 @@ class FileSystemCard(Application):
 
     def process(self, command: CommandApdu) -> Answer:
         try:
-            _check_class(command.cla)
+            if command.cla:
+                _check_class(command.cla)
             whole = self._chained(command)
             return DONE if whole is None else self._handlers[whole.ins](whole)
         except Refused as refusal:

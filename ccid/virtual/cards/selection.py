@@ -87,22 +87,23 @@ class Selection:
 
     def select(self, by: SelectBy, data: bytes, occurrence: Occurrence) -> File:
         """Select the file that ``data`` mean; nothing changes if there is none."""
-        if by is SelectBy.DF_NAME:
+        is_name = by is SelectBy.DF_NAME
+        if is_name:
             file: File | None = self._by_name(data, occurrence)
-        elif occurrence is not Occurrence.FIRST:
+        elif occurrence:
             raise Refused(Sw.INCORRECT_P1_P2)
+        elif by is SelectBy.FILE_IDENTIFIER and not data:
+            file = self.master_file
         elif by is SelectBy.PARENT_DF:
             if data:
                 raise Refused(Sw.NC_INCONSISTENT_WITH_P1_P2)
             file = self.df.parent
-        elif by is SelectBy.FILE_IDENTIFIER and not data:
-            file = self.master_file
         else:
             file = self._by_identifiers(by, data)
         if file is None:
             raise Refused(Sw.FILE_NOT_FOUND)
         self.enter(file)
-        if by is SelectBy.DF_NAME:
+        if is_name:
             self.security.forget(p for p in self.df.passwords if p.reference & SPECIFIC)
         return file
 
