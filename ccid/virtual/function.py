@@ -343,14 +343,14 @@ class CcidFunction:
 
     def _said(self, command: bytes, reply: bytes, now: float, due: float) -> list[Said]:
         """``reply`` when it is due, and what the reader says until then."""
-        said = [Said(reply, due)]
+        last = Said(reply, due)
         if due <= now:
-            return said
-        self.slots[command[5]].busy_until = due
-        if self.extension_s is None or due - now < self.extension_s:
-            return said
+            return [last]
         index, bSeq = command[5], command[6]
-        return [*waiting(index, bSeq, reply[0], now, due, self.extension_s), *said]
+        self.slots[index].busy_until = due
+        if self.extension_s is None or due - now < self.extension_s:
+            return [last]
+        return [*waiting(index, bSeq, reply[0], now, due, self.extension_s), last]
 
     def _admit(self, slot: VirtualSlot, message: bytes, now: float) -> None:
         """Refuse a command while the slot is aborting or busy, or too many slots are."""

@@ -26,6 +26,8 @@ MAX_CHARACTERS = 0xFFFF
 LEVELS = frozenset(Level)
 BEGINNINGS = frozenset((Level.WHOLE, Level.BEGINS))
 UNFINISHED = frozenset((Level.BEGINS, Level.CONTINUES))
+FIRST, LATER = (Chain.BEGINS, Chain.WHOLE), (Chain.CONTINUES, Chain.ENDS)
+"""bChainParameter of the first part of a response and of others: if more follows, and if not."""
 
 R = TypeVar("R", bound=Reply)
 
@@ -134,7 +136,7 @@ class Levels:
         if level == Level.CONTINUE_RESPONSE:
             if not slot.response or apdu:
                 raise Refused(OF_LEVEL)
-            return *self._part(slot, Chain.CONTINUES, Chain.ENDS), now
+            return *self._part(slot, LATER), now
         if level not in LEVELS or (level in BEGINNINGS) == bool(command):
             command.clear()
             raise Refused(OF_LEVEL)
@@ -147,11 +149,11 @@ class Levels:
             command.clear()
         answer = slot.wire.contact.application.transmit(apdu)
         slot.response = answer.apdu
-        return *self._part(slot, Chain.BEGINS, Chain.WHOLE), now + answer.after_s
+        return *self._part(slot, FIRST), now + answer.after_s
 
-    def _part(self, slot: VirtualSlot, more: Chain, last: Chain) -> tuple[int, bytes]:
-        """The next part of the response, as much as a message holds, and ``last`` if that is
-        all, ``more`` if not."""
+    def _part(self, slot: VirtualSlot, chain: tuple[Chain, Chain]) -> tuple[int, bytes]:
+        """The next part of the response, as much as a message holds, and which of ``chain`` it
+        is."""
         room, response = self._room, slot.response
         slot.response = response[room:]
-        return (last if len(response) <= room else more), response[:room]
+        return chain[len(response) <= room], response[:room]
