@@ -69,11 +69,7 @@ class Channel(threading.Thread):
 
     def run(self) -> None:
         """Serve until the plug hangs up."""
-        receive, send, heart = (
-            Requests(self.requests).receive,
-            self.requests.sendall,
-            self.helper.heart,
-        )
+        receive, heart = Requests(self.requests).receive, self.helper.heart
         try:
             while (request := receive()) is not None:
                 self.since = time.monotonic()
@@ -85,7 +81,7 @@ class Channel(threading.Thread):
                     frame = self._failed(request, error)
                 with self.writing:
                     self.since = None
-                    send(frame)
+                    self.requests.sendall(frame)
         except (OSError, ValueError) as error:
             say(f"lun {self.lun:#x}: {error}")
         finally:

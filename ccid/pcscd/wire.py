@@ -83,7 +83,7 @@ class Requests:
         return got
 
 
-_REPLY = int(Kind.REPLY)
+_REPLY = int(Kind.REPLY)  # looked up once, for every frame has it
 
 
 def reply(code: int, data: bytes = b"") -> bytes:
