@@ -215,7 +215,10 @@ class Channel:
             if self._was_removed:
                 return Code.ICC_NOT_PRESENT
             card = self._agree(Protocol.T1 if protocol == 1 else Protocol.T0, None)
-        if protocol != card.protocol and self.reader.descriptor.exchange_level in BLOCKWISE:
+        if (
+            protocol != card.agreement.protocol
+            and self.reader.descriptor.exchange_level in BLOCKWISE
+        ):
             return Code.PROTOCOL_NOT_SUPPORTED
         return card.transmit(apdu)
 

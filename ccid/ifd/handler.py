@@ -383,12 +383,12 @@ class IFDHandler:
             response = channel.transmit(protocol, apdu)
         except CcidError as error:
             response = self._failed(error)
-        if isinstance(response, Code):
-            if response is Code.ICC_NOT_PRESENT:
-                channel.missed()
-                self._on_event(lun)
-            return response, b""
-        return _fitting(response, capacity)
+        if isinstance(response, bytes):
+            return _fitting(response, capacity)
+        if response is Code.ICC_NOT_PRESENT:
+            channel.missed()
+            self._on_event(lun)
+        return response, b""
 
     def control(self, lun: int, code: int, data: bytes, capacity: int) -> tuple[Code, bytes]:
         """IFDHControl (version 3).

@@ -69,13 +69,16 @@ class Channel(threading.Thread):
 
     def run(self) -> None:
         """Serve until the plug hangs up."""
-        requests = Requests(self.requests)
+        receive, heart = Requests(self.requests).receive, self.helper.heart
         try:
-            while (request := requests.receive()) is not None:
+            while (request := receive()) is not None:
                 self.since = time.monotonic()
-                if self.helper.heart.is_asleep:
-                    self.helper.heart.wake()
-                frame = self._answer(request)
+                if heart.is_asleep:
+                    heart.wake()
+                try:
+                    frame = self._carry_out(self.helper.handler, request)
+                except Exception as error:  # a fault of ours is this request's failure and no more
+                    frame = self._failed(request, error)
                 with self.writing:
                     self.since = None
                     self.requests.sendall(frame)
@@ -97,19 +100,17 @@ class Channel(threading.Thread):
         with suppress(OSError):  # a full socket tells it already
             self.events.send(b"!", socket.MSG_DONTWAIT)
 
-    def _answer(self, request: Request) -> bytes:
-        try:
-            return self._carry_out(self.helper.handler, request)
-        except Exception as error:  # a fault of ours is this request's failure and no more
-            say(f"lun {self.lun:#x}, operation {request.operation}: {type(error).__name__}")
-            self.helper.tell_fault(error)
-            return reply(612)
+    def _failed(self, request: Request, error: Exception) -> bytes:
+        say(f"lun {self.lun:#x}, operation {request[0]}: {type(error).__name__}")
+        self.helper.tell_fault(error)
+        return reply(612)
 
     def _carry_out(self, handler: IFDHandler, request: Request) -> bytes:
-        lun, argument, capacity, data = self.lun, request.argument, request.capacity, request.data
-        match request.operation:
+        lun, (operation, argument, capacity, data) = self.lun, request
+        match operation:
             case Operation.TRANSMIT:
-                return reply(*handler.transmit_to_icc(lun, argument, bytes(data), capacity))
+                code, response = handler.transmit_to_icc(lun, argument, data, capacity)
+                return reply(code, response)
             case Operation.PRESENCE:
                 return reply(handler.icc_presence(lun, argument))
             case Operation.POWER:
@@ -119,14 +120,14 @@ class Channel(threading.Thread):
             case Operation.GET:
                 return reply(*handler.get_capabilities(lun, argument, capacity))
             case Operation.SET:
-                return reply(handler.set_capabilities(lun, argument, bytes(data)))
+                return reply(handler.set_capabilities(lun, argument, data))
             case Operation.CONTROL:
-                return reply(*handler.control(lun, argument, bytes(data), capacity))
+                return reply(*handler.control(lun, argument, data, capacity))
             case Operation.OPEN:
-                return self._open(handler, bytes(data).decode("utf-8", "replace"))
+                return self._open(handler, data.decode("utf-8", "replace"))
             case Operation.CLOSE:
                 return reply(handler.close_channel(lun))
-        raise ValueError(f"operation {request.operation}")
+        raise ValueError(f"operation {operation}")
 
     def _open(self, handler: IFDHandler, name: str) -> bytes:
         code = handler.create_channel_by_name(self.lun, name)

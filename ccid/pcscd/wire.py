@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import struct
 from enum import IntEnum
-from typing import NamedTuple
 
 REQUEST = struct.Struct("=IIII")
 """Operation, argument, capacity, length of the data that follow."""
@@ -41,14 +40,8 @@ class Kind(IntEnum):
 
 ALIVE = REPLY.pack(Kind.ALIVE, 0, 0)
 
-
-class Request(NamedTuple):
-    """One request. ``data`` is only good until the next is received."""
-
-    operation: int
-    argument: int
-    capacity: int
-    data: memoryview
+Request = tuple[int, int, int, bytes]
+"""Operation, argument, capacity and data. No class of its own: each APDU is one."""
 
 
 class Requests:
@@ -68,28 +61,31 @@ class Requests:
         Raises:
             ValueError: It is longer than any can be.
         """
-        buffer, connection = self._buffer, self._connection
-        got = connection.recv_into(buffer)
-        size = REQUEST.size
-        while got and got < size:
-            more = connection.recv_into(buffer[got:])
-            if not more:
-                return None
-            got += more
-        if not got:
+        buffer = self._buffer
+        got = self._connection.recv_into(buffer)
+        if got < REQUEST.size and not (got := self._more(got, REQUEST.size)):
             return None
         operation, argument, capacity, length = REQUEST.unpack_from(buffer)
-        size += length
-        if size > BUFFER:
-            raise ValueError(f"a request of {length} bytes")
-        while got < size:
-            more = connection.recv_into(buffer[got:])
-            if not more:
+        size = REQUEST.size + length
+        if got < size:
+            if size > BUFFER:
+                raise ValueError(f"a request of {length} bytes")
+            if not self._more(got, size):
                 return None
-            got += more
-        return Request(operation, argument, capacity, buffer[REQUEST.size : size])
+        return operation, argument, capacity, buffer[REQUEST.size : size].tobytes()
+
+    def _more(self, got: int, size: int) -> int:
+        """Receive until there are ``size`` bytes, where not a whole message came at once; 0 when
+        the plug has hung up."""
+        while 0 < got < size:
+            more = self._connection.recv_into(self._buffer[got:])
+            got = got + more if more else 0
+        return got
+
+
+_REPLY = int(Kind.REPLY)  # looked up once, for every frame has it
 
 
 def reply(code: int, data: bytes = b"") -> bytes:
     """The frame of a reply."""
-    return REPLY.pack(Kind.REPLY, code, len(data)) + data
+    return REPLY.pack(_REPLY, code, len(data)) + data

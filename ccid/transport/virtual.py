@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from typing import NoReturn
 
 from ccid.descriptors import ClassControl, EndpointDescriptor
 from ccid.descriptors.standard import DescriptorType
@@ -35,6 +37,8 @@ class VirtualTransport(Life):
         ReaderBusy: It is open already.
     """
 
+    send: Callable[[int, int], None]
+    receive: Callable[[int, int, int], int]
     take_events: Callable[..., None]
 
     def __init__(self, port: Port, info: ReaderInfo) -> None:
@@ -57,30 +61,56 @@ class VirtualTransport(Life):
         self.out = memoryview(bytearray(OUT_CAPACITY))
         self.inp = memoryview(bytearray(IN_CAPACITY))
         if not info.reader.is_iccd:
-            self._out = self._address(info.reader.bulk_out)
-            self._in = self._address(info.reader.bulk_in)
+            self.send = self._make_send(self._address(info.reader.bulk_out))
+            self.receive = self._make_receive(self._address(info.reader.bulk_in))
         self.packet_size = info.reader.bulk_in.max_packet_size if info.reader.bulk_in else 64
         _claimed.add(self._claim)
         self._holds_claim = True
+        self.when_dead(self._refuse_all)
 
     def _address(self, endpoint: EndpointDescriptor | None) -> int:
         if endpoint is None:
             raise ReaderUnsupported(f"{self.name} has no bulk endpoints", reader=self.name)
         return endpoint.bEndpointAddress
 
-    def send(self, length: int, timeout_ms: int) -> None:
-        self.check()
-        try:
-            self.port.out(self._out, bytes(self.out[:length]))
-        except Stall:
-            raise self._stalled(self._out) from None
-        except Unplugged:
-            raise self.removed() from None
+    def _refuse_all(self, reason: CcidError) -> None:
+        """From now on nothing reaches the device."""
 
-    def receive(self, offset: int, size: int, timeout_ms: int) -> int:
-        got = self._receive(self._in, size, timeout_ms)
-        self.inp[offset : offset + len(got)] = got
-        return len(got)
+        def refuse(*_: int) -> NoReturn:
+            raise copy.copy(reason)
+
+        self.send = self.receive = refuse
+
+    def _make_send(self, endpoint: int) -> Callable[[int, int], None]:
+        submit, out = self.port.out, self.out
+
+        def send(length: int, timeout_ms: int) -> None:
+            try:
+                submit(endpoint, out[:length].tobytes())
+            except Stall:
+                raise self._stalled(endpoint) from None
+            except Unplugged:
+                raise self.removed() from None
+
+        return send
+
+    def _make_receive(self, endpoint: int) -> Callable[[int, int, int], int]:
+        take, inp = self.port.receive, self.inp
+
+        def receive(offset: int, size: int, timeout_ms: int) -> int:
+            try:
+                came = take(endpoint, size, timeout_ms / 1000)
+            except TimeoutError:
+                raise TransportTimeout(f"{self.name}: nothing came", reader=self.name) from None
+            except Stall:
+                raise self._stalled(endpoint) from None
+            except Unplugged:
+                raise self.removed() from None
+            got = len(came)
+            inp[offset : offset + got] = came
+            return got
+
+        return receive
 
     def listen(self, tell: Callable[[bytes], None]) -> None:
         endpoint = self.info.reader.interrupt_in
@@ -112,11 +142,13 @@ class VirtualTransport(Life):
         self.take_events = take_events
 
         def look() -> None:
-            if not events.is_silent:
-                with suppress(Stall, Unplugged):  # take_events will see it
-                    complete()
-            if inbox or not events.is_silent or port.device.is_unplugged:
-                self._came.set()
+            if events.is_silent:
+                if inbox or port.device.is_unplugged:
+                    self._came.set()
+                return
+            with suppress(Stall, Unplugged):  # take_events will see it
+                complete()
+            self._came.set()  # it is here, or will be
 
         def no_more(reason: CcidError) -> None:
             self.take_events = no_events
@@ -154,17 +186,6 @@ class VirtualTransport(Life):
                 thread.join()
 
         return end
-
-    def _receive(self, endpoint: int, size: int, timeout_ms: int) -> bytes:
-        self.check()
-        try:
-            return self.port.receive(endpoint, size, timeout_ms / 1000)
-        except TimeoutError:
-            raise TransportTimeout(f"{self.name}: nothing came", reader=self.name) from None
-        except Stall:
-            raise self._stalled(endpoint) from None
-        except Unplugged:
-            raise self.removed() from None
 
     def control(self, request: ClassControl, timeout_ms: int, data: bytes = b"") -> bytes:
         self.check()

@@ -72,6 +72,7 @@ EXTENSION_S = 0.4
 EVENT_PACKET = 16
 """wMaxPacketSize of the interrupt endpoint."""
 
+ABORT = PC_to_RDR_Abort.bMessageType
 OFFSETS = {"dwLength": 1, "bSlot": 5, "bPowerSelect": 7, "bProtocolNum": 7, "wLevelParameter": 8}
 """bError of a command with a wrong field is the field's offset (USB CCID rev 1.1, 6.2.6)."""
 
@@ -229,6 +230,16 @@ class CcidFunction:
             self._keeper.begin(slot, now)
 
     @property
+    def descriptor(self) -> SmartCardDescriptor:
+        """Its class descriptor. What is set goes for what it does, not for what it told."""
+        return self._descriptor
+
+    @descriptor.setter
+    def descriptor(self, descriptor: SmartCardDescriptor) -> None:
+        self._descriptor = descriptor
+        self._levels = Levels(descriptor)
+
+    @property
     def _keeper(self) -> ParameterKeeper:
         return ParameterKeeper(self.descriptor, self.data_rates, self.unchangeable, self.preferred)
 
@@ -259,8 +270,30 @@ class CcidFunction:
     def bulk_out(self, data: bytes, now: float) -> None:
         """Bytes on bulk-OUT. A host may cut a long message where a packet ends, and end one of
         full packets with an empty packet."""
-        if not data and not self._partial:
+        message: bytes | None = data
+        if self._partial or len(data) % self.bulk_in.packet_size == 0:
+            message = self._whole(data)
+        if message is None:
             return
+        if len(message) < HEADER_LENGTH:
+            raise Stall
+        apdu = self._levels.is_apdu
+        self.journal.heard(message, Framing.APDU if apdu else self._framing(message[5]))
+        if self.ignores_repeats and message[6] == self._last_seq:
+            return
+        self._last_seq = message[6]
+        said = self._handle(message, now)
+        if self.faults:
+            for fault in tuple(self.faults):
+                said = fault.strike(self, message, said)
+        for one in said:
+            self._say(one.message, one.due)
+        self.on_change()
+
+    def _whole(self, data: bytes) -> bytes | None:
+        """The message that ``data`` belong to; None as long as more of it may come."""
+        if not data and not self._partial:
+            return None
         message = self._partial + data
         size = HEADER_LENGTH
         if len(message) >= HEADER_LENGTH:
@@ -268,20 +301,9 @@ class CcidFunction:
         more = len(message) < size and len(data) and len(data) % self.bulk_in.packet_size == 0
         if more and size <= HEADER_LENGTH + MAX_EXTENDED + 64:
             self._partial = message
-            return
+            return None
         self._partial = b""
-        if len(message) < HEADER_LENGTH:
-            raise Stall
-        self.journal.heard(message, self._framing(message[5]))
-        if self.ignores_repeats and message[6] == self._last_seq:
-            return
-        self._last_seq = message[6]
-        said = self._handle(message, now)
-        for fault in tuple(self.faults):
-            said = fault.strike(self, message, said)
-        for one in said:
-            self._say(one.message, one.due)
-        self.on_change()
+        return message
 
     def _say(self, message: bytes, due: float) -> None:
         self.journal.said(message)
@@ -289,7 +311,7 @@ class CcidFunction:
 
     def _framing(self, index: int) -> Framing:
         """What the blocks for a slot are, for the log."""
-        level = self.descriptor.exchange_level
+        level = self._levels.level
         if index >= len(self.slots) or level not in BLOCKWISE:
             return Framing.APDU
         if self.slots[index].protocol is Protocol.T1:
@@ -298,15 +320,15 @@ class CcidFunction:
 
     def _handle(self, message: bytes, now: float) -> list[Said]:
         """All that the reader says in answer to ``message``."""
-        index = message[5]
+        kind, index = message[0], message[5]
         try:
             if index >= len(self.slots):
                 raise Refused(OFFSETS["bSlot"])
             slot = self.slots[index]
-            if message[0] not in COMMANDS:
+            if kind not in COMMANDS:
                 raise Refused(SlotError.CMD_NOT_SUPPORTED)
             self._admit(slot, message, now)
-            if message[0] == XFR_BLOCK:
+            if kind == XFR_BLOCK:
                 raw, due = self._transfer(slot, message, now)
             else:
                 reply, due = self._carry_out(slot, parse_command(message), now)
@@ -321,27 +343,30 @@ class CcidFunction:
 
     def _said(self, command: bytes, reply: bytes, now: float, due: float) -> list[Said]:
         """``reply`` when it is due, and what the reader says until then."""
-        said = [Said(reply, due)]
+        last = Said(reply, due)
         if due <= now:
-            return said
-        self.slots[command[5]].busy_until = due
-        if self.extension_s is None or due - now < self.extension_s:
-            return said
+            return [last]
         index, bSeq = command[5], command[6]
-        return [*waiting(index, bSeq, reply[0], now, due, self.extension_s), *said]
+        self.slots[index].busy_until = due
+        if self.extension_s is None or due - now < self.extension_s:
+            return [last]
+        return [*waiting(index, bSeq, reply[0], now, due, self.extension_s), last]
 
     def _admit(self, slot: VirtualSlot, message: bytes, now: float) -> None:
         """Refuse a command while the slot is aborting or busy, or too many slots are."""
-        is_abort = message[0] == PC_to_RDR_Abort.bMessageType
-        if slot.index in self._aborting:
+        is_abort = message[0] == ABORT
+        if self._aborting and slot.index in self._aborting:
             if not is_abort or self._aborting[slot.index] != message[6]:
                 raise Refused(SlotError.CMD_ABORTED)
             del self._aborting[slot.index]
         elif is_abort:
             raise Refused(SlotError.CMD_NOT_SUPPORTED)
-        busy = [s.index for s in self.slots if s.busy_until is not None and s.busy_until > now]
-        if busy and (slot.index in busy or len(busy) >= max(1, self.descriptor.bMaxCCIDBusySlots)):
-            raise Refused(SlotError.CMD_SLOT_BUSY)
+        busy = 0
+        for other in self.slots:
+            if other.busy_until is not None and other.busy_until > now:
+                busy += 1
+                if other is slot or busy >= max(1, self.descriptor.bMaxCCIDBusySlots):
+                    raise Refused(SlotError.CMD_SLOT_BUSY)
 
     def _failed(self, message: bytes, bError: int) -> bytes:
         """The reply that says "failed": of the command's kind, SlotStatus for an unknown one."""
@@ -380,10 +405,11 @@ class CcidFunction:
         """PC_to_RDR_XfrBlock: the reply, and when it is due. Every APDU comes by here, so the
         headers go by ``struct``."""
         _, length, _, bSeq, bBWI, wLevelParameter = xfr_block_header.unpack_from(message)
-        if length != len(message) - HEADER_LENGTH:
+        abData = message[HEADER_LENGTH:]
+        if length != len(abData):
             raise MalformedMessage("dwLength is wrong", field="dwLength")
-        block = Block(bBWI, wLevelParameter, message[HEADER_LENGTH:])
-        chain, data, due = Levels(self.descriptor).transfer(slot, block, now)
+        block = Block(bBWI, wLevelParameter, abData)
+        chain, data, due = self._levels.transfer(slot, block, now)
         icc = slot.icc_status
         head = reply_header.pack(DATA_BLOCK, len(data), slot.index, bSeq, icc, 0, chain)
         return head + data, due
@@ -415,7 +441,7 @@ class CcidFunction:
                 stop = command.bClockCommand == ClockCommand.STOP
                 slot.clock = ClockStatus.STOPPED_LOW if stop else ClockStatus.RUNNING
                 reply = self._slot_status(slot)
-            case PC_to_RDR_T0APDU() if Levels(self.descriptor).is_apdu:
+            case PC_to_RDR_T0APDU() if self._levels.is_apdu:
                 reply = self._slot_status(slot)
             case PC_to_RDR_Mechanical() if self.descriptor.dwMechanical:
                 reply = self._slot_status(slot)

@@ -36,7 +36,7 @@ from ccid.descriptors.standard import TransferType
 from ccid.messages import PC_to_RDR_XfrBlock, RDR_to_PC_DataBlock
 from ccid.virtual.cards.t0_line import HEADER
 from ccid.virtual.function import EVENT_PACKET, CcidFunction
-from ccid.virtual.levels import Block, Levels
+from ccid.virtual.levels import Block
 from ccid.virtual.slot import Card, VirtualSlot
 from ccid.virtual.usb import EndpointPlan, Stall
 from ccid.virtual.wire import Refused
@@ -296,7 +296,7 @@ class IccdFunction(CcidFunction):
                 raise Refused(self.refusals.popleft())
             if not slot.powered:
                 raise Refused(SlotError.ICC_MUTE)
-            chain, part, due = Levels(self.descriptor).extended(slot, Block(0, level, data), now)
+            chain, part, due = self._levels.extended(slot, Block(0, level, data), now)
             self.journal.said(RDR_to_PC_DataBlock(bChainParameter=chain, abData=part).build())
             self._response = bytes((chain,)) + part
         except Refused as refused:

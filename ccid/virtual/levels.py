@@ -7,8 +7,8 @@ character level they travel over its contacts (:mod:`ccid.virtual.wire`).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
-from typing import NamedTuple, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from ccid.codes import Chain, CommandStatus, ExchangeLevel, Features, Level, Protocol, SlotError
 from ccid.descriptors import SmartCardDescriptor
@@ -24,6 +24,10 @@ OF_LENGTH, OF_LEVEL = 1, 8
 """Offsets of dwLength and wLevelParameter."""
 MAX_CHARACTERS = 0xFFFF
 LEVELS = frozenset(Level)
+BEGINNINGS = frozenset((Level.WHOLE, Level.BEGINS))
+UNFINISHED = frozenset((Level.BEGINS, Level.CONTINUES))
+FIRST, LATER = (Chain.BEGINS, Chain.WHOLE), (Chain.CONTINUES, Chain.ENDS)
+"""bChainParameter of the first part of a response and of others: if more follows, and if not."""
 
 R = TypeVar("R", bound=Reply)
 
@@ -42,19 +46,13 @@ def waiting(
     return (Said(head, when) for when in times if when < due)
 
 
-class Block(NamedTuple):
-    """What PC_to_RDR_XfrBlock says."""
+@dataclass(slots=True)
+class Block:
+    """What PC_to_RDR_XfrBlock says. The data, which may hold a secret, are not shown."""
 
     bBWI: int
     wLevelParameter: int
-    abData: bytes
-
-    def __repr__(self) -> str:
-        """Without the data, which may hold a secret."""
-        return (
-            f"Block(bBWI={self.bBWI}, wLevelParameter={self.wLevelParameter:#x}, "
-            f"abData=<{len(self.abData)} bytes>)"
-        )
+    abData: bytes = field(repr=False)
 
 
 Part = tuple[int, bytes, float]
@@ -66,20 +64,17 @@ class Levels:
 
     Args:
         descriptor: Its class descriptor.
+
+    Attributes:
+        level: Level of exchange; None where that is not clear.
+        is_apdu: Short or extended APDU level.
     """
 
     def __init__(self, descriptor: SmartCardDescriptor) -> None:
         self.descriptor = descriptor
-
-    @property
-    def is_apdu(self) -> bool:
-        """Short or extended APDU level."""
-        level = self.descriptor.exchange_level
-        return level in (ExchangeLevel.SHORT_APDU, ExchangeLevel.EXTENDED_APDU)
-
-    @property
-    def _room(self) -> int:
-        return self.descriptor.dwMaxCCIDMessageLength - HEADER_LENGTH
+        self.level = descriptor.exchange_level
+        self.is_apdu = self.level in (ExchangeLevel.SHORT_APDU, ExchangeLevel.EXTENDED_APDU)
+        self._room = descriptor.dwMaxCCIDMessageLength - HEADER_LENGTH
 
     def transfer(self, slot: VirtualSlot, block: Block, now: float) -> Part:
         """Carry out one command: what the reply says, and when it is due.
@@ -89,7 +84,7 @@ class Levels:
         """
         if not slot.powered or slot.wire is None:
             raise Refused(SlotError.ICC_MUTE)
-        match self.descriptor.exchange_level:
+        match self.level:
             case ExchangeLevel.EXTENDED_APDU:
                 return self.extended(slot, block, now)
             case ExchangeLevel.CHARACTER:
@@ -137,31 +132,28 @@ class Levels:
     def extended(self, slot: VirtualSlot, block: Block, now: float) -> Part:
         """An APDU in several blocks (6.1.4 and 6.2.1)."""
         assert slot.wire is not None
-        level = block.wLevelParameter
-        begins = level in (Level.WHOLE, Level.BEGINS)
+        level, apdu, command = block.wLevelParameter, block.abData, slot.command
         if level == Level.CONTINUE_RESPONSE:
-            if not slot.response or block.abData:
+            if not slot.response or apdu:
                 raise Refused(OF_LEVEL)
-            return *self._part(slot, first=False), now
-        if level not in LEVELS or begins == bool(slot.command):
-            slot.command.clear()
+            return *self._part(slot, LATER), now
+        if level not in LEVELS or (level in BEGINNINGS) == bool(command):
+            command.clear()
             raise Refused(OF_LEVEL)
-        slot.response = b""
-        slot.command += block.abData
-        if level in (Level.BEGINS, Level.CONTINUES):
+        if level in UNFINISHED:
+            slot.response = b""
+            command += apdu
             return Chain.COMMAND_EXPECTED, b"", now
-        apdu = bytes(slot.command)
-        slot.command.clear()
+        if command:
+            apdu = bytes(command) + apdu
+            command.clear()
         answer = slot.wire.contact.application.transmit(apdu)
         slot.response = answer.apdu
-        return *self._part(slot, first=True), now + answer.after_s
+        return *self._part(slot, FIRST), now + answer.after_s
 
-    def _part(self, slot: VirtualSlot, first: bool) -> tuple[int, bytes]:
-        """The next part of the response, as much as a message holds."""
-        room = self._room
-        part, slot.response = slot.response[:room], slot.response[room:]
-        if first:
-            chain = Chain.BEGINS if slot.response else Chain.WHOLE
-        else:
-            chain = Chain.CONTINUES if slot.response else Chain.ENDS
-        return chain, part
+    def _part(self, slot: VirtualSlot, chain: tuple[Chain, Chain]) -> tuple[int, bytes]:
+        """The next part of the response, as much as a message holds, and which of ``chain`` it
+        is."""
+        room, response = self._room, slot.response
+        slot.response = response[room:]
+        return chain[len(response) <= room], response[:room]

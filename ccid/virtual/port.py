@@ -52,10 +52,8 @@ class Port:
         for function in device.functions:
             function.on_change = self.wake
 
-    @staticmethod
-    def now() -> float:
-        """The clock: seconds."""
-        return time.monotonic()
+    now = staticmethod(time.monotonic)
+    """The clock: seconds."""
 
     def wake(self) -> None:
         """Have those look again who wait for what may have come; nobody else: a thread that
@@ -75,8 +73,10 @@ class Port:
     def out(self, endpoint: int, data: bytes) -> None:
         """One OUT transfer. Raises Stall, Unplugged."""
         with self._lock:
-            self._check()
-            self.device.submit_out(endpoint, data, self.now())
+            device = self.device
+            if device.is_unplugged:
+                raise Unplugged
+            device.submit_out(endpoint, data, self.now())
             self.transfers[endpoint] += 1
 
     def receive(self, endpoint: int, size: int, timeout_s: float) -> bytes:
@@ -88,13 +88,14 @@ class Port:
         Raises:
             TimeoutError: Not a packet came. Stall, Unplugged.
         """
-        deadline = self.now() + timeout_s
         got, came = b"", False
         with self._lock:
+            device, now = self.device, self.now()
+            deadline = now + timeout_s
             while True:
-                self._check()
-                now = self.now()
-                pulled = self.device.submit_in(endpoint, size - len(got), now)
+                if device.is_unplugged:
+                    raise Unplugged
+                pulled = device.submit_in(endpoint, size - len(got), now)
                 if pulled is not None:
                     part, over = pulled
                     got, came = got + part, True
@@ -106,9 +107,10 @@ class Port:
                     if came:
                         return got
                     raise TimeoutError
-                due = self.device.next_due(endpoint)
+                due = device.next_due(endpoint)
                 until = deadline if due is None else min(due, deadline)
                 self._wait(endpoint, due, until - now)
+                now = self.now()
 
     def _wait(
         self,

@@ -13,7 +13,6 @@ import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from operator import attrgetter
 from typing import Protocol
 
 from ccid.descriptors import (
@@ -53,9 +52,6 @@ class To(IntEnum):
 
 class Stall(Exception):
     """The device answers with a STALL handshake."""
-
-
-_is_unplugged = attrgetter("is_unplugged")  # of every function, at every transfer
 
 
 class InPipe:
@@ -112,9 +108,13 @@ class InPipe:
         if self._current is None:
             if not self._queue or self._queue[0][0] > now:
                 return None
-            self._current = heapq.heappop(self._queue)[2]
-            full = len(self._current) % self.packet_size == 0
-            self._empty_packet = full and self.ends_full_packets and self._current != b""
+            message = heapq.heappop(self._queue)[2]
+            length = len(message)
+            full = length % self.packet_size == 0
+            if length < size and not full:
+                return message, True
+            self._current = message
+            self._empty_packet = full and self.ends_full_packets and length > 0
         part, rest = self._current[:size], self._current[size:]
         at_end = not rest
         filled = len(part) == size
@@ -257,16 +257,20 @@ class UsbDevice:
     @property
     def is_unplugged(self) -> bool:
         """It was pulled out."""
-        return True in map(_is_unplugged, self.functions)
+        for function in self.functions:  # noqa: SIM110 - at every transfer: any() takes thrice that
+            if function.is_unplugged:
+                return True
+        return False
 
     # Endpoints --------------------------------------------------------------------------------
 
     def submit_out(self, endpoint: int, data: bytes, now: float) -> None:
         """One OUT transfer. Raises Stall for a halted or unknown endpoint."""
-        if endpoint not in self._out or endpoint in self._halted_out:
+        function = self._out.get(endpoint)
+        if function is None or endpoint in self._halted_out:
             raise Stall
         try:
-            self._out[endpoint].bulk_out(data, now)
+            function.bulk_out(data, now)
         except Stall:
             self._halted_out.add(endpoint)
             raise

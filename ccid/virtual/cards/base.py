@@ -38,6 +38,10 @@ class Answer:
         return self.data + self.sw.to_bytes(2, "big")
 
 
+DONE = Answer()
+"""9000 and no data."""
+
+
 class Application(ABC):
     """A card: an ATR, and an answer to every command.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from enum import IntEnum
 from typing import TypeVar
 
@@ -42,6 +41,9 @@ class Occurrence(IntEnum):
     LAST = 1
     NEXT = 2
     PREVIOUS = 3
+
+
+PATHS = frozenset((SelectBy.PATH_FROM_MF, SelectBy.PATH_FROM_CURRENT_DF))
 
 
 class Selection:
@@ -85,22 +87,23 @@ class Selection:
 
     def select(self, by: SelectBy, data: bytes, occurrence: Occurrence) -> File:
         """Select the file that ``data`` mean; nothing changes if there is none."""
-        if by is SelectBy.DF_NAME:
+        is_name = by is SelectBy.DF_NAME
+        if is_name:
             file: File | None = self._by_name(data, occurrence)
-        elif occurrence is not Occurrence.FIRST:
+        elif occurrence:
             raise Refused(Sw.INCORRECT_P1_P2)
+        elif by is SelectBy.FILE_IDENTIFIER and not data:
+            file = self.master_file
         elif by is SelectBy.PARENT_DF:
             if data:
                 raise Refused(Sw.NC_INCONSISTENT_WITH_P1_P2)
             file = self.df.parent
-        elif by is SelectBy.FILE_IDENTIFIER and not data:
-            file = self.master_file
         else:
             file = self._by_identifiers(by, data)
         if file is None:
             raise Refused(Sw.FILE_NOT_FOUND)
         self.enter(file)
-        if by is SelectBy.DF_NAME:
+        if is_name:
             self.security.forget(p for p in self.df.passwords if p.reference & SPECIFIC)
         return file
 
@@ -121,15 +124,13 @@ class Selection:
 
     def _by_identifiers(self, by: SelectBy, data: bytes) -> File | None:
         """A file by its identifier, or by a path of them."""
-        is_path = by in (SelectBy.PATH_FROM_MF, SelectBy.PATH_FROM_CURRENT_DF)
-        if not data or len(data) % 2 or (len(data) > 2 and not is_path):
+        if not data or len(data) % 2 or (len(data) > 2 and by not in PATHS):
             raise Refused(Sw.NC_INCONSISTENT_WITH_P1_P2)
+        if by is SelectBy.FILE_IDENTIFIER:
+            return self._near(int.from_bytes(data, "big"))
         fids = [int.from_bytes(data[i : i + 2], "big") for i in range(0, len(data), 2)]
-        match by:
-            case SelectBy.FILE_IDENTIFIER:
-                return next((file for file in self._near() if file.fid == fids[0]), None)
-            case SelectBy.PATH_FROM_MF:
-                return _follow(self.master_file, fids)
+        if by is SelectBy.PATH_FROM_MF:
+            return _follow(self.master_file, fids)
         file = _follow(self.df, fids)
         match by:
             case SelectBy.CHILD_DF:
@@ -138,14 +139,22 @@ class Selection:
                 return file if isinstance(file, ElementaryFile) else None
         return file
 
-    def _near(self) -> Iterator[File]:
-        """The files that a file identifier alone can select, the nearest first."""
-        yield from self.df.children
-        yield self.df
-        if self.df.parent is not None:
-            yield self.df.parent
-            yield from (f for f in self.df.parent.children if isinstance(f, DedicatedFile))
-        yield self.master_file
+    def _near(self, fid: int) -> File | None:
+        """The nearest file that ``fid`` alone can select: a child of the current DF, that
+        itself, its parent, a DF beside it, or the MF."""
+        df = self.df
+        for child in df.children:
+            if child.fid == fid:
+                return child
+        if df.fid == fid:
+            return df
+        if df.parent is not None:
+            if df.parent.fid == fid:
+                return df.parent
+            for beside in df.parent.children:
+                if beside.fid == fid and isinstance(beside, DedicatedFile):
+                    return beside
+        return self.master_file if fid == MF else None
 
     # The EF of another command ----------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from ccid.iso7816.apdu import CommandApdu
-from ccid.virtual.cards.base import Answer, Application
+from ccid.virtual.cards.base import DONE, Answer, Application
 
 
 class EchoCard(Application):
@@ -53,7 +53,7 @@ class EchoCard(Application):
             case 0x10:
                 return Answer(bytes((i + p1) & 0xFF for i in range(ne)))
             case 0x20 | 0x40:
-                return Answer()
+                return DONE
             case 0x30:
                 return Answer(command.data)
             case 0x38:
