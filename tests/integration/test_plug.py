@@ -92,6 +92,15 @@ def test_an_unknown_tag_leaves_the_room_as_it_was(plug: Plug, lun: int) -> None:
     assert plug.length(lun, 0x7FFF_0003, 120) == (600, 120)
 
 
+def test_an_application_with_little_room_does_no_harm(plug: Plug, lun: int) -> None:
+    """SCardGetAttrib passes on how much room the application has: the helper lives on."""
+    ready(plug, lun)
+    before = helpers()
+    assert plug.length(lun, 0x0007_A007, 1) == (618, 0)
+    assert plug.transmit(lun, 1, SELECT) == (0, OK)
+    assert helpers() == before
+
+
 def test_codes_come_through(plug: Plug, lun: int) -> None:
     assert plug.get(lun, 0x0180) == (600, b"")
     assert plug.get(lun, 0x0FAE, 0) == (618, b"")
