@@ -103,9 +103,11 @@ class FakeEvents:
                 self._happened.notify_all()
         return 0
 
-    def _handle(self, _context: int, wait: int, _completed: int | None) -> int:
+    def _handle(self, _context: int, wait: int, completed: int | None) -> int:
         seconds, micro = (ctypes.c_long * 2).from_address(wait)
         with self._happened:
+            if completed and ctypes.c_int.from_address(completed).value:
+                return 0
             self._happened.wait_for(
                 lambda: self._done or self._interrupted or self._plugged, seconds + micro / 1e6
             )
