@@ -357,6 +357,23 @@ attendants = Attendants()
 
 # Who comes and goes -----------------------------------------------------------------------------
 
+_happened: list[threading.Event] = []
+"""Of each who waits for devices."""
+
+
+def _happens(*_: Any) -> int:
+    """libusb calls this, from any thread."""
+    for happened in tuple(_happened):
+        happened.set()
+    attendants.came = True
+    return 0
+
+
+_callback = callback_type(
+    ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p
+)(_happens)
+"""One for all, never freed: it may be taken back when a thread of libusb is about to call it."""
+
 
 def on_hotplug(tell: Callable[[], None]) -> Callable[[], None] | None:
     """Have ``tell`` called after a device came or went. Returns what ends that; None where this
@@ -364,19 +381,12 @@ def on_hotplug(tell: Callable[[], None]) -> Callable[[], None] | None:
     made, where = calls(), context()
     if not made.has_capability(HAS_HOTPLUG):
         return None
-    happened = threading.Event()
-
-    def happens(*_: Any) -> int:
-        happened.set()
-        attendants.came = True
-        return 0
-
-    integer, pointer = ctypes.c_int, ctypes.c_void_p
-    callback = callback_type(integer, pointer, pointer, integer, pointer)(happens)
-    number = ctypes.c_int()
+    happened, number = threading.Event(), ctypes.c_int()
     wanted = (ARRIVED | LEFT, 0, ANY, ANY, ANY)
-    address = ctypes.cast(callback, ctypes.c_void_p).value
+    address = ctypes.cast(_callback, ctypes.c_void_p).value
+    _happened.append(happened)
     if made.hotplug_register_callback(where, *wanted, address, None, ctypes.addressof(number)):
+        _happened.remove(happened)
         return None
 
     def take() -> bool:
@@ -387,9 +397,11 @@ def on_hotplug(tell: Callable[[], None]) -> Callable[[], None] | None:
 
     leave = attendants.add(take)
 
-    def end(_kept: object = callback) -> None:
+    def end() -> None:
         leave()
-        made.hotplug_deregister_callback(where, number.value)
+        if happened in _happened:  # else it was ended, or is the parent's
+            _happened.remove(happened)
+            made.hotplug_deregister_callback(where, number.value)
 
     return end
 
@@ -408,6 +420,7 @@ def _end_all() -> None:
 def _after_fork() -> None:
     """Those are the parent's."""
     _living.clear()
+    _happened.clear()
     attendants.reset()
 
 

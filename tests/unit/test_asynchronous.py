@@ -336,6 +336,21 @@ def test_hotplug(fake: FakeEvents) -> None:
     assert threading.active_count() == before
 
 
+def test_who_leaves_frees_nothing_that_libusb_is_about_to_call(fake: FakeEvents) -> None:
+    """It makes sure of no more than that it does not begin to."""
+    told = [threading.Event(), threading.Event()]
+    ends = [asynchronous.on_hotplug(one.set) for one in told]
+    about = fake._hotplug
+    for end in ends:
+        assert end is not None
+        end()
+    assert len(set(fake.callbacks)) == 1, "it is one, which stays"
+    assert about is not None
+    assert about(None, None, 1, None) == 0
+    asynchronous.attendants.take()
+    assert not any(one.is_set() for one in told)
+
+
 def test_a_libusb_that_does_not_tell(fake: FakeEvents) -> None:
     fake.can_hotplug = False
     assert asynchronous.on_hotplug(threading.Event().set) is None
