@@ -63,6 +63,8 @@ class _Turns:
 
 
 _turns: WeakValueDictionary[tuple[int, int], _Turns] = WeakValueDictionary()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_turns.clear)  # a thread of the parent's may hold one
 
 
 class Reader:
