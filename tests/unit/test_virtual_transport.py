@@ -149,3 +149,67 @@ def test_one_interface_is_closed_while_another_is_opened() -> None:
         virtual.port.armed = Shared(virtual.port.armed)
     virtual.port.armed.append(lambda: None)
     assert len(virtual.port.armed) == 1 + len(others)
+
+
+# Those who are told ---------------------------------------------------------------------------
+
+
+def test_two_threads_begin_to_listen() -> None:
+    virtual, told = ccid.VirtualReader(), [threading.Event(), threading.Event()]
+    with ccid.open_reader(virtual) as reader:
+        ends: list[Callable[[], None]] = []
+
+        class Listeners(list[Any]):
+            """Another thread comes while this one looks who is there."""
+
+            def __iter__(self) -> Any:
+                if not ends:
+                    ends.append(lambda: None)
+                    ends.append(reader.listen(lambda _: told[1].set()))
+                yield from list(super().__iter__())
+
+        reader._listeners = Listeners()
+        ends.append(reader.listen(lambda _: told[0].set()))
+        virtual.remove()
+        until(told[0].is_set)
+        time.sleep(0.05)
+        told[1].clear()
+        virtual.insert(FileSystemCard())
+        until(told[1].is_set)
+        for end in ends:
+            end()
+
+
+def test_the_same_function_listens_twice() -> None:
+    virtual, told = ccid.VirtualReader(), threading.Event()
+    with ccid.open_reader(virtual) as reader:
+
+        def tell(_: object) -> None:
+            told.set()
+
+        one, other = reader.listen(tell), reader.listen(tell)
+        one()
+        one()
+        told.clear()
+        virtual.remove()
+        until(told.is_set)
+        other()
+
+
+def test_one_who_fails_keeps_nobody_from_anything(caplog: pytest.LogCaptureFixture) -> None:
+    virtual, told = ccid.VirtualReader(), threading.Event()
+    with ccid.open_reader(virtual) as reader, reader.slots[0].connect() as card:
+
+        def fail(_: object) -> None:
+            raise ValueError("a fault")
+
+        ends = [reader.listen(fail), reader.listen(lambda _: told.set())]
+        reader._notified(bytes([0x50, 0b01]))
+        assert told.is_set()
+        assert "a fault" in caplog.text
+        assert card.transmit(bytes.fromhex("00A4000C023F00")) == b"\x90\x00"
+        virtual.unplug()
+        with pytest.raises(errors.ReaderRemoved):
+            card.transmit(bytes.fromhex("00A4000C023F00"))
+        for end in ends:
+            end()
