@@ -27,16 +27,14 @@ class Changes:
     Attributes:
         moved: The slots whose card was taken out, or may have been: True where that is certain.
             Stays until the slot is powered again, or somebody was told.
-        is_first: No notification came yet.
+        announced: The slots of which the reader said last that they are full.
     """
 
     def __init__(self, auto_activating: bool) -> None:
         self.moved: dict[int, bool] = {}
-        self.is_first = True
+        self.announced: set[int] = set()
         self._auto_activating = auto_activating
         self._known: set[int] = set()
-        self._announced: set[int] = set()
-        """Slots of which it said last that they are full."""
 
     def powering(self, slot: int) -> None:
         """Whatever card is in ``slot`` is about to be powered: from now on it is known."""
@@ -54,10 +52,9 @@ class Changes:
 
     def notify(self, slots: Iterable[SlotChange]) -> None:
         """The reader said this."""
-        self.is_first = False
         for slot, present, changed in slots:
-            was_announced = slot in self._announced
-            (self._announced.add if present else self._announced.discard)(slot)
+            was_announced = slot in self.announced
+            (self.announced.add if present else self.announced.discard)(slot)
             if slot not in self._known:
                 continue
             if changed and not present:

@@ -284,8 +284,14 @@ class Conversation:
             return False
         if self.busy_slot != slot and slot not in self._operations:
             return False  # some thread holds its turn, and does nothing with it here
-        self._cancelled[slot] = self.count
+        self._cancel_operation(slot)
         return True
+
+    def _cancel_operation(self, slot: int) -> None:
+        """Have what is under way on ``slot`` cancelled, if it has sent no command yet, too."""
+        operation = self._operations.get(slot)
+        first = -1 if operation is None else operation.first
+        self._cancelled[slot] = max(self.count, first)
 
     def _is_cancelled(self, slot: int, operation: Operation) -> bool:
         """True, once, if :meth:`cancel` was called for this operation."""

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from ccid.trace import Tap, Trace, TraceTarget
 
 
+logger = logging.getLogger("ccid.reader")
+
 Slots = list[SlotChange] | None
 """What a notification says of each slot; None for anything else that it may mean."""
 
@@ -63,6 +65,8 @@ class _Turns:
 
 
 _turns: WeakValueDictionary[tuple[int, int], _Turns] = WeakValueDictionary()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_turns.clear)  # a thread of the parent's may hold one
 
 
 class Reader:
@@ -119,7 +123,7 @@ class Reader:
     def _open(self, max_command_s: float | None, apdu_mode: bool, no_retry_counter: bool) -> None:
         self.transport: Transport = self._connected()
         self._closed = False
-        self._listeners: tuple[Callable[[Slots], None], ...] = ()
+        self._listeners: list[Callable[[Slots], None]] = []
         self.changes = Changes(bool(self._descriptor.dwFeatures & Features.AUTO_ACTIVATION))
         try:
             self.transport.listen(self._notified)
@@ -350,8 +354,11 @@ class Reader:
             self._tell(None)
 
     def _tell(self, slots: Slots) -> None:
-        for tell in self._listeners:
-            tell(slots)
+        for tell in tuple(self._listeners):
+            try:
+                tell(slots)
+            except Exception:  # others are told still, and whoever exchanges something works on
+                logger.exception("%s: an event could not be told", self.name)
 
     def listen(self, tell: Callable[[Slots], None]) -> Callable[[], None]:
         """Have ``tell`` called as soon as the reader says that something happened, from a thread
@@ -361,13 +368,15 @@ class Reader:
         Returns:
             What ends this, at once.
         """
-        self._listeners = (*self._listeners, tell)
+        one = functools.partial(tell)  # that may be told by somebody else, too
+        self._listeners.append(one)
         if isinstance(self.transport.dead, ReaderRemoved):
             tell(None)
         leave = self.transport.attend()
 
         def end() -> None:
-            self._listeners = tuple(one for one in self._listeners if one is not tell)
+            with suppress(ValueError):  # called twice
+                self._listeners.remove(one)
             leave()
 
         return end

@@ -112,7 +112,7 @@ class SharedPipe(Pipe):
     def cancel(self, slot: int) -> bool:
         if slot not in self._under_way and slot not in self._operations:
             return False
-        self._cancelled[slot] = self.count
+        self._cancel_operation(slot)
         return True
 
     def quick(

@@ -103,7 +103,8 @@ class _Watched:
     cards: set[int] = field(default_factory=set)
     reader: Reader | None = None
     is_mine: bool = False
-    is_first: bool = True
+    announced: set[int] = field(default_factory=set)
+    """The slots of which the reader said last that they are full."""
     is_refused: bool = False
     leave: Callable[[], None] | None = None
 
@@ -254,7 +255,7 @@ class _Watcher:
             reader, one.is_mine = opened.borrow(one.info)
             if reader is None:
                 return True  # it is being opened, and that will be told
-            one.reader, one.is_first = reader, reader.changes.is_first
+            one.reader, one.announced = reader, set(reader.changes.announced)
             one.leave = reader.listen(lambda slots: self._notices.put((one, reader, slots)))
         except ReaderRemoved:
             self._unlink(one)
@@ -289,9 +290,10 @@ class _Watcher:
             self._is(one, slot.index, present)
 
     def _said(self, one: _Watched, slots: list[SlotChange]) -> None:
-        is_first, one.is_first = one.is_first, False
         for slot, present, changed in slots:
-            if present and changed and not is_first:
+            was_announced = slot in one.announced
+            (one.announced.add if present else one.announced.discard)(slot)
+            if present and changed and was_announced:  # else its own arrival, told late
                 self._is(one, slot, False)
             self._is(one, slot, present)
 

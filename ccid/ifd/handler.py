@@ -254,9 +254,11 @@ class IFDHandler:
             case Tag.ATR | Tag.ATTR_ATR_STRING:
                 return _fitting(channel.atr, capacity)
             case Tag.ATTR_ICC_PRESENCE:
-                return Code.SUCCESS, bytes([2 * (channel.is_present() is Code.ICC_PRESENT)])
+                present = channel.is_present() is Code.ICC_PRESENT
+                return _fitting(bytes([2 * present]), capacity)
             case Tag.ATTR_ICC_INTERFACE_STATUS:
-                return Code.SUCCESS, bytes([channel.is_present() is Code.ICC_PRESENT])
+                present = channel.is_present() is Code.ICC_PRESENT
+                return _fitting(bytes([present]), capacity)
             case Tag.SIMULTANEOUS_ACCESS:
                 return _fitting(bytes([SIMULTANEOUS]), capacity)
             case Tag.THREAD_SAFE:
@@ -267,13 +269,13 @@ class IFDHandler:
                 all_at_once = descriptor.slot_count == descriptor.bMaxCCIDBusySlots
                 return _fitting(bytes([all_at_once]), capacity)
             case Tag.ATTR_VENDOR_IFD_VERSION:
-                return Code.SUCCESS, struct.pack("=I", info.device.bcdDevice << 16)
+                return _fitting(struct.pack("=I", info.device.bcdDevice << 16), capacity)
             case Tag.ATTR_MAXINPUT:
                 room = descriptor.dwMaxCCIDMessageLength - HEADER_LENGTH
-                return Code.SUCCESS, struct.pack("=I", max(0, room))
+                return _fitting(struct.pack("=I", max(0, room)), capacity)
             case Tag.ATTR_CHANNEL_ID:
                 channel_id = USB_CHANNEL << 16 | info.bus << 8 | info.address
-                return Code.SUCCESS, struct.pack("=I", channel_id)
+                return _fitting(struct.pack("=I", channel_id), capacity)
             case Tag.ATTR_VENDOR_NAME:
                 return Code.SUCCESS, _text(info.manufacturer, capacity)
             case Tag.ATTR_VENDOR_IFD_SERIAL_NO:

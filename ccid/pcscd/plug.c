@@ -137,6 +137,8 @@ struct channel {
 	int told_absent;     /* and has passed it on since */
 	int owes_absence;    /* the helper was replaced: the card we knew is gone */
 	int is_fresh;        /* its helper has not said anything yet */
+	int is_open;         /* its helper has the reader */
+	double tried;        /* when its helper could not get it */
 	unsigned generation; /* of the helper it is connected to */
 };
 
@@ -439,6 +441,7 @@ static void give_up(struct channel *c)
 		pid = let_go(c->helper);
 	}
 	shut(&c->request); /* the event socket is left to the polling function, which sees its end */
+	c->is_open = 0;
 	pthread_mutex_unlock(&guard);
 	bury(pid, 0);
 }
@@ -476,23 +479,18 @@ lost:
 	return COMMUNICATION_ERROR;
 }
 
-/* Connect a channel to its helper, which is started if none runs, and have it open the reader.
- * With the channel's turn held. */
-static RESPONSECODE attach(struct channel *c)
+/* Connect a channel to its helper, which is started if none runs. With the channel's turn held. */
+static int join_helper(struct channel *c)
 {
 	int request[2] = {-1, -1}, event[2] = {-1, -1}, ok;
 	struct helper *h = c->helper;
-	RESPONSECODE code;
 	pid_t pid = 0;
-	UCHAR has_events = 0;
-	DWORD length = sizeof has_events;
 
 	pthread_mutex_lock(&guard);
-	shut(&c->request);
 	shut(&c->event);
 	if (!h->pid && (now() - h->started < RESTART_S || start_helper(h))) {
 		pthread_mutex_unlock(&guard);
-		return COMMUNICATION_ERROR;
+		return -1;
 	}
 	ok = !make_sockets(FRAMES, request) && !make_sockets(SOCK_STREAM, event) &&
 	     !pass(h->control, c->lun, request[1], event[1]);
@@ -510,12 +508,24 @@ static RESPONSECODE attach(struct channel *c)
 		pid = let_go(h); /* it hung up */
 	}
 	pthread_mutex_unlock(&guard);
-	if (!ok) {
-		bury(pid, 0);
+	bury(pid, 0);
+	return ok ? 0 : -1;
+}
+
+/* Have the helper of a channel open the reader. A helper that could not is asked again, at most once
+ * a second: whoever had the reader may be about to let go of it. With the channel's turn held. */
+static RESPONSECODE attach(struct channel *c)
+{
+	RESPONSECODE code;
+	UCHAR has_events = 0;
+	DWORD length = sizeof has_events;
+
+	if (c->request < 0 ? join_helper(c) : now() - c->tried < RESTART_S)
 		return COMMUNICATION_ERROR;
-	}
 	code = ask(c, OP_OPEN, 0, c->name, strlen(c->name), &has_events, &length);
-	if (code == SUCCESS)
+	c->tried = now();
+	c->is_open = code == SUCCESS;
+	if (c->is_open)
 		c->has_events = length == 1 && has_events;
 	return code;
 }
@@ -649,9 +659,9 @@ static RESPONSECODE wait_for_event(DWORD Lun, int timeout)
 	stop = c->stop[0];
 	if (c->event >= 0) /* it may be closed and made anew meanwhile */
 		event = fcntl(c->event, F_DUPFD_CLOEXEC, 3);
+	if ((event < 0 || !c->is_open) && (timeout < 0 || timeout > 1000))
+		timeout = 1000; /* no helper has the reader: the next presence query sees to it */
 	pthread_mutex_unlock(&guard);
-	if (event < 0 && (timeout < 0 || timeout > 1000))
-		timeout = 1000; /* there is no helper: the next presence query tries to start one */
 	fds[0].fd = stop;
 	fds[1].fd = event;
 	fds[0].events = fds[1].events = POLLIN;
@@ -859,7 +869,7 @@ RESPONSECODE IFDHICCPresence(DWORD Lun)
 		c->told_absent = 0;
 	}
 	pthread_mutex_unlock(&guard);
-	if (c->request < 0) {
+	if (!c->is_open) {
 		attach(c);
 		c->owes_absence = 1; /* whatever became of it */
 	} else if (asker == WATCHER_TOLD) {
@@ -867,7 +877,7 @@ RESPONSECODE IFDHICCPresence(DWORD Lun)
 	}
 	if (c->owes_absence) {
 		code = ICC_NOT_PRESENT;
-		if (c->request >= 0)
+		if (c->is_open)
 			stop_waiting(Lun); /* no event will tell: the watcher asks again at once */
 	} else {
 		code = ask(c, OP_PRESENCE, (DWORD)asker, NULL, 0, NULL, NULL);

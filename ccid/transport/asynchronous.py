@@ -125,19 +125,23 @@ def context() -> int:
     return value
 
 
-def event_handler() -> Callable[[float], None]:
+def event_handler(called: int | None = None) -> Callable[[float], None]:
     """A function that has libusb do what there is to do. It waits for something to do as many
-    seconds as it is given, 0 for not at all."""
+    seconds as it is given, 0 for not at all.
+
+    Args:
+        called: Address of an int: while that is not 0 libusb does not begin to wait.
+    """
     handle, where = calls().handle_events_timeout_completed, context()
     at_once = _Timeval(0, 0)
     address = ctypes.addressof(at_once)
 
     def handle_events(wait_s: float, _kept: object = at_once) -> None:
-        if wait_s:
+        if wait_s > 0:
             wait = _Timeval(int(wait_s), int(wait_s % 1 * 1_000_000))
-            handle(where, ctypes.addressof(wait), None)
+            handle(where, ctypes.addressof(wait), called)
         else:
-            handle(where, address, None)
+            handle(where, address, called)
 
     return handle_events
 
@@ -277,6 +281,9 @@ class Attendants:
                 again |= take()
             except Exception:  # it serves others, too
                 logger.exception("an event could not be told")
+        thread = self._thread
+        if again and thread is not None and thread is not threading.current_thread():
+            thread.nudge()  # it asks again until all is well
         return again
 
     def _keep(self, wanted: Callable[[Callable[[], bool]], bool]) -> None:
@@ -310,13 +317,16 @@ class _EventThread(threading.Thread):
         super().__init__(name="ccid events", daemon=True)
         self._take = take
         self._ends = False
+        self._called = ctypes.c_int()
+        """It is to look around; libusb asks this once no other thread can take the interruption."""
         self.is_inside = False
         """It waits in libusb."""
         self.busy_until = 0.0
 
     def run(self) -> None:
-        handle_events = event_handler()
+        handle_events = event_handler(ctypes.addressof(self._called))
         while True:
+            self._called.value = 0
             again = self._take()
             if self._ends:
                 return
@@ -329,12 +339,13 @@ class _EventThread(threading.Thread):
             self.is_inside = False
 
     def nudge(self) -> None:
-        """Have it look around."""
+        """Have it look around, even if it is about to wait and another thread that handles events
+        takes the interruption for its own."""
+        self._called.value = 1
         calls().interrupt_event_handler(context())
 
     def end(self) -> None:
-        """End it; when this returns it has ended, unless it is itself that calls. Another thread
-        that handles events may take the nudge for its own, so there may be several."""
+        """End it; when this returns it has ended, unless it is itself that calls."""
         self._ends = True
         while self is not threading.current_thread() and self.is_alive():
             self.nudge()
@@ -346,6 +357,23 @@ attendants = Attendants()
 
 # Who comes and goes -----------------------------------------------------------------------------
 
+_happened: list[threading.Event] = []
+"""Of each who waits for devices."""
+
+
+def _happens(*_: Any) -> int:
+    """libusb calls this, from any thread."""
+    for happened in tuple(_happened):
+        happened.set()
+    attendants.came = True
+    return 0
+
+
+_callback = callback_type(
+    ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p
+)(_happens)
+"""One for all, never freed: it may be taken back when a thread of libusb is about to call it."""
+
 
 def on_hotplug(tell: Callable[[], None]) -> Callable[[], None] | None:
     """Have ``tell`` called after a device came or went. Returns what ends that; None where this
@@ -353,19 +381,12 @@ def on_hotplug(tell: Callable[[], None]) -> Callable[[], None] | None:
     made, where = calls(), context()
     if not made.has_capability(HAS_HOTPLUG):
         return None
-    happened = threading.Event()
-
-    def happens(*_: Any) -> int:
-        happened.set()
-        attendants.came = True
-        return 0
-
-    integer, pointer = ctypes.c_int, ctypes.c_void_p
-    callback = callback_type(integer, pointer, pointer, integer, pointer)(happens)
-    number = ctypes.c_int()
+    happened, number = threading.Event(), ctypes.c_int()
     wanted = (ARRIVED | LEFT, 0, ANY, ANY, ANY)
-    address = ctypes.cast(callback, ctypes.c_void_p).value
+    address = ctypes.cast(_callback, ctypes.c_void_p).value
+    _happened.append(happened)
     if made.hotplug_register_callback(where, *wanted, address, None, ctypes.addressof(number)):
+        _happened.remove(happened)
         return None
 
     def take() -> bool:
@@ -376,9 +397,11 @@ def on_hotplug(tell: Callable[[], None]) -> Callable[[], None] | None:
 
     leave = attendants.add(take)
 
-    def end(_kept: object = callback) -> None:
+    def end() -> None:
         leave()
-        made.hotplug_deregister_callback(where, number.value)
+        if happened in _happened:  # else it was ended, or is the parent's
+            _happened.remove(happened)
+            made.hotplug_deregister_callback(where, number.value)
 
     return end
 
@@ -397,6 +420,7 @@ def _end_all() -> None:
 def _after_fork() -> None:
     """Those are the parent's."""
     _living.clear()
+    _happened.clear()
     attendants.reset()
 
 

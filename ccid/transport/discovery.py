@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,7 @@ from ccid.descriptors import (
     parse_configuration,
 )
 from ccid.descriptors.configuration import smart_card_interface
-from ccid.errors import MalformedDescriptor, UsbUnavailable
+from ccid.errors import MalformedDescriptor, ReaderRemoved, UsbUnavailable
 from ccid.quirks import lookup
 from ccid.transport import ReaderInfo, linux
 from ccid.transport.libusb import SPEEDS, backend, status_of, status_text, usb_error
@@ -109,7 +110,7 @@ def _look_at(device: Any, found: Discovery) -> None:
                 device=descriptor,
                 configuration=configuration.descriptor,
                 reader=reader,
-                connect=functools.partial(UsbTransport, device),
+                connect=functools.partial(_connect, device, os.getpid()),
                 bus=raw.bus,
                 address=raw.address,
                 speed=SPEEDS.get(raw.speed or 0, ""),
@@ -118,6 +119,19 @@ def _look_at(device: Any, found: Discovery) -> None:
                 **strings,
             )
             found.readers.append(info)
+
+
+def _connect(device: Any, owner: int, info: ReaderInfo) -> UsbTransport:
+    """Open an interface of a device that process ``owner`` found. A fork of that looks for it
+    anew: to libusb the device is one of the parent's, and so would be all that happens to it."""
+    if owner == os.getpid():
+        return UsbTransport(device, info)
+    place = (info.path, info.bus, info.address)
+    for found in discover().readers:
+        if (found.path, found.bus, found.address) == place:
+            opened: UsbTransport = found.connect(info)  # type: ignore[assignment]
+            return opened
+    raise ReaderRemoved(f"{info.name} was unplugged", reader=info.name)
 
 
 def _strings(device: str, path: str) -> dict[str, str | None]:

@@ -25,7 +25,8 @@ from ccid.transport.life import Life
 from ccid.virtual.port import Port, Unplugged
 from ccid.virtual.usb import Request, Stall
 
-_claimed: set[tuple[int, int]] = set()
+_claimed: dict[tuple[int, int], object] = {}
+"""By port and interface, what its holder put there."""
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_claimed.clear)  # those are the parent's
 
@@ -45,18 +46,10 @@ class VirtualTransport(Life):
         super().__init__(info.name)
         self.port = port
         self.info = info
-        self._claim = (id(port), info.interface_number)
-        if self._claim in _claimed:
-            raise ReaderBusy(
-                f"{info.name} is open already",
-                holder="this process",
-                cure="close the other ccid.Reader first",
-                reader=info.name,
-            )
         self._events = threading.RLock()
         self._inbox: deque[bytes] = deque()
-        self._came = threading.Event()
-        """Somebody who waits for events should look."""
+        self._came: list[threading.Event] = []
+        """For each who waits for events: he should look."""
         self.take_events = no_events
         self.out = memoryview(bytearray(OUT_CAPACITY))
         self.inp = memoryview(bytearray(IN_CAPACITY))
@@ -64,7 +57,15 @@ class VirtualTransport(Life):
             self.send = self._make_send(self._address(info.reader.bulk_out))
             self.receive = self._make_receive(self._address(info.reader.bulk_in))
         self.packet_size = info.reader.bulk_in.max_packet_size if info.reader.bulk_in else 64
-        _claimed.add(self._claim)
+        self._claim = (id(port), info.interface_number)
+        mine = object()
+        if _claimed.setdefault(self._claim, mine) is not mine:
+            raise ReaderBusy(
+                f"{info.name} is open already",
+                holder="this process",
+                cure="close the other ccid.Reader first",
+                reader=info.name,
+            )
         self._holds_claim = True
         self.when_dead(self._refuse_all)
 
@@ -144,33 +145,41 @@ class VirtualTransport(Life):
         def look() -> None:
             if events.is_silent:
                 if inbox or port.device.is_unplugged:
-                    self._came.set()
+                    self._wake()
                 return
             with suppress(Stall, Unplugged):  # take_events will see it
                 complete()
-            self._came.set()  # it is here, or will be
+            self._wake()  # it is here, or will be
 
         def no_more(reason: CcidError) -> None:
             self.take_events = no_events
-            port.armed[:] = [one for one in port.armed if one is not look]
+            with suppress(ValueError):  # told twice
+                port.armed.remove(look)
             if not isinstance(reason, ReaderForked):  # of the parent's lock nothing is known
-                self._came.set()
+                self._wake()
 
         port.armed.append(look)
         self.when_dead(no_more)
+
+    def _wake(self) -> None:
+        for came in tuple(self._came):
+            came.set()
 
     def attend(self) -> Callable[[], None]:
         endpoint = self.info.reader.interrupt_in
         if endpoint is None:
             return nothing_to_end
         number = endpoint.bEndpointAddress
-        ended, device = False, self.port.device
+        ended, device, came = False, self.port.device, threading.Event()
+        came.set()  # there may be something already
+        self._came.append(came)
 
         def wait() -> None:
             while not ended and self.dead is None:
-                due = device.next_due(number)
-                self._came.wait(None if due is None else max(0.0, due - self.port.now()))
-                self._came.clear()
+                with self.port.changed:  # another thread may take it
+                    due = device.next_due(number)
+                came.wait(None if due is None else max(0.0, due - self.port.now()))
+                came.clear()
                 self.take_events()
                 if device.is_unplugged:
                     self.removed()
@@ -181,7 +190,9 @@ class VirtualTransport(Life):
         def end() -> None:
             nonlocal ended
             ended = True
-            self._came.set()
+            came.set()
+            with suppress(ValueError):  # called twice
+                self._came.remove(came)
             if thread is not threading.current_thread():
                 thread.join()
 
@@ -199,8 +210,11 @@ class VirtualTransport(Life):
             raise self.removed() from None
 
     def _stalled(self, endpoint: int) -> CcidError:
-        """Clear the halt, as a host does, and say that it was."""
-        self.port.control(ClassControl(0x02, Request.CLEAR_FEATURE, 0, endpoint))
+        """Clear the halt, as a host does, and say that it was; or that the reader is gone."""
+        try:
+            self.port.control(ClassControl(0x02, Request.CLEAR_FEATURE, 0, endpoint))
+        except Unplugged:
+            return self.removed()
         return TransportStall(f"{self.name} halted endpoint 0x{endpoint:02X}", reader=self.name)
 
     def string(self, index: int) -> str | None:
@@ -214,6 +228,6 @@ class VirtualTransport(Life):
 
     def close(self) -> None:
         if self._holds_claim and not isinstance(self.dead, ReaderForked):
-            _claimed.discard(self._claim)
+            _claimed.pop(self._claim, None)
         self._holds_claim = False
         self.closed()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from weakref import WeakSet
 
 from ccid.descriptors import ClassControl
 from ccid.virtual.usb import UsbDevice
@@ -32,6 +34,9 @@ class _Waiter:
     is_over: Callable[[], bool]
 
 
+_ports: WeakSet[Port] = WeakSet()
+
+
 class Port:
     """One device, any number of threads.
 
@@ -44,13 +49,18 @@ class Port:
 
     def __init__(self, device: UsbDevice) -> None:
         self.device = device
-        self._lock = threading.RLock()  # entered itself: by the condition it costs twice that
-        self.changed = threading.Condition(self._lock)
-        self._waiting: list[_Waiter] = []
+        self._renew()
+        _ports.add(self)
         self.transfers: Counter[int] = Counter()
         self.armed: list[Callable[[], None]] = []
         for function in device.functions:
             function.on_change = self.wake
+
+    def _renew(self) -> None:
+        """Nobody is about anything; in a forked child, whose threads none of those are."""
+        self._lock = threading.RLock()  # entered itself: by the condition it costs twice that
+        self.changed = threading.Condition(self._lock)
+        self._waiting: list[_Waiter] = []
 
     now = staticmethod(time.monotonic)
     """The clock: seconds."""
@@ -166,3 +176,12 @@ class Port:
             self._check()
             self.transfers[0] += 1
             return self.device.control(request, data, self.now())
+
+
+def _after_fork() -> None:
+    for port in list(_ports):
+        port._renew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

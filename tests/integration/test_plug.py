@@ -92,6 +92,15 @@ def test_an_unknown_tag_leaves_the_room_as_it_was(plug: Plug, lun: int) -> None:
     assert plug.length(lun, 0x7FFF_0003, 120) == (600, 120)
 
 
+def test_an_application_with_little_room_does_no_harm(plug: Plug, lun: int) -> None:
+    """SCardGetAttrib passes on how much room the application has: the helper lives on."""
+    ready(plug, lun)
+    before = helpers()
+    assert plug.length(lun, 0x0007_A007, 1) == (618, 0)
+    assert plug.transmit(lun, 1, SELECT) == (0, OK)
+    assert helpers() == before
+
+
 def test_codes_come_through(plug: Plug, lun: int) -> None:
     assert plug.get(lun, 0x0180) == (600, b"")
     assert plug.get(lun, 0x0FAE, 0) == (618, b"")
@@ -233,6 +242,47 @@ def test_it_is_not_started_more_than_once_a_second(plug: Plug, lun: int, tmp_pat
         named.write_text(before)
     assert 2 <= len(count.read_text()) <= 5
     until_back(plug, lun, 10)
+
+
+FAILS = """
+import sys; from pathlib import Path
+from ccid.ifd import Code, IFDHandler; from ccid.pcscd import helper
+opens = IFDHandler.create_channel_by_name
+def fails(self, lun, name):
+    with Path({asked!r}).open("a") as file: file.write("!")
+    return Code.COMMUNICATION_ERROR if Path({held!r}).exists() else opens(self, lun, name)
+IFDHandler.create_channel_by_name = fails
+sys.argv = ["helper", ""]; helper.main()
+"""
+
+
+def test_a_reader_that_a_new_helper_does_not_get_at_once(
+    plug: Plug, lun: int, tmp_path: Path
+) -> None:
+    """The old one may be held by the kernel for a moment, and hold the reader."""
+    held, asked, wrong = tmp_path / "held", tmp_path / "asked", tmp_path / "python"
+    (tmp_path / "fails.py").write_text(FAILS.format(asked=str(asked), held=str(held)))
+    wrong.write_text(f"#!/bin/sh\nexec {sys.executable} -I {tmp_path}/fails.py\n")
+    wrong.chmod(0o755)
+    named = plug.path.with_name("interpreter")
+    before = named.read_text()
+    named.write_text(f"{wrong}\n")
+    held.touch()
+    try:
+        os.kill(helpers()[0], signal.SIGKILL)
+        began = time.monotonic()
+        while time.monotonic() - began < 4:
+            assert plug.presence(lun) in (ABSENT, BROKEN)
+            time.sleep(0.02)
+        assert 2 <= len(asked.read_text()) <= 5, "once a second"
+        waited = time.monotonic()
+        assert plug.wait(lun, 60_000) == 0
+        assert time.monotonic() - waited < 1.5
+    finally:
+        held.unlink()
+        named.write_text(before)
+    until_back(plug, lun, 10)
+    ready(plug, lun)
 
 
 def test_a_helper_that_is_stopped_for_a_moment_is_left_in_peace(plug: Plug, lun: int) -> None:

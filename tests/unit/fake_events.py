@@ -29,6 +29,8 @@ class FakeEvents:
         self.ends = True
         """Cancelled transfers end."""
         self.can_hotplug = True
+        self.callbacks: list[int] = []
+        """What is to be called when a device comes or goes."""
         self._happened = threading.Condition(threading.RLock())
         self._armed: list[int] = []
         self._done: list[tuple[int, int, bytes]] = []
@@ -103,9 +105,11 @@ class FakeEvents:
                 self._happened.notify_all()
         return 0
 
-    def _handle(self, _context: int, wait: int, _completed: int | None) -> int:
+    def _handle(self, _context: int, wait: int, completed: int | None) -> int:
         seconds, micro = (ctypes.c_long * 2).from_address(wait)
         with self._happened:
+            if completed and ctypes.c_int.from_address(completed).value:
+                return 0
             self._happened.wait_for(
                 lambda: self._done or self._interrupted or self._plugged, seconds + micro / 1e6
             )
@@ -129,6 +133,7 @@ class FakeEvents:
 
     def _register(self, *words: int) -> int:
         callback, number = words[6], words[8]
+        self.callbacks.append(callback)
         pointer, integer = ctypes.c_void_p, ctypes.c_int
         self._hotplug = callback_type(integer, pointer, pointer, integer, pointer)(callback)
         ctypes.c_int.from_address(number).value = 7

@@ -238,6 +238,73 @@ def test_one_who_fails_does_not_end_the_others(
     assert "a fault" in caplog.text
 
 
+@pytest.fixture
+def outside(fake: FakeEvents) -> Iterator[Callable[[], None]]:
+    """The thread is kept outside of libusb, its look around done, until this is called."""
+    reached, released = threading.Event(), threading.Event()
+
+    def keep() -> bool:
+        if threading.current_thread().name == "ccid events":
+            reached.set()
+            released.wait(10)
+        return False
+
+    end = asynchronous.attendants.add(keep)
+    assert reached.wait(10)
+    yield released.set
+    end()
+
+
+def test_who_comes_while_another_thread_handles_events_is_heard(
+    outside: Callable[[], None],
+) -> None:
+    """It takes the interruption that was for the thread, which goes to libusb only then."""
+    called = threading.Event()
+
+    def take() -> bool:
+        called.set()
+        return False
+
+    end = asynchronous.attendants.add(take)
+    asynchronous.event_handler()(0)
+    outside()
+    assert called.wait(10)
+    end()
+
+
+def test_trouble_that_another_thread_saw_is_looked_after(fake: FakeEvents) -> None:
+    """The thread had looked just before, and goes to libusb now."""
+    reached, released, mended = threading.Event(), threading.Event(), threading.Event()
+    is_troubled = False
+
+    def take() -> bool:
+        if threading.current_thread().name == "ccid events" and is_troubled:
+            mended.set()
+        return is_troubled and not mended.is_set()
+
+    def keep() -> bool:
+        if threading.current_thread().name == "ccid events":
+            reached.set()
+            released.wait(10)
+        return False
+
+    ends = [asynchronous.attendants.add(one) for one in (take, keep)]
+    assert reached.wait(10)
+    is_troubled = True
+    assert asynchronous.attendants.take()
+    asynchronous.event_handler()(0)
+    released.set()
+    assert mended.wait(10)
+    for end in ends:
+        end()
+
+
+def test_no_wait_for_a_time_that_is_over(fake: FakeEvents) -> None:
+    began = time.monotonic()
+    asynchronous.event_handler()(-0.001)
+    assert time.monotonic() - began < 0.5
+
+
 def test_an_attendant_may_leave_from_the_thread_itself(fake: FakeEvents) -> None:
     before, left = threading.active_count(), threading.Event()
 
@@ -267,6 +334,21 @@ def test_hotplug(fake: FakeEvents) -> None:
     end()
     assert not fake.hears_hotplug
     assert threading.active_count() == before
+
+
+def test_who_leaves_frees_nothing_that_libusb_is_about_to_call(fake: FakeEvents) -> None:
+    """It makes sure of no more than that it does not begin to."""
+    told = [threading.Event(), threading.Event()]
+    ends = [asynchronous.on_hotplug(one.set) for one in told]
+    about = fake._hotplug
+    for end in ends:
+        assert end is not None
+        end()
+    assert len(set(fake.callbacks)) == 1, "it is one, which stays"
+    assert about is not None
+    assert about(None, None, 1, None) == 0
+    asynchronous.attendants.take()
+    assert not any(one.is_set() for one in told)
 
 
 def test_a_libusb_that_does_not_tell(fake: FakeEvents) -> None:

@@ -293,11 +293,24 @@ def test_tags_that_there_are_not(bench: Any, tag: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "tag", [Tag.SIMULTANEOUS_ACCESS, Tag.THREAD_SAFE, Tag.SLOTS_NUMBER, Tag.SLOT_THREAD_SAFE]
+    ("tag", "size"),
+    [
+        (Tag.SIMULTANEOUS_ACCESS, 1),
+        (Tag.THREAD_SAFE, 1),
+        (Tag.SLOTS_NUMBER, 1),
+        (Tag.SLOT_THREAD_SAFE, 1),
+        (Tag.ATTR_ICC_PRESENCE, 1),
+        (Tag.ATTR_ICC_INTERFACE_STATUS, 1),
+        (Tag.ATTR_VENDOR_IFD_VERSION, 4),
+        (Tag.ATTR_MAXINPUT, 4),
+        (Tag.ATTR_CHANNEL_ID, 4),
+    ],
 )
-def test_capabilities_that_do_not_fit(bench: Any, tag: Tag) -> None:
-    short = (Code.ERROR_INSUFFICIENT_BUFFER, b"")
-    assert bench().handler.get_capabilities(LUN, tag, 0) == short
+def test_capabilities_that_do_not_fit(bench: Any, tag: Tag, size: int) -> None:
+    """How much room there is, an application says."""
+    get = bench().handler.get_capabilities
+    assert get(LUN, tag, size - 1) == (Code.ERROR_INSUFFICIENT_BUFFER, b"")
+    assert get(LUN, tag, size)[0] is Code.SUCCESS
 
 
 @pytest.mark.parametrize(("busy", "value"), [(1, b"\0"), (2, b"\1")])

@@ -544,6 +544,30 @@ def test_cancel_on_a_reader_that_knows_no_abort(way: int) -> None:
     assert "did not take part" in str(result[0])
 
 
+def test_cancel_before_the_first_command_of_an_operation() -> None:
+    pipe, transport = make(data_block)
+    begun, go, result = threading.Event(), threading.Event(), list[Exception]()
+
+    def run() -> None:
+        try:
+            with pipe.operation(0):
+                begun.set()
+                go.wait(10)
+                Commands(pipe, 0).xfr_block(APDU, timeout_s=60)
+        except Exception as error:
+            result.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert begun.wait(10)
+    assert pipe.cancel(0)
+    go.set()
+    thread.join(10)
+    assert isinstance(result[0], CommandCancelled)
+    assert transport.commands == []
+    assert both_ways(pipe)[0]() == DATA
+
+
 def test_cancel_with_nothing_under_way() -> None:
     pipe, _ = make(data_block)
     assert pipe.cancel(0) is False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +21,7 @@ from ccid.messages import (
     PC_to_RDR_SetParameters,
     PC_to_RDR_XfrBlock,
 )
+from ccid.quirks import Quirks
 from ccid.virtual import EchoCard, faults, make_descriptor
 from ccid.virtual.function import CcidFunction
 from ccid.virtual.reader import AUTOMATIC
@@ -550,6 +552,40 @@ def test_a_child_forked_while_a_thread_holds_the_lock_does_not_hang() -> None:
             assert slow.result(5) == b"\x90\x00"
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("held", ["turn", "port"])
+def test_a_child_forked_while_a_thread_uses_the_reader_opens_its_own(
+    held: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = Quirks("taker of turns", "supported", interfaces_take_turns=True)
+    monkeypatch.setattr("ccid.reader.lookup", lambda *_, **__: known)
+    virtual, holds, done = two_interfaces(), threading.Event(), threading.Event()
+    with ccid.open_reader(virtual) as reader:
+        lock: Any = virtual.port.changed if held == "port" else reader.pipe.turn(0)
+
+        def hold() -> None:
+            with lock:
+                holds.set()
+                done.wait(20)
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        assert holds.wait(5)
+        child = os.fork()
+        if child == 0:
+            try:
+                signal.alarm(5)
+                ccid.open_reader(virtual).close()
+                os._exit(7)
+            finally:
+                os._exit(1)
+        ended = os.waitpid(child, 0)[1]
+        done.set()
+        thread.join(5)
+        assert os.WIFEXITED(ended), "it hung"
+        assert os.waitstatus_to_exitcode(ended) == 7
+
+
 # Threads --------------------------------------------------------------------------------------
 
 
@@ -667,8 +703,6 @@ def test_every_interface_is_a_reader() -> None:
 
 
 def test_interfaces_that_must_take_turns_share_a_lock(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ccid.quirks import Quirks
-
     known = Quirks("taker of turns", "supported", interfaces_take_turns=True)
     monkeypatch.setattr("ccid.reader.lookup", lambda *_, **__: known)
     virtual = two_interfaces()

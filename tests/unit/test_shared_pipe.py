@@ -94,6 +94,17 @@ def test_cancel_hits_the_slot_it_is_called_on() -> None:
         assert cards[0].transmit(echo(0, 1)) == b"0 1\x90\x00"
 
 
+def test_cancel_before_the_first_command_of_an_operation() -> None:
+    with ccid.open_reader(reader_of()) as reader:
+        slot = reader.slots[1]
+        with reader.pipe.operation(1):
+            assert slot.cancel()
+            with pytest.raises(CommandCancelled):
+                slot.status()
+        assert slot.cancel() is False
+        slot.status()
+
+
 def test_one_apdu_is_atomic_with_all_of_its_response() -> None:
     descriptor = make_descriptor(
         ExchangeLevel.EXTENDED_APDU, 2, bMaxCCIDBusySlots=2, dwMaxCCIDMessageLength=74

@@ -264,6 +264,30 @@ def test_open_and_close(plug: Callable[..., FakeBackend], bulk: FakeBulk) -> Non
     assert backend.calls[2:] == ["release_interface", "close_device"]
 
 
+def test_a_fork_does_not_open_what_its_parent_found(
+    plug: Callable[..., FakeBackend], bulk: FakeBulk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To libusb that device is the parent's."""
+    parents, own = FakeDevice(QEMU), FakeDevice(QEMU)
+    backend = plug(parents)
+    (info,) = ccid.list_readers()
+    opens, opened = backend.open_device, list[FakeDevice]()
+
+    def open_device(device: FakeDevice) -> Any:
+        opened.append(device)
+        return opens(device)
+
+    monkeypatch.setattr(backend, "open_device", open_device)
+    info.connect(info).close()
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    backend.devices = (FakeDevice(QEMU, address=9), own)
+    info.connect(info).close()
+    assert opened == [parents, own]
+    backend.devices = ()
+    with pytest.raises(errors.ReaderRemoved):
+        info.connect(info)
+
+
 def test_a_kernel_driver_is_sent_away_and_gets_its_interface_back(
     plug: Callable[..., FakeBackend], bulk: FakeBulk
 ) -> None:

@@ -236,6 +236,23 @@ def test_another_card_by_the_time_the_reader_says_so(
     assert heard(events, 2) == ["card left 0", "card arrived 0"]
 
 
+def test_a_card_seen_before_the_reader_says_that_it_came(
+    bus: Bus, events: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An application has the reader open; the watch begins when the card is in, and not told."""
+    monkeypatch.setattr(watching, "POLL_S", 1000)
+    virtual = ccid.VirtualReader([None, None], slots=2, interrupt=False)
+    with ccid.open_reader(virtual) as reader:
+        reader._notified(bytes([0x50, 0b1010]))
+        virtual.insert(FileSystemCard())
+        assert heard(events, 2) == ["reader arrived", "card arrived 0"]
+        reader._notified(bytes([0x50, 0b0011]))
+        reader._notified(bytes([0x50, 0b1101]))
+        assert heard(events, 1) == ["card arrived 1"]
+        reader._notified(bytes([0x50, 0b0111]))
+        assert heard(events, 2) == ["card left 0", "card arrived 0"], "another one"
+
+
 def test_a_reader_that_does_not_tell_is_asked(
     bus: Bus, events: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
