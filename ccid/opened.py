@@ -46,7 +46,7 @@ class Opened:
         self._wanted: Counter[Key] = Counter()
         self._lent: dict[Key, Reader] = {}
         self._locks: defaultdict[Key, threading.RLock] = defaultdict(threading.RLock)
-        self._guard = threading.Lock()
+        self._guard = threading.RLock()  # within it a forgotten reader may be collected, and closed
         self._tellers: tuple[Callable[[ReaderInfo], None], ...] = ()
         self._mine = threading.local()
 

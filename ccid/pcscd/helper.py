@@ -209,7 +209,7 @@ class Helper:
         return self._handler
 
     def _on_event(self, lun: int) -> None:
-        for channel in self.channels:
+        for channel in tuple(self.channels):  # one may be forgotten meanwhile
             if channel.lun == lun:
                 channel.tell()
 

@@ -248,7 +248,7 @@ class Attendants:
 
     def reset(self) -> None:
         """Begin anew; in a forked child, where all of this is the parent's."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # within it a forgotten reader may be collected, and closed
         self._takers: tuple[Callable[[], bool], ...] = ()
         self._thread: _EventThread | None = None
         self.came = False

@@ -133,6 +133,17 @@ def test_closing_ends_the_transfer_and_who_attends(
     transport.take_events()
 
 
+def test_closed_by_the_collector_while_another_begins_to_wait(transport: Any) -> None:
+    def close() -> None:
+        with asynchronous.attendants._lock:
+            transport.close()
+
+    thread = threading.Thread(target=close, daemon=True)
+    thread.start()
+    thread.join(5)
+    assert not thread.is_alive()
+
+
 def test_a_transfer_that_does_not_end_keeps_its_handle(
     backend: FakeBackend, transport: Any, fake: FakeEvents, monkeypatch: pytest.MonkeyPatch
 ) -> None:

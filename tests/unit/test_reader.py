@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,6 +23,7 @@ from ccid.messages import (
     PC_to_RDR_SetParameters,
     PC_to_RDR_XfrBlock,
 )
+from ccid.opened import opened
 from ccid.quirks import Quirks
 from ccid.virtual import EchoCard, faults, make_descriptor
 from ccid.virtual.function import CcidFunction
@@ -477,6 +480,26 @@ def test_a_forgotten_reader_warns_and_is_closed() -> None:
     with pytest.warns(ResourceWarning, match="never closed"):
         reader.__del__()
     ccid.open_reader(virtual).close()
+
+
+def test_a_forgotten_reader_is_collected_while_another_is_opened() -> None:
+    """The collector comes when it likes, in the middle of what closing a reader needs, too."""
+    reader: ccid.Reader | None = ccid.open_reader(ccid.VirtualReader(EchoCard()))
+    assert reader is not None
+    gc.collect()
+    kept = [reader]
+    reader = None
+
+    def collect() -> None:
+        with opened._guard, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            kept.clear()
+            gc.collect()
+
+    thread = threading.Thread(target=collect, daemon=True)
+    thread.start()
+    thread.join(5)
+    assert not thread.is_alive()
 
 
 def test_what_an_earlier_user_left_is_dropped() -> None:
