@@ -252,6 +252,8 @@ class Pipe(Conversation):
         except BaseException:
             self.give_up(slot)
             raise
+        finally:
+            self.deadlines[slot] = time.monotonic()  # what is waited for from now on is another's
 
     @staticmethod
     def _by(operation: Operation, timeout_s: float) -> float:
