@@ -236,6 +236,29 @@ def test_pulled_out_while_another_thread_looks_what_came(
     made.close()
 
 
+def test_a_fork_waits_for_no_thread_of_its_parent(transport: Any) -> None:
+    """One may have been about to tell of something."""
+    holds, done, left = threading.Event(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with transport._events:
+            holds.set()
+            done.wait(10)
+
+    def attend() -> None:
+        transport.attend()()
+        left.set()
+
+    threading.Thread(target=hold).start()
+    assert holds.wait(10)
+    transport._forked()
+    threading.Thread(target=attend).start()
+    try:
+        assert left.wait(5)
+    finally:
+        done.set()
+
+
 def test_no_endpoint_no_events(backend: FakeBackend, fake: FakeEvents, told: list[bytes]) -> None:
     out, back = bytes.fromhex("07050102400000"), bytes.fromhex("07058202400000")
     data = configuration(interface(endpoints=2), SMART_CARD, out, back)
