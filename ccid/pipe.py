@@ -206,7 +206,11 @@ class Pipe(Conversation):
             xfr_block_header.pack_into(out, 0, bMessageType, len(data), slot, count & 0xFF, 0, 0)
             out[7:HEADER_LENGTH] = specific
             out[HEADER_LENGTH:size] = data
-            self.transport.send(size, WRITE_TIMEOUT_MS)
+            try:
+                self.transport.send(size, WRITE_TIMEOUT_MS)
+            except BaseException:  # the reader may have got it
+                self.give_up(slot)
+                raise
         return count
 
     def _await(
@@ -248,6 +252,8 @@ class Pipe(Conversation):
         except BaseException:
             self.give_up(slot)
             raise
+        finally:
+            self.deadlines[slot] = time.monotonic()  # what is waited for from now on is another's
 
     @staticmethod
     def _by(operation: Operation, timeout_s: float) -> float:
@@ -367,7 +373,11 @@ class Pipe(Conversation):
                 pack(out, 0, XFR_BLOCK, n, slot, count & 0xFF, 0, 0)
                 n += HEADER_LENGTH
                 out[HEADER_LENGTH:n] = data
-                self.transport.send(n, WRITE_TIMEOUT_MS)
+                try:
+                    self.transport.send(n, WRITE_TIMEOUT_MS)
+                except BaseException:  # the reader may have got it
+                    self.give_up(slot)
+                    raise
                 try:
                     got = self.transport.receive(0, first, SLICE_MS)
                 except TransportTimeout:

@@ -309,9 +309,10 @@ class Reader:
                 return
             stack.callback(self.transport.close)  # while nobody else has a turn
             for slot in self.slots:
-                if slot.card is not None:
+                card = slot.card  # which a thread that met its removal forgets at any time
+                if card is not None:
                     with suppress(CcidError):
-                        slot.card.disconnect()
+                        card.disconnect()
 
     def _cancel(self) -> None:
         """End whatever is under way."""

@@ -80,26 +80,26 @@ class SharedPipe(Pipe):
                 self._under_way.pop(slot, None)
 
     def _next(self, slot: int, count: int, deadline: float) -> bytes | None:
-        box = self._boxes[slot]
-        with self._mail:
-            if not box and self._reading:
-                left_s = max(0.0, deadline - time.monotonic())
-                self._mail.wait(min(left_s, SLICE_MS / 1000))
-            if box:
-                return box.pop(0)
-            if self._reading:
-                return None
-            self._reading = True
-        message = None
+        box, message, reads = self._boxes[slot], None, False
         try:
+            with self._mail:
+                if not box and self._reading:
+                    left_s = max(0.0, deadline - time.monotonic())
+                    self._mail.wait(min(left_s, SLICE_MS / 1000))
+                if box:
+                    return box.pop(0)
+                if self._reading:
+                    return None
+                self._reading = reads = True
             message = self._read(deadline)
         finally:
-            with self._mail:
-                self._reading = False
-                if message is not None and message[5] != slot:
-                    self._deliver(message)
-                    message = None
-                self._mail.notify_all()
+            if reads:  # by all means: while one reads, no other does
+                with self._mail:
+                    self._reading = False
+                    if message is not None and message[5] != slot:
+                        self._deliver(message)
+                        message = None
+                    self._mail.notify_all()
         return message
 
     def _deliver(self, message: bytes) -> None:

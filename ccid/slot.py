@@ -46,8 +46,9 @@ class Slot:
         is not connected.
         """
         with self.turn():
-            if self.card is not None and self.reader.pipe.was_removed(self.index):
-                self.card.removed()
+            card = self.card  # which a thread that met its removal forgets at any time
+            if card is not None and self.reader.pipe.was_removed(self.index):
+                card.removed()
                 return IccStatus.ABSENT
         return self.commands.slot_status().icc
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import atexit
 import enum
 import logging
+import os
 import queue
 import time
 from collections import deque
@@ -22,7 +23,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ccid.codes import IccStatus
-from ccid.errors import AccessDenied, CcidError, ReaderBusy, ReaderRemoved
+from ccid.errors import AccessDenied, CcidError, ReaderBusy, ReaderForked, ReaderRemoved
 from ccid.find import list_readers
 from ccid.opened import Key, key_of, opened
 from ccid.transport import ReaderInfo
@@ -79,6 +80,7 @@ def watch(timeout: float | None = None) -> Generator[Event, None, None]:
 
     Raises:
         UsbUnavailable: libusb cannot be loaded.
+        ReaderForked: It began in the parent of this process: only there events are told.
         ValueError: A negative time.
     """
     if timeout is not None and not timeout >= 0:
@@ -124,6 +126,7 @@ class _Watcher:
         self._told: deque[Event] = deque()
         self._ends: list[Callable[[], None]] = []
         self._compares = False
+        self._owner = os.getpid()
 
     def start(self) -> None:
         from ccid.transport.asynchronous import on_hotplug
@@ -154,6 +157,7 @@ class _Watcher:
             while self._told:
                 yield self._told.popleft()
                 happened = time.monotonic()
+                self._check()
             now = time.monotonic()
             times = [happened + timeout] if timeout is not None else []
             if any(one.is_polled for one in self._there.values()):
@@ -176,6 +180,13 @@ class _Watcher:
                 self._rediscover()
             if timeout is not None and now >= happened + timeout and not self._told:
                 return
+
+    def _check(self) -> None:
+        if self._owner != os.getpid():
+            raise ReaderForked(
+                f"this watch began in process {self._owner}, and this is its fork {os.getpid()}: "
+                f"nothing is told here. Begin another"
+            )
 
     # What came ------------------------------------------------------------------------------------
 

@@ -119,8 +119,9 @@ class Channel:
 
     def _forget(self) -> None:
         """There is no card any more that anything was agreed with."""
-        if self.slot.card is not None:
-            self.slot.card.removed()
+        card = self.slot.card  # which is powered off, in another thread, when pcscd ends
+        if card is not None:
+            card.removed()
         self._activation = None
         self._powered = self._was_removed = False
         self.reader.changes.forget(self.slot.index)

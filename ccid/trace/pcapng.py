@@ -57,7 +57,7 @@ class PcapngSink(Sink):
         self._mine = isinstance(target, str | os.PathLike)
         self._file: BinaryIO = open(target, "wb") if self._mine else target  # type: ignore
         self._keep_open = keep_open
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # within it a forgotten reader may be collected, and closed
         self._id = 0
         self._ended = False
         magic = struct.pack("<IHHq", BYTE_ORDER_MAGIC, 1, 0, -1)
@@ -80,9 +80,9 @@ class PcapngSink(Sink):
         with self._lock:
             if self._ended:
                 return
-            self._id += 1
-            self._packet(info, transfer, SUBMIT, b"" if is_in else transfer.data)
-            self._packet(info, transfer, COMPLETE, transfer.data if is_in else b"")
+            self._id = number = self._id + 1
+            self._packet(info, number, transfer, SUBMIT, b"" if is_in else transfer.data)
+            self._packet(info, number, transfer, COMPLETE, transfer.data if is_in else b"")
             self._file.flush()
 
     def end(self) -> None:
@@ -98,7 +98,9 @@ class PcapngSink(Sink):
             if self._mine:
                 self._file.close()
 
-    def _packet(self, info: ReaderInfo, transfer: Transfer, event: int, data: bytes) -> None:
+    def _packet(
+        self, info: ReaderInfo, number: int, transfer: Transfer, event: int, data: bytes
+    ) -> None:
         submitted = event == SUBMIT
         when = transfer.began if submitted else transfer.ended
         microseconds = round(when * 1_000_000)
@@ -106,7 +108,7 @@ class PcapngSink(Sink):
         has_setup = submitted and transfer.setup is not None
         length = transfer.asked if submitted == is_in and submitted else len(transfer.data)
         head = URB.pack(
-            self._id,
+            number,
             event,
             transfer.kind,
             transfer.endpoint,

@@ -200,14 +200,13 @@ class Interrupt:
         status = self._transfer.status
         if status:
             self.failure, self.is_armed = OUTCOMES.get(status, Status.OTHER), False
-            attendants.came = True
-            return
-        self.inbox.append(self._buffer.view[: self._transfer.actual_length].tobytes())
-        attendants.came = True
-        if self._ends:
-            self.is_armed = False
         else:
-            self._submit()
+            self.inbox.append(self._buffer.view[: self._transfer.actual_length].tobytes())
+            if self._ends:
+                self.is_armed = False
+            else:
+                self._submit()
+        attendants.came = True  # last: another thread may look at once, and all is to be seen
 
     def end(self) -> bool:
         """Disarm it for good. False if it does not end: then the handle must stay open."""

@@ -310,6 +310,8 @@ class UsbTransport(Life):
             self.removed()
 
     def attend(self) -> Callable[[], None]:
+        if self.dead is not None:  # in a forked child a thread of the parent's may hold the lock
+            return nothing_to_end
         with self._events:
             if self._interrupt is None:
                 return nothing_to_end

@@ -214,6 +214,51 @@ def test_pulled_out_before_it_is_armed_again(transport: Any, fake: FakeEvents) -
     assert isinstance(transport.dead, errors.ReaderRemoved)
 
 
+def test_pulled_out_while_another_thread_looks_what_came(
+    backend: FakeBackend, fake: FakeEvents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes the notification, and has looked by the time the transfer cannot be armed again."""
+    submits = fake._submit
+
+    def submit(address: int) -> int:
+        if fake.submitted:
+            asynchronous.attendants.take()
+            return Status.NO_DEVICE
+        return submits(address)
+
+    monkeypatch.setattr(fake, "_submit", submit)
+    info = ccid.list_readers()[0]
+    made: Any = info.connect(info)
+    made.listen(lambda _: None)
+    fake.comes(PRESENT)
+    asynchronous.event_handler()(0)
+    assert asynchronous.attendants.came
+    made.close()
+
+
+def test_a_fork_waits_for_no_thread_of_its_parent(transport: Any) -> None:
+    """One may have been about to tell of something."""
+    holds, done, left = threading.Event(), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with transport._events:
+            holds.set()
+            done.wait(10)
+
+    def attend() -> None:
+        transport.attend()()
+        left.set()
+
+    threading.Thread(target=hold).start()
+    assert holds.wait(10)
+    transport._forked()
+    threading.Thread(target=attend).start()
+    try:
+        assert left.wait(5)
+    finally:
+        done.set()
+
+
 def test_no_endpoint_no_events(backend: FakeBackend, fake: FakeEvents, told: list[bytes]) -> None:
     out, back = bytes.fromhex("07050102400000"), bytes.fromhex("07058202400000")
     data = configuration(interface(endpoints=2), SMART_CARD, out, back)

@@ -295,6 +295,34 @@ def test_an_interrupted_wait_is_a_command_given_up(way: int) -> None:
 
 
 @WAYS
+@pytest.mark.parametrize("failure", [KeyboardInterrupt(), TransportTimeout("script: slow")])
+def test_a_command_that_may_have_been_sent_is_given_up(way: int, failure: BaseException) -> None:
+    """The reader got it, and is busy with it."""
+    pipe, transport = make(lambda c: data_block(c))
+    sends = transport.send
+
+    def send(length: int, timeout_ms: int) -> None:
+        sends(length, timeout_ms)
+        transport.pending.clear()
+        raise failure
+
+    transport.send = send  # type: ignore[method-assign]
+    with pytest.raises(type(failure)):
+        both_ways(pipe)[way]()
+    transport.send = sends  # type: ignore[method-assign]
+    aborted = [False]
+
+    def answer(command: Command) -> Answer:
+        if isinstance(command, PC_to_RDR_Abort):
+            aborted[0] = True
+            return reply(command, RDR_to_PC_SlotStatus)
+        return data_block(command) if aborted[0] else busy(command)
+
+    transport.answer = answer
+    assert both_ways(pipe)[way]() == DATA
+
+
+@WAYS
 def test_a_message_that_breaks_off_between_transfers(way: int) -> None:
     pipe, _ = make(lambda c: [data_block(c, abData=bytes(1000))[:512], broken()])
     with pytest.raises(TransportError):

@@ -13,6 +13,7 @@ import ccid
 from ccid import errors
 from ccid.codes import ExchangeLevel, Features, IccStatus
 from ccid.messages.events import RDR_to_PC_NotifySlotChange
+from ccid.slot import Slot
 from ccid.verdict import judge
 from ccid.virtual import EchoCard, make_descriptor
 
@@ -86,6 +87,28 @@ def test_the_status_is_absent_once(auto_activating: bool) -> None:
         with pytest.raises(errors.CardRemoved):
             card.transmit(PATTERN)
         assert slot.card is None
+
+
+def test_two_threads_meet_the_removal_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was sending forgets the card while another asks, or closes the reader."""
+    one = virtual()
+    reader = ccid.open_reader(one)
+    (slot,) = reader.slots
+    card = slot.connect()
+    asks = reader.pipe.was_removed
+
+    def was_removed(index: int) -> bool:
+        card.removed()
+        return asks(index)
+
+    one.insert(EchoCard())
+    with monkeypatch.context() as patched:
+        patched.setattr(reader.pipe, "was_removed", was_removed)
+        assert slot.status() is IccStatus.ABSENT
+    seen = [slot.connect()]
+    forgotten = property(lambda _: seen.pop() if seen else None, lambda *_: None)
+    monkeypatch.setattr(Slot, "card", forgotten, raising=False)
+    reader.close()
 
 
 def test_without_notifications_the_power_tells() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
 
 import pytest
 
@@ -132,6 +133,31 @@ def test_an_answer_that_never_comes_costs_only_its_slot() -> None:
             cards[0].transmit(echo(0, 0))
         assert cards[1].transmit(echo(1, 0)) == b"1 0\x90\x00"
         assert cards[0].transmit(echo(0, 1)) == b"0 1\x90\x00"
+
+
+def test_interrupted_when_it_is_about_to_read_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C comes wherever Python looks for it, as when a lock was let go."""
+    with ccid.open_reader(reader_of()) as reader:
+        card, pipe = reader.slots[0].connect(), cast(SharedPipe, reader.pipe)
+        mail, interrupted = pipe._mail, list[bool]()
+
+        class Mail:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(mail, name)
+
+            def __enter__(self) -> bool:
+                return mail.__enter__()
+
+            def __exit__(self, *error: Any) -> None:
+                mail.__exit__(*error)
+                if pipe._reading and not interrupted:
+                    interrupted.append(True)
+                    raise KeyboardInterrupt
+
+        monkeypatch.setattr(pipe, "_mail", Mail())
+        with pytest.raises(KeyboardInterrupt):
+            card.transmit(echo(0, 1))
+        assert card.transmit(echo(0, 2)) == b"0 2\x90\x00"
 
 
 def test_unplugged_while_all_wait() -> None:

@@ -13,6 +13,7 @@ import pytest
 
 import ccid
 from ccid.codes import ExchangeLevel
+from ccid.trace.pcapng import PcapngSink
 from ccid.trace.tap import Sink, Transfer
 from ccid.transport import ReaderInfo
 from ccid.virtual import EchoCard, make_descriptor
@@ -163,3 +164,28 @@ def test_traces_begun_at_once_are_all_there() -> None:
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda trace: trace.stop(), traces))
         assert reader.tap is None
+
+
+def test_a_forgotten_reader_is_collected_while_another_is_traced_into_the_same_file() -> None:
+    """The collector closes it in whatever thread it comes to run."""
+    kept: list[ccid.Reader] = []
+
+    class File(io.BytesIO):
+        def write(self, data: object) -> int:
+            if kept:
+                kept.pop().close()
+            return super().write(data)  # type: ignore[arg-type]
+
+    file = File()
+    sink = PcapngSink(file, keep_open=True)
+    with ccid.open_reader(ccid.VirtualReader(EchoCard())) as reader:
+        forgotten = ccid.open_reader(ccid.VirtualReader(EchoCard()))
+        forgotten.slots[0].connect()
+        for one in reader, forgotten:
+            one.trace(sink)
+        kept.append(forgotten)
+        thread = threading.Thread(target=reader.slots[0].status, daemon=True)
+        thread.start()
+        thread.join(5)
+        assert not thread.is_alive()
+    assert not kept

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,7 +14,7 @@ import pytest
 
 import ccid
 from ccid import watching
-from ccid.errors import ReaderBusy
+from ccid.errors import ReaderBusy, ReaderForked
 from ccid.opened import key_of, opened
 from ccid.transport import ReaderInfo, asynchronous
 from ccid.virtual.cards import FileSystemCard
@@ -308,6 +310,27 @@ def test_a_virtual_reader_of_this_process(bus: Bus, events: Any) -> None:
 
 def test_it_ends_when_nothing_happens(bus: Bus) -> None:
     assert list(ccid.watch(0)) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_waits_for_nothing(bus: Bus, events: Any) -> None:
+    virtual = ccid.VirtualReader()
+    bus.plug(virtual.info)
+    assert heard(events, 2) == ["reader arrived", "card arrived 0"]
+    child = os.fork()
+    if child == 0:
+        try:
+            signal.alarm(5)
+            next(events)
+        except ReaderForked:
+            os._exit(7)
+        finally:
+            os._exit(1)
+    ended = os.waitpid(child, 0)[1]
+    assert os.WIFEXITED(ended), "it hung"
+    assert os.waitstatus_to_exitcode(ended) == 7
+    virtual.remove()
+    assert heard(events, 1) == ["card left 0"]
 
 
 @pytest.mark.parametrize("seconds", [-1, float("nan")])
