@@ -28,22 +28,33 @@ class Changes:
         moved: The slots whose card was taken out, or may have been: True where that is certain.
             Stays until the slot is powered again, or somebody was told.
         announced: The slots of which the reader said last that they are full.
+        heard: How many notifications came.
     """
 
     def __init__(self, auto_activating: bool) -> None:
         self.moved: dict[int, bool] = {}
         self.announced: set[int] = set()
+        self.heard = 0
+        self._passed_over: set[int] = set()
         self._auto_activating = auto_activating
         self._known: set[int] = set()
 
     def powering(self, slot: int) -> None:
         """Whatever card is in ``slot`` is about to be powered: from now on it is known."""
         self._known.add(slot)
-        self.moved.pop(slot, None)
+        if self.moved.pop(slot, None) is not None:
+            self._passed_over.add(slot)
+
+    def was_passed_over(self, slot: int) -> bool:
+        """True, once, if ``slot`` was powered without regard to a change that had come before."""
+        was = slot in self._passed_over
+        self._passed_over.discard(slot)
+        return was
 
     def forget(self, slot: int) -> None:
         """That the card of ``slot`` is gone was told: no card is known there."""
         self._known.discard(slot)
+        self._passed_over.discard(slot)
         self.moved.pop(slot, None)
 
     def dismiss(self, slot: int) -> None:
@@ -52,6 +63,7 @@ class Changes:
 
     def notify(self, slots: Iterable[SlotChange]) -> None:
         """The reader said this."""
+        self.heard += 1
         for slot, present, changed in slots:
             was_announced = slot in self.announced
             (self.announced.add if present else self.announced.discard)(slot)

@@ -21,12 +21,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from ccid.codes import CommandStatus, IccStatus, SlotError
 from ccid.conversation import SLICE_MS, Conversation, Operation
 from ccid.descriptors import ClassControl
 from ccid.errors import (
+    CardRemoved,
     CcidError,
     CommandCancelled,
     MalformedMessage,
@@ -40,6 +42,7 @@ from ccid.messages import (
     HEADER_LENGTH,
     PC_to_RDR_Abort,
     PC_to_RDR_GetSlotStatus,
+    PC_to_RDR_IccPowerOff,
     PC_to_RDR_Secure,
     PC_to_RDR_SetDataRateAndClockFrequency,
     PC_to_RDR_SetParameters,
@@ -56,6 +59,13 @@ ABORT_S = 2.0
 """How long the ABORT pair may take, or a question about the slot."""
 REMOVED_S = 0.3
 """How long a reader may still answer a command to a card that it says was taken out."""
+LOST_S = 1.0
+"""How long a reader may take to answer at once, after it told that a card moved: some drop all that
+they have to say when one does."""
+AT_ONCE = frozenset(
+    command.bMessageType for command in (PC_to_RDR_GetSlotStatus, PC_to_RDR_IccPowerOff)
+)
+"""Commands that are answered at once, and can be sent again."""
 TO_CARDS = frozenset(
     command.bMessageType
     for command in (
@@ -180,6 +190,11 @@ class Pipe(Conversation):
         reply_type: int,
         timeout_s: float,
     ) -> RawReply:
+        if bMessageType in AT_ONCE:
+            heard = self.changes.heard
+            count = self._write(slot, bMessageType, specific, data)
+            with suppress(CardRemoved):
+                return self._await(slot, count, reply_type, timeout_s, heard=heard)
         count = self._write(slot, bMessageType, specific, data)
         return self._await(slot, count, reply_type, timeout_s)
 
@@ -220,11 +235,17 @@ class Pipe(Conversation):
         reply_type: int,
         timeout_s: float,
         message: bytes | None = None,
+        heard: int | None = None,
     ) -> RawReply:
         """Wait for the reply to command ``count``, with all the extensions it asks for.
 
         Args:
             message: One that came already.
+            heard: How many notifications had come before a command that is answered at once:
+                after another one its reply counts as lost soon.
+
+        Raises:
+            CardRemoved: The reader said so, and no reply came since then; or it counts as lost.
         """
         operation, cut_off = self._current(slot, count), math.inf
         deadline = self.deadlines[slot] = self._by(operation, timeout_s)
@@ -240,7 +261,10 @@ class Pipe(Conversation):
                     return reply
                 now = time.monotonic()
                 self.transport.take_events()
-                if self.changes.moved.get(slot):
+                if heard is not None:
+                    if self.changes.heard != heard:
+                        cut_off = min(cut_off, now + LOST_S)
+                elif self.changes.moved.get(slot):
                     cut_off = min(cut_off, now + REMOVED_S)
                 if now >= cut_off:
                     raise self.card_removed(slot, bSeq=count & 0xFF)

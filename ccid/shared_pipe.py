@@ -72,9 +72,10 @@ class SharedPipe(Pipe):
         reply_type: int,
         timeout_s: float,
         message: bytes | None = None,
+        heard: int | None = None,
     ) -> RawReply:
         try:
-            return super()._await(slot, count, reply_type, timeout_s, message)
+            return super()._await(slot, count, reply_type, timeout_s, message, heard)
         finally:
             with self._mail:
                 self._under_way.pop(slot, None)

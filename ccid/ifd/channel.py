@@ -11,6 +11,7 @@ from ccid.codes import BLOCKWISE, IccStatus, Protocol
 from ccid.errors import (
     CardAbsent,
     CardMute,
+    CardRemoved,
     CcidError,
     CommandFailed,
     MalformedAtr,
@@ -63,6 +64,9 @@ class Channel:
         try:
             self._was_removed |= self._exchanged()
             icc = self.slot.commands.slot_status().icc
+        except CardRemoved:
+            self._was_removed, self._is_absent = True, False
+            return Code.ICC_NOT_PRESENT
         except CcidError as error:
             gone = code_of(error) is Code.NO_SUCH_DEVICE
             return Code.ICC_NOT_PRESENT if gone else Code.COMMUNICATION_ERROR
@@ -136,7 +140,13 @@ class Channel:
         self.atr, self.slot.card = b"", None
         activation = self.slot.activation()
         self._sought_at = time.monotonic()
-        self.atr = activation.power_up()
+        try:
+            self.atr = activation.power_up()
+        except CardAbsent:  # whoever tells all others may ask when there is one again
+            self._was_removed = True
+            raise
+        finally:  # it may have come between our look and the command
+            self._was_removed |= self.reader.changes.was_passed_over(self.slot.index)
         self._activation, self._powered = activation, True
         return self.atr
 
@@ -222,6 +232,11 @@ class Channel:
         ):
             return Code.PROTOCOL_NOT_SUPPORTED
         return card.transmit(apdu)
+
+    @property
+    def owes_absence(self) -> bool:
+        """A card was taken out, and whoever tells all others was not told yet."""
+        return self._was_removed
 
     def told(self) -> None:
         """Everybody knows by now that there was no card."""

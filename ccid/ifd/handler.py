@@ -345,6 +345,9 @@ class IFDHandler:
             if action != Action.POWER_DOWN or code is not Code.NO_SUCH_DEVICE:
                 code = Code.ERROR_POWER_ACTION
             return code, b""
+        finally:
+            if channel.owes_absence:
+                self._on_event(lun)
         return Code.NOT_SUPPORTED, b""
 
     def set_protocol_parameters(
