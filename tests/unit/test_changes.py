@@ -74,6 +74,20 @@ def test_powering_begins_anew() -> None:
     assert made.moved == {}
 
 
+def test_what_powering_passed_over_can_be_asked_for_once() -> None:
+    made = powered()
+    assert not made.was_passed_over(0)
+    made.notify(LEFT)
+    made.powering(0)
+    assert not made.was_passed_over(1)
+    assert made.was_passed_over(0)
+    assert not made.was_passed_over(0)
+    made.notify(LEFT)
+    made.powering(0)
+    made.forget(0)
+    assert not made.was_passed_over(0), "it was told"
+
+
 def test_another_slot_is_none_of_this_one() -> None:
     made = powered()
     made.notify([SlotChange(0, True, False), SlotChange(1, False, True)])

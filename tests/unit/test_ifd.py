@@ -627,6 +627,39 @@ def test_a_removal_notified_is_absent_once(bench: Any) -> None:
     assert handler.icc_presence(LUN) is Code.ICC_PRESENT
 
 
+@pytest.mark.parametrize("back", ["before it is powered", "after that failed"])
+def test_a_card_taken_out_as_it_is_powered_is_told(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, back: str
+) -> None:
+    """pcscd would take the slot of a card that it could not reset for one without power, and its
+    clients would get no other card, until the next one comes."""
+    one = bench()
+    handler = one.ready()
+    time.sleep(0.1)
+    pipe = handler._channels[LUN].reader.pipe
+    powering = pipe.powering
+
+    def moved(slot: int) -> None:
+        one.virtual.remove()
+        if back == "before it is powered":
+            one.virtual.insert(EchoCard())
+        powering(slot)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(pipe, "powering", moved)
+        code, _ = handler.power_icc(LUN, Action.RESET)
+    if back == "before it is powered":
+        assert code is Code.SUCCESS
+    else:
+        assert code is Code.ERROR_POWER_ACTION
+        one.virtual.insert(EchoCard())
+        time.sleep(0.1)
+    assert handler.icc_presence(LUN, Asker.OTHER) is Code.ICC_NOT_PRESENT
+    assert handler.icc_presence(LUN, Asker.WATCHER) is Code.ICC_NOT_PRESENT
+    assert LUN in one.events, "for the watcher may have asked before"
+    assert handler.icc_presence(LUN, Asker.WATCHER_TOLD) is Code.ICC_PRESENT
+
+
 def test_events_name_the_slot(bench: Any) -> None:
     one = bench([EchoCard(), EchoCard()], slots=2)
     assert one.handler.create_channel_by_name(LUN + 1, "virtual:") is Code.SUCCESS

@@ -12,10 +12,13 @@ import pytest
 import ccid
 from ccid import errors
 from ccid.codes import ExchangeLevel, Features, IccStatus
+from ccid.messages import PC_to_RDR_GetSlotStatus, PC_to_RDR_IccPowerOff
 from ccid.messages.events import RDR_to_PC_NotifySlotChange
 from ccid.slot import Slot
 from ccid.verdict import judge
 from ccid.virtual import EchoCard, make_descriptor
+from ccid.virtual.faults import Fault, Said
+from ccid.virtual.function import CcidFunction
 
 PATTERN = bytes.fromhex("0010000004")
 ANSWER = bytes.fromhex("00010203 9000")
@@ -193,6 +196,33 @@ def test_taken_out_while_it_thinks(level: ExchangeLevel, slots: int, back: bool)
         if slots == 2:
             with reader.slots[1].connect() as other:
                 assert other.transmit(PATTERN) == ANSWER
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+@pytest.mark.parametrize("known", [False, True])
+def test_a_reply_that_a_moving_card_swallowed(slots: int, known: bool) -> None:
+    """QEMU's reader drops all that it has to say when a card comes or goes."""
+    one, asked = virtual(slots=slots), list[bytes]()
+
+    def swallow(_: CcidFunction, command: bytes, __: list[Said]) -> list[Said]:
+        asked.append(command)
+        one.insert(EchoCard())
+        return []
+
+    with ccid.open_reader(one) as reader:
+        (slot, *_) = reader.slots
+        if known:
+            slot.connect()
+        one.functions[0].faults += [
+            Fault(swallow, on=PC_to_RDR_GetSlotStatus),
+            Fault(swallow, on=PC_to_RDR_IccPowerOff),
+        ]
+        assert slot.commands.slot_status().icc is IccStatus.INACTIVE
+        assert slot.commands.power_off().icc is IccStatus.INACTIVE
+    assert [command[0] for command in asked[:2]] == [
+        PC_to_RDR_GetSlotStatus.bMessageType,
+        PC_to_RDR_IccPowerOff.bMessageType,
+    ]
 
 
 def test_the_status_of_a_slot_is_asked_for_whatever_was_notified() -> None:
