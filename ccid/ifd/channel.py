@@ -97,7 +97,7 @@ class Channel:
             if hold:
                 self._was_removed = True
             else:
-                self._forget()
+                self.told()
         return code, code is Code.ICC_NOT_PRESENT and not self._is_absent
 
     def _exchanged(self) -> bool:
@@ -121,8 +121,9 @@ class Channel:
         self._is_absent = False
         return True
 
-    def _forget(self) -> None:
-        """There is no card any more that anything was agreed with."""
+    def told(self) -> None:
+        """Everybody knows by now that there was no card: there is none any more that anything was
+        agreed with."""
         card = self.slot.card  # which is powered off, in another thread, when pcscd ends
         if card is not None:
             card.removed()
@@ -237,10 +238,6 @@ class Channel:
     def owes_absence(self) -> bool:
         """A card was taken out, and whoever tells all others was not told yet."""
         return self._was_removed
-
-    def told(self) -> None:
-        """Everybody knows by now that there was no card."""
-        self._forget()
 
     def missed(self) -> None:
         """Somebody was told that there is no card; whoever tells all others is to be told, too."""

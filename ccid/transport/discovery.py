@@ -22,7 +22,7 @@ from ccid.descriptors import (
 from ccid.descriptors.configuration import smart_card_interface
 from ccid.errors import MalformedDescriptor, ReaderRemoved, UsbUnavailable
 from ccid.quirks import lookup
-from ccid.transport import ReaderInfo, linux
+from ccid.transport import ReaderInfo, Transport, linux
 from ccid.transport.libusb import SPEEDS, backend, status_of, status_text, usb_error
 from ccid.transport.usb import UsbTransport
 
@@ -121,7 +121,7 @@ def _look_at(device: Any, found: Discovery) -> None:
             found.readers.append(info)
 
 
-def _connect(device: Any, owner: int, info: ReaderInfo) -> UsbTransport:
+def _connect(device: Any, owner: int, info: ReaderInfo) -> Transport:
     """Open an interface of a device that process ``owner`` found. A fork of that looks for it
     anew: to libusb the device is one of the parent's, and so would be all that happens to it."""
     if owner == os.getpid():
@@ -129,8 +129,7 @@ def _connect(device: Any, owner: int, info: ReaderInfo) -> UsbTransport:
     place = (info.path, info.bus, info.address)
     for found in discover().readers:
         if (found.path, found.bus, found.address) == place:
-            opened: UsbTransport = found.connect(info)  # type: ignore[assignment]
-            return opened
+            return found.connect(info)
     raise ReaderRemoved(f"{info.name} was unplugged", reader=info.name)
 
 

@@ -5,11 +5,21 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable
+from typing import NoReturn
 from weakref import WeakSet
 
 from ccid.errors import CcidError, ReaderClosed, ReaderForked, ReaderRemoved
 
 _living: WeakSet[Life] = WeakSet()
+
+
+def refusal(reason: CcidError) -> Callable[..., NoReturn]:
+    """What stands in for ``send`` and ``receive`` of a transport that can do no more."""
+
+    def refuse(*_: object) -> NoReturn:
+        raise copy.copy(reason)
+
+    return refuse
 
 
 class Life:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import copy
 import logging
 import os
 import sys
@@ -41,7 +40,7 @@ from ccid.transport.libusb import (
     status_text,
     usb_error,
 )
-from ccid.transport.life import Life
+from ccid.transport.life import Life, refusal
 
 FIRST_RETRY_S, LAST_RETRY_S = 0.02, 1.0
 """After a failed interrupt transfer: pauses before it is armed again, each twice the one before."""
@@ -100,11 +99,7 @@ class UsbTransport(Life):
 
     def _refuse_all(self, reason: CcidError) -> None:
         """From now on nothing reaches libusb: the handle may be freed any time."""
-
-        def refuse(*_: int) -> NoReturn:
-            raise copy.copy(reason)
-
-        self.send = self.receive = refuse
+        self.send = self.receive = refusal(reason)
         self.take_events = no_events
 
     # Opening and closing ----------------------------------------------------------------------

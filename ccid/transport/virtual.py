@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import NoReturn
 
 from ccid.descriptors import ClassControl, EndpointDescriptor
 from ccid.descriptors.standard import DescriptorType
@@ -21,7 +19,7 @@ from ccid.errors import (
     TransportTimeout,
 )
 from ccid.transport import IN_CAPACITY, OUT_CAPACITY, ReaderInfo, no_events, nothing_to_end
-from ccid.transport.life import Life
+from ccid.transport.life import Life, refusal
 from ccid.virtual.port import Port, Unplugged
 from ccid.virtual.usb import Request, Stall
 
@@ -76,11 +74,7 @@ class VirtualTransport(Life):
 
     def _refuse_all(self, reason: CcidError) -> None:
         """From now on nothing reaches the device."""
-
-        def refuse(*_: int) -> NoReturn:
-            raise copy.copy(reason)
-
-        self.send = self.receive = refuse
+        self.send = self.receive = refusal(reason)
 
     def _make_send(self, endpoint: int) -> Callable[[int, int], None]:
         submit, out = self.port.out, self.out

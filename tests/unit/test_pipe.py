@@ -271,6 +271,21 @@ def test_cancel_leaves_the_command_of_another_slot_alone() -> None:
     assert transport.controls == []
 
 
+def after_an_abort(pipe: Pipe, transport: ScriptedTransport, way: int) -> bytes:
+    """What comes of an exchange with a reader that is busy until it is told to abort."""
+    aborted = False
+
+    def answer(command: Command) -> Answer:
+        nonlocal aborted
+        if isinstance(command, PC_to_RDR_Abort):
+            aborted = True
+            return reply(command, RDR_to_PC_SlotStatus)
+        return data_block(command) if aborted else busy(command)
+
+    transport.answer = answer
+    return both_ways(pipe)[way]()
+
+
 @WAYS
 def test_an_interrupted_wait_is_a_command_given_up(way: int) -> None:
     pipe, transport = make(lambda c: None)
@@ -282,16 +297,7 @@ def test_an_interrupted_wait_is_a_command_given_up(way: int) -> None:
     with pytest.raises(KeyboardInterrupt):
         both_ways(pipe)[way]()
     transport.idle = lambda: None
-    aborted = [False]
-
-    def answer(command: Command) -> Answer:
-        if isinstance(command, PC_to_RDR_Abort):
-            aborted[0] = True
-            return reply(command, RDR_to_PC_SlotStatus)
-        return data_block(command) if aborted[0] else busy(command)
-
-    transport.answer = answer
-    assert both_ways(pipe)[way]() == DATA
+    assert after_an_abort(pipe, transport, way) == DATA
 
 
 @WAYS
@@ -310,16 +316,7 @@ def test_a_command_that_may_have_been_sent_is_given_up(way: int, failure: BaseEx
     with pytest.raises(type(failure)):
         both_ways(pipe)[way]()
     transport.send = sends  # type: ignore[method-assign]
-    aborted = [False]
-
-    def answer(command: Command) -> Answer:
-        if isinstance(command, PC_to_RDR_Abort):
-            aborted[0] = True
-            return reply(command, RDR_to_PC_SlotStatus)
-        return data_block(command) if aborted[0] else busy(command)
-
-    transport.answer = answer
-    assert both_ways(pipe)[way]() == DATA
+    assert after_an_abort(pipe, transport, way) == DATA
 
 
 @WAYS

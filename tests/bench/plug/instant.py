@@ -6,13 +6,9 @@ from __future__ import annotations
 
 import sys
 
+from ccid.messages.headers import DATA_BLOCK, XFR_BLOCK, reply_header
 from ccid.pcscd import helper
-from ccid.pcscd.later import later
-
-later(*helper.UNUSED)
-
-from ccid.messages.headers import DATA_BLOCK, XFR_BLOCK, reply_header  # noqa: E402
-from ccid.virtual.port import Port  # noqa: E402
+from ccid.virtual.port import Port
 
 real_out, real_receive = Port.out, Port.receive
 answers: list[bytes] = []
