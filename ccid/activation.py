@@ -221,7 +221,8 @@ class Activation:
                 atr, fidi = self._as_it_is()
         bwi, cwi = waiting_integers(atr)
         timing = Timing.of(atr, self._clock_hz, fidi, bwi=bwi, cwi=cwi)
-        agreement = Agreement(protocol, fidi, timing)
+        session = self.commands.conversation.cards.session(self.commands.slot)
+        agreement = Agreement(protocol, fidi, timing, session=session)
         if protocol is Protocol.T1:
             agreement.extra_s = self._quirks.t1_timeout_extra_s
             if self.descriptor.exchange_level in BLOCKWISE:
