@@ -47,6 +47,8 @@ COMPARE_S = 1.0
 """How often the devices are listed where libusb does not tell."""
 PATIENCE_S = 0.25
 """How long an errand is waited for, so that what is there at the start is told first."""
+FOREVER_S = 1e9
+"""More is as good as for ever."""
 LONGEST_WAIT_S = 3600.0
 """After this a wait looks at the clock: one call cannot wait as long as an application may ask."""
 
@@ -95,7 +97,7 @@ def watch(timeout: float | None = None) -> Generator[Event, None, None]:
     """
     if timeout is not None and not timeout >= 0:
         raise ValueError(f"a time of {timeout} s")
-    return _watch(timeout)
+    return _watch(None if timeout is None or timeout > FOREVER_S else float(timeout))
 
 
 def _watch(timeout: float | None) -> Generator[Event, None, None]:
