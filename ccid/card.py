@@ -29,7 +29,6 @@ from ccid.errors import (
     ReaderClosed,
     ReaderForked,
     ReaderRemoved,
-    SlotBusy,
     UnsupportedByReader,
 )
 from ccid.exchange import answering, choose
@@ -141,7 +140,7 @@ class Card:
             self._end(error)
             return
         bStatus = error.bStatus
-        if bStatus is None or isinstance(error, SlotBusy) or not isinstance(error, WITH_STATUS):
+        if bStatus is None or not isinstance(error, WITH_STATUS):
             return
         status = IccStatus(bStatus & 0x03)
         if status in (IccStatus.ABSENT, IccStatus.INACTIVE):

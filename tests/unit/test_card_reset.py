@@ -83,7 +83,7 @@ class Script:
         return reply(command, RDR_to_PC_DataBlock, bStatus=self.bStatus, bError=self.bError)
 
 
-@pytest.mark.parametrize("bError", [0xFE, 0xFB, 0xF3, 0xFD, 0x00, 0x05])
+@pytest.mark.parametrize("bError", [0xFE, 0xFB, 0xF3, 0xFD, 0xE0, 0x00, 0x05])
 def test_the_reader_was_reset_under_us(bError: int) -> None:
     """bmICCStatus 1: the card is there, and has no power (USB CCID rev 1.1, 6.2.6)."""
     script = Script()
