@@ -7,6 +7,9 @@ I-block that its sender expects. S-blocks talk about the protocol itself: RESYNC
 WTX. An I-block with M = 1 is acknowledged by an R-block that asks for the next; the last one, and
 every I-block of the card, is acknowledged by the next I-block of the other side (11.6.2).
 
+The state of one command is one of :class:`State`, what comes is one of :class:`Heard`, and
+:data:`TRANSITIONS` says for each pair what is done and which state follows. There is no other rule.
+
 This is a machine without input or output. Its generators yield the :class:`Block` to send and
 are sent what came back: the bytes of a block, or a :class:`LinkError` if there was none. What the
 card may do wrong is an input like any other. :func:`ccid.iso7816.machine.run` drives it.
@@ -24,7 +27,8 @@ compute for minutes, and whoever drives the machine bounds that by time.
 from __future__ import annotations
 
 from collections.abc import Generator
-from enum import Enum, IntEnum
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum, auto
 from typing import NamedTuple
 
 from ccid.errors import CardMute, InvalidApdu, ProtocolError
@@ -91,6 +95,169 @@ Machine = Generator[Block, "bytes | LinkError", bytes]
 Reply = bytes | LinkError
 
 
+class Answer(NamedTuple):
+    """What came in answer to a block.
+
+    Attributes:
+        pcb, inf: Of a valid block; 0 and nothing without.
+        fault: What an R-block says of it, if it is not valid.
+    """
+
+    pcb: int = 0
+    inf: bytes = b""
+    fault: RCode | None = None
+
+
+class State(IntEnum):
+    """How far a command has come."""
+
+    SENDING = auto()
+    """Blocks of the command are left."""
+    SENT = auto()
+    """The last block of the command went out."""
+    RECEIVING = auto()
+    """The response has begun."""
+    ABORTED = auto()
+    """The card aborted a chain, and will say what it has instead."""
+    RECEIVING_INSTEAD = auto()
+    """The card says what it has instead."""
+
+
+class Heard(IntEnum):
+    """What the card sent, or what became of it on the way."""
+
+    DAMAGED = auto()
+    """A block with a wrong epilogue, or cut short, or a parity error."""
+    NONSENSE = auto()
+    """No block, or one that the standard does not have, or not here."""
+    LAST = auto()
+    """An I-block with the expected N(S), the last of its chain."""
+    PART = auto()
+    """An I-block with the expected N(S), and more follow."""
+    NEXT = auto()
+    """An R-block that asks for the next I-block."""
+    AGAIN = auto()
+    """An R-block that asks for the last I-block again."""
+    WTX = auto()
+    """S(WTX request)."""
+    IFS = auto()
+    """S(IFS request)."""
+    ABORT = auto()
+    """S(ABORT request)."""
+
+
+class Act(IntEnum):
+    """What is done about it."""
+
+    ASK = auto()
+    """Ask for what was lost, by an R-block (11.6.3.2, rules 7.1 and 7.2)."""
+    REPEAT = auto()
+    """Send the last I-block again (11.6.3.2, rule 7.3)."""
+    CONTINUE = auto()
+    """Send the next I-block (11.6.2.3, rule 2.2)."""
+    TAKE = auto()
+    """Take the part, acknowledge it by an R-block (11.6.2.3, rule 2.2)."""
+    FINISH = auto()
+    """Take the part: the response is complete."""
+    GRANT = auto()
+    """S(WTX response) (11.6.2.3, rule 3)."""
+    AGREE = auto()
+    """S(IFS response) (11.6.2.3, rule 4)."""
+    GIVE_WAY = auto()
+    """S(ABORT response) (11.6.2.3, rule 9)."""
+    LOSE = auto()
+    """End: the card wants nothing of the command any more."""
+
+
+_ALWAYS = {
+    Heard.DAMAGED: Act.ASK,
+    Heard.NONSENSE: Act.ASK,
+    Heard.WTX: Act.GRANT,
+    Heard.IFS: Act.AGREE,
+    Heard.ABORT: Act.GIVE_WAY,
+}
+_ACTS: dict[State, dict[Heard, Act]] = {
+    State.SENDING: {
+        Heard.NEXT: Act.CONTINUE,
+        Heard.AGAIN: Act.REPEAT,
+        Heard.PART: Act.ASK,  # no I-block acknowledges a part of a chain (11.6.2.3, rule 5)
+        Heard.LAST: Act.ASK,
+    },
+    State.SENT: {
+        Heard.NEXT: Act.ASK,  # there is no next one
+        Heard.AGAIN: Act.REPEAT,
+        Heard.PART: Act.TAKE,
+        Heard.LAST: Act.FINISH,
+    },
+    State.RECEIVING: {
+        Heard.NEXT: Act.ASK,
+        Heard.AGAIN: Act.ASK,
+        Heard.PART: Act.TAKE,
+        Heard.LAST: Act.FINISH,
+    },
+    State.ABORTED: {
+        Heard.NEXT: Act.LOSE,
+        Heard.AGAIN: Act.LOSE,
+        Heard.PART: Act.TAKE,
+        Heard.LAST: Act.FINISH,
+    },
+    State.RECEIVING_INSTEAD: {
+        Heard.NEXT: Act.LOSE,
+        Heard.AGAIN: Act.LOSE,
+        Heard.PART: Act.TAKE,
+        Heard.LAST: Act.FINISH,
+    },
+}
+_NEXT: dict[tuple[State, Act], State] = {
+    (State.SENT, Act.TAKE): State.RECEIVING,
+    (State.ABORTED, Act.TAKE): State.RECEIVING_INSTEAD,
+    **{(state, Act.GIVE_WAY): State.ABORTED for state in State},
+}
+TRANSITIONS: dict[State, dict[Heard, tuple[Act, State]]] = {
+    state: {
+        heard: (act, _NEXT.get((state, act), state)) for heard, act in {**_ALWAYS, **acts}.items()
+    }
+    for state, acts in _ACTS.items()
+}
+"""What is done, and which state follows. With the last block CONTINUE leads to SENT."""
+
+
+@dataclass(slots=True)
+class _Command:
+    """One command under way.
+
+    Attributes:
+        apdu: It.
+        last: The I-block that was sent last.
+        end: Up to which byte of ``apdu`` blocks went out.
+        state: How far it has come.
+        out: The block to send.
+        multiplier: Of the waiting time for its answer.
+        errors: Attempts in succession that did not bring it forward.
+        notices: S-blocks in succession that did not.
+        response: What came.
+    """
+
+    apdu: bytes
+    last: bytes
+    end: int
+    state: State
+    out: bytes
+    multiplier: int = 0
+    errors: int = 0
+    notices: int = 0
+    response: bytearray = field(default_factory=bytearray)
+
+    def came_forward(self) -> None:
+        self.errors = self.notices = 0
+
+
+ACKNOWLEDGED = frozenset((State.SENT, State.ABORTED))
+"""States in which an I-block of the card acknowledges the last one of ours (11.6.2.3, rule 2.1)."""
+INSTEAD = frozenset((State.ABORTED, State.RECEIVING_INSTEAD))
+"""States in which a response does not leave the two sides in step."""
+
+
 class _OutOfStep(Exception):
     """The two sides have lost each other."""
 
@@ -145,25 +312,24 @@ class T1:
     def _r_block(self, code: int) -> bytes:
         return self._block(R_BLOCK | N_R * self._nr | code)
 
-    def _ask(self, data: bytes, multiplier: int = 0) -> Generator[Block, Reply, tuple[int, bytes]]:
-        """Send a block; returns PCB and INF of a valid answer, or a negative PCB and nothing:
-        minus the code of the R-block that an invalid one deserves."""
+    def _ask(self, data: bytes, multiplier: int = 0) -> Generator[Block, Reply, Answer]:
+        """Send a block; returns what came."""
         self.blocks += 1
         reply = yield Block(data, multiplier)
         return self._judge(reply)
 
-    def _judge(self, reply: Reply) -> tuple[int, bytes]:
+    def _judge(self, reply: Reply) -> Answer:
         if isinstance(reply, LinkError):
-            code = RCode.EDC_OR_PARITY if reply is LinkError.PARITY else RCode.OTHER
-            return -code, b""
+            damaged = reply is LinkError.PARITY
+            return Answer(fault=RCode.EDC_OR_PARITY if damaged else RCode.OTHER)
         if len(reply) < PROLOGUE + self.edc_length:
-            return -RCode.EDC_OR_PARITY, b""
+            return Answer(fault=RCode.EDC_OR_PARITY)
         size = PROLOGUE + reply[2]
         body, epilogue = reply[:size], reply[size : size + self.edc_length]
         if len(epilogue) < self.edc_length or not self._is_right(body, epilogue):
             if len(self._codes) > 1:  # not yet known which CRC the card has: the next, then
                 self._codes = self._codes[1:] + self._codes[:1]
-            return -RCode.EDC_OR_PARITY, b""
+            return Answer(fault=RCode.EDC_OR_PARITY)
         pcb = body[1]
         is_i_block = pcb < R_BLOCK
         if (
@@ -172,8 +338,8 @@ class T1:
             or (is_i_block and (body[2] > self.ifsd or pcb & 0x1F))
             or (pcb & 0xC0 == R_BLOCK and (body[2] or pcb & 0x2C))
         ):
-            return -RCode.OTHER, b""
-        return pcb, body[PROLOGUE:]
+            return Answer(fault=RCode.OTHER)
+        return Answer(pcb, body[PROLOGUE:])
 
     def _is_right(self, body: bytes, epilogue: bytes) -> bool:
         for code in self._codes:
@@ -202,7 +368,7 @@ class T1:
             self.blocks += 1
             reply = yield Block(self._block(S.IFS, bytes((wanted,))))
             heard = heard or reply is not LinkError.MUTE
-            if self._judge(reply) == (S.IFS | RESPONSE, bytes((wanted,))):
+            if self._judge(reply) == Answer(S.IFS | RESPONSE, bytes((wanted,))):
                 self.ifsd = wanted
                 return wanted
         if not heard:
@@ -252,94 +418,96 @@ class T1:
         """S(RESYNCH request), until the card answers it (11.6.2.3, rule 6)."""
         for _ in range(RESYNCH_ATTEMPTS):
             answer = yield from self._ask(self._block(S.RESYNCH))
-            if answer == (S.RESYNCH | RESPONSE, b""):
+            if answer == Answer(S.RESYNCH | RESPONSE):
                 self._ns = self._nr = 0
                 self.ifsc = min(self.ifsc, self._first_ifsc)
                 return
         raise self._lost("the card does not answer S(RESYNCH)")
 
-    def _next_i_block(self, command: bytes, start: int) -> tuple[bytes, int]:
-        """The I-block that carries ``command`` from ``start`` on, and where it ends."""
-        end = min(start + min(self.ifsc, self.max_inf), len(command))
-        self._all_sent = self._all_sent or end == len(command)
-        more = MORE if end < len(command) else 0
-        return self._block(N_S * self._ns | more, command[start:end]), end
+    def _next_i_block(self, apdu: bytes, start: int) -> tuple[bytes, int, State]:
+        """The I-block that carries ``apdu`` from ``start`` on, where it ends, and the state that
+        the command is in with it."""
+        end = min(start + min(self.ifsc, self.max_inf), len(apdu))
+        is_last = end == len(apdu)
+        self._all_sent = self._all_sent or is_last
+        block = self._block(N_S * self._ns | (0 if is_last else MORE), apdu[start:end])
+        return block, end, State.SENT if is_last else State.SENDING
 
-    def _converse(self, command: bytes) -> Machine:
+    def _converse(self, apdu: bytes) -> Machine:
         """One command and its response, without S(RESYNCH)."""
-        mine, end = self._next_i_block(command, 0)
-        out, multiplier = mine, 0
-        errors = notices = 0
-        receiving = aborted = False
-        response = bytearray()
+        block, end, state = self._next_i_block(apdu, 0)
+        command = _Command(apdu, block, end, state, out=block)
         while True:
-            pcb, inf = yield from self._ask(out, multiplier)
-            multiplier = 0
-            wrong = RCode.ACKNOWLEDGE
-            if pcb < 0:
-                wrong = RCode(-pcb)
-            elif pcb < R_BLOCK:
-                if not self._may_answer(pcb, end == len(command) or aborted):
-                    wrong = RCode.OTHER
-                else:
-                    if not receiving:  # it acknowledges the last block of ours
-                        self._ns ^= 1
-                    self._nr ^= 1
-                    receiving, errors, notices = True, 0, 0
-                    response += inf
-                    if len(response) > MAX_RESPONSE:
-                        raise self._lost(f"a response of more than {MAX_RESPONSE} bytes")
-                    if not pcb & MORE:
-                        self._in_step = not aborted
-                        if len(response) < SW_LENGTH:
-                            raise self._lost(f"a response of {len(response)} bytes")
-                        return bytes(response)
-                    out = self._r_block(RCode.ACKNOWLEDGE)
-            elif pcb < S.RESYNCH:
-                asks_again = bool(pcb & N_R) == bool(self._ns)
-                if aborted:
-                    raise self._lost("the card gave the chain up")
-                if receiving:
-                    wrong = RCode.OTHER
-                elif asks_again:
-                    out, errors = mine, errors + 1
-                elif end < len(command):
+            answer = yield from self._ask(command.out, command.multiplier)
+            command.multiplier = 0
+            was = command.state
+            act, command.state = TRANSITIONS[was][self._heard(answer)]
+            match act:
+                case Act.FINISH | Act.TAKE:
+                    self._take(command, answer.inf, acknowledges=was in ACKNOWLEDGED)
+                    if act is Act.FINISH:
+                        self._in_step = was not in INSTEAD
+                        return self._whole(command)
+                    command.out = self._r_block(RCode.ACKNOWLEDGE)
+                case Act.CONTINUE:
                     self._ns ^= 1
-                    errors = notices = 0
-                    mine, end = self._next_i_block(command, end)
-                    out = mine
-                else:
-                    wrong = RCode.OTHER
-            else:
-                said = self._notice(pcb, inf)
-                if said is None:
-                    wrong = RCode.OTHER
-                else:
-                    out, notices = said, notices + 1
-                    if pcb == S.WTX:
-                        multiplier, errors, notices = inf[0], 0, notices - 1
-                    elif pcb == S.ABORT:
-                        aborted = True
-                        receiving = False
-                        response.clear()
-            if wrong:
-                errors += 1
-                if out[1] & 0xC0 != R_BLOCK:  # an R-block is repeated as it was
-                    out = self._r_block(wrong)
-            if errors > RETRIES or notices > MAX_NOTICES:
+                    command.last, command.end, command.state = self._next_i_block(apdu, command.end)
+                    command.out = command.last
+                    command.came_forward()
+                case Act.ASK:
+                    command.errors += 1
+                    if command.out[1] & 0xC0 != R_BLOCK:  # an R-block is repeated as it was
+                        command.out = self._r_block(answer.fault or RCode.OTHER)
+                case Act.REPEAT:
+                    command.errors += 1
+                    command.out = command.last
+                case Act.GRANT:
+                    command.out = self._block(S.WTX | RESPONSE, answer.inf)
+                    command.multiplier, command.errors = answer.inf[0], 0
+                case Act.AGREE:
+                    self.ifsc = answer.inf[0]
+                    command.out = self._block(S.IFS | RESPONSE, answer.inf)
+                    command.notices += 1
+                case Act.GIVE_WAY:
+                    command.out = self._block(S.ABORT | RESPONSE)
+                    command.notices += 1
+                    command.response.clear()
+                case Act.LOSE:
+                    raise self._lost("the card gave the chain up")
+            if command.errors > RETRIES or command.notices > MAX_NOTICES:
                 raise _OutOfStep
 
-    def _may_answer(self, pcb: int, is_their_turn: bool) -> bool:
-        return is_their_turn and bool(pcb & N_S) == bool(self._nr)
-
-    def _notice(self, pcb: int, inf: bytes) -> bytes | None:
-        """Our answer to an S-block request; None for one that must not come (11.6.2.3)."""
+    def _heard(self, answer: Answer) -> Heard:
+        """What ``answer`` is."""
+        pcb, inf = answer.pcb, answer.inf
+        if answer.fault is not None:
+            return Heard.DAMAGED if answer.fault is RCode.EDC_OR_PARITY else Heard.NONSENSE
+        if pcb < R_BLOCK:
+            if bool(pcb & N_S) != bool(self._nr):
+                return Heard.NONSENSE
+            return Heard.PART if pcb & MORE else Heard.LAST
+        if pcb < S.RESYNCH:
+            return Heard.AGAIN if bool(pcb & N_R) == bool(self._ns) else Heard.NEXT
         match pcb, len(inf):
             case S.WTX, 1 if inf[0]:
-                return self._block(S.WTX | RESPONSE, inf)
+                return Heard.WTX
             case S.IFS, 1 if 1 <= inf[0] <= MAX_IFS:
-                self.ifsc = inf[0]
-                return self._block(S.IFS | RESPONSE, inf)
+                return Heard.IFS
             case S.ABORT, 0:
-                return self._block(S.ABORT | RESPONSE)
-        return None
+                return Heard.ABORT
+        return Heard.NONSENSE
+
+    def _take(self, command: _Command, inf: bytes, acknowledges: bool) -> None:
+        """A part of the response came, which also acknowledges the last block of ours."""
+        if acknowledges:
+            self._ns ^= 1
+        self._nr ^= 1
+        command.came_forward()
+        command.response += inf
+        if len(command.response) > MAX_RESPONSE:
+            raise self._lost(f"a response of more than {MAX_RESPONSE} bytes")
+
+    def _whole(self, command: _Command) -> bytes:
+        if len(command.response) < SW_LENGTH:
+            raise self._lost(f"a response of {len(command.response)} bytes")
+        return bytes(command.response)
