@@ -256,7 +256,7 @@ class CardState:
     Args:
         auto_activating: The reader gives power to a card as soon as it is put in (dwFeatures
             0x04).
-        notifies: The reader tells of cards that come and go.
+        notifies: The reader tells of a card that is exchanged, or has one that cannot be.
 
     Attributes:
         presence: Whether a card is in the slot.

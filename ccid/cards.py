@@ -23,11 +23,11 @@ class Cards:
     Args:
         auto_activating: The reader gives power to a card as soon as it is put in (dwFeatures
             0x04).
-        notifies: The reader has an interrupt endpoint.
+        notifies: The reader tells of a card that is exchanged, or has one that cannot be.
 
     Attributes:
         heard: How many notifications came.
-        notifies: The reader has an interrupt endpoint.
+        notifies: The reader tells of a card that is exchanged, or has one that cannot be.
     """
 
     def __init__(self, auto_activating: bool = False, notifies: bool = True) -> None:

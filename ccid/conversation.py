@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 from ccid.card_state import Fate, Power, Session
 from ccid.cards import Cards
+from ccid.codes import IccStatus
 from ccid.errors import (
     CardRemoved,
     CardReset,
@@ -328,7 +329,9 @@ class Conversation:
         return card.power is Power.REMOVED
 
     def _ask(self, slot: int) -> None:
-        """Ask the reader for the status of ``slot``, so that :attr:`cards` know it."""
+        """Have :attr:`cards` know the status of ``slot``. Here, that of a card that is one with
+        its reader."""
+        self.cards.saw(slot, IccStatus.ACTIVE)
 
     def card_gone(self, slot: int, fate: Fate, **fields: Any) -> CcidError:
         """The error for a card whose session met ``fate``; for its reader, if that is gone too."""

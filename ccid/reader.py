@@ -125,9 +125,10 @@ class Reader:
         self.transport: Transport = self._connected()
         self._closed = False
         self._listeners: list[Callable[[Slots], None]] = []
+        interface = self.info.reader
         self.cards = Cards(
             auto_activating=bool(self._descriptor.dwFeatures & Features.AUTO_ACTIVATION),
-            notifies=self.info.reader.interrupt_in is not None,
+            notifies=interface.interrupt_in is not None or interface.is_iccd,
         )
         try:
             self.transport.listen(self._notified)

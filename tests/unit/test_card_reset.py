@@ -14,7 +14,7 @@ import pytest
 
 import ccid
 from ccid import errors
-from ccid.codes import ExchangeLevel, Features, IccStatus, Protocol
+from ccid.codes import ExchangeLevel, Features, IccStatus, InterfaceProtocol, Protocol
 from ccid.ifd import IFDHandler
 from ccid.ifd.codes import Action, Code
 from ccid.messages import (
@@ -390,3 +390,20 @@ def test_one_that_pcscd_powered_off_is_there() -> None:
         assert handler.icc_presence(0) is Code.ICC_PRESENT
     finally:
         handler.close()
+
+
+# ICCD -------------------------------------------------------------------------------------------
+
+
+def test_the_card_of_an_iccd_device_is_never_exchanged() -> None:
+    """It has no notifications, and needs none: without power it was reset."""
+    one = ccid.VirtualReader(EchoCard(), bInterfaceProtocol=InterfaceProtocol.ICCD_B)
+    with ccid.open_reader(one) as reader:
+        (slot,) = reader.slots
+        card = slot.connect()
+        with one.port.changed:
+            one.functions[0].reset(0.0)
+        with pytest.raises(errors.CardReset):
+            card.transmit(PATTERN)
+        with slot.connect() as again:
+            assert again.transmit(PATTERN) == ANSWER
