@@ -12,9 +12,10 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from ccid import pin
-from ccid.codes import ExchangeLevel, PinSupport
+from ccid.codes import PinSupport
 from ccid.errors import AccessDenied, MalformedMessage, UnsupportedByReader
 from ccid.exchange.pin import PinStructure, enter_pin
+from ccid.extended import NO_EXTENDED, extended_apdus
 
 if TYPE_CHECKING:
     from ccid.slot import Slot
@@ -142,7 +143,6 @@ def properties(slot: Slot, *, escape: bool = True) -> bytes:
     """The answer to GET_TLV_PROPERTIES: tag, length and value of each property, little-endian."""
     reader = slot.reader
     layout = reader.descriptor.wLcdLayout
-    level = reader.descriptor.exchange_level
     known = pin.properties(slot.quirks, reader.pin_features)
     found = [(Property.wLcdLayout, _u16(layout))]
     if layout:
@@ -162,8 +162,8 @@ def properties(slot: Slot, *, escape: bool = True) -> bytes:
     found.append((Property.bPPDUSupport, bytes((escape,))))
     found.append((Property.wIdVendor, _u16(reader.info.vendor_id)))
     found.append((Property.wIdProduct, _u16(reader.info.product_id)))
-    is_long = level in (ExchangeLevel.TPDU, ExchangeLevel.EXTENDED_APDU)
-    longest = MAX_APDU_DATA if is_long else 0
+    extended = extended_apdus(slot.descriptor, reader.info.reader, slot.quirks)
+    longest = 0 if extended == NO_EXTENDED else MAX_APDU_DATA
     found.append((Property.dwMaxAPDUDataSize, longest.to_bytes(4, "little")))
     return b"".join(bytes((tag, len(value))) + value for tag, value in found)
 
@@ -203,10 +203,9 @@ def _secoder(data: bytes) -> bytes:
 
 
 def verify_pin(slot: Slot, structure: PinStructure) -> bytes:
-    """Have a PIN entered at the reader for the command in ``structure``; see
-    :func:`ccid.exchange.pin.enter_pin`."""
-    agreement = slot.card.agreement if slot.card is not None else None
-    return enter_pin(slot.commands, agreement, structure)
+    """Have a PIN entered at the reader for the command in ``structure``, as this reader takes it;
+    see :func:`ccid.exchange.pin.enter_pin`."""
+    return _enter(slot, pin.request(structure, slot.quirks, slot.reader.pin_features))
 
 
 def _enter(slot: Slot, request: pin.PinRequest) -> bytes:
@@ -216,4 +215,5 @@ def _enter(slot: Slot, request: pin.PinRequest) -> bytes:
             slot.escape(request.escape)
         if request.delay_s:
             time.sleep(request.delay_s)
-        return verify_pin(slot, request.structure)
+        agreement = slot.card.agreement if slot.card is not None else None
+        return enter_pin(slot.commands, agreement, request.structure)

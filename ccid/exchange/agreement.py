@@ -26,6 +26,8 @@ class Agreement:
             that it will have chosen.
         timing: The card's times; None if they cannot be known.
         t1: The state of T=1, where the host speaks it.
+        by_escape: The state of T=1 where the reader speaks it, and takes blocks of the host's by
+            an Escape besides.
         extra_s: Seconds that this reader may need beyond the card's.
     """
 
@@ -33,6 +35,7 @@ class Agreement:
     fidi: int = DEFAULT_FIDI
     timing: Timing | None = None
     t1: T1 | None = None
+    by_escape: T1 | None = None
     extra_s: float = 0.0
 
     def timeout_s(self, multiplier: int = 0) -> float:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ccid.commands import SlotCommands
-from ccid.errors import InvalidApdu, UnsupportedByReader
+from ccid.errors import CardMute, CommandFailed, InvalidApdu, UnsupportedByReader
 from ccid.exchange.agreement import Agreement
-from ccid.iso7816.apdu import HEADER_LENGTH, MAX_SHORT, Bytes
+from ccid.exchange.refusal import SHORT_LEVEL, explained, short_only
+from ccid.iso7816.apdu import HEADER_LENGTH, MAX_SHORT, Bytes, is_extended
 
 OLD_SCM_ROOM = 263 - 10
 """dwMaxCCIDMessageLength 263 of old SCM readers is too small: they take 271 bytes."""
@@ -21,10 +22,19 @@ class SingleBlock:
         commands: The slot's commands.
         room: Bytes a message has for the block: dwMaxCCIDMessageLength - 10.
         agreement: With the card.
+        short_only: Why an extended APDU does not get through, if it does not
+            (:mod:`~.refusal`).
     """
 
-    def __init__(self, commands: SlotCommands, room: int, agreement: Agreement) -> None:
+    def __init__(
+        self,
+        commands: SlotCommands,
+        room: int,
+        agreement: Agreement,
+        short_only: str = SHORT_LEVEL,
+    ) -> None:
         self.commands = commands
+        self.short_only = short_only
         self.room = MAX_SHORT if room == OLD_SCM_ROOM else room
         # bChainParameter has a meaning at extended APDU level alone (6.2.1)
         self.xfr_block = commands.quick_xfr_block(agreement.patience_s, lambda data, _: data)
@@ -34,10 +44,17 @@ class SingleBlock:
 
         Raises:
             InvalidApdu: Fewer than 4 bytes.
-            UnsupportedByReader: More bytes than one message of this reader holds.
+            UnsupportedByReader: More bytes than one message of this reader holds, or an extended
+                APDU that the reader refuses.
         """
         if HEADER_LENGTH <= len(apdu) <= self.room:
-            return self.xfr_block(apdu)
+            try:
+                return self.xfr_block(apdu)
+            except (CardMute, CommandFailed, UnsupportedByReader) as error:
+                told = explained(error, apdu, self.commands, self.short_only)
+                if told is error:
+                    raise
+                raise told from None
         name = self.commands.name
         if len(apdu) < HEADER_LENGTH:
             raise InvalidApdu(
@@ -45,6 +62,8 @@ class SingleBlock:
                 reader=name,
                 slot=self.commands.slot,
             )
+        if is_extended(apdu):
+            raise short_only(self.commands, self.short_only)
         raise UnsupportedByReader(
             f"{name}: an APDU of {len(apdu)} bytes does not fit; dwMaxCCIDMessageLength "
             f"allows {self.room}",
