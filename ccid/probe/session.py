@@ -109,12 +109,12 @@ def slot_of(reader: Reader, index: int) -> Slot:
         ReaderNotFound: The reader has no such slot.
     """
     if not 0 <= index < len(reader.slots):
-        raise ReaderNotFound(
-            f"{reader.name} has slots 0 to {len(reader.slots) - 1}, no slot {index}"
-        )
+        wrong = f"no slot {index}" if abs(index) <= 0xFF else "and no such number"
+        raise ReaderNotFound(f"{reader.name} has slots 0 to {len(reader.slots) - 1}, {wrong}")
     return reader.slots[index]
 
 
 def protocol_of(options: argparse.Namespace) -> Protocol | None:
     """The protocol the command line insists on."""
-    return None if options.protocol is None else Protocol[options.protocol]
+    protocol: Protocol | None = options.protocol
+    return protocol

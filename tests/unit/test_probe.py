@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.resources
+import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -262,7 +264,116 @@ def test_a_pin_on_the_command_line_is_not_printed(run: Run) -> None:
     assert "39 38 37 36" in out
 
 
-@pytest.mark.parametrize("word", ["xx", "00A", "00-A4"])
+PIN = b"13579086".hex()
+VERIFY = f"0020008108{PIN}"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [VERIFY],
+        [" ".join(VERIFY[i : i + 2] for i in range(0, len(VERIFY), 2))],
+        [VERIFY[i : i + 2] for i in range(0, len(VERIFY), 2)],
+        ["APDU: " + ",".join(f"0x{VERIFY[i : i + 2]}" for i in range(0, len(VERIFY), 2))],
+        ["".join(f"\\x{VERIFY[i : i + 2]}" for i in range(0, len(VERIFY), 2))],
+        ["-"],
+        ["--file", "FILE"],
+    ],
+)
+def test_an_apdu_in_any_form(
+    run: Run, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "apdus"
+    file.write_text(f"# what to send\n\n{VERIFY}  # the PIN\n")
+    monkeypatch.setattr("sys.stdin", io.StringIO(file.read_text()))
+    status, out, err = run("--virtual", "apdu", *(str(file) if w == "FILE" else w for w in words))
+    assert (status, err) == (0, "")
+    assert out.startswith("> 00 20 00 81 08 2A 2A 2A 2A 2A 2A 2A 2A\n< 6")
+
+
+def test_apdus_of_the_command_line_and_of_files_in_their_order(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "apdus"
+    file.write_text("00B00000\r\n00B00001")
+    out = run("--virtual", "apdu", "00A40400", "00C00000", "--file", str(file))[1]
+    sent = [line[2:] for line in out.splitlines() if line.startswith(">")]
+    assert sent == ["00 A4 04 00", "00 C0 00 00", "00 B0 00 00", "00 B0 00 01"]
+
+
+def test_all_are_read_before_one_is_sent(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "apdus"
+    file.write_text(f"00A40400\n{VERIFY}G\n")
+    status, out, err = run("--virtual", "apdu", "--file", str(file))
+    assert (status, out) == (2, "")
+    assert f"{file}: line 2 is not hexadecimal: character 27" in err
+    assert run("--virtual", "apdu", "--file", str(tmp_path / "none"))[0] == 1
+    file.write_text("# nothing\n")
+    assert run("--virtual", "apdu", "--file", str(file))[0] == 2
+
+
+SPACED = [VERIFY[i : i + 2] for i in range(0, len(VERIFY), 2)]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--virtual", "apdu", VERIFY + "G"],
+        ["--virtual", "apdu", VERIFY[:-1]],
+        ["--virtual", "apdu", *SPACED[:-1], "3G"],
+        ["--virtual", "apdu", *SPACED, "x"],
+        ["--virtual", "apdu", f"0x{VERIFY},20"],
+        ["--virtual", "apdu", f"[{VERIFY}"],
+        ["--virtual", "apdu", f"--{VERIFY}"],
+        ["--virtual", "apdu", "--file", VERIFY],
+        ["--virtual", "apdu", "--file", " ".join(SPACED)],
+        ["--virtual", "apdu", "--slot", VERIFY, "00A40400"],
+        ["--virtual", "apdu", "--slot", PIN, "00A40400"],
+        ["--virtual", "apdu", "--protocol", VERIFY, "00A40400"],
+        ["--virtual", VERIFY],
+        ["--virtual", *SPACED],
+        ["--virtual", "dump", VERIFY],
+        ["--virtual", "dump", *SPACED],
+        ["--virtual", "dump", f"--json={VERIFY}"],
+        [f"--virtual={VERIFY}", "dump"],
+        ["watch", "--virtual", "--timeout", VERIFY],
+        ["watch", "--virtual", "--timeout", f"{VERIFY}G"],
+        ["atr", VERIFY + "G"],
+        ["atr-stats", VERIFY],
+        ["atr-stats", "--byte", VERIFY, "FILE"],
+        ["import", VERIFY],
+    ],
+)
+def test_no_error_repeats_what_may_be_a_pin(run: Run, words: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "list"
+    file.write_text("3B00\n")
+    status, out, err = run(*(str(file) if word == "FILE" else word for word in words))
+    assert status in (1, 2)
+    bare = re.sub(r"[^0-9A-Fa-f]", "", err)
+    assert PIN[2:-2] not in bare
+    assert PIN not in out
+    assert "ccid-probe: " in err
+
+
+def test_an_error_repeats_what_is_no_bytes(run: Run) -> None:
+    assert "invalid choice: 'frob'" in run("frob")[2]
+    assert "unrecognized arguments: --frob" in run("dump", "--frob")[2]
+    assert "'none.txt'" in run("atr", "none.txt")[2]
+
+
+@pytest.mark.parametrize("word", ["T=1", "T1", "1", "t=1", "t1", " T = 1 "])
+def test_ways_to_write_a_protocol(run: Run, word: str) -> None:
+    status, out, _ = run("--virtual", "card", "--protocol", word)
+    assert status == 0
+    assert "Protocol: T=1\n" in out
+
+
+@pytest.mark.parametrize("word", ["T=2", "", "T=", "2", "T=01", "Tx1", "\u0661"])
+def test_no_protocol(run: Run, word: str) -> None:
+    status, _, err = run("--virtual", "card", "--protocol", word)
+    assert status == 2
+    assert "T=0 or T=1" in err
+
+
+@pytest.mark.parametrize("word", ["xx", "00A", "00+A4"])
 def test_what_is_not_hexadecimal(run: Run, word: str) -> None:
     status, _, err = run("--virtual", "apdu", word)
     assert status == 2
