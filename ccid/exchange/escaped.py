@@ -102,4 +102,5 @@ class Escaped:
             except (CommandFailed, MalformedMessage, ProtocolError, UnsupportedByReader) as error:
                 if self.link.has_sent:
                     raise
-                raise short_only(self.commands, SHORT_LEVEL, str(error)) from None
+                more = f"its maker's Escape for T=1 blocks failed: {error}"
+                raise short_only(self.commands, SHORT_LEVEL, more) from None

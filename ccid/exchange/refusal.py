@@ -34,17 +34,16 @@ REFUSALS = {
 line failed."""
 
 
-def short_only(commands: SlotCommands, why: str, said: str = "") -> UnsupportedByReader:
+def short_only(commands: SlotCommands, why: str, more: str = "") -> UnsupportedByReader:
     """The error for an extended APDU.
 
     Args:
         commands: The slot's.
         why: :data:`SHORT_LEVEL` or :data:`T0`.
-        said: What the reader said of it.
+        more: What else there is to say: the reader's answer, say.
     """
-    told = f" (the reader's answer: {said})" if said else ""
     return UnsupportedByReader(
-        f"{commands.name}: slot {commands.slot}: {why}{told}",
+        f"{commands.name}: slot {commands.slot}: {why}{f' ({more})' if more else ''}",
         reader=commands.name,
         slot=commands.slot,
     )
@@ -64,7 +63,7 @@ def explained(error: CcidError, apdu: Bytes, commands: SlotCommands, why: str) -
     if not is_extended(apdu) or not is_there or isinstance(error, SlotBusy):
         return error
     said = str(error).removeprefix(f"{commands.name}: slot {commands.slot}: ")
-    made: CcidError = short_only(commands, why, said)
+    made: CcidError = short_only(commands, why, f"the reader's answer: {said}")
     if isinstance(error, CardMute | CommandFailed) and error.bError not in REFUSALS:
         made = type(error)(str(made), reader=error.reader, slot=error.slot)
     made.bSeq, made.bStatus, made.bError = error.bSeq, error.bStatus, error.bError

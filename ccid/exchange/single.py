@@ -62,11 +62,9 @@ class SingleBlock:
                 reader=name,
                 slot=self.commands.slot,
             )
+        size = f"{len(apdu)} bytes, and dwMaxCCIDMessageLength allows {self.room}"
         if is_extended(apdu):
-            raise short_only(self.commands, self.short_only)
+            raise short_only(self.commands, self.short_only, f"it has {size}")
         raise UnsupportedByReader(
-            f"{name}: an APDU of {len(apdu)} bytes does not fit; dwMaxCCIDMessageLength "
-            f"allows {self.room}",
-            reader=name,
-            slot=self.commands.slot,
+            f"{name}: an APDU does not fit: it has {size}", reader=name, slot=self.commands.slot
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from contextlib import suppress
 
 import pytest
@@ -180,7 +181,10 @@ def test_what_may_be_told() -> None:
     "unit", ["00", "0x3B,", "[", "\x1b[", "(byte)", "(byte", "'", " ", "0x", "\\x", '"\n"']
 )
 def test_the_longest_text_takes_no_time(unit: str) -> None:
+    """In proportion to its length: the square of it would be minutes."""
     text = "3B" + unit * 100_000
+    before = time.process_time()
     with suppress(NotHexadecimal):
         parse(text)
     mentioned(text)
+    assert time.process_time() - before < 20
