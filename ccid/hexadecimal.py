@@ -21,8 +21,12 @@ from typing import NamedTuple
 
 ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])")
 """An escape sequence of a terminal: colours, mostly (ECMA-48, 5.4)."""
-LABEL = re.compile(r"(?:ATR|(?:[CR][- ]?)?APDU)\s*[:=]?\s*", re.IGNORECASE)
-"""What programs write before the bytes."""
+LABEL = re.compile(
+    r"(?:(?:static|const|unsigned|char|uint8_t|byte(?:\[\])?)\s+)*"
+    r"(?:ATR|(?:[CR][- ]?)?APDU)(?:\[\w*\])?\s*[:=]?\s*",
+    re.IGNORECASE,
+)
+"""What programs, and programmers, write before the bytes."""
 PAIRS = {"[": "]", "{": "}", "(": ")", "<": ">", '"': '"', "'": "'", "“": "”", "‘": "’"}
 """What may stand around the bytes, the first and the last of each."""
 TOKEN = re.compile(

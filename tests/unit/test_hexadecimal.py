@@ -31,6 +31,8 @@ BYTES = bytes.fromhex("3B 65 00 00 9C 02 07")
         "  ATR=3B6500009C0207",
         "atr 3B 65 00 00 9C 02 07",
         "APDU: 3B 65 00 00 9C 02 07",
+        "static const unsigned char atr[] = { 0x3B, 0x65, 0x00, 0x00, 0x9C, 0x02, 0x07 };",
+        "byte[] apdu = { (byte)0x3B, (byte)0x65, (byte)0x0, (byte)0x0, (byte)0x9C, 0x02, 0x07 };",
         "C-APDU: 3B 65 00 00 9C 02 07",
         "0x3B6500009C0207",
         "0x3B 65 00 00 9C 02 07",
