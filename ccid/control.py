@@ -12,7 +12,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from ccid import pin
-from ccid.codes import PinSupport
+from ccid.codes import ExchangeLevel, PinSupport
 from ccid.errors import AccessDenied, MalformedMessage, UnsupportedByReader
 from ccid.exchange.pin import PinStructure, enter_pin
 from ccid.extended import NO_EXTENDED, extended_apdus
@@ -163,7 +163,9 @@ def properties(slot: Slot, *, escape: bool = True) -> bytes:
     found.append((Property.wIdVendor, _u16(reader.info.vendor_id)))
     found.append((Property.wIdProduct, _u16(reader.info.product_id)))
     extended = extended_apdus(slot.descriptor, reader.info.reader, slot.quirks)
-    longest = 0 if extended == NO_EXTENDED else MAX_APDU_DATA
+    # With T=0 at TPDU level it is the application that sends a long one, by ENVELOPE
+    is_long = extended != NO_EXTENDED or slot.descriptor.exchange_level is ExchangeLevel.TPDU
+    longest = MAX_APDU_DATA if is_long else 0
     found.append((Property.dwMaxAPDUDataSize, longest.to_bytes(4, "little")))
     return b"".join(bytes((tag, len(value))) + value for tag, value in found)
 
