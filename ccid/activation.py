@@ -30,6 +30,7 @@ from ccid.exchange.links import BlockLink, CharacterBlockLink
 from ccid.iso7816 import pps
 from ccid.iso7816.atr import DEFAULT_FIDI, Atr
 from ccid.iso7816.machine import run
+from ccid.iso7816.t1 import MAX_IFS
 from ccid.iso7816.timing import Timing, exchange_timeout
 from ccid.messages import ProtocolDataT0, ProtocolDataT1
 from ccid.negotiation import (
@@ -43,6 +44,7 @@ from ccid.negotiation import (
     speeds,
     waiting_integers,
 )
+from ccid.quirks.vocabulary import TPDU_ESCAPE
 
 
 class Activation:
@@ -227,6 +229,10 @@ class Activation:
             agreement.extra_s = self._quirks.t1_timeout_extra_s
             if self.descriptor.exchange_level in BLOCKWISE:
                 self._start_t1(atr, agreement)
+            elif self._quirks.tpdu_escape:
+                machine = make_t1(atr, self.descriptor, self.commands.name, len(TPDU_ESCAPE))
+                machine.ifsd = MAX_IFS  # what the reader announced is not known
+                agreement.by_escape = machine
         return atr, agreement
 
     def _as_it_is(self) -> tuple[Atr, int]:

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from ccid.commands import SlotCommands
 from ccid.exchange.agreement import Agreement
 from ccid.exchange.links import character_link
+from ccid.exchange.refusal import T0, short_only
 from ccid.iso7816 import t0, t1
-from ccid.iso7816.apdu import Bytes
+from ccid.iso7816.apdu import Bytes, is_extended
 from ccid.iso7816.machine import run
 
 
@@ -68,8 +69,11 @@ class CharacterT0:
 
         Raises:
             InvalidApdu: It does not fit into a TPDU.
+            UnsupportedByReader: It is an extended APDU.
             ProtocolError: The card does not keep to the protocol.
         """
+        if is_extended(apdu):
+            raise short_only(self.commands, T0)
         machine = t0.procedure(bytes(apdu), self.commands.name)
         with self.commands.operation(self.session):
             return run(machine, self.link)
