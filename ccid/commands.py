@@ -177,7 +177,10 @@ class SlotCommands(ABC):
             escape = self.quirks.power_on_escape
             if escape is None or error.bError != self.quirks.power_on_escape_error:
                 raise
-            self.escape(escape)
+            try:
+                self.escape(escape)
+            except (CommandFailed, UnsupportedByReader) as other:
+                raise error from other  # which tells more
             return self._power_on(bPowerSelect)
 
     def _power_on(self, bPowerSelect: int) -> bytes:
@@ -188,6 +191,15 @@ class SlotCommands(ABC):
         except (CardAbsent, CardMute, CommandFailed):
             self._remembered = IccStatus.ABSENT
             raise
+        except UnsupportedByReader as error:  # every reader has IccPowerOn: it does not say why
+            self._remembered = IccStatus.ABSENT
+            absent = (error.bStatus or 0) & 0x03 == IccStatus.ABSENT
+            kind, what = CardAbsent if absent else CommandFailed, "the card got no power"
+            fields = ("reader", "slot", "bSeq", "bStatus", "bError")
+            raise kind(
+                f"{self.name}: slot {self.slot}: {'there is no card' if absent else what}",
+                **{field: getattr(error, field) for field in fields},
+            ) from error
         self._remembered = IccStatus.ACTIVE
         return atr
 
