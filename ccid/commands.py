@@ -187,21 +187,28 @@ class SlotCommands(ABC):
         command = PC_to_RDR_IccPowerOn(bSlot=self.slot, bPowerSelect=bPowerSelect)
         self.conversation.powering(self.slot)
         try:
-            atr = self._send(command, RDR_to_PC_DataBlock, ACTIVATION_S).abData
+            reply = self._send(command, RDR_to_PC_DataBlock, ACTIVATION_S)
         except (CardAbsent, CardMute, CommandFailed):
             self._remembered = IccStatus.ABSENT
             raise
-        except UnsupportedByReader as error:  # every reader has IccPowerOn: it does not say why
-            self._remembered = IccStatus.ABSENT
-            absent = (error.bStatus or 0) & 0x03 == IccStatus.ABSENT
-            kind, what = CardAbsent if absent else CommandFailed, "the card got no power"
-            fields = ("reader", "slot", "bSeq", "bStatus", "bError")
-            raise kind(
-                f"{self.name}: slot {self.slot}: {'there is no card' if absent else what}",
-                **{field: getattr(error, field) for field in fields},
-            ) from error
+        except UnsupportedByReader as error:  # every reader has this command: it does not say why
+            raise self._unpowered(error) from error
+        if not reply.abData and reply.icc_status is not IccStatus.ACTIVE:
+            raise self._unpowered(reply)
         self._remembered = IccStatus.ACTIVE
-        return atr
+        return reply.abData
+
+    def _unpowered(self, told: CcidError | Reply) -> CcidError:
+        """The error for a power-on that failed, and ``told`` gives no reason."""
+        self._remembered = IccStatus.ABSENT
+        absent = (told.bStatus or 0) & 0x03 == IccStatus.ABSENT
+        kind, what = CardAbsent if absent else CommandFailed, "the card got no power"
+        return kind(
+            f"{self.name}: slot {self.slot}: {'there is no card' if absent else what}",
+            reader=self.name,
+            slot=self.slot,
+            **{field: getattr(told, field) for field in ("bSeq", "bStatus", "bError")},
+        )
 
     def power_off(self) -> SlotStatus:
         """IccPowerOff (6.1.2): deactivate the card."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -252,6 +252,32 @@ def test_no_card(bError: int) -> None:
     one.strike(faults.failing(bError, IccStatus.ABSENT, on=ON, times=None))
     one.fails(CardAbsent)
     assert one.seen == ["on 0", "off"]
+
+
+def said_without_saying_failed(icc: IccStatus, **when: Any) -> Fault:
+    """Success, no ATR, and a card that has no power."""
+    return Fault(
+        lambda _f, _c, said: [
+            replace(s, message=s.message[:1] + bytes(4) + s.message[5:7] + bytes((icc, 0, 0)))
+            for s in said
+        ],
+        on=ON,
+        **when,
+    )
+
+
+def test_no_card_and_no_failure() -> None:
+    one = bench()
+    one.strike(said_without_saying_failed(IccStatus.ABSENT, times=None))
+    one.fails(CardAbsent)
+    assert one.seen == ["on 0", "off"]
+
+
+def test_no_power_and_no_failure() -> None:
+    one = bench()
+    one.strike(said_without_saying_failed(IccStatus.INACTIVE))
+    one.connect()
+    assert one.seen == ["on 0", "off", "on 0"]
 
 
 def test_a_card_that_is_gone_at_the_second_try() -> None:
