@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
+from ccid.card_state import Presence
 from ccid.codes import BLOCKWISE, ExchangeLevel, Features, IccStatus, PowerSelect, Protocol
 from ccid.commands import SlotCommands
 from ccid.descriptors import SmartCardDescriptor
@@ -152,6 +153,7 @@ class Activation:
     def _activate(self, selects: Iterable[PowerSelect]) -> None:
         """Have the card answer at one of ``selects``; once more where it seems best if it does
         not. One that is active then stays so, whatever its ATR."""
+        heard = self.commands.conversation.cards.heard
         try:
             self._at_one_of(selects)
         except FAILURES as first:
@@ -159,7 +161,7 @@ class Activation:
                 raise
             self._off()
             time.sleep(REST_S)
-            self._check_removed()
+            self._check_present(heard)
             try:
                 self._at(self._again)
             except FAILURES as second:
@@ -181,7 +183,6 @@ class Activation:
         for select in selects:
             if failures:
                 self._off()
-                self._check_removed()
             try:
                 self._at(select)
                 return
@@ -229,10 +230,13 @@ class Activation:
         self._off()
         self._activate([self._select])
 
-    def _check_removed(self) -> None:
+    def _check_present(self, heard: int) -> None:
+        """Raise CardRemoved if the reader has said since it had said ``heard`` that the slot is
+        empty. Another card, or the same that bounced, is as good: whoever minds will be told."""
         conversation, slot = self.commands.conversation, self.commands.slot
         conversation.transport.take_events()
-        if conversation.changes.moved.get(slot):
+        cards = conversation.cards
+        if cards.heard != heard and cards[slot].presence is Presence.EMPTY:
             raise conversation.card_removed(slot)
 
     def _atr(self) -> Atr:
@@ -321,7 +325,8 @@ class Activation:
                 atr, fidi = self._as_it_is()
         bwi, cwi = waiting_integers(atr)
         timing = Timing.of(atr, self._clock_hz, fidi, bwi=bwi, cwi=cwi)
-        agreement = Agreement(protocol, fidi, timing)
+        session = self.commands.conversation.cards.session(self.commands.slot)
+        agreement = Agreement(protocol, fidi, timing, session=session)
         if protocol is Protocol.T1:
             agreement.extra_s = self._quirks.t1_timeout_extra_s
             if self.descriptor.exchange_level in BLOCKWISE:

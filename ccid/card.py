@@ -1,8 +1,17 @@
-"""A card: powered, its ATR read, protocol and parameters agreed, ready for APDUs."""
+"""A card: powered, its ATR read, protocol and parameters agreed, ready for APDUs.
+
+Theory of operation. A card object holds for one power-up of its card, the session that its
+agreement names. What becomes of the card is decided elsewhere (:mod:`ccid.card_state`). Here that
+decision becomes an error, which ends the object: it lets go of its slot, and every later call
+raises the same error. The object asks before each command, and after each error that carries
+bmICCStatus. A reset that does not succeed ends it, too: the card then has no power, or nobody
+knows what is agreed with it.
+"""
 
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import TracebackType
@@ -14,11 +23,14 @@ from ccid.errors import (
     CardDisconnected,
     CardMute,
     CardRemoved,
+    CardReset,
     CcidError,
     CommandFailed,
     ReaderClosed,
     ReaderForked,
     ReaderRemoved,
+    SlotBusy,
+    UnsupportedByReader,
 )
 from ccid.exchange import answering, choose
 from ccid.exchange.agreement import Agreement
@@ -28,6 +40,14 @@ from ccid.iso7816.atr import Atr
 if TYPE_CHECKING:
     from ccid.activation import Activation
     from ccid.slot import Slot
+
+logger = logging.getLogger("ccid.card")
+
+NO_READER = (ReaderRemoved, ReaderClosed, ReaderForked)
+"""Errors after which there is nothing to power off."""
+WITH_STATUS = (CardAbsent, CardMute, CommandFailed, UnsupportedByReader)
+"""Errors whose bStatus, where they have one, is the reader's word on the card (USB CCID rev 1.1,
+6.2.6)."""
 
 
 class Card:
@@ -95,30 +115,46 @@ class Card:
 
         Raises:
             CardRemoved: It was taken out since it was connected, even if one is back.
+            CardReset: Another holder reset it or took its power, or it lost its power. Connect
+                again.
             CardMute, CommandFailed, ProtocolError: It, or the reader, failed.
             CommandCancelled: :meth:`Slot.cancel` ended it.
             InvalidApdu, UnsupportedByReader: The reader cannot send that.
         """
         try:
             return self._transmit(apdu)
-        except (CardAbsent, CardMute, CardRemoved, CommandFailed) as error:
-            self._gone(error)
+        except CardReset:  # raised before anything was sent
+            self.look()
+        except CcidError as error:
+            self.judge(error)
+            raise
+        return self.transmit(apdu)  # it was this object that reset the card, in another thread
 
-    def _gone(self, error: CcidError) -> NoReturn:
-        """Raise ``error``, or that the card was removed if that is what it says."""
-        icc = IccStatus.ABSENT if isinstance(error, CardRemoved) else (error.bStatus or 0) & 0x03
-        if icc in (IccStatus.ABSENT, IccStatus.INACTIVE):
-            self.removed(error)
-            self._check()
-        raise error
+    def judge(self, error: CcidError) -> None:
+        """End this object if ``error``, of a command to its card, says that the card is not what
+        it was, and raise that instead.
 
-    def removed(self, error: CcidError | None = None) -> None:
-        """Note that it was taken out, as ``error`` says: every later call raises
+        Raises:
+            CardRemoved, CardReset: So it says.
+        """
+        if isinstance(error, CardRemoved):
+            self._end(error)
+            return
+        bStatus = error.bStatus
+        if bStatus is None or isinstance(error, SlotBusy) or not isinstance(error, WITH_STATUS):
+            return
+        status = IccStatus(bStatus & 0x03)
+        if status in (IccStatus.ABSENT, IccStatus.INACTIVE):
+            with suppress(*NO_READER), self.slot.turn():
+                self.slot.reader.cards.saw(self.slot.index, status)
+                why = self.ended(bSeq=error.bSeq, bStatus=bStatus, bError=error.bError)
+                if why is not None:
+                    raise copy.copy(why) from error
+
+    def removed(self) -> None:
+        """Note that it was taken out: every later call raises
         :class:`~ccid.errors.CardRemoved`."""
-        fields = (
-            {} if error is None else {f: getattr(error, f) for f in ("bSeq", "bStatus", "bError")}
-        )
-        self._end(self.slot.reader.pipe.card_removed(self.slot.index, **fields))
+        self._end(self.slot.reader.pipe.card_removed(self.slot.index))
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -126,35 +162,73 @@ class Card:
 
         Raises:
             CardRemoved: It was taken out since it was connected, even if one is back.
+            CardReset: It was reset by another holder, or lost its power.
         """
         with self.slot.turn():
-            self._look()
+            self.look()
             yield
 
     # Its life ---------------------------------------------------------------------------------
 
     def reset(self, *, cold: bool = False) -> Atr:
-        """Reset it and negotiate anew; returns the new ATR.
+        """Reset it and negotiate anew; returns the new ATR. If that fails the card has no power,
+        and this object is over: every later call raises :class:`~ccid.errors.CardReset`.
 
         Args:
             cold: Power it off first; else a warm reset (USB CCID rev 1.1, 6.1.1).
+
+        Raises:
+            CardRemoved: It was taken out since it was connected, even if one is back.
+            CardMute, MalformedAtr, CommandFailed, ProtocolError: It was reset, and does not
+                answer as it should.
         """
         with self.slot.turn():
-            self._look()
-            if cold:
-                self.slot.commands.power_off()
+            self.look()
+            state = self.slot.reader.cards[self.slot.index]
+            losses = state.losses
             try:
+                if cold:
+                    self.slot.commands.power_off()
                 self._power_up()
-            except (CardAbsent, CardMute, CommandFailed) as error:
-                self._gone(error)
+                if state.losses != losses:  # in the middle of it
+                    self.slot.commands.power_off()
+                    raise self.slot.reader.pipe.card_removed(self.slot.index)
+            except CcidError as error:
+                if isinstance(error, NO_READER):
+                    raise
+                self._reset_failed(error)
+            except BaseException:
+                self._end(self._left_without_power())
+                raise
             return self.atr
+
+    def _reset_failed(self, error: CcidError) -> NoReturn:
+        """End this object after a reset that ended in ``error``, and raise that; or that the
+        card was removed, if that is what it says."""
+        bStatus = error.bStatus or 0
+        if isinstance(error, CardAbsent | CardRemoved) or bStatus & 0x03 == IccStatus.ABSENT:
+            fields = {f: getattr(error, f) for f in ("bSeq", "bStatus", "bError")}
+            gone = self.slot.reader.pipe.card_removed(self.slot.index, **fields)
+            self._end(gone)
+            raise copy.copy(gone) from error
+        self._end(self._left_without_power())
+        raise error
+
+    def _left_without_power(self) -> CardReset:
+        name, index = self.slot.reader.name, self.slot.index
+        return CardReset(
+            f"{name}: the last reset of the card in slot {index} did not succeed; connect again",
+            reader=name,
+            slot=index,
+        )
 
     def disconnect(self) -> None:
         """Power it off and leave the slot to the next. More than once does no harm, nor after
         card or reader are gone."""
         if self._over is not None:
             return
-        with suppress(ReaderRemoved, ReaderClosed, ReaderForked), self.slot.turn():
+        with suppress(*NO_READER), self.slot.turn():
+            session = self.slot.reader.cards.session(self.slot.index)
             self._end(
                 CardDisconnected(
                     f"{self.slot.reader.name}: this card was disconnected",
@@ -162,8 +236,9 @@ class Card:
                     slot=self.slot.index,
                 )
             )
-            with suppress(CardAbsent, CardMute):
-                self.slot.commands.power_off()
+            if session is self.agreement.session:  # else another gave it power, for another use
+                with suppress(CardAbsent, CardMute):
+                    self.slot.commands.power_off()
 
     def __enter__(self) -> Self:
         return self
@@ -174,7 +249,12 @@ class Card:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.disconnect()
+        try:
+            self.disconnect()
+        except CcidError as failed:
+            if error is None:
+                raise
+            logger.warning("%s", failed)  # what went wrong first is what the caller is to know
 
     def _end(self, why: CcidError) -> None:
         """No more APDUs: every later call raises ``why``."""
@@ -183,15 +263,26 @@ class Card:
         if self.slot.card is self:
             self.slot.card = None
 
-    def _look(self) -> None:
-        """Raise why there can be no more APDUs, if there cannot."""
-        if self._over is None and self.slot.reader.pipe.was_removed(self.slot.index):
-            self.removed()
-        self._check()
+    def ended(self, **fields: int | None) -> CcidError | None:
+        """Why there can be no more APDUs; None if there can. Asks what became of the card.
 
-    def _check(self) -> None:
-        if self._over is not None:
-            raise copy.copy(self._over)
+        Args:
+            **fields: Of the reply that gives the reason to ask, for the error.
+        """
+        session = self.agreement.session
+        if self._over is None and session is not None:
+            pipe, index = self.slot.reader.pipe, self.slot.index
+            with self.slot.turn():
+                fate = pipe.fate(index, session)
+            if fate is not None:
+                self._end(pipe.card_gone(index, fate, **fields))
+        return self._over
+
+    def look(self) -> None:
+        """Raise why there can be no more APDUs, if there cannot."""
+        why = self.ended()
+        if why is not None:
+            raise copy.copy(why)
 
     def _refuse(self, apdu: Bytes) -> NoReturn:
         assert self._over is not None

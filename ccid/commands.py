@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple, TypeVar
 
+from ccid.card_state import Session
 from ccid.codes import (
     Chain,
     ClockStatus,
@@ -107,10 +108,17 @@ class SlotCommands(ABC):
         self._remembered = IccStatus.INACTIVE
         """For presence-by-power."""
 
-    def operation(self) -> AbstractContextManager[None]:
+    def operation(self, session: Session | None = None) -> AbstractContextManager[None]:
         """Hold this to have several commands follow each other undisturbed, and be bounded by
-        time and cancelled as one."""
-        return self.conversation.operation(self.slot)
+        time and cancelled as one.
+
+        Args:
+            session: The power-up that they are for, if they are for one.
+
+        Raises:
+            CardRemoved, CardReset: That session is over.
+        """
+        return self.conversation.operation(self.slot, session)
 
     def cancel(self) -> bool:
         """End what another thread has under way here; False if it is nothing."""
@@ -152,13 +160,17 @@ class SlotCommands(ABC):
 
     @abstractmethod
     def quick_xfr_block(
-        self, patience_s: Callable[[Bytes], float], more: Callable[[bytes, int], bytes]
+        self,
+        patience_s: Callable[[Bytes], float],
+        more: Callable[[bytes, int], bytes],
+        session: Session | None = None,
     ) -> Callable[[Bytes], bytes]:
         """:meth:`xfr_block` for a whole APDU in one block, made once and called often.
 
         Args:
             patience_s: How many seconds to wait for the reply to an APDU, before extensions.
             more: Called with abData and bChainParameter where that is not 0; returns the whole.
+            session: The power-up that the APDUs are for; None for any.
         """
 
     # Power and presence -----------------------------------------------------------------------
@@ -185,16 +197,16 @@ class SlotCommands(ABC):
 
     def _power_on(self, bPowerSelect: int) -> bytes:
         command = PC_to_RDR_IccPowerOn(bSlot=self.slot, bPowerSelect=bPowerSelect)
-        self.conversation.powering(self.slot)
-        try:
-            reply = self._send(command, RDR_to_PC_DataBlock, ACTIVATION_S)
-        except (CardAbsent, CardMute, CommandFailed):
-            self._remembered = IccStatus.ABSENT
-            raise
-        except UnsupportedByReader as error:  # every reader has this command: it does not say why
-            raise self._unpowered(error) from error
-        if not reply.abData and reply.icc_status is not IccStatus.ACTIVE:
-            raise self._unpowered(reply)
+        with self._rising():
+            try:
+                reply = self._send(command, RDR_to_PC_DataBlock, ACTIVATION_S)
+            except (CardAbsent, CardMute, CommandFailed):
+                self._remembered = IccStatus.ABSENT
+                raise
+            except UnsupportedByReader as error:  # every reader has this command: no reason given
+                raise self._unpowered(error) from error
+            if not reply.abData and reply.icc_status is not IccStatus.ACTIVE:
+                raise self._unpowered(reply)
         self._remembered = IccStatus.ACTIVE
         return reply.abData
 
@@ -210,8 +222,20 @@ class SlotCommands(ABC):
             **{field: getattr(told, field) for field in ("bSeq", "bStatus", "bError")},
         )
 
+    @contextmanager
+    def _rising(self) -> Iterator[None]:
+        """Hold this while the card is given power: a session of it begins."""
+        self.conversation.powering(self.slot)
+        try:
+            yield
+        except CardAbsent:
+            self.conversation.cards.saw(self.slot, IccStatus.ABSENT)
+            raise
+        self.conversation.cards.answered(self.slot)
+
     def power_off(self) -> SlotStatus:
-        """IccPowerOff (6.1.2): deactivate the card."""
+        """IccPowerOff (6.1.2): deactivate the card. Its session is over."""
+        self.conversation.cards.powered_off(self.slot)
         if self._remembered is IccStatus.ACTIVE:
             self._remembered = IccStatus.INACTIVE
         return self._status(PC_to_RDR_IccPowerOff(bSlot=self.slot))
@@ -222,6 +246,11 @@ class SlotCommands(ABC):
         Args:
             at_least_s: Seconds that the reader may take, if more than usual.
         """
+        status = self._current_status(at_least_s)
+        self.conversation.cards.saw(self.slot, status.icc)
+        return status
+
+    def _current_status(self, at_least_s: float = 0.0) -> SlotStatus:
         if self.quirks.presence_by_power:
             with self.conversation.turn(self.slot):  # not in the middle of a power-up
                 return SlotStatus(self._remembered, ClockStatus.STOPPED_UNKNOWN)
@@ -432,9 +461,12 @@ class Commands(SlotCommands):
         return bytes((bBWI, wLevelParameter & 0xFF, wLevelParameter >> 8))
 
     def quick_xfr_block(
-        self, patience_s: Callable[[Bytes], float], more: Callable[[bytes, int], bytes]
+        self,
+        patience_s: Callable[[Bytes], float],
+        more: Callable[[bytes, int], bytes],
+        session: Session | None = None,
     ) -> Callable[[Bytes], bytes]:
-        return self.pipe.quick(self.slot, patience_s, self.failure, more)
+        return self.pipe.quick(self.slot, patience_s, self.failure, more, session)
 
 
 def reply_error(

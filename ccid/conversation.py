@@ -15,8 +15,15 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from ccid.changes import Changes
-from ccid.errors import CardRemoved, CcidError, CommandCancelled, TransportTimeout
+from ccid.card_state import Fate, Power, Session
+from ccid.cards import Cards
+from ccid.errors import (
+    CardRemoved,
+    CardReset,
+    CcidError,
+    CommandCancelled,
+    TransportTimeout,
+)
 from ccid.transport import Transport, nothing_to_end
 
 SLICE_MS = 250
@@ -26,6 +33,28 @@ QUIET_S = 10.0
 MAX_COMMAND_S = 30 * 60.0
 """An operation may ask for more time up to this long in all: a card may compute a key for
 minutes."""
+NOTICE_S = 0.3
+"""How late a notification may be: a reader is asked for one every quarter of a second at least."""
+NOTICE_TRIES = 10
+"""How many times that wait is begun again after other USB events ended it."""
+TO_SETTLE = frozenset((Power.DOUBTFUL, Power.LOST, Power.REMOVED))
+"""States of a slot whose card must not be sent a command as if nothing had happened."""
+FATES = {
+    Fate.REMOVED: (CardRemoved, "the card was taken out of slot {slot}"),
+    Fate.RESET: (
+        CardReset,
+        "another holder reset the card in slot {slot}, or took its power; connect again",
+    ),
+    Fate.LOST_POWER: (
+        CardReset,
+        "the card in slot {slot} lost its power (a reset of the reader, or sleep); connect again",
+    ),
+}
+"""The error for what ended a session, and its words."""
+UNCLEAR = (
+    "the card in slot {slot} lost its power: it was exchanged, or the reader was reset. This "
+    "reader has no notifications to tell which. Connect again"
+)
 
 
 class Shut:
@@ -104,7 +133,7 @@ class Conversation:
         interface: bInterfaceNumber.
         lock: Who may talk; given where several interfaces must take turns.
         max_command_s: Most seconds an operation may take with all extensions; None for no limit.
-        changes: What the reader's notifications meant.
+        cards: What happened to the cards of this reader.
     """
 
     def __init__(
@@ -115,10 +144,10 @@ class Conversation:
         interface: int = 0,
         lock: Any = None,
         max_command_s: float | None = MAX_COMMAND_S,
-        changes: Changes | None = None,
+        cards: Cards | None = None,
     ) -> None:
         self.transport = transport
-        self.changes = changes or Changes(auto_activating=False)
+        self.cards = cards or Cards()
         self.name = name
         self.interface = interface
         self.max_command_s = max_command_s
@@ -193,9 +222,19 @@ class Conversation:
     # Operations -------------------------------------------------------------------------------
 
     @contextmanager
-    def operation(self, slot: int) -> Iterator[None]:
-        """Hold the turn of ``slot``; all commands meanwhile are one operation."""
+    def operation(self, slot: int, session: Session | None = None) -> Iterator[None]:
+        """Hold the turn of ``slot``; all commands meanwhile are one operation.
+
+        Args:
+            slot: bSlot.
+            session: The power-up that the commands are for, if they are for one.
+
+        Raises:
+            CardRemoved, CardReset: That session is over.
+        """
         with self.turn(slot):
+            if session is not None and session.signs:
+                self.look(slot, session)
             if slot in self._operations:
                 yield
                 return
@@ -239,37 +278,71 @@ class Conversation:
             bSeq=count & 0xFF,
         )
 
-    # Cards that are gone ----------------------------------------------------------------------
+    # What happened to a card ------------------------------------------------------------------
 
     def powering(self, slot: int) -> None:
         """The card in ``slot`` is about to be powered; whatever came before does not count."""
         self.transport.take_events()
-        self.changes.powering(slot)
+        self.cards.powering(slot)
+
+    def fate(self, slot: int, session: Session) -> Fate | None:
+        """What ended ``session``; None while it goes on. A slot in doubt is asked for its status
+        (USB CCID rev 1.1, 6.1.3). A card that lost its power may have been exchanged: that is
+        told only after the time in which a notification would have come."""
+        self.transport.take_events()
+        if session.signs and session.fate is None:
+            self._ask(slot)
+        if session.fate is Fate.LOST_POWER and self.cards.notifies and not session.is_settled:
+            until = time.monotonic() + NOTICE_S
+            for _ in range(NOTICE_TRIES):  # what else lets libusb handle events ends a wait, too
+                left_ms = int((until - time.monotonic()) * 1000)
+                if left_ms <= 0 or session.fate is not Fate.LOST_POWER:
+                    break
+                self.transport.take_events(left_ms)
+            session.is_settled = True
+        return session.fate
+
+    def look(self, slot: int, session: Session | None = None) -> None:
+        """Raise what ended ``session``, if something did; without one, what became of the card
+        in ``slot`` that was powered last.
+
+        Raises:
+            CardRemoved, CardReset: The session is over.
+        """
+        if session is None:
+            card = self.cards[slot]
+            session = card.session
+            if card.power not in TO_SETTLE or session is None:
+                return
+        fate = self.fate(slot, session)
+        if fate is not None:
+            raise self.card_gone(slot, fate)
 
     def was_removed(self, slot: int) -> bool:
-        """The reader said that the card powered in ``slot`` was taken out, even if there is one
-        again. True until that is powered, or :meth:`Changes.forget` was called."""
+        """The card powered in ``slot`` was taken out, even if there is one again. True until that
+        is powered, or :meth:`Cards.told` was called."""
         self.transport.take_events()
-        certain = self.changes.moved.get(slot)
-        if certain is False and self._still_active(slot):
-            self.changes.dismiss(slot)
-            return False
-        return certain is not None
+        card = self.cards[slot]
+        if card.power in TO_SETTLE and card.session is not None:
+            self.fate(slot, card.session)
+        return card.power is Power.REMOVED
 
-    def _still_active(self, slot: int) -> bool:
-        """The card in ``slot`` has power: then it is the one that was given it."""
-        return True
+    def _ask(self, slot: int) -> None:
+        """Ask the reader for the status of ``slot``, so that :attr:`cards` know it."""
 
-    def card_removed(self, slot: int, **fields: Any) -> CcidError:
-        """The error for a card that was taken out; with its reader, if that is gone too."""
+    def card_gone(self, slot: int, fate: Fate, **fields: Any) -> CcidError:
+        """The error for a card whose session met ``fate``; for its reader, if that is gone too."""
         if self.transport.dead is not None:
             return copy.copy(self.transport.dead)
-        return CardRemoved(
-            f"{self.name}: the card was taken out of slot {slot}",
-            reader=self.name,
-            slot=slot,
-            **fields,
-        )
+        kind, words = FATES[fate]
+        if fate is Fate.REMOVED and not self.cards.notifies and self.cards[slot].is_present:
+            words = UNCLEAR
+        text = f"{self.name}: {words.format(slot=slot)}"
+        return kind(text, reader=self.name, slot=slot, **fields)
+
+    def card_removed(self, slot: int, **fields: Any) -> CcidError:
+        """The error for a card that was taken out."""
+        return self.card_gone(slot, Fate.REMOVED, **fields)
 
     # Ending one early -------------------------------------------------------------------------
 

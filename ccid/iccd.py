@@ -20,6 +20,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NoReturn
 
+from ccid.card_state import Session
 from ccid.codes import Chain, ClockStatus, IccdRequest, IccStatus, Level
 from ccid.commands import DEFAULT_TIMEOUT_S, R, SlotCommands, SlotStatus, reply_error
 from ccid.conversation import SLICE_MS, Conversation
@@ -126,15 +127,19 @@ class IccdCommands(SlotCommands):
 
     def power_off(self) -> SlotStatus:
         """Deactivate the card."""
+        self.conversation.cards.powered_off(self.slot)
         self._out(IccdRequest.ICC_POWER_OFF)
         self._owes = False
         return SlotStatus(IccStatus.INACTIVE, ClockStatus.STOPPED_LOW)
 
     def quick_xfr_block(
-        self, patience_s: Callable[[Bytes], float], more: Callable[[bytes, int], bytes]
+        self,
+        patience_s: Callable[[Bytes], float],
+        more: Callable[[bytes, int], bytes],
+        session: Session | None = None,
     ) -> Callable[[Bytes], bytes]:
         def transmit(apdu: Bytes) -> bytes:
-            with self.operation():
+            with self.operation(session):
                 data, chain = self.xfr_block(apdu, timeout_s=patience_s(apdu))
                 data = more(data, chain) if chain else data
             if len(data) < SW_LENGTH:
@@ -173,10 +178,11 @@ class IccdA(IccdCommands):
     def power_on(self, bPowerSelect: int = 0) -> bytes:
         with self.operation():
             self.power_off()
-            self.status()
-            return self._in(IccdRequest.ICC_POWER_ON, MAX_ATR)
+            with self._rising():
+                self.status()
+                return self._in(IccdRequest.ICC_POWER_ON, MAX_ATR)
 
-    def slot_status(self, at_least_s: float = 0.0) -> SlotStatus:
+    def _current_status(self, at_least_s: float = 0.0) -> SlotStatus:
         with self.operation():
             mute = self.status() == MUTE
         icc = IccStatus.ABSENT if mute else IccStatus.ACTIVE
@@ -235,19 +241,21 @@ class IccdB(IccdCommands):
     def power_on(self, bPowerSelect: int = 0) -> bytes:
         with self.operation():
             self.power_off()
-            self._out(IccdRequest.ICC_POWER_ON, 1)
-            atr, chain = self._answer(1 + MAX_ATR)
-        if chain:
-            raise self._odd(chain)
-        return atr
+            with self._rising():
+                self._out(IccdRequest.ICC_POWER_ON, 1)
+                atr, chain = self._answer(1 + MAX_ATR)
+                if chain:
+                    raise self._odd(chain)
+                return atr
 
     def power_off(self) -> SlotStatus:
+        self.conversation.cards.powered_off(self.slot)
         with self.operation():
             self._out(IccdRequest.ICC_POWER_OFF)
             self._owes = False
             return self.slot_status()
 
-    def slot_status(self, at_least_s: float = 0.0) -> SlotStatus:
+    def _current_status(self, at_least_s: float = 0.0) -> SlotStatus:
         came = self._in(IccdRequest.SLOT_STATUS, 3)
         if len(came) < 2:
             raise MalformedMessage(

@@ -24,6 +24,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+from ccid.card_state import Power, Session
 from ccid.codes import CommandStatus, IccStatus, SlotError
 from ccid.conversation import SLICE_MS, Conversation, Operation
 from ccid.descriptors import ClassControl
@@ -149,6 +150,7 @@ class Pipe(Conversation):
         data: Bytes,
         reply_type: int,
         timeout_s: float,
+        session: Session | None = None,
     ) -> RawReply:
         """Send a command and return its reply, failed or not.
 
@@ -160,17 +162,19 @@ class Pipe(Conversation):
             reply_type: bMessageType of the reply. A SlotStatus that says "failed" is taken too:
                 so a reader answers a command that it does not know.
             timeout_s: Seconds to wait, before any extension the reader asks for.
+            session: The power-up that a command to a card is for; None for the last one.
 
         Raises:
-            CardRemoved: The reader said so, before or meanwhile.
+            CardRemoved, CardReset: The reader said so, before or meanwhile.
             CommandCancelled: :meth:`cancel` was called meanwhile.
             MalformedMessage, ProtocolError: The reply is no reply, or one to something else.
             TransportTimeout: No reply in time. And all that the transport raises.
         """
         with self.turn(slot):
             self.proceed(slot)
-            if bMessageType in TO_CARDS and self.was_removed(slot):
-                raise self.card_removed(slot)
+            if bMessageType in TO_CARDS:
+                self.transport.take_events()
+                self.look(slot, session)
             try:
                 reply = self._once(slot, bMessageType, specific, data, reply_type, timeout_s)
                 if self._abandoned(slot, reply):
@@ -191,17 +195,17 @@ class Pipe(Conversation):
         timeout_s: float,
     ) -> RawReply:
         if bMessageType in AT_ONCE:
-            heard = self.changes.heard
+            heard = self.cards.heard
             count = self._write(slot, bMessageType, specific, data)
             with suppress(CardRemoved):
                 return self._await(slot, count, reply_type, timeout_s, heard=heard)
         count = self._write(slot, bMessageType, specific, data)
         return self._await(slot, count, reply_type, timeout_s)
 
-    def _still_active(self, slot: int) -> bool:
+    def _ask(self, slot: int) -> None:
         kind = PC_to_RDR_GetSlotStatus.bMessageType
         reply = self.transact(slot, kind, bytes(3), b"", SLOT_STATUS, ABORT_S)
-        return reply.icc_status is IccStatus.ACTIVE
+        self.cards.saw(slot, reply.icc_status)
 
     def _write(self, slot: int, bMessageType: int, specific: bytes, data: Bytes) -> int:
         """Send a command and return its number."""
@@ -262,9 +266,9 @@ class Pipe(Conversation):
                 now = time.monotonic()
                 self.transport.take_events()
                 if heard is not None:
-                    if self.changes.heard != heard:
+                    if self.cards.heard != heard:
                         cut_off = min(cut_off, now + LOST_S)
-                elif self.changes.moved.get(slot):
+                elif self.cards[slot].power is Power.REMOVED:
                     cut_off = min(cut_off, now + REMOVED_S)
                 if now >= cut_off:
                     raise self.card_removed(slot, bSeq=count & 0xFF)
@@ -366,6 +370,7 @@ class Pipe(Conversation):
         patience_s: Callable[[Bytes], float],
         failure: Callable[[RawReply], CcidError],
         more: Callable[[bytes, int], bytes],
+        session: Session | None = None,
     ) -> Callable[[Bytes], bytes]:
         """A function that sends one XfrBlock (bBWI and wLevelParameter 0) and returns abData.
 
@@ -380,17 +385,18 @@ class Pipe(Conversation):
             patience_s: How many seconds to wait for the reply to such a block, before extensions.
             failure: Makes the error that a failed reply, or one too short, raises.
             more: Called with abData and bChainParameter where that is not 0; returns the whole.
+            session: The power-up that the blocks are for; None for any.
         """
         out, inp = self.transport.out, self.transport.inp
         pack, unpack = xfr_block_header.pack_into, reply_header.unpack_from
         first = first_read(self.transport.packet_size)
-        moved = self.changes.moved
+        signs = () if session is None else session.signs
 
         def transmit(data: Bytes) -> bytes:
             with self.lock:
                 self.transport.take_events()
-                if moved and self.was_removed(slot):
-                    raise self.card_removed(slot)
+                if signs:
+                    self.look(slot, session)
                 self.count = count = self.count + 1
                 self.busy_slot = slot
                 n = len(data)

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakValueDictionary
 
-from ccid.changes import Changes
+from ccid.cards import Cards
 from ccid.codes import Features, InterfaceProtocol, PowerSelect
 from ccid.commands import Commands, SlotCommands, get_clock_frequencies, get_data_rates
 from ccid.conversation import MAX_COMMAND_S, Conversation
@@ -76,6 +76,7 @@ class Reader:
         info: What it is and where.
         slots: Its slots.
         quirks: What the table of readers knows of it.
+        cards: What happened to the cards in its slots.
         is_lent: A watcher opened it (:mod:`ccid.opened`).
     """
 
@@ -124,7 +125,10 @@ class Reader:
         self.transport: Transport = self._connected()
         self._closed = False
         self._listeners: list[Callable[[Slots], None]] = []
-        self.changes = Changes(bool(self._descriptor.dwFeatures & Features.AUTO_ACTIVATION))
+        self.cards = Cards(
+            auto_activating=bool(self._descriptor.dwFeatures & Features.AUTO_ACTIVATION),
+            notifies=self.info.reader.interrupt_in is not None,
+        )
         try:
             self.transport.listen(self._notified)
             self.transport.when_dead(self._died)
@@ -179,7 +183,7 @@ class Reader:
             "interface": self.info.interface_number,
             "lock": self._turns.lock if self._turns else None,
             "max_command_s": max_command_s,
-            "changes": self.changes,
+            "cards": self.cards,
         }
         if self.info.reader.is_iccd:
             return Conversation(self.transport, **common)
@@ -347,7 +351,7 @@ class Reader:
             event = parse_event(message)
             if isinstance(event, RDR_to_PC_NotifySlotChange):
                 slots = event.slots(self.descriptor.slot_count)
-                self.changes.notify(slots)
+                self.cards.notify(slots)
         self._tell(slots)
 
     def _died(self, reason: CcidError) -> None:

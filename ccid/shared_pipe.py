@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from ccid.card_state import Session
 from ccid.conversation import SLICE_MS, Lock, Shut
 from ccid.errors import CcidError
 from ccid.iso7816.apdu import Bytes
@@ -122,11 +123,14 @@ class SharedPipe(Pipe):
         patience_s: Callable[[Bytes], float],
         failure: Callable[[RawReply], CcidError],
         more: Callable[[bytes, int], bytes],
+        session: Session | None = None,
     ) -> Callable[[Bytes], bytes]:
         def transmit(data: Bytes) -> bytes:
             timeout_s = patience_s(data)
             with self.turn(slot):  # until the rest of a chained response is here
-                reply = self.transact(slot, XFR_BLOCK, bytes(3), data, DATA_BLOCK, timeout_s)
+                reply = self.transact(
+                    slot, XFR_BLOCK, bytes(3), data, DATA_BLOCK, timeout_s, session
+                )
                 return whole(reply, failure, more)
 
         return transmit

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ccid.activation import Activation
 from ccid.card import Card
 from ccid.codes import IccStatus, Protocol
-from ccid.errors import CardAbsent, SlotInUse
+from ccid.errors import CardAbsent, CardRemoved, SlotInUse
 from ccid.quirks.fixups import apply, data_rates
 
 if TYPE_CHECKING:
@@ -47,10 +47,12 @@ class Slot:
         """
         with self.turn():
             card = self.card  # which a thread that met its removal forgets at any time
-            if card is not None and self.reader.pipe.was_removed(self.index):
-                card.removed()
+            if card is not None and isinstance(card.ended(), CardRemoved):
                 return IccStatus.ABSENT
-        return self.commands.slot_status().icc
+            status = self.commands.slot_status().icc
+            if card is not None and isinstance(card.ended(), CardRemoved):
+                return IccStatus.ABSENT
+            return status
 
     def connect(self, protocol: Protocol | None = None, *, auto_get_response: bool = False) -> Card:
         """Power the card up and agree on protocol and parameters.
@@ -63,13 +65,14 @@ class Slot:
                 (ISO/IEC 7816-3:2006 12.2), instead of handing 61xx and 6Cxx up.
 
         Raises:
-            SlotInUse: A card is connected here already.
+            SlotInUse: A card is connected here already, and nothing has happened to that.
             CardAbsent, CardMute: There is nothing that answers.
             MalformedAtr: It answers, but not with an ATR.
             UnsupportedByReader: Card and reader have no protocol in common.
         """
         with self.turn():
-            if self.card is not None:
+            card = self.card
+            if card is not None and card.ended() is None:
                 raise SlotInUse(
                     f"{self.reader.name}: slot {self.index} has a card connected already",
                     reader=self.reader.name,

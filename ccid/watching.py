@@ -1,8 +1,14 @@
 """Readers and cards that come and go.
 
-Theory of operation. All work is done in the thread that iterates; others (libusb's event thread,
-applications that open and close readers) only put a notice into its queue. So an application may
-open a reader between two events, in the same thread or in another.
+Theory of operation. The thread that iterates keeps the list of what is there and makes the events.
+Others (libusb's event thread, applications that open and close readers) only leave a notice that
+something happened to a reader: one for each, however much happens before the next event is asked
+for. What happened to a card is not decided here: :mod:`ccid.card_state` knows whether a slot has
+one and how many came, and events are made of the difference to what was told last.
+
+Opening a reader and asking for its slots may take seconds, where the reader does not answer or a
+thread of the application has its turn. That is the errand of a thread of its own, which is waited
+for a moment only: a slow reader makes nobody else's events late.
 
 libusb goes on listing a device for a moment after its transfers ended because it was unplugged, and
 the next one may get its address. So what is listed is believed to be there only if it can be opened
@@ -16,21 +22,21 @@ import enum
 import logging
 import os
 import queue
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ccid.codes import IccStatus
+from ccid.card_state import Presence
 from ccid.errors import AccessDenied, CcidError, ReaderBusy, ReaderForked, ReaderRemoved
 from ccid.find import list_readers
 from ccid.opened import Key, key_of, opened
-from ccid.transport import ReaderInfo
+from ccid.transport import ReaderInfo, nothing_to_end
 from ccid.verdict import Level, judge
 
 if TYPE_CHECKING:
-    from ccid.messages.events import SlotChange
     from ccid.reader import Reader
 
 logger = logging.getLogger("ccid.watch")
@@ -39,6 +45,12 @@ POLL_S = 0.5
 """How often a reader that does not tell is asked for its slots."""
 COMPARE_S = 1.0
 """How often the devices are listed where libusb does not tell."""
+PATIENCE_S = 0.25
+"""How long an errand is waited for, so that what is there at the start is told first."""
+FOREVER_S = 1e9
+"""More is as good as for ever."""
+LONGEST_WAIT_S = 3600.0
+"""After this a wait looks at the clock: one call cannot wait as long as an application may ask."""
 
 
 class EventKind(enum.Enum):
@@ -85,7 +97,7 @@ def watch(timeout: float | None = None) -> Generator[Event, None, None]:
     """
     if timeout is not None and not timeout >= 0:
         raise ValueError(f"a time of {timeout} s")
-    return _watch(timeout)
+    return _watch(None if timeout is None or timeout > FOREVER_S else float(timeout))
 
 
 def _watch(timeout: float | None) -> Generator[Event, None, None]:
@@ -97,18 +109,126 @@ def _watch(timeout: float | None) -> Generator[Event, None, None]:
         watcher.end()
 
 
+class _Errand(threading.Thread):
+    """Opens a reader, if it is not open, and has its slots asked for.
+
+    Args:
+        info: Which reader.
+        reader: It, if it is open.
+        post: Called, from this thread, whenever there is something to see.
+
+    Attributes:
+        reader: The open reader; None where there is none to be had.
+        is_mine: This opened it.
+        is_gone: The reader is not there any more.
+        is_refused: Another process holds it, or this user must not open it.
+        done: Set when all is done.
+        leave: Ends listening to the reader.
+    """
+
+    def __init__(self, info: ReaderInfo, reader: Reader | None, post: Callable[[], object]) -> None:
+        super().__init__(name=f"watch {info.path}", daemon=True)
+        self._info = info
+        self._post = post
+        self._lock = threading.Lock()
+        self._is_abandoned = False
+        self._asks_only = reader is not None
+        self.reader = reader
+        self.is_mine = self.is_gone = self.is_refused = False
+        self.done = threading.Event()
+        self.leave: Callable[[], None] = nothing_to_end
+
+    def begin(self) -> None:
+        """Do it in a thread, if there can be one more; else here and now."""
+        try:
+            self.start()
+        except RuntimeError as error:
+            logger.info("%s: %s", self._info, error)
+            self.run()
+
+    def run(self) -> None:
+        """Do it."""
+        try:
+            if self._asks_only or self._borrow():
+                self._ask()
+        except ReaderRemoved:
+            self.is_gone = True
+        except CcidError as error:
+            self.is_refused = isinstance(error, AccessDenied | ReaderBusy)
+            logger.info("%s: its cards are not watched: %s", self._info, error)
+        finally:
+            self.done.set()
+            self._post()
+
+    def _borrow(self) -> bool:
+        """Have the reader. False if there is none to be had, or nobody waits for it any more."""
+        if judge(self._info).level is Level.UNSUPPORTED:
+            logger.info("%s cannot be used: its cards are not watched", self._info)
+            return False
+        reader, is_mine = opened.borrow(self._info)
+        if reader is None:
+            return False  # it is being opened, and that will be told
+        leaves = [
+            reader.cards.listen(self._told),
+            reader.listen(self._told),
+        ]
+
+        def leave() -> None:
+            while leaves:
+                leaves.pop()()
+            if is_mine:
+                opened.give_back(reader)
+
+        with self._lock:
+            if not self._is_abandoned:
+                self.reader, self.is_mine, self.leave = reader, is_mine, leave
+                return True
+        leave()
+        return False
+
+    def _told(self, _: object) -> None:
+        self._post()
+
+    def _ask(self) -> None:
+        """Have the status of all slots known: what listens to the cards is told of it."""
+        assert self.reader is not None
+        for slot in self.reader.slots:
+            try:
+                slot.commands.slot_status()
+            except ReaderRemoved:
+                raise
+            except CcidError as error:
+                logger.info("%s: slot %d: %s", self._info, slot.index, error)
+
+    def abandon(self) -> None:
+        """Nobody wants the reader any more."""
+        with self._lock:
+            self._is_abandoned = True
+        self.leave()
+
+
 @dataclass(slots=True, eq=False)
 class _Watched:
-    """A reader that is there."""
+    """A reader that is there, and what was told of it."""
 
     info: ReaderInfo
+    link: _Errand | None = None
+    """What opened it."""
+    question: _Errand | None = None
+    """What asks for its slots again, for a reader that does not tell."""
+    is_told: bool = False
+    changed_hands: bool = False
+    """While it was being opened."""
     cards: set[int] = field(default_factory=set)
-    reader: Reader | None = None
-    is_mine: bool = False
-    announced: set[int] = field(default_factory=set)
-    """The slots of which the reader said last that they are full."""
-    is_refused: bool = False
-    leave: Callable[[], None] | None = None
+    arrivals: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def reader(self) -> Reader | None:
+        return None if self.link is None else self.link.reader
+
+    @property
+    def is_refused(self) -> bool:
+        return self.link is not None and self.link.is_refused
 
     @property
     def is_polled(self) -> bool:
@@ -116,12 +236,12 @@ class _Watched:
         return self.reader is not None and not (interface.is_iccd or interface.interrupt_in)
 
 
-_Said = tuple["_Watched", "Reader", "list[SlotChange] | None"]
-
-
 class _Watcher:
     def __init__(self) -> None:
-        self._notices: queue.SimpleQueue[_Said | ReaderInfo | None] = queue.SimpleQueue()
+        self._notices: queue.SimpleQueue[_Watched | Key | None] = queue.SimpleQueue()
+        self._waiting: set[_Watched | Key | None] = set()
+        """Of these a notice is in the queue already."""
+        self._hands: dict[Key, ReaderInfo] = {}
         self._there: dict[Key, _Watched] = {}
         self._told: deque[Event] = deque()
         self._ends: list[Callable[[], None]] = []
@@ -131,8 +251,8 @@ class _Watcher:
     def start(self) -> None:
         from ccid.transport.asynchronous import on_hotplug
 
-        self._ends.append(opened.listen(self._notices.put))
-        end = on_hotplug(lambda: self._notices.put(None))
+        self._ends.append(opened.listen(self._post_hands))
+        end = on_hotplug(lambda: self._post(None))
         atexit.register(self.end)  # libusb is loaded by now: so this is done before it is ended
         if end is None:
             logger.info("libusb does not tell who comes and goes: devices are listed each second")
@@ -159,22 +279,25 @@ class _Watcher:
                 happened = time.monotonic()
                 self._check()
             now = time.monotonic()
-            times = [happened + timeout] if timeout is not None else []
+            times = [now + LONGEST_WAIT_S]
+            if timeout is not None:
+                times.append(happened + timeout)
             if any(one.is_polled for one in self._there.values()):
                 times.append(poll_at)
             if self._compares:
                 times.append(compare_at)
             try:
-                wait = max(0.0, min(times) - now) if times else None
-                self._handle(self._notices.get(timeout=wait))
-                continue
+                notice = self._notices.get(timeout=max(0.0, min(times) - now))
             except queue.Empty:
                 now = time.monotonic()
+            else:
+                self._waiting.discard(notice)  # what happens from now on is another notice's
+                self._handle(notice)
+                continue
             if now >= poll_at:
                 poll_at = now + POLL_S
                 for one in list(self._there.values()):
-                    if one.is_polled:
-                        self._ask(one)
+                    self._ask_again(one)
             if self._compares and now >= compare_at:
                 compare_at = now + COMPARE_S
                 self._rediscover()
@@ -188,21 +311,27 @@ class _Watcher:
                 f"nothing is told here. Begin another"
             )
 
+    # Notices, from any thread ---------------------------------------------------------------------
+
+    def _post(self, what: _Watched | Key | None) -> None:
+        """Something happened to ``what``; None stands for the devices on the bus."""
+        if what not in self._waiting:
+            self._waiting.add(what)
+            self._notices.put(what)
+
+    def _post_hands(self, info: ReaderInfo) -> None:
+        self._hands[key_of(info)] = info
+        self._post(key_of(info))
+
     # What came ------------------------------------------------------------------------------------
 
-    def _handle(self, notice: _Said | ReaderInfo | None) -> None:
+    def _handle(self, notice: _Watched | Key | None) -> None:
         if notice is None:
             self._rediscover()
-        elif isinstance(notice, ReaderInfo):
-            self._changed_hands(notice)
+        elif isinstance(notice, _Watched):
+            self._catch_up(notice)
         else:
-            one, reader, slots = notice
-            if one.reader is not reader:
-                return
-            if isinstance(reader.transport.dead, ReaderRemoved):
-                self._gone(one)
-            elif slots is not None:
-                self._said(one, slots)
+            self._changed_hands(self._hands.pop(notice))
 
     def _rediscover(self) -> None:
         try:
@@ -217,16 +346,25 @@ class _Watcher:
                 self._gone(one)
             elif one.is_refused and not self._compares:
                 self._relink(one)
-        for info in infos:
-            if key_of(info) not in self._there:
-                self._arrived(info)
+        self._arrived([info for info in infos if key_of(info) not in self._there])
 
-    def _arrived(self, info: ReaderInfo) -> None:
-        one = _Watched(info)
-        if self._link(one):
-            self._there[key_of(info)] = one
-            self._told.append(Event(EventKind.READER_ARRIVED, info))
-            self._ask(one)
+    def _arrived(self, infos: list[ReaderInfo]) -> None:
+        came = [_Watched(info) for info in infos]
+        for one in came:
+            self._there[key_of(one.info)] = one
+            self._link(one)
+        self._wait_for(came)
+
+    def _wait_for(self, linked: list[_Watched]) -> None:
+        """Give their errands a moment, and see what has become of them."""
+        until = time.monotonic() + PATIENCE_S
+        for one in linked:
+            assert one.link is not None
+            one.link.done.wait(max(0.0, until - time.monotonic()))
+            if not (one.is_told or one.link.is_gone):  # it may take long, but it is there
+                one.is_told = True
+                self._told.append(Event(EventKind.READER_ARRIVED, one.info))
+            self._catch_up(one)
 
     def _gone(self, one: _Watched) -> None:
         if self._there.get(key_of(one.info)) is not one:
@@ -235,15 +373,18 @@ class _Watcher:
         self._unlink(one)
         for slot in sorted(one.cards):
             self._told.append(Event(EventKind.CARD_LEFT, one.info, slot))
-        self._told.append(Event(EventKind.READER_LEFT, one.info))
-        self._notices.put(None)  # another may have its address already
+        if one.is_told:
+            self._told.append(Event(EventKind.READER_LEFT, one.info))
+            self._post(None)  # another may have its address already
 
     def _changed_hands(self, info: ReaderInfo) -> None:
         """It was opened or closed by somebody in this process."""
         one, reader = self._there.get(key_of(info)), opened.readers.get(key_of(info))
         if one is None:
             if reader is not None and reader.transport.dead is None:
-                self._arrived(info)
+                self._arrived([info])
+        elif one.link is not None and one.reader is None and not one.link.done.is_set():
+            one.changed_hands = True  # perhaps to the errand's: that is seen when it is done
         elif one.reader is None or one.reader is not reader:
             self._relink(one)
 
@@ -251,64 +392,57 @@ class _Watcher:
 
     def _relink(self, one: _Watched) -> None:
         self._unlink(one)
-        if self._link(one):
-            self._ask(one)
-        else:
-            self._gone(one)
+        self._link(one)
+        self._wait_for([one])
 
-    def _link(self, one: _Watched) -> bool:
-        """Listen to it, if it can be had. False if it is not there any more."""
-        one.is_refused = False
-        try:
-            if judge(one.info).level is Level.UNSUPPORTED:
-                logger.info("%s cannot be used: its cards are not watched", one.info)
-                return True
-            reader, one.is_mine = opened.borrow(one.info)
-            if reader is None:
-                return True  # it is being opened, and that will be told
-            one.reader, one.announced = reader, set(reader.changes.announced)
-            one.leave = reader.listen(lambda slots: self._notices.put((one, reader, slots)))
-        except ReaderRemoved:
-            self._unlink(one)
-            return False
-        except CcidError as error:
-            one.is_refused = isinstance(error, AccessDenied | ReaderBusy)
-            logger.info("%s: its cards are not watched: %s", one.info, error)
-        return True
+    def _link(self, one: _Watched) -> None:
+        """Begin to listen to it, if it can be had."""
+        one.arrivals.clear()  # another object may have counted others
+        one.link = _Errand(one.info, None, lambda: self._post(one))
+        one.link.begin()
 
     def _unlink(self, one: _Watched) -> None:
-        reader, one.reader = one.reader, None
-        leave, one.leave = one.leave, None
-        if leave is not None:
-            leave()
-        if reader is not None and one.is_mine:
-            opened.give_back(reader)
-        one.is_mine = False
+        if one.link is not None:
+            one.link.abandon()
+        one.link = None
 
-    def _ask(self, one: _Watched) -> None:
+    def _ask_again(self, one: _Watched) -> None:
+        is_asking = one.question is not None and not one.question.done.is_set()
+        if one.is_polled and not is_asking:
+            one.question = _Errand(one.info, one.reader, lambda: self._post(one))
+            one.question.begin()
+
+    def _catch_up(self, one: _Watched) -> None:
+        """Tell of all that happened to it since this was called last."""
         reader = one.reader
+        if one.link is None or self._there.get(key_of(one.info)) is not one:
+            return
+        if one.link.is_gone or (reader and isinstance(reader.transport.dead, ReaderRemoved)):
+            self._gone(one)
+            return
+        if one.changed_hands and one.link.done.is_set():
+            one.changed_hands = False
+            self._changed_hands(one.info)
+            return
         if reader is None:
             return
         for slot in reader.slots:
-            try:
-                present = slot.commands.slot_status().icc is not IccStatus.ABSENT
-            except ReaderRemoved:
-                self._gone(one)
-                return
-            except CcidError as error:
-                logger.info("%s: slot %d: %s", one.info, slot.index, error)
-                continue
-            self._is(one, slot.index, present)
+            state = reader.cards[slot.index]
+            if state.presence is not Presence.UNKNOWN:
+                self._is(one, slot.index, state.is_present, state.arrivals)
 
-    def _said(self, one: _Watched, slots: list[SlotChange]) -> None:
-        for slot, present, changed in slots:
-            was_announced = slot in one.announced
-            (one.announced.add if present else one.announced.discard)(slot)
-            if present and changed and was_announced:  # else its own arrival, told late
-                self._is(one, slot, False)
-            self._is(one, slot, present)
+    def _is(self, one: _Watched, slot: int, present: bool, arrivals: int) -> None:
+        """``slot`` has a card or none now, and so many came into it."""
+        came = arrivals - one.arrivals.get(slot, arrivals)
+        one.arrivals[slot] = arrivals
+        if came and slot in one.cards:
+            self._card(one, slot, False)
+        if came or present:
+            self._card(one, slot, True)
+        if not present:
+            self._card(one, slot, False)
 
-    def _is(self, one: _Watched, slot: int, present: bool) -> None:
+    def _card(self, one: _Watched, slot: int, present: bool) -> None:
         if present and slot not in one.cards:
             one.cards.add(slot)
             self._told.append(Event(EventKind.CARD_ARRIVED, one.info, slot))

@@ -64,7 +64,7 @@ def choose(
     room = descriptor.dwMaxCCIDMessageLength - HEADER_LENGTH
     exchange: Exchange
     if isinstance(commands, IccdA):
-        iccd = IccdAT0(commands)
+        iccd = IccdAT0(commands, agreement.session)
         return Mapped(commands, iccd.transmit) if auto_get_response else iccd
     match descriptor.exchange_level, agreement.protocol:
         case None, _:

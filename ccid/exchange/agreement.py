@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ccid.card_state import Session
 from ccid.codes import Protocol
 from ccid.iso7816.apdu import Bytes
 from ccid.iso7816.atr import DEFAULT_FIDI
@@ -27,6 +28,7 @@ class Agreement:
         timing: The card's times; None if they cannot be known.
         t1: The state of T=1, where the host speaks it.
         extra_s: Seconds that this reader may need beyond the card's.
+        session: The power-up of the card that this holds for; None where nobody watches over it.
     """
 
     protocol: Protocol
@@ -34,6 +36,7 @@ class Agreement:
     timing: Timing | None = None
     t1: T1 | None = None
     extra_s: float = 0.0
+    session: Session | None = None
 
     def timeout_s(self, multiplier: int = 0) -> float:
         """Seconds to wait for a reply, ``multiplier`` as T=1's waiting time extension has it."""

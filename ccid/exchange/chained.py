@@ -34,7 +34,9 @@ class Chained:
         self.commands = commands
         self.room = min(room, MAX_EXTENDED)
         self.agreement = agreement
-        self.whole = commands.quick_xfr_block(agreement.patience_s, self._receive)
+        self.whole = commands.quick_xfr_block(
+            agreement.patience_s, self._receive, agreement.session
+        )
 
     def transmit(self, apdu: Bytes) -> bytes:
         """Send ``apdu``, up to 65,544 bytes.
@@ -51,7 +53,7 @@ class Chained:
                 reader=self.commands.name,
                 slot=self.commands.slot,
             )
-        with self.commands.operation():
+        with self.commands.operation(self.agreement.session):
             response = self._receive(*self._send(apdu))
         if len(response) < SW_LENGTH:
             raise self._lost(f"a response of {len(response)} bytes")

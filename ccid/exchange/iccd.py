@@ -6,6 +6,7 @@ some and they are fetched; at the end the status word is fetched.
 
 from __future__ import annotations
 
+from ccid.card_state import Session
 from ccid.errors import InvalidApdu, ProtocolError
 from ccid.iccd import DATA_EXPECTED, STATUS_READY, IccdA
 from ccid.iso7816.apdu import HEADER_LENGTH, SW_LENGTH, Bytes
@@ -19,10 +20,12 @@ class IccdAT0:
 
     Args:
         commands: The device's commands.
+        session: The power-up that the TPDUs are for; None for any.
     """
 
-    def __init__(self, commands: IccdA) -> None:
+    def __init__(self, commands: IccdA, session: Session | None = None) -> None:
         self.commands = commands
+        self.session = session
 
     def transmit(self, apdu: Bytes) -> bytes:
         """Send ``apdu`` as one TPDU.
@@ -39,7 +42,7 @@ class IccdAT0:
             data = data[:-1]  # case 4 goes as case 3: the card tells by 61xx what there is
         if data and len(data) != header[4]:
             raise InvalidApdu(f"P3 says {header[4]} bytes of data, {len(data)} follow")
-        with self.commands.operation():
+        with self.commands.operation(self.session):
             return self._phases(header, data)
 
     def _phases(self, header: bytes, data: bytes) -> bytes:

@@ -44,7 +44,7 @@ def enter_pin(
         CardAbsent, CardMute, ProtocolError: As for any command.
     """
     machine = None if agreement is None else agreement.t1
-    with commands.operation():
+    with commands.operation(None if agreement is None else agreement.session):
         try:
             if agreement is None or machine is None:
                 return _secure(commands, structure)

@@ -34,6 +34,7 @@ class Blocks:
         assert agreement.t1 is not None
         self.commands = commands
         self.machine = agreement.t1
+        self.session = agreement.session
         self.link = link
 
     def transmit(self, apdu: Bytes) -> bytes:
@@ -43,7 +44,7 @@ class Blocks:
             ProtocolError: Card and reader have lost each other; ``may_have_executed`` tells
                 whether the card may have carried it out.
         """
-        with self.commands.operation():
+        with self.commands.operation(self.session):
             return run(self.machine.exchange(apdu), self.link)
 
 
@@ -59,6 +60,7 @@ class CharacterT0:
 
     def __init__(self, commands: SlotCommands, agreement: Agreement) -> None:
         self.commands = commands
+        self.session = agreement.session
         self.link = character_link(commands, agreement)
 
     def transmit(self, apdu: Bytes) -> bytes:
@@ -69,7 +71,7 @@ class CharacterT0:
             ProtocolError: The card does not keep to the protocol.
         """
         machine = t0.procedure(bytes(apdu), self.commands.name)
-        with self.commands.operation():
+        with self.commands.operation(self.session):
             return run(machine, self.link)
 
 

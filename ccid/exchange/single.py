@@ -27,7 +27,9 @@ class SingleBlock:
         self.commands = commands
         self.room = MAX_SHORT if room == OLD_SCM_ROOM else room
         # bChainParameter has a meaning at extended APDU level alone (6.2.1)
-        self.xfr_block = commands.quick_xfr_block(agreement.patience_s, lambda data, _: data)
+        self.xfr_block = commands.quick_xfr_block(
+            agreement.patience_s, lambda data, _: data, agreement.session
+        )
 
     def transmit(self, apdu: Bytes) -> bytes:
         """Send ``apdu`` in one block.

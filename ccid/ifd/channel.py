@@ -31,6 +31,10 @@ SEEK_S = 2.0
 class Channel:
     """One slot, from the creation of its channel on.
 
+    What became of the card is decided in :mod:`ccid.card_state`. A channel knows how much of that
+    pcscd was told: its answers are all that pcscd hears of a card, and a card that was exchanged,
+    or lost its power, has to be told as absent once.
+
     Args:
         slot: Which.
 
@@ -45,9 +49,10 @@ class Channel:
         self.atr = b""
         self.device_removed = False
         self._activation: Activation | None = None
-        self._powered = False
-        self._was_removed = False
-        self._is_absent = False
+        self._state = slot.reader.cards[slot.index]
+        self._told_losses = self._state.losses
+        self._is_held = False
+        """Somebody was told that there is no card, and the watcher is to be told the same."""
         self._sought_at = 0.0
 
     @property
@@ -57,27 +62,38 @@ class Channel:
 
     # Presence ---------------------------------------------------------------------------------
 
+    @property
+    def owes_absence(self) -> bool:
+        """A card is gone, and whoever tells all others was not told yet."""
+        return self._is_held or self._state.losses != self._told_losses
+
+    def missed(self) -> None:
+        """Somebody was told that there is no card; whoever tells all others is to be told, too."""
+        self._is_held = True
+
     def is_present(self) -> Code:
         """Is there a card? Does not count as having told of its removal."""
+        return self._presence()[0]
+
+    def _presence(self) -> tuple[Code, bool]:
+        """Is there a card, as pcscd has to hear it; and is the slot empty, as far as is known."""
         if self.device_removed:
-            return Code.ICC_NOT_PRESENT
+            return Code.ICC_NOT_PRESENT, True
         try:
-            self._was_removed |= self._exchanged()
+            self.reader.pipe.was_removed(self.slot.index)  # a doubt is settled first
             icc = self.slot.commands.slot_status().icc
         except CardRemoved:
-            self._was_removed, self._is_absent = True, False
-            return Code.ICC_NOT_PRESENT
+            self._is_held = True
+            return Code.ICC_NOT_PRESENT, False
         except CcidError as error:
             gone = code_of(error) is Code.NO_SUCH_DEVICE
-            return Code.ICC_NOT_PRESENT if gone else Code.COMMUNICATION_ERROR
-        self._is_absent = icc is IccStatus.ABSENT
+            return Code.ICC_NOT_PRESENT if gone else Code.COMMUNICATION_ERROR, True
         if icc is IccStatus.RFU:
-            return Code.COMMUNICATION_ERROR
-        if icc is IccStatus.ABSENT or self._was_removed:
-            return Code.ICC_NOT_PRESENT
-        if icc is IccStatus.INACTIVE and self._powered:  # not the card that was powered
-            return Code.ICC_NOT_PRESENT
-        return Code.ICC_PRESENT
+            return Code.COMMUNICATION_ERROR, False
+        is_empty = icc is IccStatus.ABSENT
+        if is_empty or self.owes_absence:
+            return Code.ICC_NOT_PRESENT, is_empty
+        return Code.ICC_PRESENT, False
 
     def presence(self, hold: bool = False) -> tuple[Code, bool]:
         """Is there a card? Says that there is none after one was taken out, even if there is
@@ -89,20 +105,15 @@ class Channel:
         Returns:
             The code, and whether to be asked again: no event will tell.
         """
-        self._is_absent = True
-        code = self.is_present()
-        if self._is_absent and code is Code.ICC_NOT_PRESENT and self._sought():
-            code = Code.ICC_PRESENT
+        code, is_empty = self._presence()
+        if is_empty and code is Code.ICC_NOT_PRESENT and self._sought():
+            code, is_empty = Code.ICC_PRESENT, False
         if code is Code.ICC_NOT_PRESENT:
             if hold:
-                self._was_removed = True
+                self._is_held = True
             else:
                 self.told()
-        return code, code is Code.ICC_NOT_PRESENT and not self._is_absent
-
-    def _exchanged(self) -> bool:
-        """The card that was there last was taken out, whatever is there now."""
-        return self.reader.pipe.was_removed(self.slot.index)
+        return code, code is Code.ICC_NOT_PRESENT and not is_empty
 
     def _sought(self) -> bool:
         """There is a card after all, in a slot where only an attempt to power it tells: whoever
@@ -118,18 +129,18 @@ class Channel:
             return False
         finally:
             self._sought_at = time.monotonic()
-        self._is_absent = False
         return True
 
     def told(self) -> None:
         """Everybody knows by now that there was no card: there is none any more that anything was
         agreed with."""
+        losses = self._state.losses
         card = self.slot.card  # which is powered off, in another thread, when pcscd ends
         if card is not None:
             card.removed()
         self._activation = None
-        self._powered = self._was_removed = False
-        self.reader.changes.forget(self.slot.index)
+        self._is_held, self._told_losses = False, losses
+        self.reader.cards.told(self.slot.index)
         self.atr = b""
 
     # Power ------------------------------------------------------------------------------------
@@ -137,24 +148,18 @@ class Channel:
     def power_up(self) -> bytes:
         """Activate or reset the card; returns its ATR."""
         self._check()
-        self._was_removed |= self._exchanged()
+        self.reader.pipe.was_removed(self.slot.index)  # a doubt is settled first
         self.atr, self.slot.card = b"", None
         activation = self.slot.activation()
         self._sought_at = time.monotonic()
-        try:
-            self.atr = activation.power_up()
-        except CardAbsent:  # whoever tells all others may ask when there is one again
-            self._was_removed = True
-            raise
-        finally:  # it may have come between our look and the command
-            self._was_removed |= self.reader.changes.was_passed_over(self.slot.index)
-        self._activation, self._powered = activation, True
+        self.atr = activation.power_up()
+        self._activation = activation
         return self.atr
 
     def power_down(self) -> None:
         """Deactivate the card."""
         self.atr, self.slot.card = b"", None
-        self._activation, self._powered = None, False
+        self._activation = None
         self._check()
         with suppress(CardAbsent, CardMute):
             self.slot.commands.power_off()
@@ -224,7 +229,7 @@ class Channel:
         card = self.slot.card
         if card is None or self.device_removed:
             self._check()
-            if self._was_removed:
+            if self.owes_absence:
                 return Code.ICC_NOT_PRESENT
             card = self._agree(Protocol.T1 if protocol == 1 else Protocol.T0, None)
         if (
@@ -233,15 +238,6 @@ class Channel:
         ):
             return Code.PROTOCOL_NOT_SUPPORTED
         return card.transmit(apdu)
-
-    @property
-    def owes_absence(self) -> bool:
-        """A card was taken out, and whoever tells all others was not told yet."""
-        return self._was_removed
-
-    def missed(self) -> None:
-        """Somebody was told that there is no card; whoever tells all others is to be told, too."""
-        self._was_removed = True
 
     def control(self, code: int, data: bytes, escape: bool) -> bytes:
         """Carry out a control code; see :func:`ccid.control.control`."""

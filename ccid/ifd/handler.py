@@ -392,6 +392,7 @@ class IFDHandler:
             return _fitting(response, capacity)
         if response is Code.ICC_NOT_PRESENT:
             channel.missed()
+        if channel.owes_absence:
             self._on_event(lun)
         return response, b""
 

@@ -291,21 +291,43 @@ def test_a_card_that_is_gone_at_the_second_try() -> None:
     assert one.seen == ["on 0", "off", "on 0", "off"]
 
 
-def test_a_card_that_was_taken_out_meanwhile() -> None:
-    """The one that is there by now was not asked for."""
-    one = bench()
+def said_meanwhile(*presences: bool) -> Fault:
+    """The first power-on fails, and the reader has notified of these before."""
 
-    def exchange(function: CcidFunction, command: bytes, said: list[Any]) -> list[Any]:
+    def notify(function: CcidFunction, command: bytes, said: list[Any]) -> list[Any]:
         assert function.interrupt_in is not None
-        for present in (False, True):
+        for present in presences:
             message = RDR_to_PC_NotifySlotChange.of([(present, True)]).build()
             function.interrupt_in.push(message, 0.0)
         return failing(SlotError.ICC_MUTE).bend(function, command, said)
 
-    one.strike(Fault(exchange, on=ON))
+    return Fault(notify, on=ON)
+
+
+def test_a_card_that_was_taken_out_meanwhile() -> None:
+    one = bench()
+    one.strike(said_meanwhile(False))
     error = one.fails(CardRemoved)
     assert isinstance(error.__context__, CardMute)
     assert one.seen == ["on 0", "off", "off"]
+
+
+def test_a_card_whose_contacts_bounce() -> None:
+    """It is out and in again as far as the reader can tell."""
+    one = bench()
+    one.strike(said_meanwhile(False, True))
+    one.connect()
+    assert one.seen == ["on 0", "off", "on 0"]
+
+
+def test_a_card_that_is_reset_must_be_the_same() -> None:
+    one = bench()
+    with ccid.open_reader(one.virtual) as reader, reader.slots[0].connect() as card:
+        one.strike(said_meanwhile(False, True))
+        with pytest.raises(CardRemoved):
+            card.reset()
+        with pytest.raises(CardRemoved):
+            card.transmit(CASE_1)
 
 
 def test_a_field_that_the_reader_finds_wrong() -> None:

@@ -6,7 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +20,7 @@ from ccid import watching
 from ccid.errors import ReaderBusy, ReaderForked
 from ccid.opened import key_of, opened
 from ccid.transport import ReaderInfo, asynchronous
+from ccid.virtual import faults
 from ccid.virtual.cards import FileSystemCard
 from tests.unit.fake_events import FakeEvents
 from tests.unit.test_asynchronous import fake, until  # noqa: F401
@@ -331,6 +335,110 @@ def test_a_forked_child_waits_for_nothing(bus: Bus, events: Any) -> None:
     assert os.waitstatus_to_exitcode(ended) == 7
     virtual.remove()
     assert heard(events, 1) == ["card left 0"]
+
+
+@pytest.mark.parametrize("seconds", [float("inf"), 1e12, 10**400])
+def test_any_time(bus: Bus, seconds: float) -> None:
+    events = ccid.watch(seconds)
+    with ccid.open_reader(ccid.VirtualReader()):
+        assert heard(events, 2) == ["reader arrived", "card arrived 0"]
+    events.close()
+
+
+@pytest.mark.parametrize("interrupt", [False, True])
+def test_a_reader_that_is_busy_holds_nobody_up(
+    bus: Bus, interrupt: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread of the application has its turn, for minutes perhaps."""
+    monkeypatch.setattr(watching, "POLL_S", 0.05)
+    busy, other = ccid.VirtualReader(interrupt=interrupt), ccid.VirtualReader()
+    with ccid.open_reader(busy) as reader, ThreadPoolExecutor(1) as pool:
+        turn = reader.slots[0].turn()
+        pool.submit(turn.__enter__).result()
+        try:
+            bus.plug(busy.info, other.info)
+            began = time.monotonic()
+            events = ccid.watch(1)
+            assert heard(events, 4) == ["reader arrived", "card arrived 0"] * 2
+            other.remove()
+            assert heard(events, 1) == ["card left 0"]
+            assert time.monotonic() - began < 3
+            assert list(events) == []
+        finally:
+            pool.submit(turn.__exit__, None, None, None).result()
+
+
+def test_its_cards_are_told_of_when_its_turn_comes(bus: Bus, events: Any) -> None:
+    busy = ccid.VirtualReader([FileSystemCard(), FileSystemCard()], slots=2)
+    with ccid.open_reader(busy) as reader, ThreadPoolExecutor(1) as pool:
+        turn = reader.slots[0].turn()
+        pool.submit(turn.__enter__).result()
+        bus.plug(busy.info)
+        assert heard(events, 2) == ["reader arrived", "card arrived 0"], "it was asked for that"
+        pool.submit(turn.__exit__, None, None, None).result()
+        assert heard(events, 1) == ["card arrived 1"]
+
+
+def test_a_reader_that_does_not_answer_holds_nobody_up(bus: Bus, events: Any) -> None:
+    mute, other = ccid.VirtualReader(), ccid.VirtualReader()
+    mute.faults.append(faults.silence(times=None))
+    began = time.monotonic()
+    bus.plug(mute.info, other.info)
+    told = [next(events) for _ in range(3)]
+    assert time.monotonic() - began < 2, "opening it takes several seconds"
+    assert {(event.kind.value, event.reader.path) for event in told} == {
+        ("reader arrived", mute.info.path),
+        ("reader arrived", other.info.path),
+        ("card arrived", other.info.path),
+    }
+
+
+def test_an_application_opens_one_that_is_being_opened(bus: Bus, events: Any) -> None:
+    """It waits for that, and has it then; the watch goes on with the application's."""
+    slow, began = ccid.VirtualReader(), threading.Event()
+
+    def connect(to: ReaderInfo) -> Any:
+        began.set()
+        time.sleep(0.1)
+        return slow.info.connect(to)
+
+    info = replace(slow.info, path="usb:1-1:1.0", connect=connect)
+
+    def plug() -> ccid.Reader:
+        began.wait(5)
+        return ccid.open_reader(info)
+
+    with ThreadPoolExecutor(1) as pool:
+        opening = pool.submit(plug)
+        bus.plug(info)
+        assert heard(events, 2) == ["reader arrived", "card arrived 0"]
+        with opening.result(5):
+            slow.remove()
+            assert heard(events, 1) == ["card left 0"]
+
+
+def test_however_much_happens_there_is_one_notice(bus: Bus, events: Any) -> None:
+    virtual = ccid.VirtualReader()
+    bus.plug(virtual.info)
+    heard(events, 2)
+    watcher = events.gi_frame.f_locals["watcher"]
+    reader = opened.readers[key_of(virtual.info)]
+    for _ in range(100):
+        reader._notified(bytes([0x50, 0b10]))
+        reader._notified(bytes([0x50, 0b11]))
+        bus.plug(virtual.info)
+    assert watcher._notices.qsize() <= 3, "of the reader, of who has it, of the bus"
+    assert heard(events, 2) == ["card left 0", "card arrived 0"]
+
+
+def test_a_card_that_came_and_went_between_two_events(bus: Bus, events: Any) -> None:
+    virtual = ccid.VirtualReader(None)
+    bus.plug(virtual.info)
+    heard(events, 1)
+    reader = opened.readers[key_of(virtual.info)]
+    reader._notified(bytes([0x50, 0b11]))
+    reader._notified(bytes([0x50, 0b10]))
+    assert heard(events, 2) == ["card arrived 0", "card left 0"]
 
 
 @pytest.mark.parametrize("seconds", [-1, float("nan")])
