@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from random import Random
 from typing import Any
 
 import pytest
@@ -33,6 +34,7 @@ from ccid.messages import (
     PC_to_RDR_SetParameters,
     RDR_to_PC_NotifySlotChange,
 )
+from ccid.negotiation import power_selects
 from ccid.virtual import Application, EchoCard, faults, make_descriptor
 from ccid.virtual.cards import Contact
 from ccid.virtual.cards.contact import ContactOptions
@@ -555,3 +557,56 @@ def test_no_power_after_a_power_up_in_two_steps_that_failed() -> None:
         with pytest.raises(MalformedMessage):
             reader.slots[0].activation().power_up()
         assert not one.powered
+
+
+# Anything -------------------------------------------------------------------------------------
+
+
+def anything(random: Random) -> Fault:
+    """The replies to power commands are bent at random, half of the time."""
+
+    def bend(_function: CcidFunction, command: bytes, said: list[Any]) -> list[Any]:
+        if command[0] not in (ON.bMessageType, OFF.bMessageType) or random.random() < 0.5:
+            return said
+        message = said[-1].message
+        head, data = bytearray(message[:10]), message[10:]
+        match random.randrange(5):
+            case 0:
+                head[7] = random.choice((0x01, 0x02, 0x40, 0x41, 0x42, 0xC0))
+            case 1:
+                head[7], head[8], data = 0x41, random.choice((7, 0, *SlotError)), b""
+            case 2:
+                data = data[: random.randrange(len(data) + 1)]
+            case 3:
+                data = random.randbytes(random.choice((1, 2, 12, 33, 34)))
+            case 4:
+                head[random.choice((0, 8, 9))] = random.randrange(256)
+        head[1:5] = len(data).to_bytes(4, "little")
+        return [replace(said[-1], message=bytes(head) + data)]
+
+    return Fault(bend, times=None)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_whatever_comes(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """An error of ours or a card, a bounded number of power-ons, no power for a card that was not
+    got; and afterwards all is as it was."""
+    monkeypatch.setattr(activation, "BUSY_S", 0.0)
+    random = Random(seed)
+    voltages = random.choice((0, 1, 2, 7))
+    one = bench(AUTOMATIC if not voltages else Features.AUTO_PPS, bVoltageSupport=voltages or 1)
+    with ccid.open_reader(one.virtual, max_command_s=5.0) as reader:
+        one.strike(anything(random))
+        for _ in range(4):
+            one.seen.clear()
+            try:
+                with reader.slots[0].connect() as card:
+                    assert card.transmit(CASE_1) == b"\x90\x00"
+            except CcidError:
+                pass
+            tries = len(power_selects(reader.descriptor)) + 1
+            assert sum(word != "off" for word in one.seen) <= tries + 2, "and a better voltage"
+            assert one.seen[-1] == "off"
+        one.virtual.faults.pop()
+        with reader.slots[0].connect() as card:
+            assert card.transmit(CASE_1) == b"\x90\x00"
