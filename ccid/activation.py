@@ -389,13 +389,18 @@ class Activation:
         common = [t for t in atr.protocols if self.descriptor.dwProtocols >> t & 1]
         if self.descriptor.exchange_level not in BLOCKWISE or len(common) < 2:
             return wanted, fidi  # there is nothing that it could have chosen otherwise
-        found = self._in_force()
-        if found is None:
-            return wanted, fidi
-        if isinstance(found, ProtocolDataT1) == (wanted is Protocol.T1):
-            return wanted, found.bmFindexDindex
         try:
-            self.commands.set_parameters(protocol_data(atr, wanted, found.bmFindexDindex))
+            found = self._said_to_be_in_force()
+        except (CommandFailed, TransportTimeout):  # it would say, and could not
+            in_force = fidi
+        else:
+            if found is None:
+                return wanted, fidi
+            in_force = found.bmFindexDindex
+            if isinstance(found, ProtocolDataT1) == (wanted is Protocol.T1):
+                return wanted, in_force
+        try:
+            self.commands.set_parameters(protocol_data(atr, wanted, in_force))
         except (UnsupportedByReader, CommandFailed):
             raise UnsupportedByReader(
                 f"{self.commands.name}: the reader negotiates by itself and has not agreed on "
@@ -403,19 +408,33 @@ class Activation:
                 reader=self.commands.name,
                 slot=self.commands.slot,
             ) from None
-        return wanted, found.bmFindexDindex
+        return wanted, in_force
 
-    def _in_force(self) -> ProtocolDataT0 | ProtocolDataT1 | None:
+    def _said_to_be_in_force(self) -> ProtocolDataT0 | ProtocolDataT1 | None:
         """The parameters that the reader says are in force; None if it does not say, or says
-        nonsense (QEMU's announces no data and sends some)."""
-        try:
-            parameters = self.commands.get_parameters()
-        except (UnsupportedByReader, CommandFailed, MalformedMessage, TransportTimeout):
-            return None
-        return None if isinstance(parameters, bytes) else parameters
+        nonsense (QEMU's announces no data and sends some).
+
+        Raises:
+            CommandFailed, TransportTimeout: It has such a command, and the command failed.
+        """
+        until = time.monotonic() + BUSY_S
+        while True:
+            try:
+                parameters = self.commands.get_parameters()
+            except SlotBusy:  # with its negotiation, still
+                if time.monotonic() >= until:
+                    raise
+                time.sleep(REST_S)
+            except (UnsupportedByReader, MalformedMessage):
+                return None
+            else:
+                return None if isinstance(parameters, bytes) else parameters
 
     def _fidi_in_force(self, wanted: int) -> int:
-        found = self._in_force()
+        try:
+            found = self._said_to_be_in_force()
+        except (CommandFailed, TransportTimeout):
+            found = None
         return wanted if found is None else found.bmFindexDindex
 
     def _start_t1(self, atr: Atr, agreement: Agreement) -> None:

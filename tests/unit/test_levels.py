@@ -5,17 +5,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 import ccid
-from ccid.codes import ExchangeLevel, Features, Protocol, SlotError
+from ccid.codes import ExchangeLevel, Features, IccStatus, Protocol, SlotError
 from ccid.errors import (
     CardMute,
     CardRemoved,
     CcidError,
     CommandFailed,
     ProtocolError,
+    ReaderUnsupported,
+    TransportStall,
     UnsupportedByReader,
 )
 from ccid.iso7816.apdu import CommandApdu
@@ -586,3 +589,53 @@ def test_a_reader_that_says_nonsense_of_what_it_negotiated() -> None:
     with ccid.open_reader(virtual) as reader, reader.slots[0].connect() as card:
         assert card.protocol is Protocol.T1
         assert card.transmit(bytes.fromhex("00400000")) == b"\x90\x00"
+
+
+@pytest.mark.parametrize("bError", [SlotError.BUSY_WITH_AUTO_SEQUENCE, SlotError.HW_ERROR])
+def test_a_reader_that_fails_to_say_what_it_negotiated(bError: SlotError) -> None:
+    """It has chosen T=1. Taken for T=0, an R-block would come up as a response."""
+    features = MANUAL | Features.AUTO_NEGOTIATION | ExchangeLevel.TPDU
+    virtual = ccid.VirtualReader(
+        EchoCard(atrs.BOTH), descriptor=make_descriptor(ExchangeLevel.TPDU, dwFeatures=features)
+    )
+    virtual.faults.append(faults.failing(bError, on=PC_to_RDR_GetParameters))
+    with ccid.open_reader(virtual) as reader, reader.slots[0].connect(Protocol.T0) as card:
+        assert card.transmit(bytes.fromhex("0030000004 01020304")) == b"\x61\x04"
+
+
+def test_t0_after_a_command_that_broke_off_in_the_middle() -> None:
+    """The card waits for its data. What it got instead it would carry out."""
+    carried_out: list[int] = []
+
+    class Listening(EchoCard):
+        def process(self, command: CommandApdu) -> bytes:
+            carried_out.append(command.ins)
+            return super().process(command)
+
+    virtual = ccid.VirtualReader(
+        Listening(atrs.FAST_T0), descriptor=make_descriptor(ExchangeLevel.CHARACTER)
+    )
+    with ccid.open_reader(virtual) as reader, reader.slots[0].connect() as card:
+        virtual.faults.append(faults.stall_in(on=PC_to_RDR_XfrBlock))
+        with pytest.raises(TransportStall):
+            card.transmit(bytes.fromhex("0020000008") + bytes(8))
+        for _ in range(2):
+            with pytest.raises(ProtocolError, match="reset the card") as raised:
+                card.transmit(bytes.fromhex("0040000000"))
+            assert not raised.value.may_have_executed
+        assert not carried_out
+        card.reset()
+        assert card.transmit(bytes.fromhex("0040000000")) == b"\x90\x00"
+
+
+def test_a_card_that_cannot_be_used_keeps_no_power(monkeypatch: pytest.MonkeyPatch) -> None:
+    virtual = reader_of(EchoCard(atrs.FAST_T1), ExchangeLevel.TPDU)
+
+    def choose(*_: Any) -> Any:
+        raise ReaderUnsupported("no level of exchange")
+
+    monkeypatch.setattr("ccid.card.choose", choose)
+    with ccid.open_reader(virtual) as reader:
+        with pytest.raises(ReaderUnsupported):
+            reader.slots[0].connect()
+        assert reader.slots[0].status() is IccStatus.INACTIVE
