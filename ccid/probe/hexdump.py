@@ -29,12 +29,15 @@ STARTS = (b"\x12\x01", b"\x09\x02", b"\x09\x04", b"\x36\x21", b"\x36\xff")
 """How bytes begin that are taken for descriptors: device, configuration, interface, class."""
 ROW = 16
 """Bytes of a line with an offset, in every program's dump."""
+MAX_DUMP = 0xFFFF
+"""Bytes that a dump can have: more than wTotalLength is, no device sends."""
 BULK_AND_INTERRUPT = 3
 
-_COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
+_LINE_COMMENT = re.compile(r"//[^\n]*")
 _C_BYTE = re.compile(r"(?:0x|\\x)([0-9A-Fa-f]{1,2})(?![0-9A-Fa-f])")
-_LABEL = re.compile(r"^[^:=]*[:=]\s*(?=(?:[0-9A-Fa-f]{2}[\s:,-]*){8})")
+_LABEL = re.compile(r"^(?![0-9A-Fa-f]{2}:)[^:=]*[:=][\s\"'\[{(]*(?=(?:[0-9A-Fa-f]{2}[\s:,-]*){8})")
 _OFFSET = re.compile(r"([0-9A-Fa-f]{4,16})(:?)(?:\s+|$)")
+_OCTAL = re.compile(r"[0-7]{7}")
 _TOKEN = re.compile(r"[0-9A-Fa-f]+")
 _BETWEEN = re.compile(r"[\s,;:\[\]{}()\"'-]*")
 
@@ -52,14 +55,19 @@ def from_hex(text: str) -> Iterator[DeviceFigures]:
 
 def dumps(text: str) -> Iterator[bytes]:
     """What the dumps in ``text`` have, of those that begin as descriptors do."""
-    bare = _COMMENT.sub(" ", text)
-    numbers = _C_BYTE.findall(bare)
+    numbers = _C_BYTE.findall(_without_comments(text))
     is_array = len(numbers) > ROW
     for run in [bytes(int(one, 16) for one in numbers)] if is_array else _runs(text):
         if run[:2] in STARTS:
             yield run
         elif _begins(run):
             yield _swapped(run)
+
+
+def _without_comments(text: str) -> str:
+    """A C array without what explains its bytes."""
+    first, *more = _LINE_COMMENT.sub(" ", text).split("/*")
+    return " ".join([first, *(part.partition("*/")[2] for part in more)])
 
 
 def _begins(content: bytes) -> bool:
@@ -91,12 +99,14 @@ class _Run:
         content: The bytes so far.
         has_offsets: Each line begins with an offset; None until the first line has come.
         half: The first digit of a byte that the end of a line broke.
+        row: Where the last line with an offset begins; None if what follows it is not of it.
         repeats: A line ``*`` stands for repetitions of the one before.
     """
 
     content: bytearray = field(default_factory=bytearray)
     has_offsets: bool | None = None
     half: str = ""
+    row: int | None = None
     repeats: bool = False
 
     def take(self, line: str) -> bool:
@@ -104,29 +114,22 @@ class _Run:
         line = line.strip()
         if not line or line.startswith("```"):
             return True
-        if line == "*" and self.has_offsets:
-            self.repeats = True
-            return True
         offset = _OFFSET.match(line)
         if self.has_offsets is None:
             self.has_offsets = offset is not None and (bool(offset[2]) or not int(offset[1], 16))
         if not self.has_offsets:
             return self._take_bare(line)
-        if offset is None:
-            return False
-        place = int(offset[1], 16)
-        if self.repeats:
-            row = self.content[-ROW:]
-            while row and len(self.content) < place <= 0xFFFF:
-                self.content += row
-            self.repeats = False
-        elif len(self.content) - ROW < place < len(self.content):
-            del self.content[place:]  # what stood beside the bytes of the last line
-        self.content += _row(line[offset.end() :], 2 if offset[2] else 3)
+        if line == "*":
+            self.repeats = True
+        elif offset is None:
+            self._take_rest(line)
+        else:
+            return self._take_row(offset, line)
         return True
 
     def _take_bare(self, line: str) -> bool:
-        if len(self.content) > 1 and not _begins(bytes(self.content)):
+        """A line of bytes alone."""
+        if len(self.content) > 1 and not _begins(bytes(self.content[:2])):
             return False  # words that happen to be hexadecimal
         digits = _all_digits(line if self.content else _LABEL.sub("", line), self.half)
         if digits is None:
@@ -136,6 +139,32 @@ class _Run:
         self.content += bytes.fromhex(digits[:even])
         self.half = digits[even:]
         return True
+
+    def _take_row(self, offset: re.Match[str], line: str) -> bool:
+        """A line with an offset, hexadecimal or (od) octal; False if another dump begins."""
+        place = int(offset[1], 16)
+        if not place and self.content:
+            return False
+        if self.repeats and self.content:
+            while len(self.content) < place <= MAX_DUMP:
+                self.content += self.content[-ROW:]
+        self.repeats = False
+        if len(self.content) - ROW < place < len(self.content):
+            del self.content[place:]  # what stood beside the bytes of the last line
+        here = len(self.content)
+        if here not in (place, int(offset[1], 8) if _OCTAL.fullmatch(offset[1]) else place):
+            return True  # no line of the dump, though it begins as one
+        found, is_all = _row(line[offset.end() :], 2 if offset[2] else 3)
+        self.content += found
+        self.row = here if is_all else None
+        return True
+
+    def _take_rest(self, line: str) -> None:
+        """What a mail program broke off a line: its last bytes, or what stands beside them."""
+        if self.row is not None:
+            found, is_all = _row(line, 2)
+            self.content += found[: self.row + ROW - len(self.content)]
+            self.row = self.row if is_all else None
 
 
 def _all_digits(line: str, half: str) -> str | None:
@@ -150,20 +179,23 @@ def _all_digits(line: str, half: str) -> str | None:
     return "".join(tokens)
 
 
-def _row(line: str, gap: int) -> bytes:
-    """The bytes of a line behind its offset, without the characters that stand beside them.
+def _row(line: str, gap: int) -> tuple[bytes, bool]:
+    """The bytes of a line behind its offset, without the characters that stand beside them; and
+    whether nothing does.
 
     Args:
         line: The line.
         gap: How many blanks are before those.
     """
     found = b""
-    shown = re.split(rf"\s{{{gap},}}|\s\|", line.replace("-", " "), maxsplit=1)[0]
+    first_gap = re.match(r"\S+(\s+)", line)
+    wide = max(gap, 1 + len(first_gap[1]) if first_gap else 0)
+    shown, *beside = re.split(rf"\s{{{wide},}}|\s\|", line.replace("-", " "), maxsplit=1)
     for token in shown.split():
         if len(token) % 2 or _TOKEN.fullmatch(token) is None or len(found) >= ROW:
-            break
+            return found[:ROW], False
         found += bytes.fromhex(token)
-    return found[:ROW]
+    return found[:ROW], not beside
 
 
 # Bytes to readers -----------------------------------------------------------------------------

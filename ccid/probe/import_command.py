@@ -87,7 +87,7 @@ def save(found: list[DeviceFigures]) -> None:
         text = (ending if before.endswith(b"\n") else 2 * ending) + text
     after = before + text.encode("utf-8")
     try:
-        there = figures.of_user(str(file), after)
+        there = set(figures.of_user(str(file), after))
     except ReaderTableError as error:
         raise CcidError(f"nothing was added, the file would be wrong then: {error}") from None
     if any(device not in there for device in new):

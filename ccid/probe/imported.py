@@ -65,25 +65,22 @@ def _checked(take: Callable[[], Iterable[DeviceFigures]], file: str) -> list[Dev
 
 def unique(found: Iterable[DeviceFigures]) -> list[DeviceFigures]:
     """Each device once, in their order."""
-    kept: list[DeviceFigures] = []
-    for one in found:
-        if one not in kept:
-            kept.append(one)
-    return kept
+    return list(dict.fromkeys(found))
 
 
 def _from_text(text: str) -> Iterable[DeviceFigures]:
+    bare = plain(text)
     if (start := _json_start(text)) is not None:
         try:
             return _from_json(text[start:])
         except json.JSONDecodeError:
-            text = plain(text)
-            if (start := _json_start(text)) is None:
+            if bare == text:
                 raise
-            return _from_json(text[start:])
-    text = plain(text)
+    text = bare
+    if (start := _json_start(text)) is not None:
+        return _from_json(text[start:])
     readers = [from_parse, from_hex]
-    if any(SECTION.match(line) for line in text.splitlines()):
+    if any(SECTION.match(line.strip()) for line in text.splitlines()):
         readers.insert(0, from_lsusb)
     for reader in readers:
         if found := list(reader(text)):

@@ -20,8 +20,11 @@ _MARKS = (  # UTF-32 first: its mark begins with that of UTF-16
 _NO_TEXT = re.compile("[\0-\b\x0e-\x1a\x1c-\x1f\x7f]")
 """Control characters that no text has. It may have ESC, where a terminal's colours were copied."""
 _COLOURS = re.compile("\x1b\\[[0-9;]*[A-Za-z]")
+_BLANKS = {0xA0: " ", 0x200B: None, 0xFEFF: None}
+"""What web pages put between words, and what has no width."""
 _QUOTE = re.compile(r"^[ \t]*[A-Za-z]{0,3}>(?:[ \t]{0,2}[A-Za-z]{0,3}>)*[ \t]?", re.MULTILINE)
-_ENCODED_END = re.compile(r"=(?:[0-9A-Fa-f]{2})?[ \t]*$", re.MULTILINE)
+_ENCODED = re.compile(r"=(?:[0-9A-Fa-f]{2})?[ \t]*$|=(?:20|3D)", re.MULTILINE)
+"""A line whose end is encoded, or a blank or sign of equality that is."""
 
 
 def decoded(content: bytes, file: str) -> str:
@@ -50,7 +53,7 @@ def _as_text(content: bytes, encodings: tuple[str, ...], file: str) -> str:
         except UnicodeDecodeError:
             continue
         if _NO_TEXT.search(text) is None:
-            return "\n".join(_COLOURS.sub("", text).splitlines())
+            return "\n".join(_COLOURS.sub("", text).translate(_BLANKS).splitlines())
         break
     raise MalformedDescriptor(f"{file}: it is no text")
 
@@ -59,7 +62,7 @@ def plain(text: str) -> str:
     """``text`` without the marks of a quotation, and as it was before a mail program made it
     quoted-printable (RFC 2045, 6.7)."""
     text = _QUOTE.sub("", text)
-    if _ENCODED_END.search(text) is None:
+    if _ENCODED.search(text) is None:
         return text
     raw = quopri.decodestring(text.encode("utf-8"))
     try:

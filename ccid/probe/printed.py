@@ -32,8 +32,8 @@ def _bcd(name: str, text: str) -> int:
 
 # libccid's parse ------------------------------------------------------------------------------
 
-_PARSE_LINE = re.compile(r"\s*([A-Za-z]+):(?:\s+(.*?))?\s*$")
-_SUPPORT = re.compile(r"\s*Support (\d{1,10}) (kHz|bps)")
+_PARSE_LINE = re.compile(r"([A-Za-z]+):(?:\s+(.*))?$")
+_SUPPORT = re.compile(r"Support (\d{1,10}) (kHz|bps)")
 _MHZ = re.compile(r"(\d{1,8}(?:\.\d{1,6})?)\s+MHz")
 _PARSE_NUMBER = re.compile(r"0x[0-9A-Fa-f]{1,16}|[0-9]{1,16}")
 
@@ -42,7 +42,7 @@ def from_parse(text: str) -> Iterator[DeviceFigures]:
     """The readers that parse told of, an interface each."""
     fields: Fields = {}
     lists: dict[str, list[int]] = {"bps": [], "kHz": []}
-    for line in text.splitlines():
+    for line in map(str.strip, text.splitlines()):
         support, match = _SUPPORT.match(line), _PARSE_LINE.match(line)
         if support is not None:
             lists[support[2]].append(int(support[1]))
@@ -83,21 +83,23 @@ def _of_parse(fields: Fields, lists: dict[str, list[int]]) -> Iterator[DeviceFig
 
 # lsusb -v -------------------------------------------------------------------------------------
 
+MOST = 64
+"""Sections that are looked at for what belongs to an interface."""
 SECTION = re.compile(
-    r"\s*(Device|Configuration|Interface|ChipCard Interface|Endpoint) Descriptor:", re.IGNORECASE
+    r"(Device|Configuration|Interface|ChipCard Interface|Endpoint) Descriptor:", re.IGNORECASE
 )
-_LSUSB_LINE = re.compile(r"\s*([A-Za-z][\w.]*)\s+(\S+)\s*(.*?)\s*$")
+_LSUSB_LINE = re.compile(r"([A-Za-z][\w.]*)\s+(\S+)\s*(.*)$")
 _LSUSB_NUMBER = re.compile(r"0x[0-9A-Fa-f]{1,16}|\d{1,16}")
 _HEX_FIELDS = {
     "dwSynchProtocols", "dwMechanical", "dwFeatures", "bClassGetResponse", "bClassEnvelope",
 }  # fmt: skip
 """Printed in hexadecimal without a sign of it."""
 _RAW = re.compile(
-    r"[\s*]*(?:UNRECOGNIZED|DEVICE CLASS|INTERFACE CLASS)\b[^:]*:([0-9A-Fa-f\s]*)",
+    r"[\s*]{0,20}(?:UNRECOGNIZED|DEVICE CLASS|INTERFACE CLASS)\b[^:]*:([0-9A-Fa-f\s]*)",
     re.IGNORECASE,
 )
 """A descriptor that lsusb does not take apart."""
-_MORE_RAW = re.compile(r"\s*[0-9A-Fa-f][0-9A-Fa-f\s]*$")
+_MORE_RAW = re.compile(r"[0-9A-Fa-f][0-9A-Fa-f\s]*$")
 """The rest of it, where the line was broken; that may be within a byte."""
 
 
@@ -121,12 +123,12 @@ def from_lsusb(text: str) -> Iterator[DeviceFigures]:
         elif section.kind == "interface" and section.fields.get("bInterfaceClass") in (
             CLASS_SMART_CARD, CLASS_VENDOR,
         ):  # fmt: skip
-            yield from _of_lsusb(head or told, section.fields, sections[index + 1 :])
+            yield from _of_lsusb(head or told, section.fields, sections[index + 1 : index + MOST])
 
 
 def _sections(text: str) -> Iterator[_Section]:
     section = _Section("")
-    lines = deque(text.splitlines())
+    lines = deque(map(str.strip, text.splitlines()))
     while lines:
         line = lines.popleft()
         heading, raw, match = SECTION.match(line), _RAW.match(line), _LSUSB_LINE.match(line)

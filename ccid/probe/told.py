@@ -45,10 +45,12 @@ _SPELLINGS = {
 _IDS = re.compile(
     r"\bID\s+([0-9a-f]{4}):([0-9a-f]{4})\b"
     r"|\bVID_([0-9a-f]{4})&PID_([0-9a-f]{4})\b"
-    r"|\bidVendor\b[\s=:]*(?:0x)?([0-9a-f]{4})\b[^\n]*?\n?[^\n]*?"
-    r"\bidProduct\b[\s=:]*(?:0x)?([0-9a-f]{4})\b"
     r"|^[ \t]*([0-9a-f]{4}):([0-9a-f]{4})[ \t]*$",
     re.IGNORECASE | re.MULTILINE,
+)
+_VENDOR, _PRODUCT = (
+    re.compile(rf"\b{name}\b[\s=:]{{1,40}}(?:0x)?([0-9a-f]{{4}})\b", re.IGNORECASE)
+    for name in ("idVendor", "idProduct")
 )
 
 
@@ -60,11 +62,13 @@ def spelled(name: str) -> str | None:
 def ids_in(text: str) -> tuple[int, int] | None:
     """idVendor and idProduct where only a line of text tells them, as lsusb's first does; None
     if none does."""
-    found = _IDS.search(text)
-    if found is None:
+    if (found := _IDS.search(text)) is not None:
+        vendor_id, product_id = (part for part in found.groups() if part is not None)
+        return int(vendor_id, 16), int(product_id, 16)
+    vendor, product = _VENDOR.search(text), _PRODUCT.search(text)
+    if vendor is None or product is None:
         return None
-    vendor_id, product_id = (part for part in found.groups() if part is not None)
-    return int(vendor_id, 16), int(product_id, 16)
+    return int(vendor[1], 16), int(product[1], 16)
 
 
 def unnamed(text: str) -> Fields:
