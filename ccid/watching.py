@@ -65,6 +65,10 @@ class Event:
     slot: int | None = None
 
 
+LONGEST_S = 1e9
+"""A longer time than this is never over, and no system can wait for it."""
+
+
 def watch(timeout: float | None = None) -> Generator[Event, None, None]:
     """Readers and cards as they come and go; what is there at the start comes first.
 
@@ -85,7 +89,7 @@ def watch(timeout: float | None = None) -> Generator[Event, None, None]:
     """
     if timeout is not None and not timeout >= 0:
         raise ValueError(f"a time of {timeout} s")
-    return _watch(timeout)
+    return _watch(None if timeout is not None and timeout > LONGEST_S else timeout)
 
 
 def _watch(timeout: float | None) -> Generator[Event, None, None]:

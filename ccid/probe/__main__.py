@@ -167,9 +167,8 @@ def main(words: Sequence[str] | None = None) -> int:
         status = _failed(error)
     except KeyboardInterrupt:
         status = INTERRUPTED
-    except SystemExit:
-        _ended(OK)
-        raise
+    except SystemExit as left:  # argparse has said what it had to
+        status = left.code if isinstance(left.code, int) else OK
     return _ended(status)
 
 

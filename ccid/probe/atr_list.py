@@ -14,9 +14,10 @@ What is the same in both is as good as known.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+
+from ccid.probe.files import lines_of_input
 
 TOKEN = re.compile(
     r"(?P<any>\.\*)|(?P<one>\.)|(?P<set>\[[0-9A-Fa-f,-]+\])|(?P<digit>[0-9A-Fa-f])|[ \t:]+"
@@ -132,7 +133,7 @@ def read(file: str) -> list[Entry]:
     name = "standard input" if file == "-" else file
     try:
         if file == "-":
-            found = list(entries(sys.stdin))
+            found = list(entries(lines_of_input()))
         else:
             with open(file, encoding="utf-8-sig", errors="replace") as lines:
                 found = list(entries(lines))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,6 +28,24 @@ def taken(name: str, most: int) -> bytes:
     if not hasattr(sys.stdin, "buffer"):  # somebody's own, of text
         return sys.stdin.read(most + 1).encode("utf-8", "surrogatepass")
     return sys.stdin.buffer.read(most + 1)
+
+
+def lines_of_input() -> Iterator[str]:
+    """The lines of standard input, whatever this system's encoding is: UTF-8, what is none of it
+    replaced.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    if sys.stdin is None:
+        raise OSError("standard input is closed")
+    if not hasattr(sys.stdin, "buffer"):  # somebody's own, of text
+        yield from sys.stdin
+        return
+    mark = "\ufeff"
+    for line in sys.stdin.buffer:
+        yield line.decode("utf-8", "replace").removeprefix(mark)
+        mark = ""
 
 
 def replace(file: Path, before: bytes, after: bytes) -> bool:

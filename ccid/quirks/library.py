@@ -104,7 +104,9 @@ def user_files() -> list[Path]:
         files = [Path(name) for name in listed.split(os.pathsep) if name]
         for file in files:
             if not _is_file(file):
-                raise ReaderTableError(f"{VARIABLE} names it, and it is not there", file=str(file))
+                raise ReaderTableError(
+                    f"{VARIABLE} names it, and there is no such file", file=str(file)
+                )
         return files
     file = default_user_file()
     return [file] if _is_file(file) else []

@@ -38,6 +38,7 @@ from typing import Any
 from ccid.codes import ExchangeLevel, Features, InterfaceProtocol
 from ccid.descriptors import SmartCardDescriptor
 from ccid.errors import CcidError
+from ccid.text import printable
 from ccid.trace.log import TRAFFIC, PrintableFormatter
 from ccid.virtual.cards import Application, Contact, EchoCard, FileSystemCard
 from ccid.virtual.options import add_arguments, on_contacts
@@ -222,7 +223,7 @@ class Hand:
         try:
             return f"ok {self._obey(line.split())}".rstrip()
         except ValueError as error:
-            return f"error {error}"
+            return f"error {printable(str(error))}"
 
     def _obey(self, words: Sequence[str]) -> str:
         match words:
