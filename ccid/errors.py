@@ -98,8 +98,8 @@ class ReaderTableError(CcidError):
 
     def __init__(self, message: str, *, file: str, line: int = 0, key: str = "") -> None:
         where = printable(f"{file}:{line}" if line else file)
-        message = printable(message)
-        super().__init__(f"{where}: {key}: {message}" if key else f"{where}: {message}")
+        told = printable(f"{key}: {message}" if key else message)
+        super().__init__(f"{where}: {told}")
         self.file = file
         self.line = line
         self.key = key

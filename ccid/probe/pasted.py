@@ -8,7 +8,7 @@ import re
 
 from ccid.errors import MalformedDescriptor
 
-MAX_BYTES = 16 << 20
+MAX_BYTES = 4 << 20
 """Of a file: what is longer is no report of a reader."""
 _MARKS = (  # UTF-32 first: its mark begins with that of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32-le"),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
 VARIABLE = "CCID_READERS"
-MAX_BYTES = 16 << 20
+MAX_BYTES = 4 << 20
 """Of a user's file: what is longer is none."""
 
 DIGITS = set("0123456789abcdef")
