@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import html
 import quopri
 import re
 
@@ -23,6 +24,7 @@ _COLOURS = re.compile("\x1b\\[[0-9;]*[A-Za-z]")
 _BLANKS = {0xA0: " ", 0x200B: None, 0xFEFF: None}
 """What web pages put between words, and what has no width."""
 _QUOTE = re.compile(r"^[ \t]*[A-Za-z]{0,3}>(?:[ \t]{0,2}[A-Za-z]{0,3}>)*[ \t]?", re.MULTILINE)
+_ENTITY = re.compile(r"&(?:gt|lt|amp|quot|nbsp|#\d{1,4}|#x[0-9A-Fa-f]{1,4});")
 _ENCODED = re.compile(r"=(?:[0-9A-Fa-f]{2})?[ \t]*$|=(?:20|3D)", re.MULTILINE)
 """A line whose end is encoded, or a blank or sign of equality that is."""
 
@@ -59,8 +61,10 @@ def _as_text(content: bytes, encodings: tuple[str, ...], file: str) -> str:
 
 
 def plain(text: str) -> str:
-    """``text`` without the marks of a quotation, and as it was before a mail program made it
-    quoted-printable (RFC 2045, 6.7)."""
+    """``text`` without the marks of a quotation, and as it was before an archive made HTML of it,
+    or a mail program made it quoted-printable (RFC 2045, 6.7)."""
+    if _ENTITY.search(text) is not None:
+        text = html.unescape(text).translate(_BLANKS)
     text = _QUOTE.sub("", text)
     if _ENCODED.search(text) is None:
         return text

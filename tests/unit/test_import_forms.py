@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import quopri
 import textwrap
@@ -84,6 +85,7 @@ FORMS: dict[str, Callable[[str], bytes]] = {
     "blanks that do not break": lambda text: text.replace("  ", "\xa0 ").encode(),
     "fenced": lambda text: f"```\n{text}\n```\n".encode(),
     "twice": lambda text: f"{text}\n{text}".encode(),
+    "HTML": lambda text: html.escape("\n".join(f"> {line}" for line in text.splitlines())).encode(),
     "coloured": lines(lambda line: f"\x1b[1m{line}\x1b[0m"),
 }
 
