@@ -608,7 +608,7 @@ def test_t0_after_a_command_that_broke_off_in_the_middle() -> None:
     carried_out: list[int] = []
 
     class Listening(EchoCard):
-        def process(self, command: CommandApdu) -> bytes:
+        def process(self, command: CommandApdu) -> Answer:
             carried_out.append(command.ins)
             return super().process(command)
 
