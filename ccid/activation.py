@@ -30,7 +30,7 @@ from ccid.exchange.links import BlockLink, CharacterBlockLink
 from ccid.iso7816 import pps
 from ccid.iso7816.atr import DEFAULT_FIDI, Atr
 from ccid.iso7816.machine import run
-from ccid.iso7816.timing import Timing, exchange_timeout
+from ccid.iso7816.timing import Timing, pps_timeout
 from ccid.messages import ProtocolDataT0, ProtocolDataT1
 from ccid.negotiation import (
     better_voltage,
@@ -245,7 +245,7 @@ class Activation:
         """Ask the card for protocol and speed (ISO/IEC 7816-3:2006 9); returns Fi and Di in
         force then."""
         asked = pps.request(protocol, fidi if fidi != DEFAULT_FIDI else None)
-        timeout_s = exchange_timeout(Timing.of(atr, self._clock_hz), Protocol.T0)
+        timeout_s = pps_timeout(Timing.of(atr, self._clock_hz))
         if self.descriptor.exchange_level is ExchangeLevel.CHARACTER:
             response, _ = self.commands.xfr_block(asked, timeout_s=timeout_s, wLevelParameter=2)
             if len(response) == 2:  # PPS0 tells how many follow
