@@ -111,7 +111,8 @@ def control(slot: Slot, code: int, data: bytes, *, escape: bool = True) -> bytes
         case ControlCode.USB_PATH if slot.reader.info.path.startswith("usb:"):
             return slot.reader.info.path.removeprefix("usb:").encode() + b"\0"
     raise UnsupportedByReader(
-        f"{slot.reader.name}: there is no control code 0x{code:08X}",
+        f"{slot.reader.name}: there is no control code "
+        f"{f'0x{code:08X}' if isinstance(code, int) else repr(code)}",
         reader=slot.reader.name,
         slot=slot.index,
     )

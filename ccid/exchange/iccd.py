@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ccid.errors import InvalidApdu, ProtocolError
 from ccid.iccd import DATA_EXPECTED, STATUS_READY, IccdA
-from ccid.iso7816.apdu import HEADER_LENGTH, SW_LENGTH, Bytes
+from ccid.iso7816.apdu import HEADER_LENGTH, SW_LENGTH, Bytes, octets
 
 P3_END = HEADER_LENGTH + 1
 """Bytes of a TPDU's header with P3."""
@@ -31,16 +31,16 @@ class IccdAT0:
             InvalidApdu: Fewer than 4 bytes, or more than a header and the data that P3 announces.
             ProtocolError: The device asks for a phase that the TPDU has not.
         """
+        apdu = octets(apdu)
         if len(apdu) < HEADER_LENGTH:
             raise InvalidApdu(f"{len(apdu)} bytes; a command APDU has at least {HEADER_LENGTH}")
-        header = bytes(apdu[:P3_END]).ljust(P3_END, b"\0")
-        data = bytes(apdu[P3_END:])
+        header = apdu[:P3_END].ljust(P3_END, b"\0")
+        data = apdu[P3_END:]
         if data and len(data) == header[4] + 1:
             data = data[:-1]  # case 4 goes as case 3: the card tells by 61xx what there is
         if data and len(data) != header[4]:
             raise InvalidApdu(f"P3 says {header[4]} bytes of data, {len(data)} follow")
-        with self.commands.operation():
-            return self._phases(header, data)
+        return self.commands.perform(lambda: self._phases(header, data))
 
     def _phases(self, header: bytes, data: bytes) -> bytes:
         response = b""

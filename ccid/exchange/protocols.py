@@ -12,7 +12,7 @@ from ccid.commands import SlotCommands
 from ccid.exchange.agreement import Agreement
 from ccid.exchange.links import character_link
 from ccid.iso7816 import t0, t1
-from ccid.iso7816.apdu import Bytes
+from ccid.iso7816.apdu import Bytes, octets
 from ccid.iso7816.machine import run
 
 
@@ -43,8 +43,8 @@ class Blocks:
             ProtocolError: Card and reader have lost each other; ``may_have_executed`` tells
                 whether the card may have carried it out.
         """
-        with self.commands.operation():
-            return run(self.machine.exchange(apdu), self.link)
+        exchange = self.machine.exchange(octets(apdu))
+        return self.commands.perform(lambda: run(exchange, self.link))
 
 
 class CharacterT0:
@@ -68,9 +68,8 @@ class CharacterT0:
             InvalidApdu: It does not fit into a TPDU.
             ProtocolError: The card does not keep to the protocol.
         """
-        machine = t0.procedure(bytes(apdu), self.commands.name)
-        with self.commands.operation():
-            return run(machine, self.link)
+        machine = t0.procedure(octets(apdu), self.commands.name)
+        return self.commands.perform(lambda: run(machine, self.link))
 
 
 class Mapped:
@@ -87,5 +86,5 @@ class Mapped:
 
     def transmit(self, apdu: Bytes) -> bytes:
         """Send ``apdu`` of any case and return its whole response."""
-        with self.commands.operation():
-            return run(t0.command(apdu), self.tpdu)
+        machine = t0.command(octets(apdu))
+        return self.commands.perform(lambda: run(machine, self.tpdu))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ccid.commands import SlotCommands
 from ccid.errors import InvalidApdu, UnsupportedByReader
 from ccid.exchange.agreement import Agreement
-from ccid.iso7816.apdu import HEADER_LENGTH, MAX_SHORT, Bytes
+from ccid.iso7816.apdu import HEADER_LENGTH, MAX_EXTENDED, MAX_SHORT, Bytes, octets
 
 OLD_SCM_ROOM = 263 - 10
 """dwMaxCCIDMessageLength 263 of old SCM readers is too small: they take 271 bytes."""
@@ -25,7 +25,7 @@ class SingleBlock:
 
     def __init__(self, commands: SlotCommands, room: int, agreement: Agreement) -> None:
         self.commands = commands
-        self.room = MAX_SHORT if room == OLD_SCM_ROOM else room
+        self.room = MAX_SHORT if room == OLD_SCM_ROOM else min(room, MAX_EXTENDED)
         # bChainParameter has a meaning at extended APDU level alone (6.2.1)
         self.xfr_block = commands.quick_xfr_block(agreement.patience_s, lambda data, _: data)
 
@@ -34,10 +34,15 @@ class SingleBlock:
 
         Raises:
             InvalidApdu: Fewer than 4 bytes.
-            UnsupportedByReader: More bytes than one message of this reader holds.
+            UnsupportedByReader: More bytes than one message of this reader, or a command, holds.
         """
-        if HEADER_LENGTH <= len(apdu) <= self.room:
-            return self.xfr_block(apdu)
+        try:
+            if HEADER_LENGTH <= len(apdu) <= self.room:
+                return self.xfr_block(apdu)
+        except (TypeError, ValueError):
+            octets(apdu)  # it has no length
+            raise
+        octets(apdu)
         name = self.commands.name
         if len(apdu) < HEADER_LENGTH:
             raise InvalidApdu(
