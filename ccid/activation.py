@@ -9,8 +9,9 @@ look dead.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from typing import TypeVar
 
 from ccid.card_state import Presence
 from ccid.codes import BLOCKWISE, ExchangeLevel, Features, IccStatus, PowerSelect, Protocol
@@ -35,7 +36,7 @@ from ccid.iso7816 import pps
 from ccid.iso7816.atr import DEFAULT_FIDI, Atr
 from ccid.iso7816.machine import run
 from ccid.iso7816.t1 import MAX_IFS
-from ccid.iso7816.timing import Timing, exchange_timeout
+from ccid.iso7816.timing import Timing, pps_timeout
 from ccid.messages import ProtocolDataT0, ProtocolDataT1
 from ccid.negotiation import (
     better_voltage,
@@ -58,6 +59,9 @@ REST_S = 0.1
 contactless card gets further into the field."""
 BUSY_S = 2.0
 """How long a reader may be busy by itself with a card that is to be powered."""
+
+
+T = TypeVar("T")
 
 
 class Activation:
@@ -99,17 +103,18 @@ class Activation:
         Raises:
             What :meth:`power_up` and :meth:`agree` do.
         """
-        with self._or_off():
-            self._power_up()
-            return self.agree(wanted)
+        return self._or_off(lambda: self._powered_and_agreed(wanted))
 
-    @contextmanager
-    def _or_off(self) -> Iterator[None]:
-        """One operation, and no power for the card if that fails: even if its time is over."""
+    def _powered_and_agreed(self, wanted: Protocol | None) -> tuple[Atr, Agreement]:
+        self._power_up()
+        return self.agree(wanted)
+
+    def _or_off(self, work: Callable[[], T]) -> T:
+        """Do ``work`` as one operation, and take the card's power if that fails: even if the time
+        of the operation is over."""
         with self.commands.conversation.turn(self.commands.slot):
             try:
-                with self.commands.operation():
-                    yield
+                return self.commands.perform(work)
             except BaseException:
                 with suppress(CcidError):
                     self.commands.power_off()
@@ -138,9 +143,8 @@ class Activation:
             MalformedAtr: It answered by no ATR, and then no more.
             CardRemoved: The reader said so between the two tries.
         """
-        with self._or_off():
-            self._power_up()
-            return self.raw
+        self._or_off(self._power_up)
+        return self.raw
 
     def _power_up(self) -> None:
         self._activate(
@@ -274,22 +278,24 @@ class Activation:
             UnsupportedByReader: Card and reader have no protocol or speed in common.
             CommandFailed, ProtocolError: It answers, and nothing more can be agreed.
         """
-        with self.commands.operation():
-            if not self._untouched:
-                self._power_cycle()
-            atr = self._atr()
-            attempts = list(self._attempts(atr, wanted, fidi))
-            for attempt in attempts[:-1]:
-                try:
-                    return self._agreed(atr, *attempt)
-                except CardAbsent:
+        return self.commands.perform(lambda: self._agree(wanted, fidi))
+
+    def _agree(self, wanted: Protocol | None, fidi: int | None) -> tuple[Atr, Agreement]:
+        if not self._untouched:
+            self._power_cycle()
+        atr = self._atr()
+        attempts = list(self._attempts(atr, wanted, fidi))
+        for attempt in attempts[:-1]:
+            try:
+                return self._agreed(atr, *attempt)
+            except CardAbsent:
+                raise
+            except (CardMute, CommandFailed, ProtocolError, UnsupportedByReader) as error:
+                if self._is_gone(error):
                     raise
-                except (CardMute, CommandFailed, ProtocolError, UnsupportedByReader) as error:
-                    if self._is_gone(error):
-                        raise
-                    self._power_cycle()
-                    atr = self._atr()
-            return self._agreed(atr, *attempts[-1])
+                self._power_cycle()
+                atr = self._atr()
+        return self._agreed(atr, *attempts[-1])
 
     def _attempts(
         self, atr: Atr, wanted: Protocol | None, fidi: int | None
@@ -356,7 +362,7 @@ class Activation:
         """Ask the card for protocol and speed (ISO/IEC 7816-3:2006 9); returns Fi and Di in
         force then."""
         asked = pps.request(protocol, fidi if fidi != DEFAULT_FIDI else None)
-        timeout_s = exchange_timeout(Timing.of(atr, self._clock_hz), Protocol.T0)
+        timeout_s = pps_timeout(Timing.of(atr, self._clock_hz))
         if self.descriptor.exchange_level is ExchangeLevel.CHARACTER:
             response, _ = self.commands.xfr_block(asked, timeout_s=timeout_s, wLevelParameter=2)
             if len(response) == 2:  # PPS0 tells how many follow

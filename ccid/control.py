@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from ccid import pin
 from ccid.codes import ExchangeLevel, PinSupport
-from ccid.errors import AccessDenied, MalformedMessage, UnsupportedByReader
+from ccid.errors import AccessDenied, CcidError, MalformedMessage, UnsupportedByReader
 from ccid.exchange.pin import PinStructure, enter_pin
 from ccid.extended import NO_EXTENDED, extended_apdus
+from ccid.messages import PinModification, PinVerification
 
 if TYPE_CHECKING:
     from ccid.slot import Slot
@@ -112,7 +113,8 @@ def control(slot: Slot, code: int, data: bytes, *, escape: bool = True) -> bytes
         case ControlCode.USB_PATH if slot.reader.info.path.startswith("usb:"):
             return slot.reader.info.path.removeprefix("usb:").encode() + b"\0"
     raise UnsupportedByReader(
-        f"{slot.reader.name}: there is no control code 0x{code:08X}",
+        f"{slot.reader.name}: there is no control code "
+        f"{f'0x{code:08X}' if isinstance(code, int) else repr(code)}",
         reader=slot.reader.name,
         slot=slot.index,
     )
@@ -206,16 +208,44 @@ def _secoder(data: bytes) -> bytes:
 
 def verify_pin(slot: Slot, structure: PinStructure) -> bytes:
     """Have a PIN entered at the reader for the command in ``structure``, as this reader takes it;
-    see :func:`ccid.exchange.pin.enter_pin`."""
-    return _enter(slot, pin.request(structure, slot.quirks, slot.reader.pin_features))
+    see :func:`ccid.exchange.pin.enter_pin`.
+
+    Raises:
+        MalformedMessage: ``structure`` is none.
+    """
+    if not isinstance(structure, PinVerification | PinModification):
+        raise MalformedMessage(
+            f"{slot.reader.name}: {type(structure).__name__} is no structure of a PIN entry",
+            field="abPINDataStructure",
+            reader=slot.reader.name,
+            slot=slot.index,
+        )
+    features = slot.reader.pin_features
+    try:
+        request = pin.request(structure, slot.quirks, features)
+    except TypeError:  # a field is no number
+        structure.build()
+        raise
+    request.structure.build()  # before anything is said to the card
+    return _enter(slot, request)
 
 
 def _enter(slot: Slot, request: pin.PinRequest) -> bytes:
     """A PIN entry as this reader wants it: an Escape before, or a moment of patience."""
-    with slot.commands.operation():
-        if request.escape is not None:
-            slot.escape(request.escape)
-        if request.delay_s:
-            time.sleep(request.delay_s)
-        agreement = slot.card.agreement if slot.card is not None else None
-        return enter_pin(slot.commands, agreement, request.structure)
+    return slot.commands.perform(lambda: _entered(slot, request))
+
+
+def _entered(slot: Slot, request: pin.PinRequest) -> bytes:
+    card = slot.card
+    if card is not None:
+        card.look()
+    if request.escape is not None:
+        slot.escape(request.escape)
+    if request.delay_s:
+        time.sleep(request.delay_s)
+    try:
+        return enter_pin(slot.commands, None if card is None else card.agreement, request.structure)
+    except CcidError as error:
+        if card is not None:
+            card.judge(error)
+        raise

@@ -7,6 +7,8 @@ reach a terminal as a command.
 
 from __future__ import annotations
 
+from typing import Any
+
 from ccid.text import printable, printable_lines
 
 __all__ = [
@@ -70,6 +72,17 @@ class CcidError(Exception):
         self.bSeq = bSeq
         self.bStatus = bStatus
         self.bError = bError
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For :mod:`copy` and :mod:`pickle`, whatever the arguments of a class are called."""
+        return _remade, (type(self), self.args), self.__dict__
+
+
+def _remade(cls: type[CcidError], args: tuple[Any, ...]) -> CcidError:
+    """An error of this class with the message that is in ``args``, and no attributes yet."""
+    error = cls.__new__(cls, *args)
+    error.args = args
+    return error
 
 
 # The reader and the way to it -----------------------------------------------------------------

@@ -21,16 +21,19 @@ from weakref import WeakValueDictionary
 
 from ccid.cards import Cards
 from ccid.codes import Features, InterfaceProtocol, PowerSelect
-from ccid.commands import Commands, SlotCommands, get_clock_frequencies, get_data_rates
-from ccid.conversation import MAX_COMMAND_S, Conversation
+from ccid.commands import Commands, SlotCommands
+from ccid.conversation import FAREWELL_S, MAX_COMMAND_S, WAKING_S, Conversation
 from ccid.descriptors import SmartCardDescriptor
 from ccid.errors import (
     CcidError,
+    CommandFailed,
     MalformedDescriptor,
     MalformedMessage,
     ReaderClosed,
     ReaderForked,
     ReaderRemoved,
+    SlotBusy,
+    TransportError,
     TransportStall,
     TransportTimeout,
     UnsupportedByReader,
@@ -42,6 +45,7 @@ from ccid.opened import opened
 from ccid.pipe import Pipe
 from ccid.quirks import Quirks, lookup
 from ccid.quirks.fixups import apply, data_rates, takes_apdu_mode
+from ccid.rates import get_clock_frequencies, get_data_rates
 from ccid.shared_pipe import SharedPipe
 from ccid.slot import Slot
 from ccid.transport import ReaderInfo, Transport
@@ -96,7 +100,7 @@ class Reader:
         Args:
             info: Which.
             max_command_s: Most seconds a command may take with all the time extensions that
-                the reader asks for; None for no limit.
+                the reader asks for; None, or infinity, for no limit.
             apdu_mode: Have it switch to short APDU level.
             no_retry_counter: Keep its PIN pad from sending an empty VERIFY of its own.
             first_voltage: What a card is tried with first, where the choice is the host's.
@@ -105,7 +109,9 @@ class Reader:
             UnsupportedByReader: The table knows of no way to have it do what was asked for.
             AccessDenied, ReaderBusy, ReaderRemoved: It cannot be opened.
             ReaderUnsupported: It is no reader for this library.
+            SlotBusy: It is at something that an earlier user began, and does not end it.
             TransportTimeout: It does not answer.
+            ValueError, TypeError: ``max_command_s`` is no positive number.
         """
         self.info = info
         self.quirks: Quirks = self._known(slot=0)
@@ -192,7 +198,7 @@ class Reader:
         if d.slot_count > 1 and d.bMaxCCIDBusySlots > 1:
             busy = min(d.bMaxCCIDBusySlots, d.slot_count)
             return SharedPipe(self.transport, slot_count=d.slot_count, busy_slots=busy, **common)
-        return Pipe(self.transport, **common)
+        return Pipe(self.transport, slot_count=d.slot_count, **common)
 
     def _make_commands(self, slot: int, quirks: Quirks) -> SlotCommands:
         if isinstance(self.pipe, Pipe):
@@ -214,13 +220,40 @@ class Reader:
             attach_configured(self)
 
     def _wake(self) -> None:
-        """The first command. What an earlier user left unread is dropped on the way; a reader
-        that stumbles over it gets a second chance."""
-        ask, at_least_s = self.slots[0].commands.slot_status, self.quirks.first_timeout_s or 0.0
+        """The first commands, in their own bounds of time. What an earlier user left unread is
+        dropped on the way, and a reader that stumbles over it is asked again. One that tells
+        nothing until its card is powered off, as some do after a power cut, has that done."""
+        commands, at_least_s = self.slots[0].commands, self.quirks.first_timeout_s or 0.0
+        usual_s = max(at_least_s, commands.status_timeout_s)
+        self.pipe.latest = time.monotonic() + max(WAKING_S, 3 * usual_s)
         try:
-            ask(at_least_s)
-        except (TransportTimeout, TransportStall, MalformedMessage):
-            ask(at_least_s)
+            try:
+                commands.slot_status(at_least_s)
+                return
+            except (TransportTimeout, TransportStall, MalformedMessage):
+                pass
+            except (CommandFailed, UnsupportedByReader) as error:
+                self._wake_by_power(error)
+            try:
+                commands.slot_status(at_least_s)
+            except (TransportError, MalformedMessage, CommandFailed, UnsupportedByReader) as error:
+                self._wake_by_power(error)
+                commands.slot_status(at_least_s)
+        finally:
+            self.pipe.latest = None
+
+    def _wake_by_power(self, error: CcidError) -> None:
+        """Power the card off, and do not mind if that is refused. Raises ``error`` where it does
+        not help: the slot is busy, or there is no answer to this either."""
+        if isinstance(error, SlotBusy):
+            raise error
+        try:
+            self.slots[0].commands.power_off()
+        except TransportTimeout:
+            raise error from None
+        except CcidError as other:
+            if self.transport.dead is not None:
+                raise other
 
     def _switch_to_apdus(self) -> None:
         """Have the reader change to short APDU level, and go by that."""
@@ -298,8 +331,14 @@ class Reader:
         if self._closed:
             return
         self._closed = True
-        if isinstance(self.transport.dead, ReaderForked):
-            return  # it is the parent's to close
+        try:
+            if not isinstance(self.transport.dead, ReaderForked):  # else it is the parent's
+                self._close()
+        except BaseException:  # as Ctrl-C: what it kept from being done, the next one does
+            self._closed = self.transport.dead is not None
+            raise
+
+    def _close(self) -> None:
         self._cancel()
         with ExitStack() as stack:
             stack.callback(opened.closed, self)  # after all that follows
@@ -313,11 +352,18 @@ class Reader:
                 stack.callback(self.transport.close)
                 return
             stack.callback(self.transport.close)  # while nobody else has a turn
-            for slot in self.slots:
-                card = slot.card  # which a thread that met its removal forgets at any time
+            self._power_off()
+
+    def _power_off(self) -> None:
+        """Power all cards off, and have slots end what was given up; all within one time."""
+        self.pipe.latest = time.monotonic() + FAREWELL_S
+        for slot in self.slots:
+            card = slot.card  # which a thread that met its removal forgets at any time
+            with suppress(CcidError):
                 if card is not None:
-                    with suppress(CcidError):
-                        card.disconnect()
+                    card.disconnect()
+                elif slot.commands.is_given_up:
+                    slot.commands.power_off()
 
     def _cancel(self) -> None:
         """End whatever is under way."""

@@ -24,11 +24,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol as Interface
 
-from ccid.codes import ExchangeLevel, Protocol
+from ccid.codes import BLOCKWISE, ExchangeLevel, Protocol
 from ccid.commands import SlotCommands
 from ccid.descriptors import SmartCardDescriptor
 from ccid.errors import ReaderUnsupported
-from ccid.exchange.agreement import Agreement
+from ccid.exchange.agreement import APDU_LEVEL_S, Agreement
 from ccid.exchange.chained import Chained
 from ccid.exchange.escaped import Escaped, EscapeLink
 from ccid.exchange.iccd import IccdAT0
@@ -67,6 +67,8 @@ def choose(
         ReaderUnsupported: dwFeatures has no single level.
     """
     room = descriptor.dwMaxCCIDMessageLength - HEADER_LENGTH
+    if descriptor.exchange_level not in BLOCKWISE:
+        agreement.longest_s = APDU_LEVEL_S
     exchange: Exchange
     if isinstance(commands, IccdA):
         iccd = IccdAT0(commands, agreement.session)

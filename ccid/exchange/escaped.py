@@ -24,7 +24,7 @@ from ccid.exchange.agreement import Agreement
 from ccid.exchange.links import link_error
 from ccid.exchange.refusal import SHORT_LEVEL, short_only
 from ccid.exchange.single import SingleBlock
-from ccid.iso7816.apdu import Bytes, is_extended
+from ccid.iso7816.apdu import Bytes, is_extended, octets
 from ccid.iso7816.machine import run
 from ccid.iso7816.t1 import R_BLOCK, T1, Block, LinkError
 from ccid.quirks.vocabulary import TPDU_ESCAPE
@@ -80,6 +80,7 @@ class Escaped:
     ) -> None:
         self.commands = commands
         self.machine = machine
+        self.session = link.agreement.session
         self.link = link
         self.short = single.transmit
 
@@ -94,13 +95,15 @@ class Escaped:
         """
         if not is_extended(apdu):
             return self.short(apdu)
+        return self.commands.perform(lambda: self._extended(octets(apdu)), session=self.session)
+
+    def _extended(self, apdu: bytes) -> bytes:
         self.link.has_sent = False
-        with self.commands.operation():
-            self.machine.interrupted()
-            try:
-                return run(self.machine.exchange(apdu), self.link)
-            except (CommandFailed, MalformedMessage, ProtocolError, UnsupportedByReader) as error:
-                if self.link.has_sent:
-                    raise
-                more = f"its maker's Escape for T=1 blocks failed: {error}"
-                raise short_only(self.commands, SHORT_LEVEL, more) from None
+        self.machine.interrupted()
+        try:
+            return run(self.machine.exchange(apdu), self.link)
+        except (CommandFailed, MalformedMessage, ProtocolError, UnsupportedByReader) as error:
+            if self.link.has_sent:
+                raise
+            more = f"its maker's Escape for T=1 blocks failed: {error}"
+            raise short_only(self.commands, SHORT_LEVEL, more) from None

@@ -6,7 +6,14 @@ from ccid.commands import SlotCommands
 from ccid.errors import CardMute, CommandFailed, InvalidApdu, UnsupportedByReader
 from ccid.exchange.agreement import Agreement
 from ccid.exchange.refusal import SHORT_LEVEL, explained, short_only
-from ccid.iso7816.apdu import HEADER_LENGTH, MAX_SHORT, Bytes, is_extended
+from ccid.iso7816.apdu import (
+    HEADER_LENGTH,
+    MAX_EXTENDED,
+    MAX_SHORT,
+    Bytes,
+    is_extended,
+    octets,
+)
 
 OLD_SCM_ROOM = 263 - 10
 """dwMaxCCIDMessageLength 263 of old SCM readers is too small: they take 271 bytes."""
@@ -35,7 +42,7 @@ class SingleBlock:
     ) -> None:
         self.commands = commands
         self.short_only = short_only
-        self.room = MAX_SHORT if room == OLD_SCM_ROOM else room
+        self.room = MAX_SHORT if room == OLD_SCM_ROOM else min(room, MAX_EXTENDED)
         # bChainParameter has a meaning at extended APDU level alone (6.2.1)
         self.xfr_block = commands.quick_xfr_block(
             agreement.patience_s, lambda data, _: data, agreement.session
@@ -46,17 +53,21 @@ class SingleBlock:
 
         Raises:
             InvalidApdu: Fewer than 4 bytes.
-            UnsupportedByReader: More bytes than one message of this reader holds, or an extended
-                APDU that the reader refuses.
+            UnsupportedByReader: More bytes than one message of this reader, or a command, holds;
+                or an extended APDU that the reader refuses.
         """
-        if HEADER_LENGTH <= len(apdu) <= self.room:
-            try:
+        try:
+            if HEADER_LENGTH <= len(apdu) <= self.room:
                 return self.xfr_block(apdu)
-            except (CardMute, CommandFailed, UnsupportedByReader) as error:
-                told = explained(error, apdu, self.commands, self.short_only)
-                if told is error:
-                    raise
-                raise told from None
+        except (CardMute, CommandFailed, UnsupportedByReader) as error:
+            told = explained(error, apdu, self.commands, self.short_only)
+            if told is error:
+                raise
+            raise told from None
+        except (TypeError, ValueError):
+            octets(apdu)  # it has no length
+            raise
+        apdu = octets(apdu)
         name = self.commands.name
         if len(apdu) < HEADER_LENGTH:
             raise InvalidApdu(

@@ -22,6 +22,25 @@ MAX_RESPONSE = 65536 + SW_LENGTH
 """Bytes of the longest response APDU."""
 
 
+def octets(value: object) -> bytes:
+    """``value`` as bytes.
+
+    Raises:
+        InvalidApdu: It is nothing that holds single bytes, one after the other.
+    """
+    if isinstance(value, bytes):
+        return value
+    what = type(value).__name__
+    try:
+        view = memoryview(value)  # type: ignore[arg-type]
+        if view.format == "B" and view.ndim == 1:
+            return bytes(view)
+        what += f" of {view.ndim} dimensions and items of format {view.format!r}"
+    except (TypeError, ValueError, BufferError):
+        pass
+    raise InvalidApdu(f"what goes to a card is bytes, not {what}")
+
+
 class Case(Enum):
     """The seven cases of a command APDU (ISO/IEC 7816-3:2006 12.1.3)."""
 
