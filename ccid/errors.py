@@ -6,6 +6,8 @@ data: an APDU may contain a PIN.
 
 from __future__ import annotations
 
+import os
+
 __all__ = [
     "AccessDenied",
     "CardAbsent",
@@ -31,6 +33,7 @@ __all__ = [
     "ReaderUnsupported",
     "SlotBusy",
     "SlotInUse",
+    "TraceFailed",
     "TransportError",
     "TransportStall",
     "TransportTimeout",
@@ -183,6 +186,18 @@ class MalformedMessage(CcidError):
     ) -> None:
         super().__init__(message, reader=reader, slot=slot, bSeq=bSeq)
         self.field = field
+
+
+class TraceFailed(CcidError, OSError):
+    """A file for traffic (a trace, a report) cannot be made, or cannot be written.
+
+    Attributes:
+        file: Its name.
+    """
+
+    def __init__(self, message: str, *, file: str | os.PathLike[str] = "") -> None:
+        super().__init__(message)
+        self.file = os.fspath(file)
 
 
 # The slot and the card in it ------------------------------------------------------------------

@@ -12,7 +12,6 @@ import platform
 import sys
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import ccid
@@ -24,6 +23,7 @@ from ccid.probe.session import note, opened, readers
 from ccid.quirks import VOCABULARY, Quirks, lookup
 from ccid.quirks.kinds import shown
 from ccid.slot import Slot
+from ccid.trace.files import write_private
 from ccid.trace.log import describe
 from ccid.trace.tap import Sink, Transfer
 from ccid.transport import ReaderInfo
@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
     if options.output is None:
         sys.stdout.write(text)
     else:
-        Path(options.output).write_text(text, "utf-8")
+        write_private(options.output, text)
         note(f"{options.output} holds the report; read it before you send it")
     return int(any(report["error"] for report in reports))
 
