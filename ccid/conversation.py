@@ -103,7 +103,8 @@ def give_back(taken: list[Lock]) -> None:
 
 class Quiet:
     """Locks held, as :meth:`Conversation.quiet` says. It may be left without having been entered,
-    and so be noted with an ``ExitStack`` before."""
+    and more than once: an ``ExitStack`` on which it was pushed before, twice, gives the locks back
+    whatever a signal's handler raises, and wherever."""
 
     def __init__(self, locks: list[Lock], meanwhile: Callable[[], object]) -> None:
         self._locks = locks

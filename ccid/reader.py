@@ -301,7 +301,10 @@ class Reader:
             for trace in self.traces:
                 stack.callback(trace.stop)
             stack.callback(self.transport.close)
-            if not stack.enter_context(self.pipe.quiet(self._cancel)):
+            quiet = self.pipe.quiet(self._cancel)
+            stack.push(quiet)
+            stack.push(quiet)
+            if not quiet.__enter__():
                 # a thread keeps its turn; whatever it does with it from now on, fails
                 self.pipe.end(ReaderClosed(f"{self.name} was closed", reader=self.name))
                 stack.enter_context(self.pipe.quiet())

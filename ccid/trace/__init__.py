@@ -47,7 +47,8 @@ class Trace:
         self.sink = sink
         self.secrets = secrets
         self._listener: Listener = (sink, secrets)
-        self._to_end = [sink]
+        self._is_over = False
+        self._ending: dict[str, object] = {}
 
     def stop(self) -> None:
         """Write no more, and close the file if the trace opened it. More than once does no harm."""
@@ -81,20 +82,27 @@ class Trace:
     def _forget(self) -> None:
         reader = self.reader
         tap = reader.tap
-        rest = [other for other in reader.traces if other is not self and other._to_end]
+        rest = [other for other in reader.traces if other is not self and not other._is_over]
         if tap is not None:
             tap.drop(self._listener)
         reader.retrace(tap if rest else None, rest)
 
     def _end(self) -> None:
-        """End the sink, once. That its last bytes cannot be written is no error of the
-        reader's."""
+        """End the sink, once, whatever thread comes first; again if Ctrl-C came meanwhile."""
+        me = object()
         try:
-            sink = self._to_end.pop()
-        except IndexError:
-            return
+            if self._is_over or self._ending.setdefault("by", me) is not me:
+                return
+            self._end_sink()
+            self._is_over = True
+        finally:
+            if not self._is_over and self._ending.get("by") is me:
+                self._ending.clear()
+
+    def _end_sink(self) -> None:
+        """That its last bytes cannot be written is no error of the reader's."""
         try:
-            sink.end()
+            self.sink.end()
         except Exception as error:
             logger.warning("%s: the trace cannot be ended: %s", self.reader.name, error)
 

@@ -76,7 +76,7 @@ def write_private(name: str | os.PathLike[str], text: str) -> None:
     """
     try:
         with open_private(name) as file:
-            file.write(text.encode())
+            file.write(text.encode("utf-8", "backslashreplace"))
     except TraceFailed:
         raise
     except OSError as error:

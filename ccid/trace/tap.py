@@ -179,8 +179,9 @@ class Tap:
         """``data`` as they may be seen. The reader works on whatever happens here."""
         try:
             return hide(data)
-        except Exception:
-            logger.exception("%s: what may be seen of a transfer is not known", self.info.name)
+        except Exception as error:  # whose text may hold what may not be seen
+            name = type(error).__name__
+            logger.error("%s: what may be seen of this is not known: %s", self.info.name, name)
             return all_masked(data)
 
     # The transport ----------------------------------------------------------------------------
