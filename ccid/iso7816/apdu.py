@@ -195,6 +195,18 @@ GSM_SHOWN = frozenset({SELECT, READ_BINARY[0], READ_RECORD[0], STATUS})
 PCSC_SHOWN = frozenset({GET_DATA[0], READ_BINARY[0]})
 
 
+NAMES = {
+    READ_BINARY[1]: (b"\x51", b"\x54"),
+    READ_RECORD[1]: (b"\x51", b"\x54"),
+    GET_DATA[1]: (b"\x4d", b"\x5c", b"\x5d"),
+    STATUS: (b"\x4f", b"\x5c"),
+}
+"""Tags with which the data of such a command begin: a file reference or an offset, a list of tags
+or headers, an AID (ISO/IEC 7816-4:2013, 11.2 to 11.4; GlobalPlatform 2.3, 11.4)."""
+MAX_NAME = 16
+"""Bytes of the longest AID."""
+
+
 class Openness(Enum):
     """What may be seen of the commands with one header."""
 
@@ -246,18 +258,20 @@ def _has_data(apdu: Bytes) -> bool:
 
 
 def _names_only(apdu: Bytes, whole: bool) -> bool:
-    """True if the data of an interindustry command of SHOWS_DATA are what they seem."""
+    """True if the data of a command that shows them are what they seem."""
     cla, ins, p1 = apdu[:3]
     size = _lc_length(apdu)
     count = int.from_bytes(apdu[HEADER_LENGTH : HEADER_LENGTH + size], "big")
-    secure_messaging = cla & (0x20 if cla & 0x40 else 0x0C)
-    if ins == SELECT and p1 == 0 and not secure_messaging:
-        # a file identifier, or none; else it is CALCULATE ALL of the OATH application
-        return count == 2 or (whole and not count and not _has_data(apdu))
-    if ins == GET_DATA[1]:
-        data = apdu[HEADER_LENGTH + size :]
-        return whole and 0 < count <= len(data) and PIV_PRINTED_INFORMATION not in bytes(data)
-    return True
+    data = bytes(apdu[HEADER_LENGTH + size :][:count])
+    if whole and not _has_data(apdu) and (ins != SELECT or p1 or not count):
+        return True  # it has none; or is the header of a TPDU whose data come apart
+    if ins == SELECT:
+        if cla & (0x20 if cla & 0x40 else 0x0C):
+            return True  # secure messaging
+        # a file identifier, or it is CALCULATE ALL of the OATH application; a name, or a path
+        return count == 2 or (p1 != 0 and 0 < count <= MAX_NAME)
+    is_named = data[:1] in NAMES.get(ins, ()) and PIV_PRINTED_INFORMATION not in data
+    return whole and len(data) == count and is_named
 
 
 def carries_secret(apdu: Bytes, whole: bool = True) -> bool:
@@ -277,7 +291,7 @@ def carries_secret(apdu: Bytes, whole: bool = True) -> bool:
     openness = _openness(apdu)
     if openness is Openness.WITHOUT_DATA:
         return not whole or _has_data(apdu)
-    if openness is Openness.ALL and is_interindustry(apdu[0]):
+    if openness is Openness.ALL:
         return not _names_only(apdu, whole)
     return openness is Openness.NOTHING
 
@@ -319,9 +333,8 @@ class Secrecy:
         if not (goes_on and (self.secret or not _has_data(apdu))):
             self.secret = carries_secret(apdu, whole)
         self._in_envelope = in_envelope
-        self.shows_data = (
-            not self.secret and not in_envelope and _openness(apdu) is Openness.ALL
-        )  # fmt: skip
+        is_plain = not self.secret and not in_envelope and _openness(apdu) is Openness.ALL
+        self.shows_data = is_plain and (apdu[1] == SELECT or _has_data(apdu))
         return self.secret
 
     def ends(self) -> None:
