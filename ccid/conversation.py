@@ -10,9 +10,11 @@ from __future__ import annotations
 import copy
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import methodcaller
 from typing import Any, NoReturn, TypeVar
 
 from ccid.changes import Changes
@@ -94,17 +96,23 @@ def take(lock: Lock, taken: list[Lock], timeout_s: float) -> bool:
     return acquired
 
 
-def give_back(taken: list[Lock]) -> None:
-    """Release those of ``taken`` that this thread holds. More than once does no harm."""
-    for lock in taken:
-        if lock._is_owned():
-            lock.release()
+def giving_back(taken: list[Lock]) -> Iterator[None]:
+    """What releases those of ``taken`` that this thread holds when it is given to :data:`run`.
+
+    All of that happens in C. So it is one step, and where it is the first thing that a ``finally``
+    does, no handler of a signal runs before or within it, as often as it may be called.
+    """
+    return map(RELEASE, filter(IS_OWNED, taken))
+
+
+RELEASE, IS_OWNED = methodcaller("release"), methodcaller("_is_owned")
+run = deque[None](maxlen=0).extend
 
 
 class Quiet:
     """Locks held, as :meth:`Conversation.quiet` says. It may be left without having been entered,
     and more than once: an ``ExitStack`` on which it was pushed before, twice, gives the locks back
-    whatever a signal's handler raises, and wherever."""
+    even if a signal's handler raises as the first begins to."""
 
     def __init__(self, locks: list[Lock], meanwhile: Callable[[], object]) -> None:
         self._locks = locks
@@ -112,14 +120,15 @@ class Quiet:
         self._taken: list[Lock] = []
 
     def __enter__(self) -> bool:
+        back, again = giving_back(self._taken), giving_back(self._taken)
         try:
             try:
                 return self._take()
             except BaseException:
-                give_back(self._taken)
+                run(back)
                 raise
-        except BaseException:  # what a signal's handler raises may have cut the first one short
-            give_back(self._taken)
+        except BaseException:
+            run(again)
             raise
 
     def _take(self) -> bool:
@@ -133,10 +142,7 @@ class Quiet:
         return quiet
 
     def __exit__(self, *_: object) -> None:
-        try:
-            give_back(self._taken)
-        finally:
-            give_back(self._taken)
+        run(giving_back(self._taken))
 
 
 @dataclass(slots=True)
@@ -228,14 +234,15 @@ class Conversation:
             What ``action`` does; and why no more can be said, if that is so.
         """
         taken: list[Lock] = []
+        back, again = giving_back(taken), giving_back(taken)
         try:
             try:
                 self._take_all(taken)
                 return action()
             finally:
-                give_back(taken)
-        finally:  # what a signal's handler raises may have cut the first one short
-            give_back(taken)
+                run(back)
+        finally:  # a debugger's hook may raise where no signal's handler can
+            run(again)
 
     def _take_all(self, taken: list[Lock]) -> None:
         """Take all turns, and note in ``taken`` which they are."""
@@ -245,7 +252,7 @@ class Conversation:
             locks, is_complete = self._locks[first:] + self._locks[:first], True
             for i, lock in enumerate(locks):
                 if not take(lock, taken, timeout_s=0.0 if i else SLICE_MS / 1000):
-                    give_back(taken)
+                    run(giving_back(taken))
                     taken.clear()
                     first, is_complete = (first + i) % len(locks), False
                     break
