@@ -21,9 +21,11 @@ import copy
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
+from operator import methodcaller
 from typing import Any, NoReturn, TypeVar
 
 from ccid.card_state import Fate, Power, Session
@@ -37,6 +39,8 @@ from ccid.errors import (
     TransportTimeout,
 )
 from ccid.transport import Transport, nothing_to_end
+
+R = TypeVar("R")
 
 SLICE_MS = 250
 """How long a wait goes on before it looks whether it is still wanted."""
@@ -151,6 +155,67 @@ class Ended:
 Lock = Any  # threading.RLock is a function before Python 3.13; or a Shut
 
 
+def take(lock: Lock, taken: list[Lock], timeout_s: float) -> bool:
+    """Acquire a lock, noted in ``taken`` before: between acquiring and noting, what a signal's
+    handler raises could come, and nobody would know that the lock is held. False if it takes more
+    than ``timeout_s``. One that this thread holds already is left alone: it is another's to give
+    back."""
+    if lock._is_owned():
+        return True
+    taken.append(lock)
+    acquired: bool = lock.acquire(timeout=timeout_s)
+    return acquired
+
+
+def giving_back(taken: list[Lock]) -> Iterator[None]:
+    """What releases those of ``taken`` that this thread holds when it is given to :data:`run`.
+
+    All of that happens in C. So it is one step, and where it is the first thing that a ``finally``
+    does, no handler of a signal runs before or within it, as often as it may be called.
+    """
+    return map(RELEASE, filter(IS_OWNED, taken))
+
+
+RELEASE, IS_OWNED = methodcaller("release"), methodcaller("_is_owned")
+run = deque[None](maxlen=0).extend
+
+
+class Quiet:
+    """Locks held, as :meth:`Conversation.quiet` says. It may be left without having been entered,
+    and more than once: an ``ExitStack`` on which it was pushed before, twice, gives the locks back
+    even if a signal's handler raises as the first begins to."""
+
+    def __init__(self, locks: list[Lock], meanwhile: Callable[[], object]) -> None:
+        self._locks = locks
+        self._meanwhile = meanwhile
+        self._taken: list[Lock] = []
+
+    def __enter__(self) -> bool:
+        back, again = giving_back(self._taken), giving_back(self._taken)
+        try:
+            try:
+                return self._take()
+            except BaseException:
+                run(back)
+                raise
+        except BaseException:
+            run(again)
+            raise
+
+    def _take(self) -> bool:
+        until, quiet = time.monotonic() + QUIET_S, True
+        for lock in self._locks:
+            while not take(lock, self._taken, SLICE_MS / 1000):
+                self._meanwhile()
+                if time.monotonic() > until:
+                    quiet = False
+                    break
+        return quiet
+
+    def __exit__(self, *_: object) -> None:
+        run(giving_back(self._taken))
+
+
 @dataclass(slots=True)
 class Operation:
     """What an application sees as one thing.
@@ -224,46 +289,54 @@ class Conversation:
         """The lock to hold to have commands to ``slot`` follow each other undisturbed."""
         return self.lock
 
-    @contextmanager
-    def quiet(self, meanwhile: Callable[[], object] = bool) -> Iterator[bool]:
-        """Hold this to have no command under way, even on a reader that is gone. False if a
-        thread does not let go of its turn in time: it is waited for no longer.
+    def check(self) -> None:
+        """Raise why no more can be said, if that is so."""
+        lock = self.lock
+        if isinstance(lock, Shut):
+            lock.acquire()
+
+    def quiet(self, meanwhile: Callable[[], object] = bool) -> Quiet:
+        """Hold this to have no command under way, even on a reader that is gone. It gives False
+        if a thread does not let go of its turn in time: that is waited for no longer.
 
         Args:
             meanwhile: Called again and again while it waits.
         """
-        with ExitStack() as stack:
-            until, quiet = time.monotonic() + QUIET_S, True
-            for lock in self._locks:
-                while not lock.acquire(timeout=SLICE_MS / 1000):
-                    meanwhile()
-                    if time.monotonic() > until:
-                        quiet = False
-                        break
-                else:
-                    stack.callback(lock.release)
-            yield quiet
+        return Quiet(self._locks, meanwhile)
 
-    @contextmanager
-    def every_turn(self) -> Iterator[None]:
-        """Hold the turns of all slots: no APDU is under way, and none is half done.
+    def every_turn(self, action: Callable[[], R]) -> R:
+        """Do ``action`` in the turns of all slots: no APDU is under way, and none is half done.
 
         Of several turns, no more than one is waited for, and none held meanwhile: so nobody
         waits for somebody who waits for him.
+
+        Raises:
+            What ``action`` does; and why no more can be said, if that is so.
         """
-        first = 0
-        while True:
-            with ExitStack() as stack:
-                locks = self._locks if not isinstance(self.lock, Shut) else [self.lock]
-                locks = locks[first:] + locks[:first]
-                for i, lock in enumerate(locks):
-                    if not lock.acquire(blocking=i == 0):
-                        first = (first + i) % len(locks)
-                        break
-                    stack.callback(lock.release)
-                else:
-                    yield
-                    return
+        taken: list[Lock] = []
+        back, again = giving_back(taken), giving_back(taken)
+        try:
+            try:
+                self._take_all(taken)
+                return action()
+            finally:
+                run(back)
+        finally:  # a debugger's hook may raise where no signal's handler can
+            run(again)
+
+    def _take_all(self, taken: list[Lock]) -> None:
+        """Take all turns, and note in ``taken`` which they are."""
+        first, is_complete = 0, False
+        while not is_complete:
+            self.check()
+            locks, is_complete = self._locks[first:] + self._locks[:first], True
+            for i, lock in enumerate(locks):
+                if not take(lock, taken, timeout_s=0.0 if i else SLICE_MS / 1000):
+                    run(giving_back(taken))
+                    taken.clear()
+                    first, is_complete = (first + i) % len(locks), False
+                    break
+        self.check()  # what was taken may be a turn of a reader that is gone
 
     def end(self, reason: CcidError) -> None:
         """Say no more: whoever tries, or is about something, is told ``reason``."""

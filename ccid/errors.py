@@ -7,6 +7,7 @@ reach a terminal as a command.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from ccid.text import printable, printable_lines
@@ -36,6 +37,7 @@ __all__ = [
     "ReaderUnsupported",
     "SlotBusy",
     "SlotInUse",
+    "TraceFailed",
     "TransportError",
     "TransportStall",
     "TransportTimeout",
@@ -200,6 +202,18 @@ class MalformedMessage(CcidError):
     ) -> None:
         super().__init__(message, reader=reader, slot=slot, bSeq=bSeq)
         self.field = field
+
+
+class TraceFailed(CcidError, OSError):
+    """A file for traffic (a trace, a report) cannot be made, or cannot be written.
+
+    Attributes:
+        file: Its name.
+    """
+
+    def __init__(self, message: str, *, file: str | os.PathLike[str] = "") -> None:
+        super().__init__(message)
+        self.file = os.fspath(file)
 
 
 # The slot and the card in it ------------------------------------------------------------------

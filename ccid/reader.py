@@ -345,7 +345,10 @@ class Reader:
             for trace in self.traces:
                 stack.callback(trace.stop)
             stack.callback(self.transport.close)
-            if not stack.enter_context(self.pipe.quiet(self._cancel)):
+            quiet = self.pipe.quiet(self._cancel)
+            stack.push(quiet)
+            stack.push(quiet)
+            if not quiet.__enter__():
                 # a thread keeps its turn; whatever it does with it from now on, fails
                 self.pipe.end(ReaderClosed(f"{self.name} was closed", reader=self.name))
                 stack.enter_context(self.pipe.quiet())
@@ -391,8 +394,9 @@ class Reader:
 
     def _notified(self, message: bytes) -> None:
         """A transfer came on the interrupt endpoint (USB CCID rev 1.1, 6.3)."""
-        if self.tap is not None:
-            self.tap.event(message)
+        tap = self.tap  # looked at once: a trace may end meanwhile
+        if tap is not None:
+            tap.event(message)
         slots: Slots = None
         with suppress(MalformedMessage):
             event = parse_event(message)
@@ -440,17 +444,27 @@ class Reader:
 
         Args:
             target: A file name, or a binary file, for pcapng that Wireshark opens; or a
-                :class:`ccid.trace.Sink`.
-            secrets: Write PINs and keys as they are. Without it their bytes, and all check
-                bytes of the same exchange, are masked.
+                :class:`ccid.trace.Sink`. A file is made for this user alone (mode 0600), and
+                a symbolic link is not followed.
+            secrets: Write PINs and keys as they are. Without it all data that may be one, and
+                all check bytes of the same exchange, are masked.
 
         Returns:
             The trace. Stop it, or use ``with``. It begins when no APDU is under way on any slot,
             and ends so.
+
+        Raises:
+            ReaderClosed, ReaderRemoved, ReaderForked: There is nothing to trace any more.
+            TraceFailed: The file cannot be made, or written.
         """
         from ccid.trace import attach
 
         return attach(self, target, secrets)
+
+    @property
+    def is_closed(self) -> bool:
+        """:meth:`close` was called."""
+        return self._closed
 
     def retrace(self, tap: Tap | None, traces: list[Trace]) -> None:
         """Have all traffic go through ``tap``, or none; :mod:`ccid.trace` calls this while it

@@ -11,7 +11,6 @@ import platform
 import sys
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import ccid
@@ -23,6 +22,7 @@ from ccid.probe.session import json_text, note, opened, readers, say_lines
 from ccid.quirks import VOCABULARY, Quirks, lookup
 from ccid.quirks.kinds import shown
 from ccid.slot import Slot
+from ccid.trace.files import write_private
 from ccid.trace.log import describe
 from ccid.trace.tap import Sink, Transfer
 from ccid.transport import ReaderInfo
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     if options.output is None:
         say_lines(text)
     else:
-        Path(options.output).write_text(f"{text}\n", "utf-8")
+        write_private(options.output, text)
         note(f"{options.output} holds the report; read it before you send it")
     return int(any(report["error"] for report in reports))
 

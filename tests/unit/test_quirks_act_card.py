@@ -425,5 +425,4 @@ def test_a_pin_in_such_a_block_is_masked(table: Table) -> None:
             card.transmit(verify)
     seen = b"".join(recorder.bulk)
     assert pin not in seen
-    assert LONG[:100] in seen, "what is no secret is shown"
-    assert b"\0\x20\0\x81\x2a\x2a" in seen, "so is the header"
+    assert LONG[:100] not in seen, "an Escape may hold anything: nothing of it is shown"
