@@ -28,6 +28,10 @@ LANGUAGE = 0x0409
 """Of all strings: English (United States)."""
 
 
+MAX_STRING = 252
+"""Bytes of a string descriptor's text: bLength counts two more, and is a byte (USB 2.0, 9.6.7)."""
+
+
 class Request(IntEnum):
     """bRequest of the standard requests (USB 2.0, table 9-4)."""
 
@@ -342,7 +346,8 @@ class UsbDevice:
             case DescriptorType.STRING if index == 0:
                 return bytes((4, DescriptorType.STRING)) + LANGUAGE.to_bytes(2, "little")
             case DescriptorType.STRING if index <= len(self.strings):
-                text = self.strings[index - 1].encode("utf-16-le")
+                text = self.strings[index - 1].encode("utf-16-le", "surrogatepass")
+                text = text[:MAX_STRING]
                 return bytes((2 + len(text), DescriptorType.STRING)) + text
         raise Stall
 
