@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import selectors
 import socket
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import ccid
 from ccid.virtual import usbip, usbip_cable
+from ccid.virtual.__main__ import MAX_CLIENTS, Control, Hand
 from ccid.virtual.usbip import UsbIpServer
 from ccid.virtual.usbip_messages import DeviceList, ImportRequest, Op, OpHeader
 
@@ -322,3 +325,53 @@ def test_names_that_no_reader_has(
     sock.sendall(OpHeader(code=Op.REQ_IMPORT).build() + busid.ljust(32, b"\0"))
     assert is_hung_up_on(sock)
     assert is_served(connect())
+
+
+# The hand at the readers ------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="this system has no Unix sockets")
+def test_clients_of_the_control_socket(
+    server: UsbIpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of too many the oldest goes; what the system refuses ends nothing."""
+    path = str(tmp_path / "control")
+    accept, failing = socket.socket.accept, list[OSError]()
+
+    def fail(sock: socket.socket) -> Any:
+        if failing:
+            raise failing.pop()
+        return accept(sock)
+
+    monkeypatch.setattr(socket.socket, "accept", fail)
+    with contextlib.ExitStack() as stack:
+        selector = stack.enter_context(selectors.DefaultSelector())
+        control = Control(path, Hand(server), selector)
+        stack.callback(control.close)
+
+        def turn() -> None:
+            for key, _ in selector.select(0):
+                key.data()
+
+        def connect() -> socket.socket:
+            made = stack.enter_context(socket.socket(socket.AF_UNIX))
+            made.settimeout(10)
+            made.connect(path)
+            turn()
+            return made
+
+        clients = [connect() for _ in range(MAX_CLIENTS)]
+        failing.append(BlockingIOError(errno.EAGAIN, "it hung up"))
+        connect()
+        assert len(control._clients) == MAX_CLIENTS
+        turn()
+        assert len(control._clients) == MAX_CLIENTS
+        assert is_hung_up_on(clients[0])
+        failing.append(OSError(errno.EMFILE, "Too many open files"))
+        last = connect()
+        assert is_hung_up_on(clients[1])
+        turn()
+        last.sendall(b"status\n")
+        turn()
+        assert last.recv(100).startswith(b"ok 1-1=free:")
+        (tmp_path / "control").unlink()
