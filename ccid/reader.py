@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import sys
 import threading
 import time
 import warnings
@@ -49,6 +50,7 @@ from ccid.rates import get_clock_frequencies, get_data_rates
 from ccid.shared_pipe import SharedPipe
 from ccid.slot import Slot
 from ccid.transport import ReaderInfo, Transport
+from ccid.unclosed import unclosed
 
 if TYPE_CHECKING:
     from ccid.pin import PinPadFeatures
@@ -69,8 +71,18 @@ class _Turns:
 
 
 _turns: WeakValueDictionary[tuple[int, int], _Turns] = WeakValueDictionary()
+_turns_lock = threading.RLock()
+
+
+def _renew_turns() -> None:
+    """In a forked child: a thread of the parent's may hold one."""
+    global _turns_lock
+    _turns_lock = threading.RLock()
+    _turns.clear()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_turns.clear)  # a thread of the parent's may hold one
+    os.register_at_fork(after_in_child=_renew_turns)
 
 
 class Reader:
@@ -120,11 +132,14 @@ class Reader:
         self._first_voltage = first_voltage
         self._rates: list[int] | None = None
         self._clocks: list[int] | None = None
+        self._pin_features: tuple[()] | tuple[PinPadFeatures | None] = ()
         self.traces: list[Trace] = []
         self.tap: Tap | None = None
         self._closed = True
+        unclosed.before_opening()
         with opened.opening(info):
             self._open(max_command_s, apdu_mode, no_retry_counter)
+        unclosed.opened(self)
         opened.opened(self)
 
     def _open(self, max_command_s: float | None, apdu_mode: bool, no_retry_counter: bool) -> None:
@@ -182,7 +197,8 @@ class Reader:
     def _shared_turns(self) -> _Turns | None:
         if not self.quirks.interfaces_take_turns:
             return None
-        return _turns.setdefault((self.info.bus, self.info.address), _Turns())
+        with _turns_lock:  # two interfaces opened at once are to share one
+            return _turns.setdefault((self.info.bus, self.info.address), _Turns())
 
     def _make_conversation(self, max_command_s: float | None) -> Conversation:
         common: dict[str, Any] = {
@@ -280,13 +296,17 @@ class Reader:
         ``info.descriptor`` is what the reader says."""
         return self._descriptor
 
-    @functools.cached_property
+    @property
     def pin_features(self) -> PinPadFeatures | None:
         """What the reader says of its PIN pad, in its maker's way, asked once; None for one that
         says nothing."""
-        from ccid.pin import features
+        # No functools.cached_property: up to Python 3.11 that holds one lock for all readers while
+        # it asks one. Two threads at once may ask twice, which does no harm.
+        if not self._pin_features:
+            from ccid.pin import features
 
-        return features(self.quirks, self.slots[0].escape)
+            self._pin_features = (features(self.quirks, self.slots[0].escape),)
+        return self._pin_features[0]
 
     @property
     def max_message_length(self) -> int:
@@ -337,6 +357,9 @@ class Reader:
         except BaseException:  # as Ctrl-C: what it kept from being done, the next one does
             self._closed = self.transport.dead is not None
             raise
+        finally:
+            if self._closed:
+                unclosed.closed(self)
 
     def _close(self) -> None:
         self._cancel()
@@ -385,10 +408,14 @@ class Reader:
     ) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        if not getattr(self, "_closed", True):
-            warnings.warn(f"{self!r} was never closed", ResourceWarning, stacklevel=2, source=self)
-            self.close()
+    def __del__(self, _python_ends: Callable[[], bool] = sys.is_finalizing) -> None:
+        """The collector may come within any lock, so this neither waits nor talks over USB."""
+        if getattr(self, "_closed", True) or _python_ends():
+            return
+        if isinstance(self.transport.dead, ReaderForked):
+            return  # it is the parent's to close
+        unclosed.forgotten(self)
+        warnings.warn(f"{self!r} was never closed", ResourceWarning, stacklevel=2, source=self)
 
     # What it says unasked ----------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -150,13 +151,31 @@ def _framings(reader: Reader, slot: int) -> tuple[Framing, ...]:
 
 
 _files: dict[str, PcapngSink] = {}
+_files_lock = threading.RLock()
+
+
+def _renew_lock() -> None:
+    global _files_lock
+    _files_lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def attach_configured(reader: Reader) -> None:
     """Trace ``reader`` as ``CCID_TRACE`` and the level of the logger ``ccid.traffic`` ask."""
     name = os.environ.get(ENVIRONMENT)
     if name:
-        path = str(Path(name.replace("%p", str(os.getpid()))).absolute())
+        attach(reader, _file_of(name))
+    if traffic.isEnabledFor(TRAFFIC):
+        attach(reader, LogSink(), _log_secrets)
+
+
+def _file_of(name: str) -> PcapngSink:
+    """The trace file of this process; begun by the first reader, whichever threads open two."""
+    path = str(Path(name.replace("%p", str(os.getpid()))).absolute())
+    with _files_lock:
         sink = _files.get(path)
         if sink is not None and sink.owner != os.getpid():  # a fork: the file is the parent's
             path += f".{os.getpid()}"
@@ -164,9 +183,7 @@ def attach_configured(reader: Reader) -> None:
         if sink is None:
             sink = _files[path] = PcapngSink(path, keep_open=True)
             atexit.register(sink.close)
-        attach(reader, sink)
-    if traffic.isEnabledFor(TRAFFIC):
-        attach(reader, LogSink(), _log_secrets)
+        return sink
 
 
 _log_secrets = False

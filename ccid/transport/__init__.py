@@ -6,6 +6,7 @@ Everything above sees a :class:`Transport`; ``usb`` and ``virtual`` implement it
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -32,6 +33,17 @@ def no_events(wait_ms: int = 0, /) -> None:
 
 def nothing_to_end() -> None:
     """What ends the wait for events that never come."""
+
+
+def tell_first(inbox: deque[bytes], tell: Callable[[bytes], None]) -> None:
+    """Take the first message out of ``inbox`` once ``tell`` was called with it. If a signal handler
+    raises in between, it is told again: twice is better than not at all."""
+    try:
+        tell(inbox[0])
+    except Exception:
+        inbox.popleft()
+        raise
+    inbox.popleft()
 
 
 class Transport(Protocol):

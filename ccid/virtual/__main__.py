@@ -31,7 +31,7 @@ import socket
 import stat
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -60,6 +60,8 @@ CARDS: dict[str, type[Application] | None] = {
 PROTOCOLS = {"t0": 0x01, "t1": 0x02, "both": 0x03}
 ICCD = {"a": InterfaceProtocol.ICCD_A, "b": InterfaceProtocol.ICCD_B}
 MAX_LINE = 1024
+MAX_CLIENTS = 16
+"""Of the control socket: of more, the oldest is hung up on."""
 CLIENT_TIMEOUT_S = 1.0
 """A client of the control socket that takes no answer so long is hung up on."""
 
@@ -334,26 +336,43 @@ class Control:
         for client in (*self._clients, self._listener):
             self._selector.unregister(client)
             client.close()
-        os.unlink(self._path)
+        with suppress(OSError):  # somebody else took it away
+            os.unlink(self._path)
 
     def _accept(self) -> None:
-        client, _ = self._listener.accept()
+        try:
+            client, _ = self._listener.accept()
+        except BlockingIOError:
+            return  # it hung up first
+        except OSError as error:
+            if not self._clients:
+                raise  # it would be told at once again
+            print(f"a client of --control cannot be accepted: {error}", file=sys.stderr)
+            self._hang_up(next(iter(self._clients)))
+            return
+        if len(self._clients) >= MAX_CLIENTS:
+            self._hang_up(next(iter(self._clients)))
         client.settimeout(CLIENT_TIMEOUT_S)
         self._clients[client] = b""
         self._selector.register(client, selectors.EVENT_READ, lambda: self._hear(client))
 
     def _hear(self, client: socket.socket) -> None:
+        if client not in self._clients:
+            return  # hung up on since that was told
         try:
             data = client.recv(MAX_LINE)
             *lines, self._clients[client] = (self._clients[client] + data).split(b"\n")
             for line in lines:
                 client.sendall(self._hand.obey(line.decode(errors="replace")).encode() + b"\n")
-        except (ConnectionError, TimeoutError):
+        except OSError:
             data = b""
         if not data or len(self._clients[client]) > MAX_LINE:
-            self._selector.unregister(client)
-            del self._clients[client]
-            client.close()
+            self._hang_up(client)
+
+    def _hang_up(self, client: socket.socket) -> None:
+        self._selector.unregister(client)
+        del self._clients[client]
+        client.close()
 
 
 # ----------------------------------------------------------------------------------------------

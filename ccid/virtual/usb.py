@@ -344,7 +344,8 @@ class UsbDevice:
             case DescriptorType.STRING if index == 0:
                 return bytes((4, DescriptorType.STRING)) + LANGUAGE.to_bytes(2, "little")
             case DescriptorType.STRING if index <= len(self.strings):
-                text = self.strings[index - 1].encode("utf-16-le", "replace")[:MAX_STRING_BYTES]
+                text = self.strings[index - 1].encode("utf-16-le", "surrogatepass")
+                text = text[:MAX_STRING_BYTES]
                 return bytes((2 + len(text), DescriptorType.STRING)) + text
         raise Stall
 
