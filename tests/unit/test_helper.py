@@ -24,7 +24,7 @@ def test_an_event_while_another_channel_is_closed() -> None:
         class Open:
             lun = 2
 
-            def tell(self) -> None:
+            def tell(self, is_gone: bool) -> None:
                 told.append(self.lun)
 
         helper.channels[:] = [Closing(), Open()]
