@@ -83,9 +83,8 @@ class Watcher(threading.Thread):
 
     def text(self, name: str, state: int) -> str:
         words = [word for bit, word in enumerate(NAMES) if state >> bit & 1]
-        events = state >> 16
-        if name == self.reader and events:
-            words.append(f"+{events - self.base}")
+        if name == self.reader and not state & scard.SCARD_STATE_UNKNOWN:
+            words.append(f"+{(state >> 16) - self.base}")
         return " ".join(words) or "-"
 
     def run(self) -> None:
