@@ -205,9 +205,15 @@ def test_a_channel_whose_sockets_do_not_come(
     assert bad.recv(100) == events.recv(100) == b""
     bad.close()
     events.close()
+    said: list[str] = []
+
+    def is_said() -> bool:
+        said.append(capfd.readouterr().err)
+        return f"{count} of its 2 sockets came" in "".join(said)
+
+    until(is_said)
     assert told(good, Operation.PRESENCE)[0] == Code.ICC_PRESENT
     assert len(os.listdir("/proc/self/fd")) == before
-    assert f"{count} of its 2 sockets came" in capfd.readouterr().err
 
 
 def test_a_channel_that_there_is_no_thread_for(plug: Plug, monkeypatch: pytest.MonkeyPatch) -> None:
