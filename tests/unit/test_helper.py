@@ -59,7 +59,6 @@ class Plug:
         self.handler = IFDHandler(self.helper._on_event, find=find)
         self.helper._handler = self.handler
         self._ends: list[socket.socket] = [self.control, theirs]
-        self.threads: list[threading.Thread] = []
         self._thread = threading.Thread(target=self.helper.serve, daemon=True)
         self._thread.start()
 
@@ -77,14 +76,14 @@ class Plug:
             theirs.close()
             request.settimeout(10)
             self._ends.append(request)
-        self.threads += [one for one in self.helper.channels if one not in self.threads]
         return ours[0], ours[1]
 
-    def leave(self) -> None:
+    def leave(self, lun: int) -> None:
         """Hang up on the channel that was joined last, and forget it."""
+        (thread,) = (one for one in self.helper.channels if one.lun == lun)
         for one in (self._ends.pop(), self._ends.pop()):
             one.close()
-        self.threads.pop().join(5)
+        thread.join(5)
 
     def __enter__(self) -> Self:
         return self
@@ -92,10 +91,10 @@ class Plug:
     def __exit__(self, *_: object) -> None:
         self.control.shutdown(socket.SHUT_RDWR)
         self._thread.join(5)
+        threads = list(self.helper.channels)
         for one in self._ends:
             one.close()
-        until(lambda: not self.helper.channels)
-        for thread in self.threads:
+        for thread in threads:
             thread.join(5)
         self.handler.close()
 
@@ -371,6 +370,6 @@ def test_readers_that_come_and_go_leave_nothing() -> None:
             again, _ = plug.join(SLOT + 1)
             ask(again, Operation.OPEN, b"virtual:")
             del again
-            plug.leave()
+            plug.leave(SLOT + 1)
 
         assert rounds_cost(10, be_joined_again) < SMALL
