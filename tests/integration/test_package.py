@@ -93,7 +93,7 @@ def test_it_needs_three_packages(installed: Path, tmp_path: Path) -> None:
 
 REQUIRES = """
 import importlib.metadata as m, re
-wanted = [r for r in m.requires("ccid") if "extra ==" not in r]
+wanted = [r for r in m.requires("pyccid") if "extra ==" not in r]
 print(*sorted(re.match(r"[\\w-]+", r).group() for r in wanted))
 """
 

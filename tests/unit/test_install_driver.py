@@ -165,7 +165,7 @@ def test_no_compiler(
 ) -> None:
     monkeypatch.setattr(bundle, "compilers", list)
     assert run("--dropdir", tmp_path, "--reader", "1111:1111") == 1
-    assert "pip install 'ccid[driver]'" in capsys.readouterr().err
+    assert "pip install 'pyccid[driver]'" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
