@@ -292,7 +292,12 @@ class Card:
     def _power_up(self) -> None:
         """Power on, parse the ATR, agree on protocol and parameters."""
         self.atr, self.agreement = self.slot.activation().run(self._wanted)
-        self.arm()
+        try:
+            self.arm()
+        except BaseException:
+            with suppress(CcidError):
+                self.slot.commands.power_off()
+            raise
 
     def arm(self) -> None:
         """Make :meth:`transmit` go as card and reader agreed."""

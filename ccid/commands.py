@@ -189,19 +189,38 @@ class SlotCommands(ABC):
             escape = self.quirks.power_on_escape
             if escape is None or error.bError != self.quirks.power_on_escape_error:
                 raise
-            self.escape(escape)
+            try:
+                self.escape(escape)
+            except (CommandFailed, UnsupportedByReader) as other:
+                raise error from other  # which tells more
             return self._power_on(bPowerSelect)
 
     def _power_on(self, bPowerSelect: int) -> bytes:
         command = PC_to_RDR_IccPowerOn(bSlot=self.slot, bPowerSelect=bPowerSelect)
-        try:
-            with self._rising():
-                atr = self._send(command, RDR_to_PC_DataBlock, ACTIVATION_S).abData
-        except (CardAbsent, CardMute, CommandFailed):
-            self._remembered = IccStatus.ABSENT
-            raise
+        with self._rising():
+            try:
+                reply = self._send(command, RDR_to_PC_DataBlock, ACTIVATION_S)
+            except (CardAbsent, CardMute, CommandFailed):
+                self._remembered = IccStatus.ABSENT
+                raise
+            except UnsupportedByReader as error:  # every reader has this command: no reason given
+                raise self._unpowered(error) from error
+            if not reply.abData and reply.icc_status is not IccStatus.ACTIVE:
+                raise self._unpowered(reply)
         self._remembered = IccStatus.ACTIVE
-        return atr
+        return reply.abData
+
+    def _unpowered(self, told: CcidError | Reply) -> CcidError:
+        """The error for a power-on that failed, and ``told`` gives no reason."""
+        self._remembered = IccStatus.ABSENT
+        absent = (told.bStatus or 0) & 0x03 == IccStatus.ABSENT
+        kind, what = CardAbsent if absent else CommandFailed, "the card got no power"
+        return kind(
+            f"{self.name}: slot {self.slot}: {'there is no card' if absent else what}",
+            reader=self.name,
+            slot=self.slot,
+            **{field: getattr(told, field) for field in ("bSeq", "bStatus", "bError")},
+        )
 
     @contextmanager
     def _rising(self) -> Iterator[None]:

@@ -15,6 +15,7 @@ from ccid import pin
 from ccid.codes import ExchangeLevel, PinSupport
 from ccid.errors import AccessDenied, MalformedMessage, UnsupportedByReader
 from ccid.exchange.pin import PinStructure, enter_pin
+from ccid.extended import NO_EXTENDED, extended_apdus
 
 if TYPE_CHECKING:
     from ccid.slot import Slot
@@ -142,7 +143,6 @@ def properties(slot: Slot, *, escape: bool = True) -> bytes:
     """The answer to GET_TLV_PROPERTIES: tag, length and value of each property, little-endian."""
     reader = slot.reader
     layout = reader.descriptor.wLcdLayout
-    level = reader.descriptor.exchange_level
     known = pin.properties(slot.quirks, reader.pin_features)
     found = [(Property.wLcdLayout, _u16(layout))]
     if layout:
@@ -162,7 +162,9 @@ def properties(slot: Slot, *, escape: bool = True) -> bytes:
     found.append((Property.bPPDUSupport, bytes((escape,))))
     found.append((Property.wIdVendor, _u16(reader.info.vendor_id)))
     found.append((Property.wIdProduct, _u16(reader.info.product_id)))
-    is_long = level in (ExchangeLevel.TPDU, ExchangeLevel.EXTENDED_APDU)
+    extended = extended_apdus(slot.descriptor, reader.info.reader, slot.quirks)
+    # With T=0 at TPDU level it is the application that sends a long one, by ENVELOPE
+    is_long = extended != NO_EXTENDED or slot.descriptor.exchange_level is ExchangeLevel.TPDU
     longest = MAX_APDU_DATA if is_long else 0
     found.append((Property.dwMaxAPDUDataSize, longest.to_bytes(4, "little")))
     return b"".join(bytes((tag, len(value))) + value for tag, value in found)
@@ -203,10 +205,9 @@ def _secoder(data: bytes) -> bytes:
 
 
 def verify_pin(slot: Slot, structure: PinStructure) -> bytes:
-    """Have a PIN entered at the reader for the command in ``structure``; see
-    :func:`ccid.exchange.pin.enter_pin`."""
-    agreement = slot.card.agreement if slot.card is not None else None
-    return enter_pin(slot.commands, agreement, structure)
+    """Have a PIN entered at the reader for the command in ``structure``, as this reader takes it;
+    see :func:`ccid.exchange.pin.enter_pin`."""
+    return _enter(slot, pin.request(structure, slot.quirks, slot.reader.pin_features))
 
 
 def _enter(slot: Slot, request: pin.PinRequest) -> bytes:
@@ -216,4 +217,5 @@ def _enter(slot: Slot, request: pin.PinRequest) -> bytes:
             slot.escape(request.escape)
         if request.delay_s:
             time.sleep(request.delay_s)
-        return verify_pin(slot, request.structure)
+        agreement = slot.card.agreement if slot.card is not None else None
+        return enter_pin(slot.commands, agreement, request.structure)

@@ -27,6 +27,8 @@ class Agreement:
             that it will have chosen.
         timing: The card's times; None if they cannot be known.
         t1: The state of T=1, where the host speaks it.
+        by_escape: The state of T=1 where the reader speaks it, and takes blocks of the host's by
+            an Escape besides.
         extra_s: Seconds that this reader may need beyond the card's.
         session: The power-up of the card that this holds for; None where nobody watches over it.
     """
@@ -35,6 +37,7 @@ class Agreement:
     fidi: int = DEFAULT_FIDI
     timing: Timing | None = None
     t1: T1 | None = None
+    by_escape: T1 | None = None
     extra_s: float = 0.0
     session: Session | None = None
 

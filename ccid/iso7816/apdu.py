@@ -126,6 +126,12 @@ class CommandApdu:
         )
 
 
+def is_extended(apdu: Bytes) -> bool:
+    """True if ``apdu`` codes Lc or Le on three bytes (ISO/IEC 7816-3:2006 12.1.3): no short one
+    has a byte of 0 and two or more behind it there."""
+    return len(apdu) >= HEADER_LENGTH + 3 and apdu[HEADER_LENGTH] == 0
+
+
 # Secrets --------------------------------------------------------------------------------------
 
 VERIFY = (0x20, 0x21)

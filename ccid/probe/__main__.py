@@ -12,7 +12,9 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NoReturn
 
 from ccid._version import __version__
+from ccid.codes import Protocol
 from ccid.errors import CcidError
+from ccid.hexadecimal import mentioned
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit codes."""
@@ -35,12 +37,29 @@ Readers are named by their name, a part of it, vvvv:pppp, or their path as `list
 """
 
 
+LONGEST_S = 1e9
+"""What may be asked for as a time; no system waits much longer."""
+QUOTED = re.compile(
+    r"(invalid choice: |invalid \w+ value: |explicit argument |unrecognized arguments: )"
+    r"(.+?)(?=,? \(choose from|, maybe you meant|$)",
+    re.DOTALL,
+)
+"""Where argparse quotes what was typed."""
+
+
 class _Parser(argparse.ArgumentParser):
-    """argparse with its messages as a Unix tool's."""
+    """argparse with its messages as a Unix tool's, and without what may be an APDU in them."""
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
-        self.exit(USAGE, f"ccid-probe: {message}\n")
+        told = QUOTED.sub(lambda found: found[1] + _typed(found[2]), message)
+        self.exit(USAGE, f"ccid-probe: {told}\n")
+
+
+def _typed(quoted: str) -> str:
+    """What argparse quotes, or how long it is if it may hold an APDU."""
+    told = mentioned(quoted)
+    return quoted if told.startswith(("'", '"')) else told
 
 
 def parser() -> argparse.ArgumentParser:
@@ -76,8 +95,17 @@ def parser() -> argparse.ArgumentParser:
     apdu = command("apdu", "send command APDUs to the card")
     for sub in (card, apdu):
         sub.add_argument("--slot", type=int, default=0, metavar="N", help="bSlot, from 0")
-        sub.add_argument("--protocol", choices=["T0", "T1"], help="insist on this protocol")
-    apdu.add_argument("hex", nargs="+", metavar="HEX", help="a command APDU in hexadecimal")
+        sub.add_argument(
+            "--protocol", type=protocol, metavar="T=0|T=1", help="insist on this protocol"
+        )
+    apdu.add_argument(
+        "hex", nargs="*", metavar="HEX",
+        help="a command APDU in hexadecimal; - reads them from standard input, one a line",
+    )  # fmt: skip
+    apdu.add_argument(
+        "--file", action="append", default=[], metavar="FILE",
+        help="read them from FILE, one a line: so no PIN is in the list of processes",
+    )  # fmt: skip
     atr = command("atr", "explain ATRs, without a reader", json=True, reader=False)
     atr.add_argument(
         "atr", nargs="+", metavar="HEX|FILE",
@@ -115,10 +143,18 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def protocol(text: str) -> Protocol:
+    """``T=1``, ``T1`` or ``1``, for argparse."""
+    found = re.fullmatch(r"(?:t\s*=?\s*)?([01])", text.strip(), re.ASCII | re.IGNORECASE)
+    if found is None:
+        raise argparse.ArgumentTypeError("it is T=0 or T=1")
+    return Protocol(int(found[1]))
+
+
 def seconds(text: str) -> float:
     """A time, for argparse."""
     value = float(text)
-    if not value >= 0:
+    if not 0 <= value <= LONGEST_S:
         raise ValueError(text)
     return value
 
@@ -167,7 +203,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if options.command is None:
         top.error("a command is missing")
     if model is not None and not IDS.fullmatch(model):
-        top.error(f"--virtual={model}: a model is named vvvv:pppp")
+        top.error(f"--virtual={mentioned(model)}: a model is named vvvv:pppp")
     options.model = model
     if options.command not in OPENING and (options.trace is not None or options.log):
         top.error(f"{options.command} {WITHOUT_TRACE.get(options.command, OPENS_NONE)}")
@@ -185,10 +221,17 @@ def main(words: Sequence[str] | None = None) -> int:
         if isinstance(error, BrokenPipeError):  # the reader of a pipe has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return OK
-        print(f"ccid-probe: {error}", file=sys.stderr)
+        print(f"ccid-probe: {_file_error(error)}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _file_error(error: OSError) -> str:
+    """What is wrong with a file; its name may be an APDU that was typed in its place."""
+    if error.filename is None or error.strerror is None:
+        return str(error)
+    return f"{error.strerror}: {mentioned(str(error.filename))}"
 
 
 def _looking(options: argparse.Namespace) -> AbstractContextManager[None]:

@@ -7,7 +7,7 @@ import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ccid
 from ccid.errors import AccessDenied, CcidError, ReaderBusy, UsbUnavailable
@@ -18,6 +18,9 @@ from ccid.quirks import lookup
 from ccid.transport import ReaderInfo, linux
 from ccid.transport.cures import PCSCD, linux_holder, who_holds
 from ccid.verdict import Level, judge
+
+if TYPE_CHECKING:
+    from ccid.transport.lacking import Lacking
 
 PCSCD_SOCKET = Path("/run/pcscd/pcscd.comm")
 DAEMONS = {PCSCD, "scdaemon"}
@@ -56,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     if options.reader is not None:
         infos = [select(infos, options.reader)]
     patients.extend(_examine(options, info) for info in infos)
-    if not patients and not machine.troubles:
+    if not infos and not any(one.troubles for one in [machine, *patients]):
         machine.trouble(
             "no CCID reader is on USB",
             "plug one in; if it is in, see whether `lsusb` (or your system's device list) has "
@@ -78,17 +81,22 @@ def _look(machine: Patient, patients: list[Patient]) -> list[ReaderInfo]:
         machine.trouble(trouble, cure)
     try:
         from ccid.transport.discovery import discover
+        from ccid.transport.lacking import lacking
         from ccid.transport.libusb import library_name
 
         machine.facts.append(f"libusb: {library_name()}")
         found = discover()
+        without = lacking()
     except UsbUnavailable as error:
         machine.trouble("libusb cannot be used", str(error))
         return []
     if LINUX:
         _look_at_linux(machine)
         _look_for_unswitched(machine, {info.id for info in found.readers})
+    patients.extend(_without_interface(one) for one in without)
     for broken in found.broken:
+        if any(one.holds(broken.path) for one in without):
+            continue  # it is cut short, and that is told
         patient = Patient(f"smart-card interface of {broken.id}", broken.path, broken.id)
         patient.trouble(
             f"its descriptors cannot be understood: {broken.error}",
@@ -96,6 +104,16 @@ def _look(machine: Patient, patients: list[Patient]) -> list[ReaderInfo]:
         )
         patients.append(patient)
     return found.readers
+
+
+def _without_interface(one: Lacking) -> Patient:
+    """A device that is a reader by its ids alone."""
+    patient = Patient(one.name, one.path, one.id, facts=one.facts)
+    if one.cure:
+        patient.trouble(f"{one.name} is plugged in, and {one.why}", one.cure)
+    else:
+        patient.facts.append(one.why)
+    return patient
 
 
 def _look_at_linux(machine: Patient) -> None:

@@ -62,6 +62,18 @@ def broken(options: argparse.Namespace) -> list[Broken]:
     return [one for one in discover().broken if word is None or word.lower() in (one.path, one.id)]
 
 
+def note_lacking(options: argparse.Namespace, there: list[Broken]) -> None:
+    """Remark on devices that are readers by their ids alone, but for those told of as ``there``."""
+    if options.virtual:
+        return
+    from ccid.transport.lacking import lacking
+
+    for one in lacking():
+        asked = options.reader is None or options.reader.lower() in (one.path, one.id)
+        if asked and one.cure and not any(one.holds(other.path) for other in there):
+            note(f"{one}: {one.why} (`ccid-probe doctor` tells the cure)")
+
+
 def readers(options: argparse.Namespace) -> list[ReaderInfo]:
     """The readers the command line asks for.
 
@@ -109,12 +121,12 @@ def slot_of(reader: Reader, index: int) -> Slot:
         ReaderNotFound: The reader has no such slot.
     """
     if not 0 <= index < len(reader.slots):
-        raise ReaderNotFound(
-            f"{reader.name} has slots 0 to {len(reader.slots) - 1}, no slot {index}"
-        )
+        wrong = f"no slot {index}" if abs(index) <= 0xFF else "and no such number"
+        raise ReaderNotFound(f"{reader.name} has slots 0 to {len(reader.slots) - 1}, {wrong}")
     return reader.slots[index]
 
 
 def protocol_of(options: argparse.Namespace) -> Protocol | None:
     """The protocol the command line insists on."""
-    return None if options.protocol is None else Protocol[options.protocol]
+    protocol: Protocol | None = options.protocol
+    return protocol

@@ -17,12 +17,15 @@ from enum import Enum
 from ccid.codes import Chain, CommandStatus
 from ccid.messages import (
     HEADER_LENGTH,
+    PC_to_RDR_Escape,
     PC_to_RDR_IccPowerOn,
     PC_to_RDR_Secure,
     PC_to_RDR_XfrBlock,
     RDR_to_PC_DataBlock,
+    RDR_to_PC_Escape,
 )
-from ccid.trace.watch import MASK, ApduWatch, Framing, T0Watch, T1Watch, Watch
+from ccid.quirks.vocabulary import TPDU_ESCAPE
+from ccid.trace.watch import MASK, ApduWatch, Framing, T0Watch, T1Watch, Watch, carries_t1_block
 
 __all__ = ["MASK", "Censor", "masked"]
 
@@ -30,6 +33,10 @@ POWER_ON = PC_to_RDR_IccPowerOn.bMessageType
 XFR_BLOCK = PC_to_RDR_XfrBlock.bMessageType
 SECURE = PC_to_RDR_Secure.bMessageType
 DATA_BLOCK = RDR_to_PC_DataBlock.bMessageType
+ESCAPE = PC_to_RDR_Escape.bMessageType
+ESCAPE_REPLY = RDR_to_PC_Escape.bMessageType
+BLOCK_AT = HEADER_LENGTH + len(TPDU_ESCAPE)
+"""Where the T=1 block in an Escape begins (quirk ``tpdu-escape``)."""
 
 WATCHES: dict[Framing, type[Watch]] = {
     Framing.APDU: ApduWatch,
@@ -45,6 +52,7 @@ class Sent(Enum):
     BLOCK = "a block without a secret"
     SECRET = "a block of a secret exchange"
     SECURE = "Secure"
+    ESCAPED = "a T=1 block in an Escape"
 
 
 @dataclass(slots=True)
@@ -57,6 +65,7 @@ class _Slot:
         waits: The last was a block and its reply did not come yet.
         framings: What its blocks may be.
         watches: Who follows them.
+        escaped: Who follows the T=1 blocks in Escapes.
     """
 
     sent: dict[int, Sent] = field(default_factory=dict)
@@ -64,6 +73,7 @@ class _Slot:
     waits: bool = False
     framings: tuple[Framing, ...] = ()
     watches: list[Watch] = field(default_factory=list)
+    escaped: Watch = field(default_factory=T1Watch)
 
 
 class Censor:
@@ -86,6 +96,7 @@ class Censor:
         if kind == POWER_ON or slot.framings != framings:
             slot.framings = framings
             slot.watches = [WATCHES[framing]() for framing in framings]
+            slot.escaped = T1Watch()
             slot.waits = False
         slot.last = bSeq
         if slot.waits:
@@ -97,6 +108,10 @@ class Censor:
                 watch.secure()
             slot.sent[bSeq] = Sent.SECURE
             return masked(message, 1, 0)  # bPINOperation may be seen
+        if kind == ESCAPE and carries_t1_block(data):
+            slot.sent[bSeq] = Sent.ESCAPED
+            slot.escaped.failed()  # it is a whole block, whatever came of the one before
+            return message[:BLOCK_AT] + slot.escaped.out(message[BLOCK_AT:])
         if kind != XFR_BLOCK:
             slot.sent[bSeq] = Sent.PLAIN
             return message
@@ -108,6 +123,8 @@ class Censor:
 
     def reply(self, message: bytes) -> bytes:
         """A reply as it may be seen."""
+        if len(message) > BLOCK_AT and message[0] == ESCAPE_REPLY:
+            return self._escape_reply(message)
         if len(message) < HEADER_LENGTH or message[0] != DATA_BLOCK:
             return message
         bSeq, status, chain = message[6], message[7] >> 6, message[9]
@@ -127,6 +144,15 @@ class Censor:
         data = message[HEADER_LENGTH:]
         shown = [watch.back(data, chain) for watch in slot.watches]
         return message[:HEADER_LENGTH] + _least(data, shown)
+
+    def _escape_reply(self, message: bytes) -> bytes:
+        """A reply to an Escape: what answers a T=1 block is one."""
+        slot = self._slots.get(message[5]) or _Slot()
+        if slot.sent.get(message[6]) is not Sent.ESCAPED:
+            return message
+        if message[6] != slot.last:
+            return masked(message, len(TPDU_ESCAPE), 0)
+        return message[:BLOCK_AT] + slot.escaped.back(message[BLOCK_AT:])
 
 
 def _least(data: bytes, shown: list[bytes]) -> bytes:

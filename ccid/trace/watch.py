@@ -13,6 +13,7 @@ from ccid.codes import Chain, ExchangeLevel, Level, Protocol
 from ccid.iso7816.apdu import Secrecy, is_secret, visible_length
 from ccid.iso7816.pps import PPSS
 from ccid.iso7816.t1 import MORE, PROLOGUE, RESPONSE, S
+from ccid.quirks.vocabulary import TPDU_ESCAPE
 
 MASK = 0x2A
 """Stands for every byte that is not shown: an asterisk in Wireshark's text column."""
@@ -44,6 +45,14 @@ def framings(level: ExchangeLevel | None, protocol: Protocol | None) -> tuple[Fr
         return (Framing.T1,)
     t0 = Framing.T0 if level is ExchangeLevel.CHARACTER else Framing.APDU
     return (t0,) if protocol is Protocol.T0 else (t0, Framing.T1)
+
+
+def carries_t1_block(escape: bytes) -> bool:
+    """True if the data of an Escape are a T=1 block (quirk ``tpdu-escape``)."""
+    block = escape[len(TPDU_ESCAPE) :]
+    if not escape.startswith(TPDU_ESCAPE) or len(block) <= PROLOGUE:
+        return False
+    return len(block) - PROLOGUE - block[2] in (1, 2)
 
 
 def hidden(data: bytes, start: int = 0) -> bytes:

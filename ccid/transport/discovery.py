@@ -23,7 +23,8 @@ from ccid.descriptors.configuration import smart_card_interface
 from ccid.errors import MalformedDescriptor, ReaderRemoved, UsbUnavailable
 from ccid.quirks import lookup
 from ccid.transport import ReaderInfo, Transport, linux
-from ccid.transport.libusb import SPEEDS, backend, status_of, status_text, usb_error
+from ccid.transport.libusb import SPEEDS, status_of, status_text, usb_error
+from ccid.transport.libusb import backend as backend
 from ccid.transport.usb import UsbTransport
 
 LINUX = sys.platform.startswith("linux")

@@ -95,6 +95,12 @@ def _clock(text: str) -> int:
     return int(text)
 
 
+def _protocol(text: str) -> str:
+    """``T=1``, ``T1`` or ``1`` as ``t1``."""
+    found = re.fullmatch(r"(?:t\s*=?\s*)?([01])", text.strip(), re.ASCII | re.IGNORECASE)
+    return text.lower() if found is None else f"t{found[1]}"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m ccid.virtual",
@@ -122,7 +128,13 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="a command under way is never answered when its card is taken out",
     )
-    add("--protocol", choices=PROTOCOLS, default="both", help="of the reader (default: both)")
+    add(
+        "--protocol",
+        type=_protocol,
+        choices=PROTOCOLS,
+        default="both",
+        help="of the reader: T=0, T=1 or both (default: both)",
+    )
     add("--clock", type=_clock, default=4000, metavar="KHZ", help="for cards (default: 4000)")
     add("--real-time", action="store_true", help="characters take the time they take")
     add("--iccd", choices=ICCD, help="a card that is a USB device itself, ICCD version A or B")

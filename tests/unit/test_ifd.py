@@ -729,11 +729,24 @@ def test_voltages_are_tried(bench: Any) -> None:
     assert one.handler.power_icc(LUN, Action.POWER_UP) == (Code.SUCCESS, EchoCard.atr)
 
 
-def test_a_power_on_that_fails_once(bench: Any) -> None:
+@pytest.mark.parametrize("action", [Action.POWER_UP, Action.RESET])
+def test_a_power_on_that_fails_once(bench: Any, action: Action) -> None:
     one = bench()
     one.virtual.faults.append(faults.failing(SlotError.HW_ERROR, on=PC_to_RDR_IccPowerOn, times=1))
-    assert one.handler.power_icc(LUN, Action.POWER_UP) == (Code.ERROR_POWER_ACTION, b"")
-    assert one.handler.power_icc(LUN, Action.POWER_UP) == (Code.SUCCESS, EchoCard.atr)
+    assert one.handler.power_icc(LUN, action) == (Code.SUCCESS, EchoCard.atr)
+
+
+@pytest.mark.parametrize("action", [Action.POWER_UP, Action.RESET])
+def test_a_power_on_that_fails_twice(bench: Any, action: Action) -> None:
+    """Two tries in all; the next is the caller's affair."""
+    one = bench()
+    one.virtual.faults.append(faults.failing(SlotError.HW_ERROR, on=PC_to_RDR_IccPowerOn, times=2))
+    assert one.handler.power_icc(LUN, action) == (Code.ERROR_POWER_ACTION, b"")
+    assert not one.virtual.functions[0].slots[0].powered
+    assert one.virtual.functions[0].slots[0].power_ons == 2
+    assert one.handler.icc_presence(LUN) is Code.ICC_PRESENT
+    assert one.handler.power_icc(LUN, action) == (Code.SUCCESS, EchoCard.atr)
+    assert one.virtual.functions[0].slots[0].power_ons == 3
 
 
 def test_models_are_there() -> None:

@@ -398,13 +398,18 @@ def test_a_card_that_comes_up_from_off_alone(table: Table) -> None:
         reader.faults.append(known_faults.only_from_off())
         return reader
 
+    def power_ons() -> int:
+        """What a connection and a reset take."""
+        token = id_token()
+        with ccid.open_reader(token) as reader, reader.slots[0].connect() as card:
+            card.reset()
+            assert card.transmit(CASE_1) == b"\x90\x00"
+        return token.functions[0].slots[0].power_ons
+
     table.without("0d46:301d")
-    with pytest.raises(CcidError):
-        answers(id_token())
+    assert power_ons() == 4, "each needs a second try"
     table.as_it_is()
-    with ccid.open_reader(id_token()) as reader, reader.slots[0].connect() as card:
-        card.reset()
-        assert card.transmit(CASE_1) == b"\x90\x00"
+    assert power_ons() == 2
 
 
 @covers("power-on-escape", "power-on-escape-bError")
