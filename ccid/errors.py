@@ -1,10 +1,13 @@
 """Every error this library raises: one class per thing a caller would handle differently.
 
 All derive from :class:`CcidError` and carry fields, not only prose. No error ever holds card
-data: an APDU may contain a PIN.
+data: an APDU may contain a PIN. A message is printable: what a device or a file put into it cannot
+reach a terminal as a command.
 """
 
 from __future__ import annotations
+
+from ccid.text import printable, printable_lines
 
 __all__ = [
     "AccessDenied",
@@ -61,7 +64,7 @@ class CcidError(Exception):
         bStatus: int | None = None,
         bError: int | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(printable_lines(message))
         self.reader = reader
         self.slot = slot
         self.bSeq = bSeq
@@ -94,8 +97,9 @@ class ReaderTableError(CcidError):
     """
 
     def __init__(self, message: str, *, file: str, line: int = 0, key: str = "") -> None:
-        where = f"{file}:{line}" if line else file
-        super().__init__(f"{where}: {key}: {message}" if key else f"{where}: {message}")
+        where = printable(f"{file}:{line}" if line else file)
+        told = printable(f"{key}: {message}" if key else message)
+        super().__init__(f"{where}: {told}")
         self.file = file
         self.line = line
         self.key = key

@@ -211,13 +211,18 @@ SEEMS_MANY_BYTES = re.compile(SEEMS_BYTES.pattern.replace("4", "8"), re.IGNORECA
 """Eight or more: a path may well have four."""
 
 
+LONGEST_WORD, LONGEST_PATH = 80, 400
+"""Characters of a word, or of a path, that an error quotes."""
+
+
 def mentioned(text: str) -> str:
     """``text`` in quotes for an error, or, where it may hold bytes, how long it is: they may be
     an APDU with a PIN, typed where it does not belong."""
     seems = SEEMS_MANY_BYTES if "/" in text else SEEMS_BYTES
     if seems.search(text):
         return f"(a word of {len(text)} characters)"
-    return repr(text if len(text) <= 80 else f"{text[:80]}…")
+    most = LONGEST_PATH if "/" in text else LONGEST_WORD
+    return repr(text if len(text) <= most else f"{text[:most]}…")
 
 
 def joined(words: Sequence[str]) -> list[str]:

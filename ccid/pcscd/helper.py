@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 from ccid.pcscd.later import later
 from ccid.pcscd.wire import ALIVE, LUN, Operation, Request, Requests, reply
+from ccid.text import printable_lines
 
 if TYPE_CHECKING:
     from ccid.ifd import IFDHandler
@@ -43,7 +44,7 @@ END_S = 2.0
 def say(text: str) -> None:
     """A line for pcscd's log."""
     with suppress(OSError):
-        print(f"ccid[{os.getpid()}]: {text}", file=sys.stderr, flush=True)
+        print(f"ccid[{os.getpid()}]: {printable_lines(text)}", file=sys.stderr, flush=True)
 
 
 class Channel(threading.Thread):

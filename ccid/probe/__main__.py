@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
+import io
 import re
 import sys
 from collections.abc import Sequence
@@ -15,6 +15,8 @@ from ccid._version import __version__
 from ccid.codes import Protocol
 from ccid.errors import CcidError
 from ccid.hexadecimal import mentioned
+from ccid.probe.output import flush, note, silence
+from ccid.text import printable
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit codes."""
@@ -53,7 +55,7 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
         told = QUOTED.sub(lambda found: found[1] + _typed(found[2]), message)
-        self.exit(USAGE, f"ccid-probe: {told}\n")
+        self.exit(USAGE, f"ccid-probe: {printable(told)}\n")
 
 
 def _typed(quoted: str) -> str:
@@ -135,7 +137,8 @@ def parser() -> argparse.ArgumentParser:
         "files",
         nargs="+",
         metavar="FILE",
-        help="a report, or what libccid's parse or `lsusb -v` printed; - for standard input",
+        help="a report, what libccid's parse or `lsusb -v` printed, or descriptors in "
+        "hexadecimal; - for standard input",
     )
     imported.add_argument(
         "--save", action="store_true", help="add it to your own file of readers, too"
@@ -194,7 +197,41 @@ def take_virtual(words: Sequence[str]) -> tuple[list[str], str | None]:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run ``ccid-probe`` and return its exit status."""
-    words = sys.argv[1:] if words is None else words
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what its encoding lacks is escaped
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        status = _run(sys.argv[1:] if words is None else words)
+    except CcidError as error:
+        status = _failed(error)
+    except BrokenPipeError:
+        status = OK
+    except OSError as error:
+        status = _failed(error)
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    except SystemExit as left:  # argparse has said what it had to
+        status = left.code if isinstance(left.code, int) else OK
+    return _ended(status)
+
+
+def _failed(error: Exception) -> int:
+    note(_file_error(error) if isinstance(error, OSError) else str(error))
+    return FAILED
+
+
+def _ended(status: int) -> int:
+    """The exit status once all that was printed is written."""
+    try:
+        flush()
+    except OSError as error:
+        silence(sys.stdout)
+        if not isinstance(error, BrokenPipeError):  # the reader of a pipe has seen enough
+            return _failed(error)
+    return status
+
+
+def _run(words: Sequence[str]) -> int:
+    """Run the command that ``words`` name."""
     rest, model = take_virtual(words)
     top = parser()
     if not _has_command(rest):
@@ -208,23 +245,10 @@ def main(words: Sequence[str] | None = None) -> int:
     if options.command not in OPENING and (options.trace is not None or options.log):
         top.error(f"{options.command} {WITHOUT_TRACE.get(options.command, OPENS_NONE)}")
     module = options.command.replace("-", "_")
-    try:
-        run = importlib.import_module(f"ccid.probe.{module}_command").run
-        with _looking(options):
-            status: int = run(options)
-        sys.stdout.flush()
-        return status
-    except CcidError as error:
-        print(f"ccid-probe: {error}", file=sys.stderr)
-        return FAILED
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):  # the reader of a pipe has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return OK
-        print(f"ccid-probe: {_file_error(error)}", file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    run = importlib.import_module(f"ccid.probe.{module}_command").run
+    with _looking(options):
+        status: int = run(options)
+    return status
 
 
 def _file_error(error: OSError) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 
 from ccid import hexadecimal
 from ccid.hexadecimal import NotHexadecimal, joined
 from ccid.iso7816.apdu import Secrecy, visible_length
 from ccid.probe.card_command import show
-from ccid.probe.session import note, opened, protocol_of, slot_of
+from ccid.probe.session import flush, note, opened, protocol_of, slot_of
 from ccid.probe.text_file import name, read_lines
 
 
@@ -32,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
                 response = card.transmit(apdu)
                 hide = secrecy.begins(apdu) and not options.trace_secrets
                 show(_masked(apdu) if hide else apdu, response)
-                sys.stdout.flush()
+                flush()
     return 0
 
 

@@ -201,8 +201,10 @@ def _describe(patient: Patient) -> None:
         say(f"  {line}")
     for trouble in patient.troubles:
         say(f"  TROUBLE: {trouble['trouble']}")
-        cure = trouble["cure"].replace("\n", "\n    ")
-        say(f"    cure: {cure}")
+        first, *more = trouble["cure"].split("\n")
+        say(f"    cure: {first}")
+        for line in more:
+            say(f"    {line}")
 
 
 def _as_json(patient: Patient) -> dict[str, Any]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ccid.codes import Protocol
 from ccid.errors import ReaderNotFound
 from ccid.find import list_readers, open_reader, select
+from ccid.probe.output import flush, json_text, note, print_json, say, say_lines
 from ccid.reader import Reader
 from ccid.slot import Slot
 from ccid.transport import ReaderInfo
@@ -19,25 +18,15 @@ from ccid.transport import ReaderInfo
 if TYPE_CHECKING:
     from ccid.transport.discovery import Broken
 
+__all__ = [
+    "broken", "flush", "json_text", "looking", "note", "opened", "print_json", "protocol_of",
+    "readers", "say", "say_lines", "slot_of", "virtual_infos",
+]  # fmt: skip
+
 NO_READER = (
     "no CCID reader on USB (`ccid-probe doctor` looks for the reason, "
     "`--virtual` takes the built-in virtual reader)"
 )
-
-
-def say(text: str = "") -> None:
-    """Print a line of the result."""
-    print(text)
-
-
-def note(text: str) -> None:
-    """Print a remark, which is no result."""
-    print(f"ccid-probe: {text}", file=sys.stderr)
-
-
-def print_json(schema: str, **content: Any) -> None:
-    """Print a JSON document of a documented schema."""
-    print(json.dumps({"schema": f"ccid-probe/{schema}/1", **content}, indent=2))
 
 
 def virtual_infos(model: str | None) -> list[ReaderInfo]:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import io
-import sys
-from typing import BinaryIO
-
 from ccid.hexadecimal import plain
+from ccid.probe.files import taken
 
 MOST = 16 << 20
 """Bytes of the longest text that is read."""
@@ -25,24 +22,8 @@ def read_lines(file: str) -> list[str]:
     Raises:
         OSError: It cannot be read, or is longer than 16 MiB.
     """
-    if file != "-":
-        with open(file, "rb") as source:
-            text = _text(source, file)
-    elif isinstance(sys.stdin, io.TextIOWrapper):
-        text = _text(sys.stdin.buffer, file)
-    else:
-        text = sys.stdin.read(MOST + 1)
-        _bounded(len(text), file)
-    return plain(text).splitlines()
-
-
-def _text(source: BinaryIO, file: str) -> str:
-    data = source.read(MOST + 1)
-    _bounded(len(data), file)
-    codec = BYTE_ORDER_MARKS.get(data[:2], "utf-8")
-    return data.decode(codec, errors="replace").removeprefix("\ufeff")
-
-
-def _bounded(length: int, file: str) -> None:
-    if length > MOST:
+    data = taken(file, MOST)
+    if len(data) > MOST:
         raise OSError(f"{name(file)}: more than {MOST >> 20} MiB are no list")
+    codec = BYTE_ORDER_MARKS.get(data[:2], "utf-8")
+    return plain(data.decode(codec, errors="replace").removeprefix("\ufeff")).splitlines()

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 from ccid.errors import CcidError
-from ccid.trace.log import TRAFFIC, LogSink
+from ccid.trace.log import TRAFFIC, LogSink, PrintableFormatter
 from ccid.trace.log import logger as traffic
 from ccid.trace.pcapng import PcapngSink
 from ccid.trace.tap import Sink, Tap, logger
@@ -144,7 +144,7 @@ def log_to_stderr(secrets: bool = False) -> Iterator[None]:
     """
     global _log_secrets
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d %(message)s", "%H:%M:%S"))
+    handler.setFormatter(PrintableFormatter("%(asctime)s.%(msecs)03d %(message)s", "%H:%M:%S"))
     before = traffic.level, traffic.propagate
     traffic.addHandler(handler)
     traffic.setLevel(TRAFFIC)

@@ -18,6 +18,7 @@ from ccid.descriptors import (
     SmartCardInterface,
 )
 from ccid.errors import CcidError
+from ccid.text import printable
 
 OUT_CAPACITY = 10 + 65556
 """Bytes of the longest message sent: a header and the longest extended APDU, with room."""
@@ -107,6 +108,8 @@ class Transport(Protocol):
 class ReaderInfo:
     """A reader that is there, not opened.
 
+    Its name and strings are printable, whatever the device says (:func:`ccid.text.printable`).
+
     Attributes:
         name: For people: the table's name, or what the device calls itself.
         path: Where it is: ``usb:1-2:1.0`` (bus, ports, configuration, interface) or
@@ -139,6 +142,12 @@ class ReaderInfo:
     interface_name: str | None = None
     siblings: int = 1
     raw_configuration: bytes = field(default=b"", repr=False)
+
+    def __post_init__(self) -> None:
+        for string in ("name", "manufacturer", "product", "serial", "interface_name"):
+            text = getattr(self, string)
+            if text is not None and not text.isprintable():
+                object.__setattr__(self, string, printable(text))
 
     @property
     def descriptor(self) -> SmartCardDescriptor:

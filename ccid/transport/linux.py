@@ -11,15 +11,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ccid.text import printable
+
 ROOT = Path("/")
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A process that has a device node open."""
+    """A process that has a device node open. Its name is printable, whatever it calls itself."""
 
     pid: int
     name: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", printable(self.name))
 
     def __str__(self) -> str:
         return f"{self.name} (process {self.pid})"

@@ -38,7 +38,8 @@ from typing import Any
 from ccid.codes import ExchangeLevel, Features, InterfaceProtocol
 from ccid.descriptors import SmartCardDescriptor
 from ccid.errors import CcidError
-from ccid.trace.log import TRAFFIC
+from ccid.text import printable
+from ccid.trace.log import TRAFFIC, PrintableFormatter
 from ccid.virtual.cards import Application, Contact, EchoCard, FileSystemCard
 from ccid.virtual.options import add_arguments, on_contacts
 from ccid.virtual.reader import MANUAL, PRODUCT_ID, VENDOR_ID, VirtualReader, make_descriptor
@@ -234,7 +235,7 @@ class Hand:
         try:
             return f"ok {self._obey(line.split())}".rstrip()
         except ValueError as error:
-            return f"error {error}"
+            return f"error {printable(str(error))}"
 
     def _obey(self, words: Sequence[str]) -> str:
         match words:
@@ -398,7 +399,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.control is not None and not hasattr(socket, "AF_UNIX"):
         parser.error("--control needs Unix sockets, and this system has none")
     if options.log or options.log_secrets:
-        logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
+        handler = logging.StreamHandler()
+        handler.setFormatter(PrintableFormatter("%(asctime)s %(name)s %(message)s"))
+        logging.basicConfig(handlers=[handler])
         logging.getLogger("ccid.virtual").setLevel(TRAFFIC)
     try:
         readers = _readers(options)
