@@ -8,6 +8,7 @@ of both away.
 
 from __future__ import annotations
 
+import email
 import importlib.metadata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -43,7 +44,13 @@ def others(path: Sequence[str] | None = None) -> list[tuple[str, str]]:
     """The version and folder of each distribution called ``ccid`` that is installed."""
     arguments = {"name": OTHER} if path is None else {"name": OTHER, "path": list(path)}
     found = importlib.metadata.distributions(**arguments)
-    return [(one.metadata["Version"] or "", str(one.locate_file(""))) for one in found]
+    return [(_version(one), str(one.locate_file(""))) for one in found]
+
+
+def _version(one: importlib.metadata.Distribution) -> str:
+    """Its version; nothing where an interrupted uninstall left no metadata."""
+    text = one.read_text("METADATA") or one.read_text("PKG-INFO") or ""
+    return str(email.message_from_string(text)["Version"] or "")
 
 
 def is_ours(package: ModuleType) -> bool:
