@@ -56,9 +56,10 @@ def troubles(python: str, platform: str, root: str = "/") -> list[str]:
             if path.startswith(f"{hidden}/"):
                 found.append(
                     f"the {what} {path} is under {hidden}, which newer services of pcscd do not "
-                    f"see: make a virtual environment elsewhere (python3 -m venv "
-                    f"/opt/ccid && /opt/ccid/bin/pip install ccid), with an interpreter of the "
-                    f"system, and run its ccid-install-driver"
+                    f"see: make a virtual environment elsewhere, with an interpreter of the "
+                    f"system (python3 -m venv /opt/ccid && /opt/ccid/bin/pip install PYCCID, where "
+                    f"PYCCID is pyccid's wheel or its source folder), and run its "
+                    f"ccid-install-driver"
                 )
                 break
     for path in dict.fromkeys((python, real, package)):

@@ -23,9 +23,15 @@ OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 OPENING = ("dump", "card", "apdu", "doctor", "report")
 """The commands that open readers."""
+OPENS_NONE = "opens no reader: --trace and --log have nothing to tell"
+WITHOUT_TRACE = {
+    "watch": "takes neither --trace nor --log: CCID_TRACE=FILE traces the readers that it opens"
+}
+"""What is said of ``--trace`` and ``--log`` to the commands that do not take them."""
 IDS = re.compile(r"[0-9A-Fa-f]{4}:[0-9A-Fa-f]{4}")
 EPILOG = """\
-exit status: 0 for success, 1 if there is no reader or something failed, 2 for a wrong command line.
+exit status: 0 for success, 1 if there is no reader or something failed, 2 for a wrong command line,
+130 if Ctrl-C ended it.
 
 Readers are named by their name, a part of it, vvvv:pppp, or their path as `list` shows it.
 --virtual uses the built-in virtual reader instead of USB, with a card in it;
@@ -114,7 +120,7 @@ def parser() -> argparse.ArgumentParser:
         "--byte", default="TB3", metavar="NAME", help="TA1, TD2 and so on; TB3 if not given"
     )
     stats.add_argument("--svg", metavar="FILE", help="draw the bars into FILE")
-    stats.add_argument("--png", metavar="FILE", help="the same; needs ccid[plot]")
+    stats.add_argument("--png", metavar="FILE", help="the same; needs pyccid[plot]")
     command("doctor", "say what stands between you and your readers, and its cure", json=True)
     watch = command("watch", "print readers and cards as they come and go", json=True)
     watch.add_argument(
@@ -237,7 +243,7 @@ def _run(words: Sequence[str]) -> int:
         top.error(f"--virtual={mentioned(model)}: a model is named vvvv:pppp")
     options.model = model
     if options.command not in OPENING and (options.trace is not None or options.log):
-        top.error(f"{options.command} opens no reader: --trace and --log have nothing to tell")
+        top.error(f"{options.command} {WITHOUT_TRACE.get(options.command, OPENS_NONE)}")
     module = options.command.replace("-", "_")
     run = importlib.import_module(f"ccid.probe.{module}_command").run
     with _looking(options):

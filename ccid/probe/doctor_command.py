@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ccid
 from ccid.errors import AccessDenied, CcidError, ReaderBusy, UsbUnavailable
 from ccid.find import select
+from ccid.probe import whose_name
 from ccid.probe.session import opened, print_json, say, virtual_infos
 from ccid.quirks import lookup
 from ccid.transport import ReaderInfo, linux
@@ -75,6 +77,8 @@ def run(options: argparse.Namespace) -> int:
 def _look(machine: Patient, patients: list[Patient]) -> list[ReaderInfo]:
     """What can be said without opening a reader; returns the readers."""
     machine.facts.append(f"system: {sys.platform}, Python {sys.version.split()[0]}")
+    for trouble, cure in whose_name.troubles(ccid):
+        machine.trouble(trouble, cure)
     try:
         from ccid.transport.discovery import discover
         from ccid.transport.lacking import lacking

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.resources
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -27,6 +28,10 @@ from tests.unit.conftest import Run
 from tests.unit.fake_usb import FakeBackend, FakeDevice
 from tests.unit.fake_usb import error as fake_error
 from tests.unit.test_descriptors import QEMU, configuration, interface
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text("utf-8")
+JSON_DOCUMENT = (ROOT / "docs" / "json.md").read_text("utf-8")
 
 
 @pytest.fixture(autouse=True)
@@ -694,6 +699,12 @@ def test_json_schemas_are_strict(run: Run, name: str) -> None:
             jsonschema.Draft202012Validator(schema(name)).validate(spoilt)
 
 
+def test_each_schema_is_in_the_document() -> None:
+    names = {file.name for file in (ROOT / "ccid" / "probe" / "schemas").iterdir()}
+    linked = re.findall(r"\]\(\.\./ccid/probe/schemas/(\S+?)\)", JSON_DOCUMENT)
+    assert sorted(linked) == sorted(names)
+
+
 def test_json_without_a_reader(run: Run) -> None:
     status, out, err = run("list", "--json")
     assert status == 0
@@ -742,6 +753,34 @@ def test_watch_tells_what_is_there_as_documented(run: Run) -> None:
     assert [one["event"] for one in documents] == ["READER_ARRIVED", "CARD_ARRIVED"]
     for document in documents:
         jsonschema.Draft202012Validator(schema("watch")).validate(document)
+
+
+@pytest.mark.parametrize("option", [["--trace", "t.pcapng"], ["--log"]])
+def test_watch_says_what_traces_its_readers(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: list[str]
+) -> None:
+    """It opens them: what it says instead of --trace is true."""
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run("watch", "--virtual", "--timeout", "0", *option)
+    assert (status, out) == (2, "")
+    assert "watch takes neither --trace nor --log: CCID_TRACE=FILE traces the readers" in err
+    assert "opens no reader" not in err
+    assert list(tmp_path.iterdir()) == []
+    command = [sys.executable, "-m", "ccid.probe", "watch", "--virtual", "--timeout", "0"]
+    subprocess.run(command, env={**os.environ, "CCID_TRACE": "t.pcapng"}, check=True)
+    assert packets((tmp_path / "t.pcapng").read_bytes())
+
+
+def test_ctrl_c_has_an_exit_status_of_its_own(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(list_command, "run", interrupted)
+    assert run("list", "--virtual") == (130, "", "")
+    for text in (run("--help")[1], README, JSON_DOCUMENT):
+        assert "130 if Ctrl-C ended it" in " ".join(text.split())
 
 
 @pytest.mark.parametrize("seconds", ["-1", "nan", "x"])
