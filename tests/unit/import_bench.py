@@ -21,6 +21,7 @@ EARLIER = [
 ]
 
 BASE = (
+    "text",
     "errors",
     "codes",
     "declaration",
