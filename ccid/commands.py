@@ -255,7 +255,7 @@ class SlotCommands(ABC):
         if self._remembered is IccStatus.ACTIVE:
             self._remembered = IccStatus.INACTIVE
         command = PC_to_RDR_IccPowerOff(bSlot=self.slot)
-        return self.perform(lambda: self._status(command), STATUS_S)
+        return self.perform(lambda: self._status(command, self.status_timeout_s), STATUS_S)
 
     def slot_status(self, at_least_s: float = 0.0) -> SlotStatus:
         """GetSlotStatus (6.1.3). That there is no card, or a mute one, is a status, no error.
