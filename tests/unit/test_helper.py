@@ -287,7 +287,7 @@ SMALL = 10_000
 
 def rounds_cost(count: int, one: Callable[[], object]) -> float:
     """Bytes that a round of ``one`` leaves behind, after some."""
-    for _ in range(5):
+    for _ in range(2):
         one()
     gc.collect()
     tracemalloc.start()
@@ -312,7 +312,7 @@ def test_openings_that_fail_leave_nothing(virtual: ccid.VirtualReader) -> None:
             def fail() -> None:
                 assert told(request, Operation.OPEN, b"virtual:")[0] == Code.COMMUNICATION_ERROR
 
-            assert rounds_cost(20, fail) < SMALL
+            assert rounds_cost(5, fail) < SMALL
             assert gc.get_freeze_count() == 0
             assert plug.handler.last_error is None
         ask(request, Operation.OPEN, b"virtual:")
@@ -334,7 +334,7 @@ def test_openings_that_fail_by_our_fault_leave_nothing() -> None:
         def fail() -> None:
             assert told(request, Operation.OPEN, b"virtual:")[0] == Code.COMMUNICATION_ERROR
 
-        assert rounds_cost(20, fail) < SMALL
+        assert rounds_cost(5, fail) < SMALL
 
 
 def test_readers_that_come_and_go_leave_nothing() -> None:
