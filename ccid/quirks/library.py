@@ -63,6 +63,7 @@ def is_id(text: str) -> bool:
     return len(text) == 9 and text[4] == ":" and set(text[:4] + text[5:]) <= DIGITS
 
 
+@functools.cache
 def table() -> Traversable:
     """The folder of the table: package data, or beside the package in a source tree."""
     package: Traversable = Path(__file__).parents[1]
