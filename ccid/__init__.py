@@ -12,9 +12,11 @@ Importing this module imports next to nothing; what is used is fetched when it i
 
 from __future__ import annotations
 
+import atexit
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ccid import ending
 from ccid._version import __version__
 
 if TYPE_CHECKING:
@@ -52,6 +54,8 @@ __all__ = [
     "open_reader",
     "watch",
 ]
+
+atexit.register(ending.run)
 
 _HOME = {
     "Atr": "ccid.iso7816.atr",

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from ccid.codes import IccStatus, Protocol
 from ccid.errors import (
@@ -155,17 +155,17 @@ class Card:
         :class:`~ccid.errors.CardRemoved`."""
         self._end(self.slot.reader.pipe.card_removed(self.slot.index))
 
-    @contextmanager
-    def exclusive(self) -> Iterator[None]:
+    def exclusive(self) -> AbstractContextManager[Any]:
         """Hold this to have several APDUs follow each other with nobody's between.
 
         Raises:
             CardRemoved: It was taken out since it was connected, even if one is back.
             CardReset: It was reset by another holder, or lost its power.
         """
-        with self.slot.turn():
+        turn = self.slot.turn()
+        with turn:
             self.look()
-            yield
+        return turn
 
     # Its life ---------------------------------------------------------------------------------
 
@@ -292,7 +292,12 @@ class Card:
     def _power_up(self) -> None:
         """Power on, parse the ATR, agree on protocol and parameters."""
         self.atr, self.agreement = self.slot.activation().run(self._wanted)
-        self.arm()
+        try:
+            self.arm()
+        except BaseException:
+            with suppress(CcidError):
+                self.slot.commands.power_off()
+            raise
 
     def arm(self) -> None:
         """Make :meth:`transmit` go as card and reader agreed."""

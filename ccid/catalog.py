@@ -18,12 +18,13 @@ from ccid.codes import (
     Protocol,
 )
 from ccid.descriptors import SmartCardDescriptor
+from ccid.extended import EXTENDED as EXTENDED
+from ccid.extended import NO_EXTENDED as NO_EXTENDED
+from ccid.extended import WITH_T1 as WITH_T1
+from ccid.extended import extended_apdus
 from ccid.figures import DeviceFigures, InterfaceFigures, all_figures
-from ccid.quirks import VOCABULARY, Known, known_readers, lookup
+from ccid.quirks import VOCABULARY, Known, Quirks, known_readers, lookup
 from ccid.quirks.fixups import apply
-
-EXTENDED, WITH_T1, NO_EXTENDED = "yes", "with T=1", "no"
-"""How extended APDUs get through: at their own level, or at TPDU level in a chain of T=1 blocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +97,11 @@ class Entry:
         """Do extended APDUs get through: ``yes``, ``with T=1``, ``no``; empty if not known."""
         if not self.descriptors:
             return ""
-        if ExchangeLevel.EXTENDED_APDU in self.levels:
-            return EXTENDED
-        if any(
-            d.exchange_level in (ExchangeLevel.TPDU, ExchangeLevel.CHARACTER)
-            and d.dwProtocols >> Protocol.T1 & 1
-            for d in self.descriptors
-        ):
-            return WITH_T1
-        return NO_EXTENDED
+        found = {
+            extended_apdus(d, interface.reader, _quirks(self.devices[0], interface))
+            for d, interface in zip(self.descriptors, self.interfaces, strict=True)
+        }
+        return next(one for one in (EXTENDED, WITH_T1, NO_EXTENDED) if one in found)
 
     @property
     def kinds(self) -> list[str]:
@@ -156,10 +153,11 @@ def catalog() -> Iterator[Entry]:
 
 
 def _mended(device: DeviceFigures, interface: InterfaceFigures) -> SmartCardDescriptor:
-    quirks = lookup(
-        device.vendor_id, device.product_id, device.bcdDevice, interface=interface.number
-    )
-    return apply(quirks, interface.descriptor, interface.reader.protocol)
+    return apply(_quirks(device, interface), interface.descriptor, interface.reader.protocol)
+
+
+def _quirks(device: DeviceFigures, interface: InterfaceFigures) -> Quirks:
+    return lookup(device.vendor_id, device.product_id, device.bcdDevice, interface=interface.number)
 
 
 def search(entries: Iterable[Entry], words: Sequence[str]) -> list[Entry]:

@@ -13,29 +13,21 @@ from typing import NamedTuple, TypeVar
 
 from ccid.card_state import Session
 from ccid.codes import (
-    Chain,
     ClockStatus,
-    CommandStatus,
     IccStatus,
     Level,
     PowerSelect,
-    SlotError,
-    slot_error_text,
 )
-from ccid.conversation import Conversation
-from ccid.descriptors import ClassControl, parse_u32_list
+from ccid.conversation import Conversation, seconds
 from ccid.errors import (
     CardAbsent,
     CardMute,
     CcidError,
-    CommandCancelled,
     CommandFailed,
     MalformedMessage,
-    ProtocolError,
-    SlotBusy,
     UnsupportedByReader,
 )
-from ccid.iso7816.apdu import Bytes
+from ccid.iso7816.apdu import Bytes, octets
 from ccid.iso7816.timing import ACTIVATION_S
 from ccid.messages import (
     HEADER_LENGTH,
@@ -61,18 +53,21 @@ from ccid.messages import (
 )
 from ccid.messages.headers import DATA_BLOCK, XFR_BLOCK, reply_header
 from ccid.messages.structures import PinData, ProtocolData, ProtocolDataT0, ProtocolDataT1
-from ccid.pipe import Pipe, RawReply
+from ccid.pipe import Pipe
 from ccid.quirks import Quirks
+from ccid.replies import RawReply
+from ccid.reply_errors import reply_error
 
 DEFAULT_TIMEOUT_S = 3.0
 """For commands that do not wait for a card."""
 ESCAPE_TIMEOUT_S = 30.0
 """For an Escape, which may do anything."""
-CONTROL_TIMEOUT_MS = 3000
-"""For class-specific requests."""
+STATUS_S = 5.0
+"""For GetSlotStatus and IccPowerOff with all extensions, which no reader has much reason for."""
 MACOS = sys.platform == "darwin"
 
 R = TypeVar("R", bound=Reply)
+T = TypeVar("T")
 
 
 class SlotStatus(NamedTuple):
@@ -108,6 +103,13 @@ class SlotCommands(ABC):
         self._remembered = IccStatus.INACTIVE
         """For presence-by-power."""
 
+    def perform(
+        self, work: Callable[[], T], limit_s: float | None = None, session: Session | None = None
+    ) -> T:
+        """Do ``work``: several commands that follow each other undisturbed, and are bounded by
+        time and cancelled as one. :meth:`ccid.conversation.Conversation.perform` says the rest."""
+        return self.conversation.perform(self.slot, work, limit_s, session)
+
     def operation(self, session: Session | None = None) -> AbstractContextManager[None]:
         """Hold this to have several commands follow each other undisturbed, and be bounded by
         time and cancelled as one.
@@ -127,6 +129,11 @@ class SlotCommands(ABC):
     @abstractmethod
     def give_up(self) -> None:
         """Note that the reader may still be at something that nobody waits for any more."""
+
+    @property
+    @abstractmethod
+    def is_given_up(self) -> bool:
+        """The reader may still be at something that nobody waits for any more."""
 
     @abstractmethod
     def abort(self) -> None:
@@ -173,6 +180,15 @@ class SlotCommands(ABC):
             session: The power-up that the APDUs are for; None for any.
         """
 
+    def _specific(self, bBWI: int, wLevelParameter: int) -> bytes:
+        """Bytes 7 to 9 of XfrBlock. Raises MalformedMessage if a value does not fit."""
+        for field, value, size in ("bBWI", bBWI, 1), ("wLevelParameter", wLevelParameter, 2):
+            if not isinstance(value, int) or not 0 <= value < 1 << 8 * size:
+                raise MalformedMessage(
+                    f"{self.name}: {field} {value} does not fit", field=field, reader=self.name
+                )
+        return bytes((bBWI, wLevelParameter & 0xFF, wLevelParameter >> 8))
+
     # Power and presence -----------------------------------------------------------------------
 
     def power_on(self, bPowerSelect: int = PowerSelect.AUTOMATIC) -> bytes:
@@ -189,19 +205,38 @@ class SlotCommands(ABC):
             escape = self.quirks.power_on_escape
             if escape is None or error.bError != self.quirks.power_on_escape_error:
                 raise
-            self.escape(escape)
+            try:
+                self.escape(escape)
+            except (CommandFailed, UnsupportedByReader) as other:
+                raise error from other  # which tells more
             return self._power_on(bPowerSelect)
 
     def _power_on(self, bPowerSelect: int) -> bytes:
         command = PC_to_RDR_IccPowerOn(bSlot=self.slot, bPowerSelect=bPowerSelect)
-        try:
-            with self._rising():
-                atr = self._send(command, RDR_to_PC_DataBlock, ACTIVATION_S).abData
-        except (CardAbsent, CardMute, CommandFailed):
-            self._remembered = IccStatus.ABSENT
-            raise
+        with self._rising():
+            try:
+                reply = self._send(command, RDR_to_PC_DataBlock, ACTIVATION_S)
+            except (CardAbsent, CardMute, CommandFailed):
+                self._remembered = IccStatus.ABSENT
+                raise
+            except UnsupportedByReader as error:  # every reader has this command: no reason given
+                raise self._unpowered(error) from error
+            if not reply.abData and reply.icc_status is not IccStatus.ACTIVE:
+                raise self._unpowered(reply)
         self._remembered = IccStatus.ACTIVE
-        return atr
+        return reply.abData
+
+    def _unpowered(self, told: CcidError | Reply) -> CcidError:
+        """The error for a power-on that failed, and ``told`` gives no reason."""
+        self._remembered = IccStatus.ABSENT
+        absent = (told.bStatus or 0) & 0x03 == IccStatus.ABSENT
+        kind, what = CardAbsent if absent else CommandFailed, "the card got no power"
+        return kind(
+            f"{self.name}: slot {self.slot}: {'there is no card' if absent else what}",
+            reader=self.name,
+            slot=self.slot,
+            **{field: getattr(told, field) for field in ("bSeq", "bStatus", "bError")},
+        )
 
     @contextmanager
     def _rising(self) -> Iterator[None]:
@@ -219,7 +254,8 @@ class SlotCommands(ABC):
         self.conversation.cards.powered_off(self.slot)
         if self._remembered is IccStatus.ACTIVE:
             self._remembered = IccStatus.INACTIVE
-        return self._status(PC_to_RDR_IccPowerOff(bSlot=self.slot))
+        command = PC_to_RDR_IccPowerOff(bSlot=self.slot)
+        return self.perform(lambda: self._status(command, self.status_timeout_s), STATUS_S)
 
     def slot_status(self, at_least_s: float = 0.0) -> SlotStatus:
         """GetSlotStatus (6.1.3). That there is no card, or a mute one, is a status, no error.
@@ -250,9 +286,10 @@ class SlotCommands(ABC):
         if MACOS and self.quirks.event_before_status_s:
             wait_ms = int(self.quirks.event_before_status_s * 1000)
             self.conversation.transport.take_events(wait_ms)
-        timeout_s = max(self.status_timeout_s, at_least_s)
+        timeout_s = max(self.status_timeout_s, seconds(at_least_s, "at_least_s"))
+        command = PC_to_RDR_GetSlotStatus(bSlot=self.slot)
         try:
-            return self._status(PC_to_RDR_GetSlotStatus(bSlot=self.slot), timeout_s)
+            return self.perform(lambda: self._status(command, timeout_s), max(STATUS_S, timeout_s))
         except (CardAbsent, CardMute) as error:
             return SlotStatus(IccStatus((error.bStatus or 0) & 0x03), ClockStatus.STOPPED_UNKNOWN)
 
@@ -350,8 +387,8 @@ class SlotCommands(ABC):
             PC_to_RDR_T0APDU(
                 bSlot=self.slot,
                 bmChanges=changes,
-                bClassGetResponse=bClassGetResponse or 0,
-                bClassEnvelope=bClassEnvelope or 0,
+                bClassGetResponse=0 if bClassGetResponse is None else bClassGetResponse,
+                bClassEnvelope=0 if bClassEnvelope is None else bClassEnvelope,
             )
         )
 
@@ -376,6 +413,10 @@ class Commands(SlotCommands):
 
     def give_up(self) -> None:
         self.pipe.give_up(self.slot)
+
+    @property
+    def is_given_up(self) -> bool:
+        return self.pipe.is_given_up(self.slot)
 
     def abort(self) -> None:
         """The ABORT pair (5.3.1 and 6.1.13)."""
@@ -426,20 +467,11 @@ class Commands(SlotCommands):
         bBWI: int = 0,
         wLevelParameter: int = Level.WHOLE,
     ) -> tuple[bytes, int]:
-        specific = self._specific(bBWI, wLevelParameter)
+        specific, abData = self._specific(bBWI, wLevelParameter), octets(abData)
         raw = self.pipe.transact(self.slot, XFR_BLOCK, specific, abData, DATA_BLOCK, timeout_s)
         if raw.failed:
             raise self.failure(raw)
         return raw.data, raw.parameter
-
-    def _specific(self, bBWI: int, wLevelParameter: int) -> bytes:
-        """Bytes 7 to 9 of XfrBlock. Raises MalformedMessage if a value does not fit."""
-        for field, value, size in ("bBWI", bBWI, 1), ("wLevelParameter", wLevelParameter, 2):
-            if not 0 <= value < 1 << 8 * size:
-                raise MalformedMessage(
-                    f"{self.name}: {field} {value} does not fit", field=field, reader=self.name
-                )
-        return bytes((bBWI, wLevelParameter & 0xFF, wLevelParameter >> 8))
 
     def quick_xfr_block(
         self,
@@ -448,86 +480,3 @@ class Commands(SlotCommands):
         session: Session | None = None,
     ) -> Callable[[Bytes], bytes]:
         return self.pipe.quick(self.slot, patience_s, self.failure, more, session)
-
-
-def reply_error(
-    name: str, slot: int, length: int, bSeq: int, bStatus: int, bError: int
-) -> CcidError:
-    """The error for a reply that says "failed" (USB CCID rev 1.1, table 6.2-2), or that brings
-    ``length`` bytes where a response APDU is due."""
-    icc = IccStatus(bStatus & 0x03)
-    kind: type[CcidError]
-    if bStatus >> 6 != CommandStatus.FAILED:
-        kind = CardAbsent if icc is not IccStatus.ACTIVE else ProtocolError
-        what = f"{length} bytes in answer to an APDU"
-    else:
-        kind, what = _kind(icc, bError), slot_error_text(bError)
-    if kind is CardAbsent:
-        what = "there is no card"
-    error = kind(
-        f"{name}: slot {slot}: {what}",
-        reader=name,
-        slot=slot,
-        bSeq=bSeq,
-        bStatus=bStatus,
-        bError=bError,
-    )
-    if isinstance(error, ProtocolError):
-        error.may_have_executed = True
-    return error
-
-
-def _kind(icc: IccStatus, bError: int) -> type[CcidError]:
-    """Which error a failed reply is."""
-    match bError:
-        case SlotError.CMD_ABORTED:
-            return CommandCancelled
-        case SlotError.CMD_SLOT_BUSY | SlotError.BUSY_WITH_AUTO_SEQUENCE:
-            return SlotBusy
-        case SlotError.CMD_NOT_SUPPORTED:
-            return UnsupportedByReader
-        case _ if icc is IccStatus.ABSENT:
-            return CardAbsent
-        case SlotError.ICC_MUTE:
-            return CardMute
-    return CommandFailed
-
-
-def _u32_list(pipe: Conversation, request: ClassControl, field: str) -> list[int]:
-    with pipe.turn(0):
-        data = pipe.transport.control(request, CONTROL_TIMEOUT_MS)
-    return parse_u32_list(data[: request.wLength], field)
-
-
-def get_clock_frequencies(pipe: Conversation, count: int) -> list[int]:
-    """GET_CLOCK_FREQUENCIES (5.3.2) of a reader that has ``count`` of them: kHz.
-
-    Raises:
-        TransportStall: It has no such request. MalformedDescriptor: No whole numbers.
-    """
-    request = ClassControl.get_clock_frequencies(pipe.interface, count)
-    return _u32_list(pipe, request, "GET_CLOCK_FREQUENCIES")
-
-
-def get_data_rates(pipe: Conversation, count: int) -> list[int]:
-    """GET_DATA_RATES (5.3.3) of a reader that has ``count`` of them: bit/s.
-
-    Raises:
-        TransportStall: It has no such request. MalformedDescriptor: No whole numbers.
-    """
-    request = ClassControl.get_data_rates(pipe.interface, count)
-    return _u32_list(pipe, request, "GET_DATA_RATES")
-
-
-def chain_parameter(bChainParameter: int) -> Chain:
-    """bChainParameter as its enumeration.
-
-    Raises:
-        MalformedMessage: A value that 6.2.1 does not have.
-    """
-    try:
-        return Chain(bChainParameter)
-    except ValueError:
-        raise MalformedMessage(
-            f"bChainParameter 0x{bChainParameter:02X} has no meaning", field="bChainParameter"
-        ) from None

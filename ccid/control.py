@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 from ccid import pin
 from ccid.codes import ExchangeLevel, PinSupport
-from ccid.errors import AccessDenied, MalformedMessage, UnsupportedByReader
+from ccid.errors import AccessDenied, CcidError, MalformedMessage, UnsupportedByReader
 from ccid.exchange.pin import PinStructure, enter_pin
+from ccid.extended import NO_EXTENDED, extended_apdus
+from ccid.messages import PinModification, PinVerification
 
 if TYPE_CHECKING:
     from ccid.slot import Slot
@@ -111,7 +113,8 @@ def control(slot: Slot, code: int, data: bytes, *, escape: bool = True) -> bytes
         case ControlCode.USB_PATH if slot.reader.info.path.startswith("usb:"):
             return slot.reader.info.path.removeprefix("usb:").encode() + b"\0"
     raise UnsupportedByReader(
-        f"{slot.reader.name}: there is no control code 0x{code:08X}",
+        f"{slot.reader.name}: there is no control code "
+        f"{f'0x{code:08X}' if isinstance(code, int) else repr(code)}",
         reader=slot.reader.name,
         slot=slot.index,
     )
@@ -142,7 +145,6 @@ def properties(slot: Slot, *, escape: bool = True) -> bytes:
     """The answer to GET_TLV_PROPERTIES: tag, length and value of each property, little-endian."""
     reader = slot.reader
     layout = reader.descriptor.wLcdLayout
-    level = reader.descriptor.exchange_level
     known = pin.properties(slot.quirks, reader.pin_features)
     found = [(Property.wLcdLayout, _u16(layout))]
     if layout:
@@ -162,7 +164,9 @@ def properties(slot: Slot, *, escape: bool = True) -> bytes:
     found.append((Property.bPPDUSupport, bytes((escape,))))
     found.append((Property.wIdVendor, _u16(reader.info.vendor_id)))
     found.append((Property.wIdProduct, _u16(reader.info.product_id)))
-    is_long = level in (ExchangeLevel.TPDU, ExchangeLevel.EXTENDED_APDU)
+    extended = extended_apdus(slot.descriptor, reader.info.reader, slot.quirks)
+    # With T=0 at TPDU level it is the application that sends a long one, by ENVELOPE
+    is_long = extended != NO_EXTENDED or slot.descriptor.exchange_level is ExchangeLevel.TPDU
     longest = MAX_APDU_DATA if is_long else 0
     found.append((Property.dwMaxAPDUDataSize, longest.to_bytes(4, "little")))
     return b"".join(bytes((tag, len(value))) + value for tag, value in found)
@@ -203,17 +207,45 @@ def _secoder(data: bytes) -> bytes:
 
 
 def verify_pin(slot: Slot, structure: PinStructure) -> bytes:
-    """Have a PIN entered at the reader for the command in ``structure``; see
-    :func:`ccid.exchange.pin.enter_pin`."""
-    agreement = slot.card.agreement if slot.card is not None else None
-    return enter_pin(slot.commands, agreement, structure)
+    """Have a PIN entered at the reader for the command in ``structure``, as this reader takes it;
+    see :func:`ccid.exchange.pin.enter_pin`.
+
+    Raises:
+        MalformedMessage: ``structure`` is none.
+    """
+    if not isinstance(structure, PinVerification | PinModification):
+        raise MalformedMessage(
+            f"{slot.reader.name}: {type(structure).__name__} is no structure of a PIN entry",
+            field="abPINDataStructure",
+            reader=slot.reader.name,
+            slot=slot.index,
+        )
+    features = slot.reader.pin_features
+    try:
+        request = pin.request(structure, slot.quirks, features)
+    except TypeError:  # a field is no number
+        structure.build()
+        raise
+    request.structure.build()  # before anything is said to the card
+    return _enter(slot, request)
 
 
 def _enter(slot: Slot, request: pin.PinRequest) -> bytes:
     """A PIN entry as this reader wants it: an Escape before, or a moment of patience."""
-    with slot.commands.operation():
-        if request.escape is not None:
-            slot.escape(request.escape)
-        if request.delay_s:
-            time.sleep(request.delay_s)
-        return verify_pin(slot, request.structure)
+    return slot.commands.perform(lambda: _entered(slot, request))
+
+
+def _entered(slot: Slot, request: pin.PinRequest) -> bytes:
+    card = slot.card
+    if card is not None:
+        card.look()
+    if request.escape is not None:
+        slot.escape(request.escape)
+    if request.delay_s:
+        time.sleep(request.delay_s)
+    try:
+        return enter_pin(slot.commands, None if card is None else card.agreement, request.structure)
+    except CcidError as error:
+        if card is not None:
+            card.judge(error)
+        raise

@@ -3,17 +3,30 @@
 A turn is held by the thread whose commands follow each other on a slot. An operation is what an
 application sees as one thing (an APDU, a power-up) and may take many commands: their time counts
 together, and :meth:`Conversation.cancel` ends them together, between two of them as well.
+
+Signals. Python runs the handler of a signal (Ctrl-C) between two steps of a program, and what it
+raises ends what is under way there. So this goes for every lock below :mod:`ccid.reader`:
+
+- A lock is an RLock and is entered by ``with``. Both ends of that are C, and no handler runs in
+  between. ``acquire()`` has a handler run before its result is looked at; so does an
+  ``__enter__`` or ``__exit__`` in Python, as those of Condition, Semaphore and Event are.
+- Threads wake each other by a SimpleQueue, and wait on it in slices: a lost notice costs a slice.
+- What is noted for the time of a lock is noted within ``try`` and taken back in its ``finally``, in
+  the same function, with nothing called before. :meth:`Conversation.perform` does so for all.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from operator import methodcaller
+from typing import Any, NoReturn, TypeVar
 
 from ccid.card_state import Fate, Power, Session
 from ccid.cards import Cards
@@ -27,10 +40,16 @@ from ccid.errors import (
 )
 from ccid.transport import Transport, nothing_to_end
 
+R = TypeVar("R")
+
 SLICE_MS = 250
 """How long a wait goes on before it looks whether it is still wanted."""
 QUIET_S = 10.0
 """How long closing waits for a command under way to end."""
+WAKING_S = 10.0
+"""How long the first commands to a reader may take in all."""
+FAREWELL_S = 4.0
+"""How long the last commands to a reader may take in all."""
 MAX_COMMAND_S = 30 * 60.0
 """An operation may ask for more time up to this long in all: a card may compute a key for
 minutes."""
@@ -57,6 +76,27 @@ UNCLEAR = (
     "reader has no notifications to tell which. Connect again"
 )
 
+T = TypeVar("T")
+
+
+def seconds(value: Any, what: str) -> float:
+    """``value``, a time, as a number of seconds.
+
+    Raises:
+        TypeError: It is no number. ValueError: It is negative, or not a number (NaN).
+    """
+    if isinstance(value, str | bytes | bytearray):
+        raise TypeError(f"{what} is a number of seconds, not {type(value).__name__}")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf if value > 0 else -math.inf
+    except (TypeError, ValueError):
+        raise TypeError(f"{what} is a number of seconds, not {type(value).__name__}") from None
+    if not number >= 0:
+        raise ValueError(f"{what}: {number} s is no time")
+    return number
+
 
 class Shut:
     """What takes the lock's place when no more can be said: whoever enters is told why.
@@ -77,6 +117,11 @@ class Shut:
         """Never reached: entering raises."""
 
     release = __exit__
+
+    @staticmethod
+    def _is_owned() -> bool:
+        """No thread holds it."""
+        return False
 
 
 class Ended:
@@ -110,6 +155,67 @@ class Ended:
 Lock = Any  # threading.RLock is a function before Python 3.13; or a Shut
 
 
+def take(lock: Lock, taken: list[Lock], timeout_s: float) -> bool:
+    """Acquire a lock, noted in ``taken`` before: between acquiring and noting, what a signal's
+    handler raises could come, and nobody would know that the lock is held. False if it takes more
+    than ``timeout_s``. One that this thread holds already is left alone: it is another's to give
+    back."""
+    if lock._is_owned():
+        return True
+    taken.append(lock)
+    acquired: bool = lock.acquire(timeout=timeout_s)
+    return acquired
+
+
+def giving_back(taken: list[Lock]) -> Iterator[None]:
+    """What releases those of ``taken`` that this thread holds when it is given to :data:`run`.
+
+    All of that happens in C. So it is one step, and where it is the first thing that a ``finally``
+    does, no handler of a signal runs before or within it, as often as it may be called.
+    """
+    return map(RELEASE, filter(IS_OWNED, taken))
+
+
+RELEASE, IS_OWNED = methodcaller("release"), methodcaller("_is_owned")
+run = deque[None](maxlen=0).extend
+
+
+class Quiet:
+    """Locks held, as :meth:`Conversation.quiet` says. It may be left without having been entered,
+    and more than once: an ``ExitStack`` on which it was pushed before, twice, gives the locks back
+    even if a signal's handler raises as the first begins to."""
+
+    def __init__(self, locks: list[Lock], meanwhile: Callable[[], object]) -> None:
+        self._locks = locks
+        self._meanwhile = meanwhile
+        self._taken: list[Lock] = []
+
+    def __enter__(self) -> bool:
+        back, again = giving_back(self._taken), giving_back(self._taken)
+        try:
+            try:
+                return self._take()
+            except BaseException:
+                run(back)
+                raise
+        except BaseException:
+            run(again)
+            raise
+
+    def _take(self) -> bool:
+        until, quiet = time.monotonic() + QUIET_S, True
+        for lock in self._locks:
+            while not take(lock, self._taken, SLICE_MS / 1000):
+                self._meanwhile()
+                if time.monotonic() > until:
+                    quiet = False
+                    break
+        return quiet
+
+    def __exit__(self, *_: object) -> None:
+        run(giving_back(self._taken))
+
+
 @dataclass(slots=True)
 class Operation:
     """What an application sees as one thing.
@@ -118,11 +224,13 @@ class Operation:
         first: Number of its first command.
         began: When, on the monotonic clock.
         until: When it has taken too long; None for never.
+        hears: :meth:`Conversation.cancel` ends it.
     """
 
     first: int
     began: float
     until: float | None
+    hears: bool = True
 
 
 class Conversation:
@@ -133,7 +241,8 @@ class Conversation:
         name: The reader's name, for errors.
         interface: bInterfaceNumber.
         lock: Who may talk; given where several interfaces must take turns.
-        max_command_s: Most seconds an operation may take with all extensions; None for no limit.
+        max_command_s: Most seconds an operation may take with all extensions; None, or infinity,
+            for no limit. More than 0.
         cards: What happened to the cards of this reader.
     """
 
@@ -151,7 +260,13 @@ class Conversation:
         self.cards = cards or Cards()
         self.name = name
         self.interface = interface
-        self.max_command_s = max_command_s
+        if max_command_s is not None:
+            max_command_s = seconds(max_command_s, "max_command_s")
+            if max_command_s == 0:
+                raise ValueError("max_command_s: 0 s is no time for a command")
+        self.max_command_s = max_command_s if max_command_s != math.inf else None
+        self.latest: float | None = None
+        """When (monotonic clock) all operations that begin now are over at the latest."""
         self.lock: Lock = lock or threading.RLock()
         self._locks = [self.lock]
         self.count = -1
@@ -174,46 +289,54 @@ class Conversation:
         """The lock to hold to have commands to ``slot`` follow each other undisturbed."""
         return self.lock
 
-    @contextmanager
-    def quiet(self, meanwhile: Callable[[], object] = bool) -> Iterator[bool]:
-        """Hold this to have no command under way, even on a reader that is gone. False if a
-        thread does not let go of its turn in time: it is waited for no longer.
+    def check(self) -> None:
+        """Raise why no more can be said, if that is so."""
+        lock = self.lock
+        if isinstance(lock, Shut):
+            lock.acquire()
+
+    def quiet(self, meanwhile: Callable[[], object] = bool) -> Quiet:
+        """Hold this to have no command under way, even on a reader that is gone. It gives False
+        if a thread does not let go of its turn in time: that is waited for no longer.
 
         Args:
             meanwhile: Called again and again while it waits.
         """
-        with ExitStack() as stack:
-            until, quiet = time.monotonic() + QUIET_S, True
-            for lock in self._locks:
-                while not lock.acquire(timeout=SLICE_MS / 1000):
-                    meanwhile()
-                    if time.monotonic() > until:
-                        quiet = False
-                        break
-                else:
-                    stack.callback(lock.release)
-            yield quiet
+        return Quiet(self._locks, meanwhile)
 
-    @contextmanager
-    def every_turn(self) -> Iterator[None]:
-        """Hold the turns of all slots: no APDU is under way, and none is half done.
+    def every_turn(self, action: Callable[[], R]) -> R:
+        """Do ``action`` in the turns of all slots: no APDU is under way, and none is half done.
 
         Of several turns, no more than one is waited for, and none held meanwhile: so nobody
         waits for somebody who waits for him.
+
+        Raises:
+            What ``action`` does; and why no more can be said, if that is so.
         """
-        first = 0
-        while True:
-            with ExitStack() as stack:
-                locks = self._locks if not isinstance(self.lock, Shut) else [self.lock]
-                locks = locks[first:] + locks[:first]
-                for i, lock in enumerate(locks):
-                    if not lock.acquire(blocking=i == 0):
-                        first = (first + i) % len(locks)
-                        break
-                    stack.callback(lock.release)
-                else:
-                    yield
-                    return
+        taken: list[Lock] = []
+        back, again = giving_back(taken), giving_back(taken)
+        try:
+            try:
+                self._take_all(taken)
+                return action()
+            finally:
+                run(back)
+        finally:  # a debugger's hook may raise where no signal's handler can
+            run(again)
+
+    def _take_all(self, taken: list[Lock]) -> None:
+        """Take all turns, and note in ``taken`` which they are."""
+        first, is_complete = 0, False
+        while not is_complete:
+            self.check()
+            locks, is_complete = self._locks[first:] + self._locks[:first], True
+            for i, lock in enumerate(locks):
+                if not take(lock, taken, timeout_s=0.0 if i else SLICE_MS / 1000):
+                    run(giving_back(taken))
+                    taken.clear()
+                    first, is_complete = (first + i) % len(locks), False
+                    break
+        self.check()  # what was taken may be a turn of a reader that is gone
 
     def end(self, reason: CcidError) -> None:
         """Say no more: whoever tries, or is about something, is told ``reason``."""
@@ -222,9 +345,45 @@ class Conversation:
 
     # Operations -------------------------------------------------------------------------------
 
+    def perform(
+        self,
+        slot: int,
+        work: Callable[[], T],
+        limit_s: float | None = None,
+        session: Session | None = None,
+    ) -> T:
+        """Hold the turn of ``slot`` and do ``work``: all its commands are one operation.
+
+        Args:
+            slot: bSlot.
+            work: What to do; its result is returned.
+            limit_s: Most seconds it may take with all extensions. Without it, an operation within
+                another is a part of that.
+            session: The power-up that the commands are for, if they are for one.
+
+        Raises:
+            CardRemoved, CardReset: That session is over. And what ``work`` raises.
+        """
+        with self.turn(slot):
+            if session is not None and session.signs:
+                self.look(slot, session)
+            outer = self._operations.get(slot)
+            if outer is not None and limit_s is None:
+                return work()
+            self._operations[slot] = self._operation_of(self.count + 1, limit_s)
+            try:
+                return work()
+            finally:
+                if outer is None:
+                    self.busy_slot = -1
+                    del self._operations[slot]
+                else:
+                    self._operations[slot] = outer
+
     @contextmanager
     def operation(self, slot: int, session: Session | None = None) -> Iterator[None]:
-        """Hold the turn of ``slot``; all commands meanwhile are one operation.
+        """Hold the turn of ``slot``; all commands meanwhile are one operation. Where a signal may
+        come, :meth:`perform` is better: it leaves nothing to the collector of garbage.
 
         Args:
             slot: bSlot.
@@ -243,13 +402,16 @@ class Conversation:
             try:
                 yield
             finally:
-                del self._operations[slot]
                 self.busy_slot = -1
+                del self._operations[slot]
 
-    def _operation_of(self, first: int) -> Operation:
+    def _operation_of(self, first: int, limit_s: float | None = None) -> Operation:
         began = time.monotonic()
-        limit = self.max_command_s
-        return Operation(first, began, None if limit is None else began + limit)
+        limits = [limit for limit in (self.max_command_s, limit_s) if limit is not None]
+        ends = [began + min(limits)] if limits else []
+        if self.latest is not None:
+            ends.append(self.latest)
+        return Operation(first, began, min(ends, default=None))
 
     def _current(self, slot: int, count: int) -> Operation:
         """The operation that command ``count`` is part of: perhaps that command alone."""
@@ -355,13 +517,17 @@ class Conversation:
         Returns:
             False if there is none. The other thread gets :class:`CommandCancelled`.
         """
-        if self.lock.acquire(blocking=False):
-            self.lock.release()
+        lock = self.turn(slot)
+        if isinstance(lock, Shut):
+            lock.acquire()
+        if not self._is_under_way(slot) or lock._is_owned():
             return False
-        if self.busy_slot != slot and slot not in self._operations:
-            return False  # some thread holds its turn, and does nothing with it here
         self._cancel_operation(slot)
         return True
+
+    def _is_under_way(self, slot: int) -> bool:
+        """A command to ``slot``, or an operation there: merely to hold its turn is none."""
+        return self.busy_slot == slot or slot in self._operations
 
     def _cancel_operation(self, slot: int) -> None:
         """Have what is under way on ``slot`` cancelled, if it has sent no command yet, too."""
@@ -371,6 +537,8 @@ class Conversation:
 
     def _is_cancelled(self, slot: int, operation: Operation) -> bool:
         """True, once, if :meth:`cancel` was called for this operation."""
+        if not operation.hears:
+            return False
         count = self._cancelled.pop(slot, None)
         return count is not None and count >= operation.first
 

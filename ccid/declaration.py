@@ -142,7 +142,7 @@ def build(layout: Any, values: Mapping[str, Any], owner: type[Declared], **conte
     """``layout.build(values, **context)``, with errors as ``owner`` raises them."""
     try:
         return cast(bytes, layout.build(values, **context))
-    except (construct.ConstructError, TypeError, ValueError) as error:
+    except (construct.ConstructError, TypeError, ValueError, AttributeError) as error:
         raise _explained(owner, "cannot build", error) from None
 
 

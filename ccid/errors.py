@@ -1,10 +1,16 @@
 """Every error this library raises: one class per thing a caller would handle differently.
 
 All derive from :class:`CcidError` and carry fields, not only prose. No error ever holds card
-data: an APDU may contain a PIN.
+data: an APDU may contain a PIN. A message is printable: what a device or a file put into it cannot
+reach a terminal as a command.
 """
 
 from __future__ import annotations
+
+import os
+from typing import Any
+
+from ccid.text import printable, printable_lines
 
 __all__ = [
     "AccessDenied",
@@ -31,6 +37,7 @@ __all__ = [
     "ReaderUnsupported",
     "SlotBusy",
     "SlotInUse",
+    "TraceFailed",
     "TransportError",
     "TransportStall",
     "TransportTimeout",
@@ -61,12 +68,23 @@ class CcidError(Exception):
         bStatus: int | None = None,
         bError: int | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(printable_lines(message))
         self.reader = reader
         self.slot = slot
         self.bSeq = bSeq
         self.bStatus = bStatus
         self.bError = bError
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For :mod:`copy` and :mod:`pickle`, whatever the arguments of a class are called."""
+        return _remade, (type(self), self.args), self.__dict__
+
+
+def _remade(cls: type[CcidError], args: tuple[Any, ...]) -> CcidError:
+    """An error of this class with the message that is in ``args``, and no attributes yet."""
+    error = cls.__new__(cls, *args)
+    error.args = args
+    return error
 
 
 # The reader and the way to it -----------------------------------------------------------------
@@ -94,8 +112,9 @@ class ReaderTableError(CcidError):
     """
 
     def __init__(self, message: str, *, file: str, line: int = 0, key: str = "") -> None:
-        where = f"{file}:{line}" if line else file
-        super().__init__(f"{where}: {key}: {message}" if key else f"{where}: {message}")
+        where = printable(f"{file}:{line}" if line else file)
+        told = printable(f"{key}: {message}" if key else message)
+        super().__init__(f"{where}: {told}")
         self.file = file
         self.line = line
         self.key = key
@@ -183,6 +202,18 @@ class MalformedMessage(CcidError):
     ) -> None:
         super().__init__(message, reader=reader, slot=slot, bSeq=bSeq)
         self.field = field
+
+
+class TraceFailed(CcidError, OSError):
+    """A file for traffic (a trace, a report) cannot be made, or cannot be written.
+
+    Attributes:
+        file: Its name.
+    """
+
+    def __init__(self, message: str, *, file: str | os.PathLike[str] = "") -> None:
+        super().__init__(message)
+        self.file = os.fspath(file)
 
 
 # The slot and the card in it ------------------------------------------------------------------

@@ -15,21 +15,27 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
 from ccid.codes import CCID_DESCRIPTOR_TYPE, CLASS_SMART_CARD, InterfaceProtocol
 from ccid.declaration import vars_of
 from ccid.descriptors import (
+    DeviceDescriptor,
     EndpointDescriptor,
     InterfaceDescriptor,
     SmartCardDescriptor,
     SmartCardInterface,
 )
+from ccid.descriptors.smart_card import DESCRIPTOR_TYPES
 from ccid.descriptors.standard import TransferType
-from ccid.errors import CcidError, ReaderTableError
-from ccid.quirks.library import is_id, table, user_sources
+from ccid.errors import ReaderTableError
+from ccid.quirks import toml
+from ccid.quirks.entries import Source
+from ccid.quirks.library import is_id, table, user_source, user_sources
+from ccid.quirks.toml import Hexadecimal
+from ccid.text import printable, short
 
 USUAL = {
     "bInterfaceClass": CLASS_SMART_CARD,
@@ -51,6 +57,18 @@ HEXADECIMAL = {
     "bPINSupport": 2, "bEndpointAddress": 2, "bmAttributes": 2,
 }  # fmt: skip
 """Fields written in hexadecimal, as strings, and their digits."""
+HIGHEST = {
+    part.name: 256 ** part.sizeof() - 1
+    for cls in (DeviceDescriptor, InterfaceDescriptor, SmartCardDescriptor, EndpointDescriptor)
+    for part in cls.layout.subcons
+} | {"data-rates": 0xFFFF_FFFF, "clock-frequencies": 0xFFFF_FFFF}
+"""The highest value of each field, by its size."""
+MAX_STRING = 126
+"""UTF-16 units of a string descriptor (USB 2.0, 9.6.7)."""
+MAX_LISTED = 256
+"""Clocks or rates of a list; their number in the class descriptor is a byte."""
+MAX_ENDPOINTS = 30
+"""Endpoints that a device can have besides the control pipe (USB 2.0, 9.6.6)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,17 +146,60 @@ def figures(vendor_id: int, product_id: int) -> list[DeviceFigures]:
     name = f"{vendor_id:04x}:{product_id:04x}"
     found = []
     for source in user_sources():
-        devices = source.table(source.content.get("figures", {}), ["figures"]).get(name, [])
+        devices = _listed(source, name) if name in _tables(source) else []
         for index, device in enumerate(devices):
-            try:
-                found.append(parse(vendor_id, product_id, device))
-            except (ValueError, TypeError, KeyError, AttributeError, CcidError) as error:
-                raise source.error(["figures", name, index], f"wrong figures: {error}") from None
+            found.append(_of_user(source, name, index, device))
     found += [
         parse(vendor_id, product_id, device)
         for device in _vendor(vendor_id).get(f"{product_id:04x}", [])
     ]
     return found
+
+
+def _tables(source: Source) -> dict[str, Any]:
+    """The figures in a user's file, as they stand."""
+    return source.table(source.content.get("figures", {}), ["figures"])
+
+
+def _listed(source: Source, name: str) -> list[Any]:
+    """The devices of one reader in a user's file, as they stand."""
+    devices = _tables(source)[name]
+    if not isinstance(devices, list):
+        raise source.error(["figures", name], f'[[figures."{printable(name)}"]] is wanted here')
+    return devices
+
+
+def _of_user(source: Source, name: str, index: int, device: Any) -> DeviceFigures:
+    try:
+        return parse(int(name[:4], 16), int(name[5:], 16), device)
+    except ValueError as error:
+        raise source.error(["figures", name, index], f"wrong figures: {error}") from None
+
+
+def _ids(source: Source) -> Iterator[str]:
+    """The readers that a user's file has figures of."""
+    for key in _tables(source):
+        if not is_id(key):
+            raise source.error(["figures", key], 'a reader is named "vvvv:pppp", small letters')
+        yield key
+
+
+def of_user(file: str, content: bytes) -> list[DeviceFigures]:
+    """All figures of a user's file, with everything else in it looked at too.
+
+    Args:
+        file: Its name, for errors.
+        content: What is in it.
+
+    Raises:
+        ReaderTableError: It is wrong.
+    """
+    source = user_source(file, content)
+    return [
+        _of_user(source, name, index, device)
+        for name in _ids(source)
+        for index, device in enumerate(_listed(source, name))
+    ]
 
 
 def all_figures() -> Iterator[DeviceFigures]:
@@ -149,61 +210,168 @@ def all_figures() -> Iterator[DeviceFigures]:
             vendor_id = int(file.name[:4], 16)
             ids |= {(vendor_id, int(key, 16)) for key in _vendor(vendor_id)}
     for source in user_sources():
-        content = source.table(source.content.get("figures", {}), ["figures"])
-        for key in content:
-            if not is_id(key):
-                raise source.error(["figures", key], 'a reader is named "vvvv:pppp", small letters')
-        ids |= {(int(key[:4], 16), int(key[5:], 16)) for key in content}
+        ids |= {(int(key[:4], 16), int(key[5:], 16)) for key in _ids(source)}
     for vendor_id, product_id in sorted(ids):
         yield from figures(vendor_id, product_id)
 
 
-def parse(vendor_id: int, product_id: int, device: Mapping[str, Any]) -> DeviceFigures:
+def parse(vendor_id: int, product_id: int, device: Any) -> DeviceFigures:
     """A device of a file.
 
     Raises:
-        ValueError, KeyError, TypeError, AttributeError, CcidError: It is none.
+        ValueError: It is none; the field that is wrong is named.
     """
-    known = {"bcdDevice", "iManufacturer", "iProduct", "interfaces"}
-    if unknown := set(device) - known:
-        raise ValueError(f"{', '.join(sorted(unknown))} is not known")
+    table_of(device, {"bcdDevice", "iManufacturer", "iProduct", "interfaces"}, "a device")
+    interfaces = device.get("interfaces")
+    if not isinstance(interfaces, list) or not interfaces:
+        raise ValueError("interfaces: a list of them is wanted")
     return DeviceFigures(
         vendor_id,
         product_id,
-        _number(device.get("bcdDevice", 0)),
-        str(device.get("iManufacturer", "")),
-        str(device.get("iProduct", "")),
-        tuple(_interface(interface) for interface in device["interfaces"]),
+        number("bcdDevice", device.get("bcdDevice", 0)),
+        string("iManufacturer", device.get("iManufacturer", "")),
+        string("iProduct", device.get("iProduct", "")),
+        apart([_interface(interface) for interface in interfaces]),
     )
 
 
-def _number(value: Any) -> int:
-    return int(value, 0) if isinstance(value, str) else int(value)
+def table_of(content: Any, known: Set[str], what: str) -> None:
+    """Is ``content`` a table with no other keys than these?
+
+    Raises:
+        ValueError: It is not.
+    """
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{short(content)}: {what} is wanted, a table")
+    if unknown := set(content) - known:
+        raise ValueError(f"{', '.join(printable(name) for name in sorted(unknown))} is not known")
 
 
-def _interface(content: Mapping[str, Any]) -> InterfaceFigures:
-    own = {"iInterface", "misplaced", "endpoints", "data-rates", "clock-frequencies"}
-    if unknown := set(content) - own - set(INTERFACE_FIELDS) - set(SMART_CARD_FIELDS):
-        raise ValueError(f"{', '.join(sorted(unknown))} is not known")
-    numbers = {
-        name: _number(content.get(name, USUAL.get(name, 0)))
-        for name in (*INTERFACE_FIELDS, *SMART_CARD_FIELDS)
-    }
-    head = InterfaceDescriptor(**{name: numbers[name] for name in INTERFACE_FIELDS})
-    endpoints = tuple(
-        EndpointDescriptor(**{name: _number(endpoint.get(name, 0)) for name in ENDPOINT_FIELDS})
-        for endpoint in content.get("endpoints", ())
+def number(name: str, value: Any) -> int:
+    """The value of a field: a number, or its text as ``"0x0204"``.
+
+    Raises:
+        ValueError: It is none, or does not fit.
+    """
+    found = value
+    if isinstance(value, str):
+        try:
+            found = int(value, 0)
+        except ValueError:
+            raise ValueError(f"{name}: invalid literal {short(value)}, no number") from None
+    if isinstance(found, bool) or not isinstance(found, int):
+        raise ValueError(f"{name}: {short(value)} is no whole number")
+    if not 0 <= found <= HIGHEST[name]:
+        raise ValueError(f"{name}: {short(value)} does not fit, the highest is {HIGHEST[name]:#x}")
+    if name == "bDescriptorType" and found not in DESCRIPTOR_TYPES:
+        raise ValueError(f"{name}: {short(value)} is not that of a smart card class descriptor")
+    return int(found)
+
+
+def string(name: str, value: Any) -> str:
+    """A string of a device, printable.
+
+    Raises:
+        ValueError: It is none, or longer than a string descriptor can be.
+    """
+    if not isinstance(value, str):
+        raise ValueError(f"{name}: {short(value)} is no string")
+    text = printable(value)
+    if len(text.encode("utf-16-le")) > 2 * MAX_STRING:
+        raise ValueError(f"{name}: a string has at most {MAX_STRING} characters")
+    return text
+
+
+def numbers(name: str, value: Any) -> tuple[int, ...]:
+    """A list of clocks or rates.
+
+    Raises:
+        ValueError: It is none, or has a number that does not fit.
+    """
+    if not isinstance(value, list | tuple):
+        raise ValueError(f"{name}: {short(value)} is no list")
+    if len(value) > MAX_LISTED:
+        raise ValueError(f"{name}: {len(value)} of them; a list has at most {MAX_LISTED}")
+    return tuple(number(name, one) for one in value)
+
+
+def flag(name: str, value: Any) -> bool:
+    """True or false.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}: {short(value)} is neither true nor false")
+    return value
+
+
+def apart(interfaces: Sequence[InterfaceFigures]) -> tuple[InterfaceFigures, ...]:
+    """The interfaces of one device.
+
+    Raises:
+        ValueError: Two have the same number.
+    """
+    found = set()
+    for interface in interfaces:
+        if interface.number in found:
+            raise ValueError(f"bInterfaceNumber: {interface.number} twice")
+        found.add(interface.number)
+    return tuple(interfaces)
+
+
+def made(
+    values: Mapping[str, Any],
+    endpoints: Any,
+    *,
+    misplaced: Any = False,
+    name: Any = "",
+    data_rates: Any = (),
+    clock_frequencies: Any = (),
+) -> InterfaceFigures:
+    """An interface from what somebody wrote, each value looked at.
+
+    Args:
+        values: The fields of interface and class descriptor.
+        endpoints: Tables with the fields of the endpoints'; none for the usual ones.
+        misplaced, name, data_rates, clock_frequencies: As :class:`InterfaceFigures` has them.
+
+    Raises:
+        ValueError: A value is none for its field, which is named.
+    """
+    if not isinstance(endpoints, list | tuple) or len(endpoints) > MAX_ENDPOINTS:
+        raise ValueError(f"endpoints: a list of at most {MAX_ENDPOINTS} is wanted")
+    for endpoint in endpoints:
+        table_of(endpoint, set(ENDPOINT_FIELDS), "an endpoint")
+    head = InterfaceDescriptor(**{n: number(n, values[n]) for n in INTERFACE_FIELDS})
+    known = tuple(
+        EndpointDescriptor(**{n: number(n, endpoint.get(n, 0)) for n in ENDPOINT_FIELDS})
+        for endpoint in endpoints
     )
+    card = SmartCardDescriptor(**{n: number(n, values[n]) for n in SMART_CARD_FIELDS})
     return InterfaceFigures(
         SmartCardInterface(
-            head,
-            endpoints or usual_endpoints(head),
-            SmartCardDescriptor(**{name: numbers[name] for name in SMART_CARD_FIELDS}),
-            bool(content.get("misplaced", False)),
+            head, known or usual_endpoints(head), card, flag("misplaced", misplaced)
         ),
-        str(content.get("iInterface", "")),
-        tuple(content.get("data-rates", ())),
-        tuple(content.get("clock-frequencies", ())),
+        string("iInterface", name),
+        numbers("data-rates", data_rates),
+        numbers("clock-frequencies", clock_frequencies),
+    )
+
+
+def _interface(content: Any) -> InterfaceFigures:
+    own = {"iInterface", "misplaced", "endpoints", "data-rates", "clock-frequencies"}
+    table_of(content, own | set(INTERFACE_FIELDS) | set(SMART_CARD_FIELDS), "an interface")
+    return made(
+        {
+            name: content.get(name, USUAL.get(name, 0))
+            for name in (*INTERFACE_FIELDS, *SMART_CARD_FIELDS)
+        },
+        content.get("endpoints", []),
+        misplaced=content.get("misplaced", False),
+        name=content.get("iInterface", ""),
+        data_rates=content.get("data-rates", []),
+        clock_frequencies=content.get("clock-frequencies", []),
     )
 
 
@@ -231,7 +399,7 @@ def usual_endpoints(head: InterfaceDescriptor) -> tuple[EndpointDescriptor, ...]
 
 def as_content(device: DeviceFigures) -> dict[str, Any]:
     """A device as a file has it."""
-    content: dict[str, Any] = {"bcdDevice": f"0x{device.bcdDevice:04X}"}
+    content: dict[str, Any] = {"bcdDevice": Hexadecimal(device.bcdDevice, 4)}
     if device.manufacturer:
         content["iManufacturer"] = device.manufacturer
     if device.product:
@@ -260,7 +428,7 @@ def _interface_content(interface: InterfaceFigures) -> dict[str, Any]:
 
 def _fields(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return {
-        name: f"0x{values[name]:0{HEXADECIMAL[name]}X}" if name in HEXADECIMAL else values[name]
+        name: Hexadecimal(values[name], HEXADECIMAL[name]) if name in HEXADECIMAL else values[name]
         for name in names
         if values[name] != USUAL.get(name, 0)
     }
@@ -298,21 +466,11 @@ def as_toml(device: DeviceFigures) -> str:
     lines = [f'[[figures."{device.id}"]]']
     content = as_content(device)
     interfaces = content.pop("interfaces")
-    lines += [f"{key} = {_toml(value)}" for key, value in content.items()]
+    lines += [f"{key} = {toml.value(value)}" for key, value in content.items()]
     for interface in interfaces:
         lines += ["", f'[[figures."{device.id}".interfaces]]']
-        lines += [f"{key} = {_toml(value)}" for key, value in interface.items()]
+        lines += [f"{key} = {toml.value(value)}" for key, value in interface.items()]
     return "\n".join(lines) + "\n"
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{k} = {_toml(v)}" for k, v in value.items()) + " }"
-    if isinstance(value, list):
-        return "[" + ", ".join(_toml(v) for v in value) + "]"
-    if isinstance(value, str) and value.startswith("0x"):
-        return value
-    return json.dumps(value, ensure_ascii=False)
 
 
 def check(text: str, file: str) -> None:

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from ccid.virtual import VirtualReader
 
 
+LONGEST_NAME = 100
+"""An error repeats no more of a name that no reader has."""
+
+
 def list_readers() -> list[ReaderInfo]:
     """The readers on this machine's USB. No device is opened or disturbed.
 
@@ -46,9 +50,10 @@ def select(readers: list[ReaderInfo], wanted: str | None) -> ReaderInfo:
     if len(near) == 1:
         return near[0]
     there = ", ".join(str(r) for r in near or readers)
+    shown = repr(wanted if len(wanted) <= LONGEST_NAME else f"{wanted[:LONGEST_NAME]}…")
     if not near:
-        raise ReaderNotFound(f"no reader is called {wanted!r}; there are: {there}")
-    raise ReaderNotFound(f"{wanted!r} may be any of these: {there}")
+        raise ReaderNotFound(f"no reader is called {shown}; there are: {there}")
+    raise ReaderNotFound(f"{shown} may be any of these: {there}")
 
 
 def _is_at(path: str, place: str) -> bool:

@@ -7,7 +7,9 @@ the device is not busy, and it tells whether data are expected or a status word 
 (bInterfaceProtocol 2) puts a byte before each answer that tells what it is: data, a part of a
 chain, a failure, or that the host shall ask again after some time.
 
-Asking again is bounded by time, never by count, and heeds :meth:`ccid.Slot.cancel`. The devices
+Asking again is bounded by time, never by count, and heeds :meth:`ccid.Slot.cancel`. To be busy is
+what a time extension is elsewhere: a card may compute for as long as a command may take. A question
+about the slot has no more than seconds, and a power-up no more than elsewhere. The devices
 have no ABORT: what a command that was given up still has to say is waited for and dropped before
 the next one goes out.
 """
@@ -17,25 +19,35 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Callable
-from contextlib import suppress
 from typing import NoReturn
 
 from ccid.card_state import Session
 from ccid.codes import Chain, ClockStatus, IccdRequest, IccStatus, Level
-from ccid.commands import DEFAULT_TIMEOUT_S, R, SlotCommands, SlotStatus, reply_error
-from ccid.conversation import SLICE_MS, Conversation
+from ccid.commands import DEFAULT_TIMEOUT_S, R, SlotCommands, SlotStatus
+from ccid.conversation import SLICE_MS, Conversation, seconds
 from ccid.descriptors import ClassControl
 from ccid.descriptors.requests import REQUEST_IN, REQUEST_OUT
-from ccid.errors import CardMute, CcidError, MalformedMessage, UnsupportedByReader
-from ccid.iso7816.apdu import SW_LENGTH, Bytes
+from ccid.errors import (
+    CardMute,
+    CcidError,
+    CommandCancelled,
+    MalformedMessage,
+    TransportError,
+    UnsupportedByReader,
+)
+from ccid.iso7816.apdu import SW_LENGTH, Bytes, octets
 from ccid.iso7816.atr import MAX_LENGTH as MAX_ATR
+from ccid.iso7816.timing import ACTIVATION_S
 from ccid.messages import Command
 from ccid.quirks import Quirks
+from ccid.reply_errors import reply_error
 
 CONTROL_TIMEOUT_MS = 3000
 """For one control transfer."""
 MAX_CONTROL = 4096
 """Bytes of the longest control transfer that every system allows."""
+STATUS_S = 5.0
+"""How long a device may be busy when it is asked for its status, or loses its power."""
 UNIT_S = 0.01
 """Of wDelayTime, and how long to wait where a device does not say."""
 
@@ -62,12 +74,15 @@ class IccdCommands(SlotCommands):
 
     def abort(self) -> None:
         """There is no ABORT: what it still has to say is waited for and dropped."""
-        if self._owes:
-            self._drain()
+        self.perform(lambda: self._drain() if self._owes else None, STATUS_S)
 
     def give_up(self) -> None:
         """Note that the device may still have something to say that nobody waits for."""
         self._owes = True
+
+    @property
+    def is_given_up(self) -> bool:
+        return self._owes
 
     @abstractmethod
     def _drain(self) -> None:
@@ -95,17 +110,23 @@ class IccdCommands(SlotCommands):
         with self.conversation.turn(self.slot):
             self.conversation.proceed(self.slot)
             self.conversation.count += 1
-            self.conversation.busy_slot = self.slot
             setup = ClassControl(
                 REQUEST_OUT, request, wValue, self.conversation.interface, len(data)
             )
-            self.conversation.transport.control(setup, CONTROL_TIMEOUT_MS, bytes(data))
+            self.conversation.transport.control(setup, self._control_ms(), bytes(data))
 
     def _in(self, request: IccdRequest, wLength: int) -> bytes:
         with self.conversation.turn(self.slot):
             self.conversation.proceed(self.slot)
             setup = ClassControl(REQUEST_IN, request, 0, self.conversation.interface, wLength)
-            return self.conversation.transport.control(setup, CONTROL_TIMEOUT_MS)
+            return self.conversation.transport.control(setup, self._control_ms())
+
+    def _control_ms(self) -> int:
+        """How long a control transfer may take, in milliseconds."""
+        latest = self.conversation.latest
+        if latest is None:
+            return CONTROL_TIMEOUT_MS
+        return max(1, min(CONTROL_TIMEOUT_MS, int((latest - time.monotonic()) * 1000)))
 
     def _pause(self, seconds: float) -> None:
         """Wait before asking again, ready to be cancelled."""
@@ -128,7 +149,7 @@ class IccdCommands(SlotCommands):
     def power_off(self) -> SlotStatus:
         """Deactivate the card."""
         self.conversation.cards.powered_off(self.slot)
-        self._out(IccdRequest.ICC_POWER_OFF)
+        self.perform(lambda: self._out(IccdRequest.ICC_POWER_OFF), STATUS_S)
         self._owes = False
         return SlotStatus(IccStatus.INACTIVE, ClockStatus.STOPPED_LOW)
 
@@ -138,10 +159,12 @@ class IccdCommands(SlotCommands):
         more: Callable[[bytes, int], bytes],
         session: Session | None = None,
     ) -> Callable[[Bytes], bytes]:
+        def whole(apdu: Bytes) -> bytes:
+            data, chain = self.xfr_block(apdu, timeout_s=patience_s(apdu))
+            return more(data, chain) if chain else data
+
         def transmit(apdu: Bytes) -> bytes:
-            with self.operation(session):
-                data, chain = self.xfr_block(apdu, timeout_s=patience_s(apdu))
-                data = more(data, chain) if chain else data
+            data = self.perform(lambda: whole(octets(apdu)), session=session)
             if len(data) < SW_LENGTH:
                 raise reply_error(self.name, self.slot, len(data), 0, 0, 0)
             return data
@@ -176,15 +199,16 @@ class IccdA(IccdCommands):
             self._pause(UNIT_S)
 
     def power_on(self, bPowerSelect: int = 0) -> bytes:
-        with self.operation():
-            self.power_off()
-            with self._rising():
-                self.status()
-                return self._in(IccdRequest.ICC_POWER_ON, MAX_ATR)
+        return self.perform(self._powered_on, ACTIVATION_S)
+
+    def _powered_on(self) -> bytes:
+        self.power_off()
+        with self._rising():
+            self.perform(self.status, STATUS_S)
+            return self._in(IccdRequest.ICC_POWER_ON, MAX_ATR)
 
     def _current_status(self, at_least_s: float = 0.0) -> SlotStatus:
-        with self.operation():
-            mute = self.status() == MUTE
+        mute = self.perform(self.status, max(STATUS_S, seconds(at_least_s, "at_least_s"))) == MUTE
         icc = IccStatus.ABSENT if mute else IccStatus.ACTIVE
         return SlotStatus(icc, ClockStatus.RUNNING)
 
@@ -228,32 +252,39 @@ class IccdA(IccdCommands):
         bBWI: int = 0,
         wLevelParameter: int = Level.WHOLE,
     ) -> tuple[bytes, int]:
-        with self.operation():
-            self.send(abData)
-            data = self.receive(self.room)
-            self.done()
-            return data, Chain.WHOLE
+        self._specific(bBWI, wLevelParameter)
+        seconds(timeout_s, "timeout_s")
+        abData = octets(abData)
+        return self.perform(lambda: (self._exchanged(abData), Chain.WHOLE))
+
+    def _exchanged(self, data: bytes) -> bytes:
+        self.send(data)
+        came = self.receive(self.room)
+        self.done()
+        return came
 
 
 class IccdB(IccdCommands):
     """Version B: bInterfaceProtocol 2."""
 
     def power_on(self, bPowerSelect: int = 0) -> bytes:
-        with self.operation():
-            self.power_off()
-            with self._rising():
-                self._out(IccdRequest.ICC_POWER_ON, 1)
-                atr, chain = self._answer(1 + MAX_ATR)
-                if chain:
-                    raise self._odd(chain)
-                return atr
+        return self.perform(self._powered_on, ACTIVATION_S)
+
+    def _powered_on(self) -> bytes:
+        self.power_off()
+        with self._rising():
+            self._out(IccdRequest.ICC_POWER_ON, 1)
+            atr, chain = self._answer(1 + MAX_ATR)
+            if chain:
+                raise self._odd(chain)
+            return atr
 
     def power_off(self) -> SlotStatus:
-        self.conversation.cards.powered_off(self.slot)
-        with self.operation():
-            self._out(IccdRequest.ICC_POWER_OFF)
-            self._owes = False
-            return self.slot_status()
+        return self.perform(self._powered_off, STATUS_S)
+
+    def _powered_off(self) -> SlotStatus:
+        super().power_off()
+        return self.slot_status()
 
     def _current_status(self, at_least_s: float = 0.0) -> SlotStatus:
         came = self._in(IccdRequest.SLOT_STATUS, 3)
@@ -273,13 +304,23 @@ class IccdB(IccdCommands):
         bBWI: int = 0,
         wLevelParameter: int = Level.WHOLE,
     ) -> tuple[bytes, int]:
-        with self.operation():
-            self._send_block(wLevelParameter << 8 & 0xFFFF, abData)
-            return self._answer(1 + self.room)
+        self._specific(bBWI, wLevelParameter)
+        seconds(timeout_s, "timeout_s")
+        abData = octets(abData)
+        return self.perform(lambda: self._exchanged(wLevelParameter, abData))
+
+    def _exchanged(self, wLevelParameter: int, data: bytes) -> tuple[bytes, int]:
+        self._send_block(wLevelParameter << 8 & 0xFFFF, data)
+        return self._answer(1 + self.room)
 
     def _drain(self) -> None:
-        with suppress(CcidError):  # how it ended is nobody's concern any more
+        try:
             self._answer(1 + self.room)
+        except (TransportError, CommandCancelled):
+            if self._owes:  # it has not ended
+                raise
+        except CcidError:
+            pass  # how it ended is nobody's concern any more
         self._owes = False
 
     def _answer(self, wLength: int) -> tuple[bytes, int]:

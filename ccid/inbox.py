@@ -3,18 +3,36 @@
 A reader ends a message with a packet that is not full, or with an empty one. So a transfer may
 bring all of it, its first part (as much as was asked for, or as came before the time ran out), or
 nothing but the empty packet that ends the message before.
+
+Some readers send more than dwLength announces: padding to a whole packet, what their buffer held
+before, or the next message, when nothing ended the one before. A message is what its header says.
+Messages that follow it are kept; all else is fetched, dropped and counted, so that the next command
+does not meet it. Both are bounded by bytes and by time.
 """
 
 from __future__ import annotations
 
+import time
+from collections import deque
+from collections.abc import Callable
+
 from ccid.errors import MalformedMessage, TransportTimeout
 from ccid.messages import HEADER_LENGTH
+from ccid.messages.replies import REPLIES
 from ccid.transport import IN_CAPACITY, Transport
 
 FIRST_READ = 512
 """Bytes asked for at first: a short APDU's reply fits. More costs time on every APDU."""
-REST_MS = 2000
-"""How long the rest of a message may take once it began."""
+REST_MS = 5000
+"""How long the rest of a message may take in all, once it began."""
+SURPLUS_MS = 10
+"""How long to wait for more of a transfer that goes on after the end of its message."""
+SURPLUS_BYTES = 2 * IN_CAPACITY
+"""Bytes of such a transfer that are fetched and dropped."""
+
+Patience = Callable[[], int]
+"""How many milliseconds may be waited now; 0 when it is over. Raises if nobody wants to wait any
+more."""
 
 
 def first_read(packet_size: int) -> int:
@@ -26,62 +44,127 @@ def _whole_packets(size: int, packet_size: int) -> int:
     return -(-size // packet_size) * packet_size
 
 
-def read_message(transport: Transport, name: str, timeout_ms: int) -> bytes | None:
-    """One message; None if none came in time, or only an empty packet.
+class Inbox:
+    """What comes on bulk-IN, cut into messages.
 
-    Raises:
-        MalformedMessage: What came is no message. And all that the transport raises.
+    Args:
+        name: The reader's name, for errors.
+
+    Attributes:
+        later: Messages that came right behind another one, in its transfer.
+        surplus: How many bytes after the end of a message were dropped.
     """
-    try:
-        got = transport.receive(0, first_read(transport.packet_size), timeout_ms)
-    except TransportTimeout:
-        return None
-    return whole_message(transport, name, got) if got else None
 
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.later: deque[bytes] = deque()
+        self.surplus = 0
 
-def whole_message(transport: Transport, name: str, got: int) -> bytes:
-    """The message whose first ``got`` bytes are in ``transport.inp``, read to its end.
+    def read(
+        self, transport: Transport, timeout_ms: int, patience: Patience
+    ) -> bytes | MalformedMessage | None:
+        """One message, or what is wrong with it; None if none came in time, or an empty packet.
 
-    Raises:
-        MalformedMessage: Fewer bytes, or more, than dwLength announces.
-    """
-    got = _fill(transport, got, HEADER_LENGTH)
-    if got < HEADER_LENGTH:
-        raise MalformedMessage(
-            f"{name}: {got} bytes are no reply; its header alone has {HEADER_LENGTH}",
-            field="dwLength",
-            reader=name,
-        )
-    inp = transport.inp
-    size = HEADER_LENGTH + int.from_bytes(inp[1:5], "little")
-    if size > IN_CAPACITY - transport.packet_size:
-        raise MalformedMessage(
-            f"{name}: dwLength announces {size - HEADER_LENGTH} bytes of data",
-            field="dwLength",
-            reader=name,
-        )
-    got = _fill(transport, got, size)
-    if got != size:
-        raise MalformedMessage(
-            f"{name}: dwLength announces {size - HEADER_LENGTH} bytes of data, "
-            f"{got - HEADER_LENGTH} came",
-            field="dwLength",
-            reader=name,
-            slot=inp[5],
-            bSeq=inp[6],
-        )
-    return bytes(inp[:size])
+        Args:
+            transport: Where it comes from.
+            timeout_ms: How long to wait for its first byte.
+            patience: How long to wait for each part of the rest.
 
-
-def _fill(transport: Transport, got: int, size: int) -> int:
-    """Read on until ``size`` bytes are there, or a packet that was not full has ended it all."""
-    packet = transport.packet_size
-    while got < size and got % packet == 0:
+        Raises:
+            All that the transport and ``patience`` raise.
+        """
+        if self.later:
+            return self.later.popleft()
         try:
-            more = transport.receive(got, _whole_packets(size - got, packet), REST_MS)
+            got = transport.receive(0, first_read(transport.packet_size), timeout_ms)
         except TransportTimeout:
-            break
-        if more == 0:
-            break
-        got += more
-    return got
+            return None
+        return self.whole(transport, got, patience) if got else None
+
+    def whole(self, transport: Transport, got: int, patience: Patience) -> bytes | MalformedMessage:
+        """The message whose first ``got`` bytes are in ``transport.inp``, read to its end; or what
+        is wrong with it: its header is cut off, or it is shorter or longer than it may be."""
+        inp, packet = transport.inp, transport.packet_size
+        until = time.monotonic() + REST_MS / 1000
+        got = self._fill(transport, got, HEADER_LENGTH, patience, until)
+        if got < HEADER_LENGTH:
+            return self._wrong(
+                inp, got, f"{got} bytes are no reply; its header alone has {HEADER_LENGTH}"
+            )
+        length = int.from_bytes(inp[1:5], "little")
+        size = HEADER_LENGTH + length
+        said = f"dwLength announces {length} bytes of data"
+        if size > IN_CAPACITY - packet:
+            wrong = self._wrong(inp, got, said)
+            self.surplus += got
+            if got % packet == 0:
+                self._drain(transport, bytes(inp[:HEADER_LENGTH]), patience, until)
+            return wrong
+        got = self._fill(transport, got, size, patience, until)
+        if got < size:
+            return self._wrong(inp, got, f"{said}, {got - HEADER_LENGTH} came")
+        message = bytes(inp[:size])
+        if got > size:
+            self._split(bytes(inp[size:got]))
+            if got % packet == 0:
+                self._drain(transport, message, patience, until)
+        return message
+
+    def _wrong(self, inp: memoryview, got: int, what: str) -> MalformedMessage:
+        return MalformedMessage(
+            f"{self.name}: {what}",
+            field="dwLength",
+            reader=self.name,
+            slot=inp[5] if got > 5 else None,
+            bSeq=inp[6] if got > 6 else None,
+        )
+
+    def _fill(
+        self, transport: Transport, got: int, size: int, patience: Patience, until: float
+    ) -> int:
+        """Read on until ``size`` bytes are there, or a packet that was not full has ended it all,
+        or the time is over."""
+        packet = transport.packet_size
+        while got < size and got % packet == 0:
+            wait_ms = min(patience(), int((until - time.monotonic()) * 1000))
+            if wait_ms <= 0:
+                break
+            try:
+                more = transport.receive(got, _whole_packets(size - got, packet), wait_ms)
+            except TransportTimeout:
+                continue
+            if more == 0:
+                break
+            got += more
+        return got
+
+    def _split(self, data: bytes) -> None:
+        """Keep the messages that ``data`` begins with; count what follows."""
+        while len(data) >= HEADER_LENGTH and data[0] in REPLIES:
+            size = HEADER_LENGTH + int.from_bytes(data[1:5], "little")
+            if size > len(data):
+                break
+            self.later.append(data[:size])
+            data = data[size:]
+        self.surplus += len(data)
+
+    def _drain(self, transport: Transport, before: bytes, patience: Patience, until: float) -> None:
+        """Fetch what a transfer brings after the end of the message ``before``."""
+        inp, packet = transport.inp, transport.packet_size
+        left = SURPLUS_BYTES
+        while left > 0:
+            wait_ms = min(patience(), SURPLUS_MS, int((until - time.monotonic()) * 1000))
+            if wait_ms <= 0:
+                return
+            try:
+                got = transport.receive(0, _whole_packets(IN_CAPACITY // 2, packet), wait_ms)
+            except TransportTimeout:
+                return
+            if bytes(inp[5:7]) == before[5:7] and inp[0] in REPLIES and got >= HEADER_LENGTH:
+                size = HEADER_LENGTH + int.from_bytes(inp[1:5], "little")
+                if size <= IN_CAPACITY - packet:  # no surplus: more of what answers the command
+                    got = self._fill(transport, got, size, patience, until)
+            left -= max(got, 1)
+            self._split(bytes(inp[:got]))
+            if got % packet or not got:
+                return

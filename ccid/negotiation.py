@@ -6,8 +6,10 @@ and done by :mod:`ccid.activation`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ccid.card_quirks import waiting_times
-from ccid.codes import Features, PowerSelect, Protocol, VoltageSupport
+from ccid.codes import BLOCKWISE, Features, PowerSelect, Protocol, VoltageSupport
 from ccid.descriptors import SmartCardDescriptor
 from ccid.errors import UnsupportedByReader
 from ccid.iso7816.atr import DEFAULT_FIDI, DI, FI, Atr
@@ -25,6 +27,8 @@ CLASSES = {PowerSelect.V5_0: 1, PowerSelect.V3_0: 2, PowerSelect.V1_8: 4}
 8.3)."""
 MAX_SPEEDS = 3
 """How many speeds are tried before the default one: each costs a reset."""
+AUTOMATIC_PPS = Features.AUTO_NEGOTIATION | Features.AUTO_PPS
+"""The reader sends the PPS itself."""
 RATE_TOLERANCE = 1
 """Bit/s that a rate may be off the reader's figures: they are rounded either way."""
 
@@ -75,6 +79,7 @@ def choose_protocol(
         descriptor: The reader's.
         wanted: What the caller insists on. None: TA2's in specific mode, else T=1 where the
             card and the reader have it, as PC/SC does, else T=0; the other as the second try.
+            Where nobody sends a PPS (:func:`lacks_pps`), the card's own first.
         no_pps: The reader cannot send a PPS: the first protocol of the ATR stays.
 
     Raises:
@@ -87,16 +92,47 @@ def choose_protocol(
     if wanted is not None:
         both = [p for p in both if p is wanted]
     if not both:
-        offered = ", ".join(f"T={t}" for t in atr.protocols)
-        insists = f", insists on T={atr.default_protocol}" if atr.specific_mode else ""
-        insists += ", and no PPS gets through this reader" if no_pps else ""
-        asked = "" if wanted is None else f"; {wanted} was asked for"
-        raise UnsupportedByReader(
-            f"the card offers {offered}{insists}, the reader has dwProtocols "
-            f"0x{descriptor.dwProtocols:08X}{asked}"
-        )
+        raise UnsupportedByReader(_nothing_in_common(atr, descriptor, wanted, no_pps))
     first = Protocol.T1 if Protocol.T1 in both else both[0]
+    if lacks_pps(descriptor) and atr.default_protocol in both:
+        first = Protocol(atr.default_protocol)
     return [first, *(p for p in both if p is not first)]
+
+
+MADE_UP_ATR = b"\x3b\x00"
+"""What some contactless readers say for a card that they do not know (no ATR comes from the card
+itself there)."""
+
+
+def _nothing_in_common(
+    atr: Atr, descriptor: SmartCardDescriptor, wanted: Protocol | None, no_pps: bool
+) -> str:
+    """Why card and reader have no protocol in common, or not ``wanted``, and what may help."""
+    has = [p for p in Protocol if descriptor.dwProtocols >> p & 1]
+    only = " alone" if len(has) == 1 else ""
+    said = f"the card offers {_named(atr.protocols)}"
+    if atr.specific_mode:
+        said += f", insists on T={atr.default_protocol}"
+    if no_pps:
+        said += ", and no PPS gets through this reader"
+    said += f"; the reader has {_named(has) or 'neither T=0 nor T=1'}{only}"
+    if wanted is not None:
+        said += f"; {wanted} was asked for"
+    if atr.raw == MADE_UP_ATR:
+        return (
+            f"{said}. If this reader is contactless it made up the ATR: it does not know this type "
+            f"of card, and no other protocol helps"
+        )
+    if no_pps or wanted is not None:
+        return said
+    usable = [atr.default_protocol] if atr.specific_mode else atr.protocols
+    lacked = [t for t in usable if t in (0, 1)]
+    return f"{said}. This card needs a reader that has {_named(lacked)}" if lacked else said
+
+
+def _named(protocols: Iterable[int]) -> str:
+    """``T=0 and T=1``."""
+    return " and ".join(f"T={int(t)}" for t in protocols)
 
 
 # Speed ----------------------------------------------------------------------------------------
@@ -146,7 +182,7 @@ def speeds(
         return [indicated if atr.fi and atr.di else DEFAULT_FIDI]
     if atr.ta2 is not None:
         return [_specific(atr, atr.ta2, indicated, descriptor, rates)]
-    if no_pps:
+    if no_pps or lacks_pps(descriptor):
         return [DEFAULT_FIDI]
     tried = []
     if atr.fi and atr.di and indicated != DEFAULT_FIDI:
@@ -180,20 +216,32 @@ def _specific(
             f"the card insists on Fi and Di by the reserved code TA1 = 0x{indicated:02X}"
         )
     if indicated != DEFAULT_FIDI and not has_rate(descriptor, rates, indicated):
+        rate = data_rate(descriptor.dwDefaultClock, indicated)
+        goes_to = descriptor.dwMaxDataRate
+        lacks = f"goes to {goes_to} bit/s" if rate > goes_to else "does not list that rate"
         raise UnsupportedByReader(
-            f"the card insists on {data_rate(descriptor.dwDefaultClock, indicated)} bit/s "
-            f"(TA1 = 0x{indicated:02X}, TA2 = 0x{ta2:02X}); the reader goes to "
-            f"{descriptor.dwMaxDataRate} bit/s and does not list that rate"
+            f"the card insists on {rate} bit/s (TA1 = 0x{indicated:02X}, TA2 = 0x{ta2:02X}); "
+            f"the reader {lacks}"
         )
     return indicated
 
 
 def needs_pps(atr: Atr, descriptor: SmartCardDescriptor, protocol: Protocol, fidi: int) -> bool:
     """True if it is up to the host to ask the card for ``protocol`` and ``fidi`` by PPS."""
-    automatic = Features.AUTO_NEGOTIATION | Features.AUTO_PPS
-    if descriptor.features & automatic or atr.specific_mode:
+    if descriptor.features & AUTOMATIC_PPS or atr.specific_mode or lacks_pps(descriptor):
         return False
     return protocol != atr.default_protocol or fidi != DEFAULT_FIDI
+
+
+def lacks_pps(descriptor: SmartCardDescriptor) -> bool:
+    """True if the card is asked for nothing by PPS: a reader at APDU level that does not declare
+    to send one itself. Its XfrBlock carries APDUs, and would take a PPS for one; so the card keeps
+    the first protocol of its ATR and the default speed, and SetParameters says so to the reader.
+
+    The specification has no such reader (USB CCID rev 1.1, 3.2 and 5.1); there are some.
+    """
+    level = descriptor.exchange_level
+    return level not in BLOCKWISE and not descriptor.features & AUTOMATIC_PPS
 
 
 # Parameters -----------------------------------------------------------------------------------
@@ -225,10 +273,17 @@ def waiting_integers(atr: Atr) -> tuple[int, int]:
     return (atr.bwi, atr.cwi) if known is None else (known >> 4, known & 0x0F)
 
 
-def make_t1(atr: Atr, descriptor: SmartCardDescriptor, name: str) -> T1:
-    """The state of T=1 with a card, its blocks held to what a message of the reader carries."""
+def make_t1(atr: Atr, descriptor: SmartCardDescriptor, name: str, taken: int = 0) -> T1:
+    """The state of T=1 with a card, its blocks held to what a message of the reader carries.
+
+    Args:
+        atr: The card's.
+        descriptor: The reader's.
+        name: Of the reader, for errors.
+        taken: Bytes of a message's data that are not the block's.
+    """
     edc_length = 2 if atr.crc else 1
-    room = descriptor.dwMaxCCIDMessageLength - HEADER_LENGTH - PROLOGUE - edc_length
+    room = descriptor.dwMaxCCIDMessageLength - HEADER_LENGTH - taken - PROLOGUE - edc_length
     return T1(atr.ifsc, crc=atr.crc, max_inf=max(1, min(room, MAX_IFS)), name=name)
 
 

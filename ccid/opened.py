@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -43,7 +43,7 @@ class Opened:
     def reset(self) -> None:
         """Begin anew; in a forked child, where all of this is the parent's."""
         self.readers: WeakValueDictionary[Key, Reader] = WeakValueDictionary()
-        self._wanted: Counter[Key] = Counter()
+        self._wanted: dict[Key, int] = {}
         self._lent: dict[Key, Reader] = {}
         self._locks: defaultdict[Key, threading.RLock] = defaultdict(threading.RLock)
         self._guard = threading.RLock()  # within it a forgotten reader may be collected, and closed
@@ -78,16 +78,19 @@ class Opened:
         if getattr(self._mine, "lends", False):
             yield
             return
-        key = key_of(info)
-        with self._lock(key):
-            self._wanted[key] += 1
-            lent = self._lent.pop(key, None)
-            if lent is not None:
-                lent.close()
+        key, is_wanted = key_of(info), False
         try:
+            with self._lock(key):
+                self._wanted[key] = self._wanted.get(key, 0) + 1
+                is_wanted = True
+                lent = self._lent.pop(key, None)
+                if lent is not None:
+                    lent.close()
             yield
         except BaseException:
-            self._unwanted(key)
+            with self._guard:  # and nothing called before: a signal may come then, too
+                if is_wanted:
+                    self._wanted[key] -= 1
             self._tell(info)
             raise
 
@@ -107,9 +110,10 @@ class Opened:
 
     def _unwanted(self, key: Key) -> None:
         with self._guard:
-            self._wanted[key] -= 1
-            if self._wanted[key] <= 0:
-                del self._wanted[key]
+            if self._wanted.get(key, 0) > 1:
+                self._wanted[key] -= 1
+            else:
+                self._wanted.pop(key, None)
 
     # What a watcher does --------------------------------------------------------------------------
 
@@ -129,7 +133,7 @@ class Opened:
             if there is not None and not isinstance(there.transport.dead, ReaderRemoved):
                 return there, False
             # one that was unplugged stays open until it is closed; another may be in its place
-            if self._wanted[key] > (there is not None and not there.is_lent):
+            if self._wanted.get(key, 0) > (there is not None and not there.is_lent):
                 return None, False
             self._mine.lends = True
             try:

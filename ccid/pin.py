@@ -5,7 +5,7 @@ PIN_MODIFY_STRUCTURE), and :func:`verification` and :func:`modification` make of
 of PC_to_RDR_Secure (USB CCID rev 1.1, 6.1.11). Readers differ in what they take: their quirks say
 how.
 
-    request = pin.verification(data, slot.quirks, features)
+    request = pin.verification(data, slot.quirks, features)  # or pin.request(structure, …)
     if request.escape is not None:
         slot.escape(request.escape)
     time.sleep(request.delay_s)
@@ -233,13 +233,33 @@ def _condition(asked: int, quirks: Quirks, known: PinPadFeatures | None) -> int:
     return condition if known is None else condition & known.bEntryValidationCondition
 
 
+def request(
+    structure: PinVerification | PinModification,
+    quirks: Quirks,
+    known: PinPadFeatures | None = None,
+) -> PinRequest:
+    """A PIN entry, as the reader takes it: whoever asks for one, it goes this way.
+
+    Args:
+        structure: What is wanted, as the specification has it.
+        quirks: What is known of the reader.
+        known: What it says itself (:func:`features`).
+
+    Raises:
+        MalformedMessage: A bNumberMessage that 6.1.11.2 has not.
+    """
+    if isinstance(structure, PinVerification):
+        return _verification(structure, quirks, known)
+    return _modification(structure, quirks, known)
+
+
 def verification(
     data: bytes,
     quirks: Quirks,
     known: PinPadFeatures | None = None,
     byteorder: str = sys.byteorder,
 ) -> PinRequest:
-    """A verification, as the reader takes it.
+    """A verification that an application asks for, as the reader takes it.
 
     Args:
         data: PIN_VERIFY_STRUCTURE.
@@ -251,26 +271,38 @@ def verification(
         MalformedMessage: ``data`` are no such structure.
     """
     said = _parsed(PinVerifyStructure, data, byteorder)
-    messages, digits = said.bNumberMessage, said.wPINMaxExtraDigit
+    wanted = PinVerification(
+        bTimeOut=said.bTimerOut,
+        bmFormatString=said.bmFormatString,
+        bmPINBlockString=said.bmPINBlockString,
+        bmPINLengthFormat=said.bmPINLengthFormat,
+        wPINMaxExtraDigit=said.wPINMaxExtraDigit,
+        bEntryValidationCondition=said.bEntryValidationCondition,
+        bNumberMessage=said.bNumberMessage,
+        wLangId=said.wLangId,
+        bMsgIndex=said.bMsgIndex,
+        bTeoPrologue=said.bTeoPrologue,
+        abPINApdu=said.abData,
+    )
+    return request(wanted, quirks, known)
+
+
+def _verification(
+    wanted: PinVerification, quirks: Quirks, known: PinPadFeatures | None
+) -> PinRequest:
+    messages, digits = wanted.bNumberMessage, wanted.wPINMaxExtraDigit
     if quirks.pin_verify_messages is not None:
         messages = quirks.pin_verify_messages
     if quirks.pin_swap_extra_digit:
         digits = _swapped(digits, 2)
-    case_1 = said.ulDataLength == HEADER_LENGTH and said.bmPINBlockString == 0
+    case_1 = len(wanted.abPINApdu) == HEADER_LENGTH and wanted.bmPINBlockString == 0
     return PinRequest(
         PinOperation.VERIFICATION,
-        PinVerification(
-            bTimeOut=said.bTimerOut,
-            bmFormatString=said.bmFormatString,
-            bmPINBlockString=said.bmPINBlockString,
-            bmPINLengthFormat=said.bmPINLengthFormat,
+        dataclasses.replace(
+            wanted,
             wPINMaxExtraDigit=digits,
-            bEntryValidationCondition=_condition(said.bEntryValidationCondition, quirks, known),
+            bEntryValidationCondition=_condition(wanted.bEntryValidationCondition, quirks, known),
             bNumberMessage=messages,
-            wLangId=said.wLangId,
-            bMsgIndex=said.bMsgIndex,
-            bTeoPrologue=said.bTeoPrologue,
-            abPINApdu=said.abData,
         ),
         quirks.pin_delay_s,
         quirks.pin_case1_escape if case_1 else None,
@@ -283,7 +315,7 @@ def modification(
     known: PinPadFeatures | None = None,
     byteorder: str = sys.byteorder,
 ) -> PinRequest:
-    """A modification, as the reader takes it.
+    """A modification that an application asks for, as the reader takes it.
 
     Args:
         data: PIN_MODIFY_STRUCTURE.
@@ -296,53 +328,63 @@ def modification(
             has not.
     """
     said = _parsed(PinModifyStructure, data, byteorder)
-    if said.bNumberMessage > ALL_MESSAGES and said.bNumberMessage != DEFAULT_MESSAGE:
-        raise MalformedMessage(
-            f"PinModifyStructure: bNumberMessage {said.bNumberMessage}", field="bNumberMessage"
-        )
-    messages, indexes = _messages(said, quirks)
-    shape: type[PinModification] = PinModification
-    second: int | None = indexes[1]
-    third: int | None = indexes[2]
-    heeds = known is not None and known.heeds_number_of_messages
-    if quirks.pin_modify_zero_indexes or (quirks.pin_modify_all_indexes and not heeds):
-        shape = PinModificationAllIndexes
-    else:
-        second = second if messages != NO_MESSAGE else None
-        third = third if messages >= ALL_MESSAGES else None
-    return PinRequest(
-        PinOperation.MODIFICATION,
-        shape(
-            bTimeOut=said.bTimerOut,
-            bmFormatString=said.bmFormatString,
-            bmPINBlockString=said.bmPINBlockString,
-            bmPINLengthFormat=said.bmPINLengthFormat,
-            bInsertionOffsetOld=said.bInsertionOffsetOld,
-            bInsertionOffsetNew=said.bInsertionOffsetNew,
-            wPINMaxExtraDigit=said.wPINMaxExtraDigit,
-            bConfirmPIN=said.bConfirmPIN,
-            bEntryValidationCondition=_condition(said.bEntryValidationCondition, quirks, known),
-            bNumberMessage=messages,
-            wLangId=said.wLangId,
-            bMsgIndex1=indexes[0],
-            bMsgIndex2=second,
-            bMsgIndex3=third,
-            bTeoPrologue=said.bTeoPrologue,
-            abPINApdu=said.abData,
-        ),
+    wanted = PinModificationAllIndexes(
+        bTimeOut=said.bTimerOut,
+        bmFormatString=said.bmFormatString,
+        bmPINBlockString=said.bmPINBlockString,
+        bmPINLengthFormat=said.bmPINLengthFormat,
+        bInsertionOffsetOld=said.bInsertionOffsetOld,
+        bInsertionOffsetNew=said.bInsertionOffsetNew,
+        wPINMaxExtraDigit=said.wPINMaxExtraDigit,
+        bConfirmPIN=said.bConfirmPIN,
+        bEntryValidationCondition=said.bEntryValidationCondition,
+        bNumberMessage=said.bNumberMessage,
+        wLangId=said.wLangId,
+        bMsgIndex1=said.bMsgIndex1,
+        bMsgIndex2=said.bMsgIndex2,
+        bMsgIndex3=said.bMsgIndex3,
+        bTeoPrologue=said.bTeoPrologue,
+        abPINApdu=said.abData,
     )
+    return request(wanted, quirks, known)
 
 
-def _messages(said: PinModifyStructure, quirks: Quirks) -> tuple[int, tuple[int, int, int]]:
-    """bNumberMessage, and bMsgIndex1 to 3."""
+def _modification(
+    wanted: PinModification, quirks: Quirks, known: PinPadFeatures | None
+) -> PinRequest:
+    if wanted.bNumberMessage > ALL_MESSAGES and wanted.bNumberMessage != DEFAULT_MESSAGE:
+        raise MalformedMessage(
+            f"PinModifyStructure: bNumberMessage {wanted.bNumberMessage}", field="bNumberMessage"
+        )
+    messages, (first, second, third) = _messages(wanted, quirks)
+    heeds = known is not None and known.heeds_number_of_messages
+    every = quirks.pin_modify_zero_indexes or (quirks.pin_modify_all_indexes and not heeds)
+    shape = PinModificationAllIndexes if every else PinModification
+    fields = {field.name: getattr(wanted, field.name) for field in dataclasses.fields(wanted)}
+    fields |= {
+        "bEntryValidationCondition": _condition(wanted.bEntryValidationCondition, quirks, known),
+        "bNumberMessage": messages,
+        "bMsgIndex1": first,
+        "bMsgIndex2": second if every or messages != NO_MESSAGE else None,
+        "bMsgIndex3": third if every or messages >= ALL_MESSAGES else None,
+    }
+    return PinRequest(PinOperation.MODIFICATION, shape(**fields))
+
+
+def _messages(wanted: PinModification, quirks: Quirks) -> tuple[int, tuple[int, int, int]]:
+    """bNumberMessage, and bMsgIndex1 to 3; one that was not given is that of its usual message."""
     if quirks.pin_modify_zero_indexes:
         return NO_MESSAGE, (0, 0, 0)
-    number = said.bNumberMessage
+    number = wanted.bNumberMessage
     if quirks.pin_modify_messages is not None:
         number = quirks.pin_modify_messages
     if number == NO_MESSAGE and quirks.pin_modify_messages_for_0 is not None:
         number = quirks.pin_modify_messages_for_0
-    return number, (said.bMsgIndex1, said.bMsgIndex2, said.bMsgIndex3)
+    second, third = (
+        default if given is None else given
+        for given, default in ((wanted.bMsgIndex2, 1), (wanted.bMsgIndex3, 2))
+    )
+    return number, (wanted.bMsgIndex1, second, third)
 
 
 # When a reader is opened -----------------------------------------------------------------------

@@ -10,7 +10,8 @@ each time with a multiplier of the time it was given.
 
 A wait is cut into slices, so that Ctrl-C and :meth:`Pipe.cancel` are heard while a card thinks
 for minutes. A command that is given up is left to the reader; if that then says it is busy, the
-ABORT pair (5.3.1 and 6.1.13) puts it in order.
+ABORT pair (5.3.1 and 6.1.13) puts it in order. So it does where a slot answers its first command
+here that it is busy, or aborting: an earlier user of the reader died in the middle of something.
 
 Most readers work on one command at a time: one lock, :class:`Pipe`. Where commands to several
 slots overlap there is :class:`ccid.shared_pipe.SharedPipe`.
@@ -22,11 +23,11 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 from ccid.card_state import Power, Session
-from ccid.codes import CommandStatus, IccStatus, SlotError
-from ccid.conversation import SLICE_MS, Conversation, Operation
+from ccid.codes import CommandStatus
+from ccid.conversation import SLICE_MS, Conversation, Operation, seconds
 from ccid.descriptors import ClassControl
 from ccid.errors import (
     CardRemoved,
@@ -34,11 +35,12 @@ from ccid.errors import (
     CommandCancelled,
     MalformedMessage,
     ProtocolError,
+    SlotBusy,
     TransportError,
     TransportTimeout,
 )
-from ccid.inbox import first_read, read_message, whole_message
-from ccid.iso7816.apdu import SW_LENGTH, Bytes
+from ccid.inbox import Inbox, Patience, first_read
+from ccid.iso7816.apdu import SW_LENGTH, Bytes, octets
 from ccid.messages import (
     HEADER_LENGTH,
     PC_to_RDR_Abort,
@@ -49,15 +51,23 @@ from ccid.messages import (
     PC_to_RDR_SetParameters,
     PC_to_RDR_T0APDU,
     PC_to_RDR_XfrBlock,
-    RDR_to_PC_SlotStatus,
 )
 from ccid.messages.headers import DATA_BLOCK, XFR_BLOCK, reply_header, xfr_block_header
+from ccid.replies import SLOT_STATUS, Past, RawReply, match, whole
 from ccid.transport import OUT_CAPACITY, Transport
 
 WRITE_TIMEOUT_MS = 5000
 """A bulk-OUT transfer that takes longer has failed."""
 ABORT_S = 2.0
-"""How long the ABORT pair may take, or a question about the slot."""
+"""How long the ABORT pair may take in all, or a question about the slot; and how long a reader that
+does not take part in it may be busy still."""
+BUSY_S = 0.05
+"""How long to wait before a reader that was busy gets its command again."""
+LONGEST_WAIT_S = 1e6
+"""More than anybody waits, and a number that can be reckoned with."""
+LONGEST_S = 600.0
+"""How long a reader may be silent after a time extension, whatever it multiplies: the longest that
+a card of T=1 asks for, 255 times 1.4 s, and more."""
 REMOVED_S = 0.3
 """How long a reader may still answer a command to a card that it says was taken out."""
 LOST_S = 1.0
@@ -78,54 +88,6 @@ TO_CARDS = frozenset(
     )
 )
 """Commands that mean the card that was powered, and no other."""
-SLOT_STATUS = RDR_to_PC_SlotStatus.bMessageType
-
-
-class RawReply(NamedTuple):
-    """A reply, matched and undecoded. ``parameter`` is byte 9."""
-
-    bMessageType: int
-    bSeq: int
-    bStatus: int
-    bError: int
-    parameter: int
-    data: bytes
-
-    def __repr__(self) -> str:
-        """Without the data, which may hold a secret."""
-        return (
-            f"RawReply(bMessageType=0x{self.bMessageType:02X}, bSeq={self.bSeq}, "
-            f"bStatus=0x{self.bStatus:02X}, bError=0x{self.bError:02X}, "
-            f"parameter=0x{self.parameter:02X}, data=<{len(self.data)} bytes>)"
-        )
-
-    @property
-    def icc_status(self) -> IccStatus:
-        """bmICCStatus."""
-        return IccStatus(self.bStatus & 0x03)
-
-    @property
-    def failed(self) -> bool:
-        """bmCommandStatus says failed."""
-        return self.bStatus >> 6 == CommandStatus.FAILED
-
-
-def whole(
-    reply: RawReply,
-    failure: Callable[[RawReply], CcidError],
-    more: Callable[[bytes, int], bytes],
-) -> bytes:
-    """The response APDU that ``reply`` brings, or begins.
-
-    Raises:
-        What ``failure`` makes of it: the command failed, or what came is no response APDU.
-    """
-    if reply.failed:
-        raise failure(reply)
-    data = more(reply.data, reply.parameter) if reply.parameter else reply.data
-    if len(data) < SW_LENGTH:  # so do some readers answer when there is no card
-        raise failure(reply)
-    return data
 
 
 class Pipe(Conversation):
@@ -133,12 +95,15 @@ class Pipe(Conversation):
 
     Args:
         transport: The open interface. The pipe does not close it.
+        slot_count: Number of slots.
         **common: As for :class:`~ccid.conversation.Conversation`.
     """
 
-    def __init__(self, transport: Transport, **common: Any) -> None:
-        self._given_up: set[int] = set()
+    def __init__(self, transport: Transport, *, slot_count: int = 1, **common: Any) -> None:
+        self.slot_count = slot_count
+        self._past = Past()
         super().__init__(transport, **common)
+        self.inbox = Inbox(self.name)
 
     # One command ------------------------------------------------------------------------------
 
@@ -168,8 +133,11 @@ class Pipe(Conversation):
             CardRemoved, CardReset: The reader said so, before or meanwhile.
             CommandCancelled: :meth:`cancel` was called meanwhile.
             MalformedMessage, ProtocolError: The reply is no reply, or one to something else.
+            SlotBusy: It is at something that an earlier user began, and does not end it.
             TransportTimeout: No reply in time. And all that the transport raises.
+            ValueError, TypeError: ``timeout_s`` is no time.
         """
+        timeout_s = min(seconds(timeout_s, "timeout_s"), LONGEST_WAIT_S)
         with self.turn(slot):
             self.proceed(slot)
             if bMessageType in TO_CARDS:
@@ -177,10 +145,9 @@ class Pipe(Conversation):
                 self.look(slot, session)
             try:
                 reply = self._once(slot, bMessageType, specific, data, reply_type, timeout_s)
-                if self._abandoned(slot, reply):
-                    self.abort(slot)
-                    reply = self._once(slot, bMessageType, specific, data, reply_type, timeout_s)
-                self._given_up.discard(slot)
+                if self._past.is_in_the_way(slot, reply):
+                    reply = self._freed(slot, bMessageType, specific, data, reply_type, timeout_s)
+                self._past.answered(slot)
             finally:
                 self.busy_slot = -1
         return reply
@@ -204,20 +171,17 @@ class Pipe(Conversation):
 
     def _ask(self, slot: int) -> None:
         kind = PC_to_RDR_GetSlotStatus.bMessageType
-        reply = self.transact(slot, kind, bytes(3), b"", SLOT_STATUS, ABORT_S)
+        reply = self.perform(
+            slot,
+            lambda: self.transact(slot, kind, bytes(3), b"", SLOT_STATUS, ABORT_S),
+            ABORT_S,
+        )
         self.cards.saw(slot, reply.icc_status)
 
     def _write(self, slot: int, bMessageType: int, specific: bytes, data: Bytes) -> int:
         """Send a command and return its number."""
         size = HEADER_LENGTH + len(data)
-        if size > OUT_CAPACITY:
-            raise MalformedMessage(
-                f"{self.name}: {len(data)} bytes of data; a message holds "
-                f"{OUT_CAPACITY - HEADER_LENGTH}",
-                field="dwLength",
-                reader=self.name,
-                slot=slot,
-            )
+        self._check_length(slot, len(data))
         with self.lock:
             self.count = count = self.count + 1
             self.busy_slot = slot
@@ -226,11 +190,27 @@ class Pipe(Conversation):
             out[7:HEADER_LENGTH] = specific
             out[HEADER_LENGTH:size] = data
             try:
-                self.transport.send(size, WRITE_TIMEOUT_MS)
+                self.transport.send(size, self._until_ms(WRITE_TIMEOUT_MS))
             except BaseException:  # the reader may have got it
                 self.give_up(slot)
                 raise
         return count
+
+    def _check_length(self, slot: int, length: int) -> None:
+        if length > OUT_CAPACITY - HEADER_LENGTH:
+            raise MalformedMessage(
+                f"{self.name}: {length} bytes of data; a message holds "
+                f"{OUT_CAPACITY - HEADER_LENGTH}",
+                field="dwLength",
+                reader=self.name,
+                slot=slot,
+            )
+
+    def _until_ms(self, usual_ms: int) -> int:
+        """How long a transfer may take, in milliseconds."""
+        if self.latest is None:
+            return usual_ms
+        return max(1, min(usual_ms, int((self.latest - time.monotonic()) * 1000)))
 
     def _await(
         self,
@@ -238,8 +218,9 @@ class Pipe(Conversation):
         count: int,
         reply_type: int,
         timeout_s: float,
-        message: bytes | None = None,
+        message: bytes | MalformedMessage | None = None,
         heard: int | None = None,
+        operation: Operation | None = None,
     ) -> RawReply:
         """Wait for the reply to command ``count``, with all the extensions it asks for.
 
@@ -247,18 +228,19 @@ class Pipe(Conversation):
             message: One that came already.
             heard: How many notifications had come before a command that is answered at once:
                 after another one its reply counts as lost soon.
+            operation: What the command is part of, if that is not the slot's.
 
         Raises:
             CardRemoved: The reader said so, and no reply came since then; or it counts as lost.
         """
-        operation, cut_off = self._current(slot, count), math.inf
+        operation, cut_off = operation or self._current(slot, count), math.inf
         deadline = self.deadlines[slot] = self._by(operation, timeout_s)
         try:
             while True:
                 if message is None:
                     if self._is_cancelled(slot, operation):
                         raise self._cancel(slot, count)
-                    message = self._next(slot, count, min(deadline, cut_off))
+                    message = self._next(slot, count, min(deadline, cut_off), operation)
                 reply = None if message is None else self._match(message, slot, count, reply_type)
                 message = None
                 if reply is not None and reply.bStatus >> 6 != CommandStatus.TIME_EXTENSION:
@@ -273,15 +255,21 @@ class Pipe(Conversation):
                 if now >= cut_off:
                     raise self.card_removed(slot, bSeq=count & 0xFF)
                 if reply is not None:
-                    longer_s = timeout_s * max(1, reply.bError)
+                    longer_s = min(timeout_s * max(1, reply.bError), max(timeout_s, LONGEST_S))
                     deadline = self.deadlines[slot] = self._by(operation, longer_s)
-                elif now >= deadline:
+                if now >= deadline:  # after an extension, too: the operation's time may be over
                     raise self._timeout(slot, count, now - operation.began)
         except BaseException:
             self.give_up(slot)
             raise
         finally:
             self.deadlines[slot] = time.monotonic()  # what is waited for from now on is another's
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """What came behind the reply is for nobody."""
+        self.stale += len(self.inbox.later)
+        self.inbox.later.clear()
 
     @staticmethod
     def _by(operation: Operation, timeout_s: float) -> float:
@@ -289,51 +277,49 @@ class Pipe(Conversation):
         deadline = time.monotonic() + timeout_s
         return deadline if operation.until is None else min(deadline, operation.until)
 
-    def _match(self, message: bytes, slot: int, count: int, reply_type: int) -> RawReply | None:
-        """``message`` as the reply to command ``count``; None, and counted, if it is a late one.
-
-        Raises:
-            ProtocolError: Right slot and number, and a reply to another kind of command.
-            MalformedMessage: bmCommandStatus has its reserved value.
-        """
-        kind, _, bSlot, bSeq, bStatus, bError, parameter = reply_header.unpack_from(message)
-        if bSlot != slot or bSeq != count & 0xFF:
+    def _match(
+        self, message: bytes | MalformedMessage, slot: int, count: int, reply_type: int
+    ) -> RawReply | None:
+        """:func:`ccid.replies.match`, late ones counted."""
+        reply = match(message, slot, count, reply_type, self.name)
+        if reply is None:
             self.stale += 1
-            return None
-        status = bStatus >> 6
-        if kind != reply_type and not (kind == SLOT_STATUS and status == CommandStatus.FAILED):
-            if count == 0:  # left behind by an earlier user of the reader
-                self.stale += 1
-                return None
-            raise ProtocolError(
-                f"{self.name}: bMessageType 0x{kind:02X} answers command {bSeq} of slot {slot}; "
-                f"0x{reply_type:02X} would be right",
-                reader=self.name,
-                slot=slot,
-                bSeq=bSeq,
-                bStatus=bStatus,
-                bError=bError,
-            )
-        if status == CommandStatus.RFU:
-            raise MalformedMessage(
-                f"{self.name}: bStatus 0x{bStatus:02X} has the reserved bmCommandStatus 3",
-                field="bStatus",
-                reader=self.name,
-                slot=slot,
-                bSeq=bSeq,
-            )
-        return RawReply(kind, bSeq, bStatus, bError, parameter, message[HEADER_LENGTH:])
+        return reply
 
     # Reading ----------------------------------------------------------------------------------
 
-    def _next(self, slot: int, count: int, deadline: float) -> bytes | None:
+    def _next(
+        self, slot: int, count: int, deadline: float, operation: Operation
+    ) -> bytes | MalformedMessage | None:
         """A whole message, for whatever command; None if none came for a slice of time."""
-        return self._read(deadline)
+        return self._read(slot, count, deadline, operation)
 
-    def _read(self, deadline: float) -> bytes | None:
-        """One message; None after a slice of time without, or an empty transfer."""
+    def _read(
+        self, slot: int, count: int, deadline: float, operation: Operation
+    ) -> bytes | MalformedMessage | None:
+        """One message, or what is wrong with it; None after a slice of time without, or an empty
+        transfer."""
         left_ms = int((deadline - time.monotonic()) * 1000)
-        return read_message(self.transport, self.name, max(1, min(left_ms, SLICE_MS)))
+        patience = self._patience(slot, count, operation)
+        return self.inbox.read(self.transport, max(1, min(left_ms, SLICE_MS)), patience)
+
+    def _patience(self, slot: int, count: int, operation: Operation) -> Patience:
+        """How long to wait for the rest of a message, to be asked for each part."""
+
+        def left_ms() -> int:
+            if not self._is_reading_for(slot):
+                return SLICE_MS
+            if self._is_cancelled(slot, operation):
+                raise self._cancel(slot, count)
+            if operation.until is None:
+                return SLICE_MS
+            return min(SLICE_MS, int((operation.until - time.monotonic()) * 1000))
+
+        return left_ms
+
+    def _is_reading_for(self, slot: int) -> bool:
+        """The message that is being read is for ``slot``, or for nobody else."""
+        return True
 
     # Ending a command early -------------------------------------------------------------------
 
@@ -341,8 +327,7 @@ class Pipe(Conversation):
         """Abort what is under way; the error to raise then."""
         try:
             self.abort(slot)
-        except TransportError as error:
-            self.give_up(slot)
+        except (TransportError, ProtocolError, MalformedMessage) as error:
             return self._cancellation(slot, count, f"; the reader did not take part in it: {error}")
         return self._cancellation(slot, count)
 
@@ -353,14 +338,28 @@ class Pipe(Conversation):
 
         Raises:
             TransportStall: The reader does not know the request.
-            TransportTimeout: It does not answer PC_to_RDR_Abort.
+            TransportTimeout: It does not answer PC_to_RDR_Abort within 2 s, extensions or not.
+            ProtocolError, MalformedMessage: It answers something else.
         """
-        with self.lock:
-            request = ClassControl.abort(self.interface, slot, (self.count + 1) & 0xFF)
-            self.transport.control(request, int(ABORT_S * 1000))
-            count = self._write(slot, PC_to_RDR_Abort.bMessageType, bytes(3), b"")
-        self._await(slot, count, SLOT_STATUS, ABORT_S)
-        self._given_up.discard(slot)
+        with self.turn(slot):
+            before = self.busy_slot
+            try:
+                with self.lock:
+                    request = ClassControl.abort(self.interface, slot, (self.count + 1) & 0xFF)
+                    self.transport.control(request, self._until_ms(int(ABORT_S * 1000)))
+                    self._past.half_aborted.add(slot)
+                    count = self._write(slot, PC_to_RDR_Abort.bMessageType, bytes(3), b"")
+                pair = self._operation_of(count, ABORT_S)
+                pair.hears = False
+                reply = self._await(slot, count, SLOT_STATUS, ABORT_S, operation=pair)
+            except BaseException:  # the reader may be between the two halves
+                self.give_up(slot)
+                raise
+            finally:
+                self.busy_slot = before
+            self._past.aborted(slot)
+            if not reply.failed:  # some readers take the card's power for it
+                self.cards.saw(slot, reply.icc_status)
 
     # The path of every APDU -------------------------------------------------------------------
 
@@ -398,60 +397,109 @@ class Pipe(Conversation):
                 if signs:
                     self.look(slot, session)
                 self.count = count = self.count + 1
-                self.busy_slot = slot
-                n = len(data)
-                pack(out, 0, XFR_BLOCK, n, slot, count & 0xFF, 0, 0)
-                n += HEADER_LENGTH
-                out[HEADER_LENGTH:n] = data
                 try:
+                    self.busy_slot = slot
+                    n = len(data)
+                    pack(out, 0, XFR_BLOCK, n, slot, count & 0xFF, 0, 0)
+                    n += HEADER_LENGTH
+                    out[HEADER_LENGTH:n] = data
                     self.transport.send(n, WRITE_TIMEOUT_MS)
-                except BaseException:  # the reader may have got it
+                    try:
+                        got = self.transport.receive(0, first, SLICE_MS)
+                    except TransportTimeout:
+                        got = 0
+                    if got >= HEADER_LENGTH + SW_LENGTH:
+                        kind, length, bSlot, bSeq, bStatus, _, chain = unpack(inp)
+                        end = HEADER_LENGTH + length
+                        if (
+                            kind == DATA_BLOCK
+                            and bSeq == count & 0xFF
+                            and bSlot == slot
+                            and bStatus == 0
+                            and chain == 0
+                            and end == got
+                        ):
+                            self.busy_slot = -1
+                            return inp[HEADER_LENGTH:end].tobytes()
+                    reply = self._late(slot, count, data, got, patience_s(data))
+                    self.busy_slot = -1
+                except BaseException as error:  # the reader may have got it, and be at it
+                    self.busy_slot = -1
+                    if not isinstance(error, CcidError):
+                        self._check_length(slot, len(octets(data)))
                     self.give_up(slot)
                     raise
-                try:
-                    got = self.transport.receive(0, first, SLICE_MS)
-                except TransportTimeout:
-                    got = 0
-                except BaseException:
-                    self.give_up(slot)
-                    raise
-                if got >= HEADER_LENGTH + SW_LENGTH:
-                    kind, length, bSlot, bSeq, bStatus, _, chain = unpack(inp)
-                    end = HEADER_LENGTH + length
-                    if (
-                        kind == DATA_BLOCK
-                        and bSeq == count & 0xFF
-                        and bSlot == slot
-                        and bStatus == 0
-                        and chain == 0
-                        and end == got
-                    ):
-                        self.busy_slot = -1
-                        return inp[HEADER_LENGTH:end].tobytes()
-                reply = self._late(slot, count, data, got, patience_s(data))
                 return whole(reply, failure, more)
 
         return transmit
 
     def _late(self, slot: int, count: int, data: Bytes, got: int, timeout_s: float) -> RawReply:
         """The rest of :meth:`quick` when the first transfer was not simply the reply."""
-        try:
-            message = whole_message(self.transport, self.name, got) if got else None
-            reply = self._await(slot, count, DATA_BLOCK, timeout_s, message)
-            if self._abandoned(slot, reply):
-                self.abort(slot)
-                reply = self._once(slot, XFR_BLOCK, bytes(3), data, DATA_BLOCK, timeout_s)
-            self._given_up.discard(slot)
-            return reply
-        finally:
-            self.busy_slot = -1
+        operation = self._current(slot, count)
+        message = None
+        if got:
+            patience = self._patience(slot, count, operation)
+            message = self.inbox.whole(self.transport, got, patience)
+        reply = self._await(slot, count, DATA_BLOCK, timeout_s, message)
+        if self._past.is_in_the_way(slot, reply):
+            reply = self._freed(slot, XFR_BLOCK, bytes(3), data, DATA_BLOCK, timeout_s)
+        self._past.answered(slot)
+        return reply
 
     # Commands given up ------------------------------------------------------------------------
 
     def give_up(self, slot: int) -> None:
         """Note that ``slot`` may still be at something that nobody waits for any more."""
-        self._given_up.add(slot)
+        self._past.given_up.add(slot)
 
-    def _abandoned(self, slot: int, reply: RawReply) -> bool:
-        """True if the reader is busy with something that was given up."""
-        return reply.failed and reply.bError == SlotError.CMD_SLOT_BUSY and slot in self._given_up
+    def is_given_up(self, slot: int) -> bool:
+        """True if ``slot`` may still be at something that nobody waits for any more."""
+        return slot in self._past.given_up
+
+    def _abort_others(self, slot: int) -> None:
+        """End what slots other than ``slot`` may be at: the reader works on so many at a time."""
+        for other in range(self.slot_count):
+            if other == slot or not self._past.may_be_busy(other):
+                continue
+            turn = self.turn(other)
+            try:
+                if turn.acquire(blocking=False):  # else a thread is at it, which is heard soon
+                    with suppress(TransportError, ProtocolError, MalformedMessage):
+                        self.abort(other)
+            finally:
+                try:
+                    turn.release()
+                except RuntimeError:
+                    turn = None  # it is another thread's
+
+    def _freed(self, slot: int, *command: Any) -> RawReply:
+        """Have ``slot`` end what it is at and send ``command``, what :meth:`_once` takes, again; to
+        a reader that does not take part in the ABORT pair again and again, for a time.
+
+        Raises:
+            SlotBusy: It stays as it is.
+        """
+        until, tried = time.monotonic() + ABORT_S, False
+        if self._past.may_be_busy(slot):
+            with suppress(TransportError, ProtocolError, MalformedMessage):
+                self.abort(slot)
+        while True:
+            reply = self._once(slot, *command)
+            if not reply.is_busy:
+                return reply
+            if not tried:
+                tried = True
+                self._abort_others(slot)
+                continue
+            if time.monotonic() >= until:
+                raise SlotBusy(
+                    f"{self.name}: slot {slot} is at something that was given up, and does not "
+                    f"end it",
+                    reader=self.name,
+                    slot=slot,
+                    bSeq=reply.bSeq,
+                    bStatus=reply.bStatus,
+                    bError=reply.bError,
+                )
+            time.sleep(BUSY_S)
+            self.proceed(slot)

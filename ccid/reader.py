@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import sys
 import threading
 import time
 import warnings
@@ -21,16 +22,19 @@ from weakref import WeakValueDictionary
 
 from ccid.cards import Cards
 from ccid.codes import Features, InterfaceProtocol, PowerSelect
-from ccid.commands import Commands, SlotCommands, get_clock_frequencies, get_data_rates
-from ccid.conversation import MAX_COMMAND_S, Conversation
+from ccid.commands import Commands, SlotCommands
+from ccid.conversation import FAREWELL_S, MAX_COMMAND_S, WAKING_S, Conversation
 from ccid.descriptors import SmartCardDescriptor
 from ccid.errors import (
     CcidError,
+    CommandFailed,
     MalformedDescriptor,
     MalformedMessage,
     ReaderClosed,
     ReaderForked,
     ReaderRemoved,
+    SlotBusy,
+    TransportError,
     TransportStall,
     TransportTimeout,
     UnsupportedByReader,
@@ -42,9 +46,11 @@ from ccid.opened import opened
 from ccid.pipe import Pipe
 from ccid.quirks import Quirks, lookup
 from ccid.quirks.fixups import apply, data_rates, takes_apdu_mode
+from ccid.rates import get_clock_frequencies, get_data_rates
 from ccid.shared_pipe import SharedPipe
 from ccid.slot import Slot
 from ccid.transport import ReaderInfo, Transport
+from ccid.unclosed import unclosed
 
 if TYPE_CHECKING:
     from ccid.pin import PinPadFeatures
@@ -65,8 +71,18 @@ class _Turns:
 
 
 _turns: WeakValueDictionary[tuple[int, int], _Turns] = WeakValueDictionary()
+_turns_lock = threading.RLock()
+
+
+def _renew_turns() -> None:
+    """In a forked child: a thread of the parent's may hold one."""
+    global _turns_lock
+    _turns_lock = threading.RLock()
+    _turns.clear()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_turns.clear)  # a thread of the parent's may hold one
+    os.register_at_fork(after_in_child=_renew_turns)
 
 
 class Reader:
@@ -96,7 +112,7 @@ class Reader:
         Args:
             info: Which.
             max_command_s: Most seconds a command may take with all the time extensions that
-                the reader asks for; None for no limit.
+                the reader asks for; None, or infinity, for no limit.
             apdu_mode: Have it switch to short APDU level.
             no_retry_counter: Keep its PIN pad from sending an empty VERIFY of its own.
             first_voltage: What a card is tried with first, where the choice is the host's.
@@ -105,7 +121,9 @@ class Reader:
             UnsupportedByReader: The table knows of no way to have it do what was asked for.
             AccessDenied, ReaderBusy, ReaderRemoved: It cannot be opened.
             ReaderUnsupported: It is no reader for this library.
+            SlotBusy: It is at something that an earlier user began, and does not end it.
             TransportTimeout: It does not answer.
+            ValueError, TypeError: ``max_command_s`` is no positive number.
         """
         self.info = info
         self.quirks: Quirks = self._known(slot=0)
@@ -114,11 +132,14 @@ class Reader:
         self._first_voltage = first_voltage
         self._rates: list[int] | None = None
         self._clocks: list[int] | None = None
+        self._pin_features: tuple[()] | tuple[PinPadFeatures | None] = ()
         self.traces: list[Trace] = []
         self.tap: Tap | None = None
         self._closed = True
+        unclosed.before_opening()
         with opened.opening(info):
             self._open(max_command_s, apdu_mode, no_retry_counter)
+        unclosed.opened(self)
         opened.opened(self)
 
     def _open(self, max_command_s: float | None, apdu_mode: bool, no_retry_counter: bool) -> None:
@@ -176,7 +197,8 @@ class Reader:
     def _shared_turns(self) -> _Turns | None:
         if not self.quirks.interfaces_take_turns:
             return None
-        return _turns.setdefault((self.info.bus, self.info.address), _Turns())
+        with _turns_lock:  # two interfaces opened at once are to share one
+            return _turns.setdefault((self.info.bus, self.info.address), _Turns())
 
     def _make_conversation(self, max_command_s: float | None) -> Conversation:
         common: dict[str, Any] = {
@@ -192,7 +214,7 @@ class Reader:
         if d.slot_count > 1 and d.bMaxCCIDBusySlots > 1:
             busy = min(d.bMaxCCIDBusySlots, d.slot_count)
             return SharedPipe(self.transport, slot_count=d.slot_count, busy_slots=busy, **common)
-        return Pipe(self.transport, **common)
+        return Pipe(self.transport, slot_count=d.slot_count, **common)
 
     def _make_commands(self, slot: int, quirks: Quirks) -> SlotCommands:
         if isinstance(self.pipe, Pipe):
@@ -214,13 +236,40 @@ class Reader:
             attach_configured(self)
 
     def _wake(self) -> None:
-        """The first command. What an earlier user left unread is dropped on the way; a reader
-        that stumbles over it gets a second chance."""
-        ask, at_least_s = self.slots[0].commands.slot_status, self.quirks.first_timeout_s or 0.0
+        """The first commands, in their own bounds of time. What an earlier user left unread is
+        dropped on the way, and a reader that stumbles over it is asked again. One that tells
+        nothing until its card is powered off, as some do after a power cut, has that done."""
+        commands, at_least_s = self.slots[0].commands, self.quirks.first_timeout_s or 0.0
+        usual_s = max(at_least_s, commands.status_timeout_s)
+        self.pipe.latest = time.monotonic() + max(WAKING_S, 3 * usual_s)
         try:
-            ask(at_least_s)
-        except (TransportTimeout, TransportStall, MalformedMessage):
-            ask(at_least_s)
+            try:
+                commands.slot_status(at_least_s)
+                return
+            except (TransportTimeout, TransportStall, MalformedMessage):
+                pass
+            except (CommandFailed, UnsupportedByReader) as error:
+                self._wake_by_power(error)
+            try:
+                commands.slot_status(at_least_s)
+            except (TransportError, MalformedMessage, CommandFailed, UnsupportedByReader) as error:
+                self._wake_by_power(error)
+                commands.slot_status(at_least_s)
+        finally:
+            self.pipe.latest = None
+
+    def _wake_by_power(self, error: CcidError) -> None:
+        """Power the card off, and do not mind if that is refused. Raises ``error`` where it does
+        not help: the slot is busy, or there is no answer to this either."""
+        if isinstance(error, SlotBusy):
+            raise error
+        try:
+            self.slots[0].commands.power_off()
+        except TransportTimeout:
+            raise error from None
+        except CcidError as other:
+            if self.transport.dead is not None:
+                raise other
 
     def _switch_to_apdus(self) -> None:
         """Have the reader change to short APDU level, and go by that."""
@@ -247,13 +296,17 @@ class Reader:
         ``info.descriptor`` is what the reader says."""
         return self._descriptor
 
-    @functools.cached_property
+    @property
     def pin_features(self) -> PinPadFeatures | None:
         """What the reader says of its PIN pad, in its maker's way, asked once; None for one that
         says nothing."""
-        from ccid.pin import features
+        # No functools.cached_property: up to Python 3.11 that holds one lock for all readers while
+        # it asks one. Two threads at once may ask twice, which does no harm.
+        if not self._pin_features:
+            from ccid.pin import features
 
-        return features(self.quirks, self.slots[0].escape)
+            self._pin_features = (features(self.quirks, self.slots[0].escape),)
+        return self._pin_features[0]
 
     @property
     def max_message_length(self) -> int:
@@ -298,26 +351,45 @@ class Reader:
         if self._closed:
             return
         self._closed = True
-        if isinstance(self.transport.dead, ReaderForked):
-            return  # it is the parent's to close
+        try:
+            if not isinstance(self.transport.dead, ReaderForked):  # else it is the parent's
+                self._close()
+        except BaseException:  # as Ctrl-C: what it kept from being done, the next one does
+            self._closed = self.transport.dead is not None
+            raise
+        finally:
+            if self._closed:
+                unclosed.closed(self)
+
+    def _close(self) -> None:
         self._cancel()
         with ExitStack() as stack:
             stack.callback(opened.closed, self)  # after all that follows
             for trace in self.traces:
                 stack.callback(trace.stop)
             stack.callback(self.transport.close)
-            if not stack.enter_context(self.pipe.quiet(self._cancel)):
+            quiet = self.pipe.quiet(self._cancel)
+            stack.push(quiet)
+            stack.push(quiet)
+            if not quiet.__enter__():
                 # a thread keeps its turn; whatever it does with it from now on, fails
                 self.pipe.end(ReaderClosed(f"{self.name} was closed", reader=self.name))
                 stack.enter_context(self.pipe.quiet())
                 stack.callback(self.transport.close)
                 return
             stack.callback(self.transport.close)  # while nobody else has a turn
-            for slot in self.slots:
-                card = slot.card  # which a thread that met its removal forgets at any time
+            self._power_off()
+
+    def _power_off(self) -> None:
+        """Power all cards off, and have slots end what was given up; all within one time."""
+        self.pipe.latest = time.monotonic() + FAREWELL_S
+        for slot in self.slots:
+            card = slot.card  # which a thread that met its removal forgets at any time
+            with suppress(CcidError):
                 if card is not None:
-                    with suppress(CcidError):
-                        card.disconnect()
+                    card.disconnect()
+                elif slot.commands.is_given_up:
+                    slot.commands.power_off()
 
     def _cancel(self) -> None:
         """End whatever is under way."""
@@ -336,17 +408,22 @@ class Reader:
     ) -> None:
         self.close()
 
-    def __del__(self) -> None:
-        if not getattr(self, "_closed", True):
-            warnings.warn(f"{self!r} was never closed", ResourceWarning, stacklevel=2, source=self)
-            self.close()
+    def __del__(self, _python_ends: Callable[[], bool] = sys.is_finalizing) -> None:
+        """The collector may come within any lock, so this neither waits nor talks over USB."""
+        if getattr(self, "_closed", True) or _python_ends():
+            return
+        if isinstance(self.transport.dead, ReaderForked):
+            return  # it is the parent's to close
+        unclosed.forgotten(self)
+        warnings.warn(f"{self!r} was never closed", ResourceWarning, stacklevel=2, source=self)
 
     # What it says unasked ----------------------------------------------------------------------
 
     def _notified(self, message: bytes) -> None:
         """A transfer came on the interrupt endpoint (USB CCID rev 1.1, 6.3)."""
-        if self.tap is not None:
-            self.tap.event(message)
+        tap = self.tap  # looked at once: a trace may end meanwhile
+        if tap is not None:
+            tap.event(message)
         slots: Slots = None
         with suppress(MalformedMessage):
             event = parse_event(message)
@@ -394,17 +471,27 @@ class Reader:
 
         Args:
             target: A file name, or a binary file, for pcapng that Wireshark opens; or a
-                :class:`ccid.trace.Sink`.
-            secrets: Write PINs and keys as they are. Without it their bytes, and all check
-                bytes of the same exchange, are masked.
+                :class:`ccid.trace.Sink`. A file is made for this user alone (mode 0600), and
+                a symbolic link is not followed.
+            secrets: Write PINs and keys as they are. Without it all data that may be one, and
+                all check bytes of the same exchange, are masked.
 
         Returns:
             The trace. Stop it, or use ``with``. It begins when no APDU is under way on any slot,
             and ends so.
+
+        Raises:
+            ReaderClosed, ReaderRemoved, ReaderForked: There is nothing to trace any more.
+            TraceFailed: The file cannot be made, or written.
         """
         from ccid.trace import attach
 
         return attach(self, target, secrets)
+
+    @property
+    def is_closed(self) -> bool:
+        """:meth:`close` was called."""
+        return self._closed
 
     def retrace(self, tap: Tap | None, traces: list[Trace]) -> None:
         """Have all traffic go through ``tap``, or none; :mod:`ccid.trace` calls this while it

@@ -3,23 +3,37 @@
 Theory of operation. With bMaxCCIDBusySlots > 1 (USB CCID rev 1.1, 5.1) that many slots may have a
 command under way, and their replies come in any order over the one bulk-IN endpoint. A slot has
 a lock of its own; writing has the pipe's. Of the threads that wait for replies, one reads for
-all: a message for another slot goes into that slot's box, and its thread is woken.
+all, and puts what it reads into the box of the slot it is for: a message, what is wrong with one,
+or an error of the transport, which is everybody's. None in a box has its owner look whether it is
+its turn to read, or to send.
+
+What :mod:`ccid.conversation` says of signals goes for all of this: a box is a SimpleQueue, and who
+reads holds a lock that others try and do not wait for.
 """
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Any
 
 from ccid.card_state import Session
-from ccid.conversation import SLICE_MS, Lock, Shut
-from ccid.errors import CcidError
-from ccid.iso7816.apdu import Bytes
+from ccid.conversation import SLICE_MS, Lock, Operation, Shut
+from ccid.errors import CcidError, CommandCancelled, MalformedMessage, TransportTimeout
+from ccid.iso7816.apdu import Bytes, octets
 from ccid.messages.headers import DATA_BLOCK, XFR_BLOCK
-from ccid.pipe import Pipe, RawReply, whole
+from ccid.pipe import Pipe
+from ccid.replies import RawReply, whole
 from ccid.transport import Transport
+
+BOX_ROOM = 64
+"""What a box holds; a reader that says more to one command in a slice of time is not heard."""
+
+Mail = bytes | CcidError | None
 
 
 class SharedPipe(Pipe):
@@ -36,16 +50,21 @@ class SharedPipe(Pipe):
         self, transport: Transport, *, slot_count: int, busy_slots: int, **common: Any
     ) -> None:
         self._slot_locks = [threading.RLock() for _ in range(slot_count)]
-        self._free = threading.BoundedSemaphore(busy_slots)
+        self._busy_slots = busy_slots
         self._under_way: dict[int, int] = {}
-        self._boxes: dict[int, list[bytes]] = {slot: [] for slot in range(slot_count)}
-        self._mail = threading.Condition()
-        self._reading = False
-        super().__init__(transport, **common)
+        """The number of the command that a slot has under way."""
+        self._queued: set[int] = set()
+        """Slots whose command waits until fewer are under way."""
+        self._boxes = [SimpleQueue[Mail]() for _ in range(slot_count)]
+        self._reader = threading.RLock()
+        """Whoever holds it reads for all."""
+        super().__init__(transport, slot_count=slot_count, **common)
         self._locks = [*self._slot_locks, self.lock]
 
     def turn(self, slot: int) -> Lock:
         return self.lock if isinstance(self.lock, Shut) else self._slot_locks[slot]
+
+    # One command ------------------------------------------------------------------------------
 
     def _once(
         self,
@@ -56,66 +75,150 @@ class SharedPipe(Pipe):
         reply_type: int,
         timeout_s: float,
     ) -> RawReply:
-        with self._free:
+        try:
+            self._wait_for_room(slot, timeout_s)
             return super()._once(slot, bMessageType, specific, data, reply_type, timeout_s)
+        finally:
+            self._under_way.pop(slot, None)
+            self._queued.discard(slot)
+            self._knock(self._queued)  # there is room
+            self._knock(self._under_way)  # this thread reads no more
+
+    def _wait_for_room(self, slot: int, timeout_s: float) -> None:
+        """Wait until the reader may be given one more command, and count it.
+
+        Raises:
+            CommandCancelled, TransportTimeout: Before there was room: nothing was sent.
+            Why there can be no more commands, if there cannot.
+        """
+        operation = self._operations.get(slot)
+        if operation is None:
+            self._cancelled.pop(slot, None)  # it was for an earlier one
+            operation = self._operation_of(self.count)
+        deadline = self.deadlines[slot] = self._by(operation, timeout_s)
+        self._queued.add(slot)
+        while True:
+            with self.lock:
+                if len(self._under_way) < self._busy_slots:
+                    self._under_way[slot] = -1
+                    self._queued.discard(slot)
+                    return
+            if self._is_cancelled(slot, operation):
+                raise self._cancellation(slot, self.count)
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                raise TransportTimeout(
+                    f"{self.name}: slot {slot}: the reader works on {self._busy_slots} other "
+                    f"slots, and has not ended one within {timeout_s:.1f} s; nothing was sent",
+                    reader=self.name,
+                    slot=slot,
+                )
+            with suppress(Empty):
+                self._boxes[slot].get(timeout=min(left_s, SLICE_MS / 1000))
+
+    def _knock(self, slots: set[int] | dict[int, int]) -> None:
+        """Have the threads of these slots look again."""
+        for slot in tuple(slots):
+            if self._boxes[slot].empty():
+                self._boxes[slot].put(None)
 
     def _write(self, slot: int, bMessageType: int, specific: bytes, data: Bytes) -> int:
-        with self.lock:
-            with self._mail:  # before the reply can come, which another thread may read
-                self._boxes[slot].clear()
-                self._under_way[slot] = self.count + 1
+        with self.lock:  # before the reply can come, which another thread may read
+            self._boxes[slot] = SimpleQueue()
+            self._under_way[slot] = self.count + 1
             return super()._write(slot, bMessageType, specific, data)
 
-    def _await(
-        self,
-        slot: int,
-        count: int,
-        reply_type: int,
-        timeout_s: float,
-        message: bytes | None = None,
-        heard: int | None = None,
-    ) -> RawReply:
+    def abort(self, slot: int) -> None:
         try:
-            return super()._await(slot, count, reply_type, timeout_s, message, heard)
+            super().abort(slot)
         finally:
-            with self._mail:
-                self._under_way.pop(slot, None)
+            self._under_way.pop(slot, None)
+            self._knock(self._under_way)
 
-    def _next(self, slot: int, count: int, deadline: float) -> bytes | None:
-        box, message, reads = self._boxes[slot], None, False
-        try:
-            with self._mail:
-                if not box and self._reading:
-                    left_s = max(0.0, deadline - time.monotonic())
-                    self._mail.wait(min(left_s, SLICE_MS / 1000))
-                if box:
-                    return box.pop(0)
-                if self._reading:
-                    return None
-                self._reading = reads = True
-            message = self._read(deadline)
-        finally:
-            if reads:  # by all means: while one reads, no other does
-                with self._mail:
-                    self._reading = False
-                    if message is not None and message[5] != slot:
-                        self._deliver(message)
-                        message = None
-                    self._mail.notify_all()
-        return message
-
-    def _deliver(self, message: bytes) -> None:
-        """Put a message into the box of its slot, if a command waits there."""
-        if message[5] in self._under_way:
-            self._boxes[message[5]].append(message)
-        else:
-            self.stale += 1
+    def _is_under_way(self, slot: int) -> bool:
+        return slot in self._under_way or slot in self._queued or slot in self._operations
 
     def cancel(self, slot: int) -> bool:
-        if slot not in self._under_way and slot not in self._operations:
+        if not self._is_under_way(slot):
             return False
         self._cancel_operation(slot)
+        self._knock({slot})
         return True
+
+    # Reading ----------------------------------------------------------------------------------
+
+    def _next(
+        self, slot: int, count: int, deadline: float, operation: Operation
+    ) -> bytes | MalformedMessage | None:
+        box = self._boxes[slot]
+        try:
+            mail = box.get_nowait()
+        except Empty:
+            try:
+                if self._reader.acquire(blocking=False):
+                    return self._read_for_all(slot, count, deadline, operation)
+            finally:  # an exception may have come before it was seen who holds it
+                try:  # and no context manager in Python may come before the release
+                    self._reader.release()
+                except RuntimeError:
+                    mail = None  # another thread does
+            left_s = max(0.0, deadline - time.monotonic())
+            try:
+                mail = box.get(timeout=min(left_s, SLICE_MS / 1000))
+            except Empty:
+                return None
+        if isinstance(mail, CcidError) and not isinstance(mail, MalformedMessage):
+            raise mail
+        return mail
+
+    def _is_reading_for(self, slot: int) -> bool:
+        return self.transport.inp[5] == slot
+
+    def _sweep(self) -> None:
+        """What comes behind a message is delivered at once."""
+
+    def _read_for_all(
+        self, slot: int, count: int, deadline: float, operation: Operation
+    ) -> bytes | MalformedMessage | None:
+        """Read what comes and deliver it; what is for ``slot`` is returned. An error of the
+        transport is told to all."""
+        try:
+            first = self._read(slot, count, deadline, operation)
+        except CommandCancelled:
+            raise
+        except CcidError as error:
+            for other in tuple(self._under_way):
+                if other != slot:
+                    self._boxes[other].put(copy.copy(error))
+            raise
+        mine, later = None, self.inbox.later
+        for message in (first, *(later.popleft() for _ in range(len(later)))):
+            if message is None:
+                continue
+            of = message.slot if isinstance(message, MalformedMessage) else message[5]
+            if of is None and list(self._under_way) == [slot]:
+                of = slot
+            if of == slot and mine is None:
+                mine = message
+            else:
+                self._deliver(of, message)
+        return mine
+
+    def _deliver(self, slot: int | None, message: bytes | MalformedMessage) -> None:
+        """Put a message into the box of its slot, if a command waits there for it."""
+        number = message.bSeq if isinstance(message, MalformedMessage) else message[6]
+        count = None if slot is None else self._under_way.get(slot)
+        if (
+            slot is None
+            or count is None
+            or number not in (count & 0xFF, None)
+            or self._boxes[slot].qsize() >= BOX_ROOM
+        ):
+            self.stale += 1
+        else:
+            self._boxes[slot].put(message)
+
+    # The path of every APDU -------------------------------------------------------------------
 
     def quick(
         self,
@@ -126,6 +229,7 @@ class SharedPipe(Pipe):
         session: Session | None = None,
     ) -> Callable[[Bytes], bytes]:
         def transmit(data: Bytes) -> bytes:
+            data = octets(data)
             timeout_s = patience_s(data)
             with self.turn(slot):  # until the rest of a chained response is here
                 reply = self.transact(

@@ -122,7 +122,8 @@ class Slot:
 
     def verify_pin(self, structure: PinStructure) -> bytes:
         """Have a PIN entered at the reader's keys, for the command in ``structure``; the PIN
-        never comes to this machine.
+        never comes to this machine. What is known of the reader is heeded, as it is by
+        :meth:`control`: the structure goes to it as it takes that.
 
         Args:
             structure: How it is entered and where it goes in the command: a
@@ -134,6 +135,7 @@ class Slot:
 
         Raises:
             UnsupportedByReader: The reader has no keys.
+            MalformedMessage: A bNumberMessage that 6.1.11.2 has not.
             CommandFailed, CardAbsent, CardMute, ProtocolError: It did not succeed.
         """
         from ccid.control import verify_pin

@@ -20,6 +20,7 @@ from ccid.codes import (
     Protocols,
 )
 from ccid.descriptors import SmartCardDescriptor, SmartCardInterface
+from ccid.extended import EXTENDED, WITH_T1, extended_apdus
 from ccid.messages import HEADER_LENGTH
 from ccid.quirks import Quirks, lookup
 from ccid.quirks.fixups import apply
@@ -89,6 +90,7 @@ def judge(info: ReaderInfo, quirks: Quirks | None = None, *, old_firmware: bool 
         *_table(quirks, release, old_firmware),
         *_interface(info.reader),
         *_class(descriptor),
+        *_extended(descriptor, extended_apdus(descriptor, info.reader, quirks)),
     ]
     order = [Weight.FATAL, Weight.LIMIT, Weight.NOTE]
     reasons.sort(key=lambda reason: order.index(reason.weight))
@@ -166,12 +168,11 @@ def _class(d: SmartCardDescriptor) -> Iterator[Reason]:
             f"{d.dwMaxCCIDMessageLength} bytes hold no command for a card",
             Weight.FATAL,
         )
-    elif d.exchange_level in (ExchangeLevel.SHORT_APDU, ExchangeLevel.TPDU) and (
-        d.dwMaxCCIDMessageLength < 271 and d.dwMaxCCIDMessageLength != 263
-    ):
+    elif _whole_apdus(d) and d.dwMaxCCIDMessageLength < 271 and d.dwMaxCCIDMessageLength != 263:
+        only = "" if d.exchange_level is ExchangeLevel.SHORT_APDU else "with T=0 "
         yield Reason(
             "dwMaxCCIDMessageLength",
-            f"{d.dwMaxCCIDMessageLength}: APDUs of at most "
+            f"{d.dwMaxCCIDMessageLength}: {only}APDUs of at most "
             f"{d.dwMaxCCIDMessageLength - HEADER_LENGTH} bytes, 261 may be needed",
             Weight.LIMIT,
         )
@@ -189,6 +190,29 @@ def _class(d: SmartCardDescriptor) -> Iterator[Reason]:
         )
 
 
+def _whole_apdus(d: SmartCardDescriptor) -> bool:
+    """One message has to hold a whole APDU, at least with some cards."""
+    if d.exchange_level is ExchangeLevel.TPDU:
+        return bool(d.dwProtocols >> Protocol.T0 & 1)
+    return d.exchange_level is ExchangeLevel.SHORT_APDU
+
+
+def _extended(d: SmartCardDescriptor, extended: str) -> Iterator[Reason]:
+    """What becomes of extended APDUs, where that is not plain."""
+    level = d.exchange_level
+    if level is None or extended == EXTENDED:
+        return
+    name = f"{EXCHANGE_LEVEL_TEXT[level]} level exchange"
+    if extended == WITH_T1:
+        way = "by its maker's Escape" if level is ExchangeLevel.SHORT_APDU else "in its blocks"
+        text = f"{name}: extended APDUs with T=1 only, {way}"
+    elif level is ExchangeLevel.SHORT_APDU:
+        text = f"{name}: no extended APDU"
+    else:
+        text = f"{name}: no extended APDU without T=1"
+    yield Reason("dwFeatures", text, Weight.NOTE)
+
+
 def _level(d: SmartCardDescriptor) -> Iterator[Reason]:
     level = d.exchange_level
     if level is None:
@@ -200,9 +224,6 @@ def _level(d: SmartCardDescriptor) -> Iterator[Reason]:
     if not offered:
         yield Reason("dwProtocols", f"0x{d.dwProtocols:08X} has neither T=0 nor T=1", Weight.FATAL)
         return
-    name = EXCHANGE_LEVEL_TEXT[level]
-    if level in (ExchangeLevel.SHORT_APDU, ExchangeLevel.TPDU):
-        yield Reason("dwFeatures", f"{name} level exchange: no extended APDU", Weight.NOTE)
     if Protocols.T1 not in d.protocols:
         yield Reason(
             "dwProtocols", "no T=1: cards that speak nothing else will not do", Weight.LIMIT

@@ -12,6 +12,9 @@ short APDU             :class:`~.single.SingleBlock`     :class:`~.single.Single
 short and extended     :class:`~.chained.Chained`        :class:`~.chained.Chained`
 =====================  ================================  ================================
 
+A reader at short APDU level that takes T=1 blocks by its maker's Escape gets extended APDUs so
+(:class:`~.escaped.Escaped`).
+
 With T=0 at character and TPDU level the caller sees 61xx and 6Cxx, as through PC/SC; on request
 :class:`~.protocols.Mapped` does the whole mapping instead.
 """
@@ -21,15 +24,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol as Interface
 
-from ccid.codes import ExchangeLevel, Protocol
+from ccid.codes import BLOCKWISE, ExchangeLevel, Protocol
 from ccid.commands import SlotCommands
 from ccid.descriptors import SmartCardDescriptor
 from ccid.errors import ReaderUnsupported
-from ccid.exchange.agreement import Agreement
+from ccid.exchange.agreement import APDU_LEVEL_S, Agreement
 from ccid.exchange.chained import Chained
+from ccid.exchange.escaped import Escaped, EscapeLink
 from ccid.exchange.iccd import IccdAT0
 from ccid.exchange.links import BlockLink, CharacterBlockLink
 from ccid.exchange.protocols import Blocks, CharacterT0, Mapped
+from ccid.exchange.refusal import T0
 from ccid.exchange.single import SingleBlock
 from ccid.iccd import IccdA
 from ccid.iso7816.apdu import Bytes
@@ -62,6 +67,8 @@ def choose(
         ReaderUnsupported: dwFeatures has no single level.
     """
     room = descriptor.dwMaxCCIDMessageLength - HEADER_LENGTH
+    if descriptor.exchange_level not in BLOCKWISE:
+        agreement.longest_s = APDU_LEVEL_S
     exchange: Exchange
     if isinstance(commands, IccdA):
         iccd = IccdAT0(commands, agreement.session)
@@ -76,14 +83,18 @@ def choose(
         case ExchangeLevel.EXTENDED_APDU, _:
             return Chained(commands, room, agreement)
         case ExchangeLevel.SHORT_APDU, _:
-            return SingleBlock(commands, room, agreement)
+            single = SingleBlock(commands, room, agreement)
+            if not commands.quirks.tpdu_escape or agreement.by_escape is None:
+                return single
+            by_escape = EscapeLink(commands, agreement)
+            return Escaped(commands, agreement.by_escape, by_escape, single)
         case ExchangeLevel.TPDU, Protocol.T1:
             return Blocks(commands, agreement, BlockLink(commands, agreement))
         case _, Protocol.T1:
             link = CharacterBlockLink(commands, agreement)
             return Blocks(commands, agreement, link)
         case ExchangeLevel.TPDU, _:
-            exchange = SingleBlock(commands, room, agreement)
+            exchange = SingleBlock(commands, room, agreement, T0)
         case _:
             exchange = CharacterT0(commands, agreement)
     return Mapped(commands, exchange.transmit) if auto_get_response else exchange

@@ -6,11 +6,32 @@ the host which part of the response (USB CCID rev 1.1, 6.1.4 and 6.2.1).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
+
 from ccid.codes import Chain, Level
-from ccid.commands import SlotCommands, chain_parameter
-from ccid.errors import InvalidApdu, ProtocolError, ReaderUnsupported
+from ccid.commands import SlotCommands
+from ccid.errors import (
+    CardAbsent,
+    CardMute,
+    CommandFailed,
+    InvalidApdu,
+    MalformedMessage,
+    ProtocolError,
+    ReaderUnsupported,
+    TransportError,
+    UnsupportedByReader,
+)
 from ccid.exchange.agreement import Agreement
-from ccid.iso7816.apdu import HEADER_LENGTH, MAX_EXTENDED, MAX_RESPONSE, SW_LENGTH, Bytes
+from ccid.iso7816.apdu import (
+    HEADER_LENGTH,
+    MAX_EXTENDED,
+    MAX_RESPONSE,
+    SW_LENGTH,
+    Bytes,
+    octets,
+)
+from ccid.reply_errors import chain_parameter
 
 
 class Chained:
@@ -34,9 +55,12 @@ class Chained:
         self.commands = commands
         self.room = min(room, MAX_EXTENDED)
         self.agreement = agreement
-        self.whole = commands.quick_xfr_block(
-            agreement.patience_s, self._receive, agreement.session
+        self._whole = commands.quick_xfr_block(
+            agreement.patience_s,
+            lambda reply, parameter: self._to_the_end(lambda: self._receive(reply, parameter)),
+            agreement.session,
         )
+        self.whole = self._whole
 
     def transmit(self, apdu: Bytes) -> bytes:
         """Send ``apdu``, up to 65,544 bytes.
@@ -45,19 +69,51 @@ class Chained:
             InvalidApdu: Fewer than 4 bytes, or too many.
             ProtocolError: The reader loses its place in the chain.
         """
-        if HEADER_LENGTH <= len(apdu) <= self.room:
-            return self.whole(apdu)
+        try:
+            if HEADER_LENGTH <= len(apdu) <= self.room:
+                return self.whole(apdu)
+        except (TypeError, ValueError):
+            octets(apdu)  # it has no length
+            raise
+        apdu = octets(apdu)
         if not HEADER_LENGTH <= len(apdu) <= MAX_EXTENDED:
             raise InvalidApdu(
                 f"{len(apdu)} bytes; a command APDU has {HEADER_LENGTH} to {MAX_EXTENDED}",
                 reader=self.commands.name,
                 slot=self.commands.slot,
             )
-        with self.commands.operation(self.agreement.session):
-            response = self._receive(*self._send(apdu))
+        response = self.commands.perform(
+            lambda: self._to_the_end(lambda: self._chain(apdu)), session=self.agreement.session
+        )
         if len(response) < SW_LENGTH:
             raise self._lost(f"a response of {len(response)} bytes")
         return response
+
+    def _chain(self, apdu: bytes) -> bytes:
+        if self.whole != self._whole:
+            self._abort()
+        return self._receive(*self._send(apdu))
+
+    def _to_the_end(self, work: Callable[[], bytes]) -> bytes:
+        """Do ``work``, a chain of blocks. If the host breaks it off, in a time-out, a cancellation
+        or an exception of a signal's handler, the reader has to be told before the next APDU."""
+        try:
+            return work()
+        except (CommandFailed, CardAbsent, CardMute, UnsupportedByReader):
+            raise  # it is the reader that has ended it
+        except BaseException:
+            self.whole = self._whole_after_abort
+            raise
+
+    def _whole_after_abort(self, apdu: Bytes) -> bytes:
+        self._abort()
+        return self._whole(apdu)
+
+    def _abort(self) -> None:
+        """Have the reader forget the chain. One that knows no ABORT says so, or is busy."""
+        with suppress(TransportError, ProtocolError, MalformedMessage):
+            self.commands.abort()
+        self.whole = self._whole
 
     def _block(self, data: Bytes, level: Level) -> tuple[bytes, int]:
         timeout_s = self.agreement.timeout_s()

@@ -28,7 +28,7 @@ LINK_ERRORS: dict[int, LinkError] = {
 """What bError says of the line between reader and card (USB CCID rev 1.1, table 6.2-2)."""
 
 
-def _link_error(error: CardMute | CommandFailed) -> LinkError:
+def link_error(error: CardMute | CommandFailed) -> LinkError:
     """The disturbance that ``error`` reports; raises it if it is none."""
     found = LINK_ERRORS.get(error.bError or 0)
     if found is None or (error.bStatus or 0) & 0x03 != IccStatus.ACTIVE:
@@ -57,7 +57,7 @@ class BlockLink:
                 bBWI=block.multiplier,
             )[0]
         except (CardMute, CommandFailed) as error:
-            return _link_error(error)
+            return link_error(error)
 
 
 def characters(
@@ -98,7 +98,7 @@ class CharacterBlockLink:
                 return prologue
             return prologue + self._receive(b"", prologue[2] + self.edc_length, 0)
         except (CardMute, CommandFailed) as error:
-            return _link_error(error)
+            return link_error(error)
 
     def _receive(self, data: bytes, expected: int, multiplier: int) -> bytes:
         timeout_s = self.agreement.timeout_s(multiplier)

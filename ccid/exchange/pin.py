@@ -40,27 +40,34 @@ def enter_pin(
 
     Raises:
         UnsupportedByReader: It has no PIN pad, or the command does not fit into one block.
+        MalformedMessage: The structure is none, or a value does not fit its field.
         CommandFailed: It does not like the structure: bError is the offset of what is wrong.
         CardAbsent, CardMute, ProtocolError: As for any command.
     """
+    try:
+        return commands.perform(
+            lambda: _entered(commands, agreement, structure),
+            session=None if agreement is None else agreement.session,
+        )
+    except CommandFailed as error:
+        if error.bError == SlotError.PIN_CANCELLED:
+            return CANCELLED_SW
+        if error.bError == SlotError.PIN_TIMEOUT:
+            return TIMEOUT_SW
+        raise
+
+
+def _entered(commands: SlotCommands, agreement: Agreement | None, structure: PinStructure) -> bytes:
     machine = None if agreement is None else agreement.t1
-    with commands.operation(None if agreement is None else agreement.session):
-        try:
-            if agreement is None or machine is None:
-                return _secure(commands, structure)
-            try:
-                link = _PinLink(commands, agreement, structure)
-                return run(machine.exchange(structure.abPINApdu), link)
-            except CommandFailed as error:
-                if error.bError in (SlotError.PIN_CANCELLED, SlotError.PIN_TIMEOUT):
-                    machine.not_sent()
-                raise
-        except CommandFailed as error:
-            if error.bError == SlotError.PIN_CANCELLED:
-                return CANCELLED_SW
-            if error.bError == SlotError.PIN_TIMEOUT:
-                return TIMEOUT_SW
-            raise
+    if agreement is None or machine is None:
+        return _secure(commands, structure)
+    try:
+        link = _PinLink(commands, agreement, structure)
+        return run(machine.exchange(structure.abPINApdu), link)
+    except CommandFailed as error:
+        if error.bError in (SlotError.PIN_CANCELLED, SlotError.PIN_TIMEOUT):
+            machine.not_sent()
+        raise
 
 
 def _secure(commands: SlotCommands, structure: PinStructure) -> bytes:

@@ -6,13 +6,15 @@ its blocks are bounded by time together and cancelled together.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 
 from ccid.commands import SlotCommands
+from ccid.errors import ProtocolError
 from ccid.exchange.agreement import Agreement
 from ccid.exchange.links import character_link
+from ccid.exchange.refusal import T0, short_only
 from ccid.iso7816 import t0, t1
-from ccid.iso7816.apdu import Bytes
+from ccid.iso7816.apdu import Bytes, is_extended, octets
 from ccid.iso7816.machine import run
 
 
@@ -44,8 +46,8 @@ class Blocks:
             ProtocolError: Card and reader have lost each other; ``may_have_executed`` tells
                 whether the card may have carried it out.
         """
-        with self.commands.operation(self.session):
-            return run(self.machine.exchange(apdu), self.link)
+        exchange = self.machine.exchange(octets(apdu))
+        return self.commands.perform(lambda: run(exchange, self.link), session=self.session)
 
 
 class CharacterT0:
@@ -62,17 +64,38 @@ class CharacterT0:
         self.commands = commands
         self.session = agreement.session
         self.link = character_link(commands, agreement)
+        self._is_amid_a_command = False
 
     def transmit(self, apdu: Bytes) -> bytes:
         """Send ``apdu`` as one TPDU and return the response.
 
         Raises:
             InvalidApdu: It does not fit into a TPDU.
-            ProtocolError: The card does not keep to the protocol.
+            UnsupportedByReader: It is an extended APDU.
+            ProtocolError: The card does not keep to the protocol; or a command before this one
+                broke off in the middle, and the card would take this one for its data.
         """
-        machine = t0.procedure(bytes(apdu), self.commands.name)
-        with self.commands.operation(self.session):
-            return run(machine, self.link)
+        apdu = octets(apdu)
+        if is_extended(apdu):
+            raise short_only(self.commands, T0)
+        machine = t0.procedure(apdu, self.commands.name)
+        return self.commands.perform(lambda: self._whole(machine), session=self.session)
+
+    def _whole(self, machine: Generator[t0.Characters, bytes, bytes]) -> bytes:
+        if self._is_amid_a_command:
+            raise ProtocolError(
+                f"{self.commands.name}: slot {self.commands.slot}: a command broke off in the "
+                f"middle, and the card may wait for its data still: reset the card",
+                reader=self.commands.name,
+                slot=self.commands.slot,
+            )
+        response = run(machine, self._step)
+        self._is_amid_a_command = False
+        return response
+
+    def _step(self, step: t0.Characters) -> bytes:
+        self._is_amid_a_command = True
+        return self.link(step)
 
 
 class Mapped:
@@ -89,5 +112,5 @@ class Mapped:
 
     def transmit(self, apdu: Bytes) -> bytes:
         """Send ``apdu`` of any case and return its whole response."""
-        with self.commands.operation():
-            return run(t0.command(apdu), self.tpdu)
+        machine = t0.command(octets(apdu))
+        return self.commands.perform(lambda: run(machine, self.tpdu))

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from ccid.commands import SlotCommands
-from ccid.errors import InvalidApdu, UnsupportedByReader
+from ccid.errors import CardMute, CommandFailed, InvalidApdu, UnsupportedByReader
 from ccid.exchange.agreement import Agreement
-from ccid.iso7816.apdu import HEADER_LENGTH, MAX_SHORT, Bytes
+from ccid.exchange.refusal import SHORT_LEVEL, explained, short_only
+from ccid.iso7816.apdu import (
+    HEADER_LENGTH,
+    MAX_EXTENDED,
+    MAX_SHORT,
+    Bytes,
+    is_extended,
+    octets,
+)
 
 OLD_SCM_ROOM = 263 - 10
 """dwMaxCCIDMessageLength 263 of old SCM readers is too small: they take 271 bytes."""
@@ -21,11 +29,20 @@ class SingleBlock:
         commands: The slot's commands.
         room: Bytes a message has for the block: dwMaxCCIDMessageLength - 10.
         agreement: With the card.
+        short_only: Why an extended APDU does not get through, if it does not
+            (:mod:`~.refusal`).
     """
 
-    def __init__(self, commands: SlotCommands, room: int, agreement: Agreement) -> None:
+    def __init__(
+        self,
+        commands: SlotCommands,
+        room: int,
+        agreement: Agreement,
+        short_only: str = SHORT_LEVEL,
+    ) -> None:
         self.commands = commands
-        self.room = MAX_SHORT if room == OLD_SCM_ROOM else room
+        self.short_only = short_only
+        self.room = MAX_SHORT if room == OLD_SCM_ROOM else min(room, MAX_EXTENDED)
         # bChainParameter has a meaning at extended APDU level alone (6.2.1)
         self.xfr_block = commands.quick_xfr_block(
             agreement.patience_s, lambda data, _: data, agreement.session
@@ -36,10 +53,21 @@ class SingleBlock:
 
         Raises:
             InvalidApdu: Fewer than 4 bytes.
-            UnsupportedByReader: More bytes than one message of this reader holds.
+            UnsupportedByReader: More bytes than one message of this reader, or a command, holds;
+                or an extended APDU that the reader refuses.
         """
-        if HEADER_LENGTH <= len(apdu) <= self.room:
-            return self.xfr_block(apdu)
+        try:
+            if HEADER_LENGTH <= len(apdu) <= self.room:
+                return self.xfr_block(apdu)
+        except (CardMute, CommandFailed, UnsupportedByReader) as error:
+            told = explained(error, apdu, self.commands, self.short_only)
+            if told is error:
+                raise
+            raise told from None
+        except (TypeError, ValueError):
+            octets(apdu)  # it has no length
+            raise
+        apdu = octets(apdu)
         name = self.commands.name
         if len(apdu) < HEADER_LENGTH:
             raise InvalidApdu(
@@ -47,9 +75,9 @@ class SingleBlock:
                 reader=name,
                 slot=self.commands.slot,
             )
+        size = f"{len(apdu)} bytes, and dwMaxCCIDMessageLength allows {self.room}"
+        if is_extended(apdu):
+            raise short_only(self.commands, self.short_only, f"it has {size}")
         raise UnsupportedByReader(
-            f"{name}: an APDU of {len(apdu)} bytes does not fit; dwMaxCCIDMessageLength "
-            f"allows {self.room}",
-            reader=name,
-            slot=self.commands.slot,
+            f"{name}: an APDU does not fit: it has {size}", reader=name, slot=self.commands.slot
         )

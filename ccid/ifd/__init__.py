@@ -1,8 +1,8 @@
 """An IFD handler 3.0: what a PC/SC daemon asks of a driver, answered by :mod:`ccid.reader`.
 
 ``handler`` has the functions; ``channel`` is one slot; ``names`` understands device strings;
-``codes`` has the numbers, and the table that makes response codes of errors; ``events`` waits for
-notifications. :mod:`ccid.pcscd` plugs it into pcscd.
+``codes`` has the numbers, and the table that makes response codes of errors. Notifications come by
+:meth:`ccid.Reader.listen`. :mod:`ccid.pcscd` plugs it into pcscd.
 """
 
 from ccid.ifd.codes import Action, Code, Tag

@@ -21,6 +21,7 @@ from ccid.errors import (
     CommandFailed,
     MalformedMessage,
     ReaderNotFound,
+    ReaderRemoved,
     UnsupportedByReader,
 )
 from ccid.find import open_reader
@@ -46,7 +47,7 @@ USB_CHANNEL = 0x0020
 """dwMode of SCARD_ATTR_CHANNEL_ID for USB (PC/SC part 3, 3.1.3)."""
 MIN_FEATURES = 36
 """Bytes that a caller of GET_FEATURE_REQUEST must have room for: six features."""
-READER_SHIFT = 16
+READER_SHIFT, SLOT_MASK = 16, 0xFFFF
 """Lun: reader number above, slot below."""
 
 Find = Callable[[DeviceName, Collection[str]], ReaderInfo]
@@ -108,7 +109,7 @@ class IFDHandler:
 
     def create_channel_by_name(self, lun: int, name: str) -> Code:
         """IFDHCreateChannelByName: open a reader; the same string again for the same reader
-        number opens its next slot.
+        number opens another of its slots: the one that ``lun`` names, or else the next.
 
         Args:
             lun: Reader number << 16 | slot.
@@ -128,7 +129,8 @@ class IFDHandler:
             except CcidError as error:
                 return self._failed(error, Code.COMMUNICATION_ERROR)
             free = set(range(len(device.reader.slots))) - set(device.channels.values())
-            index = min(free)
+            own = lun & SLOT_MASK  # after a new start the slots come in any order
+            index = own if own in free else min(free)
             device.channels[lun] = index
             self._device_of[lun] = device
             self._channels[lun] = Channel(device.reader.slots[index])
@@ -206,6 +208,11 @@ class IFDHandler:
             channel.close()
 
     # Events -----------------------------------------------------------------------------------
+
+    def is_gone(self, lun: int) -> bool:
+        """Its reader was unplugged. May be asked by whoever is told of an event."""
+        channel = self._channels.get(lun)
+        return channel is not None and isinstance(channel.reader.transport.dead, ReaderRemoved)
 
     def has_events(self, lun: int) -> bool:
         """Its reader says by itself when something happens, or nothing can happen: a card that
@@ -327,9 +334,18 @@ class IFDHandler:
             self._on_event(lun)
         return code
 
-    def power_icc(self, lun: int, action: int) -> tuple[Code, bytes]:
-        """IFDHPowerICC: one of :class:`Action`; returns the code, and the ATR of a card that
-        has power now. A card that has it already is reset by either of the other two."""
+    def power_icc(self, lun: int, action: int, capacity: int = MAX_ATR) -> tuple[Code, bytes]:
+        """IFDHPowerICC. A card that has power already is reset by POWER_UP, too.
+
+        Args:
+            lun: Reader and slot.
+            action: One of :class:`Action`.
+            capacity: Bytes the caller has room for.
+
+        Returns:
+            The code, and the ATR of a card that has power now. If the ATR does not fit the code
+            is ERROR_INSUFFICIENT_BUFFER, and the card has power all the same.
+        """
         channel = self._channels.get(lun)
         if channel is None:
             return Code.COMMUNICATION_ERROR, b""
@@ -339,7 +355,7 @@ class IFDHandler:
                     channel.power_down()
                     return Code.SUCCESS, b""
                 case Action.POWER_UP | Action.RESET:
-                    return Code.SUCCESS, channel.power_up()[:MAX_ATR]
+                    return _fitting(channel.power_up()[:MAX_ATR], capacity)
         except CcidError as error:
             code = self._failed(error)
             if action != Action.POWER_DOWN or code is not Code.NO_SUCH_DEVICE:
@@ -410,9 +426,10 @@ class IFDHandler:
             return Code.COMMUNICATION_ERROR, b""
         from ccid.control import ControlCode  # few ask for it, and it brings much along
 
-        known = code in tuple(ControlCode)
-        if known and "FEATURE" in ControlCode(code).name and capacity < MIN_FEATURES:
+        features = (ControlCode.GET_FEATURE_REQUEST, ControlCode.WINDOWS_GET_FEATURE_REQUEST)
+        if code in features and capacity < MIN_FEATURES:
             return Code.ERROR_INSUFFICIENT_BUFFER, b""
+        known = code in tuple(ControlCode)
         try:
             answer = channel.control(code, data, self._escape)
         except UnsupportedByReader as error:

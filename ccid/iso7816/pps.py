@@ -65,6 +65,13 @@ def confirmed(asked: bytes, response: bytes, name: str = "the card") -> int:
     return got.get(HAS_PPS1, DEFAULT_FIDI)
 
 
+def is_pps(data: bytes) -> bool:
+    """True if ``data`` are a whole PPS request or response (9.2), its check byte right."""
+    if len(data) < 3 or data[0] != PPSS or data[1] & 0x80:
+        return False
+    return len(data) == 3 + (data[1] >> 4 & 7).bit_count() and not reduce(xor, data)
+
+
 def _parameters(pps: bytes) -> dict[int, int]:
     """PPS1 to PPS3 by their bit in PPS0."""
     there = [bit for bit in (HAS_PPS1, HAS_PPS2, HAS_PPS3) if pps[1] & bit]

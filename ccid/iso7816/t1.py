@@ -405,6 +405,11 @@ class T1:
                 return response
         raise self._lost("card and reader have lost each other")
 
+    def interrupted(self) -> None:
+        """Note that somebody else may have spoken to the card: the next exchange begins with
+        S(RESYNCH request)."""
+        self._in_step = False
+
     def not_sent(self) -> None:
         """Note that the only block of the exchange just given up never went to the card."""
         self._in_step = True

@@ -16,6 +16,12 @@ UNKNOWN_S = 60.0
 """For a clock or an Fi or Di code that says nothing."""
 MAX_BWI = 9
 """Greater values of BWI are reserved (ISO/IEC 7816-3:2006 11.4.3)."""
+UNKNOWN_BWT_S = 6.0
+"""BWT where it is unknown: BWI 4, the default, at 1 MHz, the slowest clock."""
+PPS_CHARACTERS = 6
+"""Of the longest PPS response (ISO/IEC 7816-3:2006 9.2)."""
+LONGEST_PPS_S = 30.0
+"""No card takes longer for it, whatever its ATR says."""
 ACTIVATION_S = 60.0
 """For a power-on: the longest ATR takes 29 s at 4 MHz, and a reader may try three voltages."""
 BLOCK = 260
@@ -95,7 +101,7 @@ def _guard_unit(atr: Atr, etu: float, clock_hz: float) -> float:
     return etu
 
 
-def exchange_timeout(timing: Timing | None, protocol: Protocol, multiplier: int = 1) -> float:
+def exchange_timeout(timing: Timing | None, protocol: Protocol) -> float:
     """How long to wait for the reply to one TPDU, block or APDU, in seconds.
 
     For T=0 the worse of a command with 255 bytes out and of one with 256 bytes in, each received
@@ -104,13 +110,33 @@ def exchange_timeout(timing: Timing | None, protocol: Protocol, multiplier: int 
     Args:
         timing: The card's; None if it cannot be known.
         protocol: T in force.
-        multiplier: T=1: how many times BWT the card may take, after a waiting time extension.
     """
     if timing is None:
-        return UNKNOWN_S * max(1, multiplier)
+        return UNKNOWN_S
     if protocol is Protocol.T0:
         out = 261 * timing.guard_t0_s + 6 * timing.wwt_s
         back = 5 * timing.guard_t0_s + 260 * timing.wwt_s
         return max(FLOOR_S, out, back)
     block = BLOCK * (timing.guard_t1_s + timing.cwt_s) + BLOCK_MARGIN_S
-    return max(FLOOR_S, block + max(1, multiplier) * timing.bwt_s)
+    return max(FLOOR_S, block + timing.bwt_s)
+
+
+def block_waiting_s(timing: Timing | None) -> float:
+    """BWT, which a waiting time extension of T=1 multiplies (11.4.3 and 11.6.2.3), in seconds.
+
+    Args:
+        timing: The card's; None if it cannot be known.
+    """
+    return UNKNOWN_BWT_S if timing is None else timing.bwt_s
+
+
+def pps_timeout(timing: Timing | None) -> float:
+    """How long to wait for a PPS response, in seconds: each character after up to WT (9.2).
+
+    Args:
+        timing: The card's, right after its reset; None if it cannot be known.
+    """
+    if timing is None:
+        return LONGEST_PPS_S
+    answer = PPS_CHARACTERS * (timing.wwt_s + timing.guard_t0_s) + BLOCK_MARGIN_S
+    return min(max(FLOOR_S, answer), LONGEST_PPS_S)

@@ -113,7 +113,7 @@ def compile_plug(to: Path) -> None:
     if not found:
         raise CannotBuild(
             "there is no C compiler: install one (Debian: apt install gcc libc6-dev), or the "
-            "one that comes with Python's packages: pip install 'ccid[driver]'"
+            "one that comes with Python's packages: pip install 'pyccid[driver]'"
         )
     flags = ["-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-pthread"]
     if sys.platform == "darwin":

@@ -22,7 +22,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ccid.pcscd.later import later
-from ccid.pcscd.wire import ALIVE, LUN, Operation, Request, Requests, reply
+from ccid.pcscd.wire import ALIVE, EVENT, GONE, LUN, Operation, Request, Requests, reply
+from ccid.text import printable_lines
 
 if TYPE_CHECKING:
     from ccid.ifd import IFDHandler
@@ -43,7 +44,7 @@ END_S = 2.0
 def say(text: str) -> None:
     """A line for pcscd's log."""
     with suppress(OSError):
-        print(f"ccid[{os.getpid()}]: {text}", file=sys.stderr, flush=True)
+        print(f"ccid[{os.getpid()}]: {printable_lines(text)}", file=sys.stderr, flush=True)
 
 
 class Channel(threading.Thread):
@@ -66,11 +67,14 @@ class Channel(threading.Thread):
         self.since: float | None = None
         """When the request that runs began; None if none does."""
         self.writing = threading.Lock()
+        self.is_open = False
+        """It has the reader; another channel of the same Lun may have it after it."""
 
     def run(self) -> None:
         """Serve until the plug hangs up."""
-        receive, heart = Requests(self.requests).receive, self.helper.heart
+        heart = self.helper.heart
         try:
+            receive = Requests(self.requests).receive
             while (request := receive()) is not None:
                 self.since = time.monotonic()
                 if heart.is_asleep:
@@ -84,6 +88,8 @@ class Channel(threading.Thread):
                     self.requests.sendall(frame)
         except (OSError, ValueError) as error:
             say(f"lun {self.lun:#x}: {error}")
+        except MemoryError as error:  # which costs this channel and no other
+            self._failed(None, error)
         finally:
             self.since = None
             self.helper.forget(self)
@@ -95,13 +101,18 @@ class Channel(threading.Thread):
                 with suppress(OSError):
                     self.requests.send(ALIVE, socket.MSG_DONTWAIT)
 
-    def tell(self) -> None:
-        """Say that something happened at the reader."""
-        with suppress(OSError):  # a full socket tells it already
-            self.events.send(b"!", socket.MSG_DONTWAIT)
+    def tell(self, is_gone: bool = False) -> None:
+        """Say that something happened at the reader, or that the reader is gone."""
+        try:
+            self.events.send(GONE if is_gone else EVENT, socket.MSG_DONTWAIT)
+        except OSError:  # a full socket tells of an event already
+            if is_gone:
+                with suppress(OSError):
+                    self.events.shutdown(socket.SHUT_WR)
 
-    def _failed(self, request: Request, error: Exception) -> bytes:
-        say(f"lun {self.lun:#x}, operation {request[0]}: {type(error).__name__}")
+    def _failed(self, request: Request | None, error: Exception) -> bytes:
+        what = "" if request is None else f", operation {request[0]}"
+        say(f"lun {self.lun:#x}{what}: {type(error).__name__}")
         self.helper.tell_fault(error)
         return reply(612)
 
@@ -114,7 +125,7 @@ class Channel(threading.Thread):
             case Operation.PRESENCE:
                 return reply(handler.icc_presence(lun, argument))
             case Operation.POWER:
-                return reply(*handler.power_icc(lun, argument))
+                return reply(*handler.power_icc(lun, argument, capacity))
             case Operation.PROTOCOL:
                 return reply(handler.set_protocol_parameters(lun, argument, *data))
             case Operation.GET:
@@ -126,16 +137,23 @@ class Channel(threading.Thread):
             case Operation.OPEN:
                 return self._open(handler, data.decode("utf-8", "replace"))
             case Operation.CLOSE:
+                self.is_open = False
                 return reply(handler.close_channel(lun))
         raise ValueError(f"operation {operation}")
 
     def _open(self, handler: IFDHandler, name: str) -> bytes:
-        code = handler.create_channel_by_name(self.lun, name)
-        gc.freeze()  # what is there now stays: it need not be looked through again and again
-        gc.enable()
+        try:
+            code = handler.create_channel_by_name(self.lun, name)
+            self.is_open = not code
+        finally:
+            if not self.is_open:  # it is asked again each second, and what it leaves is large:
+                error, handler.last_error = handler.last_error, None
+                say(f"{name}: {error}")
+                del error
+                gc.collect()  # the reader in the traceback of the error
         if code:
-            say(f"{name}: {handler.last_error}")
             return reply(code)
+        self.helper.settle()
         return reply(code, bytes([handler.has_events(self.lun)]))
 
 
@@ -189,6 +207,7 @@ class Helper:
         self._folder = folder
         self._making = threading.Lock()
         self._handler: IFDHandler | None = None
+        self._is_settled = False
         self.channels: list[Channel] = []
         self.heart = Heart(self)
         self.heart.start()
@@ -208,10 +227,21 @@ class Helper:
                 self._handler = IFDHandler(self._on_event, **options)
         return self._handler
 
+    def settle(self) -> None:
+        """A reader is open: what there is now stays, and need not be looked through again and
+        again. Later readers go again."""
+        with self._making:
+            if not self._is_settled:
+                self._is_settled = True
+                gc.collect()
+                gc.freeze()
+                gc.enable()
+
     def _on_event(self, lun: int) -> None:
+        is_gone = self._handler is not None and self._handler.is_gone(lun)
         for channel in tuple(self.channels):  # one may be forgotten meanwhile
             if channel.lun == lun:
-                channel.tell()
+                channel.tell(is_gone)
 
     def is_well(self, channel: Channel, now: float) -> bool:
         """The request that runs may still be waiting for its reader."""
@@ -223,8 +253,8 @@ class Helper:
         """The plug has hung up on a channel."""
         if channel in self.channels:
             self.channels.remove(channel)
-        if self._handler is not None:
-            self._handler.close_channel(channel.lun)  # no harm if it is closed already
+        if self._handler is not None and channel.is_open:
+            self._handler.close_channel(channel.lun)
         channel.requests.close()
         channel.events.close()
 
@@ -241,13 +271,36 @@ class Helper:
         """Take channels until pcscd is gone."""
         while True:
             message, fds, _, _ = socket.recv_fds(self._control, LUN.size, 2)
-            if len(message) != LUN.size or len(fds) != 2:
+            if len(message) != LUN.size:
                 return
             (lun,) = LUN.unpack(message)
-            requests, events = (socket.socket(fileno=fd) for fd in fds)
-            channel = Channel(self, lun, requests, events)
+            try:
+                self._begin(lun, fds)
+            except (OSError, RuntimeError, MemoryError) as error:  # the plug sees it hung up
+                say(f"lun {lun:#x}: {error}")
+
+    def _begin(self, lun: int, fds: list[int]) -> None:
+        """Serve another channel.
+
+        Raises:
+            OSError: There is no room for its descriptors.
+            RuntimeError: Nor for its thread.
+        """
+        sockets = [socket.socket(fileno=fd) for fd in fds]
+        try:
+            if len(sockets) != 2:
+                raise OSError(f"{len(sockets)} of its 2 sockets came")
+            channel = Channel(self, lun, *sockets)
             self.channels.append(channel)
-            channel.start()
+            try:
+                channel.start()
+            except BaseException:
+                self.channels.remove(channel)
+                raise
+        except BaseException:
+            for one in sockets:
+                one.close()
+            raise
 
     def end(self) -> None:
         """Power all cards off; whatever else there is ends with the process."""

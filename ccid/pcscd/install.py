@@ -17,6 +17,7 @@ from ccid.errors import CcidError
 from ccid.pcscd import bundle
 from ccid.pcscd.bundle import INTERPRETER, NAME, PLATFORMS, CannotBuild, Entry
 from ccid.quirks import lookup
+from ccid.text import printable, printable_lines
 
 SYSTEM_DROPDIRS = {
     "linux": ("/usr/lib/pcsc/drivers", "/usr/lib64/pcsc/drivers", "/usr/local/lib/pcsc/drivers"),
@@ -55,9 +56,10 @@ def troubles(python: str, platform: str, root: str = "/") -> list[str]:
             if path.startswith(f"{hidden}/"):
                 found.append(
                     f"the {what} {path} is under {hidden}, which newer services of pcscd do not "
-                    f"see: make a virtual environment elsewhere (python3 -m venv "
-                    f"/opt/ccid && /opt/ccid/bin/pip install ccid), with an interpreter of the "
-                    f"system, and run its ccid-install-driver"
+                    f"see: make a virtual environment elsewhere, with an interpreter of the "
+                    f"system (python3 -m venv /opt/ccid && /opt/ccid/bin/pip install PYCCID, where "
+                    f"PYCCID is pyccid's wheel or its source folder), and run its "
+                    f"ccid-install-driver"
                 )
                 break
     for path in dict.fromkeys((python, real, package)):
@@ -127,7 +129,7 @@ def _reader(text: str) -> Entry:
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not VVVV:PPPP or VVVV:PPPP:NAME")
     vendor_id, product_id = int(match[1], 16), int(match[2], 16)
-    name = match[3] or lookup(vendor_id, product_id).name
+    name = printable(match[3] or lookup(vendor_id, product_id).name or "")
     return Entry(vendor_id, product_id, name or f"CCID reader {text.lower()}")
 
 
@@ -185,7 +187,7 @@ def _entries(options: argparse.Namespace) -> list[Entry]:
 
 def _print(what: str, lines: Sequence[str]) -> None:
     for line in lines:
-        print(f"{what}: {line}", file=sys.stderr)
+        print(f"{what}: {printable_lines(line)}", file=sys.stderr)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,10 +5,13 @@
  * last channel, or by the kernel when pcscd is gone. Each channel (Lun) has two sockets of its
  * own: one for requests, one by which the helper says that something happened.
  *
- * How long an exchange may take is the helper's business. While a request runs it says once a
- * second that it is well; if it says nothing for SILENCE_S, or hangs up, it is dead or stuck: the
- * request fails, the helper is killed, and the next presence query starts another (at most one a
- * second) and says once that there is no card, so that nobody takes the next one for the old one.
+ * How long an exchange may take is the helper's business. While a request runs the helper says once
+ * a second that it is well. If it says nothing for SILENCE_S it is stuck: the request fails and the
+ * helper is killed. If a channel is hung up on, or gets a frame that is none, the request fails and
+ * this channel alone is lost. The next presence query connects a lost channel again, to another
+ * helper (at most one a second) if the old one has ended, and says once that there is no card, so
+ * that nobody takes the next one for the old one. What this process has no descriptor, memory or
+ * process for fails, and costs no helper.
  *
  * Frames, native integers of 32 bits: to the helper operation, argument, capacity, length, data;
  * from it kind, response code, length, data. See ccid/pcscd/wire.py.
@@ -40,6 +43,7 @@
 #define END_S 3.0 /* a helper that was asked to end has so long to power cards off */
 #define ASK_MS 400 /* a reader that does not tell is asked so often */
 #define CHANNELS 256
+#define MOST ((1 << 17) - 16) /* bytes that go with a request or a reply; see BUFFER in wire.py */
 /* Of requests and replies. A frame is one message, which takes one call to receive; and a thread
  * that waits at a stream is woken for nothing when its own message is read at the other end. */
 #ifdef __APPLE__
@@ -68,6 +72,7 @@ enum {
 	ERROR_TAG = 600,
 	COMMUNICATION_ERROR = 612,
 	ICC_NOT_PRESENT = 616,
+	NO_SUCH_DEVICE = 617,
 	INSUFFICIENT_BUFFER = 618,
 };
 enum {
@@ -104,6 +109,7 @@ enum operation {
 	OP_PRESENCE,
 };
 enum kind { KIND_REPLY, KIND_ALIVE };
+#define EVENT_GONE 'x' /* on the event socket: the reader was unplugged; any other: look */
 struct request {
 	uint32_t operation, argument, capacity, length;
 };
@@ -111,6 +117,13 @@ struct reply {
 	uint32_t kind;
 	int32_t code;
 	uint32_t length;
+};
+enum trouble {
+	NONE,
+	SHORTAGE, /* nothing was sent: there is no memory or descriptor for it, or it is too long */
+	TOO_LONG, /* a reply has more data than there is room for; they are gone */
+	LOST,     /* the other end hung up, or sent what is no frame */
+	SILENT,
 };
 
 struct helper {
@@ -127,7 +140,6 @@ struct channel {
 	DWORD lun;
 	char name[NAME_SIZE];
 	struct helper *helper;
-	pthread_mutex_t turn; /* held while a request runs */
 	int request, event;   /* sockets; -1: not connected */
 	int stop[2];          /* pipe that ends the polling function */
 	int has_events;
@@ -138,6 +150,8 @@ struct channel {
 	int owes_absence;    /* the helper was replaced: the card we knew is gone */
 	int is_fresh;        /* its helper has not said anything yet */
 	int is_open;         /* its helper has the reader */
+	int is_gone;         /* the reader was unplugged, its helper says */
+	int is_removed;      /* and pcscd, too: nobody looks for it any more */
 	double tried;        /* when its helper could not get it */
 	unsigned generation; /* of the helper it is connected to */
 };
@@ -147,6 +161,8 @@ static pthread_mutex_t guard = PTHREAD_MUTEX_INITIALIZER;
 static struct helper helpers[CHANNELS];
 static struct channel channels[CHANNELS];
 static pid_t lost[CHANNELS]; /* killed and not reaped yet */
+static pthread_mutex_t turns[CHANNELS]; /* each held while a request of the channel runs */
+static pthread_once_t turns_are_made = PTHREAD_ONCE_INIT;
 extern char **environ;
 
 static void __attribute__((format(printf, 1, 2))) complain(const char *format, ...)
@@ -285,19 +301,28 @@ static int spawn(struct helper *h, int control)
 	}
 	sigemptyset(&none);
 	sigfillset(&all);
-	posix_spawn_file_actions_init(&actions);
-	posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-	posix_spawn_file_actions_adddup2(&actions, 2, 1);
-	posix_spawn_file_actions_adddup2(&actions, control, 3);
-	posix_spawnattr_init(&attributes);
+	error = posix_spawn_file_actions_init(&actions);
+	if (error)
+		goto no_actions;
+	error = posix_spawnattr_init(&attributes);
+	if (error)
+		goto no_attributes;
+	error = posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+	if (!error)
+		error = posix_spawn_file_actions_adddup2(&actions, 2, 1);
+	if (!error)
+		error = posix_spawn_file_actions_adddup2(&actions, control, 3);
 	posix_spawnattr_setsigmask(&attributes, &none);
 	posix_spawnattr_setsigdefault(&attributes, &all);
 	posix_spawnattr_setpgroup(&attributes, 0);
 	posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF |
 	                                          POSIX_SPAWN_SETPGROUP);
-	error = posix_spawn(&h->pid, program, &actions, &attributes, argv, environ);
+	if (!error)
+		error = posix_spawn(&h->pid, program, &actions, &attributes, argv, environ);
 	posix_spawnattr_destroy(&attributes);
+no_attributes:
 	posix_spawn_file_actions_destroy(&actions);
+no_actions:
 	if (error) {
 		complain("%s cannot be started: %s", program, strerror(error));
 		h->pid = 0;
@@ -309,14 +334,20 @@ static int spawn(struct helper *h, int control)
 /* With the guard held. */
 static int start_helper(struct helper *h)
 {
-	int pair[2], failed;
+	int pair[2], control, failed;
 
 	reap_lost();
 	h->started = now();
-	if (make_sockets(SOCK_STREAM, pair))
+	if (make_sockets(SOCK_STREAM, pair)) {
+		complain("no helper can be started: %s", strerror(errno));
 		return -1;
-	failed = spawn(h, pair[1]);
+	}
+	control = fcntl(pair[1], F_DUPFD_CLOEXEC, 4); /* what the child makes of 0 to 3 is not it */
 	close(pair[1]);
+	if (control < 0)
+		complain("no helper can be started: %s", strerror(errno));
+	failed = control < 0 || spawn(h, control);
+	shut(&control);
 	if (failed) {
 		close(pair[0]);
 		return -1;
@@ -326,8 +357,26 @@ static int start_helper(struct helper *h)
 	return 0;
 }
 
-/* Give the helper two sockets for a channel. */
-static int pass(int control, DWORD lun, int request, int event)
+/* What a failed system call at a socket says of the other end. */
+static enum trouble trouble_of(int error)
+{
+	switch (error) {
+	case EAGAIN:
+#if EWOULDBLOCK != EAGAIN
+	case EWOULDBLOCK:
+#endif
+		return SILENT;
+	case EPIPE:
+	case ECONNRESET:
+	case ENOTCONN:
+		return LOST;
+	default:
+		return SHORTAGE;
+	}
+}
+
+/* Give the helper two sockets for a channel. Does not wait. */
+static enum trouble pass(int control, DWORD lun, int request, int event)
 {
 	uint32_t number = (uint32_t)lun;
 	int fds[2] = {request, event};
@@ -349,13 +398,21 @@ static int pass(int control, DWORD lun, int request, int event)
 	c->cmsg_type = SCM_RIGHTS;
 	c->cmsg_len = CMSG_LEN(sizeof fds);
 	memcpy(CMSG_DATA(c), fds, sizeof fds);
-	return sendmsg(control, &message, MSG_NOSIGNAL) == sizeof number ? 0 : -1;
+	for (;;) {
+		ssize_t sent = sendmsg(control, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+		if (sent == sizeof number)
+			return NONE;
+		if (sent >= 0)
+			return LOST; /* whatever is sent now, is taken for the rest of this */
+		if (errno != EINTR)
+			return trouble_of(errno);
+	}
 }
 
 /* Requests ------------------------------------------------------------------------------------- */
 
 #ifdef __APPLE__
-static int receive_part(int fd, void *to, size_t size)
+static enum trouble receive_part(int fd, void *to, size_t size)
 {
 	char *at = to;
 
@@ -364,20 +421,30 @@ static int receive_part(int fd, void *to, size_t size)
 		if (got < 0 && errno == EINTR)
 			continue;
 		if (got <= 0)
-			return -1;
+			return got < 0 && trouble_of(errno) == SILENT ? SILENT : LOST;
 		at += got;
 		size -= (size_t)got;
 	}
-	return 0;
+	return NONE;
 }
 
-static int receive(int fd, struct reply *reply, void *into, size_t room)
+static enum trouble receive(int fd, struct reply *reply, void *into, size_t room)
 {
-	return receive_part(fd, reply, sizeof *reply) || reply->length > room ||
-	       (reply->length && receive_part(fd, into, reply->length));
+	enum trouble what = receive_part(fd, reply, sizeof *reply);
+	char rest[512];
+
+	if (what || reply->length <= room)
+		return what ? what : receive_part(fd, into, reply->length);
+	if (reply->length > MOST)
+		return LOST;
+	for (size_t left = reply->length, part; left && !what; left -= part) {
+		part = left < sizeof rest ? left : sizeof rest;
+		what = receive_part(fd, rest, part);
+	}
+	return what ? what : TOO_LONG;
 }
 #else
-static int receive(int fd, struct reply *reply, void *into, size_t room)
+static enum trouble receive(int fd, struct reply *reply, void *into, size_t room)
 {
 	struct iovec parts[2] = {{reply, sizeof *reply}, {into, room}};
 	struct msghdr message = {0};
@@ -388,19 +455,24 @@ static int receive(int fd, struct reply *reply, void *into, size_t room)
 	do
 		got = recvmsg(fd, &message, 0);
 	while (got < 0 && errno == EINTR);
-	return got < (ssize_t)sizeof *reply || reply->length > room ||
-	       (size_t)got != sizeof *reply + reply->length;
+	if (got < 0) /* without the memory to receive it, a reply would be taken for the next one */
+		return trouble_of(errno) == SILENT ? SILENT : LOST;
+	if (got < (ssize_t)sizeof *reply)
+		return LOST;
+	if (message.msg_flags & MSG_TRUNC)
+		return reply->length > room ? TOO_LONG : LOST;
+	return (size_t)got == sizeof *reply + reply->length ? NONE : LOST;
 }
 #endif
 
-static int transmit(int fd, const struct request *head, const void *data)
+static enum trouble transmit(int fd, const struct request *head, const void *data)
 {
 	struct iovec parts[2] = {
 		{(void *)(uintptr_t)head, sizeof *head},
 		{(void *)(uintptr_t)data, head->length},
 	};
 	struct msghdr message = {0};
-	size_t left = sizeof *head + head->length;
+	size_t size = sizeof *head + head->length, left = size;
 
 	message.msg_iov = parts;
 	message.msg_iovlen = 2;
@@ -408,8 +480,10 @@ static int transmit(int fd, const struct request *head, const void *data)
 		ssize_t sent = sendmsg(fd, &message, MSG_NOSIGNAL);
 		if (sent < 0 && errno == EINTR)
 			continue;
-		if (sent <= 0)
-			return -1;
+		if (sent < 0) {
+			enum trouble what = trouble_of(errno);
+			return what == SHORTAGE && left < size ? LOST : what;
+		}
 		left -= (size_t)sent;
 		for (int i = 0; i < 2; i++) {
 			size_t part = (size_t)sent < parts[i].iov_len ? (size_t)sent : parts[i].iov_len;
@@ -418,7 +492,7 @@ static int transmit(int fd, const struct request *head, const void *data)
 			sent -= (ssize_t)part;
 		}
 	}
-	return 0;
+	return NONE;
 }
 
 static void set_patience(int fd, long seconds)
@@ -429,16 +503,18 @@ static void set_patience(int fd, long seconds)
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t);
 }
 
-/* The helper of a channel is dead or stuck. */
-static void give_up(struct channel *c)
+/* A channel got no reply. If its helper is stuck it is killed; whether one that hung up has ended is
+ * seen when the channel is connected again. */
+static void give_up(struct channel *c, enum trouble what)
 {
 	pid_t pid = 0;
 
 	pthread_mutex_lock(&guard);
 	if (c->helper->pid && c->generation == c->helper->generation) {
-		complain("the helper of %s (process %d) is dead or stuck; it is ended", c->name,
-		         (int)c->helper->pid);
-		pid = let_go(c->helper);
+		const char *how = what == SILENT ? "is stuck and is ended" : "hung up";
+		complain("the helper of %s (process %d) %s", c->name, (int)c->helper->pid, how);
+		if (what == SILENT)
+			pid = let_go(c->helper);
 	}
 	shut(&c->request); /* the event socket is left to the polling function, which sees its end */
 	c->is_open = 0;
@@ -451,82 +527,103 @@ static RESPONSECODE ask(struct channel *c, enum operation operation, DWORD argum
                         const void *data, DWORD size, void *into, DWORD *length)
 {
 	struct request head = {operation, (uint32_t)argument, 0, (uint32_t)size};
-	struct reply reply;
-	DWORD room = length ? *length : 0;
+	struct reply reply = {0};
+	DWORD room = length && into ? *length : 0;
+	enum trouble what;
 
 	if (length)
 		*length = 0;
-	if (c->request < 0)
+	if (c->request < 0 || size > MOST || (size && !data))
 		return COMMUNICATION_ERROR;
+	if (room > MOST)
+		room = MOST;
 	head.capacity = (uint32_t)room;
-	if (transmit(c->request, &head, data))
-		goto lost;
-	do {
-		if (receive(c->request, &reply, into, room))
-			goto lost;
-		if (c->is_fresh) {
-			c->is_fresh = 0;
-			set_patience(c->request, SILENCE_S);
-		}
-	} while (reply.kind == KIND_ALIVE);
-	if (reply.kind != KIND_REPLY)
-		goto lost;
+	what = transmit(c->request, &head, data);
+	if (what == SHORTAGE) {
+		complain("%s: a request of %lu bytes: %s", c->name, (unsigned long)size,
+		         strerror(errno));
+		return COMMUNICATION_ERROR;
+	}
+	if (!what)
+		do {
+			what = receive(c->request, &reply, into, room);
+			if (!what && c->is_fresh) {
+				c->is_fresh = 0;
+				set_patience(c->request, SILENCE_S);
+			}
+		} while (!what && reply.kind == KIND_ALIVE);
+	if (what == LOST || what == SILENT || reply.kind != KIND_REPLY) {
+		give_up(c, what);
+		return COMMUNICATION_ERROR;
+	}
+	if (what == TOO_LONG)
+		return INSUFFICIENT_BUFFER;
 	if (length)
 		*length = reply.length;
 	return reply.code;
-lost:
-	give_up(c);
-	return COMMUNICATION_ERROR;
 }
 
 /* Connect a channel to its helper, which is started if none runs. With the channel's turn held. */
 static int join_helper(struct channel *c)
 {
-	int request[2] = {-1, -1}, event[2] = {-1, -1}, ok;
+	int request[2] = {-1, -1}, event[2] = {-1, -1};
 	struct helper *h = c->helper;
-	pid_t pid = 0;
+	pid_t ended[2] = {0, 0};
+	enum trouble what;
 
 	pthread_mutex_lock(&guard);
 	shut(&c->event);
-	if (!h->pid && (now() - h->started < RESTART_S || start_helper(h))) {
-		pthread_mutex_unlock(&guard);
-		return -1;
+	what = make_sockets(FRAMES, request) || make_sockets(SOCK_STREAM, event) ? SHORTAGE : LOST;
+	if (what == SHORTAGE)
+		complain("%s: no sockets: %s", c->name, strerror(errno));
+	for (int i = 0; i < 2 && what == LOST; i++) {
+		if (!h->pid && (now() - h->started < RESTART_S || start_helper(h)))
+			break;
+		what = pass(h->control, c->lun, request[1], event[1]);
+		if (what == LOST) {
+			complain("the helper of %s (process %d) has ended", c->name, (int)h->pid);
+			ended[i] = let_go(h);
+		} else if (what) {
+			complain("%s: the helper cannot be reached: %s", c->name, strerror(errno));
+		}
 	}
-	ok = !make_sockets(FRAMES, request) && !make_sockets(SOCK_STREAM, event) &&
-	     !pass(h->control, c->lun, request[1], event[1]);
 	shut(&request[1]);
 	shut(&event[1]);
-	if (ok) {
+	if (what) {
+		shut(&request[0]);
+		shut(&event[0]);
+	} else {
 		c->request = request[0];
 		c->event = event[0];
 		c->generation = h->generation;
 		c->is_fresh = 1;
 		set_patience(c->request, START_S);
-	} else {
-		shut(&request[0]);
-		shut(&event[0]);
-		pid = let_go(h); /* it hung up */
 	}
 	pthread_mutex_unlock(&guard);
-	bury(pid, 0);
-	return ok ? 0 : -1;
+	for (int i = 0; i < 2; i++)
+		bury(ended[i], 0);
+	return what ? -1 : 0;
 }
 
-/* Have the helper of a channel open the reader. A helper that could not is asked again, at most once
- * a second: whoever had the reader may be about to let go of it. With the channel's turn held. */
+/* Have the helper of a channel open the reader; at most once a second. A helper that could not is
+ * asked again: whoever had the reader may be about to let go of it. With the channel's turn held. */
 static RESPONSECODE attach(struct channel *c)
 {
 	RESPONSECODE code;
 	UCHAR has_events = 0;
 	DWORD length = sizeof has_events;
 
-	if (c->request < 0 ? join_helper(c) : now() - c->tried < RESTART_S)
+	if (c->is_removed || now() - c->tried < RESTART_S || (c->request < 0 && join_helper(c)))
 		return COMMUNICATION_ERROR;
 	code = ask(c, OP_OPEN, 0, c->name, strlen(c->name), &has_events, &length);
 	c->tried = now();
+	pthread_mutex_lock(&guard); /* the polling function looks at these */
 	c->is_open = code == SUCCESS;
-	if (c->is_open)
+	if (c->is_open) {
 		c->has_events = length == 1 && has_events;
+		c->is_gone = 0;
+	}
+	pthread_mutex_unlock(&guard);
 	return code;
 }
 
@@ -542,6 +639,34 @@ static struct channel *find(DWORD lun)
 			found = &channels[i];
 	pthread_mutex_unlock(&guard);
 	return found;
+}
+
+static void make_turns(void)
+{
+	for (int i = 0; i < CHANNELS; i++)
+		pthread_mutex_init(&turns[i], NULL);
+}
+
+static void give_back(struct channel *c)
+{
+	pthread_mutex_unlock(&turns[c - channels]);
+}
+
+/* A channel and its turn, until that is given back; NULL if there is no such channel. */
+static struct channel *take(DWORD lun)
+{
+	struct channel *c = find(lun);
+	int is_there;
+
+	if (!c)
+		return NULL;
+	pthread_mutex_lock(&turns[c - channels]);
+	pthread_mutex_lock(&guard); /* it may have been closed meanwhile */
+	is_there = c->used && c->lun == lun;
+	pthread_mutex_unlock(&guard);
+	if (!is_there)
+		give_back(c);
+	return is_there ? c : NULL;
 }
 
 /* What all channels of one device have in common: its bus and address where they are told. */
@@ -582,42 +707,50 @@ static struct helper *helper_of(const char *key)
 	return free_place;
 }
 
-/* Enter a channel into the table; NULL if it is there already, or no room. */
+/* Enter a channel into the table and take its turn; NULL if it is there already, or no room. */
 static struct channel *enter(DWORD lun, const char *name)
 {
 	struct channel *c = NULL;
+	struct helper *h;
 	char key[NAME_SIZE];
+	int is_known = 0, stop[2];
 
-	if (strlen(name) >= NAME_SIZE || find(lun))
+	pthread_once(&turns_are_made, make_turns);
+	if (lun > UINT32_MAX || strlen(name) >= NAME_SIZE)
 		return NULL;
 	make_key(key, sizeof key, lun, name);
 	pthread_mutex_lock(&guard);
-	for (int i = 0; i < CHANNELS && !c; i++)
-		if (!channels[i].used)
+	for (int i = 0; i < CHANNELS; i++)
+		is_known |= channels[i].used && channels[i].lun == lun;
+	for (int i = 0; i < CHANNELS && !is_known && !c; i++)
+		if (!channels[i].used && !pthread_mutex_trylock(&turns[i]))
 			c = &channels[i];
+	h = c ? helper_of(key) : NULL;
+	if (c && (!h || pipe(stop))) {
+		complain("%s: %s", name, h ? strerror(errno) : "too many readers");
+		give_back(c);
+		c = NULL;
+	}
 	if (c) {
 		memset(c, 0, sizeof *c);
-		c->helper = helper_of(key);
-		c->request = c->event = -1;
-		if (!c->helper || pipe(c->stop)) {
-			c = NULL;
-		} else {
-			for (int i = 0; i < 2; i++) {
-				fcntl(c->stop[i], F_SETFD, FD_CLOEXEC);
-				fcntl(c->stop[i], F_SETFL, O_NONBLOCK);
-			}
-			c->helper->users++;
-			c->lun = lun;
-			strcpy(c->name, name);
-			pthread_mutex_init(&c->turn, NULL);
-			c->used = 1;
+		for (int i = 0; i < 2; i++) {
+			fcntl(stop[i], F_SETFD, FD_CLOEXEC);
+			fcntl(stop[i], F_SETFL, O_NONBLOCK);
+			c->stop[i] = stop[i];
 		}
+		c->helper = h;
+		h->users++;
+		c->request = c->event = -1;
+		c->tried = -RESTART_S;
+		c->lun = lun;
+		strcpy(c->name, name);
+		c->used = 1;
 	}
 	pthread_mutex_unlock(&guard);
 	return c;
 }
 
-/* Take a channel out of the table, and end its helper with the last one. */
+/* Take a channel out of the table, give its turn back, and end its helper with the last one. */
 static void leave(struct channel *c)
 {
 	pid_t pid = 0;
@@ -629,14 +762,30 @@ static void leave(struct channel *c)
 	shut(&c->stop[1]);
 	if (--c->helper->users == 0)
 		pid = let_go(c->helper);
-	pthread_mutex_destroy(&c->turn);
 	c->used = 0;
 	reap_lost();
 	pthread_mutex_unlock(&guard);
+	give_back(c);
 	bury(pid, END_S);
 }
 
 /* Waiting -------------------------------------------------------------------------------------- */
+
+/* What the helper says unasked. That the reader is gone is told after all that was said before. */
+static RESPONSECODE hear(struct channel *c, int event)
+{
+	char bytes[64];
+	ssize_t got = recv(event, bytes, sizeof bytes, MSG_DONTWAIT);
+
+	if (got <= 0)
+		return got < 0 && (errno == EAGAIN || errno == EINTR) ? SUCCESS : COMMUNICATION_ERROR;
+	if (!memchr(bytes, EVENT_GONE, (size_t)got))
+		return SUCCESS;
+	pthread_mutex_lock(&guard);
+	c->is_gone = 1;
+	pthread_mutex_unlock(&guard);
+	return bytes[0] == EVENT_GONE ? NO_SUCH_DEVICE : SUCCESS;
+}
 
 /* TAG_IFD_POLLING_THREAD_WITH_TIMEOUT: wait until something happened. */
 static RESPONSECODE wait_for_event(DWORD Lun, int timeout)
@@ -645,7 +794,7 @@ static RESPONSECODE wait_for_event(DWORD Lun, int timeout)
 	struct pollfd fds[2];
 	char bytes[64];
 	RESPONSECODE code = SUCCESS;
-	int event = -1, stop;
+	int event = -1, stop, is_gone;
 
 	if (!c)
 		return COMMUNICATION_ERROR;
@@ -656,8 +805,10 @@ static RESPONSECODE wait_for_event(DWORD Lun, int timeout)
 	c->said_absent = 0;
 	if (!c->has_events && (timeout < 0 || timeout > ASK_MS))
 		timeout = ASK_MS; /* nobody will tell: it has to be asked */
-	stop = c->stop[0];
-	if (c->event >= 0) /* it may be closed and made anew meanwhile */
+	is_gone = c->is_gone;
+	/* either may be closed, and the event socket be made anew, meanwhile */
+	stop = fcntl(c->stop[0], F_DUPFD_CLOEXEC, 3);
+	if (c->event >= 0)
 		event = fcntl(c->event, F_DUPFD_CLOEXEC, 3);
 	if ((event < 0 || !c->is_open) && (timeout < 0 || timeout > 1000))
 		timeout = 1000; /* no helper has the reader: the next presence query sees to it */
@@ -665,26 +816,37 @@ static RESPONSECODE wait_for_event(DWORD Lun, int timeout)
 	fds[0].fd = stop;
 	fds[1].fd = event;
 	fds[0].events = fds[1].events = POLLIN;
-	if (poll(fds, 2, timeout) > 0) {
+	if (is_gone) { /* pcscd waits a little now, and by then it hears of that itself */
+		code = NO_SUCH_DEVICE;
+	} else if (stop < 0) {
+		code = COMMUNICATION_ERROR;
+	} else if (poll(fds, 2, timeout) < 0) {
+		code = errno == EINTR ? SUCCESS : COMMUNICATION_ERROR;
+	} else {
 		if (fds[0].revents)
 			while (read(stop, bytes, sizeof bytes) > 0)
 				;
-		if (fds[1].revents && recv(event, bytes, sizeof bytes, MSG_DONTWAIT) <= 0)
-			code = COMMUNICATION_ERROR;
+		if (fds[1].revents)
+			code = hear(c, event);
 	}
-	if (event >= 0)
-		close(event);
+	shut(&stop);
+	shut(&event);
 	return code;
 }
 
 /* TAG_IFD_STOP_POLLING_THREAD. */
 static RESPONSECODE stop_waiting(DWORD Lun)
 {
+	RESPONSECODE code = COMMUNICATION_ERROR;
 	struct channel *c = find(Lun);
 
 	if (!c)
-		return COMMUNICATION_ERROR;
-	return write(c->stop[1], "", 1) == 1 || errno == EAGAIN ? SUCCESS : COMMUNICATION_ERROR;
+		return code;
+	pthread_mutex_lock(&guard);
+	if (c->used && (write(c->stop[1], "", 1) == 1 || errno == EAGAIN))
+		code = SUCCESS;
+	pthread_mutex_unlock(&guard);
+	return code;
 }
 
 /* IFD handler 3.0 ------------------------------------------------------------------------------ */
@@ -696,10 +858,10 @@ RESPONSECODE IFDHCreateChannelByName(DWORD Lun, char *name)
 
 	if (!c)
 		return COMMUNICATION_ERROR;
-	pthread_mutex_lock(&c->turn);
 	code = attach(c);
-	pthread_mutex_unlock(&c->turn);
-	if (code != SUCCESS)
+	if (code == SUCCESS)
+		give_back(c);
+	else
 		leave(c);
 	return code;
 }
@@ -714,20 +876,18 @@ RESPONSECODE IFDHCreateChannel(DWORD Lun, DWORD channel)
 
 RESPONSECODE IFDHCloseChannel(DWORD Lun)
 {
-	struct channel *c = find(Lun);
+	struct channel *c = take(Lun);
 
 	if (!c)
 		return COMMUNICATION_ERROR;
-	pthread_mutex_lock(&c->turn);
 	ask(c, OP_CLOSE, 0, NULL, 0, NULL, NULL);
-	pthread_mutex_unlock(&c->turn);
 	leave(c);
 	return SUCCESS;
 }
 
 static RESPONSECODE answer(UCHAR *value, DWORD *length, const void *from, DWORD size)
 {
-	DWORD room = *length;
+	DWORD room = value ? *length : 0;
 
 	*length = room < size ? 0 : size;
 	if (room < size)
@@ -742,11 +902,11 @@ RESPONSECODE IFDHGetCapabilities(DWORD Lun, DWORD tag, DWORD *length, UCHAR *val
 	static const UCHAR safe = 1, readers = 255;
 	RESPONSECODE (*const wait)(DWORD, int) = wait_for_event;
 	RESPONSECODE (*const stop)(DWORD) = stop_waiting;
-	struct channel *c = find(Lun);
+	struct channel *c;
 	RESPONSECODE code;
 	DWORD room;
 
-	if (!c || !length)
+	if (!find(Lun) || !length)
 		return COMMUNICATION_ERROR;
 	switch (tag) { /* what needs no helper, or is a function in this process */
 	case TAG_THREAD_SAFE:
@@ -760,91 +920,100 @@ RESPONSECODE IFDHGetCapabilities(DWORD Lun, DWORD tag, DWORD *length, UCHAR *val
 	case TAG_POLLING_THREAD_KILLABLE:
 		return answer(value, length, NULL, 0);
 	case TAG_DEVICE_REMOVED:
-		if (*length == sizeof safe)
+		if (value && *length == sizeof safe)
 			*value = safe;
 		return SUCCESS;
 	default:
 		break;
 	}
+	c = take(Lun);
+	if (!c)
+		return COMMUNICATION_ERROR;
 	room = *length;
-	pthread_mutex_lock(&c->turn);
 	code = ask(c, OP_GET, tag, NULL, 0, value, length);
-	pthread_mutex_unlock(&c->turn);
+	give_back(c);
 	if (code == ERROR_TAG)
 		*length = room; /* pcscd answers some tags itself then, such as the reader's name, and
 		                 * goes by it */
 	return code;
 }
 
+/* pcscd says that a device is gone: no helper is started for it any more. */
+static void forget_device(struct helper *h)
+{
+	pthread_mutex_lock(&guard);
+	for (int i = 0; i < CHANNELS; i++)
+		if (channels[i].used && channels[i].helper == h)
+			channels[i].is_gone = channels[i].is_removed = 1;
+	pthread_mutex_unlock(&guard);
+}
+
 RESPONSECODE IFDHSetCapabilities(DWORD Lun, DWORD tag, DWORD length, UCHAR *value)
 {
-	struct channel *c = find(Lun);
+	struct channel *c = take(Lun);
 	RESPONSECODE code;
 
 	if (!c)
 		return COMMUNICATION_ERROR;
-	pthread_mutex_lock(&c->turn);
+	if (tag == TAG_DEVICE_REMOVED && length == 1 && value && *value)
+		forget_device(c->helper);
 	code = ask(c, OP_SET, tag, value, length, NULL, NULL);
-	pthread_mutex_unlock(&c->turn);
+	give_back(c);
 	return code;
 }
 
 RESPONSECODE IFDHSetProtocolParameters(DWORD Lun, DWORD protocol, UCHAR flags, UCHAR pts1,
                                        UCHAR pts2, UCHAR pts3)
 {
-	struct channel *c = find(Lun);
+	struct channel *c = take(Lun);
 	UCHAR bytes[] = {flags, pts1, pts2, pts3};
 	RESPONSECODE code;
 
 	if (!c)
 		return COMMUNICATION_ERROR;
-	pthread_mutex_lock(&c->turn);
 	code = ask(c, OP_PROTOCOL, protocol, bytes, sizeof bytes, NULL, NULL);
-	pthread_mutex_unlock(&c->turn);
+	give_back(c);
 	return code;
 }
 
 RESPONSECODE IFDHPowerICC(DWORD Lun, DWORD action, UCHAR *atr, DWORD *length)
 {
-	struct channel *c = find(Lun);
+	struct channel *c = length ? take(Lun) : NULL;
 	RESPONSECODE code;
 
-	if (!c || !length)
+	if (!c)
 		return COMMUNICATION_ERROR;
-	pthread_mutex_lock(&c->turn);
 	code = ask(c, OP_POWER, action, NULL, 0, atr, length);
-	pthread_mutex_unlock(&c->turn);
+	give_back(c);
 	return code;
 }
 
 RESPONSECODE IFDHTransmitToICC(DWORD Lun, SCARD_IO_HEADER send, UCHAR *tx, DWORD txlen, UCHAR *rx,
                                DWORD *rxlen, SCARD_IO_HEADER *recv)
 {
-	struct channel *c = find(Lun);
+	struct channel *c = rxlen ? take(Lun) : NULL;
 	RESPONSECODE code;
 
 	(void)recv;
-	if (!c || !rxlen)
+	if (!c)
 		return COMMUNICATION_ERROR;
-	pthread_mutex_lock(&c->turn);
 	code = ask(c, OP_TRANSMIT, send.Protocol, tx, txlen, rx, rxlen);
-	pthread_mutex_unlock(&c->turn);
+	give_back(c);
 	return code;
 }
 
 RESPONSECODE IFDHControl(DWORD Lun, DWORD code, UCHAR *tx, DWORD txlen, UCHAR *rx, DWORD rxlen,
                          DWORD *returned)
 {
-	struct channel *c = find(Lun);
+	struct channel *c = take(Lun);
 	RESPONSECODE result;
 
 	if (returned)
 		*returned = 0;
 	if (!c)
 		return COMMUNICATION_ERROR;
-	pthread_mutex_lock(&c->turn);
 	result = ask(c, OP_CONTROL, code, tx, txlen, rx, &rxlen);
-	pthread_mutex_unlock(&c->turn);
+	give_back(c);
 	if (returned)
 		*returned = rxlen;
 	return result;
@@ -856,13 +1025,12 @@ RESPONSECODE IFDHControl(DWORD Lun, DWORD code, UCHAR *tx, DWORD txlen, UCHAR *r
 RESPONSECODE IFDHICCPresence(DWORD Lun)
 {
 	enum { OTHER, WATCHER, WATCHER_TOLD };
-	struct channel *c = find(Lun);
+	struct channel *c = take(Lun);
 	RESPONSECODE code;
 	int asker = OTHER;
 
 	if (!c)
 		return COMMUNICATION_ERROR;
-	pthread_mutex_lock(&c->turn);
 	pthread_mutex_lock(&guard);
 	if (!c->is_watched || pthread_equal(c->watcher, pthread_self())) {
 		asker = c->told_absent ? WATCHER_TOLD : WATCHER;
@@ -889,6 +1057,6 @@ RESPONSECODE IFDHICCPresence(DWORD Lun)
 			c->told_absent = c->said_absent;
 		pthread_mutex_unlock(&guard);
 	}
-	pthread_mutex_unlock(&c->turn);
+	give_back(c);
 	return code;
 }

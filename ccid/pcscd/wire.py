@@ -14,7 +14,9 @@ LUN = struct.Struct("=I")
 """On the control socket: a channel, with its request and its event socket as descriptors."""
 
 BUFFER = 1 << 17
-"""Bytes of the longest request, and more."""
+"""Bytes of the longest request or reply, and more; the plug sends and takes no longer ones."""
+EVENT, GONE = b"!", b"x"
+"""On the event socket: something happened at the reader; it was unplugged."""
 
 
 class Operation(IntEnum):
@@ -53,13 +55,14 @@ class Requests:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
+        self._is_stream = connection.type == socket.SOCK_STREAM
         self._buffer = memoryview(bytearray(BUFFER))
 
     def receive(self) -> Request | None:
         """The next request; None when the plug has hung up.
 
         Raises:
-            ValueError: It is longer than any can be.
+            ValueError: It is longer than any can be, or no request.
         """
         buffer = self._buffer
         got = self._connection.recv_into(buffer)
@@ -67,9 +70,9 @@ class Requests:
             return None
         operation, argument, capacity, length = REQUEST.unpack_from(buffer)
         size = REQUEST.size + length
-        if got < size:
-            if size > BUFFER:
-                raise ValueError(f"a request of {length} bytes")
+        if got != size:
+            if size > BUFFER or got > size:
+                raise ValueError(f"a request of {length} bytes, of which {got} came")
             if not self._more(got, size):
                 return None
         return operation, argument, capacity, buffer[REQUEST.size : size].tobytes()
@@ -77,6 +80,8 @@ class Requests:
     def _more(self, got: int, size: int) -> int:
         """Receive until there are ``size`` bytes, where not a whole message came at once; 0 when
         the plug has hung up."""
+        if got and not self._is_stream:
+            raise ValueError(f"{got} bytes are no request")
         while 0 < got < size:
             more = self._connection.recv_into(self._buffer[got:])
             got = got + more if more else 0

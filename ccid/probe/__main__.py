@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
+import io
 import re
 import sys
 from collections.abc import Sequence
@@ -12,16 +12,26 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NoReturn
 
 from ccid._version import __version__
+from ccid.codes import Protocol
 from ccid.errors import CcidError
+from ccid.hexadecimal import mentioned
+from ccid.probe.output import flush, note, silence
+from ccid.text import printable
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit codes."""
 
 OPENING = ("dump", "card", "apdu", "doctor", "report")
 """The commands that open readers."""
+OPENS_NONE = "opens no reader: --trace and --log have nothing to tell"
+WITHOUT_TRACE = {
+    "watch": "takes neither --trace nor --log: CCID_TRACE=FILE traces the readers that it opens"
+}
+"""What is said of ``--trace`` and ``--log`` to the commands that do not take them."""
 IDS = re.compile(r"[0-9A-Fa-f]{4}:[0-9A-Fa-f]{4}")
 EPILOG = """\
-exit status: 0 for success, 1 if there is no reader or something failed, 2 for a wrong command line.
+exit status: 0 for success, 1 if there is no reader or something failed, 2 for a wrong command line,
+130 if Ctrl-C ended it.
 
 Readers are named by their name, a part of it, vvvv:pppp, or their path as `list` shows it.
 --virtual uses the built-in virtual reader instead of USB, with a card in it;
@@ -29,12 +39,29 @@ Readers are named by their name, a part of it, vvvv:pppp, or their path as `list
 """
 
 
+LONGEST_S = 1e9
+"""What may be asked for as a time; no system waits much longer."""
+QUOTED = re.compile(
+    r"(invalid choice: |invalid \w+ value: |explicit argument |unrecognized arguments: )"
+    r"(.+?)(?=,? \(choose from|, maybe you meant|$)",
+    re.DOTALL,
+)
+"""Where argparse quotes what was typed."""
+
+
 class _Parser(argparse.ArgumentParser):
-    """argparse with its messages as a Unix tool's."""
+    """argparse with its messages as a Unix tool's, and without what may be an APDU in them."""
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
-        self.exit(USAGE, f"ccid-probe: {message}\n")
+        told = QUOTED.sub(lambda found: found[1] + _typed(found[2]), message)
+        self.exit(USAGE, f"ccid-probe: {printable(told)}\n")
+
+
+def _typed(quoted: str) -> str:
+    """What argparse quotes, or how long it is if it may hold an APDU."""
+    told = mentioned(quoted)
+    return quoted if told.startswith(("'", '"')) else told
 
 
 def parser() -> argparse.ArgumentParser:
@@ -70,8 +97,17 @@ def parser() -> argparse.ArgumentParser:
     apdu = command("apdu", "send command APDUs to the card")
     for sub in (card, apdu):
         sub.add_argument("--slot", type=int, default=0, metavar="N", help="bSlot, from 0")
-        sub.add_argument("--protocol", choices=["T0", "T1"], help="insist on this protocol")
-    apdu.add_argument("hex", nargs="+", metavar="HEX", help="a command APDU in hexadecimal")
+        sub.add_argument(
+            "--protocol", type=protocol, metavar="T=0|T=1", help="insist on this protocol"
+        )
+    apdu.add_argument(
+        "hex", nargs="*", metavar="HEX",
+        help="a command APDU in hexadecimal; - reads them from standard input, one a line",
+    )  # fmt: skip
+    apdu.add_argument(
+        "--file", action="append", default=[], metavar="FILE",
+        help="read them from FILE, one a line: so no PIN is in the list of processes",
+    )  # fmt: skip
     atr = command("atr", "explain ATRs, without a reader", json=True, reader=False)
     atr.add_argument(
         "atr", nargs="+", metavar="HEX|FILE",
@@ -84,7 +120,7 @@ def parser() -> argparse.ArgumentParser:
         "--byte", default="TB3", metavar="NAME", help="TA1, TD2 and so on; TB3 if not given"
     )
     stats.add_argument("--svg", metavar="FILE", help="draw the bars into FILE")
-    stats.add_argument("--png", metavar="FILE", help="the same; needs ccid[plot]")
+    stats.add_argument("--png", metavar="FILE", help="the same; needs pyccid[plot]")
     command("doctor", "say what stands between you and your readers, and its cure", json=True)
     watch = command("watch", "print readers and cards as they come and go", json=True)
     watch.add_argument(
@@ -101,7 +137,8 @@ def parser() -> argparse.ArgumentParser:
         "files",
         nargs="+",
         metavar="FILE",
-        help="a report, or what libccid's parse or `lsusb -v` printed; - for standard input",
+        help="a report, what libccid's parse or `lsusb -v` printed, or descriptors in "
+        "hexadecimal; - for standard input",
     )
     imported.add_argument(
         "--save", action="store_true", help="add it to your own file of readers, too"
@@ -109,10 +146,18 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def protocol(text: str) -> Protocol:
+    """``T=1``, ``T1`` or ``1``, for argparse."""
+    found = re.fullmatch(r"(?:t\s*=?\s*)?([01])", text.strip(), re.ASCII | re.IGNORECASE)
+    if found is None:
+        raise argparse.ArgumentTypeError("it is T=0 or T=1")
+    return Protocol(int(found[1]))
+
+
 def seconds(text: str) -> float:
     """A time, for argparse."""
     value = float(text)
-    if not value >= 0:
+    if not 0 <= value <= LONGEST_S:
         raise ValueError(text)
     return value
 
@@ -152,7 +197,41 @@ def take_virtual(words: Sequence[str]) -> tuple[list[str], str | None]:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run ``ccid-probe`` and return its exit status."""
-    words = sys.argv[1:] if words is None else words
+    if isinstance(sys.stdout, io.TextIOWrapper):  # what its encoding lacks is escaped
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        status = _run(sys.argv[1:] if words is None else words)
+    except CcidError as error:
+        status = _failed(error)
+    except BrokenPipeError:
+        status = OK
+    except OSError as error:
+        status = _failed(error)
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    except SystemExit as left:  # argparse has said what it had to
+        status = left.code if isinstance(left.code, int) else OK
+    return _ended(status)
+
+
+def _failed(error: Exception) -> int:
+    note(_file_error(error) if isinstance(error, OSError) else str(error))
+    return FAILED
+
+
+def _ended(status: int) -> int:
+    """The exit status once all that was printed is written."""
+    try:
+        flush()
+    except OSError as error:
+        silence(sys.stdout)
+        if not isinstance(error, BrokenPipeError):  # the reader of a pipe has seen enough
+            return _failed(error)
+    return status
+
+
+def _run(words: Sequence[str]) -> int:
+    """Run the command that ``words`` name."""
     rest, model = take_virtual(words)
     top = parser()
     if not _has_command(rest):
@@ -161,28 +240,22 @@ def main(words: Sequence[str] | None = None) -> int:
     if options.command is None:
         top.error("a command is missing")
     if model is not None and not IDS.fullmatch(model):
-        top.error(f"--virtual={model}: a model is named vvvv:pppp")
+        top.error(f"--virtual={mentioned(model)}: a model is named vvvv:pppp")
     options.model = model
     if options.command not in OPENING and (options.trace is not None or options.log):
-        top.error(f"{options.command} opens no reader: --trace and --log have nothing to tell")
+        top.error(f"{options.command} {WITHOUT_TRACE.get(options.command, OPENS_NONE)}")
     module = options.command.replace("-", "_")
-    try:
-        run = importlib.import_module(f"ccid.probe.{module}_command").run
-        with _looking(options):
-            status: int = run(options)
-        sys.stdout.flush()
-        return status
-    except CcidError as error:
-        print(f"ccid-probe: {error}", file=sys.stderr)
-        return FAILED
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):  # the reader of a pipe has seen enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return OK
-        print(f"ccid-probe: {error}", file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    run = importlib.import_module(f"ccid.probe.{module}_command").run
+    with _looking(options):
+        status: int = run(options)
+    return status
+
+
+def _file_error(error: OSError) -> str:
+    """What is wrong with a file; its name may be an APDU that was typed in its place."""
+    if error.filename is None or error.strerror is None:
+        return str(error)
+    return f"{error.strerror}: {mentioned(str(error.filename))}"
 
 
 def _looking(options: argparse.Namespace) -> AbstractContextManager[None]:

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import sys
+from collections.abc import Iterator
 
+from ccid import hexadecimal
+from ccid.hexadecimal import NotHexadecimal, joined
 from ccid.iso7816.apdu import Secrecy, visible_length
 from ccid.probe.card_command import show
-from ccid.probe.session import note, opened, protocol_of, slot_of
+from ccid.probe.session import flush, note, opened, protocol_of, slot_of
+from ccid.probe.text_file import name, read_lines
 
 
 def run(options: argparse.Namespace) -> int:
     """Send the APDUs in order; what they carry as PIN or key is not printed."""
-    apdus = []
-    for word in options.hex:
-        try:
-            apdus.append(bytes.fromhex(word.replace(":", " ")))
-        except ValueError:
-            note(f"apdu: {word!r} is not hexadecimal")
-            return 2
-        if not apdus[-1]:
-            note("apdu: an APDU without any byte")
-            return 2
+    try:
+        apdus = list(wanted(options.hex, options.file))
+    except NotHexadecimal as error:
+        note(f"apdu: {error}")
+        return 2
+    if not apdus:
+        note("apdu: there is no APDU to send")
+        return 2
     secrecy = Secrecy()
     with opened(options) as reader:
         slot = slot_of(reader, options.slot)
@@ -30,8 +31,43 @@ def run(options: argparse.Namespace) -> int:
                 response = card.transmit(apdu)
                 hide = secrecy.begins(apdu) and not options.trace_secrets
                 show(_masked(apdu) if hide else apdu, response)
-                sys.stdout.flush()
+                flush()
     return 0
+
+
+def wanted(words: list[str], files: list[str]) -> Iterator[bytes]:
+    """The APDUs of the command line, then those of the files; all are read before one is sent.
+
+    Args:
+        words: An APDU each, or a byte of one; ``-`` for standard input.
+        files: With an APDU a line; empty lines and what follows a ``#`` are left out.
+
+    Raises:
+        OSError: A file cannot be read.
+        NotHexadecimal: One is none. The message says where, and quotes nothing.
+    """
+    words = joined(words)
+    for number, word in enumerate(words, 1):
+        if word == "-":
+            yield from _of_file(word)
+        else:
+            yield _apdu(word, "the APDU" if len(words) == 1 else f"APDU {number}")
+    for file in files:
+        yield from _of_file(file)
+
+
+def _of_file(file: str) -> Iterator[bytes]:
+    for number, line in enumerate(read_lines(file), 1):
+        text = line.split("#", 1)[0].strip()
+        if text:
+            yield _apdu(text, f"{name(file)}: line {number}")
+
+
+def _apdu(text: str, what: str) -> bytes:
+    try:
+        return hexadecimal.parse(text)
+    except NotHexadecimal as error:
+        raise NotHexadecimal(f"{what} is not hexadecimal: {error}", error.position) from None
 
 
 def _masked(apdu: bytes) -> bytes:

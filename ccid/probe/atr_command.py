@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ccid.errors import MalformedAtr
+from ccid.hexadecimal import joined, mentioned
 from ccid.iso7816.atr import Atr
 from ccid.iso7816.atr_text import CLASSES, CLOCK_STOP
 from ccid.iso7816.historical import Historical
 from ccid.probe.atr_list import Entry, NotHexadecimal, parse, read
 from ccid.probe.session import note, print_json, say
-
-BYTE = re.compile("[0-9A-Fa-f]{2}")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -37,21 +35,19 @@ def run(options: argparse.Namespace) -> int:
 
 
 def found(words: Sequence[str]) -> Iterator[tuple[str | None, Entry]]:
-    """The ATRs that the words name, each with its file; words of two digits are one ATR.
+    """The ATRs that the words name, each with its file; words of a byte each are one ATR.
 
     Raises:
         OSError: A file cannot be read.
         NotHexadecimal: A word is neither a file nor hexadecimal, or a line is not hexadecimal.
     """
-    if all(BYTE.fullmatch(word) for word in words):
-        words = [" ".join(words)]
-    for word in words:
+    for word in joined(words):
         try:
             entry = parse(word)
         except NotHexadecimal as error:
             if word != "-" and not os.path.exists(word):
                 raise NotHexadecimal(
-                    f"{word!r} is no file, and no ATR: {error}", error.position
+                    f"{mentioned(word)} is no file, and no ATR: {error}", error.position
                 ) from None
             yield from ((word, entry) for entry in read(word))
         else:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ccid.errors import MalformedAtr
+from ccid.hexadecimal import mentioned
 from ccid.iso7816.atr import DI, FI, Atr
 from ccid.iso7816.atr_text import CLASSES, CLOCK_STOP
 from ccid.probe.atr_list import Entry
@@ -185,7 +186,9 @@ def count(entries: Iterable[Entry], byte: str) -> Stats:
         ValueError: There is no such byte.
     """
     if NAME.fullmatch(byte) is None:
-        raise ValueError(f"{byte!r} is no interface byte: TA1, TB1, TC1, TD1, TA2 and so on")
+        raise ValueError(
+            f"{mentioned(byte)} is no interface byte: TA1, TB1, TC1, TD1, TA2 and so on"
+        )
     found: list[tuple[int, int | None]] = []
     total = absent = unknown = malformed = 0
     for entry in entries:

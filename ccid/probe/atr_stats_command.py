@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
 def describe(stats: Stats) -> None:
     """Tables with bars, as wide as the terminal."""
     columns = shutil.get_terminal_size().columns
-    blocks = chart.can_print_blocks(sys.stdout.encoding)
+    blocks = chart.can_print_blocks(getattr(sys.stdout, "encoding", None))
     say(stats.title)
     told = [f"{stats.present} have it", f"{stats.absent} do not"]
     if stats.unknown:

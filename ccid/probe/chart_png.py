@@ -1,4 +1,4 @@
-"""A picture as PNG, drawn by Pillow, which the extra ``ccid[plot]`` brings."""
+"""A picture as PNG, drawn by Pillow, which the extra ``pyccid[plot]`` brings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ccid.probe.chart import Box, Picture
 
 SCALE = 2
 """Pixels of the PNG to one of the picture."""
-NEEDS_PILLOW = "a PNG needs Pillow 10.1 or newer; get it with: pip install 'ccid[plot]'"
+NEEDS_PILLOW = "a PNG needs Pillow 10.1 or newer; get it with: pip install 'pyccid[plot]'"
 
 
 def write(drawn: Picture, file: str) -> None:

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from ccid.errors import ReaderNotFound
-from ccid.probe.session import broken, print_json, readers, say
+from ccid.probe.session import broken, note_lacking, print_json, readers, say
 from ccid.verdict import Level, Weight, judge
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 def run(options: argparse.Namespace) -> int:
     """Judge the readers; 1 if one is unsupported."""
     wrong = broken(options)
+    note_lacking(options, wrong)
     try:
         there = readers(options)
     except ReaderNotFound:

@@ -7,15 +7,20 @@ import os
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import ccid
 from ccid.errors import AccessDenied, CcidError, ReaderBusy, UsbUnavailable
 from ccid.find import select
+from ccid.probe import whose_name
 from ccid.probe.session import opened, print_json, say, virtual_infos
 from ccid.quirks import lookup
 from ccid.transport import ReaderInfo, linux
 from ccid.transport.cures import PCSCD, linux_holder, who_holds
 from ccid.verdict import Level, judge
+
+if TYPE_CHECKING:
+    from ccid.transport.lacking import Lacking
 
 PCSCD_SOCKET = Path("/run/pcscd/pcscd.comm")
 DAEMONS = {PCSCD, "scdaemon"}
@@ -54,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
     if options.reader is not None:
         infos = [select(infos, options.reader)]
     patients.extend(_examine(options, info) for info in infos)
-    if not patients and not machine.troubles:
+    if not infos and not any(one.troubles for one in [machine, *patients]):
         machine.trouble(
             "no CCID reader is on USB",
             "plug one in; if it is in, see whether `lsusb` (or your system's device list) has "
@@ -72,19 +77,26 @@ def run(options: argparse.Namespace) -> int:
 def _look(machine: Patient, patients: list[Patient]) -> list[ReaderInfo]:
     """What can be said without opening a reader; returns the readers."""
     machine.facts.append(f"system: {sys.platform}, Python {sys.version.split()[0]}")
+    for trouble, cure in whose_name.troubles(ccid):
+        machine.trouble(trouble, cure)
     try:
         from ccid.transport.discovery import discover
+        from ccid.transport.lacking import lacking
         from ccid.transport.libusb import library_name
 
         machine.facts.append(f"libusb: {library_name()}")
         found = discover()
+        without = lacking()
     except UsbUnavailable as error:
         machine.trouble("libusb cannot be used", str(error))
         return []
     if LINUX:
         _look_at_linux(machine)
         _look_for_unswitched(machine, {info.id for info in found.readers})
+    patients.extend(_without_interface(one) for one in without)
     for broken in found.broken:
+        if any(one.holds(broken.path) for one in without):
+            continue  # it is cut short, and that is told
         patient = Patient(f"smart-card interface of {broken.id}", broken.path, broken.id)
         patient.trouble(
             f"its descriptors cannot be understood: {broken.error}",
@@ -92,6 +104,16 @@ def _look(machine: Patient, patients: list[Patient]) -> list[ReaderInfo]:
         )
         patients.append(patient)
     return found.readers
+
+
+def _without_interface(one: Lacking) -> Patient:
+    """A device that is a reader by its ids alone."""
+    patient = Patient(one.name, one.path, one.id, facts=one.facts)
+    if one.cure:
+        patient.trouble(f"{one.name} is plugged in, and {one.why}", one.cure)
+    else:
+        patient.facts.append(one.why)
+    return patient
 
 
 def _look_at_linux(machine: Patient) -> None:
@@ -179,8 +201,10 @@ def _describe(patient: Patient) -> None:
         say(f"  {line}")
     for trouble in patient.troubles:
         say(f"  TROUBLE: {trouble['trouble']}")
-        cure = trouble["cure"].replace("\n", "\n    ")
-        say(f"    cure: {cure}")
+        first, *more = trouble["cure"].split("\n")
+        say(f"    cure: {first}")
+        for line in more:
+            say(f"    {line}")
 
 
 def _as_json(patient: Patient) -> dict[str, Any]:

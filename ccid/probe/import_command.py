@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from ccid.errors import MalformedDescriptor
-from ccid.figures import DeviceFigures, as_toml, figures
-from ccid.probe.imported import devices
-from ccid.probe.session import note, say
+from ccid import figures
+from ccid.errors import CcidError, ReaderTableError
+from ccid.figures import DeviceFigures, as_toml
+from ccid.probe.files import replace, taken
+from ccid.probe.imported import devices, unique
+from ccid.probe.pasted import MAX_BYTES
+from ccid.probe.session import note, say_lines
+from ccid.probe.told import NOBODY
 from ccid.quirks import library, lookup
+from ccid.quirks.toml import quoted
+from ccid.text import printable
 
 
 def run(options: argparse.Namespace) -> int:
     """Print what a user's file needs for the readers; add it there if asked to."""
-    found: list[DeviceFigures] = []
-    for name in options.files:
-        found += [device for device in devices(_read(name), name) if device not in found]
-    say(
-        entry_of(found),
+    found = unique(
+        device for name in options.files for device in devices(taken(name, MAX_BYTES), name)
     )
+    say_lines(entry_of(found))
+    if any((device.vendor_id, device.product_id) == NOBODY for device in found):
+        note(
+            "no idVendor and idProduct are told, 0000:0000 stands for them; a line before the "
+            "descriptor tells them, as `ID 08e6:3437`"
+        )
     if options.save:
         save(found)
     else:
@@ -30,27 +37,24 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _read(name: str) -> str:
-    try:
-        return sys.stdin.read() if name == "-" else Path(name).read_text("utf-8")
-    except UnicodeDecodeError:
-        raise MalformedDescriptor(f"{name}: it is no text") from None
-
-
 def entry_of(found: Iterable[DeviceFigures]) -> str:
     """The TOML of the readers: entries of those the table does not have, and all figures."""
     parts: list[str] = []
     named = set()
+    entered = {key for source in library.user_sources() for key in source.readers()}
     for device in found:
         known = lookup(device.vendor_id, device.product_id)
         if device.id in named:
             pass
-        elif known.name is None:
-            name = " ".join(word for word in (device.manufacturer, device.product) if word)
-            text = json.dumps(name or device.id, ensure_ascii=False)
-            parts.append(f'[reader."{device.id}"]\nname = {text}\nstatus = "should-work"\n')
+        elif known.name is not None:
+            name = printable(known.name)
+            parts.append(f"# {device.id} is in the table: {name}, {known.status}\n")
+        elif device.id in entered:
+            parts.append(f"# {device.id} has an entry in your file\n")
         else:
-            parts.append(f"# {device.id} is in the table: {known.name}, {known.status}\n")
+            name = " ".join(word for word in (device.manufacturer, device.product) if word)
+            text = quoted(name or device.id)
+            parts.append(f'[reader."{device.id}"]\nname = {text}\nstatus = "should-work"\n')
         named.add(device.id)
         parts.append(as_toml(device))
     return "\n".join(parts).rstrip("\n")
@@ -63,15 +67,32 @@ def target() -> Path:
 
 
 def save(found: list[DeviceFigures]) -> None:
-    """Add to the user's file what it does not have."""
-    new = [d for d in found if d not in figures(d.vendor_id, d.product_id)]
+    """Add to the user's file what it does not have. The file is replaced only by one that was
+    read again, with all that is in it; else it stays as it is.
+
+    Raises:
+        ReaderTableError: The user's file is wrong.
+        CcidError: It would be, or it changed meanwhile.
+        OSError: It cannot be read or written.
+    """
+    new = [d for d in found if d not in figures.figures(d.vendor_id, d.product_id)]
     file = target()
     if not new:
         note("all of it is known already")
         return
-    file.parent.mkdir(parents=True, exist_ok=True)
-    before = file.read_text("utf-8") if file.is_file() else ""
-    gap = "\n" if before and not before.endswith("\n\n") else ""
-    file.write_text(f"{before}{gap}{entry_of(new)}\n", "utf-8")
+    before = file.read_bytes() if file.is_file() else b""
+    ending = "\r\n" if b"\r\n" in before else "\n"
+    text = f"{entry_of(new)}\n".replace("\n", ending)
+    if before and not before.endswith(f"{ending}{ending}".encode()):
+        text = (ending if before.endswith(b"\n") else 2 * ending) + text
+    after = before + text.encode("utf-8")
+    try:
+        there = set(figures.of_user(str(file), after))
+    except ReaderTableError as error:
+        raise CcidError(f"nothing was added, the file would be wrong then: {error}") from None
+    if any(device not in there for device in new):
+        raise CcidError(f"{file}: nothing was added, it would not be read as it was told")
+    if not replace(file, before, after):
+        raise CcidError(f"{file}: nothing was added, another program changed it meanwhile")
     for device in new:
         note(f"{file} has it; try: ccid-probe card --virtual {device.id}")

@@ -1,258 +1,190 @@
-"""Descriptors that somebody sent: a report, libccid's ``parse`` output, ``lsusb -v``. Pure."""
+"""Descriptors that somebody sent: a report, libccid's ``parse`` output, ``lsusb -v``, a dump in
+hexadecimal. Pure."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
-from ccid.codes import CLASS_SMART_CARD, CLASS_VENDOR
-from ccid.descriptors import EndpointDescriptor, InterfaceDescriptor, SmartCardDescriptor
-from ccid.descriptors.configuration import SmartCardInterface
 from ccid.errors import CcidError, MalformedDescriptor
-from ccid.figures import (
-    ENDPOINT_FIELDS,
-    INTERFACE_FIELDS,
-    SMART_CARD_FIELDS,
-    DeviceFigures,
-    InterfaceFigures,
-    usual_endpoints,
-)
+from ccid.figures import DeviceFigures, apart
+from ccid.probe.hexdump import STARTS, from_bytes, from_hex
+from ccid.probe.pasted import MAX_BYTES, decoded, plain
+from ccid.probe.printed import SECTION, from_lsusb, from_parse
+from ccid.probe.told import device, unnamed
+from ccid.text import short
 
-Fields = dict[str, Any]
-"""What was said of one thing, by the specification's names."""
+T = TypeVar("T")
+
+SCHEMAS = ("ccid-probe/report/", "ccid-probe/dump/")
 
 
-def devices(text: str, file: str) -> list[DeviceFigures]:
-    """The devices that ``text`` tells of.
+def devices(content: str | bytes, file: str) -> list[DeviceFigures]:
+    """The devices that a file tells of, each once.
 
     Args:
-        text: A report or dump of ``ccid-probe``, what libccid's parse printed, or ``lsusb -v``.
+        content: A report or dump of ``ccid-probe``, what libccid's parse printed, ``lsusb -v``,
+            or a dump of descriptors in hexadecimal; as text, or as the bytes of the file. It may
+            have been quoted in a mail.
         file: Its name, for errors.
 
     Raises:
         MalformedDescriptor: It tells of none, or not all that is needed.
     """
+    if len(content) > MAX_BYTES:
+        raise MalformedDescriptor(f"{file}: it is too long for the report of a reader")
+    if isinstance(content, str):
+        return _checked(partial(_from_text, content), file)
+    if content[:2] in STARTS:
+        return _checked(partial(from_bytes, content, unnamed("")), file)
+    return _checked(partial(_from_text, decoded(content, file)), file)
+
+
+def _checked(take: Callable[[], Iterable[DeviceFigures]], file: str) -> list[DeviceFigures]:
+    """What ``take`` finds, merged, with errors that name the file."""
     try:
-        found = list(_merged(_reader_of(text)(text)))
-    except (CcidError, ValueError, KeyError, TypeError, AttributeError) as error:
-        field = str(error) if isinstance(error, KeyError) else f"{type(error).__name__}: {error}"
-        raise MalformedDescriptor(f"{file}: not all is there: {field}") from None
+        found = unique(_merged(take()))
+    except RecursionError:
+        raise MalformedDescriptor(f"{file}: nested too deeply") from None
+    except (CcidError, ValueError) as error:
+        kind = f"{type(error).__name__}: " if isinstance(error, json.JSONDecodeError) else ""
+        raise MalformedDescriptor(
+            f"{file}: {kind}{error}", field=getattr(error, "field", "")
+        ) from None
     if not found:
         raise MalformedDescriptor(
-            f"{file}: no smart-card reader is told of; a report, libccid's parse output or "
-            f"`lsusb -v` is wanted"
+            f"{file}: no smart-card reader is told of; a report, libccid's parse output, "
+            f"`lsusb -v` or its descriptors in hexadecimal are wanted"
         )
     return found
 
 
-def _reader_of(text: str) -> Callable[[str], Iterator[DeviceFigures]]:
-    if text.lstrip().startswith("{"):
-        return _from_json
-    if "Device Descriptor:" in text or "ChipCard Interface Descriptor:" in text:
-        return _from_lsusb
-    return _from_parse
+def unique(found: Iterable[DeviceFigures]) -> list[DeviceFigures]:
+    """Each device once, in their order."""
+    return list(dict.fromkeys(found))
 
 
-def _merged(found: Iterator[DeviceFigures]) -> Iterator[DeviceFigures]:
+def _from_text(text: str) -> Iterable[DeviceFigures]:
+    bare = plain(text)
+    if (start := _json_start(text)) is not None:
+        try:
+            return _from_json(text[start:])
+        except json.JSONDecodeError:
+            if bare == text:
+                raise
+    text = bare
+    if (start := _json_start(text)) is not None:
+        return _from_json(text[start:])
+    readers = [from_parse, from_hex]
+    if any(SECTION.match(line.strip()) for line in text.splitlines()):
+        readers.insert(0, from_lsusb)
+    for reader in readers:
+        if found := list(reader(text)):
+            return found
+    return []
+
+
+def _merged(found: Iterable[DeviceFigures]) -> Iterator[DeviceFigures]:
     """Interfaces of the same device, told of one by one, as one device."""
     whole: DeviceFigures | None = None
-    for device in found:
+    for one in found:
         if whole is not None:
             numbers = {interface.number for interface in whole.interfaces}
-            same = replace(device, interfaces=()) == replace(whole, interfaces=())
-            if same and not numbers & {i.number for i in device.interfaces}:
-                whole = replace(whole, interfaces=whole.interfaces + device.interfaces)
+            same = replace(one, interfaces=()) == replace(whole, interfaces=())
+            if same and not numbers & {i.number for i in one.interfaces}:
+                whole = replace(whole, interfaces=whole.interfaces + one.interfaces)
                 continue
             yield whole
-        whole = device
+        whole = one
     if whole is not None:
         yield whole
 
 
-def _device(
-    device: Fields,
-    interface: Fields,
-    smart_card: Fields,
-    endpoints: list[Fields],
-    *,
-    misplaced: bool = False,
-    rates: Any = (),
-    clocks: Any = (),
-) -> DeviceFigures:
-    """A device of one interface, from fields by name."""
-    head = InterfaceDescriptor(**{name: interface[name] for name in INTERFACE_FIELDS})
-    known = tuple(EndpointDescriptor(**{n: e[n] for n in ENDPOINT_FIELDS}) for e in endpoints)
-    card = SmartCardDescriptor(**{name: smart_card[name] for name in SMART_CARD_FIELDS})
-    card.build()  # raises if a value does not fit its field
-    reader = SmartCardInterface(head, known or usual_endpoints(head), card, misplaced)
-    return DeviceFigures(
-        device["idVendor"],
-        device["idProduct"],
-        device["bcdDevice"],
-        device.get("manufacturer") or "",
-        device.get("product") or "",
-        (
-            InterfaceFigures(
-                reader, interface.get("name") or "", tuple(rates or ()), tuple(clocks or ())
-            ),
-        ),
+# A report, or dump --json ---------------------------------------------------------------------
+
+_SCHEMA = re.compile(r'\{\s*"schema"\s*:\s*"ccid-probe/')
+_BRACE = re.compile(r'\s*\{(?=\s*(?:"|\}|$))')
+
+
+def _json_start(text: str) -> int | None:
+    """Where a document begins; text may stand before it. None if there is none."""
+    found = _SCHEMA.search(text)
+    if found is not None:
+        return found.start()
+    found = _BRACE.match(text)
+    return None if found is None else found.end() - 1
+
+
+def _from_json(text: str) -> list[DeviceFigures]:
+    document, _ = json.JSONDecoder(strict=False).raw_decode(text)
+    schema = document.get("schema", "")
+    if not isinstance(schema, str) or not schema.startswith(SCHEMAS):
+        raise ValueError("no report of ccid-probe")
+    readers = document.get("readers")
+    if not isinstance(readers, list):
+        raise ValueError(f"readers: {short(readers)} is no list")
+    places: dict[str, list[DeviceFigures]] = {}
+    for index, reader in enumerate(readers):
+        try:
+            found = _reader(reader)
+        except (CcidError, ValueError) as error:
+            raise MalformedDescriptor(
+                f"readers[{index}]: {error}", field=getattr(error, "field", "")
+            ) from None
+        places.setdefault(_place(reader, index), []).append(found)
+    return [whole for found in places.values() for whole in _joined(found)]
+
+
+def _place(reader: Mapping[str, Any], index: int) -> str:
+    """Where a reader's device is: readers of one place are its interfaces."""
+    path = reader.get("path")
+    if not isinstance(path, str) or ":" not in path:
+        return f"#{index}"
+    return f"{path.rpartition(':')[0]} {short(reader.get('bus'))} {short(reader.get('address'))}"
+
+
+def _joined(found: list[DeviceFigures]) -> Iterator[DeviceFigures]:
+    """The readers of one place: one device, unless the report contradicts itself."""
+    first, *rest = found
+    same = all(replace(one, interfaces=()) == replace(first, interfaces=()) for one in rest)
+    interfaces = [interface for one in found for interface in one.interfaces]
+    if same and len({interface.number for interface in interfaces}) == len(interfaces):
+        yield replace(first, interfaces=apart(interfaces))
+    else:
+        yield from found
+
+
+def _reader(reader: Any) -> DeviceFigures:
+    """One of the readers of a report."""
+    if not isinstance(reader, dict):
+        raise ValueError(f"{short(reader)} is no reader")
+    named = _part(reader, "strings", dict)
+    strings = {name: _string_or_none(name, text) for name, text in named.items()}
+    return device(
+        {**_part(reader, "device", dict), **strings},
+        {**_part(reader, "interface", dict), **strings},
+        _part(reader, "smart_card", dict),
+        _part(reader, "endpoints", list),
+        misplaced=reader.get("misplaced", False),
+        rates=reader.get("data_rates"),
+        clocks=reader.get("clock_frequencies"),
     )
 
 
-# A report, or dump --json ---------------------------------------------------------------------
+def _part(reader: dict[str, Any], name: str, kind: type[T]) -> T:
+    """A table or a list that each reader of a report has."""
+    part = reader.get(name)
+    if not isinstance(part, kind):
+        raise ValueError(f"{name}: {short(part)}, and its fields are wanted")
+    return part
 
 
-def _from_json(text: str) -> Iterator[DeviceFigures]:
-    document = json.loads(text)
-    if not str(document.get("schema", "")).startswith(("ccid-probe/report/", "ccid-probe/dump/")):
-        raise ValueError("no report of ccid-probe")
-    for reader in document["readers"]:
-        strings = reader["strings"]
-        yield _device(
-            {
-                **reader["device"],
-                "manufacturer": strings["iManufacturer"],
-                "product": strings["iProduct"],
-            },
-            {**reader["interface"], "name": strings["iInterface"]},
-            reader["smart_card"],
-            reader["endpoints"],
-            misplaced=bool(reader.get("misplaced", False)),
-            rates=reader["data_rates"],
-            clocks=reader["clock_frequencies"],
-        )
-
-
-# libccid's parse ------------------------------------------------------------------------------
-
-_LINE = re.compile(r"\s*((?:id|i|b|bcd|dw|w)[A-Z]\w*):\s*(.*?)\s*$")
-_SUPPORT = re.compile(r"\s*Support (\d+) (kHz|bps)")
-_STRINGS = {"iManufacturer": "manufacturer", "iProduct": "product", "iInterface": "name"}
-_BCD = {"bcdDevice", "bcdCCID", "bcdUSB"}
-
-
-def _from_parse(text: str) -> Iterator[DeviceFigures]:
-    fields: Fields = {}
-    lists: dict[str, list[int]] = {"bps": [], "kHz": []}
-    for line in text.splitlines():
-        support, match = _SUPPORT.match(line), _LINE.match(line)
-        if support is not None:
-            lists[support[2]].append(int(support[1]))
-        elif match is not None:
-            name, value = match[1], match[2]
-            if name == "idVendor" and "dwFeatures" in fields:
-                yield _of_parse(fields, lists)
-                fields, lists = {}, {"bps": [], "kHz": []}
-            if name in _STRINGS:
-                fields[_STRINGS[name]] = value
-            else:  # bLength and bDescriptorType come twice, the class descriptor's last
-                fields[name] = _parse_value(name, value)
-    if "dwFeatures" in fields:
-        yield _of_parse(fields, lists)
-
-
-def _parse_value(name: str, value: str) -> int:
-    """A value as parse prints it: ``0x08E6``, ``1.10``, ``4.000 MHz``, ``0x0000 0x0003``."""
-    words = value.split()
-    if name in _BCD:
-        return _bcd(words[0])
-    if len(words) > 1 and words[1] == "MHz":
-        return round(float(words[0]) * 1000)
-    if name == "dwProtocols" and len(words) > 1 and words[1].startswith("0x"):
-        return int(words[0], 16) << 16 | int(words[1], 16)
-    return int(words[0], 0)
-
-
-def _bcd(text: str) -> int:
-    major, minor = text.split(".")
-    return int(major, 16) << 8 | int(minor, 16)
-
-
-def _of_parse(fields: Fields, lists: dict[str, list[int]]) -> DeviceFigures:
-    if fields.get("name", "").isdigit():  # an index whose string was not read
-        fields["name"] = ""
-    return _device(fields, fields, fields, [], rates=lists["bps"], clocks=lists["kHz"])
-
-
-# lsusb -v -------------------------------------------------------------------------------------
-
-_LSUSB_NAMES = {
-    "nMaxSlotIndex": "bMaxSlotIndex",
-    "dwMaxiumumClock": "dwMaximumClock",
-    "bNumDataRatesSupp.": "bNumDataRatesSupported",
-    "dwSyncProtocols": "dwSynchProtocols",
-    "dwMaxCCIDMsgLen": "dwMaxCCIDMessageLength",
-    "wlcdLayout": "wLcdLayout",
-}
-_HEXADECIMAL = {
-    "dwSynchProtocols",
-    "dwMechanical",
-    "dwFeatures",
-    "bClassGetResponse",
-    "bClassEnvelope",
-}
-_LSUSB_LINE = re.compile(r"\s+((?:b|w|i|d|n)[A-Za-z][\w.]*)\s+(\S+)\s*(.*?)\s*$")
-_SECTION = re.compile(
-    r"\s*(Device|Configuration|Interface|ChipCard Interface|Endpoint) Descriptor:"
-)
-
-
-def _from_lsusb(text: str) -> Iterator[DeviceFigures]:
-    """Takes the text apart into sections, and puts a reader together at the end of each."""
-    sections: list[tuple[str, Fields]] = []
-    for line in text.splitlines():
-        section, match = _SECTION.match(line), _LSUSB_LINE.match(line)
-        if section is not None:
-            sections.append((section[1], {}))
-        elif match is not None and sections:
-            _lsusb_field(sections[-1][1], match[1], match[2], match[3])
-    device: Fields = {}
-    for index, (kind, fields) in enumerate(sections):
-        if kind == "Device":
-            device = fields | {
-                "manufacturer": fields.get("iManufacturer text", ""),
-                "product": fields.get("iProduct text", ""),
-            }
-        elif kind == "Interface" and fields.get("bInterfaceClass") in (
-            CLASS_SMART_CARD, CLASS_VENDOR,
-        ):  # fmt: skip
-            yield from _of_lsusb(device, fields, sections[index + 1 :])
-
-
-def _of_lsusb(
-    device: Fields, interface: Fields, rest: list[tuple[str, Fields]]
-) -> Iterator[DeviceFigures]:
-    card: Fields | None = None
-    endpoints: list[Fields] = []
-    misplaced = False
-    for kind, fields in rest:
-        if kind == "ChipCard Interface":
-            card, misplaced = fields, bool(endpoints)
-        elif kind == "Endpoint":
-            endpoints.append(fields)
-        else:
-            break
-    if card is not None and interface["bAlternateSetting"] == 0:
-        head = interface | {"name": interface.get("iInterface text", "")}
-        yield _device(device, head, card, endpoints, misplaced=misplaced)
-
-
-def _lsusb_field(fields: Fields, name: str, word: str, rest: str) -> None:
-    name = _LSUSB_NAMES.get(name, name)
-    if name in fields:
-        return
-    if name in _BCD:
-        fields[name] = _bcd(word)
-    elif name == "wLcdLayout":  # "2 cols 16 lines", or "none"
-        numbers = re.findall(r"\d+", f"{word} {rest}")
-        fields[name] = int(numbers[1]) << 8 | int(numbers[0]) if len(numbers) == 2 else 0
-    elif word == "echo":
-        fields[name] = 0xFF
-    elif name in _HEXADECIMAL:
-        fields[name] = int(word, 16)
-    elif re.fullmatch(r"0x[0-9A-Fa-f]+|\d+", word):
-        fields[name] = int(word, 0)
-        fields[f"{name} text"] = rest if not rest.startswith("(error") else ""
+def _string_or_none(name: str, text: Any) -> str:
+    """A string of a report, empty for one that was not read."""
+    if text is not None and not isinstance(text, str):
+        raise ValueError(f"{name}: {short(text)} is no string")
+    return text or ""

@@ -8,7 +8,7 @@ from typing import Any
 from ccid.codes import EXCHANGE_LEVEL_TEXT
 from ccid.errors import ReaderNotFound
 from ccid.find import list_readers
-from ccid.probe.session import broken, note, print_json, readers, say, virtual_infos
+from ccid.probe.session import broken, note, note_lacking, print_json, readers, say, virtual_infos
 from ccid.transport import ReaderInfo
 from ccid.verdict import judge
 
@@ -16,7 +16,9 @@ from ccid.verdict import judge
 def run(options: argparse.Namespace) -> int:
     """List the readers. Without any: say so and show the built-in virtual one."""
     virtual = options.virtual
-    for one in broken(options):
+    wrong = broken(options)
+    note_lacking(options, wrong)
+    for one in wrong:
         note(
             f"the smart-card interface {one.path} of {one.id} cannot be used, its descriptors "
             f"are wrong: {one.error}"

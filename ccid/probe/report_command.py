@@ -7,12 +7,10 @@ serial numbers.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import sys
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import ccid
@@ -20,10 +18,11 @@ from ccid.errors import CcidError, TransportTimeout, UsbUnavailable
 from ccid.iso7816.status_words import explain
 from ccid.probe import dump_command
 from ccid.probe.card_command import SELECT_MF
-from ccid.probe.session import note, opened, readers
+from ccid.probe.session import json_text, note, opened, readers, say_lines
 from ccid.quirks import VOCABULARY, Quirks, lookup
 from ccid.quirks.kinds import shown
 from ccid.slot import Slot
+from ccid.trace.files import write_private
 from ccid.trace.log import describe
 from ccid.trace.tap import Sink, Transfer
 from ccid.transport import ReaderInfo
@@ -64,11 +63,11 @@ def run(options: argparse.Namespace) -> int:
     """Write the report; 1 if a reader could not be opened."""
     reports = [examine(options, info) for info in readers(options)]
     document = {"schema": "ccid-probe/report/1", **surroundings(), "readers": reports}
-    text = json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+    text = json_text(document, indent=2)
     if options.output is None:
-        sys.stdout.write(text)
+        say_lines(text)
     else:
-        Path(options.output).write_text(text, "utf-8")
+        write_private(options.output, text)
         note(f"{options.output} holds the report; read it before you send it")
     return int(any(report["error"] for report in reports))
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ccid.codes import Protocol
 from ccid.errors import ReaderNotFound
 from ccid.find import list_readers, open_reader, select
+from ccid.probe.output import flush, json_text, note, print_json, say, say_lines
 from ccid.reader import Reader
 from ccid.slot import Slot
 from ccid.transport import ReaderInfo
@@ -19,25 +18,15 @@ from ccid.transport import ReaderInfo
 if TYPE_CHECKING:
     from ccid.transport.discovery import Broken
 
+__all__ = [
+    "broken", "flush", "json_text", "looking", "note", "opened", "print_json", "protocol_of",
+    "readers", "say", "say_lines", "slot_of", "virtual_infos",
+]  # fmt: skip
+
 NO_READER = (
     "no CCID reader on USB (`ccid-probe doctor` looks for the reason, "
     "`--virtual` takes the built-in virtual reader)"
 )
-
-
-def say(text: str = "") -> None:
-    """Print a line of the result."""
-    print(text)
-
-
-def note(text: str) -> None:
-    """Print a remark, which is no result."""
-    print(f"ccid-probe: {text}", file=sys.stderr)
-
-
-def print_json(schema: str, **content: Any) -> None:
-    """Print a JSON document of a documented schema."""
-    print(json.dumps({"schema": f"ccid-probe/{schema}/1", **content}, indent=2))
 
 
 def virtual_infos(model: str | None) -> list[ReaderInfo]:
@@ -60,6 +49,18 @@ def broken(options: argparse.Namespace) -> list[Broken]:
 
     word = options.reader
     return [one for one in discover().broken if word is None or word.lower() in (one.path, one.id)]
+
+
+def note_lacking(options: argparse.Namespace, there: list[Broken]) -> None:
+    """Remark on devices that are readers by their ids alone, but for those told of as ``there``."""
+    if options.virtual:
+        return
+    from ccid.transport.lacking import lacking
+
+    for one in lacking():
+        asked = options.reader is None or options.reader.lower() in (one.path, one.id)
+        if asked and one.cure and not any(one.holds(other.path) for other in there):
+            note(f"{one}: {one.why} (`ccid-probe doctor` tells the cure)")
 
 
 def readers(options: argparse.Namespace) -> list[ReaderInfo]:
@@ -109,12 +110,12 @@ def slot_of(reader: Reader, index: int) -> Slot:
         ReaderNotFound: The reader has no such slot.
     """
     if not 0 <= index < len(reader.slots):
-        raise ReaderNotFound(
-            f"{reader.name} has slots 0 to {len(reader.slots) - 1}, no slot {index}"
-        )
+        wrong = f"no slot {index}" if abs(index) <= 0xFF else "and no such number"
+        raise ReaderNotFound(f"{reader.name} has slots 0 to {len(reader.slots) - 1}, {wrong}")
     return reader.slots[index]
 
 
 def protocol_of(options: argparse.Namespace) -> Protocol | None:
     """The protocol the command line insists on."""
-    return None if options.protocol is None else Protocol[options.protocol]
+    protocol: Protocol | None = options.protocol
+    return protocol

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from contextlib import ExitStack, closing
 from datetime import datetime
 
 from ccid.find import open_reader
-from ccid.probe.session import say, virtual_infos
+from ccid.probe.session import flush, json_text, say, virtual_infos
 from ccid.watching import Event, watch
 
 
@@ -44,8 +42,8 @@ def _show(event: Event, as_json: bool) -> None:
             "path": info.path,
             "slot": event.slot,
         }
-        say(json.dumps(document))
+        say(json_text(document))
     else:
         slot = "" if event.slot is None else f", slot {event.slot}"
         say(f"{now:%H:%M:%S}.{now.microsecond // 1000:03} {event.kind.value}: {info}{slot}")
-    sys.stdout.flush()
+    flush()

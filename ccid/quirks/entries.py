@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 from ccid.errors import ReaderTableError
 from ccid.quirks import kinds
 from ccid.quirks.vocabulary import VOCABULARY
+from ccid.text import printable, short
 
 STATUSES = ("supported", "should-work", "unsupported", "disabled")
 """What a reader may be."""
@@ -135,7 +136,9 @@ class Source:
         try:
             wanted = text if product is None else part_of(text, product)
             self.content: dict[str, Any] = tomllib.loads(wanted)
-        except tomllib.TOMLDecodeError as error:
+        except RecursionError:
+            raise ReaderTableError("nested too deeply", file=file) from None
+        except ValueError as error:  # a TOMLDecodeError, or a number of too many digits
             from ccid.quirks.lines import line_of_error
 
             if product is not None:
@@ -147,7 +150,8 @@ class Source:
         """The error to raise for what stands at ``key``."""
         from ccid.quirks.lines import line_of
 
-        shown = ".".join(f'"{k}"' if ":" in str(k) else str(k) for k in key)
+        parts = [printable(str(k)) for k in key]
+        shown = ".".join(f'"{part}"' if ":" in part else part for part in parts)
         return ReaderTableError(message, file=self.file, line=line_of(self.text, key), key=shown)
 
     def table(self, content: Any, key: Sequence[str | int]) -> dict[str, Any]:
@@ -157,11 +161,11 @@ class Source:
         return content
 
     def word(self, content: Mapping[str, Any], key: Sequence[str | int], name: str) -> str | None:
-        """The string ``name`` of a table, None if it has none."""
+        """The string ``name`` of a table, printable; None if it has none."""
         value = content.get(name)
         if value is not None and not isinstance(value, str):
             raise self.error([*key, name], "a string is wanted here")
-        return value
+        return None if value is None else printable(value)
 
     def readers(self) -> dict[str, Any]:
         """The entries as they stand."""
@@ -200,7 +204,7 @@ class Source:
                     raise self.error(key, f"{needed} is missing")
         status = self.word(content, key, "status")
         if status is not None and status not in STATUSES:
-            raise self.error([*key, "status"], f"{status!r} is none of {', '.join(STATUSES)}")
+            raise self.error([*key, "status"], f"{short(status)} is none of {', '.join(STATUSES)}")
         replace = content.get("replace", False)
         if not isinstance(replace, bool):
             raise self.error([*key, "replace"], "true or false is wanted here")
@@ -263,4 +267,4 @@ class Source:
         try:
             return kind.parse(value)
         except ValueError as error:
-            raise self.error(key, f"{value!r}: {error} is wanted here") from None
+            raise self.error(key, f"{short(value)}: {error} is wanted here") from None

@@ -17,11 +17,14 @@ from typing import TYPE_CHECKING
 from ccid.errors import ReaderTableError
 from ccid.quirks.entries import Case, Entry, Source
 from ccid.quirks.vocabulary import Quirks
+from ccid.text import printable
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
 VARIABLE = "CCID_READERS"
+MAX_BYTES = 4 << 20
+"""Of a user's file: what is longer is none."""
 
 DIGITS = set("0123456789abcdef")
 
@@ -60,6 +63,7 @@ def is_id(text: str) -> bool:
     return len(text) == 9 and text[4] == ":" and set(text[:4] + text[5:]) <= DIGITS
 
 
+@functools.cache
 def table() -> Traversable:
     """The folder of the table: package data, or beside the package in a source tree."""
     package: Traversable = Path(__file__).parents[1]
@@ -100,14 +104,22 @@ def user_files() -> list[Path]:
     if listed is not None:
         files = [Path(name) for name in listed.split(os.pathsep) if name]
         for file in files:
-            if not file.is_file():
-                raise ReaderTableError(f"{VARIABLE} names it, and it is not there", file=str(file))
+            if not _is_file(file):
+                raise ReaderTableError(
+                    f"{VARIABLE} names it, and there is no such file", file=str(file)
+                )
         return files
     file = default_user_file()
+    return [file] if _is_file(file) else []
+
+
+def _is_file(file: Path) -> bool:
+    """Is it a file that is there? One in a folder that this user may not enter is not: so it is
+    in another user's home, as under su without a login."""
     try:
-        return [file] if file.is_file() else []
-    except PermissionError:  # another user's home, as under su without a login
-        return []
+        return file.is_file()
+    except OSError:
+        return False
 
 
 def default_user_file() -> Path:
@@ -129,7 +141,10 @@ def user_sources() -> tuple[Source, ...]:
 def _stamps() -> tuple[_Stamp, ...]:
     found = []
     for file in user_files():
-        stat = file.stat()
+        try:
+            stat = file.stat()
+        except OSError as error:
+            raise ReaderTableError(f"cannot be read: {error}", file=str(file)) from None
         found.append((str(file), stat.st_mtime_ns, stat.st_size))
     return tuple(found)
 
@@ -137,20 +152,40 @@ def _stamps() -> tuple[_Stamp, ...]:
 @functools.lru_cache(maxsize=4)
 def _user_sources(stamps: tuple[_Stamp, ...]) -> tuple[Source, ...]:
     sources = []
-    for name, _, _ in stamps:
+    for name, _, size in stamps:
+        if size > MAX_BYTES:
+            raise ReaderTableError(f"cannot be read: it has {size} bytes", file=name)
         try:
-            source = Source(name, Path(name).read_text("utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
+            content = Path(name).read_bytes()
+        except OSError as error:
             raise ReaderTableError(f"cannot be read: {error}", file=name) from None
-        for key in source.content:
-            if key not in ("reader", "figures"):
-                raise source.error([key], "not known; there are reader, figures")
-        for key in source.readers():
-            if not is_id(key):
-                raise source.error(["reader", key], 'a reader is named "vvvv:pppp", small letters')
-            source.entry(key, user=True)
-        sources.append(source)
+        sources.append(user_source(name, content))
     return tuple(sources)
+
+
+def user_source(file: str, content: bytes) -> Source:
+    """A user's file, its readers looked at.
+
+    Args:
+        file: Its name, for errors.
+        content: What is in it.
+
+    Raises:
+        ReaderTableError: It is wrong.
+    """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ReaderTableError(f"cannot be read: {error}", file=file) from None
+    source = Source(file, text)
+    for key in source.content:
+        if key not in ("reader", "figures"):
+            raise source.error([key], "not known; there are reader, figures")
+    for key in source.readers():
+        if not is_id(key):
+            raise source.error(["reader", key], 'a reader is named "vvvv:pppp", small letters')
+        source.entry(key, user=True)
+    return source
 
 
 # What is known of a reader ---------------------------------------------------------------------
@@ -247,7 +282,7 @@ def known_readers() -> Iterator[Known]:
             places[vendor_id, product_id] = own.file
     for (vendor_id, product_id), file in sorted(places.items()):
         source = _source(vendor_id)
-        vendor = "" if source is None else str(source.content.get("vendor", ""))
+        vendor = "" if source is None else printable(str(source.content.get("vendor", "")))
         bare, cases = _gathered(vendor_id, product_id, stamps)
         always = [case for case in cases if not case.condition]
         of_vendor = source is not None and bool(cases) and cases[0] == source.vendor_case()

@@ -16,6 +16,9 @@ from ccid.codes import ExchangeLevel, PowerSelect
 from ccid.quirks import kinds
 from ccid.quirks.kinds import Kind
 
+TPDU_ESCAPE = b"\x1a"
+"""The Escape of the quirk ``tpdu-escape``: what stands before a T=1 block, both ways."""
+
 
 def quirk(name: str, kind: Kind, where: str, why: str, *, default: Any = None) -> Any:
     """Declare one quirk.
@@ -273,6 +276,13 @@ class Quirks:
         "ccid.activation",
         "So much more time for an answer with T=1: the reader never asks for a time extension.",
         default=0.0,
+    )
+    tpdu_escape: bool = flag(
+        "tpdu-escape",
+        "ccid.exchange",
+        "The reader is at short APDU level and takes extended APDUs, with T=1, by its maker's "
+        "Escape: 1A and a block of the host's T=1, answered by 1A and the card's block. Its own "
+        "T=1 is out of step then, so S(RESYNCH) comes first.",
     )
     split_full_packets: bool = flag(
         "split-full-packets",

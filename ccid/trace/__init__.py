@@ -3,9 +3,9 @@
 A trace sits between the command layer and the transport (:class:`~.tap.Tap`), so it sees what
 really goes over the wire, and costs nothing when there is none: then there is no tap.
 
-PINs and keys do not get into it. The tap follows the messages and sees which exchanges are secret
-(:mod:`~.secrets`); it masks the data, and the check bytes from which data could be reckoned back,
-in every block of them.
+PINs and keys do not get into it. The tap follows the messages and sees which exchanges may be
+secret (:mod:`~.secrets`); it masks the data, and the check bytes from which data could be reckoned
+back, in every block of them. Its file is for the user alone (:mod:`~.files`).
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Self
 
-from ccid.errors import CcidError
-from ccid.trace.log import TRAFFIC, LogSink
+from ccid.errors import CcidError, ReaderClosed
+from ccid.trace.log import TRAFFIC, LogSink, PrintableFormatter
 from ccid.trace.log import logger as traffic
 from ccid.trace.pcapng import PcapngSink
-from ccid.trace.tap import Sink, Tap, logger
+from ccid.trace.tap import Listener, Sink, Tap, logger
 from ccid.trace.watch import Framing, framings
 
 if TYPE_CHECKING:
@@ -46,10 +47,65 @@ class Trace:
         self.reader = reader
         self.sink = sink
         self.secrets = secrets
+        self._listener: Listener = (sink, secrets)
+        self._is_over = False
+        self._ending: dict[str, object] = {}
 
     def stop(self) -> None:
-        """Write no more, and close the file if the trace opened it."""
-        _detach(self)
+        """Write no more, and close the file if the trace opened it. More than once does no harm."""
+        try:
+            self._leave()
+        finally:  # after Ctrl-C, too; what else is left, the next stop of a trace puts in order
+            tap = self.reader.tap
+            if tap is not None:
+                tap.drop(self._listener)
+            self._end()
+
+    def _begin(self) -> None:
+        """Begin, in the turns of all slots."""
+        reader = self.reader
+        _check(reader)
+        tap = reader.tap
+        if tap is None:
+            tap = Tap(reader.transport, reader.info, partial(_framings, reader))
+        tap.add(self._listener)
+        reader.retrace(tap, [*reader.traces, self])
+
+    def _leave(self) -> None:
+        """Be no trace of the reader's any more."""
+        if self not in self.reader.traces:
+            return
+        try:
+            self.reader.pipe.every_turn(self._forget)
+        except CcidError:  # it is closed: nothing is under way
+            self._forget()
+
+    def _forget(self) -> None:
+        reader = self.reader
+        tap = reader.tap
+        rest = [other for other in reader.traces if other is not self and not other._is_over]
+        if tap is not None:
+            tap.drop(self._listener)
+        reader.retrace(tap if rest else None, rest)
+
+    def _end(self) -> None:
+        """End the sink, once, whatever thread comes first; again if Ctrl-C came meanwhile."""
+        me = object()
+        try:
+            if self._is_over or self._ending.setdefault("by", me) is not me:
+                return
+            self._end_sink()
+            self._is_over = True
+        finally:
+            if not self._is_over and self._ending.get("by") is me:
+                self._ending.clear()
+
+    def _end_sink(self) -> None:
+        """That its last bytes cannot be written is no error of the reader's."""
+        try:
+            self.sink.end()
+        except Exception as error:
+            logger.warning("%s: the trace cannot be ended: %s", self.reader.name, error)
 
     def __enter__(self) -> Self:
         return self
@@ -65,20 +121,24 @@ class Trace:
 
 def attach(reader: Reader, target: TraceTarget, secrets: bool = False) -> Trace:
     """Trace ``reader`` into ``target``; :meth:`ccid.Reader.trace` says the rest."""
-    sink = target if isinstance(target, Sink) else PcapngSink(target)
-    trace = Trace(reader, sink, secrets)
+    _check(reader)  # before there is a file
+    trace = Trace(reader, target if isinstance(target, Sink) else PcapngSink(target), secrets)
     try:
-        sink.begin(reader.info)
+        trace.sink.begin(reader.info)
+        reader.pipe.every_turn(trace._begin)
+        _check(reader)  # whoever closes it from now on, finds this trace and stops it
     except BaseException:
-        _end(sink, reader)
+        trace.stop()
         raise
-    with suppress(CcidError), reader.pipe.every_turn():  # else it is closed
-        tap = reader.tap
-        if tap is None:
-            tap = Tap(reader.transport, reader.info, partial(_framings, reader))
-        tap.sinks = (*tap.sinks, (sink, secrets))
-        reader.retrace(tap, [*reader.traces, trace])
     return trace
+
+
+def _check(reader: Reader) -> None:
+    """Raise why there is nothing to trace, if there is nothing: the reader was closed, unplugged,
+    or is another process's."""
+    reader.pipe.check()
+    if reader.is_closed:
+        raise ReaderClosed(f"{reader.name} was closed", reader=reader.name)
 
 
 def _framings(reader: Reader, slot: int) -> tuple[Framing, ...]:
@@ -90,36 +150,32 @@ def _framings(reader: Reader, slot: int) -> tuple[Framing, ...]:
     return framings(level, None if card is None else card.protocol)
 
 
-def _detach(trace: Trace) -> None:
-    reader = trace.reader
-    tap = reader.tap
-    if trace not in reader.traces or tap is None:
-        return
-    with ExitStack() as stack:
-        with suppress(CcidError):  # else it is closed
-            stack.enter_context(reader.pipe.every_turn())
-        rest = [other for other in reader.traces if other is not trace]
-        tap.drop(trace.sink)
-        reader.retrace(tap if rest else None, rest)
-    _end(trace.sink, reader)
-
-
-def _end(sink: Sink, reader: Reader) -> None:
-    """End a sink. That its last bytes cannot be written is no error of the reader's."""
-    try:
-        sink.end()
-    except Exception as error:
-        logger.warning("%s: the trace cannot be ended: %s", reader.name, error)
-
-
 _files: dict[str, PcapngSink] = {}
+_files_lock = threading.RLock()
+
+
+def _renew_lock() -> None:
+    global _files_lock
+    _files_lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def attach_configured(reader: Reader) -> None:
     """Trace ``reader`` as ``CCID_TRACE`` and the level of the logger ``ccid.traffic`` ask."""
     name = os.environ.get(ENVIRONMENT)
     if name:
-        path = str(Path(name.replace("%p", str(os.getpid()))).absolute())
+        attach(reader, _file_of(name))
+    if traffic.isEnabledFor(TRAFFIC):
+        attach(reader, LogSink(), _log_secrets)
+
+
+def _file_of(name: str) -> PcapngSink:
+    """The trace file of this process; begun by the first reader, whichever threads open two."""
+    path = str(Path(name.replace("%p", str(os.getpid()))).absolute())
+    with _files_lock:
         sink = _files.get(path)
         if sink is not None and sink.owner != os.getpid():  # a fork: the file is the parent's
             path += f".{os.getpid()}"
@@ -127,9 +183,7 @@ def attach_configured(reader: Reader) -> None:
         if sink is None:
             sink = _files[path] = PcapngSink(path, keep_open=True)
             atexit.register(sink.close)
-        attach(reader, sink)
-    if traffic.isEnabledFor(TRAFFIC):
-        attach(reader, LogSink(), _log_secrets)
+        return sink
 
 
 _log_secrets = False
@@ -144,7 +198,7 @@ def log_to_stderr(secrets: bool = False) -> Iterator[None]:
     """
     global _log_secrets
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d %(message)s", "%H:%M:%S"))
+    handler.setFormatter(PrintableFormatter("%(asctime)s.%(msecs)03d %(message)s", "%H:%M:%S"))
     before = traffic.level, traffic.propagate
     traffic.addHandler(handler)
     traffic.setLevel(TRAFFIC)

@@ -8,6 +8,7 @@ from ccid.codes import CommandStatus, IccStatus, slot_error_text
 from ccid.errors import MalformedMessage, TransportTimeout
 from ccid.messages import COMMANDS, HEADER_LENGTH, REPLIES, parse_event
 from ccid.messages.headers import reply_header
+from ccid.text import printable, printable_lines
 from ccid.trace.tap import Kind, Sink, Transfer
 from ccid.transport import ReaderInfo
 
@@ -17,6 +18,17 @@ logging.addLevelName(TRAFFIC, "TRAFFIC")
 logger = logging.getLogger("ccid.traffic")
 
 NAMES = {kind: cls.__name__ for kind, cls in (COMMANDS | REPLIES).items()}
+
+
+class PrintableFormatter(logging.Formatter):
+    """A formatter whose lines cannot command a terminal, whatever is told of."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        record.message = printable(record.message)
+        return super().formatMessage(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record))
 
 
 class LogSink(Sink):

@@ -18,9 +18,11 @@ from ccid.descriptors import ClassControl
 from ccid.errors import (
     CcidError,
     ReaderRemoved,
+    TraceFailed,
     TransportStall,
     TransportTimeout,
 )
+from ccid.trace.files import open_private
 from ccid.trace.tap import Kind, Sink, Transfer
 from ccid.transport import ReaderInfo
 
@@ -48,14 +50,20 @@ class PcapngSink(Sink):
     """Writes transfers to a pcapng file.
 
     Args:
-        target: Its name, or a binary file open for writing, which stays open.
+        target: Its name, as :func:`~.files.open_private` takes it; or a binary file open for
+            writing, which stays open.
         keep_open: Go on after the first reader's trace has ended, until this process ends.
+
+    Raises:
+        TraceFailed: The file cannot be made.
     """
 
     def __init__(self, target: str | os.PathLike[str] | BinaryIO, keep_open: bool = False) -> None:
         self.owner = os.getpid()
-        self._mine = isinstance(target, str | os.PathLike)
-        self._file: BinaryIO = open(target, "wb") if self._mine else target  # type: ignore
+        self._name = os.fspath(target) if isinstance(target, str | os.PathLike) else None
+        self._file: BinaryIO = (
+            open_private(target) if isinstance(target, str | os.PathLike) else target
+        )
         self._keep_open = keep_open
         self._lock = threading.RLock()  # within it a forgotten reader may be collected, and closed
         self._id = 0
@@ -69,6 +77,22 @@ class PcapngSink(Sink):
         )
 
     def begin(self, info: ReaderInfo) -> None:
+        """Write the reader's descriptors.
+
+        Raises:
+            TraceFailed: The file cannot be written.
+        """
+        try:
+            self._begin(info)
+        except OSError as error:
+            if self._name is None:
+                raise
+            reason = error.strerror or error
+            raise TraceFailed(
+                f"{self._name!r} cannot be written: {reason}", file=self._name
+            ) from error
+
+    def _begin(self, info: ReaderInfo) -> None:
         device, now = info.device.build(), time.time()
         for wValue, data in ((0x0100, device), (0x0200, info.raw_configuration)):
             setup = ClassControl(0x80, GET_DESCRIPTOR, wValue, 0, len(data))
@@ -95,7 +119,7 @@ class PcapngSink(Sink):
             return  # it is the parent's
         with self._lock:
             self._ended = True
-            if self._mine:
+            if self._name is not None:
                 self._file.close()
 
     def _packet(

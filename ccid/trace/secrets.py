@@ -1,12 +1,25 @@
 """What a trace shows of an exchange that carries a PIN or a key. Pure.
 
-Nobody has to say that an exchange is secret: the messages themselves are followed, as they pass,
-by the watches of :mod:`~.watch`. Lengths stay; what may not be seen becomes :data:`MASK`. Check
-bytes are masked with the data: from an LRC, a digit could be reckoned back.
+Nobody has to say that an exchange is secret: the messages themselves are followed, as they pass.
+Lengths stay; what may not be seen becomes :data:`MASK`. Check bytes are masked with the data: from
+an LRC, a digit could be reckoned back.
 
-A reply is judged by the command whose bSeq it repeats. So the late answer to a secret command is
-masked, whatever was sent since; and so are the data of a reply to a command that passed before
-the trace began.
+Theory of operation. What a block carries is judged by the watches of :mod:`~.watch`, which go by
+:mod:`ccid.iso7816.apdu`: what is known to carry no secret is shown, all else is masked. Secure is
+masked but for bPINOperation. Escape is the maker's own and may carry anything, an APDU too: one of
+two bytes, a code and a parameter, is shown with its answer. Of other commands and replies as many
+bytes are shown as the specification has there.
+
+A reply is judged by the command whose bSlot and bSeq it repeats. So the late answer to a secret
+command is masked, whatever was sent since. Each command is answered once. The data of a reply are
+masked if
+
+- no command waits for it: it comes again, before its command, or passed before the trace began;
+- it is of another kind than the command's;
+- its bSeq was that of a secret command, too, which was not answered (the number wraps at 255);
+- the secret command before was not answered, and this may be its answer under another number.
+
+Of a transfer that is no message, nothing is shown: it may be a part of one whose header was lost.
 """
 
 from __future__ import annotations
@@ -14,22 +27,64 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from ccid.codes import Chain, CommandStatus
+from ccid.codes import Chain, CommandStatus, PinOperation
+from ccid.iso7816.atr import DIRECT, INVERSE
+from ccid.iso7816.atr import MAX_LENGTH as MAX_ATR
 from ccid.messages import (
+    COMMANDS,
     HEADER_LENGTH,
+    REPLIES,
+    PC_to_RDR_Escape,
+    PC_to_RDR_GetParameters,
     PC_to_RDR_IccPowerOn,
+    PC_to_RDR_ResetParameters,
     PC_to_RDR_Secure,
+    PC_to_RDR_SetDataRateAndClockFrequency,
+    PC_to_RDR_SetParameters,
     PC_to_RDR_XfrBlock,
     RDR_to_PC_DataBlock,
+    RDR_to_PC_DataRateAndClockFrequency,
+    RDR_to_PC_Escape,
+    RDR_to_PC_HardwareError,
+    RDR_to_PC_NotifySlotChange,
+    RDR_to_PC_Parameters,
+    RDR_to_PC_SlotStatus,
 )
-from ccid.trace.watch import MASK, ApduWatch, Framing, T0Watch, T1Watch, Watch
+from ccid.trace.watch import MASK, ApduWatch, Framing, T0Watch, T1Watch, Watch, could_be_sw
 
-__all__ = ["MASK", "Censor", "masked"]
+__all__ = ["MASK", "Censor", "all_masked", "masked", "notification"]
 
 POWER_ON = PC_to_RDR_IccPowerOn.bMessageType
 XFR_BLOCK = PC_to_RDR_XfrBlock.bMessageType
 SECURE = PC_to_RDR_Secure.bMessageType
+ESCAPE = PC_to_RDR_Escape.bMessageType
 DATA_BLOCK = RDR_to_PC_DataBlock.bMessageType
+SLOT_STATUS = RDR_to_PC_SlotStatus.bMessageType
+PARAMETERS = RDR_to_PC_Parameters.bMessageType
+DATA_RATE = RDR_to_PC_DataRateAndClockFrequency.bMessageType
+NOTIFY_SLOT_CHANGE = RDR_to_PC_NotifySlotChange.bMessageType
+HARDWARE_ERROR = RDR_to_PC_HardwareError.bMessageType
+
+ANSWERS: dict[int, int] = {
+    POWER_ON: DATA_BLOCK,
+    XFR_BLOCK: DATA_BLOCK,
+    SECURE: DATA_BLOCK,
+    ESCAPE: RDR_to_PC_Escape.bMessageType,
+    PC_to_RDR_SetParameters.bMessageType: PARAMETERS,
+    PC_to_RDR_GetParameters.bMessageType: PARAMETERS,
+    PC_to_RDR_ResetParameters.bMessageType: PARAMETERS,
+    PC_to_RDR_SetDataRateAndClockFrequency.bMessageType: DATA_RATE,
+}
+"""The kind of reply to a command (USB CCID rev 1.1, 6.1); SlotStatus to all others."""
+SIZES: dict[int, int] = {
+    PC_to_RDR_SetParameters.bMessageType: 7,
+    PC_to_RDR_SetDataRateAndClockFrequency.bMessageType: 8,
+    PARAMETERS: 7,
+    DATA_RATE: 8,
+}
+"""Bytes of data of commands and replies that have some, at most; others have none, or any."""
+PLAIN_ESCAPE = 2
+"""Bytes of an Escape that are too few for a code and a secret."""
 
 WATCHES: dict[Framing, type[Watch]] = {
     Framing.APDU: ApduWatch,
@@ -41,10 +96,30 @@ WATCHES: dict[Framing, type[Watch]] = {
 class Sent(Enum):
     """What a command was."""
 
-    PLAIN = "no block to the card"
+    PLAIN = "nothing secret, and no block to the card"
     BLOCK = "a block without a secret"
-    SECRET = "a block of a secret exchange"
+    SECRET = "a block of a secret exchange, or an Escape"
     SECURE = "Secure"
+    DOUBT = "one whose answer cannot be told from that of a secret one"
+
+    @property
+    def is_secret(self) -> bool:
+        return self in (Sent.SECRET, Sent.SECURE, Sent.DOUBT)
+
+
+@dataclass(slots=True)
+class _Command:
+    """A command that was not answered.
+
+    Attributes:
+        sent: What it was.
+        kind: bMessageType.
+        owed: So many secret ones before it, of the same number, were not answered either.
+    """
+
+    sent: Sent
+    kind: int
+    owed: int = 0
 
 
 @dataclass(slots=True)
@@ -52,25 +127,34 @@ class _Slot:
     """What is known of a slot.
 
     Attributes:
-        sent: The commands that it was sent, by bSeq.
-        last: bSeq of the last.
+        last: bSeq of the last command.
         waits: The last was a block and its reply did not come yet.
+        owes: A secret command got no answer.
         framings: What its blocks may be.
         watches: Who follows them.
     """
 
-    sent: dict[int, Sent] = field(default_factory=dict)
     last: int | None = None
     waits: bool = False
+    owes: bool = False
     framings: tuple[Framing, ...] = ()
     watches: list[Watch] = field(default_factory=list)
 
 
 class Censor:
-    """Masks secrets in the messages of one reader, given in the order in which they pass."""
+    """Masks secrets in the messages of one reader, given in the order in which they pass.
 
-    def __init__(self) -> None:
+    Args:
+        numbered: Commands have a bSeq. Without, a reply belongs to the last command, and there
+            may be several.
+    """
+
+    def __init__(self, numbered: bool = True) -> None:
+        self.numbered = numbered
         self._slots: dict[int, _Slot] = {}
+        self._sent: dict[tuple[int, int], _Command] = {}
+
+    # Commands ---------------------------------------------------------------------------------
 
     def command(self, message: bytes, framings: tuple[Framing, ...]) -> bytes:
         """A command as it may be seen.
@@ -80,53 +164,127 @@ class Censor:
             framings: What its block may be, if it has one.
         """
         if len(message) < HEADER_LENGTH:
-            return message
-        kind, index, bSeq, data = message[0], message[5], message[6], message[HEADER_LENGTH:]
+            return all_masked(message)
+        kind, index, bSeq = message[0], message[5], message[6]
         slot = self._slots.setdefault(index, _Slot())
         if kind == POWER_ON or slot.framings != framings:
             slot.framings = framings
             slot.watches = [WATCHES[framing]() for framing in framings]
             slot.waits = False
-        slot.last = bSeq
         if slot.waits:
             for watch in slot.watches:
                 watch.failed()
+        shown, sent = self._judge(slot, message)
         slot.waits = kind == XFR_BLOCK
+        command = _Command(sent, kind)
+        if self.numbered:
+            slot.owes |= slot.last is not None and self._owed(index, slot.last) > 0
+            command.owed = self._owed(index, bSeq)
+            for other in self._slots.keys() - {index} if sent.is_secret else ():
+                if (other, bSeq) in self._sent:
+                    self._sent[other, bSeq].sent = Sent.DOUBT
+        slot.last = bSeq
+        self._sent[index, bSeq] = command
+        return shown
+
+    def _owed(self, slot: int, bSeq: int) -> int:
+        """How many secret commands of this number were not answered."""
+        command = self._sent.get((slot, bSeq))
+        return 0 if command is None else command.owed + command.sent.is_secret
+
+    def _judge(self, slot: _Slot, message: bytes) -> tuple[bytes, Sent]:
+        """A command as it may be seen, and what it is."""
+        kind, data = message[0], message[HEADER_LENGTH:]
+        if kind == XFR_BLOCK:
+            level = int.from_bytes(message[8:HEADER_LENGTH], "little")
+            parts = [watch.out(data, level) for watch in slot.watches]
+            secret = any(watch.secret for watch in slot.watches)
+            shown = message[:HEADER_LENGTH] + _least(data, parts)
+            return shown, Sent.SECRET if secret else Sent.BLOCK
         if kind == SECURE:
             for watch in slot.watches:
                 watch.secure()
-            slot.sent[bSeq] = Sent.SECURE
-            return masked(message, 1, 0)  # bPINOperation may be seen
-        if kind != XFR_BLOCK:
-            slot.sent[bSeq] = Sent.PLAIN
-            return message
-        level = int.from_bytes(message[8:HEADER_LENGTH], "little")
-        shown = [watch.out(data, level) for watch in slot.watches]
-        secret = any(watch.secret for watch in slot.watches)
-        slot.sent[bSeq] = Sent.SECRET if secret else Sent.BLOCK
-        return message[:HEADER_LENGTH] + _least(data, shown)
+            return masked(message, data[:1] in OPERATIONS, 0), Sent.SECURE
+        if kind == ESCAPE:
+            if len(data) <= PLAIN_ESCAPE:
+                return message, Sent.PLAIN
+            return masked(message, 0, 0), Sent.SECRET
+        if kind in COMMANDS:
+            return masked(message, SIZES.get(kind, 0), 0), Sent.PLAIN
+        return masked(message, 0, 0), Sent.SECRET
+
+    # Replies ----------------------------------------------------------------------------------
 
     def reply(self, message: bytes) -> bytes:
         """A reply as it may be seen."""
-        if len(message) < HEADER_LENGTH or message[0] != DATA_BLOCK:
+        if not message:
             return message
-        bSeq, status, chain = message[6], message[7] >> 6, message[9]
-        slot = self._slots.get(message[5]) or _Slot()
-        sent = slot.sent.get(bSeq)
-        if sent is Sent.SECURE:
-            return masked(message, 0, tail(chain))
-        if sent is Sent.PLAIN:
-            return message
-        if bSeq != slot.last or status != CommandStatus.PROCESSED:
-            if bSeq == slot.last and status == CommandStatus.FAILED:
-                slot.waits = False
-                for watch in slot.watches:
-                    watch.failed()
-            return message if sent is Sent.BLOCK else masked(message, 0, 0)
+        if len(message) < HEADER_LENGTH:
+            return all_masked(message)
+        kind, index, bSeq, status = message[0], message[5], message[6], message[7] >> 6
+        slot = self._slots.get(index) or _Slot()
+        command = self._answered(index, bSeq, status)
+        if command is None:
+            size = HEADER_LENGTH + int.from_bytes(message[1:5], "little")
+            is_reply = kind in REPLIES and len(message) == size
+            return masked(message, 0, 0) if is_reply else all_masked(message)
+        is_last = bSeq == slot.last
+        if is_last and status == CommandStatus.FAILED:
+            slot.waits = False
+            for watch in slot.watches:
+                watch.failed()
+        if kind not in (ANSWERS.get(command.kind, SLOT_STATUS), SLOT_STATUS):
+            return masked(message, 0, 0)
+        if kind != DATA_BLOCK:
+            size = SIZES.get(kind, 0)
+            if kind == RDR_to_PC_Escape.bMessageType and command.sent is Sent.PLAIN:
+                size = len(message)
+            return masked(message, 0 if command.sent.is_secret else size, 0)
+        return self._block(slot, message, command, is_last)
+
+    def _block(self, slot: _Slot, message: bytes, command: _Command, is_last: bool) -> bytes:
+        """A DataBlock as it may be seen, the answer to ``command``."""
+        status, chain, data = message[7] >> 6, message[9], message[HEADER_LENGTH:]
+        owes = slot.owes and not command.sent.is_secret
+        if status != CommandStatus.TIME_EXTENSION:
+            slot.owes = False
+        if command.kind == POWER_ON:
+            is_atr = len(data) <= MAX_ATR and data[:1] in (bytes((DIRECT,)), bytes((INVERSE,)))
+            return masked(message, len(data) if is_atr else 0, 0)
+        if command.sent is Sent.SECURE:
+            return masked(message, 0, tail(data, chain))
+        in_doubt = owes or command.sent is Sent.DOUBT
+        if not is_last or status != CommandStatus.PROCESSED:
+            is_plain = command.sent is Sent.BLOCK and not in_doubt
+            return message if is_plain else masked(message, 0, 0)
         slot.waits = False
-        data = message[HEADER_LENGTH:]
-        shown = [watch.back(data, chain) for watch in slot.watches]
-        return message[:HEADER_LENGTH] + _least(data, shown)
+        parts = [watch.back(data, chain) for watch in slot.watches]
+        return masked(message, 0, 0) if in_doubt else message[:HEADER_LENGTH] + _least(data, parts)
+
+    def _answered(self, slot: int, bSeq: int, status: int) -> _Command | None:
+        """The command that is answered; None if there is none that waits for it."""
+        command = self._sent.get((slot, bSeq))
+        if command is None or not self.numbered:
+            return command
+        is_last = status != CommandStatus.TIME_EXTENSION
+        if command.owed:  # it may be any of them, and the others remain
+            if is_last:
+                self._sent[slot, bSeq] = _Command(Sent.DOUBT, command.kind, command.owed - 1)
+            return _Command(Sent.DOUBT, command.kind)
+        if is_last:
+            del self._sent[slot, bSeq]
+        return command
+
+
+OPERATIONS = frozenset(bytes((operation,)) for operation in PinOperation)
+
+
+def notification(message: bytes) -> bytes:
+    """What came on the interrupt endpoint as it may be seen: what USB CCID rev 1.1, 6.3 has."""
+    return message if message[:1] in EVENTS else all_masked(message)
+
+
+EVENTS = frozenset((bytes((NOTIFY_SLOT_CHANGE,)), bytes((HARDWARE_ERROR,)), b""))
 
 
 def _least(data: bytes, shown: list[bytes]) -> bytes:
@@ -138,9 +296,15 @@ def _least(data: bytes, shown: list[bytes]) -> bytes:
     )
 
 
-def tail(bChainParameter: int) -> int:
+def tail(data: bytes, bChainParameter: int) -> int:
     """How many bytes at the end of a block from the card are SW1 SW2."""
-    return 2 if bChainParameter in (Chain.WHOLE, Chain.ENDS) else 0
+    is_last = bChainParameter in (Chain.WHOLE, Chain.ENDS)
+    return 2 if is_last and could_be_sw(data[-2:]) else 0
+
+
+def all_masked(message: bytes) -> bytes:
+    """``message`` with nothing of it shown."""
+    return bytes([MASK]) * len(message)
 
 
 def masked(message: bytes, head: int, tail: int) -> bytes:

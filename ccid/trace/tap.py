@@ -12,12 +12,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 
-from ccid.codes import Chain, IccdRequest, InterfaceProtocol, Level
+from ccid.codes import Chain, ClassRequest, IccdRequest, InterfaceProtocol, Level
 from ccid.descriptors import ClassControl
 from ccid.errors import CcidError
-from ccid.iccd import DATA_EXPECTED
-from ccid.messages import HEADER_LENGTH, PC_to_RDR_XfrBlock, RDR_to_PC_DataBlock
-from ccid.trace.secrets import Censor
+from ccid.iccd import DATA_EXPECTED, FAILED, POLLING
+from ccid.messages import (
+    HEADER_LENGTH,
+    PC_to_RDR_IccPowerOn,
+    PC_to_RDR_XfrBlock,
+    RDR_to_PC_DataBlock,
+)
+from ccid.trace.secrets import Censor, all_masked, notification
 from ccid.trace.watch import Framing
 from ccid.transport import ReaderInfo, Transport
 
@@ -75,6 +80,13 @@ class Sink(ABC):
         """The trace of one reader ends."""
 
 
+Listener = tuple[Sink, bool]
+"""Who is told, and whether with secrets."""
+LISTS = (ClassRequest.GET_CLOCK_FREQUENCIES, ClassRequest.GET_DATA_RATES)
+STATUS_LENGTH = 3
+"""Bytes of an ICCD's SLOT_STATUS, and of a DATA_BLOCK that has no data."""
+
+
 class Tap:
     """A transport that does what ``inner`` does and tells it. There is one as long as a reader
     has traces, for all of them.
@@ -97,38 +109,52 @@ class Tap:
         self.inner = inner
         self.info = info
         self.framings = framings
-        self.sinks: tuple[tuple[Sink, bool], ...] = ()
+        self.sinks: tuple[Listener, ...] = ()
         self.out, self.inp, self.packet_size = inner.out, inner.inp, inner.packet_size
         endpoints = info.reader
         self._out = endpoints.bulk_out.bEndpointAddress if endpoints.bulk_out else 0
         self._in = endpoints.bulk_in.bEndpointAddress if endpoints.bulk_in else 0x80
         self._events = endpoints.interrupt_in.bEndpointAddress if endpoints.interrupt_in else 0x80
-        self._censor = Censor()
-        self._lock = threading.Lock()
+        self._censor = Censor(numbered=not info.reader.is_iccd)
+        self._lock = threading.RLock()  # a sink may end its own trace
         self._expected = False
         self._part_began = 0.0
 
-    def drop(self, sink: Sink) -> None:
-        """Tell ``sink`` no more."""
-        self.sinks = tuple(one for one in self.sinks if one[0] is not sink)
+    def add(self, listener: Listener) -> None:
+        """Tell a sink, too."""
+        with self._lock:
+            self.sinks = (*self.sinks, listener)
+
+    def drop(self, listener: Listener) -> None:
+        """Tell a sink no more."""
+        with self._lock:
+            self._drop(listener)
+
+    def _drop(self, listener: Listener) -> None:
+        self.sinks = tuple(one for one in self.sinks if one is not listener)
 
     # Secrets ----------------------------------------------------------------------------------
 
     def _hide_out(self, message: bytes) -> bytes:
         if len(message) < HEADER_LENGTH:
-            return message
+            return all_masked(message)
         return self._censor.command(message, self.framings(message[5]))
 
     def _hide_control(self, request: ClassControl, data: bytes) -> bytes:
         """The blocks of an ICCD device go by control requests: they are judged as the messages
         that a reader would have for them."""
-        protocol = self.info.reader.protocol
-        if not self.info.reader.is_iccd or not data:
-            return data
-        is_a = protocol is InterfaceProtocol.ICCD_A
+        if not self.info.reader.is_iccd:
+            return data if request.bRequest in LISTS else all_masked(data)
+        is_a = self.info.reader.protocol is InterfaceProtocol.ICCD_A
         match request.bRequest:
+            case IccdRequest.ICC_POWER_ON:
+                self._hide_out(PC_to_RDR_IccPowerOn().build())
+                return self._hide_answer(data, Chain.WHOLE)
             case IccdRequest.GET_ICC_STATUS:
-                self._expected = bool(data[0] & DATA_EXPECTED)
+                self._expected = bool(data and data[0] & DATA_EXPECTED)
+                return data[:1] + all_masked(data[1:])
+            case IccdRequest.SLOT_STATUS:
+                return data[:STATUS_LENGTH] + all_masked(data[STATUS_LENGTH:])
             case IccdRequest.XFR_BLOCK:
                 level = request.wValue >> 8
                 if is_a:  # a header, or the data that it announced
@@ -136,13 +162,27 @@ class Tap:
                 command = PC_to_RDR_XfrBlock(wLevelParameter=level, abData=data)
                 return self._hide_out(command.build())[HEADER_LENGTH:]
             case IccdRequest.DATA_BLOCK if is_a:
-                # data, or SW1 SW2: nothing tells which
-                reply = RDR_to_PC_DataBlock(bChainParameter=Chain.BEGINS, abData=data)
-                return self._censor.reply(reply.build())[HEADER_LENGTH:]
-            case IccdRequest.DATA_BLOCK if data[0] in tuple(Chain):
-                reply = RDR_to_PC_DataBlock(bChainParameter=data[0], abData=data[1:])
-                return data[:1] + self._censor.reply(reply.build())[HEADER_LENGTH:]
-        return data
+                return self._hide_answer(data, Chain.BEGINS)  # or SW1 SW2: nothing tells which
+            case IccdRequest.DATA_BLOCK if data[:1] in (bytes((FAILED,)), bytes((POLLING,))):
+                return data[:STATUS_LENGTH] + all_masked(data[STATUS_LENGTH:])
+            case IccdRequest.DATA_BLOCK if data and data[0] in tuple(Chain):
+                return data[:1] + self._hide_answer(data[1:], data[0])
+        return all_masked(data)
+
+    def _hide_answer(self, data: bytes, chain: int) -> bytes:
+        if not data:
+            return data
+        reply = RDR_to_PC_DataBlock(bChainParameter=chain, abData=data)
+        return self._censor.reply(reply.build())[HEADER_LENGTH:]
+
+    def _hidden(self, hide: Callable[[bytes], bytes], data: bytes) -> bytes:
+        """``data`` as they may be seen. The reader works on whatever happens here."""
+        try:
+            return hide(data)
+        except Exception as error:  # whose text may hold what may not be seen
+            name = type(error).__name__
+            logger.error("%s: what may be seen of this is not known: %s", self.info.name, name)
+            return all_masked(data)
 
     # The transport ----------------------------------------------------------------------------
 
@@ -150,7 +190,7 @@ class Tap:
         with self._telling(Kind.BULK, self._out, length) as note:
             note.data = bytes(self.out[:length])
             with self._lock:  # before the reply can come, which another thread may read
-                note.shown = self._hide_out(note.data)
+                note.shown = self._hidden(self._hide_out, note.data)
             self.inner.send(length, timeout_ms)
 
     def receive(self, offset: int, size: int, timeout_ms: int) -> int:
@@ -171,6 +211,7 @@ class Tap:
     def event(self, message: bytes) -> None:
         """Tell of a notification that came."""
         with self._telling(Kind.INTERRUPT, self._events, len(message)) as note:
+            note.hide = notification
             note.data = message
 
     def listen(self, tell: Callable[[bytes], None]) -> None:
@@ -231,8 +272,9 @@ class Tap:
     ) -> None:
         shown, ended = note.shown, time.time()
         if shown is None:
-            shown = note.hide(note.data)
-        for sink, secrets in self.sinks:
+            shown = self._hidden(note.hide, note.data)
+        for listener in self.sinks:
+            sink, secrets = listener
             data = note.data if secrets else shown
             transfer = Transfer(
                 kind,
@@ -248,7 +290,7 @@ class Tap:
             try:
                 sink.transfer(self.info, transfer)
             except Exception as failed:  # the reader works on, traced or not
-                self.drop(sink)
+                self._drop(listener)
                 logger.warning("%s: the trace ends here: %s", self.info.name, failed)
 
 

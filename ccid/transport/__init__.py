@@ -6,6 +6,7 @@ Everything above sees a :class:`Transport`; ``usb`` and ``virtual`` implement it
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -18,6 +19,7 @@ from ccid.descriptors import (
     SmartCardInterface,
 )
 from ccid.errors import CcidError
+from ccid.text import printable
 
 OUT_CAPACITY = 10 + 65556
 """Bytes of the longest message sent: a header and the longest extended APDU, with room."""
@@ -31,6 +33,17 @@ def no_events(wait_ms: int = 0, /) -> None:
 
 def nothing_to_end() -> None:
     """What ends the wait for events that never come."""
+
+
+def tell_first(inbox: deque[bytes], tell: Callable[[bytes], None]) -> None:
+    """Take the first message out of ``inbox`` once ``tell`` was called with it. If a signal handler
+    raises in between, it is told again: twice is better than not at all."""
+    try:
+        tell(inbox[0])
+    except Exception:
+        inbox.popleft()
+        raise
+    inbox.popleft()
 
 
 class Transport(Protocol):
@@ -107,6 +120,8 @@ class Transport(Protocol):
 class ReaderInfo:
     """A reader that is there, not opened.
 
+    Its name and strings are printable, whatever the device says (:func:`ccid.text.printable`).
+
     Attributes:
         name: For people: the table's name, or what the device calls itself.
         path: Where it is: ``usb:1-2:1.0`` (bus, ports, configuration, interface) or
@@ -139,6 +154,12 @@ class ReaderInfo:
     interface_name: str | None = None
     siblings: int = 1
     raw_configuration: bytes = field(default=b"", repr=False)
+
+    def __post_init__(self) -> None:
+        for string in ("name", "manufacturer", "product", "serial", "interface_name"):
+            text = getattr(self, string)
+            if text is not None and not text.isprintable():
+                object.__setattr__(self, string, printable(text))
 
     @property
     def descriptor(self) -> SmartCardDescriptor:

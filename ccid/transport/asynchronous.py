@@ -18,10 +18,8 @@ in libusb might hold. What it noted is told outside libusb.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import ctypes
-import functools
 import logging
 import os
 import threading
@@ -30,7 +28,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
-from ccid.transport.libusb import Buffer, Status, backend, callback_type, function
+from ccid import ending
+from ccid.errors import TransportError
+from ccid.once import Once
+from ccid.transport.libusb import Buffer, Status, backend, callback_type, function, is_fork
 
 logger = logging.getLogger("ccid.transport")
 
@@ -99,14 +100,12 @@ class Calls(NamedTuple):
     hotplug_deregister_callback: Callable[[int, int], None]
 
 
-@functools.cache
+@Once
 def calls() -> Calls:
     """They, in the libusb that is loaded."""
     pointer, integer = ctypes.c_void_p, ctypes.c_int
     hotplug = (*[integer] * 5, pointer, pointer, pointer)
-    backend()
-    atexit.register(_end_all)  # now, so that it is done before pyusb ends its backend
-    return Calls(
+    found = Calls(
         function("libusb_alloc_transfer", pointer, integer),
         function("libusb_free_transfer", None, pointer),
         function("libusb_submit_transfer", integer, pointer),
@@ -117,6 +116,8 @@ def calls() -> Calls:
         function("libusb_hotplug_register_callback", integer, pointer, *hotplug),
         function("libusb_hotplug_deregister_callback", None, pointer, integer),
     )
+    ending.add(_end_all)
+    return found
 
 
 def context() -> int:
@@ -175,7 +176,7 @@ class Interrupt:
         self._callback = callback_type(None, ctypes.c_void_p)(self._done)
         address = self._calls.alloc_transfer(0)
         if not address:
-            raise MemoryError("libusb has no memory for a transfer")
+            raise TransportError("libusb has no memory for a transfer")
         self._address = address
         self._transfer = made = _Transfer.from_address(address)
         made.dev_handle, made.endpoint, made.type = handle, endpoint, INTERRUPT
@@ -185,27 +186,31 @@ class Interrupt:
 
     def arm(self) -> None:
         """Have it wait, if it does not."""
-        if self.is_armed or self._ends:
-            return
-        self.is_armed = True  # it may be done before this returns
-        self._submit()
+        if not self.is_armed and not self._ends:
+            self._submit()
 
     def _submit(self) -> None:
+        self.is_armed = True  # it may be done before this returns
         code = self._calls.submit_transfer(self._address)
-        if code:
+        if code and code != Status.BUSY:  # busy: it is submitted already
             self.failure, self.is_armed = code, False
 
     def _done(self, _transfer: int) -> None:
         """libusb calls this, from any thread."""
-        status = self._transfer.status
-        if status:
-            self.failure, self.is_armed = OUTCOMES.get(status, Status.OTHER), False
-        else:
-            self.inbox.append(self._buffer.view[: self._transfer.actual_length].tobytes())
-            if self._ends:
-                self.is_armed = False
+        try:
+            status = self._transfer.status
+            if status:
+                self.failure, self.is_armed = OUTCOMES.get(status, Status.OTHER), False
             else:
-                self._submit()
+                self.inbox.append(self._buffer.view[: self._transfer.actual_length].tobytes())
+                if self._ends:
+                    self.is_armed = False
+                else:
+                    self._submit()
+        except BaseException as error:
+            # What a signal handler raises here would get lost in libusb: it is raised outside.
+            attendants.interrupted.append(error)
+            self._submit()  # if it was submitted, libusb says so
         attendants.came = True  # last: another thread may look at once, and all is to be seen
 
     def end(self) -> bool:
@@ -240,6 +245,7 @@ class Attendants:
     Attributes:
         came: Something came, in whatever thread, and was not told yet. Whoever let libusb handle
             events calls :meth:`take` then.
+        interrupted: What signal handlers raised in callbacks; :meth:`take` raises it.
     """
 
     def __init__(self) -> None:
@@ -251,21 +257,35 @@ class Attendants:
         self._takers: tuple[Callable[[], bool], ...] = ()
         self._thread: _EventThread | None = None
         self.came = False
+        self.interrupted: list[BaseException] = []
 
     def add(self, take: Callable[[], bool]) -> Callable[[], None]:
         """Have ``take`` called after events were handled; it returns True to be called again
-        soon. Returns what ends that."""
-        with self._lock:
-            self._takers = (*self._takers, take)
-            if self._thread is None:
-                self._thread = _EventThread(self.take)
-                self._thread.start()
-            else:
-                self._thread.nudge()
+        soon. Returns what ends that.
+
+        Raises:
+            TransportError: The system has no thread left.
+        """
 
         def end() -> None:
             self._keep(lambda one: one is not take)
 
+        try:
+            with self._lock:
+                self._takers = (*self._takers, take)
+                if self._thread is None:
+                    self._thread = _EventThread(self.take)
+                    self._thread.start()
+                else:
+                    self._thread.nudge()
+        except RuntimeError as error:
+            end()
+            raise TransportError(
+                f"no thread can be started that waits for events: {error}"
+            ) from None
+        except BaseException:
+            end()
+            raise
         return end
 
     def leave(self, take: Callable[[], bool]) -> None:
@@ -275,11 +295,18 @@ class Attendants:
     def take(self) -> bool:
         """Tell those who wait of what came. True if somebody is to be asked again soon."""
         self.came = again = False
+        if self.interrupted:
+            if threading.current_thread() is threading.main_thread():  # where signals are handled
+                raise self.interrupted.pop()
+            self.came = True
         for take in self._takers:
             try:
                 again |= take()
             except Exception:  # it serves others, too
                 logger.exception("an event could not be told")
+            except BaseException:  # a signal: the others are still to be told
+                self.came = True
+                raise
         thread = self._thread
         if again and thread is not None and thread is not threading.current_thread():
             thread.nudge()  # it asks again until all is well
@@ -287,10 +314,17 @@ class Attendants:
 
     def _keep(self, wanted: Callable[[Callable[[], bool]], bool]) -> None:
         with self._lock:
-            self._takers = tuple(filter(wanted, self._takers))
-            thread, self._thread = self._thread, None if not self._takers else self._thread
-        if thread is not None and thread is not self._thread:
+            takers, thread = tuple(filter(wanted, self._takers)), self._thread
+            if takers or thread is None:
+                self._takers = takers
+                return
+            # nothing is called here, so no signal can come in between
+            thread.ends, self._thread, self._takers = True, None, takers
+        try:
             thread.end()
+        except BaseException:
+            thread.nudge()  # it sees that it is to end
+            raise
 
     def make_way(self) -> None:
         """Somebody is about to exchange something: the thread is not to handle his events."""
@@ -315,7 +349,8 @@ class _EventThread(threading.Thread):
     def __init__(self, take: Callable[[], bool]) -> None:
         super().__init__(name="ccid events", daemon=True)
         self._take = take
-        self._ends = False
+        self.ends = False
+        """It is to end when it looks around."""
         self._called = ctypes.c_int()
         """It is to look around; libusb asks this once no other thread can take the interruption."""
         self.is_inside = False
@@ -327,7 +362,7 @@ class _EventThread(threading.Thread):
         while True:
             self._called.value = 0
             again = self._take()
-            if self._ends:
+            if self.ends:
                 return
             busy_s = self.busy_until - time.monotonic()
             if busy_s > 0:
@@ -345,7 +380,7 @@ class _EventThread(threading.Thread):
 
     def end(self) -> None:
         """End it; when this returns it has ended, unless it is itself that calls."""
-        self._ends = True
+        self.ends = True
         while self is not threading.current_thread() and self.is_alive():
             self.nudge()
             self.join(NUDGE_S)
@@ -356,14 +391,27 @@ attendants = Attendants()
 
 # Who comes and goes -----------------------------------------------------------------------------
 
-_happened: list[threading.Event] = []
+
+class _Happened:
+    """For one who waits for devices: one came or went, and he was not told yet. A flag alone: a
+    :class:`threading.Event` has a lock, which a signal handler that raises may leave held."""
+
+    is_set = False
+
+
+_happened: list[_Happened] = []
 """Of each who waits for devices."""
 
 
 def _happens(*_: Any) -> int:
     """libusb calls this, from any thread."""
-    for happened in tuple(_happened):
-        happened.set()
+    try:
+        for happened in tuple(_happened):
+            happened.is_set = True
+    except BaseException as error:
+        attendants.interrupted.append(error)
+        for happened in tuple(_happened):
+            happened.is_set = True
     attendants.came = True
     return 0
 
@@ -378,9 +426,9 @@ def on_hotplug(tell: Callable[[], None]) -> Callable[[], None] | None:
     """Have ``tell`` called after a device came or went. Returns what ends that; None where this
     libusb does not tell."""
     made, where = calls(), context()
-    if not made.has_capability(HAS_HOTPLUG):
+    if is_fork() or not made.has_capability(HAS_HOTPLUG):
         return None
-    happened, number = threading.Event(), ctypes.c_int()
+    happened, number = _Happened(), ctypes.c_int()
     wanted = (ARRIVED | LEFT, 0, ANY, ANY, ANY)
     address = ctypes.cast(_callback, ctypes.c_void_p).value
     _happened.append(happened)
@@ -389,12 +437,18 @@ def on_hotplug(tell: Callable[[], None]) -> Callable[[], None] | None:
         return None
 
     def take() -> bool:
-        if happened.is_set():
-            happened.clear()
+        if happened.is_set:
+            happened.is_set = False
             tell()
         return False
 
-    leave = attendants.add(take)
+    try:
+        leave = attendants.add(take)
+    except BaseException:
+        attendants.leave(take)
+        _happened.remove(happened)
+        made.hotplug_deregister_callback(where, number.value)
+        raise
 
     def end() -> None:
         leave()

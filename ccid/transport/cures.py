@@ -30,19 +30,43 @@ WINDOWS_CURE = (
 )
 
 
+GROUP = "plugdev"
+"""Whose members may open a reader under :func:`group_rule`: the group that Debian has for this."""
+
+
 def udev_rule(info: ReaderInfo) -> str:
-    """The udev rule that lets whoever sits at the machine open this reader."""
+    """The udev rule that lets whoever sits at the machine open this reader.
+
+    logind gives that access to the user of a session on a seat (73-seat-late.rules): not to one
+    who came by SSH, to a service, or in a container.
+    """
+    return f'{_matches(info)}, TAG+="uaccess"'
+
+
+def group_rule(info: ReaderInfo) -> str:
+    """The udev rule that lets the members of a group open this reader, wherever they are."""
+    return f'{_matches(info)}, MODE="0660", GROUP="{GROUP}"'
+
+
+def _matches(info: ReaderInfo) -> str:
     return (
         f'SUBSYSTEM=="usb", ATTR{{idVendor}}=="{info.vendor_id:04x}", '
-        f'ATTR{{idProduct}}=="{info.product_id:04x}", TAG+="uaccess"'
+        f'ATTR{{idProduct}}=="{info.product_id:04x}"'
     )
 
 
 def udev_cure(info: ReaderInfo) -> str:
-    """What to type to have the rule in force."""
+    """What to type to have a rule in force, and which one applies when."""
     return (
-        f"put this line into {RULE_FILE}:\n"
+        f"if you sit at this machine, put this line into {RULE_FILE} (its name has to sort before "
+        f"73-seat-late.rules):\n"
         f"  {udev_rule(info)}\n"
+        f"it gives nothing to who comes by SSH, to a service, without a desktop, in WSL or in a "
+        f"container. For those put this line there, too, and join the group "
+        f"(sudo groupadd -f {GROUP}; sudo usermod -aG {GROUP} $USER, and log in again; a service "
+        f"takes SupplementaryGroups={GROUP}; a container takes the rule on its host, "
+        f"--device=/dev/bus/usb and --group-add with the group's number):\n"
+        f"  {group_rule(info)}\n"
         f"then: sudo udevadm control --reload && sudo udevadm trigger --subsystem-match=usb"
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 import os
 import sys
 from contextlib import suppress
@@ -19,14 +20,23 @@ from ccid.descriptors import (
     InterfaceDescriptor,
     parse_configuration,
 )
-from ccid.descriptors.configuration import smart_card_interface
-from ccid.errors import MalformedDescriptor, ReaderRemoved, UsbUnavailable
+from ccid.descriptors.configuration import SmartCardInterface, smart_card_interface
+from ccid.errors import CcidError, MalformedDescriptor, ReaderRemoved, UsbUnavailable
 from ccid.quirks import lookup
 from ccid.transport import ReaderInfo, Transport, linux
-from ccid.transport.libusb import SPEEDS, backend, status_of, status_text, usb_error
+from ccid.transport.libusb import SPEEDS, status_of, status_text, usb_errors
+from ccid.transport.libusb import backend as backend
 from ccid.transport.usb import UsbTransport
 
 LINUX = sys.platform.startswith("linux")
+READING_ERRORS = (
+    *(MalformedDescriptor, ValueError, TypeError),
+    *(LookupError, AttributeError, ArithmeticError),
+)
+"""What reading descriptors of which something is missing may raise: a NULL of libusb's, a list that
+is shorter than it says, a number that does not fit."""
+
+logger = logging.getLogger("ccid.transport")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +70,19 @@ def discover() -> Discovery:
     found = Discovery()
     try:
         devices = list(backend().enumerate_devices())
-    except usb_error() as error:
+    except CcidError:
+        raise
+    except Exception as error:
         raise UsbUnavailable(
             f"libusb cannot list the devices on USB: {status_text(status_of(error))}"
         ) from None
     for device in devices:
-        with suppress(usb_error()):  # gone while we looked
+        try:
             _look_at(device, found)
+        except usb_errors():
+            continue  # gone while we looked
+        except READING_ERRORS as error:  # it hides no other
+            logger.warning("a device on USB cannot be understood: %s", error)
     found.readers.sort(key=lambda r: (r.bus, r.path))
     found.readers[:] = _named_apart(found.readers)
     return found
@@ -87,7 +103,7 @@ def _look_at(device: Any, found: Discovery) -> None:
             if _mentions_class(data):
                 found.broken.append(Broken(where, ident, error))
             continue
-        readers = []
+        readers: list[tuple[str, SmartCardInterface]] = []
         value = configuration.descriptor.bConfigurationValue
         for interface in configuration.interfaces:
             number = interface.descriptor.bInterfaceNumber
@@ -179,7 +195,7 @@ def _configurations(device: Any, count: int, name: str) -> list[bytes]:
     active = linux.attribute(name, "bConfigurationValue") if LINUX else None
     found = []
     for index in range(count):
-        with suppress(usb_error()):
+        with suppress(*usb_errors()):
             data = _raw_configuration(backend().get_configuration_descriptor(device, index))
             if active is None or active == str(data[5]):
                 found.append(data)
@@ -199,7 +215,8 @@ def _raw_configuration(configuration: Any) -> bytes:
                 parts += [_same(EndpointDescriptor, endpoint), _extra(endpoint)]
     body = b"".join(parts)
     head = _same(ConfigurationDescriptor, configuration)
-    return head[:2] + (len(head) + len(body)).to_bytes(2, "little") + head[4:] + body
+    length = min(len(head) + len(body), 0xFFFF)
+    return head[:2] + length.to_bytes(2, "little") + head[4:] + body
 
 
 def _same(cls: type[Declared], struct: Any) -> bytes:

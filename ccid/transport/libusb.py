@@ -10,14 +10,20 @@ much Python. What pyusb does not have is in :mod:`ccid.transport.asynchronous`.
 from __future__ import annotations
 
 import ctypes
-import functools
+import logging
 import os
 import sys
+import threading
+import weakref
 from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
+from ccid import ending
 from ccid.errors import UsbUnavailable
+from ccid.once import Once
+
+logger = logging.getLogger("ccid.transport")
 
 
 class Status(IntEnum):
@@ -77,23 +83,62 @@ def usb_error() -> type[Exception]:
     return error
 
 
+def usb_errors() -> tuple[type[Exception], ...]:
+    """What pyusb raises for a call that failed, and for one that the system does not have."""
+    return (usb_error(), NotImplementedError)
+
+
 def status_of(error: Exception) -> int:
-    """libusb's return code behind one of pyusb's errors; the error itself if it is another."""
+    """libusb's return code behind an error of pyusb; "unspecified" for any other error."""
+    if isinstance(error, UsbUnavailable):
+        raise error
     if isinstance(error, NotImplementedError):
         return Status.NOT_SUPPORTED
-    if isinstance(error, usb_error()):
-        code: int | None = getattr(error, "backend_error_code", None)
-        return Status.OTHER if code is None else code
-    raise error
+    code = getattr(error, "backend_error_code", None)
+    if not isinstance(error, usb_error()) or not isinstance(code, int):
+        logger.warning("libusb: %s: %s", type(error).__name__, error)
+        return Status.OTHER
+    return code
 
 
-@functools.cache
+# The library ----------------------------------------------------------------------------------
+
+
+class _State:
+    """How it is with the libusb context of this process.
+
+    Attributes:
+        is_over: Python ends: the context has ended, or may any time.
+        is_parents: This process is a fork, and the context is its parent's.
+        is_fork: This process is a fork of one that had loaded libusb.
+    """
+
+    is_over = is_parents = is_fork = False
+
+
 def backend() -> Any:
     """pyusb's backend on the system's libusb, or on libusb-package's where there is none.
 
     Raises:
-        UsbUnavailable: Neither can be loaded.
+        UsbUnavailable: Neither can be loaded; or Python ends, and has ended libusb.
     """
+    if _State.is_over:
+        raise UsbUnavailable("Python ends, and libusb has ended: no reader can be reached")
+    if _State.is_parents:
+        _renewed()
+    return _loaded()
+
+
+@Once
+def _loaded() -> Any:
+    found = _load()
+    # Finalizers are called in the opposite order of their making: this one right before pyusb's,
+    # which ends the context.
+    weakref.finalize(found, _end, weakref.ref(found))
+    return found
+
+
+def _load() -> Any:
     import usb.backend.libusb1
 
     found = usb.backend.libusb1.get_backend()
@@ -121,12 +166,21 @@ def callback_type(result: Any, *arguments: Any) -> Any:
 
 
 def function(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
-    """A function of libusb. Our own prototype: pyusb has declared some for itself."""
-    found: Callable[..., Any] = callback_type(result, *arguments)((name, backend().lib))
+    """A function of libusb. Our own prototype: pyusb has declared some for itself.
+
+    Raises:
+        UsbUnavailable: This libusb does not have it.
+    """
+    try:
+        found: Callable[..., Any] = callback_type(result, *arguments)((name, backend().lib))
+    except AttributeError:
+        raise UsbUnavailable(
+            f"{library_name()} is too old: it lacks {name}; 1.0.21 or newer is needed"
+        ) from None
     return found
 
 
-@functools.cache
+@Once
 def bulk_transfer() -> Transfer:
     """``libusb_bulk_transfer``, all pointers as integers."""
     pointer, integer = ctypes.c_void_p, ctypes.c_int
@@ -152,15 +206,66 @@ class Buffer:
         self.count_address = ctypes.addressof(self.count)
 
 
-def _renew_context() -> None:
-    """In a forked child: a libusb context of its own. The parent's is shared memory of nothing,
-    pipes and timers of the parent's event handling."""
-    if backend.cache_info().currsize:
-        found = backend()
-        context = ctypes.c_void_p()
-        if found.lib.libusb_init(ctypes.byref(context)) == Status.SUCCESS:
+# Its end, and forks ---------------------------------------------------------------------------
+
+
+def _end(reference: weakref.ref[Any]) -> None:
+    """Python ends, and pyusb is about to end the context."""
+    found = reference()
+    if found is None:
+        return  # it was one that nobody used
+    ending.run()
+    _State.is_over = True
+    if threading.active_count() > 1:
+        # A thread may be in libusb still: then the context has to last as long as the process.
+        found.ctx = ctypes.c_void_p()
+
+
+def _after_fork() -> None:
+    """In a forked child the context is the parent's: a copy, without the threads that libusb had.
+    It is neither used nor ended here. The child gets its own when it first needs one."""
+    _State.is_over = False
+    if _loaded.is_made:
+        _State.is_parents = _State.is_fork = True
+        found = _loaded()
+        pyusbs = getattr(found, "_finalizer", None)
+        if pyusbs is not None:
+            pyusbs.detach()
+        else:
+            found.ctx = ctypes.c_void_p()
+
+
+def _renewed() -> None:
+    """Have a context that is this process's own."""
+    with _renewing:
+        if _State.is_parents:
+            found, context = _loaded(), ctypes.c_void_p()
+            status = found.lib.libusb_init(ctypes.byref(context))
+            if status != Status.SUCCESS:
+                raise UsbUnavailable(f"libusb cannot begin in this fork: {status_text(status)}")
             found.ctx = context
+            _State.is_parents = False
+
+
+def is_over() -> bool:
+    """Python ends: whatever was libusb's is gone, or may be any time."""
+    return _State.is_over
+
+
+def is_fork() -> bool:
+    """This process is a fork of one that had loaded libusb: the thread by which libusb hears who
+    comes and goes is not there."""
+    return _State.is_fork
+
+
+_renewing = threading.RLock()
+
+
+def _renew_lock() -> None:
+    global _renewing
+    _renewing = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_context)
+    os.register_at_fork(after_in_child=_renew_lock)
+    os.register_at_fork(after_in_child=_after_fork)

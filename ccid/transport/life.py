@@ -13,6 +13,15 @@ from ccid.errors import CcidError, ReaderClosed, ReaderForked, ReaderRemoved
 _living: WeakSet[Life] = WeakSet()
 
 
+def living() -> list[Life]:
+    """The transports that there are, whatever became of them."""
+    while True:
+        try:
+            return list(_living)
+        except RuntimeError:  # another thread opened or forgot one meanwhile
+            continue
+
+
 def refusal(reason: CcidError) -> Callable[..., NoReturn]:
     """What stands in for ``send`` and ``receive`` of a transport that can do no more."""
 
@@ -33,13 +42,15 @@ class Life:
         self.name = name
         self.dead: CcidError | None = None
         self._listeners: list[Callable[[CcidError], None]] = []
+        self._told = 0
+        """So many of them were told, at least."""
         _living.add(self)
 
     def when_dead(self, tell: Callable[[CcidError], None]) -> None:
         """Have ``tell`` called with the reason once this can do no more."""
         self._listeners.append(tell)
         if self.dead is not None:
-            tell(self.dead)
+            self._die(self.dead)
 
     def check(self) -> None:
         """Raise why this can do no more, if it cannot."""
@@ -49,8 +60,11 @@ class Life:
     def _die(self, reason: CcidError) -> None:
         if self.dead is None:
             self.dead = reason
-            for tell in self._listeners:
-                tell(reason)
+        # A signal handler may have raised in the middle of it: then this goes on there. Whoever is
+        # told twice hears the same.
+        for i in range(self._told, len(self._listeners)):
+            self._listeners[i](self.dead)
+            self._told = i + 1
 
     def closed(self) -> ReaderClosed:
         """It was closed."""
@@ -64,7 +78,7 @@ class Life:
         return error
 
     def _forked(self) -> None:
-        self.dead = None  # whatever it was: this process never had it
+        self.dead, self._told = None, 0  # whatever it was: this process never had it
         self._die(
             ReaderForked(
                 f"{self.name} was opened by process {os.getppid()}, and this is its fork "

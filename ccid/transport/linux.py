@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from ccid.text import printable
 
 ROOT = Path("/")
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A process that has a device node open."""
+    """A process that has a device node open. Its name is printable, whatever it calls itself."""
 
     pid: int
     name: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", printable(self.name))
 
     def __str__(self) -> str:
         return f"{self.name} (process {self.pid})"
@@ -51,7 +57,8 @@ def identities(root: Path = ROOT) -> list[tuple[str, int, int]]:
         name = folder.parent.name
         numbers = attribute(name, "idVendor", root), attribute(name, "idProduct", root)
         if numbers[0] is not None and numbers[1] is not None:
-            found.append((name, int(numbers[0], 16), int(numbers[1], 16)))
+            with suppress(ValueError):
+                found.append((name, int(numbers[0], 16), int(numbers[1], 16)))
     return found
 
 
@@ -73,7 +80,7 @@ def holders(bus: int, address: int, root: Path = ROOT) -> list[Holder]:
         try:
             links = [os.readlink(fd) for fd in (folder / "fd").iterdir()]
             if pid != os.getpid() and wanted in links:
-                found.append(Holder(pid, (folder / "comm").read_text().strip()))
+                found.append(Holder(pid, _command(folder)))
         except OSError:
             continue
     return found
@@ -84,12 +91,17 @@ def running(names: set[str], root: Path = ROOT) -> list[Holder]:
     found = []
     for pid in _processes(root):
         try:
-            name = (root / "proc" / str(pid) / "comm").read_text().strip()
+            name = _command(root / "proc" / str(pid))
         except OSError:
             continue
         if name in names:
             found.append(Holder(pid, name))
     return found
+
+
+def _command(folder: Path) -> str:
+    """A process's name of itself, which may be any bytes."""
+    return (folder / "comm").read_text("utf-8", "backslashreplace").strip()
 
 
 def _processes(root: Path) -> Iterator[int]:

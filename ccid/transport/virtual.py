@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import queue
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,18 +16,21 @@ from ccid.errors import (
     ReaderBusy,
     ReaderForked,
     ReaderUnsupported,
+    TransportError,
     TransportStall,
     TransportTimeout,
 )
-from ccid.transport import IN_CAPACITY, OUT_CAPACITY, ReaderInfo, no_events, nothing_to_end
+from ccid.transport import (
+    IN_CAPACITY,
+    OUT_CAPACITY,
+    ReaderInfo,
+    no_events,
+    nothing_to_end,
+    tell_first,
+)
 from ccid.transport.life import Life, refusal
-from ccid.virtual.port import Port, Unplugged
+from ccid.virtual.port import LONGEST_S, Port, Unplugged
 from ccid.virtual.usb import Request, Stall
-
-_claimed: dict[tuple[int, int], object] = {}
-"""By port and interface, what its holder put there."""
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_claimed.clear)  # those are the parent's
 
 
 class VirtualTransport(Life):
@@ -46,26 +50,46 @@ class VirtualTransport(Life):
         self.info = info
         self._events = threading.RLock()
         self._inbox: deque[bytes] = deque()
-        self._came: list[threading.Event] = []
-        """For each who waits for events: he should look."""
+        self._came: list[queue.SimpleQueue[None]] = []
+        """For each who waits for events: he should look. Not a :class:`threading.Event`, whose
+        lock a signal handler that raises may leave held."""
         self.take_events = no_events
         self.out = memoryview(bytearray(OUT_CAPACITY))
         self.inp = memoryview(bytearray(IN_CAPACITY))
         if not info.reader.is_iccd:
             self.send = self._make_send(self._address(info.reader.bulk_out))
             self.receive = self._make_receive(self._address(info.reader.bulk_in))
-        self.packet_size = info.reader.bulk_in.max_packet_size if info.reader.bulk_in else 64
-        self._claim = (id(port), info.interface_number)
-        mine = object()
-        if _claimed.setdefault(self._claim, mine) is not mine:
-            raise ReaderBusy(
-                f"{info.name} is open already",
-                holder="this process",
-                cure="close the other ccid.Reader first",
-                reader=info.name,
-            )
-        self._holds_claim = True
-        self.when_dead(self._refuse_all)
+        inp = info.reader.bulk_in
+        self.packet_size = (inp.max_packet_size if inp else 0) or 64
+        try:
+            self._claim()
+            self.when_dead(self._refuse_all)
+        except BaseException:
+            self._unclaim()
+            raise
+
+    def _claim(self) -> None:
+        """Have the interface. A transport that was forgotten before it was of any use has none."""
+        claims, number = self.port.claims, self.info.interface_number
+        with self.port.changed:
+            holder = claims.get(number)
+            if holder is None or holder() is None:
+                claims[number] = weakref.ref(self)
+                return
+        raise ReaderBusy(
+            f"{self.name} is open already",
+            holder="this process",
+            cure="close the other ccid.Reader first",
+            reader=self.name,
+        )
+
+    def _unclaim(self) -> None:
+        """Let go of the interface, if it is this one's."""
+        claims, number = self.port.claims, self.info.interface_number
+        with self.port.changed:
+            holder = claims.get(number)
+            if holder is not None and holder() is self:
+                del claims[number]
 
     def _address(self, endpoint: EndpointDescriptor | None) -> int:
         if endpoint is None:
@@ -132,7 +156,7 @@ class VirtualTransport(Life):
             if inbox:
                 with self._events:
                     while inbox:
-                        tell(inbox.popleft())
+                        tell_first(inbox, tell)
 
         self.take_events = take_events
 
@@ -152,47 +176,61 @@ class VirtualTransport(Life):
             if not isinstance(reason, ReaderForked):  # of the parent's lock nothing is known
                 self._wake()
 
-        port.armed.append(look)
         self.when_dead(no_more)
+        port.armed.append(look)
+        if self.dead is not None:  # since; it is told once
+            no_more(self.dead)
 
     def _wake(self) -> None:
         for came in tuple(self._came):
-            came.set()
+            if came.empty():
+                came.put(None)
 
     def attend(self) -> Callable[[], None]:
         endpoint = self.info.reader.interrupt_in
         if endpoint is None:
             return nothing_to_end
         number = endpoint.bEndpointAddress
-        ended, device, came = False, self.port.device, threading.Event()
-        came.set()  # there may be something already
+        ended, device, came = False, self.port.device, queue.SimpleQueue[None]()
+        came.put(None)  # there may be something already
         self._came.append(came)
 
         def wait() -> None:
             while not ended and self.dead is None:
                 with self.port.changed:  # another thread may take it
                     due = device.next_due(number)
-                came.wait(None if due is None else max(0.0, due - self.port.now()))
-                came.clear()
+                wait_s = LONGEST_S if due is None else max(0.0, due - self.port.now())
+                with suppress(queue.Empty):
+                    came.get(timeout=min(wait_s, LONGEST_S))
                 self.take_events()
                 if device.is_unplugged:
                     self.removed()
 
         thread = threading.Thread(target=wait, name=f"events of {self.name}", daemon=True)
-        thread.start()
 
         def end() -> None:
             nonlocal ended
             ended = True
-            came.set()
+            came.put(None)
             with suppress(ValueError):  # called twice
                 self._came.remove(came)
-            if thread is not threading.current_thread():
+            if thread is not threading.current_thread() and thread.is_alive():
                 thread.join()
 
+        try:
+            thread.start()
+        except RuntimeError as error:
+            end()
+            raise TransportError(
+                f"{self.name}: no thread can be started that waits for events: {error}",
+                reader=self.name,
+            ) from None
+        except BaseException:
+            end()
+            raise
         return end
 
-    def control(self, request: ClassControl, timeout_ms: int, data: bytes = b"") -> bytes:
+    def control(self, request: ClassControl, timeout_ms: int = 0, data: bytes = b"") -> bytes:
         self.check()
         try:
             return self.port.control(request, data)
@@ -215,13 +253,10 @@ class VirtualTransport(Life):
         """A string descriptor, None for index 0."""
         if not index:
             return None
-        wValue = DescriptorType.STRING << 8 | index
-        return self.port.control(ClassControl(0x80, Request.GET_DESCRIPTOR, wValue, 0x0409, 255))[
-            2:
-        ].decode("utf-16-le")
+        wValue = DescriptorType.STRING << 8 | index & 0xFF
+        descriptor = self.control(ClassControl(0x80, Request.GET_DESCRIPTOR, wValue, 0x0409, 255))
+        return descriptor[2:].decode("utf-16-le", "replace")
 
     def close(self) -> None:
-        if self._holds_claim and not isinstance(self.dead, ReaderForked):
-            _claimed.pop(self._claim, None)
-        self._holds_claim = False
+        self._unclaim()
         self.closed()

@@ -31,14 +31,15 @@ import socket
 import stat
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any
 
 from ccid.codes import ExchangeLevel, Features, InterfaceProtocol
 from ccid.descriptors import SmartCardDescriptor
 from ccid.errors import CcidError
-from ccid.trace.log import TRAFFIC
+from ccid.text import printable
+from ccid.trace.log import TRAFFIC, PrintableFormatter
 from ccid.virtual.cards import Application, Contact, EchoCard, FileSystemCard
 from ccid.virtual.options import add_arguments, on_contacts
 from ccid.virtual.reader import MANUAL, PRODUCT_ID, VENDOR_ID, VirtualReader, make_descriptor
@@ -59,6 +60,8 @@ CARDS: dict[str, type[Application] | None] = {
 PROTOCOLS = {"t0": 0x01, "t1": 0x02, "both": 0x03}
 ICCD = {"a": InterfaceProtocol.ICCD_A, "b": InterfaceProtocol.ICCD_B}
 MAX_LINE = 1024
+MAX_CLIENTS = 16
+"""Of the control socket: of more, the oldest is hung up on."""
 CLIENT_TIMEOUT_S = 1.0
 """A client of the control socket that takes no answer so long is hung up on."""
 
@@ -95,6 +98,12 @@ def _clock(text: str) -> int:
     return int(text)
 
 
+def _protocol(text: str) -> str:
+    """``T=1``, ``T1`` or ``1`` as ``t1``."""
+    found = re.fullmatch(r"(?:t\s*=?\s*)?([01])", text.strip(), re.ASCII | re.IGNORECASE)
+    return text.lower() if found is None else f"t{found[1]}"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m ccid.virtual",
@@ -122,7 +131,13 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="a command under way is never answered when its card is taken out",
     )
-    add("--protocol", choices=PROTOCOLS, default="both", help="of the reader (default: both)")
+    add(
+        "--protocol",
+        type=_protocol,
+        choices=PROTOCOLS,
+        default="both",
+        help="of the reader: T=0, T=1 or both (default: both)",
+    )
     add("--clock", type=_clock, default=4000, metavar="KHZ", help="for cards (default: 4000)")
     add("--real-time", action="store_true", help="characters take the time they take")
     add("--iccd", choices=ICCD, help="a card that is a USB device itself, ICCD version A or B")
@@ -222,7 +237,7 @@ class Hand:
         try:
             return f"ok {self._obey(line.split())}".rstrip()
         except ValueError as error:
-            return f"error {error}"
+            return f"error {printable(str(error))}"
 
     def _obey(self, words: Sequence[str]) -> str:
         match words:
@@ -321,26 +336,43 @@ class Control:
         for client in (*self._clients, self._listener):
             self._selector.unregister(client)
             client.close()
-        os.unlink(self._path)
+        with suppress(OSError):  # somebody else took it away
+            os.unlink(self._path)
 
     def _accept(self) -> None:
-        client, _ = self._listener.accept()
+        try:
+            client, _ = self._listener.accept()
+        except BlockingIOError:
+            return  # it hung up first
+        except OSError as error:
+            if not self._clients:
+                raise  # it would be told at once again
+            print(f"a client of --control cannot be accepted: {error}", file=sys.stderr)
+            self._hang_up(next(iter(self._clients)))
+            return
+        if len(self._clients) >= MAX_CLIENTS:
+            self._hang_up(next(iter(self._clients)))
         client.settimeout(CLIENT_TIMEOUT_S)
         self._clients[client] = b""
         self._selector.register(client, selectors.EVENT_READ, lambda: self._hear(client))
 
     def _hear(self, client: socket.socket) -> None:
+        if client not in self._clients:
+            return  # hung up on since that was told
         try:
             data = client.recv(MAX_LINE)
             *lines, self._clients[client] = (self._clients[client] + data).split(b"\n")
             for line in lines:
                 client.sendall(self._hand.obey(line.decode(errors="replace")).encode() + b"\n")
-        except (ConnectionError, TimeoutError):
+        except OSError:
             data = b""
         if not data or len(self._clients[client]) > MAX_LINE:
-            self._selector.unregister(client)
-            del self._clients[client]
-            client.close()
+            self._hang_up(client)
+
+    def _hang_up(self, client: socket.socket) -> None:
+        self._selector.unregister(client)
+        del self._clients[client]
+        client.close()
 
 
 # ----------------------------------------------------------------------------------------------
@@ -386,7 +418,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.control is not None and not hasattr(socket, "AF_UNIX"):
         parser.error("--control needs Unix sockets, and this system has none")
     if options.log or options.log_secrets:
-        logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(name)s %(message)s")
+        handler = logging.StreamHandler()
+        handler.setFormatter(PrintableFormatter("%(asctime)s %(name)s %(message)s"))
+        logging.basicConfig(handlers=[handler])
         logging.getLogger("ccid.virtual").setLevel(TRAFFIC)
     try:
         readers = _readers(options)

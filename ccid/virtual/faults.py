@@ -118,6 +118,18 @@ def cut_short(to: int, on: Filter = None, times: int | None = 1, after: int = 0)
     return Fault(_each(lambda message: message[:to]), on, times, after)
 
 
+def altered(
+    change: Callable[[bytes], bytes], on: Filter = None, times: int | None = 1, after: int = 0
+) -> Fault:
+    """The reply brings what ``change`` makes of its data."""
+
+    def alter(message: bytes) -> bytes:
+        data = change(message[HEADER_LENGTH:])
+        return message[:1] + len(data).to_bytes(4, "little") + message[5:HEADER_LENGTH] + data
+
+    return Fault(_each(alter), on, times, after)
+
+
 def doubled(on: Filter = None, times: int | None = 1, after: int = 0) -> Fault:
     """The reply comes twice."""
     return Fault(lambda _f, _c, said: said + said, on, times, after)

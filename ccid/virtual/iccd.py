@@ -36,6 +36,7 @@ from ccid.descriptors.standard import TransferType
 from ccid.messages import PC_to_RDR_XfrBlock, RDR_to_PC_DataBlock
 from ccid.virtual.cards.t0_line import HEADER
 from ccid.virtual.function import EVENT_PACKET, CcidFunction
+from ccid.virtual.journal import Journal
 from ccid.virtual.levels import Block
 from ccid.virtual.slot import Card, VirtualSlot
 from ccid.virtual.usb import EndpointPlan, Stall
@@ -128,6 +129,7 @@ class IccdFunction(CcidFunction):
             bInterfaceProtocol=self.version,
             **function,
         )
+        self.journal = Journal(self.journal.name, self.journal.secrets, numbered=False)
         self.busy_s = busy_s
         self.wDelayTime = wDelayTime
         self.refusals: deque[int] = deque()

@@ -18,12 +18,13 @@ class Journal:
     Args:
         name: Of the reader.
         secrets: Show PINs and keys.
+        numbered: Its messages have a bSeq; those of an ICCD have none.
     """
 
-    def __init__(self, name: str, secrets: bool = False) -> None:
+    def __init__(self, name: str, secrets: bool = False, numbered: bool = True) -> None:
         self.name = name
         self.secrets = secrets
-        self._censor = Censor()
+        self._censor = Censor(numbered)
 
     def heard(self, message: bytes, framing: Framing = Framing.APDU) -> None:
         """A command came in; ``framing`` says what its block is, if it has one."""

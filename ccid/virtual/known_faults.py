@@ -22,10 +22,12 @@ from ccid.messages import (
     PC_to_RDR_XfrBlock,
 )
 from ccid.negotiation import data_rate
+from ccid.quirks.vocabulary import TPDU_ESCAPE
 from ccid.virtual import faults
 from ccid.virtual.faults import Bend, Fault, Said
 
 if TYPE_CHECKING:
+    from ccid.virtual.cards import Contact
     from ccid.virtual.function import CcidFunction
 
 ESCAPE, STATUS = PC_to_RDR_Escape.bMessageType, PC_to_RDR_GetSlotStatus.bMessageType
@@ -42,6 +44,25 @@ def _fault(bend: Bend) -> Fault:
 def _muted(function: CcidFunction, command: bytes, said: list[Said]) -> list[Said]:
     """The replies, failed with ICC_MUTE."""
     return faults.failing(SlotError.ICC_MUTE).bend(function, command, said)
+
+
+# Escapes ----------------------------------------------------------------------------------------
+
+
+def blocks_by_escape(contact: Contact) -> Callable[[bytes], bytes]:
+    """The Escape that carries T=1 blocks (quirk ``tpdu-escape``), for a function's ``escape``.
+
+    Args:
+        contact: The card, which speaks T=1 by now.
+    """
+
+    def escape(data: bytes) -> bytes:
+        if not data.startswith(TPDU_ESCAPE):
+            return b""
+        block = data[len(TPDU_ESCAPE) :]
+        return TPDU_ESCAPE + b"".join(sent.data for sent in contact.receive(block))
+
+    return escape
 
 
 # Opening ----------------------------------------------------------------------------------------

@@ -98,13 +98,14 @@ def virtual_reader(
     Raises:
         ReaderUnsupported: Nothing virtual can do what it does.
     """
+    interfaces = sorted(device.interfaces, key=lambda interface: interface.number)
     name = device.product or lookup(device.vendor_id, device.product_id).name or "Virtual Reader"
     return VirtualReader(
         functions=[
             _function(device, interface, card() if card else None, secrets)
-            for interface in device.interfaces
+            for interface in interfaces
         ],
-        numbers=[interface.number for interface in device.interfaces],
+        numbers=[interface.number for interface in interfaces],
         vendor_id=device.vendor_id,
         product_id=device.product_id,
         bcdDevice=device.bcdDevice,

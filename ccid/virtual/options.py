@@ -13,6 +13,7 @@ import inspect
 from collections.abc import Callable
 
 from ccid.errors import MalformedAtr
+from ccid.hexadecimal import NotHexadecimal, parse
 from ccid.iso7816.atr import Atr
 from ccid.virtual.cards import Application, Contact, ContactOptions
 from ccid.virtual.cards import contact_faults as faults
@@ -56,11 +57,11 @@ BLOCKS = ("I", "R", "S")
 
 
 def hexadecimal(text: str) -> bytes:
-    """Bytes in hexadecimal, with or without spaces."""
+    """Bytes in hexadecimal, as people paste them."""
     try:
-        return bytes.fromhex(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not hexadecimal") from None
+        return parse(text, quote=True)
+    except NotHexadecimal as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def answer_to_reset(text: str) -> bytes:

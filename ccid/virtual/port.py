@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 import os
+import queue
 import threading
 import time
+import weakref
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from weakref import WeakSet
 
 from ccid.descriptors import ClassControl
 from ccid.virtual.usb import UsbDevice
+
+LONGEST_S = 3600.0
+"""A thread that waits looks again after so long: the system takes no time of any length."""
 
 
 class Unplugged(Exception):
@@ -27,11 +32,13 @@ class _Waiter:
         next_due: When the endpoint has something to say.
         due: The same when the thread looked last.
         is_over: It does not want to wait any more.
+        woken: Gets something when the thread is to look again.
     """
 
     next_due: Callable[[], float | None]
     due: float | None
     is_over: Callable[[], bool]
+    woken: queue.SimpleQueue[None] = field(default_factory=queue.SimpleQueue)
 
 
 _ports: WeakSet[Port] = WeakSet()
@@ -40,9 +47,15 @@ _ports: WeakSet[Port] = WeakSet()
 class Port:
     """One device, any number of threads.
 
+    A signal handler may raise between any two steps of Python code, in those of
+    :class:`threading.Condition` and :class:`threading.Event` too, and leave their locks held. So a
+    plain lock is entered here by ``with``, which is one step, and a thread waits without it, at a
+    queue of its own.
+
     Attributes:
         device: What is plugged in.
-        changed: Held while the device is touched; notified when it has something to say.
+        changed: Held while the device is touched.
+        claims: By interface, who has it open in this process.
         transfers: How many transfers were completed, by endpoint.
         armed: Called when the device may have something to say: transfers that always wait.
     """
@@ -58,9 +71,9 @@ class Port:
 
     def _renew(self) -> None:
         """Nobody is about anything; in a forked child, whose threads none of those are."""
-        self._lock = threading.RLock()  # entered itself: by the condition it costs twice that
-        self.changed = threading.Condition(self._lock)
+        self.changed = self._lock = threading.RLock()
         self._waiting: list[_Waiter] = []
+        self.claims: dict[int, weakref.ref[object]] = {}
 
     now = staticmethod(time.monotonic)
     """The clock: seconds."""
@@ -72,9 +85,10 @@ class Port:
             for look in tuple(self.armed):
                 look()
             for waiter in self._waiting:
-                if self.device.is_unplugged or waiter.is_over() or waiter.due != waiter.next_due():
-                    self.changed.notify_all()
-                    break
+                if waiter.woken.empty() and (
+                    self.device.is_unplugged or waiter.is_over() or waiter.due != waiter.next_due()
+                ):
+                    waiter.woken.put(None)
 
     def _check(self) -> None:
         if self.device.is_unplugged:
@@ -99,43 +113,46 @@ class Port:
             TimeoutError: Not a packet came. Stall, Unplugged.
         """
         got, came = b"", False
-        with self._lock:
-            device, now = self.device, self.now()
-            deadline = now + timeout_s
-            while True:
+        device, now = self.device, self.now()
+        deadline = now + timeout_s
+        while True:
+            with self._lock:
                 if device.is_unplugged:
                     raise Unplugged
-                pulled = device.submit_in(endpoint, size - len(got), now)
-                if pulled is not None:
+                while (pulled := device.submit_in(endpoint, size - len(got), now)) is not None:
                     part, over = pulled
                     got, came = got + part, True
                     if over:
                         self.transfers[endpoint] += 1
                         return got
-                    continue
                 if now >= deadline:
                     if came:
                         return got
                     raise TimeoutError
                 due = device.next_due(endpoint)
-                until = deadline if due is None else min(due, deadline)
-                self._wait(endpoint, due, until - now)
-                now = self.now()
+                waiter = self._enlist(endpoint, due)
+            self._wait(waiter, (deadline if due is None else min(due, deadline)) - now)
+            now = self.now()
 
-    def _wait(
-        self,
-        endpoint: int,
-        due: float | None,
-        timeout_s: float | None,
-        is_over: Callable[[], bool] = bool,
-    ) -> None:
-        """Wait, with the lock held, until :meth:`wake` sees that something changed."""
+    def _enlist(
+        self, endpoint: int, due: float | None, is_over: Callable[[], bool] = bool
+    ) -> _Waiter:
+        """Be one of those who wait, with the lock held. :meth:`_wait` is to follow without it."""
         waiter = _Waiter(self.device.pipe(endpoint).next_due, due, is_over)
         self._waiting.append(waiter)
+        return waiter
+
+    def _wait(self, waiter: _Waiter, timeout_s: float | None) -> None:
+        """Wait until :meth:`wake` sees that something changed, or it is time to look again."""
         try:
-            self.changed.wait(timeout_s)
+            limit_s = LONGEST_S if timeout_s is None else min(max(0.0, timeout_s), LONGEST_S)
+            waiter.woken.get(timeout=limit_s)
+        except queue.Empty:
+            pass
         finally:
-            self._waiting.remove(waiter)
+            with self._lock:
+                if waiter in self._waiting:  # else a signal handler raised before, and this again
+                    self._waiting.remove(waiter)
 
     def poll(self, endpoint: int, size: int) -> bytes | None:
         """One IN transfer if there is one; None else. Raises Stall, Unplugged."""
@@ -161,14 +178,17 @@ class Port:
             Unplugged.
         """
         deadline = math.inf if timeout_s is None else self.now() + timeout_s
-        with self.changed:
-            while not is_over():
+        while True:
+            with self._lock:
+                if is_over():
+                    return
                 self._check()
                 now, due = self.now(), self.device.next_due(endpoint)
                 until = min(deadline, math.inf if due is None else due)
                 if until <= now:
                     return
-                self._wait(endpoint, due, None if until == math.inf else until - now, is_over)
+                waiter = self._enlist(endpoint, due, is_over)
+            self._wait(waiter, None if until == math.inf else until - now)
 
     def control(self, request: ClassControl, data: bytes = b"") -> bytes:
         """One control transfer. Raises Stall, Unplugged."""

@@ -15,7 +15,6 @@ from ccid.descriptors import (
     smart_card_interfaces,
 )
 from ccid.transport import ReaderInfo, Transport
-from ccid.transport.virtual import VirtualTransport
 from ccid.virtual.cards import Application, Contact, FileSystemCard
 from ccid.virtual.faults import Fault
 from ccid.virtual.function import CcidFunction
@@ -172,6 +171,8 @@ class VirtualReader:
         return reader.bulk_in.max_packet_size if reader.bulk_in else 0
 
     def _connect(self, info: ReaderInfo) -> Transport:
+        from ccid.transport.virtual import VirtualTransport  # which imports this package
+
         return VirtualTransport(self.port, info)
 
     @property

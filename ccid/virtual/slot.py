@@ -31,6 +31,7 @@ class VirtualSlot:
         wire: Its contacts, None without a card.
         powered: The card is active.
         mute: The card does not answer a power-on.
+        mute_for: How many power-ons it does not answer yet.
         changed: A notification of a change is still to be sent.
         protocol: In force.
         parameters: What SetParameters set, by protocol.
@@ -48,6 +49,7 @@ class VirtualSlot:
     inserted: Card | None = None
     powered: bool = False
     mute: bool = False
+    mute_for: int = 0
     changed: bool = False
     protocol: Protocol = Protocol.T0
     parameters: dict[Protocol, ProtocolData] = field(default_factory=dict)
@@ -90,7 +92,8 @@ class VirtualSlot:
         self.command.clear()
         self.response = b""
         self.announced_ifsd = False
-        if self.wire is None or self.mute:
+        is_late, self.mute_for = self.mute_for > 0, max(0, self.mute_for - 1)
+        if self.wire is None or self.mute or is_late:
             self.powered = False
             return b""
         self.powered = True

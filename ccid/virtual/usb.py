@@ -26,6 +26,8 @@ from ccid.descriptors.standard import DescriptorType, TransferType
 
 LANGUAGE = 0x0409
 """Of all strings: English (United States)."""
+MAX_STRING_BYTES = 252
+"""Of a string descriptor's text: whole characters, bLength being a byte (USB 2.0, 9.6.7)."""
 
 
 class Request(IntEnum):
@@ -342,7 +344,8 @@ class UsbDevice:
             case DescriptorType.STRING if index == 0:
                 return bytes((4, DescriptorType.STRING)) + LANGUAGE.to_bytes(2, "little")
             case DescriptorType.STRING if index <= len(self.strings):
-                text = self.strings[index - 1].encode("utf-16-le")
+                text = self.strings[index - 1].encode("utf-16-le", "surrogatepass")
+                text = text[:MAX_STRING_BYTES]
                 return bytes((2 + len(text), DescriptorType.STRING)) + text
         raise Stall
 

@@ -4,7 +4,10 @@ A client asks one thing on a connection: what readers there are, or for one of t
 one, the connection is the reader's cable from then on (:mod:`ccid.virtual.usbip_cable`). Each
 connection has a thread.
 
-Nothing here knows who asks. Therefore the server listens on loopback addresses only.
+Nothing here knows who asks. Therefore the server listens on loopback addresses only, and a client
+costs it little: a question has a time limit as a whole, and of those who have not got a reader yet
+the oldest is hung up on when there are too many, so that one more can always ask. Where the system
+has no thread or no file descriptor left, a client is hung up on, and the server goes on.
 """
 
 from __future__ import annotations
@@ -16,8 +19,9 @@ import select
 import selectors
 import socket
 import threading
+import time
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -43,7 +47,9 @@ __all__ = ["DEFAULT_PORT", "UsbIpServer", "serve_connection", "speed_of"]
 DEFAULT_PORT = 3240
 """IANA's number for USB/IP."""
 QUESTION_TIMEOUT_S = 10.0
-"""A client that says this long nothing before it has a device is hung up on."""
+"""A client that has not asked its question in this time, or not taken the answer, is hung up on."""
+MAX_ASKING = 32
+"""So many clients may be about to ask: of more, the oldest are hung up on."""
 RETRY_S = 0.5
 """After an accept that failed."""
 
@@ -71,6 +77,8 @@ class UsbIpServer:
         """Host and port; once started, those it listens on."""
         self._listener: socket.socket | None = None
         self._threads: dict[threading.Thread, socket.socket] = {}
+        self._asking: dict[socket.socket, None] = {}
+        """Clients that have not got a reader, the oldest first."""
         self._lock = threading.Lock()
 
     def is_attached(self, busid: str) -> bool:
@@ -89,12 +97,17 @@ class UsbIpServer:
             listener.close()
             raise
         self.address = listener.getsockname()[:2]
-        self._listener = listener
-        self._end, ended = socket.socketpair()
-        self._acceptor = threading.Thread(
+        end, ended = socket.socketpair()
+        acceptor = threading.Thread(
             target=self._accept, args=(listener, ended), name="usbip", daemon=True
         )
-        self._acceptor.start()
+        try:
+            acceptor.start()
+        except RuntimeError as error:
+            for sock in (listener, end, ended):
+                sock.close()
+            raise OSError(f"no thread can be started to listen: {error}") from None
+        self._listener, self._end, self._acceptor = listener, end, acceptor
         return self
 
     def close(self) -> None:
@@ -107,10 +120,7 @@ class UsbIpServer:
         with self._lock:
             threads = dict(self._threads)
             for sock in threads.values():
-                try:
-                    sock.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    logger.debug("a client hung up first")
+                _cut(sock)
         for thread in threads:
             thread.join()
 
@@ -136,15 +146,35 @@ class UsbIpServer:
                     sock, _ = listener.accept()
                 except OSError as error:
                     logger.warning("a client could not be accepted: %s", error)
+                    with self._lock:
+                        self._cut_oldest(len(self._asking) - 1)
                     # Out of file descriptors, perhaps: it will be there again at once.
                     select.select([ended], [], [], RETRY_S)
                     continue
-                thread = threading.Thread(
-                    target=self._client, args=(sock,), name="usbip client", daemon=True
-                )
-                with self._lock:
-                    self._threads[thread] = sock
-                thread.start()
+                try:
+                    self._serve(sock)
+                except (RuntimeError, MemoryError) as error:
+                    sock.close()
+                    logger.warning("a client cannot be served: %s", error)
+
+    def _serve(self, sock: socket.socket) -> None:
+        """Have a thread answer a client. Raises RuntimeError if there is none to be had."""
+        thread = threading.Thread(
+            target=self._client, args=(sock,), name="usbip client", daemon=True
+        )
+        with self._lock:
+            self._cut_oldest(MAX_ASKING - 1)
+            if len(self._threads) >= len(self.readers) + 2 * MAX_ASKING:
+                raise RuntimeError("there are too many")  # and those cut off are not gone yet
+            thread.start()
+            self._threads[thread] = sock
+            self._asking[sock] = None
+
+    def _cut_oldest(self, most: int) -> None:
+        """Hang up on the oldest of those who ask, until there are ``most``."""
+        for oldest in tuple(self._asking)[: max(0, len(self._asking) - max(0, most))]:
+            del self._asking[oldest]
+            _cut(oldest)
 
     def _client(self, sock: socket.socket) -> None:
         try:
@@ -153,28 +183,29 @@ class UsbIpServer:
         finally:
             with self._lock:
                 del self._threads[threading.current_thread()]
+                self._asking.pop(sock, None)
 
     def _answer(self, sock: socket.socket) -> None:
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.settimeout(QUESTION_TIMEOUT_S)
             self._question(sock)
         except MalformedMessage as error:
             logger.warning("%s; the connection ends", error)
-        except (ConnectionError, TimeoutError) as error:
+        except (OSError, MemoryError) as error:
             logger.info("a connection broke: %s", error)
 
     def _question(self, sock: socket.socket) -> None:
         """One question a connection, as of Linux's own server."""
-        first = sock.recv(OP_HEADER_LENGTH)
+        until = time.monotonic() + QUESTION_TIMEOUT_S
+        first = _next(sock, OP_HEADER_LENGTH, until)
         if not first:
             return
-        header = OpHeader.parse(first + _exactly(sock, OP_HEADER_LENGTH - len(first)))
+        header = OpHeader.parse(first + _exactly(sock, OP_HEADER_LENGTH - len(first), until))
         if header.code == Op.REQ_DEVLIST:
             sock.sendall(OpHeader(code=Op.REP_DEVLIST).build() + self._list().build())
             hang_up(sock)
         elif header.code == Op.REQ_IMPORT:
-            self._import(sock, ImportRequest.parse(_exactly(sock, BUSID_LENGTH)).busid)
+            self._import(sock, ImportRequest.parse(_exactly(sock, BUSID_LENGTH, until)).busid)
         else:
             raise MalformedMessage(f"USB/IP: no question 0x{header.code:04X}", field="code")
 
@@ -189,9 +220,13 @@ class UsbIpServer:
             _refuse(sock, OpStatus.DEV_BUSY)
             return
         with closing(cable):
+            with self._lock:
+                self._asking.pop(sock, None)
             device = ExportedDevice(**_description(busid, reader))
             sock.sendall(OpHeader(code=Op.REP_IMPORT).build() + device.build())
             cable.serve()
+            with self._lock:
+                self._asking[sock] = None  # it has no reader any more, if it goes on sending
 
     def _list(self) -> DeviceList:
         devices = [
@@ -240,15 +275,30 @@ def _interfaces(reader: VirtualReader) -> list[ExportedInterface]:
     ]
 
 
-def _exactly(sock: socket.socket, size: int) -> bytes:
-    """The next ``size`` bytes of a question. Raises MalformedMessage if it breaks off."""
+def _next(sock: socket.socket, size: int, until: float) -> bytes:
+    """What came of the next ``size`` bytes. Raises TimeoutError when it is ``until``."""
+    sock.settimeout(max(0.001, until - time.monotonic()))
+    return sock.recv(size)
+
+
+def _exactly(sock: socket.socket, size: int, until: float) -> bytes:
+    """The next ``size`` bytes of a question. Raises MalformedMessage if it breaks off,
+    TimeoutError when it is ``until``."""
     data = b""
     while len(data) < size:
-        more = sock.recv(size - len(data))
+        more = _next(sock, size - len(data), until)
         if not more:
             raise MalformedMessage("USB/IP: a question breaks off")
         data += more
+        if time.monotonic() > until:
+            raise TimeoutError("a question takes too long")
     return data
+
+
+def _cut(sock: socket.socket) -> None:
+    """Have the thread that serves ``sock`` end."""
+    with suppress(OSError):  # the client hung up first
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 def _loopback(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int]]:

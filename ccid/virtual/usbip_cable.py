@@ -13,17 +13,23 @@ and the device gets it as a transfer of its own. SHORT_NOT_OK: an IN transfer th
 fails, and so does the larger transfer that the host cut into URBs: all of it but the last has the
 flag. What is left of it stays unfilled until the host unlinks it, or it would swallow the next
 message.
+
+A host that is none costs no more than one that is: URBs that wait are counted, and a command that
+does not get complete, or an answer that is not taken, ends the connection after a while.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import selectors
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
+from weakref import WeakKeyDictionary
 
 from ccid.descriptors import ClassControl, parse_configuration
 from ccid.descriptors.standard import TransferType
@@ -45,28 +51,47 @@ from ccid.virtual.usbip_messages import (
 )
 
 CHUNK = 1 << 16
+MAX_WAITING = 4096
+"""So many URBs may wait. Linux's programs have a few, and room for 16 MB in all."""
+LINGER_S, LINGER_IDLE_S = 10.0, 2.0
+"""So long a host that broke the protocol may go on sending; and so long be silent."""
+STALLED_S = 30.0
+"""A command that is not complete after so long, or an answer not taken, ends the connection."""
 
 logger = logging.getLogger("ccid.virtual.usbip")
 
 _setup = struct.Struct("<BBHHH")
-_served: set[Port] = set()
-_served_lock = threading.Lock()
+_served: WeakKeyDictionary[Port, Cable] = WeakKeyDictionary()
+"""Who is attached to which."""
+_served_lock = threading.RLock()
 
 
-def _claim(port: Port) -> None:
+def _claim(port: Port, cable: Cable) -> None:
     with _served_lock:
-        if port in _served:
+        if _served.setdefault(port, cable) is not cable:
             raise ReaderBusy(
                 "this virtual reader is attached already",
                 holder="another USB/IP connection",
                 cure="detach it there (usbip detach)",
             )
-        _served.add(port)
 
 
-def _release(port: Port) -> None:
+def _release(port: Port, cable: Cable) -> None:
+    """Undo :func:`_claim`, if it was done."""
     with _served_lock:
-        _served.discard(port)
+        if _served.get(port) is cable:
+            del _served[port]
+
+
+def _after_fork() -> None:
+    """Those are the parent's."""
+    global _served_lock
+    _served_lock = threading.RLock()
+    _served.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class _Waiting:
@@ -99,14 +124,19 @@ class Cable:
         self._answers: list[bytes] = []
         self._waiting: dict[int, dict[int, _Waiting]] = {}
         self._left_over: set[int] = set()
+        self._waiting_count = 0
+        self._is_broken = False
+        """The host broke the protocol: it may go on sending."""
+        self._partial_until: float | None = None
+        """By then the command that has begun to come has to be complete."""
         self._looked = 0.0
         self._thread = 0
         self._is_unplugged = self.device.is_unplugged
         """It is or was: the host has to see it even if it was plugged in again meanwhile."""
         self._hooks: list[tuple[Function, Callable[[], None]]] = []
         with ExitStack() as stack:
-            _claim(port)
-            stack.callback(_release, port)
+            stack.callback(_release, port, self)
+            _claim(port, self)
             self._alarm, self._alarmed = socket.socketpair()
             stack.callback(self._alarmed.close)
             stack.callback(self._alarm.close)
@@ -114,8 +144,8 @@ class Cable:
             self._selector = stack.enter_context(selectors.DefaultSelector())
             self._selector.register(sock, selectors.EVENT_READ)
             self._selector.register(self._alarmed, selectors.EVENT_READ)
-            self._plug_in()
             stack.callback(self._unhook)
+            self._plug_in()
             self._held = stack.pop_all()
 
     def _plug_in(self) -> None:
@@ -154,12 +184,14 @@ class Cable:
     def close(self) -> None:
         """Detach the device, then close the connection."""
         self._held.close()
+        if self._is_broken:
+            linger(self._sock)
         hang_up(self._sock)
 
     def serve(self) -> None:
         """Answer the host until it hangs up, breaks the protocol, or the reader is unplugged."""
         self._thread = threading.get_ident()
-        self._sock.settimeout(None)
+        self._sock.settimeout(STALLED_S)
         try:
             try:
                 while not self._is_unplugged and self._turn():
@@ -168,8 +200,9 @@ class Cable:
                 self._flush()
             except MalformedMessage as error:
                 logger.warning("%s; the connection ends", error)
+                self._is_broken = True
                 self._flush()
-        except (ConnectionError, TimeoutError) as error:
+        except (OSError, MemoryError) as error:
             logger.info("the connection broke: %s", error)
 
     def _turn(self) -> bool:
@@ -182,15 +215,37 @@ class Cable:
             if not data:
                 return False
             for command in self._stream.feed(data):
+                self._partial_until = None  # what follows has begun now
                 if isinstance(command, Submit):
                     self._submit(command)
                 else:
                     self._unlink(command)
         self._serve_waiting()
         self._flush()
+        self._watch_partial()
         return True
 
+    def _watch_partial(self) -> None:
+        """A command that has begun has to become complete in time."""
+        if not self._stream.is_partial:
+            self._partial_until = None
+        elif self._partial_until is None:
+            self._partial_until = time.monotonic() + STALLED_S
+        elif time.monotonic() > self._partial_until:
+            raise MalformedMessage(f"USB/IP: a command breaks off for {STALLED_S:g} s")
+
     def _sleep_s(self) -> float | None:
+        """Seconds until there is something to do; None for no telling."""
+        times = [t for t in (self._device_s(), self._partial_s()) if t is not None]
+        return min(times, default=None)
+
+    def _partial_s(self) -> float | None:
+        """Seconds until a command that has begun takes too long."""
+        if self._partial_until is None:
+            return None
+        return max(0.0, self._partial_until - time.monotonic()) + 0.001
+
+    def _device_s(self) -> float | None:
         """Seconds until the device has something new to say; None for no telling."""
         if not any(self._waiting.values()):
             return None
@@ -218,9 +273,18 @@ class Cable:
                 raise MalformedMessage(
                     f"USB/IP: URB {submit.seqnum} was submitted twice", field="seqnum"
                 )
+            self._make_room()
             queue[submit.seqnum] = _Waiting(submit)
         else:
             self._out(submit)
+
+    def _make_room(self) -> None:
+        """Raises MalformedMessage if there are too many URBs that wait."""
+        self._waiting_count += 1
+        if self._waiting_count > MAX_WAITING:  # at most: some were returned since
+            self._waiting_count = 1 + len(self._left_over) + sum(map(len, self._waiting.values()))
+            if self._waiting_count > MAX_WAITING:
+                raise MalformedMessage(f"USB/IP: more than {MAX_WAITING} URBs wait")
 
     def _out(self, submit: Submit) -> None:
         endpoint, data = submit.endpoint, submit.data
@@ -342,6 +406,17 @@ def _packet_sizes(port: Port) -> dict[int, int]:
 def is_attached(port: Port) -> bool:
     """A host has the device."""
     return port in _served
+
+
+def linger(sock: socket.socket) -> None:
+    """Say that nothing more will be said, and take what the other end still sends, for a while:
+    a connection that is closed with something unread loses what was sent last."""
+    until = time.monotonic() + LINGER_S
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_WR)
+        sock.settimeout(LINGER_IDLE_S)
+        while sock.recv(CHUNK) and time.monotonic() < until:
+            pass
 
 
 def hang_up(sock: socket.socket) -> None:

@@ -282,6 +282,11 @@ class CommandStream:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
+    @property
+    def is_partial(self) -> bool:
+        """A command has begun to come, and is not complete."""
+        return bool(self._buffer)
+
     def feed(self, data: bytes) -> Iterator[Submit | Unlink]:
         """The commands that are whole with ``data``.
 

@@ -65,24 +65,27 @@ def installed(built: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
 
 
 def test_the_wheel_needs_no_compiler(built: dict[str, Path]) -> None:
+    assert built["wheel"].name.startswith("pyccid-")
     assert built["wheel"].name.endswith("-py3-none-any.whl")
 
 
 def test_what_the_wheel_holds(built: dict[str, Path]) -> None:
     names = zipfile.ZipFile(built["wheel"]).namelist()
-    assert "ccid/py.typed" in names
+    assert {"ccid/__init__.py", "ccid/py.typed"} <= set(names)
     assert any(n.startswith("ccid/readers/") and n.endswith(".toml") for n in names)
     assert "ccid/readers/descriptors/08e6-gemalto.json" in names
     assert "ccid/probe/schemas/dump.json" in names
     assert "ccid/pcscd/plug.c" in names
-    assert not any(n.startswith(("tests/", "tools/")) for n in names)
+    assert not any(n.startswith(("tests/", "tools/", "examples/")) for n in names)
 
 
 def test_what_the_sdist_holds(built: dict[str, Path]) -> None:
     with tarfile.open(built["sdist"]) as archive:
         names = {"/".join(n.split("/")[1:]) for n in archive.getnames()}
     assert "ccid/pcscd/plug.c" in names
-    for wanted in ("readers", "tests/unit", "tools", "README.md", "LICENSE", "pyproject.toml"):
+    folders = ("readers", "tests/unit", "tools", "examples", "docs")
+    documents = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "ARCHITECTURE.md")
+    for wanted in (*folders, *documents, "LICENSE", "pyproject.toml"):
         assert wanted in names or any(n.startswith(f"{wanted}/") for n in names), wanted
 
 
@@ -93,7 +96,7 @@ def test_it_needs_three_packages(installed: Path, tmp_path: Path) -> None:
 
 REQUIRES = """
 import importlib.metadata as m, re
-wanted = [r for r in m.requires("ccid") if "extra ==" not in r]
+wanted = [r for r in m.requires("pyccid") if "extra ==" not in r]
 print(*sorted(re.match(r"[\\w-]+", r).group() for r in wanted))
 """
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -46,7 +48,7 @@ def test_a_set_is_taken_by_value_not_by_place() -> None:
     ("text", "position", "words"),
     [
         ("3B0G", 4, "character 4, 'G', is not hexadecimal"),
-        ("3B-00", 3, "character 3, '-'"),
+        ("3B+00", 3, "character 3, '+'"),
         ("  3B x", 6, "character 6, 'x'"),
         ("3B [,]0", 4, "has no digit"),
         ("3B [0", 4, "character 4, '['"),
@@ -59,6 +61,85 @@ def test_what_is_not_hexadecimal(text: str, position: int, words: str) -> None:
     with pytest.raises(NotHexadecimal, match=re.escape(words)) as error:
         parse(text)
     assert error.value.position == position
+
+
+SCANNED = """\
+\x1b[35mPC/SC device scanner
+\x1b[0m V 1.6.2 (c) 2001-2022
+\x1b[34m0: Example 00 00\x1b[0m
+
+\x1b[35mFri Mar 10 10:10:10 2023\x1b[0m
+ Reader 0: \x1b[35mExample 00 00\x1b[0m
+  Event number: \x1b[35m0\x1b[0m
+  Card state: \x1b[31mCard inserted, \x1b[0m
+  ATR: \x1b[35m3B 65 00 00 9C 02 02 07 02\x1b[0m
+
+ATR: 3B 65 00 00 9C 02 02 07 02
++ TS = 3B --> Direct Convention
++ T0 = 65, Y(1): 0110, K: 5 (historical bytes)
+  TB(1) = 00 --> VPP is not electrically connected
+
+Possibly identified card (using /usr/share/pcsc/smartcard_list.txt):
+3B 65 00 00 9C 02 02 07 02
+\tAn example
+3B 65 00 00 .. 02 02 07 02
+\tATR: of many
+
+ Reader 0: Example 00 00
+  Card state: Card removed,\x20
+  ATR:\x20
+  ATR: none
+  ATR: 3B:02:41:42
+"""
+SEEN = [bytes.fromhex("3B6500009C02020702"), bytes.fromhex("3B024142")]
+
+
+def test_what_pcsc_scan_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "scan"
+    for codec in ("utf-8", "utf-16"):
+        file.write_text(SCANNED, codec)
+        assert [entry.raw for entry in read(str(file))] == SEEN
+    assert [entry.line for entry in read(str(file))] == [9, 26]
+    monkeypatch.setattr("sys.stdin", io.StringIO(SCANNED))
+    assert [entry.raw for entry in read("-")] == SEEN
+
+
+def test_an_atr_in_it_that_is_wrong_is_not_passed_over() -> None:
+    for line, words in (
+        ("  ATR: 3B 6", "line 2: 3 digits"),
+        ("ATR: 3B 65 0G", "line 2: character 8, 'G'"),
+        ("3B 0G", "line 2: character 5, 'G'"),
+    ):
+        with pytest.raises(NotHexadecimal, match=re.escape(words)):
+            list(entries([" Reader 0: Example", line, "  ATR: 3B 00"]))
+
+
+def test_lines_that_are_no_more_than_named_are_a_list() -> None:
+    """Each counts, the same ones too."""
+    lines = ["ATR: 3B 00", "# a remark", "3B 01 41", "Atr = 3B 00", "\tATR: of a description"]
+    assert [entry.raw.hex() for entry in entries(lines)] == ["3b00", "3b0141", "3b00"]
+
+
+def test_an_atr_over_several_lines() -> None:
+    lines = ["{ 0x3B, 0x02,  # TS, T0", "  0x41,", "  0x42 };", "3B 02", "0x3B,0x01,", "0x41"]
+    found = [(entry.raw.hex(), entry.line) for entry in entries(lines)]
+    assert found == [("3b024142", 1), ("3b02", 4), ("3b0141", 5)]
+    with pytest.raises(NotHexadecimal, match=r"^line 2: character 1"):
+        list(entries(["3B 00", "[3B 00", "3B 00"]))
+
+
+@pytest.mark.parametrize("text", ["3B" + "00" * 200_000, "3B" + ".." * 200_000, "[" * 400_000])
+def test_the_longest_line_takes_no_time(text: str) -> None:
+    """Four times the length, some four times as long: sixteen times as long would be minutes."""
+    before = time.process_time()
+    with suppress(NotHexadecimal):
+        parse(text)
+    assert time.process_time() - before < 10
+
+
+def test_a_file_without_end_is_no_list() -> None:
+    with pytest.raises(OSError, match="16 MiB"):
+        read("/dev/zero")
 
 
 def test_a_wrong_line_is_named() -> None:

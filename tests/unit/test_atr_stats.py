@@ -206,7 +206,7 @@ def test_png_without_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     from ccid.probe import chart_png
 
     monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(CcidError, match=r"pip install 'ccid\[plot\]'"):
+    with pytest.raises(CcidError, match=r"pip install 'pyccid\[plot\]'"):
         chart_png.write(chart.Picture(1, 1, ()), str(tmp_path / "t.png"))
 
 
@@ -216,7 +216,7 @@ def test_png_with_an_old_pillow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     from ccid.probe import chart_png
 
     monkeypatch.setattr(ImageFont, "load_default", lambda: None)
-    with pytest.raises(CcidError, match=r"pip install 'ccid\[plot\]'"):
+    with pytest.raises(CcidError, match=r"pip install 'pyccid\[plot\]'"):
         chart_png.write(chart.picture(counted("TB3")), str(tmp_path / "t.png"))
 
 

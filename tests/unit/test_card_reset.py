@@ -299,7 +299,7 @@ def test_a_reset_that_fails_ends_the_card(
         with failing(slot, monkeypatch, error), pytest.raises(type(error)) as raised:
             card.reset(cold=cold)
         assert raised.value is error
-        for use in (lambda: card.transmit(PATTERN), card.reset, card.exclusive().__enter__):
+        for use in (lambda: card.transmit(PATTERN), card.reset, card.exclusive):
             with pytest.raises(errors.CardReset, match="did not succeed"):
                 use()
         assert slot.status() is IccStatus.INACTIVE

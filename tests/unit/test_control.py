@@ -142,6 +142,25 @@ def test_features(support: int, tags: list[int], escape: bool) -> None:
                 assert (length, value) == (4, wanted)
 
 
+@pytest.mark.parametrize(
+    ("level", "protocols", "longest"),
+    [
+        (ExchangeLevel.CHARACTER, 3, 0x10000),
+        (ExchangeLevel.CHARACTER, 1, 0),
+        (ExchangeLevel.TPDU, 2, 0x10000),
+        (ExchangeLevel.TPDU, 1, 0x10000),  # by ENVELOPE
+        (ExchangeLevel.SHORT_APDU, 3, 0),
+        (ExchangeLevel.EXTENDED_APDU, 1, 0x10000),
+    ],
+)
+def test_how_long_an_apdu_may_be(level: ExchangeLevel, protocols: int, longest: int) -> None:
+    """dwMaxAPDUDataSize: 0 where no long APDU gets through."""
+    descriptor = make_descriptor(level, dwProtocols=protocols)
+    with ccid.open_reader(ccid.VirtualReader(descriptor=descriptor)) as reader:
+        told = reader.slots[0].control(ControlCode.GET_TLV_PROPERTIES)
+    assert told.endswith(b"\x0a\x04" + longest.to_bytes(4, "little"))
+
+
 def test_properties() -> None:
     virtual, _ = pad()
     (answer,) = with_card(virtual, ControlCode.GET_TLV_PROPERTIES, [b""])

@@ -27,8 +27,20 @@ def test_there_are_some() -> None:
     assert len(named()) > 15
 
 
-@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md", "docs/differences.md"])
+DOCUMENTS = sorted(
+    str(file.relative_to(ROOT))
+    for pattern in ("*.md", "docs/*.md", "examples/*.md", ".github/**/*.md")
+    for file in ROOT.glob(pattern)
+)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_lead_somewhere(document: str) -> None:
     file = ROOT / document
     for target in re.findall(r"\]\(([^)#:]+)\)", file.read_text("utf-8")):
         assert (file.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("document", [name for name in DOCUMENTS if name.startswith("docs/")])
+def test_each_document_is_linked_from_the_readme(document: str) -> None:
+    assert f"]({document})" in (ROOT / "README.md").read_text("utf-8")

@@ -45,7 +45,8 @@ def test_files_are_named_as_the_tables() -> None:
 def test_all_of_them() -> None:
     devices = list(figures.all_figures())
     ids = {device.id for device in devices}
-    assert (len(devices), len(ids)) == (597, 577)
+    assert len(devices) >= 597
+    assert len(ids) >= 577
     assert ids <= {known.id for known in known_readers()}
 
 

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import socket
-from typing import Any
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Self
 
-from ccid.pcscd.helper import Helper
+import pytest
+
+import ccid
+from ccid.ifd import Code, IFDHandler
+from ccid.ifd.handler import Find
+from ccid.pcscd import helper as module
+from ccid.pcscd.helper import Channel, Helper
+from ccid.pcscd.wire import ALIVE, EVENT, GONE, LUN, REPLY, REQUEST, Operation
+
+SLOT = 0x0001_0000
 
 
 def test_an_event_while_another_channel_is_closed() -> None:
@@ -24,9 +38,240 @@ def test_an_event_while_another_channel_is_closed() -> None:
         class Open:
             lun = 2
 
-            def tell(self) -> None:
+            def tell(self, is_gone: bool) -> None:
                 told.append(self.lun)
 
         helper.channels[:] = [Closing(), Open()]
         helper._on_event(2)
         assert told == [2]
+
+
+# A helper at work, in this process ------------------------------------------------------------
+
+
+class Plug:
+    """The plug's end of a helper that serves in a thread."""
+
+    def __init__(self, find: Find) -> None:
+        self.control, theirs = socket.socketpair()
+        self.helper = Helper(theirs, "")
+        self.handler = IFDHandler(self.helper._on_event, find=find)
+        self.helper._handler = self.handler
+        self._ends: list[socket.socket] = [self.control, theirs]
+        self._thread = threading.Thread(target=self.helper.serve, daemon=True)
+        self._thread.start()
+
+    def join(self, lun: int, count: int = 2) -> tuple[socket.socket, socket.socket]:
+        """Sockets of a new channel, of which ``count`` are given to the helper."""
+        pairs = [socket.socketpair(socket.AF_UNIX, kind)
+                 for kind in (socket.SOCK_SEQPACKET, socket.SOCK_STREAM)]  # fmt: skip
+        ours = [pair[0] for pair in pairs]
+        fds = [pair[1].fileno() for pair in pairs][:count]
+        if fds:
+            socket.send_fds(self.control, [LUN.pack(lun)], fds)
+        else:
+            self.control.send(LUN.pack(lun))
+        for request, theirs in pairs:
+            theirs.close()
+            request.settimeout(10)
+            self._ends.append(request)
+        return ours[0], ours[1]
+
+    def leave(self, lun: int) -> None:
+        """Hang up on the channel that was joined last, and forget it."""
+        (thread,) = (one for one in self.helper.channels if one.lun == lun)
+        for one in (self._ends.pop(), self._ends.pop()):
+            one.close()
+        thread.join(5)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.control.shutdown(socket.SHUT_RDWR)
+        self._thread.join(5)
+        threads = list(self.helper.channels)
+        for one in self._ends:
+            one.close()
+        for thread in threads:
+            thread.join(5)
+        self.handler.close()
+
+
+def ask(request: socket.socket, operation: int, data: bytes = b"", room: int = 300) -> bytes:
+    """The data of a reply that is a success."""
+    code, answer = told(request, operation, data, room)
+    assert code == 0
+    return answer
+
+
+def told(
+    request: socket.socket, operation: int, data: bytes = b"", room: int = 300
+) -> tuple[int, bytes]:
+    request.send(REQUEST.pack(operation, 0, room, len(data)) + data)
+    while (answer := request.recv(1 << 17)) == ALIVE:
+        pass
+    _, code, length = REPLY.unpack_from(answer)
+    assert len(answer) == REPLY.size + length
+    return code, answer[REPLY.size :]
+
+
+@pytest.fixture(autouse=True)
+def _collecting() -> Iterator[None]:
+    """What a helper does to the collector of its process is undone."""
+    yield
+    gc.unfreeze()
+    gc.enable()
+
+
+@pytest.fixture
+def virtual() -> ccid.VirtualReader:
+    return ccid.VirtualReader()
+
+
+@pytest.fixture
+def plug(virtual: ccid.VirtualReader) -> Iterator[Plug]:
+    with Plug(lambda name, taken: virtual.info) as made:
+        yield made
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_a_channel_that_is_joined_again_gets_the_reader(plug: Plug) -> None:
+    """And the end of the old one does not close it under the new one."""
+    old, _ = plug.join(SLOT)
+    ask(old, Operation.OPEN, b"virtual:")
+    new, _ = plug.join(SLOT)
+    assert told(new, Operation.OPEN, b"virtual:")[0] == Code.COMMUNICATION_ERROR
+    old.shutdown(socket.SHUT_RDWR)
+    until(lambda: len(plug.helper.channels) == 1)
+    ask(new, Operation.OPEN, b"virtual:")
+    third, _ = plug.join(SLOT)
+    assert told(third, Operation.OPEN, b"virtual:")[0] == Code.COMMUNICATION_ERROR
+    third.shutdown(socket.SHUT_RDWR)
+    until(lambda: len(plug.helper.channels) == 1)
+    assert told(new, Operation.PRESENCE)[0] == Code.ICC_PRESENT
+    ask(new, Operation.CLOSE)
+    assert told(new, Operation.PRESENCE)[0] == Code.COMMUNICATION_ERROR
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        b"a",
+        REQUEST.pack(9, 0, 0, 0)[:-1],
+        REQUEST.pack(9, 0, 0, 5) + b"four",
+        REQUEST.pack(9, 0, 0, 3) + b"four",
+        REQUEST.pack(7, 0, 0, 0xFFFF_FFFF),
+        b"",
+    ],
+)
+def test_a_broken_request_ends_its_channel_alone(plug: Plug, frame: bytes) -> None:
+    bad, _ = plug.join(SLOT)
+    good, _ = plug.join(SLOT + 0x10000)
+    ask(good, Operation.OPEN, b"virtual:")
+    bad.send(frame)
+    assert bad.recv(100) == b""
+    assert told(good, Operation.PRESENCE)[0] == Code.ICC_PRESENT
+
+
+@pytest.mark.parametrize(
+    ("operation", "data"),
+    [(99, b""), (Operation.PROTOCOL, bytes(5)), (0, b"x"), (Operation.OPEN, b"\xff")],
+)
+def test_a_request_that_makes_no_sense_fails(plug: Plug, operation: int, data: bytes) -> None:
+    request, _ = plug.join(SLOT)
+    ask(request, Operation.OPEN, b"virtual:")
+    assert told(request, operation, data) == (Code.COMMUNICATION_ERROR, b"")
+    assert told(request, Operation.PRESENCE)[0] == Code.ICC_PRESENT
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_channel_whose_sockets_do_not_come(
+    plug: Plug, count: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """This process has no room for them: the others go on."""
+    good, _ = plug.join(SLOT)
+    ask(good, Operation.OPEN, b"virtual:")
+    before = len(os.listdir("/proc/self/fd"))
+    bad, events = plug.join(SLOT + 1, count)
+    assert bad.recv(100) == events.recv(100) == b""
+    bad.close()
+    events.close()
+    said: list[str] = []
+
+    def is_said() -> bool:
+        said.append(capfd.readouterr().err)
+        return f"{count} of its 2 sockets came" in "".join(said)
+
+    until(is_said)
+    assert told(good, Operation.PRESENCE)[0] == Code.ICC_PRESENT
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_channel_that_there_is_no_thread_for(plug: Plug, monkeypatch: pytest.MonkeyPatch) -> None:
+    good, _ = plug.join(SLOT)
+    ask(good, Operation.OPEN, b"virtual:")
+
+    def start(channel: Channel) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Channel, "start", start)
+        bad, _ = plug.join(SLOT + 1)
+        assert bad.recv(100) == b""
+    assert told(good, Operation.PRESENCE)[0] == Code.ICC_PRESENT
+    again, _ = plug.join(SLOT + 1)
+    assert told(again, Operation.PRESENCE)[0] == Code.COMMUNICATION_ERROR
+
+
+def test_a_channel_that_there_is_no_memory_for(plug: Plug, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(connection: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "Requests", no_memory)
+        bad, events = plug.join(SLOT)
+        assert bad.recv(100) == events.recv(100) == b""
+    until(lambda: not plug.helper.channels)
+    again, _ = plug.join(SLOT)
+    ask(again, Operation.OPEN, b"virtual:")
+
+
+# The reader goes ------------------------------------------------------------------------------
+
+
+def test_that_the_reader_is_gone_is_told_and_the_card_as_before(
+    plug: Plug, virtual: ccid.VirtualReader
+) -> None:
+    request, events = plug.join(SLOT)
+    assert ask(request, Operation.OPEN, b"virtual:") == b"\x01"
+    virtual.remove()
+    assert events.recv(1) == EVENT
+    virtual.insert(ccid.virtual.EchoCard())
+    assert events.recv(1) == EVENT
+    virtual.unplug()
+    while (said := events.recv(1)) == EVENT:
+        pass
+    assert said == GONE
+    assert plug.handler.is_gone(SLOT)
+
+
+def test_that_the_reader_is_gone_is_told_though_nobody_listens() -> None:
+    """A socket that is full of events ends after them."""
+    ours, events = socket.socketpair()
+    with ours, events:
+        channel = Channel(Helper(ours, ""), SLOT, ours, events)
+        events.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                events.send(EVENT)
+        channel.tell()
+        channel.tell(True)
+        said = b"".join(iter(lambda: ours.recv(1 << 16), b""))
+        assert set(said) == set(EVENT)

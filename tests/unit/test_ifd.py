@@ -218,6 +218,34 @@ def test_the_same_string_again_is_the_next_slot(bench: Any) -> None:
     assert one.handler.create_channel_by_name(LUN + 1, "virtual:") is Code.SUCCESS
 
 
+def test_a_slot_is_the_one_that_its_lun_names(bench: Any) -> None:
+    """In whatever order they are opened; one that is taken, or is none, gives way to the next."""
+    cards = [EchoCard(bytes.fromhex(f"3B6{i}0000") + b"slot!"[:i]) for i in range(3)]
+    one = bench(cards, slots=3)
+    assert one.handler.close_channel(LUN) is Code.SUCCESS
+    for slot in (2, 0, 1):
+        assert one.handler.create_channel_by_name(LUN + slot, "virtual:") is Code.SUCCESS
+    for slot in range(3):
+        assert one.handler.power_icc(LUN + slot, Action.POWER_UP)[1] == cards[slot].atr
+    assert one.handler.close_channel(LUN + 1) is Code.SUCCESS
+    assert one.handler.create_channel_by_name(LUN + 7, "virtual:") is Code.SUCCESS
+    assert one.handler.power_icc(LUN + 7, Action.POWER_UP)[1] == cards[1].atr
+
+
+def test_a_reader_that_is_gone(bench: Any) -> None:
+    one = bench()
+    handler = one.ready()
+    assert not handler.is_gone(LUN)
+    one.virtual.remove()
+    one.until_told()
+    assert not handler.is_gone(LUN), "it was the card alone"
+    one.told.clear()
+    one.virtual.unplug()
+    one.until_told()
+    assert handler.is_gone(LUN)
+    assert not handler.is_gone(LUN + 1)
+
+
 def test_closing_powers_off_and_gives_back(bench: Any) -> None:
     one = bench()
     one.ready()
@@ -329,6 +357,21 @@ def test_the_atr_is_remembered_while_there_is_power(bench: Any) -> None:
         assert one.handler.get_capabilities(LUN, tag, len(atr) - 1) == short
     one.handler.power_icc(LUN, Action.POWER_DOWN)
     assert one.handler.get_capabilities(LUN, Tag.ATR, 33) == (Code.SUCCESS, b"")
+
+
+def test_an_atr_that_does_not_fit(bench: Any) -> None:
+    """The card has power all the same."""
+    one = bench()
+    handler, size = one.handler, len(EchoCard.atr)
+    for action in (Action.POWER_UP, Action.RESET):
+        for room in (0, 1, size - 1):
+            short = (Code.ERROR_INSUFFICIENT_BUFFER, b"")
+            assert handler.power_icc(LUN, action, room) == short
+        assert handler.power_icc(LUN, action, size) == (Code.SUCCESS, EchoCard.atr)
+    assert handler.power_icc(LUN, Action.POWER_UP, 0)[0] is Code.ERROR_INSUFFICIENT_BUFFER
+    assert handler.set_protocol_parameters(LUN, T1) is Code.SUCCESS
+    assert handler.transmit_to_icc(LUN, 1, PATTERN) == (Code.SUCCESS, ANSWER)
+    assert handler.power_icc(LUN, Action.POWER_DOWN, 0) == (Code.SUCCESS, b"")
 
 
 def test_asking_for_presence_as_an_attribute_does_not_hide_a_removal(bench: Any) -> None:
@@ -729,11 +772,24 @@ def test_voltages_are_tried(bench: Any) -> None:
     assert one.handler.power_icc(LUN, Action.POWER_UP) == (Code.SUCCESS, EchoCard.atr)
 
 
-def test_a_power_on_that_fails_once(bench: Any) -> None:
+@pytest.mark.parametrize("action", [Action.POWER_UP, Action.RESET])
+def test_a_power_on_that_fails_once(bench: Any, action: Action) -> None:
     one = bench()
     one.virtual.faults.append(faults.failing(SlotError.HW_ERROR, on=PC_to_RDR_IccPowerOn, times=1))
-    assert one.handler.power_icc(LUN, Action.POWER_UP) == (Code.ERROR_POWER_ACTION, b"")
-    assert one.handler.power_icc(LUN, Action.POWER_UP) == (Code.SUCCESS, EchoCard.atr)
+    assert one.handler.power_icc(LUN, action) == (Code.SUCCESS, EchoCard.atr)
+
+
+@pytest.mark.parametrize("action", [Action.POWER_UP, Action.RESET])
+def test_a_power_on_that_fails_twice(bench: Any, action: Action) -> None:
+    """Two tries in all; the next is the caller's affair."""
+    one = bench()
+    one.virtual.faults.append(faults.failing(SlotError.HW_ERROR, on=PC_to_RDR_IccPowerOn, times=2))
+    assert one.handler.power_icc(LUN, action) == (Code.ERROR_POWER_ACTION, b"")
+    assert not one.virtual.functions[0].slots[0].powered
+    assert one.virtual.functions[0].slots[0].power_ons == 2
+    assert one.handler.icc_presence(LUN) is Code.ICC_PRESENT
+    assert one.handler.power_icc(LUN, action) == (Code.SUCCESS, EchoCard.atr)
+    assert one.virtual.functions[0].slots[0].power_ons == 3
 
 
 def test_models_are_there() -> None:

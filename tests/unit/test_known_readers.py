@@ -1,5 +1,5 @@
 """Every reader whose figures are known, as a virtual one: it opens, the verdict is the table's,
-its card answers at its own level of exchange."""
+its card answers at its own level of exchange, and even if not at the first power-on."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 import ccid
+from ccid import activation
 from ccid.errors import ReaderUnsupported
 from ccid.figures import DeviceFigures, all_figures
 from ccid.quirks import library, lookup
 from ccid.transport import ReaderInfo
 from ccid.verdict import Level, Verdict, judge
 from ccid.virtual import __main__ as virtual_main
+from ccid.virtual.function import CcidFunction
 from ccid.virtual.models import make, virtual_reader
 
 SELECT_MF = bytes.fromhex("00A4000C023F00")
@@ -23,7 +25,8 @@ READ_HELLO = bytes.fromhex("00B0810019")
 
 @pytest.fixture(autouse=True)
 def no_user_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The table alone, whatever this user added to it."""
+    """The table alone, whatever this user added to it; and no pause between two power-ons."""
+    monkeypatch.setattr(activation, "REST_S", 0.0)
     monkeypatch.delenv(library.VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
 
@@ -39,17 +42,20 @@ DEVICES = list(all_figures())
 def test_as_a_virtual_reader(device: DeviceFigures) -> None:
     reader = virtual_reader(device)
     assert len(reader.infos) == len(device.interfaces)
-    for info, figures in zip(reader.infos, device.interfaces, strict=True):
+    for info, figures, function in zip(
+        reader.infos, device.interfaces, reader.functions, strict=True
+    ):
         assert info.id == device.id
         assert info.reader.smart_card == figures.descriptor
         assert info.reader.misplaced == figures.reader.misplaced
         assert info.interface_number == figures.number
         assert len(info.reader.endpoints) == len(figures.reader.endpoints)
-        judged_and_used(info)
+        judged_and_used(info, function)
 
 
-def judged_and_used(info: ReaderInfo) -> None:
-    """The verdict is the table's; and where it is not "unsupported", the card answers."""
+def judged_and_used(info: ReaderInfo, function: CcidFunction) -> None:
+    """The verdict is the table's; and where it is not "unsupported", the card answers, and again
+    when its first power-on fails."""
     quirks, verdict = lookup(info.vendor_id, info.product_id), judge(info)
     fatal = [reason.text for reason in verdict.reasons if reason.fatal]
     too_old = quirks.min_release is not None and info.device.bcdDevice < quirks.min_release
@@ -65,6 +71,10 @@ def judged_and_used(info: ReaderInfo) -> None:
             assert card.transmit(SELECT_MF) == b"\x90\x00"
             assert card.transmit(SELECT_DEMO)[-2] in (0x90, 0x61)  # 61xx at TPDU level, T=0
             assert card.transmit(READ_HELLO) == b"hello from a virtual card\x90\x00"
+        function.slots[0].mute_for = 1
+        with reader.slots[0].connect() as card:
+            assert card.transmit(SELECT_MF) == b"\x90\x00"
+        assert function.slots[0].mute_for == 0
 
 
 def refused(info: ReaderInfo, verdict: Verdict) -> None:

@@ -5,12 +5,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 import ccid
-from ccid.codes import ExchangeLevel, Features, Protocol, SlotError
-from ccid.errors import CardMute, CardRemoved, CcidError, ProtocolError, UnsupportedByReader
+from ccid.codes import ExchangeLevel, Features, IccStatus, Protocol, SlotError
+from ccid.errors import (
+    CardMute,
+    CardRemoved,
+    CcidError,
+    CommandFailed,
+    ProtocolError,
+    ReaderUnsupported,
+    TransportStall,
+    UnsupportedByReader,
+)
 from ccid.iso7816.apdu import CommandApdu
 from ccid.messages import PC_to_RDR_GetParameters, PC_to_RDR_XfrBlock
 from ccid.trace.watch import Framing
@@ -32,6 +42,7 @@ WAYS = [
     if level is not ExchangeLevel.SHORT_APDU or automatic
     if level is not ExchangeLevel.EXTENDED_APDU or automatic
 ]
+T1_ONLY = bytes.fromhex("3B80810100")
 HOST = (ExchangeLevel.CHARACTER, ExchangeLevel.TPDU)
 QUICK = {"dwDefaultClock": 60_000, "dwMaximumClock": 60_000, "dwMaxDataRate": 5_000_000}
 """A clock at which a card that says nothing costs little time."""
@@ -160,6 +171,125 @@ def test_a_speed_slower_than_the_default() -> None:
         with reader.slots[0].connect() as card:
             assert card.fidi == 0x31
             assert card.transmit(bytes.fromhex("00400000")) == b"\x90\x00"
+
+
+APDU_LEVELS = (ExchangeLevel.SHORT_APDU, ExchangeLevel.EXTENDED_APDU)
+
+
+@pytest.mark.parametrize("level", APDU_LEVELS)
+@pytest.mark.parametrize(
+    ("protocols", "wanted", "agreed"),
+    [
+        (3, None, Protocol.T0),
+        (3, Protocol.T1, Protocol.T1),
+        (2, None, Protocol.T1),
+        (1, None, Protocol.T0),
+    ],
+)
+@pytest.mark.parametrize("features", [0, MANUAL, Features.AUTO_PARAMETERS])
+def test_at_apdu_level_no_pps_goes_for_an_apdu(
+    level: ExchangeLevel,
+    protocols: int,
+    wanted: Protocol | None,
+    agreed: Protocol,
+    features: int,
+) -> None:
+    """The card has T=0 first, and a speed that a PPS asks for; the reader declares no PPS: its
+    XfrBlock carries APDUs. The card keeps the speed it has, and SetParameters says so."""
+    sent: list[bytes] = []
+
+    class Card(EchoCard):
+        def transmit(self, apdu: bytes) -> Answer:
+            sent.append(apdu)
+            return super().transmit(apdu)
+
+    virtual = reader_of(Card(atrs.BOTH), level, dwFeatures=features | level, dwProtocols=protocols)
+    with ccid.open_reader(virtual) as reader, reader.slots[0].connect(wanted) as card:
+        assert (card.protocol, card.fidi) == (agreed, 0x11)
+        assert card.transmit(bytes.fromhex("00400000")) == b"\x90\x00"
+        slot = virtual.functions[0].slots[0]
+        assert slot.protocol is agreed
+        assert slot.parameters[agreed].bmFindexDindex == 0x11
+    assert sent == [bytes.fromhex("00400000")]
+    assert slot.power_ons == 1
+
+
+def test_a_reader_that_declares_its_pps_is_told_the_speed() -> None:
+    virtual = reader_of(EchoCard(atrs.BOTH), ExchangeLevel.SHORT_APDU, True)
+    with ccid.open_reader(virtual) as reader, reader.slots[0].connect() as card:
+        assert (card.protocol, card.fidi) == (Protocol.T1, 0x96)
+
+
+@pytest.mark.parametrize(
+    ("atr", "protocols", "wanted", "what"),
+    [
+        (b"\x3b\x00", 2, None, "offers T=0; the reader has T=1 alone. If .* contactless"),
+        (b"\x3b\x02AB", 2, None, "offers T=0; the reader has T=1 alone. .* needs a reader .* T=0"),
+        (T1_ONLY, 1, None, "offers T=1; the reader has T=0 alone. .* needs a reader .* T=1"),
+        (
+            atrs.BOTH,
+            1,
+            Protocol.T1,
+            "offers T=0 and T=1; the reader has T=0 alone; T=1 was asked for",
+        ),
+        (T1_ONLY, 3, Protocol.T0, "offers T=1; the reader has T=0 and T=1; T=0 was asked for"),
+        (atrs.SPECIFIC_T1, 1, None, "insists on T=1; the reader has T=0 alone"),
+    ],
+)
+def test_no_protocol_in_common_in_words(
+    atr: bytes, protocols: int, wanted: Protocol | None, what: str
+) -> None:
+    virtual = reader_of(EchoCard(atr), ExchangeLevel.TPDU, dwProtocols=protocols)
+    with ccid.open_reader(virtual) as reader:
+        with pytest.raises(UnsupportedByReader, match=what) as caught:
+            reader.slots[0].connect(wanted)
+    assert "0x" not in str(caught.value), "no number for people to look up"
+
+
+CASE_2E, CASE_3E = bytes.fromhex("00100000000100"), bytes.fromhex("00200000000003") + b"abc"
+
+
+@pytest.mark.parametrize("apdu", [CASE_2E, CASE_3E, CASE_3E + b"\0\0", CASE_3E[:6] + bytes(400)])
+@pytest.mark.parametrize("bError", [0x00, 0x01, 0x0A, 0xF3, 0xF4, 0xF5, 0xF6])
+def test_a_reader_that_refuses_an_extended_apdu(apdu: bytes, bError: int) -> None:
+    """Whatever it says of it: the matter is that the APDU is an extended one."""
+    virtual = reader_of(EchoCard(), ExchangeLevel.SHORT_APDU, True)
+    virtual.faults.append(faults.failing(bError, on=PC_to_RDR_XfrBlock, times=None))
+    with ccid.open_reader(virtual) as reader, reader.slots[0].connect() as card:
+        with pytest.raises(UnsupportedByReader, match=r"short APDUs only.*chaining") as error:
+            card.transmit(apdu)
+        assert error.value.bError in (bError, None)
+        with pytest.raises((CommandFailed, UnsupportedByReader)) as short:
+            card.transmit(bytes.fromhex("00400000"))
+        assert "extended" not in str(short.value)
+
+
+@pytest.mark.parametrize("bError", [SlotError.HW_ERROR, SlotError.ICC_MUTE, 0x90])
+def test_what_may_be_another_matter_stays_that_error(bError: int) -> None:
+    virtual = reader_of(EchoCard(), ExchangeLevel.SHORT_APDU, True)
+    virtual.faults.append(faults.failing(bError, on=PC_to_RDR_XfrBlock, times=None))
+    kind = CardMute if bError == SlotError.ICC_MUTE else CommandFailed
+    with ccid.open_reader(virtual) as reader, reader.slots[0].connect() as card:
+        with pytest.raises(kind, match="short APDUs only") as error:
+            card.transmit(CASE_3E)
+    assert error.value.bError == bError
+
+
+def test_a_card_that_is_gone_is_no_matter_of_lengths() -> None:
+    virtual = reader_of(EchoCard(), ExchangeLevel.SHORT_APDU, True)
+    with ccid.open_reader(virtual) as reader, reader.slots[0].connect() as card:
+        virtual.remove()
+        with pytest.raises(CardRemoved):
+            card.transmit(CASE_3E)
+
+
+@pytest.mark.parametrize("level", HOST)
+@pytest.mark.parametrize("apdu", [CASE_2E, CASE_3E, CASE_3E[:6] + bytes(400)])
+def test_an_extended_apdu_with_t0(level: ExchangeLevel, apdu: bytes) -> None:
+    with ccid.open_reader(reader_of(EchoCard(), level)) as reader:
+        with reader.slots[0].connect(Protocol.T0) as card:
+            with pytest.raises(UnsupportedByReader, match=r"T=0 carries short APDUs.*ENVELOPE"):
+                card.transmit(apdu)
 
 
 @pytest.mark.parametrize("level", HOST)
@@ -459,3 +589,53 @@ def test_a_reader_that_says_nonsense_of_what_it_negotiated() -> None:
     with ccid.open_reader(virtual) as reader, reader.slots[0].connect() as card:
         assert card.protocol is Protocol.T1
         assert card.transmit(bytes.fromhex("00400000")) == b"\x90\x00"
+
+
+@pytest.mark.parametrize("bError", [SlotError.BUSY_WITH_AUTO_SEQUENCE, SlotError.HW_ERROR])
+def test_a_reader_that_fails_to_say_what_it_negotiated(bError: SlotError) -> None:
+    """It has chosen T=1. Taken for T=0, an R-block would come up as a response."""
+    features = MANUAL | Features.AUTO_NEGOTIATION | ExchangeLevel.TPDU
+    virtual = ccid.VirtualReader(
+        EchoCard(atrs.BOTH), descriptor=make_descriptor(ExchangeLevel.TPDU, dwFeatures=features)
+    )
+    virtual.faults.append(faults.failing(bError, on=PC_to_RDR_GetParameters))
+    with ccid.open_reader(virtual) as reader, reader.slots[0].connect(Protocol.T0) as card:
+        assert card.transmit(bytes.fromhex("0030000004 01020304")) == b"\x61\x04"
+
+
+def test_t0_after_a_command_that_broke_off_in_the_middle() -> None:
+    """The card waits for its data. What it got instead it would carry out."""
+    carried_out: list[int] = []
+
+    class Listening(EchoCard):
+        def process(self, command: CommandApdu) -> Answer:
+            carried_out.append(command.ins)
+            return super().process(command)
+
+    virtual = ccid.VirtualReader(
+        Listening(atrs.FAST_T0), descriptor=make_descriptor(ExchangeLevel.CHARACTER)
+    )
+    with ccid.open_reader(virtual) as reader, reader.slots[0].connect() as card:
+        virtual.faults.append(faults.stall_in(on=PC_to_RDR_XfrBlock))
+        with pytest.raises(TransportStall):
+            card.transmit(bytes.fromhex("0020000008") + bytes(8))
+        for _ in range(2):
+            with pytest.raises(ProtocolError, match="reset the card") as raised:
+                card.transmit(bytes.fromhex("0040000000"))
+            assert not raised.value.may_have_executed
+        assert not carried_out
+        card.reset()
+        assert card.transmit(bytes.fromhex("0040000000")) == b"\x90\x00"
+
+
+def test_a_card_that_cannot_be_used_keeps_no_power(monkeypatch: pytest.MonkeyPatch) -> None:
+    virtual = reader_of(EchoCard(atrs.FAST_T1), ExchangeLevel.TPDU)
+
+    def choose(*_: Any) -> Any:
+        raise ReaderUnsupported("no level of exchange")
+
+    monkeypatch.setattr("ccid.card.choose", choose)
+    with ccid.open_reader(virtual) as reader:
+        with pytest.raises(ReaderUnsupported):
+            reader.slots[0].connect()
+        assert reader.slots[0].status() is IccStatus.INACTIVE

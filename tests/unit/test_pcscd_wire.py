@@ -47,6 +47,21 @@ def test_one_message_is_one_request(messages: Ends) -> None:
     assert requests.receive() is None
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [b"a", FRAME[:15], FRAME[:-1], FRAME + b"a", REQUEST.pack(7, 0, 0, 0xFFFF_FFFF),
+     REQUEST.pack(7, 0, 0, 0) + b"a"],
+)  # fmt: skip
+def test_a_message_that_is_no_request(messages: Ends, broken: bytes) -> None:
+    """What comes after it is not taken for its rest."""
+    plug, helper = messages
+    requests = Requests(helper)
+    plug.send(broken)
+    plug.send(FRAME)
+    with pytest.raises(ValueError, match="request"):
+        requests.receive()
+
+
 def test_data_outlive_the_next_request(messages: Ends) -> None:
     plug, helper = messages
     requests = Requests(helper)

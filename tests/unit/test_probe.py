@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.resources
+import io
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,15 +17,21 @@ import pytest
 
 import ccid
 from ccid import errors
+from ccid.descriptors import InterfaceDescriptor
 from ccid.probe import doctor_command, list_command, session
 from ccid.probe.__main__ import take_virtual
 from ccid.trace.log import logger
-from ccid.transport import discovery, usb
+from ccid.transport import discovery, lacking, linux, usb
 from ccid.transport.libusb import Status
 from tests.pcapng import packets
 from tests.unit.conftest import Run
 from tests.unit.fake_usb import FakeBackend, FakeDevice
+from tests.unit.fake_usb import error as fake_error
 from tests.unit.test_descriptors import QEMU, configuration, interface
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text("utf-8")
+JSON_DOCUMENT = (ROOT / "docs" / "json.md").read_text("utf-8")
 
 
 @pytest.fixture(autouse=True)
@@ -262,7 +271,116 @@ def test_a_pin_on_the_command_line_is_not_printed(run: Run) -> None:
     assert "39 38 37 36" in out
 
 
-@pytest.mark.parametrize("word", ["xx", "00A", "00-A4"])
+PIN = b"13579086".hex()
+VERIFY = f"0020008108{PIN}"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [VERIFY],
+        [" ".join(VERIFY[i : i + 2] for i in range(0, len(VERIFY), 2))],
+        [VERIFY[i : i + 2] for i in range(0, len(VERIFY), 2)],
+        ["APDU: " + ",".join(f"0x{VERIFY[i : i + 2]}" for i in range(0, len(VERIFY), 2))],
+        ["".join(f"\\x{VERIFY[i : i + 2]}" for i in range(0, len(VERIFY), 2))],
+        ["-"],
+        ["--file", "FILE"],
+    ],
+)
+def test_an_apdu_in_any_form(
+    run: Run, words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "apdus"
+    file.write_text(f"# what to send\n\n{VERIFY}  # the PIN\n")
+    monkeypatch.setattr("sys.stdin", io.StringIO(file.read_text()))
+    status, out, err = run("--virtual", "apdu", *(str(file) if w == "FILE" else w for w in words))
+    assert (status, err) == (0, "")
+    assert out.startswith("> 00 20 00 81 08 2A 2A 2A 2A 2A 2A 2A 2A\n< 6")
+
+
+def test_apdus_of_the_command_line_and_of_files_in_their_order(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "apdus"
+    file.write_text("00B00000\r\n00B00001")
+    out = run("--virtual", "apdu", "00A40400", "00C00000", "--file", str(file))[1]
+    sent = [line[2:] for line in out.splitlines() if line.startswith(">")]
+    assert sent == ["00 A4 04 00", "00 C0 00 00", "00 B0 00 00", "00 B0 00 01"]
+
+
+def test_all_are_read_before_one_is_sent(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "apdus"
+    file.write_text(f"00A40400\n{VERIFY}G\n")
+    status, out, err = run("--virtual", "apdu", "--file", str(file))
+    assert (status, out) == (2, "")
+    assert f"{file}: line 2 is not hexadecimal: character 27" in err
+    assert run("--virtual", "apdu", "--file", str(tmp_path / "none"))[0] == 1
+    file.write_text("# nothing\n")
+    assert run("--virtual", "apdu", "--file", str(file))[0] == 2
+
+
+SPACED = [VERIFY[i : i + 2] for i in range(0, len(VERIFY), 2)]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--virtual", "apdu", VERIFY + "G"],
+        ["--virtual", "apdu", VERIFY[:-1]],
+        ["--virtual", "apdu", *SPACED[:-1], "3G"],
+        ["--virtual", "apdu", *SPACED, "x"],
+        ["--virtual", "apdu", f"0x{VERIFY},20"],
+        ["--virtual", "apdu", f"[{VERIFY}"],
+        ["--virtual", "apdu", f"--{VERIFY}"],
+        ["--virtual", "apdu", "--file", VERIFY],
+        ["--virtual", "apdu", "--file", " ".join(SPACED)],
+        ["--virtual", "apdu", "--slot", VERIFY, "00A40400"],
+        ["--virtual", "apdu", "--slot", PIN, "00A40400"],
+        ["--virtual", "apdu", "--protocol", VERIFY, "00A40400"],
+        ["--virtual", VERIFY],
+        ["--virtual", *SPACED],
+        ["--virtual", "dump", VERIFY],
+        ["--virtual", "dump", *SPACED],
+        ["--virtual", "dump", f"--json={VERIFY}"],
+        [f"--virtual={VERIFY}", "dump"],
+        ["watch", "--virtual", "--timeout", VERIFY],
+        ["watch", "--virtual", "--timeout", f"{VERIFY}G"],
+        ["atr", VERIFY + "G"],
+        ["atr-stats", VERIFY],
+        ["atr-stats", "--byte", VERIFY, "FILE"],
+        ["import", VERIFY],
+    ],
+)
+def test_no_error_repeats_what_may_be_a_pin(run: Run, words: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "list"
+    file.write_text("3B00\n")
+    status, out, err = run(*(str(file) if word == "FILE" else word for word in words))
+    assert status in (1, 2)
+    bare = re.sub(r"[^0-9A-Fa-f]", "", err)
+    assert PIN[2:-2] not in bare
+    assert PIN not in out
+    assert "ccid-probe: " in err
+
+
+def test_an_error_repeats_what_is_no_bytes(run: Run) -> None:
+    assert "invalid choice: 'frob'" in run("frob")[2]
+    assert "unrecognized arguments: --frob" in run("dump", "--frob")[2]
+    assert "'none.txt'" in run("atr", "none.txt")[2]
+
+
+@pytest.mark.parametrize("word", ["T=1", "T1", "1", "t=1", "t1", " T = 1 "])
+def test_ways_to_write_a_protocol(run: Run, word: str) -> None:
+    status, out, _ = run("--virtual", "card", "--protocol", word)
+    assert status == 0
+    assert "Protocol: T=1\n" in out
+
+
+@pytest.mark.parametrize("word", ["T=2", "", "T=", "2", "T=01", "Tx1", "\u0661"])
+def test_no_protocol(run: Run, word: str) -> None:
+    status, _, err = run("--virtual", "card", "--protocol", word)
+    assert status == 2
+    assert "T=0 or T=1" in err
+
+
+@pytest.mark.parametrize("word", ["xx", "00A", "00+A4"])
 def test_what_is_not_hexadecimal(run: Run, word: str) -> None:
     status, _, err = run("--virtual", "apdu", word)
     assert status == 2
@@ -414,6 +532,123 @@ def test_the_doctor_on_a_broken_one(run: Run, empty_usb: FakeBackend) -> None:
     assert "descriptors cannot be understood" in out
 
 
+HEAD = bytes([9, 2, 93, 0, 1, 1, 0, 0x80, 50])
+"""A configuration of 93 bytes, of which no more came."""
+HID = InterfaceDescriptor(bInterfaceNumber=0, bInterfaceClass=3, bNumEndpoints=0).build()
+HIDS = configuration(HID, interface(1, bInterfaceClass=3), interfaces=2)
+CUT = bytes([9, 2, 93, 0, 1, 1, 0, 0x80, 50]) + interface(endpoints=3)
+"""Its smart-card interface came, and nothing behind it."""
+
+
+def troubled(run: Run) -> dict[str, Any]:
+    """The one device that the doctor finds trouble with."""
+    status, out, _ = run("doctor", "--json")
+    assert status == 1
+    (found,) = [one for one in json.loads(out)["readers"] if one["troubles"]]
+    jsonschema.validate(json.loads(out), schema("doctor"))
+    assert isinstance(found, dict)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("ids", "data", "name", "why", "cure"),
+    [
+        ((0x2CE3, 0x9563), HEAD, "Alcor Link AK9563", "says 93 bytes, 9 came", "another port"),
+        ((0x2CE3, 0x9563), CUT, "Alcor Link AK9563", "says 93 bytes, 18 came", "another port"),
+        ((0x1234, 0x5678), CUT, "CCID reader 1234:5678", "93 bytes, 18 came", "another port"),
+        ((0x08E6, 0x3437), HIDS, "Twin", "shows no smart-card interface", "lsusb -v -d 08e6:3437"),
+        ((0x1050, 0x0401), HIDS, "YubiKey OTP", "is switched off", "ykman config"),
+        ((0x1050, 0x0402), HIDS, "YubiKey FIDO", "is switched off", "ykman config"),
+        ((0x1050, 0x0403), HIDS, "YubiKey OTP+FIDO", "is switched off", "ykman config"),
+        ((0x1050, 0x0110), HIDS, "NEO OTP", "is switched off", "ykman config mode"),
+        ((0x1050, 0x0113), HIDS, "NEO U2F", "is switched off", "ykman config mode"),
+        ((0x1050, 0x0114), HIDS, "NEO OTP+U2F", "is switched off", "ykman config mode"),
+        ((0x1050, 0x0407), HIDS, "YubiKey OTP+FIDO+CCID", "shows no smart-card", "another mode"),
+    ],
+)
+def test_a_reader_by_its_ids_alone(
+    run: Run,
+    empty_usb: FakeBackend,
+    ids: tuple[int, int],
+    data: bytes,
+    name: str,
+    why: str,
+    cure: str,
+) -> None:
+    empty_usb.devices = (FakeDevice(data, idVendor=ids[0], idProduct=ids[1]),)
+    found = troubled(run)
+    assert name in found["name"]
+    assert found["id"] == f"{ids[0]:04x}:{ids[1]:04x}"
+    assert found["path"] == "usb:1-1"
+    (trouble,) = found["troubles"]
+    assert why in trouble["trouble"]
+    assert cure in trouble["cure"]
+    if data is HIDS:
+        assert found["facts"][:2] == ["interface 0: HID", "interface 1: HID"]
+    status, out, err = run("list")
+    assert status == 0
+    assert (name in err) is (data is not CUT), "what is told of as broken is not told of twice"
+    assert found["id"] in err
+    status, out, err = run("check")
+    assert status == 1
+    assert found["id"] in out + err
+
+
+@pytest.mark.parametrize("product_id", [0x0010, 0x0120, 0x0410])
+def test_a_key_that_has_no_smart_card(
+    run: Run, empty_usb: FakeBackend, monkeypatch: pytest.MonkeyPatch, product_id: int
+) -> None:
+    """Nothing is wrong with it, and it is no reader."""
+    monkeypatch.setattr(doctor_command, "LINUX", False)
+    empty_usb.devices = (FakeDevice(HIDS, idVendor=0x1050, idProduct=product_id),)
+    status, out, _ = run("doctor")
+    assert status == 1
+    assert f"(1050:{product_id:04x} at usb:1-1)" in out
+    assert "has no smart card in it" in out
+    assert re.findall("TROUBLE: (.*)", out) == ["no CCID reader is on USB"]
+    assert "1050" not in run("list")[2]
+
+
+def test_a_reader_whose_configuration_cannot_be_read(
+    run: Run, empty_usb: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise fake_error(Status.IO)
+
+    empty_usb.devices = (FakeDevice(QEMU, idVendor=0x08E6, idProduct=0x3437),)
+    monkeypatch.setattr(empty_usb, "get_configuration_descriptor", fail)
+    (trouble,) = troubled(run)["troubles"]
+    assert "no configuration of it can be read" in trouble["trouble"]
+
+
+def test_a_reader_that_libusb_leaves_out(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(discovery, "LINUX", True)
+    there = [("1-9", 0x2CE3, 0x9563), ("1-2", 0x1D6B, 0x0002)]
+    monkeypatch.setattr(linux, "identities", lambda *_: there)
+    found = troubled(run)
+    assert (found["path"], found["id"]) == ("usb:1-9", "2ce3:9563")
+    assert "libusb does not show it" in found["troubles"][0]["trouble"]
+
+
+def test_the_driver_that_is_bound_to_such_a_device(
+    run: Run, empty_usb: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty_usb.devices = (FakeDevice(HIDS, idVendor=0x08E6, idProduct=0x3437),)
+    monkeypatch.setattr(linux, "driver", lambda device, value, number: "usbhid")
+    assert "bound to it: the kernel driver usbhid" in troubled(run)["facts"]
+
+
+def test_good_readers_and_other_devices_are_not_told_of(run: Run, empty_usb: FakeBackend) -> None:
+    empty_usb.devices = (
+        FakeDevice(QEMU, idVendor=0x08E6, idProduct=0x3437),
+        FakeDevice(HIDS, ports=(2,)),
+        FakeDevice(HEAD, ports=(3,)),
+        FakeDevice(HIDS, ports=(4,), idVendor=0x08E6, idProduct=0x3437, gone=True),
+    )
+    assert lacking.lacking() == []
+    assert run("list")[2] == ""
+
+
 @pytest.mark.parametrize(
     ("error", "words"),
     [
@@ -464,6 +699,12 @@ def test_json_schemas_are_strict(run: Run, name: str) -> None:
             jsonschema.Draft202012Validator(schema(name)).validate(spoilt)
 
 
+def test_each_schema_is_in_the_document() -> None:
+    names = {file.name for file in (ROOT / "ccid" / "probe" / "schemas").iterdir()}
+    linked = re.findall(r"\]\(\.\./ccid/probe/schemas/(\S+?)\)", JSON_DOCUMENT)
+    assert sorted(linked) == sorted(names)
+
+
 def test_json_without_a_reader(run: Run) -> None:
     status, out, err = run("list", "--json")
     assert status == 0
@@ -512,6 +753,34 @@ def test_watch_tells_what_is_there_as_documented(run: Run) -> None:
     assert [one["event"] for one in documents] == ["READER_ARRIVED", "CARD_ARRIVED"]
     for document in documents:
         jsonschema.Draft202012Validator(schema("watch")).validate(document)
+
+
+@pytest.mark.parametrize("option", [["--trace", "t.pcapng"], ["--log"]])
+def test_watch_says_what_traces_its_readers(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: list[str]
+) -> None:
+    """It opens them: what it says instead of --trace is true."""
+    monkeypatch.chdir(tmp_path)
+    status, out, err = run("watch", "--virtual", "--timeout", "0", *option)
+    assert (status, out) == (2, "")
+    assert "watch takes neither --trace nor --log: CCID_TRACE=FILE traces the readers" in err
+    assert "opens no reader" not in err
+    assert list(tmp_path.iterdir()) == []
+    command = [sys.executable, "-m", "ccid.probe", "watch", "--virtual", "--timeout", "0"]
+    subprocess.run(command, env={**os.environ, "CCID_TRACE": "t.pcapng"}, check=True)
+    assert packets((tmp_path / "t.pcapng").read_bytes())
+
+
+def test_ctrl_c_has_an_exit_status_of_its_own(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupted(_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(list_command, "run", interrupted)
+    assert run("list", "--virtual") == (130, "", "")
+    for text in (run("--help")[1], README, JSON_DOCUMENT):
+        assert "130 if Ctrl-C ended it" in " ".join(text.split())
 
 
 @pytest.mark.parametrize("seconds", ["-1", "nan", "x"])

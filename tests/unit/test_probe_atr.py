@@ -185,7 +185,7 @@ def test_png_needs_an_extra(run: Run, file: str, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "PIL", None)
     status, _, err = run("atr-stats", file, "--png", "x.png")
     assert status == 1
-    assert "pip install 'ccid[plot]'" in err
+    assert "pip install 'pyccid[plot]'" in err
 
 
 def test_pillow_is_loaded_for_a_png_only(file: str) -> None:

@@ -20,7 +20,7 @@ from ccid.codes import ExchangeLevel, Protocol
 from ccid.errors import MalformedDescriptor
 from ccid.probe import doctor_command, session
 from ccid.probe.imported import devices
-from ccid.quirks import VOCABULARY, library, lookup
+from ccid.quirks import VOCABULARY, known_readers, library, lookup
 from ccid.quirks.kinds import shown
 from ccid.transport import discovery, linux, usb
 from tests.unit.conftest import Run
@@ -57,8 +57,8 @@ def entries() -> dict[str, Entry]:
 
 
 def test_every_reader_is_in_the_catalog(entries: dict[str, Entry]) -> None:
-    assert len(entries) == 657
-    assert sum(bool(entry.devices) for entry in entries.values()) == 577
+    assert {known.id for known in known_readers()} <= entries.keys()
+    assert sum(bool(entry.devices) for entry in entries.values()) >= 577
 
 
 def test_what_a_reader_can_do(entries: dict[str, Entry]) -> None:
@@ -128,8 +128,9 @@ def test_readers_tells_conditions_and_reasons(run: Run) -> None:
 def test_readers_in_a_line_when_they_are_many(run: Run) -> None:
     status, out, err = run("readers")
     assert status == 0
-    assert len(out.splitlines()) == 657
-    assert "657 readers" in err
+    count = sum(1 for _ in known_readers())
+    assert len(out.splitlines()) == count
+    assert f"{count} readers" in err
 
 
 def test_readers_that_can_be_virtual(run: Run) -> None:

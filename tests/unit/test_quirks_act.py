@@ -131,7 +131,9 @@ def test_a_reader_that_a_command_too_soon_hangs(table: Table) -> None:
 
 @covers("first-timeout-s")
 @pytest.mark.usefixtures("impatient")
-def test_a_reader_that_is_slow_at_first(table: Table) -> None:
+def test_a_reader_that_is_slow_at_first(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ccid.reader.WAKING_S", 0.15)
+
     def starting() -> ccid.VirtualReader:
         reader = virtual("04e6:5790")
         reader.faults.append(known_faults.slow_to_start(reader.port.now() + 0.3))
@@ -398,13 +400,18 @@ def test_a_card_that_comes_up_from_off_alone(table: Table) -> None:
         reader.faults.append(known_faults.only_from_off())
         return reader
 
+    def power_ons() -> int:
+        """What a connection and a reset take."""
+        token = id_token()
+        with ccid.open_reader(token) as reader, reader.slots[0].connect() as card:
+            card.reset()
+            assert card.transmit(CASE_1) == b"\x90\x00"
+        return token.functions[0].slots[0].power_ons
+
     table.without("0d46:301d")
-    with pytest.raises(CcidError):
-        answers(id_token())
+    assert power_ons() == 4, "each needs a second try"
     table.as_it_is()
-    with ccid.open_reader(id_token()) as reader, reader.slots[0].connect() as card:
-        card.reset()
-        assert card.transmit(CASE_1) == b"\x90\x00"
+    assert power_ons() == 2
 
 
 @covers("power-on-escape", "power-on-escape-bError")

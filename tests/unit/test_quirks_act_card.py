@@ -22,11 +22,13 @@ from ccid.errors import (
 )
 from ccid.figures import figures
 from ccid.iso7816.apdu import CommandApdu
+from ccid.iso7816.edc import lrc
 from ccid.messages import PC_to_RDR_SetParameters, PC_to_RDR_XfrBlock, PinVerification
 from ccid.virtual import EchoCard, faults, known_faults, make_descriptor
 from ccid.virtual.cards import Contact
 from ccid.virtual.models import virtual_reader
 from tests.unit.quirk_bench import CASE_1, Table, answers, covers, virtual
+from tests.unit.test_trace import Recorder
 from tests.vm.differential import scenarios as atrs
 
 OK = [b"\x90\x00"]
@@ -339,3 +341,88 @@ def test_a_block_that_gets_lost_is_no_quirk(table: Table) -> None:
     reader.faults.append(faults.failing(SlotError.ICC_MUTE, on=PC_to_RDR_XfrBlock, after=1))
     with pytest.raises((CardMute, ProtocolError)):
         answers(reader, bytes.fromhex("0010000034"))
+
+
+# Extended APDUs by Escape ---------------------------------------------------------------------
+
+
+T1_FAST = bytes.fromhex("3B808131FE65AB")
+"""T=1 alone, IFSC 254."""
+LONG = bytes(i * 7 & 255 for i in range(1500))
+EXTENDED = CommandApdu(0, 0x30, data=LONG, ne=65536, extended=True).build()
+
+
+def omnikey(
+    escape: Any = None, *, reader: str = "076b:6622", counted: int = 1
+) -> tuple[ccid.VirtualReader, Contact]:
+    """A reader at short APDU level, and the contacts of the card in it; ``counted`` blocks have
+    passed over those by the reader's own T=1."""
+    card = EchoCard(T1_FAST)
+    contact = Contact(card)
+    contact.reset()
+    for number in range(counted):
+        block = bytes((0, 0x40 * (number & 1), 4)) + CASE_1
+        contact.receive(block + lrc(block))
+    made = virtual(reader, card=card, escape=escape or known_faults.blocks_by_escape(contact))
+    return made, contact
+
+
+@covers("tpdu-escape")
+def test_extended_apdus_by_the_makers_escape(table: Table) -> None:
+    table.without("076b:6622")
+    with pytest.raises(UnsupportedByReader, match="short APDUs only"):
+        answers(omnikey()[0], EXTENDED)
+    table.as_it_is()
+    for counted in (0, 1, 2):
+        again = answers(omnikey(counted=counted)[0], EXTENDED, CASE_1, EXTENDED)
+        assert again == [LONG + b"\x90\x00", b"\x90\x00", LONG + b"\x90\x00"]
+
+
+def test_short_apdus_go_as_ever(table: Table) -> None:
+    def refuses(data: bytes) -> bytes:
+        raise AssertionError("no Escape for a short APDU")
+
+    data = bytes(range(255))
+    reader, _ = omnikey(refuses)
+    assert answers(reader, CASE_1, b"\0\x20\0\0\xff" + data) == OK * 2
+
+
+def test_with_t0_there_is_no_such_way(table: Table) -> None:
+    with pytest.raises(UnsupportedByReader, match="short APDUs only"):
+        answers(virtual("076b:6622", card=EchoCard(T0_ONLY), escape=lambda _: b""), EXTENDED)
+
+
+@pytest.mark.parametrize("answer", [b"", b"\x1b\x00", b"\x1a", b"\x1a" + bytes(40)])
+def test_a_reader_of_that_id_without_that_escape(table: Table, answer: bytes) -> None:
+    """The command has not gone out, and the error says what is the matter."""
+    heard: list[bytes] = []
+
+    def escape(data: bytes) -> bytes:
+        heard.append(data)
+        return answer
+
+    reader, _ = omnikey(escape)
+    with pytest.raises(UnsupportedByReader, match="extended one"):
+        answers(reader, EXTENDED)
+    assert set(heard) == {bytes.fromhex("1A 00 C0 00 C0")}, "S(RESYNCH request) alone"
+
+
+def test_the_error_of_a_reader_that_does_not_support_escapes(table: Table) -> None:
+    reader = virtual("076b:6622", card=EchoCard(T1_FAST))
+    with pytest.raises(UnsupportedByReader, match="extended one"):
+        answers(reader, EXTENDED)
+    assert answers(virtual("076b:6622", card=EchoCard(T1_FAST))) == OK
+
+
+def test_a_pin_in_such_a_block_is_masked(table: Table) -> None:
+    reader, _ = omnikey()
+    pin = b"13579086"
+    verify = CommandApdu(0, 0x20, 0, 0x81, data=pin + bytes(300), extended=True).build()
+    with ccid.open_reader(reader) as opened, opened.slots[0].connect() as card:
+        recorder = Recorder()
+        with opened.trace(recorder):
+            card.transmit(EXTENDED)
+            card.transmit(verify)
+    seen = b"".join(recorder.bulk)
+    assert pin not in seen
+    assert LONG[:100] not in seen, "an Escape may hold anything: nothing of it is shown"

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
 import pytest
 
 import ccid
+from ccid import Slot, pin
 from ccid.codes import ExchangeLevel, SlotError
 from ccid.control import ControlCode, Feature, control
-from ccid.errors import AccessDenied, UnsupportedByReader
+from ccid.errors import AccessDenied, MalformedMessage, UnsupportedByReader
+from ccid.messages import PinModification, PinVerification
+from ccid.messages.structures import PinModificationAllIndexes
 from ccid.virtual import EchoCard, make_descriptor
 from tests.unit.quirk_bench import Table, covers
-from tests.unit.test_control import PIN, PinPad, verify_structure
+from tests.unit.test_control import PIN, PinPad, modify_structure, verify_structure
 
 IDS = "08e6:3478"
 
@@ -185,3 +189,129 @@ def test_what_is_told_of_a_pin_pad(table: Table) -> None:
     table.only(IDS, "pin-sizes = [4, 8]", "pin-validation-reported = 2")
     found = told(virtual)
     assert (found[0x06], found[0x07], found[0x02]) == (b"\x04", b"\x08", b"\x02")
+
+
+# One way for all ------------------------------------------------------------------------------
+
+VERIFY_QUIRKS = (
+    "pin-verify-bNumberMessage = 1",
+    "pin-bEntryValidationCondition = 2",
+    "pin-swap-extra-digit = true",
+    'pin-case1-escape = "80 02 00"',
+)
+
+
+@pytest.mark.parametrize("quirks", [(one,) for one in VERIFY_QUIRKS] + [VERIFY_QUIRKS, ()])
+@pytest.mark.parametrize(
+    "apdu", [bytes.fromhex("00200081"), bytes.fromhex("0020008108") + bytes(8)]
+)
+def test_a_verification_in_python_is_what_a_control_code_asks_for(
+    table: Table, quirks: tuple[str, ...], apdu: bytes
+) -> None:
+    data = verify_structure(apdu, bmPINBlockString=0, bNumberMessage=3, bEntryValidationCondition=7)
+    said = pin.PinVerifyStructure.parse(data)
+    structure = PinVerification(
+        bTimeOut=said.bTimerOut,
+        bmFormatString=said.bmFormatString,
+        bmPINBlockString=said.bmPINBlockString,
+        bmPINLengthFormat=said.bmPINLengthFormat,
+        wPINMaxExtraDigit=said.wPINMaxExtraDigit,
+        bEntryValidationCondition=said.bEntryValidationCondition,
+        bNumberMessage=said.bNumberMessage,
+        wLangId=said.wLangId,
+        bMsgIndex=said.bMsgIndex,
+        bTeoPrologue=said.bTeoPrologue,
+        abPINApdu=said.abData,
+    )
+    table.only(IDS, *quirks)
+    (coded, first), (direct, second) = (
+        secured(lambda slot: slot.control(ControlCode.VERIFY_PIN_DIRECT, data)),
+        secured(lambda slot: slot.verify_pin(structure)),
+    )
+    assert direct == coded
+    assert second == first
+    assert bool(second) is ("80 02 00" in "".join(quirks) and len(apdu) == 4)
+
+
+MODIFY_QUIRKS = (
+    "pin-modify-bNumberMessage = 3",
+    "pin-modify-bNumberMessage-for-0 = 255",
+    "pin-modify-all-indexes = true",
+    "pin-modify-zero-indexes = true",
+    "pin-bEntryValidationCondition = 1",
+)
+
+
+@pytest.mark.parametrize("quirks", [(one,) for one in MODIFY_QUIRKS] + [()])
+@pytest.mark.parametrize("messages", [0, 1, 2, 3, 0xFF])
+def test_a_modification_in_python_is_what_a_control_code_asks_for(
+    table: Table, quirks: tuple[str, ...], messages: int
+) -> None:
+    data = modify_structure(messages=messages)
+    said = pin.PinModifyStructure.parse(data)
+    structure = PinModificationAllIndexes(
+        bTimeOut=said.bTimerOut,
+        bmFormatString=said.bmFormatString,
+        bmPINBlockString=said.bmPINBlockString,
+        bmPINLengthFormat=said.bmPINLengthFormat,
+        bInsertionOffsetOld=said.bInsertionOffsetOld,
+        bInsertionOffsetNew=said.bInsertionOffsetNew,
+        wPINMaxExtraDigit=said.wPINMaxExtraDigit,
+        bConfirmPIN=said.bConfirmPIN,
+        bEntryValidationCondition=said.bEntryValidationCondition,
+        bNumberMessage=said.bNumberMessage,
+        wLangId=said.wLangId,
+        bMsgIndex1=said.bMsgIndex1,
+        bMsgIndex2=said.bMsgIndex2,
+        bMsgIndex3=said.bMsgIndex3,
+        bTeoPrologue=said.bTeoPrologue,
+        abPINApdu=said.abData,
+    )
+    table.only(IDS, *quirks)
+    coded = secured(lambda slot: slot.control(ControlCode.MODIFY_PIN_DIRECT, data))
+    assert secured(lambda slot: slot.verify_pin(structure)) == coded
+
+
+def modification(**fields: int) -> PinModification:
+    """One that leaves the indexes out."""
+    return PinModification(
+        bmFormatString=0,
+        bmPINBlockString=0,
+        bmPINLengthFormat=0,
+        bInsertionOffsetOld=0,
+        bInsertionOffsetNew=0,
+        wPINMaxExtraDigit=0,
+        bConfirmPIN=0,
+        bEntryValidationCondition=2,
+        bNumberMessage=fields.get("bNumberMessage", 0),
+        wLangId=0,
+    )
+
+
+def test_indexes_that_python_leaves_out_are_the_usual_messages(table: Table) -> None:
+    """A quirk wants more of them on the wire than the structure has."""
+    table.only(IDS, "pin-modify-bNumberMessage = 3")
+    (message,), _ = secured(lambda slot: slot.verify_pin(modification()))
+    assert message[20:26].hex() == "030000000102", "bNumberMessage, wLangId, bMsgIndex1 to 3"
+
+
+def test_a_number_of_messages_that_there_is_not(table: Table) -> None:
+    with pytest.raises(MalformedMessage, match="bNumberMessage 4"):
+        secured(lambda slot: slot.verify_pin(modification(bNumberMessage=4)))
+
+
+def secured(ask: Callable[[Slot], bytes]) -> tuple[list[bytes], list[bytes]]:
+    """The Secure messages that a PIN pad gets, without their bSeq, and the Escapes before."""
+    escapes: list[bytes] = []
+
+    def escape(data: bytes) -> bytes:
+        escapes.append(data)
+        return b""
+
+    descriptor = make_descriptor(ExchangeLevel.SHORT_APDU, bPINSupport=3)
+    function = PinPad(descriptor, [EchoCard()], escape=escape)
+    function.presses, function.secured = [PIN], []
+    virtual = ccid.VirtualReader(functions=[function], vendor_id=0x08E6, product_id=0x3478)
+    with ccid.open_reader(virtual) as opened, opened.slots[0].connect():
+        ask(opened.slots[0])
+    return [m[:6] + m[7:] for m in function.secured], escapes

@@ -239,7 +239,7 @@ def test_a_card_of_a_voltage_the_reader_has_not() -> None:
     with ccid.open_reader(virtual) as reader:
         with pytest.raises(errors.CardMute):
             reader.slots[0].connect()
-    assert seen == [1, 2]
+    assert seen == [1, 2, 1], "the first once more"
 
 
 @pytest.mark.parametrize("feature", [Features.AUTO_VOLTAGE, Features.AUTO_ACTIVATION])

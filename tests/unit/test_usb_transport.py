@@ -611,6 +611,19 @@ def test_no_permission_prints_the_udev_rule(root: Path, info: ccid.ReaderInfo) -
     assert "001/002" in str(error)
 
 
+def test_no_permission_says_which_rule_is_for_whom(root: Path, info: ccid.ReaderInfo) -> None:
+    """uaccess is for the user at the seat; a group for all others."""
+    cure = cures.access_denied(info).cure
+    matches = 'SUBSYSTEM=="usb", ATTR{idVendor}=="1234", ATTR{idProduct}=="5678", '
+    seat = cure.index(matches + 'TAG+="uaccess"\n')
+    group = cure.index(matches + 'MODE="0660", GROUP="plugdev"\n')
+    assert cure.index("if you sit at this machine") < seat
+    assert seat < cure.index("SSH") < group
+    for words in ("service", "container", "WSL", "usermod -aG plugdev", "73-seat-late.rules"):
+        assert words in cure
+    assert cures.RULE_FILE.rpartition("/")[2] < "73-seat-late.rules"
+
+
 @pytest.mark.parametrize(("platform", "words"), [("darwin", "ifdreader"), ("win32", "WinUSB")])
 def test_other_systems_have_drivers_of_their_own(
     info: ccid.ReaderInfo, monkeypatch: pytest.MonkeyPatch, platform: str, words: str

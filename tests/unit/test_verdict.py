@@ -83,6 +83,50 @@ def test_fields_that_matter(fields: dict[str, int], level: Level, reason: tuple[
     assert reason in reasons(verdict)
 
 
+TPDU, SHORT, CHARACTER = 0x000104BA, 0x000204BA, 0x000004BA
+
+
+@pytest.mark.parametrize(
+    ("features", "protocols", "text"),
+    [
+        (TPDU, 3, "TPDU level exchange: extended APDUs with T=1 only, in its blocks"),
+        (TPDU, 2, "TPDU level exchange: extended APDUs with T=1 only, in its blocks"),
+        (TPDU, 1, "TPDU level exchange: no extended APDU without T=1"),
+        (CHARACTER, 3, "character level exchange: extended APDUs with T=1 only, in its blocks"),
+        (CHARACTER, 1, "character level exchange: no extended APDU without T=1"),
+        (SHORT, 3, "short APDU level exchange: no extended APDU"),
+        (SHORT, 2, "short APDU level exchange: no extended APDU"),
+        (0x000404BA, 3, None),
+    ],
+)
+@pytest.mark.parametrize("length", [271, 64])
+def test_extended_apdus(features: int, protocols: int, text: str | None, length: int) -> None:
+    """With T=1 they go in chains of blocks where the host speaks it, however short a message."""
+    made = info(dwFeatures=features, dwProtocols=protocols, dwMaxCCIDMessageLength=length)
+    told = [r.text for r in judge(made, KNOWN).reasons if "extended" in r.text]
+    assert told == ([] if text is None else [text])
+
+
+def test_extended_apdus_by_the_makers_escape() -> None:
+    known = dataclasses.replace(KNOWN, tpdu_escape=True)
+    for protocols, text in ((3, "with T=1 only, by its maker's Escape"), (1, "no extended APDU")):
+        verdict = judge(info(dwFeatures=SHORT, dwProtocols=protocols), known)
+        assert [r.text for r in verdict.reasons if text in r.text]
+
+
+@pytest.mark.parametrize(
+    ("features", "protocols", "limit"),
+    [(TPDU, 3, "64: with T=0 APDUs"), (TPDU, 2, None), (SHORT, 2, "64: APDUs"), (SHORT, 3, "64: ")],
+)
+def test_short_messages_limit_whole_apdus_alone(
+    features: int, protocols: int, limit: str | None
+) -> None:
+    made = info(dwFeatures=features, dwProtocols=protocols, dwMaxCCIDMessageLength=64)
+    told = [r.text for r in judge(made, KNOWN).reasons if r.field == "dwMaxCCIDMessageLength"]
+    assert len(told) == (limit is not None)
+    assert all(text.startswith(limit or "") for text in told)
+
+
 def test_263_is_no_limit() -> None:
     verdict = judge(info(dwMaxCCIDMessageLength=263, dwFeatures=0x000204BA), KNOWN)
     assert verdict.level is Level.WORKS

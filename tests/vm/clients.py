@@ -93,17 +93,14 @@ VARIES = (
         r"\1ADDRESS",
         "the USB address of our reader, which is attached anew for each driver",
     ),
-)
-CARD_BEFORE_READER = (
     Variation(
         r"\nTIME\n.*lab0.*\n  Event number: 3\n  Card state: Card removed, ?\n(?=Scanning)",
         "",
-        "`pcsc_scan` when a reader is pulled out: ours tells pcscd that the card is gone, so *Card "
-        "removed* may come before the reader goes",
+        "`pcsc_scan` when a reader is pulled out: on a busy machine *Card removed* may come before "
+        "pcscd hears that the reader went",
     ),
     Variation(r"(?s)(Scanning(?!.*Scanning).*?Event number: )[23]", r"\1N", ""),
 )
-"""What differs by driver, and the number of events that it changes."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +113,6 @@ class Client:
         where: Which readers it uses.
         commands: For a shell, each with the status 0.
         is_shown: Its output is on the page, not only in the table.
-        differs: What is allowed to differ between the drivers.
     """
 
     package: str
@@ -124,7 +120,6 @@ class Client:
     where: str
     commands: tuple[str, ...] = ()
     is_shown: bool = True
-    differs: tuple[Variation, ...] = ()
 
 
 CLIENTS = {
@@ -216,7 +211,7 @@ PROGRAMS = {
 simpleAPDU.py: what it sends to tell the time makes the echo card think for 160 seconds."""
 
 WATCHERS = {
-    "pcsc_scan": Client("pcsc-tools", "`pcsc_scan`", ALL, differs=CARD_BEFORE_READER),
+    "pcsc_scan": Client("pcsc-tools", "`pcsc_scan`", ALL),
     "framework/sample_MonitorCards.py": Client("python3-pyscard", "`CardMonitor`", ALL),
     "framework/sample_MonitorReaders.py": Client("python3-pyscard", "`ReaderMonitor`", ALL),
     "scard-api/sample_getStatusChange.py": Client(
@@ -410,23 +405,18 @@ the first four ran, the echo card was taken out and put in, then its reader. Gnu
 """
 
 
-def same(name: str, pair: tuple[str, str]) -> bool:
+def same(pair: tuple[str, str]) -> bool:
     """Both said the same, but for what is allowed to differ."""
-    allowed = (*VARIES, *rows()[name].differs)
-    return normal(pair[0], allowed) == normal(pair[1], allowed)
+    return normal(pair[0]) == normal(pair[1])
 
 
 def page(said: Mapping[str, tuple[str, str]]) -> str:
     """docs/clients.md."""
     lines = [HEAD.rstrip("\n")]
     for name, client in rows().items():
-        verdict = "same" if same(name, said[name]) else "**different**"
-        if client.differs:
-            verdict += ", but for what is named below"
+        verdict = "same" if same(said[name]) else "**different**"
         lines.append(f"| {client.package} | {client.does} | {client.where} | {verdict} |")
-    by_driver = [v.why for client in rows().values() for v in client.differs if v.why]
-    lines += ["", "What differs with the driver:", "", *(f"- {why}" for why in by_driver)]
-    by_run = dict.fromkeys(variation.why for variation in VARIES)
+    by_run = dict.fromkeys(variation.why for variation in VARIES if variation.why)
     lines += ["", "What differs from run to run, with the same driver, too:", ""]
     lines += [f"- {why}" for why in by_run]
     lines += ["", "What they print with our driver:"]
@@ -440,5 +430,5 @@ def page(said: Mapping[str, tuple[str, str]]) -> str:
 
 def is_current(old: str, new: str) -> bool:
     """The page says what a run on this machine gives."""
-    allowed = (*VARIES, *CARD_BEFORE_READER, *OF_THE_MACHINE)
+    allowed = (*VARIES, *OF_THE_MACHINE)
     return normal(old, allowed) == normal(new, allowed)

@@ -26,7 +26,7 @@ def said(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Said:
 @pytest.mark.parametrize("name", [*WATCHERS, *PROGRAMS, *CLIENTS])
 def test_the_same_with_both_drivers(said: Said, name: str) -> None:
     libccid, ours = said[name]
-    assert same(name, said[name]), f"libccid:\n{libccid}\nours:\n{ours}"
+    assert same(said[name]), f"libccid:\n{libccid}\nours:\n{ours}"
 
 
 @pytest.mark.parametrize(

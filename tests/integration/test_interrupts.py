@@ -1,0 +1,127 @@
+"""A signal whose handler raises (Ctrl-C) leaves no lock held and nothing noted that is not so."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+import ccid
+from ccid.codes import ExchangeLevel, InterfaceProtocol, Protocol
+from ccid.errors import ReaderBusy
+from ccid.opened import key_of, opened
+from ccid.virtual import EchoCard, make_descriptor
+from tests.unit.interrupts import Interrupted, interrupted
+
+APDU = bytes.fromhex("0010000004")
+LONG = bytes.fromhex("00300000000200") + bytes(512) + bytes(2)
+ANSWER = bytes.fromhex("000102039000")
+FILES = (
+    "pipe.py",
+    "shared_pipe.py",
+    "conversation.py",
+    "inbox.py",
+    "replies.py",
+    "commands.py",
+    "iccd.py",
+    "exchange/single.py",
+    "exchange/chained.py",
+    "exchange/protocols.py",
+    "exchange/links.py",
+    "exchange/iccd.py",
+)
+PATIENCE_S = 10
+"""Nobody waits for so long but for a lock that is held for ever."""
+
+
+def shared(level: ExchangeLevel = ExchangeLevel.SHORT_APDU) -> ccid.VirtualReader:
+    descriptor = make_descriptor(level, 2, bMaxCCIDBusySlots=2, dwMaxCCIDMessageLength=271)
+    return ccid.VirtualReader([EchoCard(), EchoCard()], descriptor=descriptor)
+
+
+READERS: dict[str, tuple[Callable[[], ccid.VirtualReader], bytes]] = {
+    "one command at a time": (lambda: ccid.VirtualReader(EchoCard()), APDU),
+    "several": (shared, APDU),
+    "chained": (lambda: shared(ExchangeLevel.EXTENDED_APDU), LONG),
+    "T=1 by blocks": (lambda: ccid.VirtualReader(EchoCard(), level=ExchangeLevel.TPDU), APDU),
+    "ICCD": (
+        lambda: ccid.VirtualReader(
+            EchoCard(bytes.fromhex("3B 95 96 81 31 FE 45 63 63 69 64 21 24")),
+            bInterfaceProtocol=InterfaceProtocol.ICCD_B,
+        ),
+        APDU,
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_an_interrupted_command_is_in_nobodys_way(kind: str) -> None:
+    """The error is kept, and with it all that the frames below hold."""
+    make, apdu = READERS[kind]
+    with ccid.open_reader(make()) as reader, ThreadPoolExecutor(1) as another:
+        cards = [slot.connect() for slot in reader.slots]
+        kept: list[Interrupted] = []
+        done = 0
+        for error in interrupted(lambda: cards[0].transmit(apdu), FILES):
+            done += error is None
+            kept += [error] if error else []
+            for card in cards:
+                assert another.submit(card.transmit, APDU).result(PATIENCE_S) == ANSWER
+            assert reader.slots[0].cancel() is False
+            assert reader.pipe.busy_slot == -1
+            assert not reader.pipe._operations
+        assert done == 1
+        assert len(kept) > 5
+
+
+@pytest.mark.parametrize("kind", ["one command at a time", "several"])
+def test_an_interrupted_cancel_is_in_nobodys_way(kind: str) -> None:
+    with ccid.open_reader(READERS[kind][0]()) as reader, ThreadPoolExecutor(1) as another:
+        card, kept = reader.slots[0].connect(), list[Interrupted | None]()
+        for error in interrupted(reader.slots[0].cancel, FILES):
+            kept.append(error)
+            assert another.submit(card.transmit, APDU).result(PATIENCE_S) == ANSWER
+        assert kept[-1] is None
+
+
+def test_an_interrupted_opening_leaves_the_reader_to_watchers() -> None:
+    virtual = READERS["one command at a time"][0]()
+    info = virtual.info
+
+    def opening() -> None:
+        with pytest.raises(ReaderBusy), opened.opening(info):
+            raise ReaderBusy("held")
+
+    for _ in interrupted(opening, ("opened.py",)):
+        gc.collect()
+        assert opened._wanted.get(key_of(info), 0) == 0
+        with ThreadPoolExecutor(1) as another:
+            reader, is_mine = another.submit(opened.borrow, info).result(PATIENCE_S)
+            assert reader is not None
+            assert is_mine
+            opened.give_back(reader)
+
+
+@pytest.mark.parametrize("kind", READERS)
+def test_closing_that_was_interrupted_can_be_done_again(kind: str) -> None:
+    """And the reader is free for the next one then."""
+    virtual = READERS[kind][0]()
+    readers: list[ccid.Reader] = []
+
+    def close() -> None:
+        readers[-1].close()
+
+    def opened_anew() -> None:
+        readers.append(ccid.open_reader(virtual))
+        readers[-1].slots[0].connect(None if kind != "T=1 by blocks" else Protocol.T1)
+
+    opened_anew()
+    for error in interrupted(close, (*FILES, "reader.py")):
+        readers[-1].close()
+        assert readers[-1].transport.dead is not None
+        if error is not None:
+            del error
+            opened_anew()
+    assert len(readers) > 20

@@ -1,0 +1,77 @@
+"""Import every module of the package as the first of it, and print those that cannot be.
+
+A module is imported in a fork of a process that has imported its package, as Python does anyway,
+and all that is not of this project. So each costs what itself imports, and no interpreter starts.
+What needs nothing but what was tried before is loaded once it was tried, too: it cannot be half
+loaded for anybody then.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import pkgutil
+import sys
+import traceback
+
+EARLIER = [
+    *("argparse", "asyncio", "construct", "dataclasses", "importlib.resources", "json"),
+    *("libusb_package", "logging", "selectors", "tomllib", "usb.backend.libusb1", "usb.core"),
+]
+
+BASE = (
+    "text",
+    "errors",
+    "codes",
+    "declaration",
+    "messages",
+    "descriptors",
+    "iso7816",
+    "quirks",
+    "transport",
+)
+
+
+def bad_below(package: str) -> int:
+    """How many modules of ``package``, which is imported, cannot be imported next."""
+    path = sys.modules[package].__path__
+    return sum(
+        bad_first(f"{package}.{found.name}", found.ispkg)
+        for found in pkgutil.iter_modules(path)
+        if found.name != "__main__"
+    )
+
+
+def bad_first(name: str, is_package: bool) -> int:
+    """How many of module ``name`` and those below cannot be imported in a process such as this."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    bad = 0
+    try:
+        importlib.import_module(name)
+        bad = bad_below(name) if is_package and hasattr(sys.modules[name], "__path__") else 0
+    except BaseException:
+        print(f"import {name}:", traceback.format_exc().splitlines()[-1])
+        bad = 1
+    finally:
+        sys.stdout.flush()
+        os._exit(bad)
+
+
+gc.disable()
+for module in EARLIER:
+    importlib.import_module(module)
+importlib.import_module("ccid")
+bad, tried = 0, {"ccid.ending", "ccid._version"}
+for short in BASE:
+    name = f"ccid.{short}"
+    bad += bad_first(name, is_package=True) if not bad else 0
+    importlib.import_module(name)
+    tried.add(name)
+    needed = {n for n in sys.modules if n.startswith("ccid.")} - tried
+    assert all(n.startswith(f"{name}.") for n in needed), f"{name} needs {needed}"
+    tried |= needed
+print(bad + bad_below("ccid"), "cannot be imported first")
