@@ -9,7 +9,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ccid.card_state import Session
 from ccid.codes import (
@@ -55,7 +55,7 @@ from ccid.messages.headers import DATA_BLOCK, XFR_BLOCK, reply_header
 from ccid.messages.structures import PinData, ProtocolData, ProtocolDataT0, ProtocolDataT1
 from ccid.pipe import Pipe
 from ccid.quirks import Quirks
-from ccid.replies import RawReply
+from ccid.replies import RawReply, whole
 from ccid.reply_errors import reply_error
 
 DEFAULT_TIMEOUT_S = 3.0
@@ -179,6 +179,23 @@ class SlotCommands(ABC):
             more: Called with abData and bChainParameter where that is not 0; returns the whole.
             session: The power-up that the APDUs are for; None for any.
         """
+
+    def quick_t1_block(
+        self, patience_s: Callable[[Bytes], float], session: Session | None = None
+    ) -> Callable[[Bytes], bytes] | None:
+        """:meth:`xfr_block` for a block of T=1 with bBWI 0, made once and called often; None where
+        there is no such way.
+
+        Args:
+            patience_s: How many seconds to wait for the answer to a block, before extensions.
+            session: The power-up that the blocks are for; None for any.
+        """
+        return None
+
+    def turn(self) -> AbstractContextManager[Any]:
+        """Hold this to have several commands follow each other undisturbed."""
+        turn: AbstractContextManager[Any] = self.conversation.turn(self.slot)
+        return turn
 
     def _specific(self, bBWI: int, wLevelParameter: int) -> bytes:
         """Bytes 7 to 9 of XfrBlock. Raises MalformedMessage if a value does not fit."""
@@ -479,4 +496,16 @@ class Commands(SlotCommands):
         more: Callable[[bytes, int], bytes],
         session: Session | None = None,
     ) -> Callable[[Bytes], bytes]:
-        return self.pipe.quick(self.slot, patience_s, self.failure, more, session)
+        return self.pipe.quick(
+            self.slot, patience_s, lambda reply: whole(reply, self.failure, more), session
+        )
+
+    def quick_t1_block(
+        self, patience_s: Callable[[Bytes], float], session: Session | None = None
+    ) -> Callable[[Bytes], bytes]:
+        def block(reply: RawReply) -> bytes:
+            if reply.failed:
+                raise self.failure(reply)
+            return reply.data
+
+        return self.pipe.quick(self.slot, patience_s, block, session)

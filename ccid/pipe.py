@@ -53,7 +53,7 @@ from ccid.messages import (
     PC_to_RDR_XfrBlock,
 )
 from ccid.messages.headers import DATA_BLOCK, XFR_BLOCK, reply_header, xfr_block_header
-from ccid.replies import SLOT_STATUS, Past, RawReply, match, whole
+from ccid.replies import SLOT_STATUS, Past, RawReply, match
 from ccid.transport import OUT_CAPACITY, Transport
 
 WRITE_TIMEOUT_MS = 5000
@@ -367,8 +367,7 @@ class Pipe(Conversation):
         self,
         slot: int,
         patience_s: Callable[[Bytes], float],
-        failure: Callable[[RawReply], CcidError],
-        more: Callable[[bytes, int], bytes],
+        result: Callable[[RawReply], bytes],
         session: Session | None = None,
     ) -> Callable[[Bytes], bytes]:
         """A function that sends one XfrBlock (bBWI and wLevelParameter 0) and returns abData.
@@ -382,8 +381,8 @@ class Pipe(Conversation):
         Args:
             slot: bSlot.
             patience_s: How many seconds to wait for the reply to such a block, before extensions.
-            failure: Makes the error that a failed reply, or one too short, raises.
-            more: Called with abData and bChainParameter where that is not 0; returns the whole.
+            result: What a reply brings that is not plain success at once; raises the error that
+                it is.
             session: The power-up that the blocks are for; None for any.
         """
         out, inp = self.transport.out, self.transport.inp
@@ -429,7 +428,7 @@ class Pipe(Conversation):
                         self._check_length(slot, len(octets(data)))
                     self.give_up(slot)
                     raise
-                return whole(reply, failure, more)
+                return result(reply)
 
         return transmit
 

@@ -27,7 +27,7 @@ from ccid.errors import CcidError, CommandCancelled, MalformedMessage, Transport
 from ccid.iso7816.apdu import Bytes, octets
 from ccid.messages.headers import DATA_BLOCK, XFR_BLOCK
 from ccid.pipe import Pipe
-from ccid.replies import RawReply, whole
+from ccid.replies import RawReply
 from ccid.transport import Transport
 
 BOX_ROOM = 64
@@ -224,8 +224,7 @@ class SharedPipe(Pipe):
         self,
         slot: int,
         patience_s: Callable[[Bytes], float],
-        failure: Callable[[RawReply], CcidError],
-        more: Callable[[bytes, int], bytes],
+        result: Callable[[RawReply], bytes],
         session: Session | None = None,
     ) -> Callable[[Bytes], bytes]:
         def transmit(data: Bytes) -> bytes:
@@ -235,6 +234,6 @@ class SharedPipe(Pipe):
                 reply = self.transact(
                     slot, XFR_BLOCK, bytes(3), data, DATA_BLOCK, timeout_s, session
                 )
-                return whole(reply, failure, more)
+                return result(reply)
 
         return transmit

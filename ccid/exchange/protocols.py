@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 
 from ccid.commands import SlotCommands
-from ccid.errors import ProtocolError
+from ccid.errors import CardMute, CommandFailed, ProtocolError
 from ccid.exchange.agreement import Agreement
-from ccid.exchange.links import character_link
+from ccid.exchange.links import BlockLink, character_link, link_error
 from ccid.exchange.refusal import T0, short_only
 from ccid.iso7816 import t0, t1
 from ccid.iso7816.apdu import Bytes, is_extended, octets
@@ -20,6 +20,11 @@ from ccid.iso7816.machine import run
 
 class Blocks:
     """T=1: APDUs as chains of blocks.
+
+    Mostly one block each way is all, and the reader takes it as one XfrBlock: then the machine is
+    asked for the block and for what the answer holds, and nothing else is made for it. If anything
+    is otherwise, the machine begins from the start: it makes the same block, is given the answer
+    that came, and goes on from there.
 
     Args:
         commands: The slot's commands.
@@ -38,6 +43,11 @@ class Blocks:
         self.machine = agreement.t1
         self.session = agreement.session
         self.link = link
+        self.short_way = (
+            commands.quick_t1_block(lambda _: agreement.timeout_s(), agreement.session)
+            if isinstance(link, BlockLink)
+            else None
+        )
 
     def transmit(self, apdu: Bytes) -> bytes:
         """Send ``apdu`` and return the response.
@@ -46,8 +56,44 @@ class Blocks:
             ProtocolError: Card and reader have lost each other; ``may_have_executed`` tells
                 whether the card may have carried it out.
         """
-        exchange = self.machine.exchange(octets(apdu))
-        return self.commands.perform(lambda: run(exchange, self.link), session=self.session)
+        if self.short_way is None or type(apdu) is not bytes:
+            return self._long_way(octets(apdu), self.link)
+        with self.commands.turn():  # its number is this APDU's until that has ended
+            block = self.machine.single(apdu)
+            if block is None:
+                return self._long_way(apdu, self.link)
+            answer: bytes | t1.LinkError
+            try:
+                answer = self.short_way(block)
+            except (CardMute, CommandFailed) as error:
+                answer = link_error(error)
+            response = self.machine.single_answer(answer)
+            if response is not None:
+                return response
+            return self._long_way(apdu, _After(answer, self.link))
+
+    def _long_way(self, apdu: bytes, link: Callable[[t1.Block], bytes | t1.LinkError]) -> bytes:
+        exchange = self.machine.exchange(apdu)
+        return self.commands.perform(lambda: run(exchange, link), session=self.session)
+
+
+class _After:
+    """The way of a block to the card, after the first block has gone it already.
+
+    Args:
+        first: What came in answer to that.
+        link: The way of all others.
+    """
+
+    def __init__(
+        self, first: bytes | t1.LinkError, link: Callable[[t1.Block], bytes | t1.LinkError]
+    ) -> None:
+        self._first: bytes | t1.LinkError | None = first
+        self._link = link
+
+    def __call__(self, block: t1.Block) -> bytes | t1.LinkError:
+        first, self._first = self._first, None
+        return self._link(block) if first is None else first
 
 
 class CharacterT0:

@@ -13,16 +13,23 @@ from collections.abc import Callable
 Edc = Callable[[bytes], bytes]
 """The epilogue that belongs to NAD, PCB, LEN and INF."""
 
-_FOLDS = (2048, 1024, 512, 256, 128, 64, 32, 16, 8)
+_HALVES = (2048, 1024, 512, 256, 128, 64, 32, 16, 8)
 """Halves of a block of up to 512 bytes, in bits."""
+_HALVES_OF = tuple(_HALVES[9 - bits :] for bits in range(10))
+"""The same for shorter blocks, by the bit length of their size less one."""
+
+
+def exclusive_or(block: bytes) -> int:
+    """The exclusive or of all bytes of ``block``, 1 to 512 of them."""
+    folded = int.from_bytes(block, "big")
+    for half in _HALVES_OF[(len(block) - 1).bit_length()]:
+        folded ^= folded >> half
+    return folded & 0xFF
 
 
 def lrc(block: bytes) -> bytes:
     """The exclusive or of all bytes of ``block``: one byte."""
-    folded = int.from_bytes(block, "big")
-    for half in _FOLDS:
-        folded ^= folded >> half
-    return bytes((folded & 0xFF,))
+    return bytes((exclusive_or(block),))
 
 
 def _reflected(byte: int) -> int:

@@ -8,7 +8,8 @@ WTX. An I-block with M = 1 is acknowledged by an R-block that asks for the next;
 every I-block of the card, is acknowledged by the next I-block of the other side (11.6.2).
 
 The state of one command is one of :class:`State`, what comes is one of :class:`Heard`, and
-:data:`TRANSITIONS` says for each pair what is done and which state follows. There is no other rule.
+:data:`~ccid.iso7816.t1_rules.TRANSITIONS` says for each pair what is done and which state follows.
+There is no other rule.
 
 This is a machine without input or output. Its generators yield the :class:`Block` to send and
 are sent what came back: the bytes of a block, or a :class:`LinkError` if there was none. What the
@@ -28,12 +29,13 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, field
-from enum import Enum, IntEnum, auto
+from enum import Enum, IntEnum
 from typing import NamedTuple
 
 from ccid.errors import CardMute, InvalidApdu, ProtocolError
 from ccid.iso7816.apdu import HEADER_LENGTH, MAX_EXTENDED, MAX_RESPONSE, SW_LENGTH, Bytes
-from ccid.iso7816.edc import CRC, LRC, Edc
+from ccid.iso7816.edc import CRC, LRC, Edc, exclusive_or
+from ccid.iso7816.t1_rules import ACKNOWLEDGED, INSTEAD, TRANSITIONS, Act, Heard, State
 
 PROLOGUE = 3
 """NAD, PCB, LEN."""
@@ -108,120 +110,6 @@ class Answer(NamedTuple):
     fault: RCode | None = None
 
 
-class State(IntEnum):
-    """How far a command has come."""
-
-    SENDING = auto()
-    """Blocks of the command are left."""
-    SENT = auto()
-    """The last block of the command went out."""
-    RECEIVING = auto()
-    """The response has begun."""
-    ABORTED = auto()
-    """The card aborted a chain, and will say what it has instead."""
-    RECEIVING_INSTEAD = auto()
-    """The card says what it has instead."""
-
-
-class Heard(IntEnum):
-    """What the card sent, or what became of it on the way."""
-
-    DAMAGED = auto()
-    """A block with a wrong epilogue, or cut short, or a parity error."""
-    NONSENSE = auto()
-    """No block, or one that the standard does not have, or not here."""
-    LAST = auto()
-    """An I-block with the expected N(S), the last of its chain."""
-    PART = auto()
-    """An I-block with the expected N(S), and more follow."""
-    NEXT = auto()
-    """An R-block that asks for the next I-block."""
-    AGAIN = auto()
-    """An R-block that asks for the last I-block again."""
-    WTX = auto()
-    """S(WTX request)."""
-    IFS = auto()
-    """S(IFS request)."""
-    ABORT = auto()
-    """S(ABORT request)."""
-
-
-class Act(IntEnum):
-    """What is done about it."""
-
-    ASK = auto()
-    """Ask for what was lost, by an R-block (11.6.3.2, rules 7.1 and 7.2)."""
-    REPEAT = auto()
-    """Send the last I-block again (11.6.3.2, rule 7.3)."""
-    CONTINUE = auto()
-    """Send the next I-block (11.6.2.3, rule 2.2)."""
-    TAKE = auto()
-    """Take the part, acknowledge it by an R-block (11.6.2.3, rule 2.2)."""
-    FINISH = auto()
-    """Take the part: the response is complete."""
-    GRANT = auto()
-    """S(WTX response) (11.6.2.3, rule 3)."""
-    AGREE = auto()
-    """S(IFS response) (11.6.2.3, rule 4)."""
-    GIVE_WAY = auto()
-    """S(ABORT response) (11.6.2.3, rule 9)."""
-    LOSE = auto()
-    """End: the card wants nothing of the command any more."""
-
-
-_ALWAYS = {
-    Heard.DAMAGED: Act.ASK,
-    Heard.NONSENSE: Act.ASK,
-    Heard.WTX: Act.GRANT,
-    Heard.IFS: Act.AGREE,
-    Heard.ABORT: Act.GIVE_WAY,
-}
-_ACTS: dict[State, dict[Heard, Act]] = {
-    State.SENDING: {
-        Heard.NEXT: Act.CONTINUE,
-        Heard.AGAIN: Act.REPEAT,
-        Heard.PART: Act.ASK,  # no I-block acknowledges a part of a chain (11.6.2.3, rule 5)
-        Heard.LAST: Act.ASK,
-    },
-    State.SENT: {
-        Heard.NEXT: Act.ASK,  # there is no next one
-        Heard.AGAIN: Act.REPEAT,
-        Heard.PART: Act.TAKE,
-        Heard.LAST: Act.FINISH,
-    },
-    State.RECEIVING: {
-        Heard.NEXT: Act.ASK,
-        Heard.AGAIN: Act.ASK,
-        Heard.PART: Act.TAKE,
-        Heard.LAST: Act.FINISH,
-    },
-    State.ABORTED: {
-        Heard.NEXT: Act.LOSE,
-        Heard.AGAIN: Act.LOSE,
-        Heard.PART: Act.TAKE,
-        Heard.LAST: Act.FINISH,
-    },
-    State.RECEIVING_INSTEAD: {
-        Heard.NEXT: Act.LOSE,
-        Heard.AGAIN: Act.LOSE,
-        Heard.PART: Act.TAKE,
-        Heard.LAST: Act.FINISH,
-    },
-}
-_NEXT: dict[tuple[State, Act], State] = {
-    (State.SENT, Act.TAKE): State.RECEIVING,
-    (State.ABORTED, Act.TAKE): State.RECEIVING_INSTEAD,
-    **{(state, Act.GIVE_WAY): State.ABORTED for state in State},
-}
-TRANSITIONS: dict[State, dict[Heard, tuple[Act, State]]] = {
-    state: {
-        heard: (act, _NEXT.get((state, act), state)) for heard, act in {**_ALWAYS, **acts}.items()
-    }
-    for state, acts in _ACTS.items()
-}
-"""What is done, and which state follows. With the last block CONTINUE leads to SENT."""
-
-
 @dataclass(slots=True)
 class _Command:
     """One command under way.
@@ -250,12 +138,6 @@ class _Command:
 
     def came_forward(self) -> None:
         self.errors = self.notices = 0
-
-
-ACKNOWLEDGED = frozenset((State.SENT, State.ABORTED))
-"""States in which an I-block of the card acknowledges the last one of ours (11.6.2.3, rule 2.1)."""
-INSTEAD = frozenset((State.ABORTED, State.RECEIVING_INSTEAD))
-"""States in which a response does not leave the two sides in step."""
 
 
 class _OutOfStep(Exception):
@@ -404,6 +286,44 @@ class T1:
             else:
                 return response
         raise self._lost("card and reader have lost each other")
+
+    # A block each way -------------------------------------------------------------------------
+
+    def single(self, apdu: bytes) -> bytes | None:
+        """The I-block that carries all of ``apdu``, for who knows a short way to send one; None
+        where one block does not, or something else is to be said first. :meth:`single_answer` is
+        to follow: until then the two sides count as out of step."""
+        length = len(apdu)
+        if not (
+            HEADER_LENGTH <= length <= self.ifsc
+            and length <= self.max_inf
+            and self.edc_length == 1
+            and self._in_step
+        ):
+            return None
+        self._in_step, self._all_sent = False, True
+        block = bytes((self._nad, N_S * self._ns, length)) + apdu
+        return block + bytes((exclusive_or(block),))
+
+    def single_answer(self, block: Reply) -> bytes | None:
+        """The response in what came; None for anything but one sound I-block that ends a response.
+        Then :meth:`exchange` has the same block sent, and is to be given this answer to it."""
+        if (
+            type(block) is bytes
+            and len(block) > PROLOGUE + SW_LENGTH
+            and block[0] == self._their_nad
+            and block[1] == N_S * self._nr
+            and SW_LENGTH <= block[2] <= self.ifsd
+            and len(block) == PROLOGUE + block[2] + 1
+            and not exclusive_or(block)
+        ):
+            self.blocks += 1
+            self._ns ^= 1
+            self._nr ^= 1
+            self._in_step = True
+            return block[PROLOGUE:-1]
+        self._in_step = True  # as far as that exchange has come
+        return None
 
     def interrupted(self) -> None:
         """Note that somebody else may have spoken to the card: the next exchange begins with

@@ -474,7 +474,7 @@ def test_a_thread_that_waited_while_the_reader_was_closed_reaches_no_usb(
     bulk.script = [(0, b""), (0, bytes.fromhex("81000000000000000000"))]
     reader = ccid.open_reader(ccid.list_readers()[0])
     assert isinstance(reader.pipe, Pipe)
-    send = reader.pipe.quick(0, lambda _: 1.0, lambda _: errors.ProtocolError(""), lambda d, _: d)
+    send = reader.pipe.quick(0, lambda _: 1.0, lambda reply: reply.data)
     if traced:
         reader.trace(io.BytesIO())
     closed, entered, raised = threading.Event(), threading.Event(), []
