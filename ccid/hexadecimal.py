@@ -63,6 +63,9 @@ class NotHexadecimal(ValueError):
         super().__init__(message)
         self.position = position
 
+    def __reduce__(self) -> tuple[type[NotHexadecimal], tuple[str, int]]:
+        return type(self), (str(self), self.position)
+
 
 class _Group(NamedTuple):
     """Digits in a row.

@@ -17,8 +17,8 @@ a program printed, a dump of a file's bytes perhaps. Of that every ATR counts on
 named so, and those that begin with 3B or 3F, are whole, and are not the same again (pcsc_scan
 repeats what it has identified).
 
-Where a line ends before its ATR does, and the next has bytes alone that belong to it, a mail program
-broke it.
+Where a line ends before its ATR does, and the next has bytes alone that belong to it, a mail
+program broke it.
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 import time
 from contextlib import suppress
@@ -224,3 +226,8 @@ def test_a_label_is_found_in_no_time() -> None:
 def test_bytes_with_any_mark_between_them_are_not_mentioned(mark: str) -> None:
     text = mark.join(["00", "20", "00", "81", "04", "31", "32", "33", "34"])
     assert mentioned(text) == f"(a word of {len(text)} characters)"
+
+
+def test_the_error_can_be_copied() -> None:
+    error = pickle.loads(pickle.dumps(copy.deepcopy(NotHexadecimal("wrong", 7))))
+    assert (str(error), error.position) == ("wrong", 7)
