@@ -242,8 +242,7 @@ def _is_prose(lines: list[str]) -> bool:
     words = has = False
     for line in lines:
         text = line.split("#", 1)[0]
-        is_atr = _hidden(text) is not None
-        has = has or is_atr or NAMED.search(text) is not None
+        has = has or NAMED.search(text) is not None or _hidden(text) is not None
         words = words or OFFSET.match(text) is not None
         if not words and not line.startswith("\t") and not INITIAL.match(text):
             found = WORD.findall(text)
