@@ -25,7 +25,8 @@ _BLANKS = {0xA0: " ", 0x200B: None, 0xFEFF: None}
 """What web pages put between words, and what has no width."""
 _QUOTE = re.compile(r"^[ \t]*[A-Za-z]{0,3}>(?:[ \t]{0,2}[A-Za-z]{0,3}>)*[ \t]?", re.MULTILINE)
 _HEADING = re.compile(
-    r"^(?P<before>[^\n]{0,60}?)[ \t]{0,40}(?:(?:Device|Configuration|Interface) Descriptor:|idVendor\b)",
+    r"^(?P<before>[^\n]{0,60}?)[ \t]{0,40}"
+    r"(?:(?:Device|Configuration|Interface) Descriptor:|idVendor\b)",
     re.IGNORECASE | re.MULTILINE,
 )
 """What stands before a heading: of a log, a listing with numbers, another sign of quotation."""
