@@ -22,18 +22,26 @@ from typing import NamedTuple
 ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])")
 """An escape sequence of a terminal: colours, mostly (ECMA-48, 5.4)."""
 LABEL = re.compile(
-    r"(?:(?:static|const|unsigned|char|uint8_t|byte(?:\[\])?)\s+)*"
-    r"(?:ATR|(?:[CR][- ]?)?APDU)(?:\[\w*\])?\s*[:=]?\s*",
+    r"(?:[=*>-]{0,4}>\s*)?(?:"  # a quotation, or a command of a protocol
+    r"(?=[^:=\n]{0,40}?[g-z][^:=\n]{0,40}[:=])(?![0-9a-f]{1,2}h)"
+    r"[*_$]{0,2}[a-z][\w .#()\[\]-]{1,40}?[:=]\*{0,2}\s*"
+    r"|(?:(?:static|const|unsigned|char|uint8_t|byte(?:\[\])?)\s+){0,4}"
+    r"(?:ATR|(?:[CR][- ]?)?APDU)(?:\[\w*\])?\s*[:=]?\s*"
+    r")?(?:new\s+byte\s*\[\d*\]\s*)?(?:(?=\w{0,20}?[g-z])[a-z_][\w.]{0,40}(?=\())?",
     re.IGNORECASE,
 )
-"""What programs, and programmers, write before the bytes."""
-PAIRS = {"[": "]", "{": "}", "(": ")", "<": ">", '"': '"', "'": "'", "“": "”", "‘": "’"}
+"""What programs, and programmers, write before the bytes: ``ATR:``, ``Card ATR:``,
+``const uint8_t atr[] =``, ``bytes.fromhex``. A label has a letter that is no digit."""
+PAIRS = {"[": "]", "{": "}", "(": ")", "<": ">", '"': '"', "'": "'", "“": "”", "‘": "’", "`": "`"}
 """What may stand around the bytes, the first and the last of each."""
 TOKEN = re.compile(
-    r"(?P<cast>\(\s*byte\s*\)\s*)?(?P<prefix>0[xX]|\\[xX])?"
+    r"(?P<cast>\(\s*byte\s*\)\s*)?(?P<prefix>0[xX]|\\?[xX]|[$%])?"
     r"(?P<digits>(?:(?!0[xX])[0-9A-Fa-f])+)(?P<suffix>[hH](?![0-9A-Za-z]))?"
 )
-SEPARATOR = re.compile(r"""\s*(?P<mark>[,:_‐‑–-]|["']\s*["'])?\s*""")
+SEPARATOR = re.compile(
+    r"""\s*(?:["']\s{0,9}(?P<comma>[,;]?)\s{0,9}["']|(?P<mark>[,;:|/_‐‑–-]))?\s*(?:\\\n\s*)?"""
+)
+INVISIBLE = "\ufeff\u200b"
 DECIMAL = re.compile(r"0|[1-9]\d{0,2}", re.ASCII)
 
 
@@ -54,6 +62,9 @@ class NotHexadecimal(ValueError):
     def __init__(self, message: str, position: int) -> None:
         super().__init__(message)
         self.position = position
+
+    def __reduce__(self) -> tuple[type[NotHexadecimal], tuple[str, int]]:
+        return type(self), (str(self), self.position)
 
 
 class _Group(NamedTuple):
@@ -120,7 +131,7 @@ def body(text: str) -> tuple[int, int]:
 
 
 def _stripped(text: str, start: int, end: int) -> tuple[int, int]:
-    while start < end and (text[start].isspace() or text[start] == "\ufeff"):
+    while start < end and (text[start].isspace() or text[start] in INVISIBLE):
         start += 1
     while end > start and text[end - 1].isspace():
         end -= 1
@@ -144,7 +155,7 @@ def _groups(text: str, start: int, end: int, quote: bool) -> list[_Group]:
                 f"character {token.end()}: 0x before the digits, and h behind them",
                 token.end(),
             )
-        mark = (separator["mark"] or "") if separator is not None else ""
+        mark = (separator["mark"] or separator["comma"] or "") if separator is not None else ""
         groups.append(_Group(at, prefix or suffix, token["digits"], mark))
         position = token.end()
     return groups
@@ -161,6 +172,10 @@ def _wrong(text: str, at: int, quote: bool) -> NotHexadecimal:
 def _check_notation(groups: list[_Group]) -> None:
     """Raise if the groups may be meant otherwise than as hexadecimal."""
     notations = {group.notation for group in groups}
+    marks = [group.mark for group in groups[1:]]
+    if marks[:1] == [":"] and len(groups[0].digits) > 2 and ":" not in marks[1:]:
+        at = groups[0].start + 1
+        raise NotHexadecimal(f"character {at} begins what may be an offset: leave it out", at)
     has_commas = any(group.mark == "," for group in groups)
     if notations == {""}:
         if has_commas and all(DECIMAL.fullmatch(group.digits) for group in groups):
@@ -205,11 +220,12 @@ def _even(group: _Group, count: int, length: int) -> str:
 
 # What may be told of a text -------------------------------------------------------------------
 
-SEEMS_BYTES = re.compile(r"(?:(?:0x|\\x)?[0-9A-Fa-f]h?[\s,:_.'\"-]*){4,}", re.IGNORECASE)
+SEEMS_BYTES = re.compile(r"(?:(?:0x|\\?x)?[0-9A-Fa-f]h?[^0-9A-Za-z/]*){4,}", re.IGNORECASE)
 """Four digits or more, whatever stands between them."""
 SEEMS_MANY_BYTES = re.compile(SEEMS_BYTES.pattern.replace("4", "8"), re.IGNORECASE)
 """Eight or more: a path may well have four."""
-
+SLASHES = re.compile(r"(?:(?<![0-9A-Za-z])[0-9A-Fa-f]{2}/){4,}[0-9A-Fa-f]{2}(?![0-9A-Za-z])")
+"""Bytes with slashes between them."""
 
 LONGEST_WORD, LONGEST_PATH = 80, 400
 """Characters of a word, or of a path, that an error quotes."""
@@ -219,7 +235,7 @@ def mentioned(text: str) -> str:
     """``text`` in quotes for an error, or, where it may hold bytes, how long it is: they may be
     an APDU with a PIN, typed where it does not belong."""
     seems = SEEMS_MANY_BYTES if "/" in text else SEEMS_BYTES
-    if seems.search(text):
+    if seems.search(text) or SLASHES.search(text):
         return f"(a word of {len(text)} characters)"
     most = LONGEST_PATH if "/" in text else LONGEST_WORD
     return repr(text if len(text) <= most else f"{text[:most]}…")

@@ -73,7 +73,7 @@ def procedure(tpdu: bytes, name: str = "T=0") -> Generator[Characters, bytes, by
             return response + bytes((byte,)) + (yield from came.take(1))
         if byte not in (ins, ins ^ 0xFF):
             raise ProtocolError(
-                f"{name}: the card answers INS {ins:02X} by the procedure byte {byte:02X}",
+                f"{name}: the card answers the header by no procedure byte that there is",
                 may_have_executed=position > 0 or not data,
             )
         size = 1 if byte != ins else None  # one byte, or all that remain
@@ -101,7 +101,7 @@ def _split(tpdu: bytes) -> tuple[bytes, bytes]:
     if len(tpdu) < HEADER_LENGTH:
         raise InvalidApdu(f"{len(tpdu)} bytes; a command APDU has at least {HEADER_LENGTH}")
     if tpdu[1] >> 4 in (6, 9):
-        raise InvalidApdu(f"INS {tpdu[1]:02X} is not for T=0: it would look like SW1")
+        raise InvalidApdu("an INS of 6x or 9x is not for T=0: it would look like SW1")
     header, data = bytes(tpdu[:5]), bytes(tpdu[5:])
     if len(tpdu) == HEADER_LENGTH:
         return header + b"\0", b""

@@ -11,10 +11,14 @@ from ccid.iso7816.apdu import Secrecy, visible_length
 from ccid.probe.card_command import show
 from ccid.probe.session import flush, note, opened, protocol_of, slot_of
 from ccid.probe.text_file import name, read_lines
+from ccid.trace.watch import hidden
+
+MASKED = "masked: --trace-secrets shows it"
 
 
 def run(options: argparse.Namespace) -> int:
-    """Send the APDUs in order; what they carry as PIN or key is not printed."""
+    """Send the APDUs in order; what they carry as PIN or key, and what answers
+    that, is not printed."""
     try:
         apdus = list(wanted(options.hex, options.file))
     except NotHexadecimal as error:
@@ -30,7 +34,8 @@ def run(options: argparse.Namespace) -> int:
             for apdu in apdus:
                 response = card.transmit(apdu)
                 hide = secrecy.begins(apdu) and not options.trace_secrets
-                show(_masked(apdu) if hide else apdu, response)
+                shown = _masked(apdu, response) if hide else (apdu, response)
+                show(*shown, "" if shown == (apdu, response) else MASKED)
                 flush()
     return 0
 
@@ -70,7 +75,7 @@ def _apdu(text: str, what: str) -> bytes:
         raise NotHexadecimal(f"{what} is not hexadecimal: {error}", error.position) from None
 
 
-def _masked(apdu: bytes) -> bytes:
-    """``apdu`` without the PIN or key in it."""
-    visible = visible_length(apdu)
-    return apdu[:visible] + b"\x2a" * (len(apdu) - visible)
+def _masked(apdu: bytes, response: bytes) -> tuple[bytes, bytes]:
+    """A command without the PIN or key in it, and its response: of that, SW1 SW2 are no secret."""
+    visible, data = visible_length(apdu), response[:-2]
+    return hidden(apdu, visible), hidden(data) + response[-2:]

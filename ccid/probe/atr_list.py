@@ -12,9 +12,13 @@ has them, and stands for two ATRs, the lowest and the highest it matches:
 
 What is the same in both is as good as known.
 
-A text in which a line says ``ATR: …`` and others are neither ATRs nor comments is what a program
-printed. Of that every ATR counts once: those that are named so, and those of lines that begin with
-3B or 3F and are not the same again (pcsc_scan repeats what it has identified).
+A text in which a line says ``ATR: …``, or has an ATR somewhere in it, and others are words is what
+a program printed, a dump of a file's bytes perhaps. Of that every ATR counts once: those that are
+named so, and those that begin with 3B or 3F, are whole, and are not the same again (pcsc_scan
+repeats what it has identified).
+
+Where a line ends before its ATR does, and the next has bytes alone that belong to it, a mail
+program broke it.
 """
 
 from __future__ import annotations
@@ -25,7 +29,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from ccid import hexadecimal
+from ccid.errors import MalformedAtr
 from ccid.hexadecimal import NotHexadecimal
+from ccid.iso7816.atr import MAX_LENGTH, Atr
+from ccid.probe.pasted import plain
 from ccid.probe.text_file import name, read_lines
 
 __all__ = ["Entry", "NotHexadecimal", "entries", "parse", "read"]
@@ -37,12 +44,29 @@ TOKEN = re.compile(
 IS_PATTERN = re.compile(r"[.\[]")
 NAMED = re.compile(r"(?:^|[^0-9A-Za-z])ATR\s*[:=]\s*(?=\S)", re.IGNORECASE)
 """Where a program names an ATR."""
+NAMED_ALONE = re.compile(r"(?:^|[^0-9A-Za-z])ATR\s*[:=]", re.IGNORECASE)
 FIRST_BYTE = re.compile(
     r"(?:\(\s*byte\s*\)\s*)?(?:0x|\\x)?[0-9][0-9A-Fa-f](?![g-z])", re.IGNORECASE
 )
 """How one goes on there, and not a remark."""
 INITIAL = re.compile(r"\s*(?:0x)?3[BF](?![G-Zg-z])", re.IGNORECASE)
 """How an ATR begins (ISO/IEC 7816-3:2006 8.1)."""
+
+
+HIDDEN = re.compile(
+    r"(?<![0-9A-Za-z])(?:\(byte\)\s?)?(?:0x|\\x)?3[BF](?![g-z])"
+    r"(?:[\s,:-]{0,2}(?:\(byte\)\s?)?(?:0x|\\x)?(?:[0-9A-F]{2}){1,40}(?![0-9A-Za-z])|[0-9A-F]{2}){1,40}",
+    re.IGNORECASE,
+)
+"""What looks like an ATR amid other text: at most two blanks between bytes, as in a dump."""
+BYTES = re.compile(r"[\s>]*(?:[0-9A-F]{2}[\s:,-]{0,2}){1,32}", re.IGNORECASE)
+"""A line that has nothing but bytes."""
+WORD = re.compile(r"[A-Za-z]{0,20}[g-zG-Z][A-Za-z]{0,20}")
+OF_PROGRAMS = frozenset(("atr", "byte", "const", "static", "unsigned", "char", "uint", "new", "x"))
+"""Words that stand before bytes, and are no text."""
+OFFSET = re.compile(r"0{4,8}:?\s+(?=3[BF])", re.IGNORECASE)
+"""With it a dump of a file's bytes begins."""
+DOTTED = re.compile(r"\s*[0-9A-Fa-f]{2}(?:\.[0-9A-Fa-f]{2})+\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +100,8 @@ def parse(text: str, line: int = 0, description: Iterable[str] = ()) -> Entry:
     start, end = hexadecimal.body(text)
     if "][" in text:  # sets at both ends, not brackets around it all
         start, end = 0, len(text)
+    if DOTTED.fullmatch(text, start, end):
+        text = text.replace(".", ":")
     if IS_PATTERN.search(text, start, end):
         lowest, highest = _pattern(text, start, end)
         return Entry(text.strip(), line, lowest, highest, True, tuple(description))
@@ -126,6 +152,9 @@ def entries(lines: Iterable[str]) -> Iterator[Entry]:
         NotHexadecimal: A line is none; the message begins with its number.
     """
     lines = list(lines)
+    if _is_prose(lines):
+        lines = plain("\n".join(lines)).split("\n")
+    lines = _mended(lines)
     waiting: tuple[str, int] | None = None
     description: list[str] = []
     for text, number in _printed(lines) if _is_printed(lines) else _listed(lines):
@@ -164,8 +193,79 @@ def _listed(lines: Iterable[str]) -> Iterator[tuple[str, int]]:
         yield "\n".join(parts), first
 
 
+def _mended(lines: list[str]) -> list[str]:
+    """``lines`` with the rest of each ATR that goes on in the next at the end of its own; what it
+    was taken from is left empty."""
+    mended: list[str] = []
+    last = -1
+    for index, line in enumerate(lines):
+        if last >= 0 and BYTES.fullmatch(line) and (more := _with(mended[last], line)):
+            mended[last] = more
+            mended.append("")
+            continue
+        mended.append(line)
+        if line.strip():
+            last = index if NAMED_ALONE.search(line) or INITIAL.search(line) else -1
+            if last >= 0 and "#" in line:
+                last = -1
+    return mended
+
+
+def _with(line: str, more: str) -> str:
+    """A line with more bytes of its ATR; empty if they do not belong to it."""
+    if NAMED_ALONE.search(line) and not re.search(r"[:=]\s*\S", line):
+        return f"{line} {more.strip(' >')}" if INITIAL.match(more.lstrip(" >")) else ""
+    found = HIDDEN.search(line)
+    if found is None or line[found.end() :].strip():
+        return ""
+    with suppress(NotHexadecimal):
+        before = hexadecimal.parse(found[0])
+        after = before + hexadecimal.parse(more.strip(" >"))
+        if len(before) < _announced(before) and len(after) <= _announced(after):
+            return f"{line} {more.strip(' >')}"
+    return ""
+
+
+def _announced(raw: bytes) -> int:
+    """How many bytes an ATR has that begins so, by what is there of it; one more than it has if
+    interface bytes lack."""
+    try:
+        atr = Atr.parse(raw)
+    except MalformedAtr:
+        return MAX_LENGTH
+    interface = sum(1 for group in atr.groups for _ in group.items())
+    return 2 + interface + (raw[1] & 0x0F) + atr.tck_expected
+
+
+def _is_prose(lines: list[str]) -> bool:
+    """True if a line has words and no ATR, and another has an ATR."""
+    words = has = False
+    for line in lines:
+        text = line.split("#", 1)[0]
+        has = has or NAMED.search(text) is not None or _hidden(text) is not None
+        words = words or OFFSET.match(text) is not None
+        if not words and not line.startswith("\t") and not INITIAL.match(text):
+            found = WORD.findall(text)
+            words = any(len(word) > 2 and word.lower() not in OF_PROGRAMS for word in found)
+        if words and has:
+            return True
+    return False
+
+
+def _hidden(line: str) -> str | None:
+    """The whole ATR somewhere in a line, if there is one."""
+    for found in HIDDEN.finditer(line):
+        with suppress(NotHexadecimal):
+            raw = hexadecimal.parse(found[0])
+            if 2 < len(raw) <= MAX_LENGTH and len(raw) == _announced(raw):
+                return found[0]
+    return None
+
+
 def _is_printed(lines: list[str]) -> bool:
     """True if this is what a program printed, and names an ATR somewhere in it."""
+    if _is_prose(lines):
+        return True
     names = other = False
     for line in lines:
         text = line.split("#", 1)[0].strip()
@@ -184,9 +284,14 @@ def _printed(lines: list[str]) -> Iterator[tuple[str, int]]:
     for named in (True, False):  # what is named comes first: a pattern may be what it was found by
         for number, line in enumerate(lines, 1):
             found = NAMED.search(line)
-            if named is (found is None) or (found is None and not INITIAL.match(line)):
+            amid = None if named else _hidden(line)
+            if named is (found is None) or not (found or amid or INITIAL.match(line)):
                 continue
             text = line if found is None else line[found.end() :]
+            if found is None and amid is not None:
+                text = amid
+            elif found is not None and not _parses(text):
+                text = _hidden(text) or text
             if line.startswith("\t") or (found is not None and not _begins_with_byte(text)):
                 continue
             with suppress(NotHexadecimal):
@@ -195,6 +300,14 @@ def _printed(lines: list[str]) -> Iterator[tuple[str, int]]:
                     continue
                 seen.add(entry.raw)
             yield text, number
+
+
+def _parses(text: str) -> bool:
+    try:
+        parse(text)
+    except NotHexadecimal:
+        return False
+    return True
 
 
 def _begins_with_byte(text: str) -> bool:

@@ -34,7 +34,7 @@ MAX_DUMP = 0xFFFF
 BULK_AND_INTERRUPT = 3
 
 _LINE_COMMENT = re.compile(r"//[^\n]*")
-_C_BYTE = re.compile(r"(?:0x|\\x)([0-9A-Fa-f]{1,2})(?![0-9A-Fa-f])")
+_C_BYTE = re.compile(r"(?:0x|\\x)([0-9A-Fa-f]{1,2})(?![0-9A-Fa-f])|\b([0-9A-Fa-f]{2})[hH]\b")
 _LABEL = re.compile(r"^(?![0-9A-Fa-f]{2}:)[^:=]*[:=][\s\"'\[{(]*(?=(?:[0-9A-Fa-f]{2}[\s:,-]*){8})")
 _OFFSET = re.compile(r"([0-9A-Fa-f]{4,16})(:?)(?:\s+|$)")
 _OCTAL = re.compile(r"[0-7]{7}")
@@ -57,7 +57,7 @@ def dumps(text: str) -> Iterator[bytes]:
     """What the dumps in ``text`` have, of those that begin as descriptors do."""
     numbers = _C_BYTE.findall(_without_comments(text))
     is_array = len(numbers) > ROW
-    for run in [bytes(int(one, 16) for one in numbers)] if is_array else _runs(text):
+    for run in [bytes(int(c or h, 16) for c, h in numbers)] if is_array else _runs(text):
         if run[:2] in STARTS:
             yield run
         elif _begins(run):

@@ -24,6 +24,13 @@ _COLOURS = re.compile("\x1b\\[[0-9;]*[A-Za-z]")
 _BLANKS = {0xA0: " ", 0x200B: None, 0xFEFF: None}
 """What web pages put between words, and what has no width."""
 _QUOTE = re.compile(r"^[ \t]*[A-Za-z]{0,3}>(?:[ \t]{0,2}[A-Za-z]{0,3}>)*[ \t]?", re.MULTILINE)
+_HEADING = re.compile(
+    r"^(?P<before>[^\n]{0,60}?)[ \t]{0,40}"
+    r"(?:(?:Device|Configuration|Interface) Descriptor:|idVendor\b)",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""What stands before a heading: of a log, a listing with numbers, another sign of quotation."""
+_BREAK = re.compile(r"<br[ \t]{0,3}/?>\n?", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:gt|lt|amp|quot|nbsp|#\d{1,4}|#x[0-9A-Fa-f]{1,4});")
 _ENCODED = re.compile(r"=(?:[0-9A-Fa-f]{2})?[ \t]*$|=(?:20|3D)", re.MULTILINE)
 """A line whose end is encoded, or a blank or sign of equality that is."""
@@ -63,14 +70,33 @@ def _as_text(content: bytes, encodings: tuple[str, ...], file: str) -> str:
 def plain(text: str) -> str:
     """``text`` without the marks of a quotation, and as it was before an archive made HTML of it,
     or a mail program made it quoted-printable (RFC 2045, 6.7)."""
+    text = _BREAK.sub("\n", text)
     if _ENTITY.search(text) is not None:
         text = html.unescape(text).translate(_BLANKS)
     text = _QUOTE.sub("", text)
     if _ENCODED.search(text) is None:
-        return text
+        return _bare(text)
     raw = quopri.decodestring(text.encode("utf-8"))
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError:
         text = raw.decode("latin-1")
-    return _QUOTE.sub("", "\n".join(text.splitlines()))
+    return _bare(_QUOTE.sub("", "\n".join(text.splitlines())))
+
+
+def _bare(text: str) -> str:
+    """``text`` without what each of its lines begins with: numbers in it may differ."""
+    found = _HEADING.search(text)
+    if found is None or not (before := found["before"].strip()):
+        return text
+    if '"' in before:  # a field of JSON
+        return text
+    parts = re.split(r"(\d+|\s+)", before)
+    pattern = "".join(
+        r"\d{1,9}" if part.isdigit() else r"\s{1,9}" if part.isspace() else re.escape(part)
+        for part in parts
+    )
+    lines = text.split("\n")
+    bare = [re.sub(rf"^[ \t]{{0,9}}{pattern}(?:[ \t]|$)?", "", line) for line in lines]
+    changed = sum(old != new for old, new in zip(lines, bare, strict=True))
+    return "\n".join(bare) if 2 * changed > len(lines) else text

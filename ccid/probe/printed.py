@@ -89,7 +89,7 @@ SECTION = re.compile(
     r"(Device|Configuration|Interface|ChipCard Interface|Endpoint) Descriptor:", re.IGNORECASE
 )
 _LSUSB_LINE = re.compile(r"([A-Za-z][\w.]*)\s+(\S+)\s*(.*)$")
-_LSUSB_NUMBER = re.compile(r"0x[0-9A-Fa-f]{1,16}|\d{1,16}")
+_LSUSB_NUMBER = re.compile(r"0[xX][0-9A-Fa-f]{1,16}|\d{1,16}")
 _HEX_FIELDS = {
     "dwSynchProtocols", "dwMechanical", "dwFeatures", "bClassGetResponse", "bClassEnvelope",
 }  # fmt: skip
@@ -201,13 +201,13 @@ def _lsusb_field(fields: Fields, name: str, word: str, rest: str) -> None:
         return
     if known in _BCD:
         fields[known] = _bcd(known, word)
-    elif word == "echo":
+    elif word.lower() == "echo":
         fields[known] = 0xFF
     elif known in _HEX_FIELDS:
         if re.fullmatch(r"(?:0x)?[0-9A-Fa-f]{1,16}", word) is None:
             raise ValueError(f"{known}: invalid literal {short(word)}, no number")
         fields[known] = int(word, 16)
     elif _LSUSB_NUMBER.fullmatch(word) is not None:
-        fields[known] = int(word, 0) if word.startswith("0x") else int(word)
+        fields[known] = int(word, 0) if word[:2] in ("0x", "0X") else int(word)
         if known in STRINGS:
             fields[f"{known} text"] = "" if rest.startswith("(error") else rest

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from ccid.errors import MalformedDescriptor
 from ccid.hexadecimal import plain
 from ccid.probe.files import taken
+from ccid.probe.pasted import decoded
 
 MOST = 16 << 20
 """Bytes of the longest text that is read."""
-BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
-"""What Windows' shells begin a file with."""
 
 
 def name(file: str) -> str:
@@ -25,5 +25,8 @@ def read_lines(file: str) -> list[str]:
     data = taken(file, MOST)
     if len(data) > MOST:
         raise OSError(f"{name(file)}: more than {MOST >> 20} MiB are no list")
-    codec = BYTE_ORDER_MARKS.get(data[:2], "utf-8")
-    return plain(data.decode(codec, errors="replace").removeprefix("\ufeff")).splitlines()
+    try:
+        text = decoded(data, name(file))
+    except MalformedDescriptor:  # of what is no text, an error names the first character
+        text = data.decode("utf-8", errors="replace")
+    return plain(text.removeprefix("\ufeff")).splitlines()

@@ -21,6 +21,7 @@ adds to what the table has, quirk by quirk; with ``replace = true`` it stands al
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -115,6 +116,10 @@ def part_of(text: str, product: str) -> str:
     return "\n[".join([head, *kept])
 
 
+DEEP = re.compile(r"(?:[\w\"'-]{1,64}\s{0,8}\.\s{0,8}){32}")
+"""A key of so many parts is none of a table of readers."""
+
+
 class Source:
     """A file's name, text and content, and what to say when something in it is wrong.
 
@@ -135,6 +140,8 @@ class Source:
         self._vendor_case: Case | None = None
         try:
             wanted = text if product is None else part_of(text, product)
+            if DEEP.search(wanted) is not None:  # Python's reader takes the square of the depth
+                raise RecursionError
             self.content: dict[str, Any] = tomllib.loads(wanted)
         except RecursionError:
             raise ReaderTableError("nested too deeply", file=file) from None

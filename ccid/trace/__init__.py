@@ -182,8 +182,16 @@ def _file_of(name: str) -> PcapngSink:
             sink = _files.get(path)
         if sink is None:
             sink = _files[path] = PcapngSink(path, keep_open=True)
-            atexit.register(sink.close)
+            atexit.register(_close, sink)
         return sink
+
+
+def _close(sink: PcapngSink) -> None:
+    """The end of the program: that the last bytes cannot be written is said, and no more."""
+    try:
+        sink.close()
+    except OSError as error:
+        logger.warning("the trace cannot be ended: %s", error)
 
 
 _log_secrets = False

@@ -182,3 +182,46 @@ def test_any_line(text: str) -> None:
     assert entry.raw
     assert len(entry.raw) == len(entry.highest)
     assert entry.raw <= entry.highest
+
+
+CRYPTOFLEX = "3B 65 00 00 9C 02 02 07 02"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Using reader with a card: Foo 00 00\n3b:65:00:00:9c:02:02:07:02",  # opensc-tool
+        f"Current Reader ATR Size : 9 (0x9)\nCurrent Reader ATR Value : {CRYPTOFLEX} ",  # pcsctest
+        f"Using T=0 protocol\n> RESET\n< OK: {CRYPTOFLEX} \n",  # scriptor
+        "scd apdu\nD[0000]  3B 65 00 00 9C 02 02 07  02                     ;e.......\nOK",
+        "--- Card: X\n---  ATR:\n   3b 65 00 00 9c 02 02 07  02                   ;e.......",
+        f"00000012 ifdhandler.c:1234:IFDHPowerICC() Card ATR: {CRYPTOFLEX} \n",
+        f"<pre>ATR: {CRYPTOFLEX}</pre>",
+        "atr,name\n3B6500009C02020702,card",
+        "unsigned char atr[] = {\n 0x3b, 0x65, 0, 0, 0x9c, 2, 2, 7, 2\n};".replace(" 0,", " 0x00,")
+        .replace(" 2,", " 0x02,").replace(" 7,", " 0x07,").replace(" 2\n", " 0x02\n"),
+        "00000000  3b 65 00 00 9c 02 02 07  02                     |;e.......|\n00000009",
+        "00000000: 3b65 0000 9c02 0207 02                   ;e.......",
+        "ATR: 3B 65 00 00\n9C 02 02 07 02",
+        "3B 65 00 00\n9C 02 02 07 02\n",
+        "> ATR: 3B 65 00 00 9C\n> 02 02 07 02\n> and so on",
+        f"ATR:\n{CRYPTOFLEX}",
+        f"Reader: X\nATR:\n  {CRYPTOFLEX}\nfoo",
+        "3B.65.00.00.9C.02.02.07.02",
+    ],
+)  # fmt: skip
+def test_an_atr_amid_other_text(text: str) -> None:
+    assert [entry.raw for entry in entries(text.splitlines())] == [bytes.fromhex(CRYPTOFLEX)]
+
+
+def test_whole_atrs_are_not_joined() -> None:
+    assert len(list(entries(["3B 00", "3B 02 14 50", "3B 02 AA BB"]))) == 3
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-32", "utf-16", "cp1252"])
+def test_a_list_of_any_encoding(tmp_path: Path, encoding: str) -> None:
+    file = tmp_path / "atrs"
+    file.write_bytes(f"{CRYPTOFLEX}\r\n\tcarte à puce\r\n".encode(encoding))
+    (entry,) = read(str(file))
+    assert entry.raw == bytes.fromhex(CRYPTOFLEX)
+    assert entry.description == ("carte à puce",)

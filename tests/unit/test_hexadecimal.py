@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 import time
 from contextlib import suppress
@@ -190,3 +192,42 @@ def test_the_longest_text_takes_no_time(unit: str) -> None:
         parse(text)
     mentioned(text)
     assert time.process_time() - before < 20
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Card ATR: 3B 65 00", "ATR of the card: 3B 65 00", "ATR (hex): 3B 65 00", "> ATR: 3B 65 00",
+        "**ATR:** 3B 65 00", "ATR: `3B 65 00`", "`3B 65 00`", "new byte[] {0x3B, 0x65, 0x00}",
+        "bytes.fromhex('3B 65 00')", "bytes([0x3B, 0x65, 0x00])", '"3B","65","00"', "3B;65;00",
+        "3B|65|00", "3B/65/00", "x3B x65 x00", "$3B $65 $00", "%3B%65%00", "\u200b3B 65 00",
+        "3B 65 \\\n00", "Command APDU: 3B 65 00", "=> 3B 65 00",
+    ],
+)  # fmt: skip
+def test_more_forms_that_are_pasted(text: str) -> None:
+    assert parse(text) == b"\x3b\x65\x00"
+
+
+@pytest.mark.parametrize("text", ["0000: 3B 65", "FFh:65h=x"])
+def test_what_may_be_an_offset_or_digits_is_no_label(text: str) -> None:
+    with pytest.raises(NotHexadecimal):
+        parse(text)
+
+
+def test_a_label_is_found_in_no_time() -> None:
+    before = time.process_time()
+    for text in ("z" * 400_000, "A" * 400_000 + ":", "3B" + " " * 400_000 + "x", "b(" * 200_000):
+        with suppress(NotHexadecimal):
+            parse(text)
+    assert time.process_time() - before < 10
+
+
+@pytest.mark.parametrize("mark", ";|$%/+~")
+def test_bytes_with_any_mark_between_them_are_not_mentioned(mark: str) -> None:
+    text = mark.join(["00", "20", "00", "81", "04", "31", "32", "33", "34"])
+    assert mentioned(text) == f"(a word of {len(text)} characters)"
+
+
+def test_the_error_can_be_copied() -> None:
+    error = pickle.loads(pickle.dumps(copy.deepcopy(NotHexadecimal("wrong", 7))))
+    assert (str(error), error.position) == ("wrong", 7)

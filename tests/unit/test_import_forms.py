@@ -160,6 +160,30 @@ def words(row: bytes) -> str:
     return " ".join(pairs)
 
 
+@pytest.mark.parametrize("source", ["parse", "lsusb", "raw"])
+@pytest.mark.parametrize("before", ["| ", ": ", "+", "* ", "John> ", "Nov 28 21:00:07 h lsusb: "])
+def test_lines_that_all_begin_the_same(source: str, before: str) -> None:
+    text = {"parse": PARSE, "lsusb": LSUSB, "raw": undecoded(RAW)}[source]
+    assert devices(lines(lambda line: f"{before}{line}")(text), "x") == devices(text, "x")
+
+
+@pytest.mark.parametrize("source", ["parse", "lsusb", "raw"])
+def test_lines_with_numbers_or_breaks_of_html(source: str) -> None:
+    text = {"parse": PARSE, "lsusb": LSUSB, "raw": undecoded(RAW)}[source]
+    wanted = devices(text, "x")
+    rows = text.splitlines()
+    numbered = "\n".join(f"{number:4}\t{line}" for number, line in enumerate(rows, 1))
+    assert devices(numbered, "x") == wanted
+    assert devices("<br>\n".join(map(html.escape, rows)), "x") == wanted
+    assert devices(
+        "<br/>".join(html.escape(row).replace("  ", "&nbsp; ") for row in rows), "x"
+    ) == (wanted)
+
+
+def test_echo_in_capitals() -> None:
+    assert devices(LSUSB.replace("echo", "ECHO").replace("0x", "0X"), "x") == devices(LSUSB, "x")
+
+
 DUMPS = {
     "plain": RAW,
     "joined": BYTES.hex(),
@@ -174,6 +198,7 @@ DUMPS = {
     "a field of JSON": f'"raw": "{BYTES.hex()}"',
     "0x": ", ".join(f"0x{byte:02x}" for byte in BYTES),
     "0x, short": ", ".join(hex(byte) for byte in BYTES),
+    "h": " ".join(f"{byte:02X}h" for byte in BYTES),
     "C": "uint8_t d[54] = {\n" + "\n".join(f"  0x{b:02X}, // 0x{b:02X}" for b in BYTES) + "\n};",
     "C, comments": "{" + "\n".join(f"0x{b:02X}, /* field 0x{b:02X} */" for b in BYTES) + "}",
     "a string of C": "".join(f"\\x{byte:02x}" for byte in BYTES),

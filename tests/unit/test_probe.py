@@ -18,6 +18,7 @@ import pytest
 import ccid
 from ccid import errors
 from ccid.descriptors import InterfaceDescriptor
+from ccid.iso7816.apdu import CommandApdu
 from ccid.probe import doctor_command, list_command, session
 from ccid.probe.__main__ import take_virtual
 from ccid.trace.log import logger
@@ -271,6 +272,27 @@ def test_a_pin_on_the_command_line_is_not_printed(run: Run) -> None:
     assert "39 38 37 36" in out
 
 
+@pytest.mark.parametrize("apdu", ["0088000004 A1B2C3D4 04", "80100A0004", "00C0000004"])
+def test_what_a_secret_command_answers_is_not_printed(
+    run: Run, monkeypatch: pytest.MonkeyPatch, apdu: str
+) -> None:
+    class Card(ccid.virtual.EchoCard):
+        def process(self, command: CommandApdu) -> ccid.virtual.Answer:
+            return ccid.virtual.Answer(b"\x0a\x0b\x0c\x0d")
+
+        def takes_data(self, header: bytes) -> bool:
+            return header[1] == 0x88
+
+    monkeypatch.setattr(session, "virtual_infos", lambda _: [ccid.VirtualReader(Card()).info])
+    _, out, _ = run("--virtual", "apdu", apdu)
+    assert "0A 0B 0C 0D" not in out
+    assert "\n< 2A 2A 2A 2A\n< 90 00  normal processing" in out
+    assert "masked: --trace-secrets shows it" in out
+    _, out, _ = run("--virtual", "--trace-secrets", "apdu", apdu)
+    assert "\n< 0A 0B 0C 0D\n" in out
+    assert "masked" not in out
+
+
 PIN = b"13579086".hex()
 VERIFY = f"0020008108{PIN}"
 
@@ -295,7 +317,7 @@ def test_an_apdu_in_any_form(
     monkeypatch.setattr("sys.stdin", io.StringIO(file.read_text()))
     status, out, err = run("--virtual", "apdu", *(str(file) if w == "FILE" else w for w in words))
     assert (status, err) == (0, "")
-    assert out.startswith("> 00 20 00 81 08 2A 2A 2A 2A 2A 2A 2A 2A\n< 6")
+    assert out.startswith("> 00 20 00 81 08 2A 2A 2A 2A 2A 2A 2A 2A  masked")
 
 
 def test_apdus_of_the_command_line_and_of_files_in_their_order(run: Run, tmp_path: Path) -> None:

@@ -154,6 +154,17 @@ def test_what_a_card_must_not_do(tpdu: str, answers: list[str]) -> None:
             machine.send(bytes.fromhex(answer))
 
 
+def test_an_error_holds_no_byte_of_the_card() -> None:
+    machine = procedure(bytes.fromhex("0020008104 31323334"))
+    next(machine)
+    with pytest.raises(ProtocolError) as failed:
+        machine.send(bytes.fromhex("37"))
+    assert "37" not in str(failed.value)
+    with pytest.raises(InvalidApdu) as wrong:  # a PIN that was typed without its header
+        next(procedure(bytes.fromhex("1397531973")))
+    assert "97" not in str(wrong.value)
+
+
 # Commands -------------------------------------------------------------------------------------
 
 
