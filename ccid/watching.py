@@ -26,7 +26,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -107,7 +107,11 @@ def _watch(timeout: float | None) -> Generator[Event, None, None]:
         watcher.start()
         yield from watcher.events(timeout)
     finally:
-        watcher.end()
+        try:
+            watcher.end()
+        except BaseException:  # as Ctrl-C: what it kept from being done, the second one does
+            watcher.end()
+            raise
 
 
 class _Errand(threading.Thread):
@@ -173,8 +177,8 @@ class _Errand(threading.Thread):
         leaves: list[Callable[[], None]] = []
 
         def leave() -> None:
-            while leaves:
-                leaves.pop()()
+            for end in leaves:
+                end()
             if is_mine:
                 opened.give_back(reader)
 
@@ -286,26 +290,22 @@ class _Watcher:
 
         self._ends.append(opened.listen(self._post_hands))
         end = on_hotplug(lambda: self._post(None))
+        if end is not None:
+            self._ends.append(end)
         atexit.register(self.end)  # libusb is loaded by now: so this is done before it is ended
         if end is None:
             logger.info("libusb does not tell who comes and goes: devices are listed each second")
             self._compares = True
-        else:
-            self._ends.append(end)
         self._discover(list_readers())
         for reader in list(opened.readers.values()):
             self._changed_hands(reader.info)
 
     def end(self) -> None:
+        """Hear of nothing any more, and leave all readers. Those that are closed slowly are closed
+        at the same time, and waited for a moment only. May be called again."""
         atexit.unregister(self.end)
-        with ExitStack() as stack:  # all of it, whatever a signal's handler raises meanwhile
-            stack.callback(self._leave_all)
-            while self._ends:
-                stack.callback(self._ends.pop())
-
-    def _leave_all(self) -> None:
-        """Leave all readers. Those that are closed slowly are closed at the same time, and waited
-        for a moment only."""
+        for end in self._ends:
+            end()
         leaving = [_Leaving(one.link) for one in self._there.values() if one.link is not None]
         for one in leaving:
             one.begin()

@@ -27,6 +27,7 @@ from ccid.virtual import faults
 from ccid.virtual.cards import FileSystemCard
 from tests.unit.fake_events import FakeEvents
 from tests.unit.interrupting import Interrupting
+from tests.unit.interrupts import interrupted
 from tests.unit.test_asynchronous import fake, until  # noqa: F401
 
 ON_HOTPLUG = asynchronous.on_hotplug
@@ -455,6 +456,21 @@ def test_a_notice_that_is_interrupted_is_not_the_last(bus: Bus, events: Any, pla
         watcher._post(notice)
     virtual.remove()
     assert heard(events, 1) == ["card left 0"]
+
+
+@pytest.mark.parametrize("interrupt", [False, True])
+def test_a_watch_that_is_interrupted_leaves_nothing(bus: Bus, interrupt: bool) -> None:
+    """However far it is, its end included: nobody is told, and the reader can be opened."""
+    virtual, done = ccid.VirtualReader(interrupt=interrupt), 0
+    info = replace(virtual.info, path="usb:1-1:1.0")
+    bus.plug(info)
+    for error in interrupted(lambda: list(ccid.watch(0)), ("watching.py",)):
+        done += error is None
+        assert bus.tell is None
+        assert opened._tellers == ()
+        until(lambda: not opened._lent)  # a thread that opened it meanwhile closes it
+        ccid.open_reader(info).close()
+    assert done == 1
 
 
 def test_an_application_opens_one_that_is_being_opened(bus: Bus, events: Any) -> None:
