@@ -50,13 +50,17 @@ class Cards:
     def listen(self, tell: Callable[[int], None]) -> Callable[[], None]:
         """Have ``tell`` called with the slot whenever a card came or went, as far as is known
         now. It must not wait for anything. Returns what ends this."""
-        with self._lock:
-            self._tellers = (*self._tellers, tell)
 
         def end() -> None:
             with self._lock:
                 self._tellers = tuple(one for one in self._tellers if one is not tell)
 
+        try:
+            with self._lock:
+                self._tellers = (*self._tellers, tell)
+        except BaseException:  # as Ctrl-C, behind it
+            end()
+            raise
         return end
 
     def apply(self, slot: int, what: Input) -> None:

@@ -239,11 +239,11 @@ def _entered(slot: Slot, request: pin.PinRequest) -> bytes:
     card = slot.card
     if card is not None:
         card.look()
-    if request.escape is not None:
-        slot.escape(request.escape)
-    if request.delay_s:
-        time.sleep(request.delay_s)
     try:
+        if request.escape is not None:
+            slot.escape(request.escape)
+        if request.delay_s:
+            time.sleep(request.delay_s)
         return enter_pin(slot.commands, None if card is None else card.agreement, request.structure)
     except CcidError as error:
         if card is not None:

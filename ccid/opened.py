@@ -57,13 +57,17 @@ class Opened:
     def listen(self, tell: Callable[[ReaderInfo], None]) -> Callable[[], None]:
         """Have ``tell`` called whenever a reader was opened or closed. It must not wait for
         anything. Returns what ends this."""
-        with self._guard:
-            self._tellers = (*self._tellers, tell)
 
         def end() -> None:
             with self._guard:
                 self._tellers = tuple(one for one in self._tellers if one is not tell)
 
+        try:
+            with self._guard:
+                self._tellers = (*self._tellers, tell)
+        except BaseException:  # as Ctrl-C, behind it
+            end()
+            raise
         return end
 
     def _tell(self, info: ReaderInfo) -> None:

@@ -346,8 +346,8 @@ class Pipe(Conversation):
             try:
                 with self.lock:
                     request = ClassControl.abort(self.interface, slot, (self.count + 1) & 0xFF)
+                    self._past.half_aborted.add(slot)  # even if the request's end is not seen
                     self.transport.control(request, self._until_ms(int(ABORT_S * 1000)))
-                    self._past.half_aborted.add(slot)
                     count = self._write(slot, PC_to_RDR_Abort.bMessageType, bytes(3), b"")
                 pair = self._operation_of(count, ABORT_S)
                 pair.hears = False

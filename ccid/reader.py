@@ -49,7 +49,7 @@ from ccid.quirks.fixups import apply, data_rates, takes_apdu_mode
 from ccid.rates import get_clock_frequencies, get_data_rates
 from ccid.shared_pipe import SharedPipe
 from ccid.slot import Slot
-from ccid.transport import ReaderInfo, Transport
+from ccid.transport import ReaderInfo, Transport, nothing_to_end
 from ccid.unclosed import unclosed
 
 if TYPE_CHECKING:
@@ -452,15 +452,21 @@ class Reader:
             What ends this, at once.
         """
         one = functools.partial(tell)  # that may be told by somebody else, too
-        self._listeners.append(one)
-        if isinstance(self.transport.dead, ReaderRemoved):
-            tell(None)
-        leave = self.transport.attend()
+        leave: Callable[[], None] = nothing_to_end
 
         def end() -> None:
             with suppress(ValueError):  # called twice
                 self._listeners.remove(one)
             leave()
+
+        try:
+            self._listeners.append(one)
+            if isinstance(self.transport.dead, ReaderRemoved):
+                tell(None)
+            leave = self.transport.attend()
+        except BaseException:
+            end()
+            raise
 
         return end
 

@@ -26,6 +26,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -106,7 +107,11 @@ def _watch(timeout: float | None) -> Generator[Event, None, None]:
         watcher.start()
         yield from watcher.events(timeout)
     finally:
-        watcher.end()
+        try:
+            watcher.end()
+        except BaseException:  # as Ctrl-C: what it kept from being done, the second one does
+            watcher.end()
+            raise
 
 
 class _Errand(threading.Thread):
@@ -122,6 +127,7 @@ class _Errand(threading.Thread):
         is_mine: This opened it.
         is_gone: The reader is not there any more.
         is_refused: Another process holds it, or this user must not open it.
+        is_deaf: It could be opened, and not listened to: no thread is left for that.
         done: Set when all is done.
         leave: Ends listening to the reader.
     """
@@ -134,7 +140,7 @@ class _Errand(threading.Thread):
         self._is_abandoned = False
         self._asks_only = reader is not None
         self.reader = reader
-        self.is_mine = self.is_gone = self.is_refused = False
+        self.is_mine = self.is_gone = self.is_refused = self.is_deaf = False
         self.done = threading.Event()
         self.leave: Callable[[], None] = nothing_to_end
 
@@ -168,23 +174,29 @@ class _Errand(threading.Thread):
         reader, is_mine = opened.borrow(self._info)
         if reader is None:
             return False  # it is being opened, and that will be told
-        leaves = [
-            reader.cards.listen(self._told),
-            reader.listen(self._told),
-        ]
+        leaves: list[Callable[[], None]] = []
 
         def leave() -> None:
-            while leaves:
-                leaves.pop()()
+            for end in leaves:
+                end()
             if is_mine:
                 opened.give_back(reader)
 
-        with self._lock:
-            if not self._is_abandoned:
-                self.reader, self.is_mine, self.leave = reader, is_mine, leave
-                return True
-        leave()
-        return False
+        is_kept = False
+        try:
+            leaves.append(reader.cards.listen(self._told))
+            leaves.append(reader.listen(self._told))
+            with self._lock:
+                is_kept = not self._is_abandoned
+                if is_kept:
+                    self.reader, self.is_mine, self.leave = reader, is_mine, leave
+        except CcidError:
+            self.is_deaf = True
+            raise
+        finally:
+            if not is_kept:
+                leave()
+        return is_kept
 
     def _told(self, _: object) -> None:
         self._post()
@@ -205,6 +217,31 @@ class _Errand(threading.Thread):
         with self._lock:
             self._is_abandoned = True
         self.leave()
+
+
+class _Leaving(threading.Thread):
+    """Leaves what an errand opened, in a thread of its own: closing a reader that does not answer
+    takes seconds."""
+
+    def __init__(self, errand: _Errand) -> None:
+        super().__init__(name=f"leaving {errand.name}", daemon=True)
+        self._errand = errand
+        self.done = threading.Event()
+
+    def begin(self) -> None:
+        """Do it, here and now if it takes no time, or if there can be no more thread."""
+        if self._errand.is_mine:
+            with suppress(RuntimeError):
+                self.start()
+                return
+        self.run()
+
+    def run(self) -> None:
+        """Do it."""
+        try:
+            self._errand.abandon()
+        finally:
+            self.done.set()
 
 
 @dataclass(slots=True, eq=False)
@@ -253,22 +290,28 @@ class _Watcher:
 
         self._ends.append(opened.listen(self._post_hands))
         end = on_hotplug(lambda: self._post(None))
+        if end is not None:
+            self._ends.append(end)
         atexit.register(self.end)  # libusb is loaded by now: so this is done before it is ended
         if end is None:
             logger.info("libusb does not tell who comes and goes: devices are listed each second")
             self._compares = True
-        else:
-            self._ends.append(end)
         self._discover(list_readers())
         for reader in list(opened.readers.values()):
             self._changed_hands(reader.info)
 
     def end(self) -> None:
+        """Hear of nothing any more, and leave all readers. Those that are closed slowly are closed
+        at the same time, and waited for a moment only. May be called again."""
         atexit.unregister(self.end)
-        while self._ends:
-            self._ends.pop()()
-        for one in self._there.values():
-            self._unlink(one)
+        for end in self._ends:
+            end()
+        leaving = [_Leaving(one.link) for one in self._there.values() if one.link is not None]
+        for one in leaving:
+            one.begin()
+        until = time.monotonic() + PATIENCE_S
+        for one in leaving:
+            one.done.wait(max(0.0, until - time.monotonic()))
 
     def events(self, timeout: float | None) -> Generator[Event, None, None]:
         happened, now = time.monotonic(), time.monotonic()
@@ -316,8 +359,10 @@ class _Watcher:
     def _post(self, what: _Watched | Key | None) -> None:
         """Something happened to ``what``; None stands for the devices on the bus."""
         if what not in self._waiting:
-            self._waiting.add(what)
-            self._notices.put(what)
+            try:
+                self._waiting.add(what)
+            finally:  # a signal's handler may raise in between, and none would be put any more
+                self._notices.put(what)
 
     def _post_hands(self, info: ReaderInfo) -> None:
         self._hands[key_of(info)] = info
@@ -385,6 +430,8 @@ class _Watcher:
                 self._arrived([info])
         elif one.link is not None and one.reader is None and not one.link.done.is_set():
             one.changed_hands = True  # perhaps to the errand's: that is seen when it is done
+        elif one.link is not None and one.link.is_deaf and reader is None:
+            pass  # it was closed for that: another try would be as good
         elif one.reader is None or one.reader is not reader:
             self._relink(one)
 

@@ -86,6 +86,18 @@ def test_an_interrupted_cancel_is_in_nobodys_way(kind: str) -> None:
         assert kept[-1] is None
 
 
+@pytest.mark.parametrize("kind", ["one command at a time", "several"])
+def test_after_an_interrupted_abort_the_pair_is_ended(kind: str) -> None:
+    """The reader may have got the first half, and refuses every command until the second."""
+    with ccid.open_reader(READERS[kind][0]()) as reader, ThreadPoolExecutor(1) as another:
+        cards, done = [slot.connect() for slot in reader.slots], 0
+        for error in interrupted(reader.slots[0].commands.abort, (*FILES, "transport/virtual.py")):
+            done += error is None
+            for card in cards:
+                assert another.submit(card.transmit, APDU).result(PATIENCE_S) == ANSWER
+        assert done == 1
+
+
 def test_an_interrupted_opening_leaves_the_reader_to_watchers() -> None:
     virtual = READERS["one command at a time"][0]()
     info = virtual.info

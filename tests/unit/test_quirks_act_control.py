@@ -9,12 +9,13 @@ import pytest
 
 import ccid
 from ccid import Slot, pin
-from ccid.codes import ExchangeLevel, SlotError
+from ccid.codes import ExchangeLevel, IccStatus, SlotError
 from ccid.control import ControlCode, Feature, control
-from ccid.errors import AccessDenied, MalformedMessage, UnsupportedByReader
-from ccid.messages import PinModification, PinVerification
+from ccid.errors import AccessDenied, CardReset, MalformedMessage, UnsupportedByReader
+from ccid.messages import PC_to_RDR_Escape, PinModification, PinVerification
 from ccid.messages.structures import PinModificationAllIndexes
 from ccid.virtual import EchoCard, make_descriptor
+from ccid.virtual.faults import failing
 from tests.unit.quirk_bench import Table, covers
 from tests.unit.test_control import PIN, PinPad, modify_structure, verify_structure
 
@@ -180,6 +181,22 @@ def test_a_pin_behind_a_bare_header(table: Table) -> None:
     assert verify() == b"\x6b\x80"
     table.only(IDS, 'pin-case1-escape = "80 02 00"')
     assert verify() == b"\x90\x00"
+
+
+def test_a_reset_under_us_before_the_pin_is_told_as_one(table: Table) -> None:
+    """By the Escape that precedes it. bmICCStatus 1: the card is there, and has no power."""
+    descriptor = make_descriptor(ExchangeLevel.SHORT_APDU, bPINSupport=3)
+    function = AppendsOnRequest(descriptor, [EchoCard()], escape=lambda _: b"\0")
+    virtual = ccid.VirtualReader(functions=[function], vendor_id=0x08E6, product_id=0x3478)
+    request = verify_structure(bytes.fromhex("00200081"), bmPINBlockString=0)
+    table.only(IDS, 'pin-case1-escape = "80 02 00"')
+    with ccid.open_reader(virtual) as opened, opened.slots[0].connect():
+        (slot,) = opened.slots
+        fault = failing(SlotError.ICC_MUTE, IccStatus.INACTIVE, on=PC_to_RDR_Escape)
+        virtual.faults.append(fault)
+        with pytest.raises(CardReset):
+            slot.control(ControlCode.VERIFY_PIN_DIRECT, request)
+        assert slot.card is None
 
 
 def test_what_is_told_of_a_pin_pad(table: Table) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -17,12 +19,15 @@ import pytest
 
 import ccid
 from ccid import watching
-from ccid.errors import ReaderBusy, ReaderForked
+from ccid.errors import ReaderBusy, ReaderForked, TransportError
 from ccid.opened import key_of, opened
 from ccid.transport import ReaderInfo, asynchronous
+from ccid.transport.virtual import VirtualTransport
 from ccid.virtual import faults
 from ccid.virtual.cards import FileSystemCard
 from tests.unit.fake_events import FakeEvents
+from tests.unit.interrupting import Interrupting
+from tests.unit.interrupts import interrupted
 from tests.unit.test_asynchronous import fake, until  # noqa: F401
 
 ON_HOTPLUG = asynchronous.on_hotplug
@@ -391,6 +396,81 @@ def test_a_reader_that_does_not_answer_holds_nobody_up(bus: Bus, events: Any) ->
         ("reader arrived", other.info.path),
         ("card arrived", other.info.path),
     }
+
+
+def test_readers_that_answer_no_more_do_not_hold_up_the_end(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each takes seconds to close, so they are closed at the same time."""
+    monkeypatch.setattr(watching, "POLL_S", 0.02)
+    virtuals = [ccid.VirtualReader(interrupt=False) for _ in range(3)]
+    bus.plug(*(virtual.info for virtual in virtuals))
+    events = ccid.watch(0.2)
+    heard(events, 6)
+    for virtual in virtuals:
+        virtual.faults.append(faults.silence(times=None))
+    began = time.monotonic()
+    assert list(events) == []
+    assert time.monotonic() - began < 2, "one takes four seconds"
+    for virtual in virtuals:
+        virtual.unplug()
+
+
+def test_one_that_cannot_be_listened_to_is_given_back(
+    bus: Bus, events: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no thread left for it. It is not tried again and again."""
+    virtual, opens = ccid.VirtualReader(), list[VirtualTransport]()
+
+    def attend(_: object) -> None:
+        raise TransportError("no thread")
+
+    def connect(info: ReaderInfo) -> VirtualTransport:
+        opens.append(VirtualTransport(virtual.port, info))
+        return opens[-1]
+
+    monkeypatch.setattr(VirtualTransport, "attend", attend)
+    info = replace(virtual.info, connect=connect)
+    bus.plug(info)
+    assert heard(events, 1) == ["reader arrived"]
+    other = ccid.VirtualReader(None)
+    bus.plug(virtual.info, replace(other.info, path="usb:1-9:1.0"))
+    assert heard(events, 1) == ["reader arrived"]
+    assert opened._lent.get(key_of(info)) is None
+    assert [transport.dead is None for transport in opens] == [False]
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_a_notice_that_is_interrupted_is_not_the_last(bus: Bus, events: Any, place: int) -> None:
+    virtual = ccid.VirtualReader()
+    bus.plug(virtual.info)
+    heard(events, 2)
+    watcher = events.gi_frame.f_locals["watcher"]
+    (notice,) = watcher._there.values()
+    assert notice.link.done.wait(10)
+    with suppress(queue.Empty):
+        while True:
+            watcher._waiting.discard(before := watcher._notices.get(timeout=0.02))
+            watcher._handle(before)
+    with Interrupting(place, ("ccid/watching.py",)), suppress(KeyboardInterrupt):
+        watcher._post(notice)
+    virtual.remove()
+    assert heard(events, 1) == ["card left 0"]
+
+
+@pytest.mark.parametrize("interrupt", [False, True])
+def test_a_watch_that_is_interrupted_leaves_nothing(bus: Bus, interrupt: bool) -> None:
+    """However far it is, its end included: nobody is told, and the reader can be opened."""
+    virtual, done = ccid.VirtualReader(interrupt=interrupt), 0
+    info = replace(virtual.info, path="usb:1-1:1.0")
+    bus.plug(info)
+    for error in interrupted(lambda: list(ccid.watch(0)), ("watching.py",)):
+        done += error is None
+        assert bus.tell is None
+        assert opened._tellers == ()
+        until(lambda: not opened._lent)  # a thread that opened it meanwhile closes it
+        ccid.open_reader(info).close()
+    assert done == 1
 
 
 def test_an_application_opens_one_that_is_being_opened(bus: Bus, events: Any) -> None:
