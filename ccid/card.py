@@ -135,6 +135,7 @@ class Card:
 
         Raises:
             CardRemoved, CardReset: So it says.
+            ReaderRemoved, ReaderClosed: The reader is gone, too.
         """
         if isinstance(error, CardRemoved):
             self._end(error)
@@ -144,7 +145,7 @@ class Card:
             return
         status = IccStatus(bStatus & 0x03)
         if status in (IccStatus.ABSENT, IccStatus.INACTIVE):
-            with suppress(*NO_READER), self.slot.turn():
+            with self.slot.turn():  # which raises that the reader is gone, if it is, too
                 self.slot.reader.cards.saw(self.slot.index, status)
                 why = self.ended(bSeq=error.bSeq, bStatus=bStatus, bError=error.bError)
                 if why is not None:

@@ -169,6 +169,21 @@ def test_a_status_tells_of_it_too() -> None:
             card.transmit(PATTERN)
 
 
+def test_a_card_that_leaves_with_its_reader() -> None:
+    """The last thing that the reader said is that the slot is empty: it was pulled out."""
+    script = Script()
+    with ccid.open_reader(script.info) as reader:
+        card = reader.slots[0].connect()
+
+        def absent(apdu: Any) -> bytes:
+            script.transport.removed()
+            raise errors.CardAbsent("no card", bStatus=0x42, bError=0xFE)
+
+        card._transmit = absent
+        with pytest.raises(errors.ReaderRemoved):
+            card.transmit(PATTERN)
+
+
 # Another holder ---------------------------------------------------------------------------------
 
 
