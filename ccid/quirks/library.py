@@ -84,7 +84,7 @@ def vendors() -> dict[int, str]:
     return {int(name[:4], 16): name for name in names if name.endswith(".toml")}
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=2048)
 def _source(vendor_id: int, product: str | None = None) -> Source | None:
     """A vendor's file, or what it has on one product; None if there is none."""
     name = vendors().get(vendor_id)
@@ -213,7 +213,7 @@ def lookup(
     return _lookup(vendor_id, product_id, bcdDevice, slot, interface, _stamps())
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=2048)
 def _lookup(
     vendor_id: int,
     product_id: int,

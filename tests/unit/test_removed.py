@@ -200,8 +200,11 @@ def test_taken_out_while_it_thinks(level: ExchangeLevel, slots: int, back: bool)
 
 @pytest.mark.parametrize("slots", [1, 2])
 @pytest.mark.parametrize("known", [False, True])
-def test_a_reply_that_a_moving_card_swallowed(slots: int, known: bool) -> None:
+def test_a_reply_that_a_moving_card_swallowed(
+    slots: int, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """QEMU's reader drops all that it has to say when a card comes or goes."""
+    monkeypatch.setattr("ccid.pipe.LOST_S", 0.1)
     one, asked = virtual(slots=slots), list[bytes]()
 
     def swallow(_: CcidFunction, command: bytes, __: list[Said]) -> list[Said]:

@@ -223,7 +223,10 @@ def test_waiting_for_room_is_cancelled_and_ended_by_close() -> None:
         while not reader.pipe._is_under_way(3):
             time.sleep(0.005)
         reader.close()
-        assert isinstance(other.exception(5), CommandCancelled | ReaderClosed)
+        ended = other.exception(5)  # those that hold the room end first: it may have got an answer
+        assert (
+            isinstance(ended, CommandCancelled | ReaderClosed) or other.result() == b"2 1\x90\x00"
+        )
 
 
 def test_room_goes_to_who_waits_at_once() -> None:

@@ -189,7 +189,7 @@ def converse(rng: random.Random, seen: Counter[str]) -> None:
 
 
 def test_conversations(full: bool, tell: Tell) -> None:
-    count = 100_000 if full else 3_000
+    count = 100_000 if full else 2_000
     seen: Counter[str] = Counter()
     for number in range(count):
         try:

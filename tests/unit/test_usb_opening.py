@@ -11,6 +11,7 @@ import pytest
 
 import ccid
 from ccid import errors
+from ccid.commands import SlotCommands
 from ccid.transport import asynchronous, discovery, libusb, linux, usb
 from ccid.transport.libusb import Status
 from tests.unit.fake_events import FakeEvents
@@ -244,6 +245,7 @@ def test_a_later_command_is_not_sent_twice(
     plug: Plug, bulk: FakeBulk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, traced: bool
 ) -> None:
     monkeypatch.setattr(usb, "GONE_S", 0.01)
+    monkeypatch.setattr(SlotCommands, "status_timeout_s", 0.1)  # nothing answers at the end
     plug(QEMU)
     bulk.script = [(0, b""), (0, ANSWER)]
     with ccid.open_reader() as reader:
