@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 from ccid.activation import Activation
 from ccid.card import Card
 from ccid.codes import IccStatus, Protocol
-from ccid.errors import CardAbsent, CardRemoved, SlotInUse
+from ccid.errors import (
+    CardAbsent,
+    CardRemoved,
+    CommandFailed,
+    SlotBusy,
+    SlotInUse,
+    UnsupportedByReader,
+)
 from ccid.quirks.fixups import apply, data_rates
 
 if TYPE_CHECKING:
@@ -49,9 +56,21 @@ class Slot:
             card = self.card  # which a thread that met its removal forgets at any time
             if card is not None and isinstance(card.ended(), CardRemoved):
                 return IccStatus.ABSENT
-            status = self.commands.slot_status().icc
+            status = self._asked_status()
             if card is not None and isinstance(card.ended(), CardRemoved):
                 return IccStatus.ABSENT
+            return status
+
+    def _asked_status(self) -> IccStatus:
+        """What the reader says. A reply that refuses the question tells of the card all the same
+        (bmICCStatus, 6.2.6): so some readers answer after they were reset."""
+        try:
+            return self.commands.slot_status().icc
+        except (CommandFailed, UnsupportedByReader) as error:
+            if error.bStatus is None or isinstance(error, SlotBusy):
+                raise
+            status = IccStatus(error.bStatus & 0x03)
+            self.reader.cards.saw(self.index, status)
             return status
 
     def connect(self, protocol: Protocol | None = None, *, auto_get_response: bool = False) -> Card:

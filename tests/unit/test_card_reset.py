@@ -184,6 +184,31 @@ def test_a_card_that_leaves_with_its_reader() -> None:
             card.transmit(PATTERN)
 
 
+@pytest.mark.parametrize("bError", [0xFE, 0xFB, 0xF3, 0x00, 0x05])
+@pytest.mark.parametrize("status", [IccStatus.INACTIVE, IccStatus.ABSENT])
+def test_a_refused_status_tells_of_the_card(status: IccStatus, bError: int) -> None:
+    script = Script()
+    with ccid.open_reader(script.info) as reader:
+        (slot,) = reader.slots
+        card = slot.connect()
+        usual = script.transport.answer
+
+        def refuse(command: Command) -> Any:
+            if isinstance(command, PC_to_RDR_GetSlotStatus):
+                bStatus = 0x40 | status
+                return reply(command, RDR_to_PC_SlotStatus, bStatus=bStatus, bError=bError)
+            return usual(command)
+
+        script.transport.answer = refuse
+        assert slot.status() is status
+        kind = errors.CardRemoved if status is IccStatus.ABSENT else errors.CardReset
+        with pytest.raises(kind):
+            card.transmit(PATTERN)
+        script.transport.answer = usual
+        with slot.connect() as again:
+            assert again.transmit(PATTERN) == b"\x90\x00"
+
+
 # Another holder ---------------------------------------------------------------------------------
 
 
