@@ -468,9 +468,10 @@ class _Watcher:
             self._gone(one)
             return
         if one.changed_hands and one.link.done.is_set():
-            one.changed_hands = False
+            one.changed_hands, link = False, one.link
             self._changed_hands(one.info)
-            return
+            if one.link is not link:
+                return  # all was told when that was linked
         if reader is None:
             return
         for slot in reader.slots:

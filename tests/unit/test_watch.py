@@ -473,6 +473,21 @@ def test_a_watch_that_is_interrupted_leaves_nothing(bus: Bus, interrupt: bool) -
     assert done == 1
 
 
+def test_a_reader_that_is_opened_slowly(
+    bus: Bus, events: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told of before it is open; that this very watch opens it is told meanwhile, too."""
+    monkeypatch.setattr(watching, "PATIENCE_S", 0.01)
+    slow = ccid.VirtualReader()
+
+    def connect(to: ReaderInfo) -> Any:
+        time.sleep(0.05)
+        return slow.info.connect(to)
+
+    bus.plug(replace(slow.info, path="usb:1-1:1.0", connect=connect))
+    assert heard(events, 2) == ["reader arrived", "card arrived 0"]
+
+
 def test_an_application_opens_one_that_is_being_opened(bus: Bus, events: Any) -> None:
     """It waits for that, and has it then; the watch goes on with the application's."""
     slow, began = ccid.VirtualReader(), threading.Event()
