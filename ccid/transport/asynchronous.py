@@ -313,17 +313,20 @@ class Attendants:
         return again
 
     def _keep(self, wanted: Callable[[Callable[[], bool]], bool]) -> None:
-        with self._lock:
-            takers, thread = tuple(filter(wanted, self._takers)), self._thread
-            if takers or thread is None:
-                self._takers = takers
-                return
-            # nothing is called here, so no signal can come in between
-            thread.ends, self._thread, self._takers = True, None, takers
+        ending: _EventThread | None = None
         try:
-            thread.end()
+            with self._lock:
+                takers, thread = tuple(filter(wanted, self._takers)), self._thread
+                if takers or thread is None:
+                    self._takers = takers
+                    return
+                # nothing is called here, so no signal can come in between; on leaving it can
+                ending = thread
+                thread.ends, self._thread, self._takers = True, None, takers
+            ending.end()
         except BaseException:
-            thread.nudge()  # it sees that it is to end
+            if ending is not None:
+                ending.nudge()  # it sees that it is to end
             raise
 
     def make_way(self) -> None:

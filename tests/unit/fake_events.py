@@ -108,10 +108,15 @@ class FakeEvents:
     def _handle(self, _context: int, wait: int, completed: int | None) -> int:
         seconds, micro = (ctypes.c_long * 2).from_address(wait)
         with self._happened:
-            if completed and ctypes.c_int.from_address(completed).value:
+
+            def is_called() -> bool:  # libusb looks at this whenever something wakes a waiter
+                return bool(completed and ctypes.c_int.from_address(completed).value)
+
+            if is_called():
                 return 0
             self._happened.wait_for(
-                lambda: self._done or self._interrupted or self._plugged, seconds + micro / 1e6
+                lambda: self._done or self._interrupted or self._plugged or is_called(),
+                seconds + micro / 1e6,
             )
             self._interrupted = False
             done, self._done = self._done, []
