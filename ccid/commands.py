@@ -110,18 +110,6 @@ class SlotCommands(ABC):
         time and cancelled as one. :meth:`ccid.conversation.Conversation.perform` says the rest."""
         return self.conversation.perform(self.slot, work, limit_s, session)
 
-    def operation(self, session: Session | None = None) -> AbstractContextManager[None]:
-        """Hold this to have several commands follow each other undisturbed, and be bounded by
-        time and cancelled as one.
-
-        Args:
-            session: The power-up that they are for, if they are for one.
-
-        Raises:
-            CardRemoved, CardReset: That session is over.
-        """
-        return self.conversation.operation(self.slot, session)
-
     def cancel(self) -> bool:
         """End what another thread has under way here; False if it is nothing."""
         return self.conversation.cancel(self.slot)
