@@ -16,22 +16,22 @@ import atexit
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from ccid import ending
 from ccid._version import __version__
+from ccid.ground import at_exit
 
 if TYPE_CHECKING:
     from ccid import errors
-    from ccid.card import Card
     from ccid.codes import ExchangeLevel, IccStatus, Protocol
-    from ccid.composite import Composite, open_composite
+    from ccid.device.card import Card
+    from ccid.device.composite import Composite, open_composite
+    from ccid.device.find import list_readers, open_reader
+    from ccid.device.reader import Reader
+    from ccid.device.slot import Slot
+    from ccid.device.watching import Event, EventKind, watch
     from ccid.errors import CcidError
-    from ccid.find import list_readers, open_reader
     from ccid.iso7816.atr import Atr
-    from ccid.reader import Reader
-    from ccid.slot import Slot
     from ccid.transport import ReaderInfo
     from ccid.virtual import VirtualReader
-    from ccid.watching import Event, EventKind, watch
 
 __all__ = [
     "Atr",
@@ -55,26 +55,26 @@ __all__ = [
     "watch",
 ]
 
-atexit.register(ending.run)
+atexit.register(at_exit.run)
 
 _HOME = {
     "Atr": "ccid.iso7816.atr",
-    "Card": "ccid.card",
+    "Card": "ccid.device.card",
     "CcidError": "ccid.errors",
-    "Composite": "ccid.composite",
-    "Event": "ccid.watching",
-    "EventKind": "ccid.watching",
+    "Composite": "ccid.device.composite",
+    "Event": "ccid.device.watching",
+    "EventKind": "ccid.device.watching",
     "ExchangeLevel": "ccid.codes",
     "IccStatus": "ccid.codes",
     "Protocol": "ccid.codes",
-    "Reader": "ccid.reader",
+    "Reader": "ccid.device.reader",
     "ReaderInfo": "ccid.transport",
-    "Slot": "ccid.slot",
+    "Slot": "ccid.device.slot",
     "VirtualReader": "ccid.virtual",
-    "list_readers": "ccid.find",
-    "open_composite": "ccid.composite",
-    "open_reader": "ccid.find",
-    "watch": "ccid.watching",
+    "list_readers": "ccid.device.find",
+    "open_composite": "ccid.device.composite",
+    "open_reader": "ccid.device.find",
+    "watch": "ccid.device.watching",
 }
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from ccid.text import printable, printable_lines
+from ccid.ground.safe_text import printable, printable_lines
 
 __all__ = [
     "AccessDenied",

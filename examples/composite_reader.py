@@ -12,7 +12,7 @@ import sys
 
 import ccid
 from ccid.virtual import EchoCard, FileSystemCard, make_descriptor
-from ccid.virtual.function import CcidFunction
+from ccid.virtual.ccid_function import CcidFunction
 
 
 def dual() -> ccid.VirtualReader:

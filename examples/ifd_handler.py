@@ -13,7 +13,7 @@ import sys
 from contextlib import closing
 
 import ccid
-from ccid.ifd import Action, Code, IFDHandler, Tag
+from ccid.pcsc.ifd import Action, Code, IFDHandler, Tag
 
 LUN = 0x0000_0000
 """Reader number << 16 | slot."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 import ccid
-from ccid.verdict import judge
+from ccid.device.verdict import judge
 
 
 def main(words: list[str]) -> None:

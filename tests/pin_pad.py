@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ccid.codes import ExchangeLevel, Level, Protocol, SlotError
-from ccid.descriptors import SmartCardDescriptor
-from ccid.iso7816.apdu import CommandApdu
-from ccid.iso7816.edc import LRC
-from ccid.messages import (
+from ccid.codec.descriptors import SmartCardDescriptor
+from ccid.codec.messages import (
     Command,
     PC_to_RDR_IccPowerOn,
     PC_to_RDR_Secure,
@@ -17,12 +14,15 @@ from ccid.messages import (
     RDR_to_PC_DataBlock,
     Reply,
 )
+from ccid.codes import ExchangeLevel, Level, Protocol, SlotError
+from ccid.iso7816.apdu import CommandApdu
+from ccid.iso7816.edc import LRC
 from ccid.virtual import EchoCard
-from ccid.virtual.cards.base import Answer
-from ccid.virtual.function import CcidFunction
-from ccid.virtual.levels import Block, Levels, addressed
-from ccid.virtual.slot import VirtualSlot
-from ccid.virtual.wire import Refused
+from ccid.virtual.cards.application import Answer
+from ccid.virtual.ccid_function import CcidFunction
+from ccid.virtual.contact_wire import Refused
+from ccid.virtual.exchange_levels import Block, Levels, addressed
+from ccid.virtual.virtual_slot import VirtualSlot
 
 HEADER = 5
 """CLA, INS, P1, P2 and Lc; PIN blocks come behind them."""

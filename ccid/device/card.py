@@ -1,11 +1,11 @@
 """A card: powered, its ATR read, protocol and parameters agreed, ready for APDUs.
 
 Theory of operation. A card object holds for one power-up of its card, the session that its
-agreement names. What becomes of the card is decided elsewhere (:mod:`ccid.card_state`). Here that
-decision becomes an error, which ends the object: it lets go of its slot, and every later call
+agreement names. What becomes of the card is decided elsewhere (:mod:`ccid.link.card_state`). Here
+that decision becomes an error, which ends the object: it lets go of its slot, and every later call
 raises the same error. The object asks before each command, and after each error that carries
-bmICCStatus. A reset that does not succeed ends it, too: the card then has no power, or nobody
-knows what is agreed with it.
+bmICCStatus. A reset that does not succeed ends it, too: the card then has no power, or nobody knows
+what is agreed with it.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ from ccid.errors import (
     ReaderRemoved,
     UnsupportedByReader,
 )
-from ccid.exchange import answering, choose
-from ccid.exchange.agreement import Agreement
 from ccid.iso7816.apdu import Bytes
 from ccid.iso7816.atr import Atr
+from ccid.session.exchange import answering, choose
+from ccid.session.exchange.agreement import Agreement
 
 if TYPE_CHECKING:
-    from ccid.activation import Activation
-    from ccid.slot import Slot
+    from ccid.device.slot import Slot
+    from ccid.session.activation import Activation
 
 logger = logging.getLogger("ccid.card")
 

@@ -13,11 +13,11 @@ from contextlib import ExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from ccid.conversation import MAX_COMMAND_S
-from ccid.find import list_readers, open_reader, select
-from ccid.quirks import lookup
-from ccid.reader import Reader
-from ccid.slot import Slot
+from ccid.device.find import list_readers, open_reader, select
+from ccid.device.reader import Reader
+from ccid.device.slot import Slot
+from ccid.known.quirks import lookup
+from ccid.link.conversation import MAX_COMMAND_S
 from ccid.transport import ReaderInfo
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """What PC/SC asks of a reader beyond APDUs: control codes and the features of its part 10.
 
-A PIN pad's structures are translated by :mod:`ccid.pin`, as the reader at hand takes them. Every
-byte string here may come from an application, so each is checked before it is sent.
+A PIN pad's structures are translated by :mod:`ccid.pin.pad_structures`, as the reader at hand takes
+them. Every byte string here may come from an application, so each is checked before it is sent.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import time
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from ccid import pin
+from ccid.codec.messages import PinModification, PinVerification
 from ccid.codes import ExchangeLevel, PinSupport
 from ccid.errors import AccessDenied, CcidError, MalformedMessage, UnsupportedByReader
-from ccid.exchange.pin import PinStructure, enter_pin
-from ccid.extended import NO_EXTENDED, extended_apdus
-from ccid.messages import PinModification, PinVerification
+from ccid.known.extended_apdus import NO_EXTENDED, extended_apdus
+from ccid.pin import pad_structures
+from ccid.session.exchange.secure import PinStructure, enter_pin
 
 if TYPE_CHECKING:
-    from ccid.slot import Slot
+    from ccid.device.slot import Slot
 
 BASE = 0x4200_0000
 """SCARD_CTL_CODE(0), as pcsc-lite has it on every system."""
@@ -91,11 +91,15 @@ def control(slot: Slot, code: int, data: bytes, *, escape: bool = True) -> bytes
         case ControlCode.GET_FEATURE_REQUEST | ControlCode.WINDOWS_GET_FEATURE_REQUEST:
             return features(slot, escape=escape)
         case ControlCode.VERIFY_PIN_DIRECT:
-            return _enter(slot, pin.verification(data, slot.quirks, slot.reader.pin_features))
+            return _enter(
+                slot, pad_structures.verification(data, slot.quirks, slot.reader.pin_features)
+            )
         case ControlCode.MODIFY_PIN_DIRECT:
-            return _enter(slot, pin.modification(data, slot.quirks, slot.reader.pin_features))
+            return _enter(
+                slot, pad_structures.modification(data, slot.quirks, slot.reader.pin_features)
+            )
         case ControlCode.IFD_PIN_PROPERTIES:
-            known = pin.properties(slot.quirks, slot.reader.pin_features)
+            known = pad_structures.properties(slot.quirks, slot.reader.pin_features)
             layout = slot.reader.descriptor.wLcdLayout
             return struct.pack("<HBB", layout, known.bEntryValidationCondition, 0)
         case ControlCode.GET_TLV_PROPERTIES:
@@ -145,7 +149,7 @@ def properties(slot: Slot, *, escape: bool = True) -> bytes:
     """The answer to GET_TLV_PROPERTIES: tag, length and value of each property, little-endian."""
     reader = slot.reader
     layout = reader.descriptor.wLcdLayout
-    known = pin.properties(slot.quirks, reader.pin_features)
+    known = pad_structures.properties(slot.quirks, reader.pin_features)
     found = [(Property.wLcdLayout, _u16(layout))]
     if layout:
         found.append((Property.wLcdMaxCharacters, _u16(layout & 0xFF)))
@@ -158,7 +162,7 @@ def properties(slot: Slot, *, escape: bool = True) -> bytes:
         fewest, most = known.sizes
         found.append((Property.bMinPINSize, bytes((fewest,))))
         found.append((Property.bMaxPINSize, bytes((most,))))
-    if known.bEntryValidationCondition != pin.ALL_CONDITIONS:
+    if known.bEntryValidationCondition != pad_structures.ALL_CONDITIONS:
         condition = bytes((known.bEntryValidationCondition,))
         found.append((Property.bEntryValidationCondition, condition))
     found.append((Property.bPPDUSupport, bytes((escape,))))
@@ -183,7 +187,7 @@ def _firmware(slot: Slot) -> bytes:
         return b""
     try:
         return slot.escape(ask)[:MAX_TLV]
-    except pin.REFUSALS:
+    except pad_structures.REFUSALS:
         return b""
 
 
@@ -208,7 +212,7 @@ def _secoder(data: bytes) -> bytes:
 
 def verify_pin(slot: Slot, structure: PinStructure) -> bytes:
     """Have a PIN entered at the reader for the command in ``structure``, as this reader takes it;
-    see :func:`ccid.exchange.pin.enter_pin`.
+    see :func:`ccid.session.exchange.secure.enter_pin`.
 
     Raises:
         MalformedMessage: ``structure`` is none.
@@ -222,7 +226,7 @@ def verify_pin(slot: Slot, structure: PinStructure) -> bytes:
         )
     features = slot.reader.pin_features
     try:
-        request = pin.request(structure, slot.quirks, features)
+        request = pad_structures.request(structure, slot.quirks, features)
     except TypeError:  # a field is no number
         structure.build()
         raise
@@ -230,12 +234,12 @@ def verify_pin(slot: Slot, structure: PinStructure) -> bytes:
     return _enter(slot, request)
 
 
-def _enter(slot: Slot, request: pin.PinRequest) -> bytes:
+def _enter(slot: Slot, request: pad_structures.PinRequest) -> bytes:
     """A PIN entry as this reader wants it: an Escape before, or a moment of patience."""
     return slot.commands.perform(lambda: _entered(slot, request))
 
 
-def _entered(slot: Slot, request: pin.PinRequest) -> bytes:
+def _entered(slot: Slot, request: pad_structures.PinRequest) -> bytes:
     card = slot.card
     if card is not None:
         card.look()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ccid.codes import PowerSelect
-from ccid.conversation import MAX_COMMAND_S
+from ccid.device.reader import Reader
+from ccid.device.verdict import Level, judge
 from ccid.errors import ReaderNotFound, ReaderUnsupported
-from ccid.reader import Reader
+from ccid.link.conversation import MAX_COMMAND_S
 from ccid.transport import ReaderInfo
-from ccid.verdict import Level, judge
 
 if TYPE_CHECKING:
     from ccid.virtual import VirtualReader

@@ -1,8 +1,8 @@
 """Which readers this process has open, and who wants to know of it.
 
-Theory of operation. An application's reader goes before a watcher's (:mod:`ccid.watching`): whoever
-opens one says so first, and a watcher that has it open gives it up before the claim is made. One
-lock per reader keeps a watcher from taking it back in between.
+Theory of operation. An application's reader goes before a watcher's (:mod:`ccid.device.watching`):
+whoever opens one says so first, and a watcher that has it open gives it up before the claim is
+made. One lock per reader keeps a watcher from taking it back in between.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 from ccid.errors import ReaderRemoved
 
 if TYPE_CHECKING:
-    from ccid.reader import Reader
+    from ccid.device.reader import Reader
     from ccid.transport import ReaderInfo
 
 Key = tuple[str, int, int]
@@ -129,7 +129,7 @@ class Opened:
         Raises:
             CcidError: It cannot be opened.
         """
-        from ccid.reader import Reader
+        from ccid.device.reader import Reader
 
         key = key_of(info)
         with self._lock(key):

@@ -20,11 +20,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakValueDictionary
 
-from ccid.cards import Cards
+from ccid.codec.descriptors import SmartCardDescriptor
+from ccid.codec.messages import HEADER_LENGTH
+from ccid.codec.messages.events import RDR_to_PC_NotifySlotChange, SlotChange, parse_event
 from ccid.codes import Features, InterfaceProtocol, PowerSelect
-from ccid.commands import Commands, SlotCommands
-from ccid.conversation import FAREWELL_S, MAX_COMMAND_S, WAKING_S, Conversation
-from ccid.descriptors import SmartCardDescriptor
+from ccid.device.open_readers import opened
+from ccid.device.slot import Slot
+from ccid.device.unclosed_readers import unclosed
 from ccid.errors import (
     CcidError,
     CommandFailed,
@@ -39,21 +41,19 @@ from ccid.errors import (
     TransportTimeout,
     UnsupportedByReader,
 )
-from ccid.iccd import IccdA, IccdB
-from ccid.messages import HEADER_LENGTH
-from ccid.messages.events import RDR_to_PC_NotifySlotChange, SlotChange, parse_event
-from ccid.opened import opened
-from ccid.pipe import Pipe
-from ccid.quirks import Quirks, lookup
-from ccid.quirks.fixups import apply, data_rates, takes_apdu_mode
-from ccid.rates import get_clock_frequencies, get_data_rates
-from ccid.shared_pipe import SharedPipe
-from ccid.slot import Slot
+from ccid.known.quirks import Quirks, lookup
+from ccid.known.quirks.fixups import apply, data_rates, takes_apdu_mode
+from ccid.link.conversation import FAREWELL_S, MAX_COMMAND_S, WAKING_S, Conversation
+from ccid.link.iccd_commands import IccdA, IccdB
+from ccid.link.pipe import Pipe
+from ccid.link.rate_lists import get_clock_frequencies, get_data_rates
+from ccid.link.reader_cards import Cards
+from ccid.link.shared_pipe import SharedPipe
+from ccid.link.slot_commands import Commands, SlotCommands
 from ccid.transport import ReaderInfo, Transport, nothing_to_end
-from ccid.unclosed import unclosed
 
 if TYPE_CHECKING:
-    from ccid.pin import PinPadFeatures
+    from ccid.pin.pad_structures import PinPadFeatures
     from ccid.trace import Tap, Trace, TraceTarget
 
 
@@ -93,7 +93,7 @@ class Reader:
         slots: Its slots.
         quirks: What the table of readers knows of it.
         cards: What happened to the cards in its slots.
-        is_lent: A watcher opened it (:mod:`ccid.opened`).
+        is_lent: A watcher opened it (:mod:`ccid.device.open_readers`).
     """
 
     is_lent = False
@@ -163,7 +163,7 @@ class Reader:
             if apdu_mode:
                 self._switch_to_apdus()
             if no_retry_counter or self.quirks.pin_messages_escape:
-                from ccid.pin import prepare
+                from ccid.pin.pad_structures import prepare
 
                 prepare(self.quirks, self.slots[0].escape, no_retry_counter, self.name)
         except BaseException:
@@ -303,7 +303,7 @@ class Reader:
         # No functools.cached_property: up to Python 3.11 that holds one lock for all readers while
         # it asks one. Two threads at once may ask twice, which does no harm.
         if not self._pin_features:
-            from ccid.pin import features
+            from ccid.pin.pad_structures import features
 
             self._pin_features = (features(self.quirks, self.slots[0].escape),)
         return self._pin_features[0]

@@ -5,9 +5,8 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from ccid.activation import Activation
-from ccid.card import Card
 from ccid.codes import IccStatus, Protocol
+from ccid.device.card import Card
 from ccid.errors import (
     CardAbsent,
     CardRemoved,
@@ -16,11 +15,12 @@ from ccid.errors import (
     SlotInUse,
     UnsupportedByReader,
 )
-from ccid.quirks.fixups import apply, data_rates
+from ccid.known.quirks.fixups import apply, data_rates
+from ccid.session.activation import Activation
 
 if TYPE_CHECKING:
-    from ccid.exchange.pin import PinStructure
-    from ccid.reader import Reader
+    from ccid.device.reader import Reader
+    from ccid.session.exchange.secure import PinStructure
 
 
 class Slot:
@@ -127,7 +127,7 @@ class Slot:
         """Carry out a control code of PC/SC: features, PIN pad, Escape.
 
         Args:
-            code: One of :class:`ccid.control.ControlCode`.
+            code: One of :class:`ccid.device.control.ControlCode`.
             data: What it is given.
 
         Raises:
@@ -135,7 +135,7 @@ class Slot:
             MalformedMessage: The data are not what the code takes.
             CommandFailed, CardAbsent, CardMute, ProtocolError: It did not succeed.
         """
-        from ccid.control import control
+        from ccid.device.control import control
 
         return control(self, code, data)
 
@@ -146,8 +146,8 @@ class Slot:
 
         Args:
             structure: How it is entered and where it goes in the command: a
-                :class:`ccid.messages.PinVerification`, or a
-                :class:`ccid.messages.PinModification` to have it changed.
+                :class:`ccid.codec.messages.PinVerification`, or a
+                :class:`ccid.codec.messages.PinModification` to have it changed.
 
         Returns:
             The response APDU; 6400 if the PIN was not entered in time, 6401 if that was cancelled.
@@ -157,7 +157,7 @@ class Slot:
             MalformedMessage: A bNumberMessage that 6.1.11.2 has not.
             CommandFailed, CardAbsent, CardMute, ProtocolError: It did not succeed.
         """
-        from ccid.control import verify_pin
+        from ccid.device.control import verify_pin
 
         return verify_pin(self, structure)
 

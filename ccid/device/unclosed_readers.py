@@ -18,12 +18,12 @@ import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ccid import ending
 from ccid.errors import ReaderClosed
-from ccid.once import Once
+from ccid.ground import at_exit
+from ccid.ground.once import Once
 
 if TYPE_CHECKING:
-    from ccid.reader import Reader
+    from ccid.device.reader import Reader
 
 logger = logging.getLogger("ccid.reader")
 
@@ -104,7 +104,7 @@ class Unclosed:
 
 
 unclosed = Unclosed()
-_close_at_end = Once(lambda: ending.add(unclosed.close_all))
+_close_at_end = Once(lambda: at_exit.add(unclosed.close_all))
 
 
 if hasattr(os, "register_at_fork"):

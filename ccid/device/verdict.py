@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
+from ccid.codec.descriptors import SmartCardDescriptor, SmartCardInterface
+from ccid.codec.messages import HEADER_LENGTH
 from ccid.codes import (
     CLASS_VENDOR,
     EXCHANGE_LEVEL_TEXT,
@@ -19,11 +21,9 @@ from ccid.codes import (
     Protocol,
     Protocols,
 )
-from ccid.descriptors import SmartCardDescriptor, SmartCardInterface
-from ccid.extended import EXTENDED, WITH_T1, extended_apdus
-from ccid.messages import HEADER_LENGTH
-from ccid.quirks import Quirks, lookup
-from ccid.quirks.fixups import apply
+from ccid.known.extended_apdus import EXTENDED, WITH_T1, extended_apdus
+from ccid.known.quirks import Quirks, lookup
+from ccid.known.quirks.fixups import apply
 from ccid.transport import ReaderInfo
 
 

@@ -3,8 +3,8 @@
 Theory of operation. The thread that iterates keeps the list of what is there and makes the events.
 Others (libusb's event thread, applications that open and close readers) only leave a notice that
 something happened to a reader: one for each, however much happens before the next event is asked
-for. What happened to a card is not decided here: :mod:`ccid.card_state` knows whether a slot has
-one and how many came, and events are made of the difference to what was told last.
+for. What happened to a card is not decided here: :mod:`ccid.link.card_state` knows whether a slot
+has one and how many came, and events are made of the difference to what was told last.
 
 Opening a reader and asking for its slots may take seconds, where the reader does not answer or a
 thread of the application has its turn. That is the errand of a thread of its own, which is waited
@@ -30,15 +30,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ccid.card_state import Presence
+from ccid.device.find import list_readers
+from ccid.device.open_readers import Key, key_of, opened
+from ccid.device.verdict import Level, judge
 from ccid.errors import AccessDenied, CcidError, ReaderBusy, ReaderForked, ReaderRemoved
-from ccid.find import list_readers
-from ccid.opened import Key, key_of, opened
+from ccid.link.card_state import Presence
 from ccid.transport import ReaderInfo, nothing_to_end
-from ccid.verdict import Level, judge
 
 if TYPE_CHECKING:
-    from ccid.reader import Reader
+    from ccid.device.reader import Reader
 
 logger = logging.getLogger("ccid.watch")
 

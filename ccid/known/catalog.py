@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from ccid.codec.descriptors import SmartCardDescriptor
 from ccid.codes import (
     EXCHANGE_LEVEL_TEXT,
     VOLTAGE_TEXT,
@@ -17,14 +18,13 @@ from ccid.codes import (
     PinSupport,
     Protocol,
 )
-from ccid.descriptors import SmartCardDescriptor
-from ccid.extended import EXTENDED as EXTENDED
-from ccid.extended import NO_EXTENDED as NO_EXTENDED
-from ccid.extended import WITH_T1 as WITH_T1
-from ccid.extended import extended_apdus
-from ccid.figures import DeviceFigures, InterfaceFigures, all_figures
-from ccid.quirks import VOCABULARY, Known, Quirks, known_readers, lookup
-from ccid.quirks.fixups import apply
+from ccid.known.extended_apdus import EXTENDED as EXTENDED
+from ccid.known.extended_apdus import NO_EXTENDED as NO_EXTENDED
+from ccid.known.extended_apdus import WITH_T1 as WITH_T1
+from ccid.known.extended_apdus import extended_apdus
+from ccid.known.figures import DeviceFigures, InterfaceFigures, all_figures
+from ccid.known.quirks import VOCABULARY, Known, Quirks, known_readers, lookup
+from ccid.known.quirks.fixups import apply
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ APDU level the reader takes short ones alone (USB CCID rev 1.1, 3.2).
 
 from __future__ import annotations
 
+from ccid.codec.descriptors import SmartCardDescriptor, SmartCardInterface
 from ccid.codes import BLOCKWISE, ExchangeLevel, InterfaceProtocol, Protocol
-from ccid.descriptors import SmartCardDescriptor, SmartCardInterface
-from ccid.quirks import Quirks
+from ccid.known.quirks import Quirks
 
 EXTENDED, WITH_T1, NO_EXTENDED = "yes", "with T=1", "no"
 """With any card, with those that speak T=1, with none."""

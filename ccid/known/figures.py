@@ -8,7 +8,8 @@ bInterfaceClass of 0x0B, and a bMaxCCIDBusySlots of 1.
 
     {"3437": [{"bcdDevice": "0x0200", "iProduct": "GemPC Twin", "interfaces": [{…}]}]}
 
-A user's file (:mod:`ccid.quirks.library`) may have figures too: ``[["figures"."08e6:3437"]]``.
+A user's file (:mod:`ccid.known.quirks.library`) may have figures too:
+``[["figures"."08e6:3437"]]``.
 """
 
 from __future__ import annotations
@@ -19,23 +20,23 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
-from ccid.codes import CCID_DESCRIPTOR_TYPE, CLASS_SMART_CARD, InterfaceProtocol
-from ccid.declaration import vars_of
-from ccid.descriptors import (
+from ccid.codec.declaration import vars_of
+from ccid.codec.descriptors import (
     DeviceDescriptor,
     EndpointDescriptor,
     InterfaceDescriptor,
     SmartCardDescriptor,
     SmartCardInterface,
 )
-from ccid.descriptors.smart_card import DESCRIPTOR_TYPES
-from ccid.descriptors.standard import TransferType
+from ccid.codec.descriptors.smart_card import DESCRIPTOR_TYPES
+from ccid.codec.descriptors.standard import TransferType
+from ccid.codes import CCID_DESCRIPTOR_TYPE, CLASS_SMART_CARD, InterfaceProtocol
 from ccid.errors import ReaderTableError
-from ccid.quirks import toml
-from ccid.quirks.entries import Source
-from ccid.quirks.library import is_id, table, user_source, user_sources
-from ccid.quirks.toml import Hexadecimal
-from ccid.text import printable, short
+from ccid.ground.safe_text import printable, short
+from ccid.known.quirks import toml_values
+from ccid.known.quirks.entries import Source
+from ccid.known.quirks.library import is_id, table, user_source, user_sources
+from ccid.known.quirks.toml_values import Hexadecimal
 
 USUAL = {
     "bInterfaceClass": CLASS_SMART_CARD,
@@ -466,10 +467,10 @@ def as_toml(device: DeviceFigures) -> str:
     lines = [f'[[figures."{device.id}"]]']
     content = as_content(device)
     interfaces = content.pop("interfaces")
-    lines += [f"{key} = {toml.value(value)}" for key, value in content.items()]
+    lines += [f"{key} = {toml_values.value(value)}" for key, value in content.items()]
     for interface in interfaces:
         lines += ["", f'[[figures."{device.id}".interfaces]]']
-        lines += [f"{key} = {toml.value(value)}" for key, value in interface.items()]
+        lines += [f"{key} = {toml_values.value(value)}" for key, value in interface.items()]
     return "\n".join(lines) + "\n"
 
 

@@ -5,7 +5,7 @@ application sees as one thing (an APDU, a power-up) and may take many commands: 
 together, and :meth:`Conversation.cancel` ends them together, between two of them as well.
 
 Signals. Python runs the handler of a signal (Ctrl-C) between two steps of a program, and what it
-raises ends what is under way there. So this goes for every lock below :mod:`ccid.reader`:
+raises ends what is under way there. So this goes for every lock below :mod:`ccid.device.reader`:
 
 - A lock is an RLock and is entered by ``with``. Both ends of that are C, and no handler runs in
   between. ``acquire()`` has a handler run before its result is looked at; so does an
@@ -28,8 +28,6 @@ from dataclasses import dataclass
 from operator import methodcaller
 from typing import Any, NoReturn, TypeVar
 
-from ccid.card_state import Fate, Power, Session
-from ccid.cards import Cards
 from ccid.codes import IccStatus
 from ccid.errors import (
     CardRemoved,
@@ -38,6 +36,8 @@ from ccid.errors import (
     CommandCancelled,
     TransportTimeout,
 )
+from ccid.link.card_state import Fate, Power, Session
+from ccid.link.reader_cards import Cards
 from ccid.transport import Transport, nothing_to_end
 
 R = TypeVar("R")

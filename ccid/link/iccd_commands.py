@@ -1,4 +1,4 @@
-"""The commands of an ICCD device, the twin of :mod:`ccid.commands`: USB ICCD rev 1.0.
+"""The commands of an ICCD device, the twin of :mod:`ccid.link.slot_commands`: USB ICCD rev 1.0.
 
 Theory of operation. A USB token that is reader and card in one may do without bulk endpoints:
 everything goes by class-specific requests on the control pipe, and nothing is numbered. Version A
@@ -21,12 +21,10 @@ from abc import abstractmethod
 from collections.abc import Callable
 from typing import NoReturn
 
-from ccid.card_state import Session
+from ccid.codec.descriptors import ClassControl
+from ccid.codec.descriptors.requests import REQUEST_IN, REQUEST_OUT
+from ccid.codec.messages import Command
 from ccid.codes import Chain, ClockStatus, IccdRequest, IccStatus, Level
-from ccid.commands import DEFAULT_TIMEOUT_S, R, SlotCommands, SlotStatus
-from ccid.conversation import SLICE_MS, Conversation, seconds
-from ccid.descriptors import ClassControl
-from ccid.descriptors.requests import REQUEST_IN, REQUEST_OUT
 from ccid.errors import (
     CardMute,
     CcidError,
@@ -38,9 +36,11 @@ from ccid.errors import (
 from ccid.iso7816.apdu import SW_LENGTH, Bytes, octets
 from ccid.iso7816.atr import MAX_LENGTH as MAX_ATR
 from ccid.iso7816.timing import ACTIVATION_S
-from ccid.messages import Command
-from ccid.quirks import Quirks
-from ccid.reply_errors import reply_error
+from ccid.known.quirks import Quirks
+from ccid.link.card_state import Session
+from ccid.link.conversation import SLICE_MS, Conversation, seconds
+from ccid.link.reply_errors import reply_error
+from ccid.link.slot_commands import DEFAULT_TIMEOUT_S, R, SlotCommands, SlotStatus
 
 CONTROL_TIMEOUT_MS = 3000
 """For one control transfer."""

@@ -16,9 +16,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from ccid.codec.messages import HEADER_LENGTH
+from ccid.codec.messages.replies import REPLIES
 from ccid.errors import MalformedMessage, TransportTimeout
-from ccid.messages import HEADER_LENGTH
-from ccid.messages.replies import REPLIES
 from ccid.transport import IN_CAPACITY, Transport
 
 FIRST_READ = 512

@@ -14,7 +14,7 @@ ABORT pair (5.3.1 and 6.1.13) puts it in order. So it does where a slot answers 
 here that it is busy, or aborting: an earlier user of the reader died in the middle of something.
 
 Most readers work on one command at a time: one lock, :class:`Pipe`. Where commands to several
-slots overlap there is :class:`ccid.shared_pipe.SharedPipe`.
+slots overlap there is :class:`ccid.link.shared_pipe.SharedPipe`.
 """
 
 from __future__ import annotations
@@ -25,23 +25,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from ccid.card_state import Power, Session
-from ccid.codes import CommandStatus
-from ccid.conversation import SLICE_MS, Conversation, Operation, seconds
-from ccid.descriptors import ClassControl
-from ccid.errors import (
-    CardRemoved,
-    CcidError,
-    CommandCancelled,
-    MalformedMessage,
-    ProtocolError,
-    SlotBusy,
-    TransportError,
-    TransportTimeout,
-)
-from ccid.inbox import Inbox, Patience, first_read
-from ccid.iso7816.apdu import SW_LENGTH, Bytes, octets
-from ccid.messages import (
+from ccid.codec.descriptors import ClassControl
+from ccid.codec.messages import (
     HEADER_LENGTH,
     PC_to_RDR_Abort,
     PC_to_RDR_GetSlotStatus,
@@ -52,8 +37,23 @@ from ccid.messages import (
     PC_to_RDR_T0APDU,
     PC_to_RDR_XfrBlock,
 )
-from ccid.messages.headers import DATA_BLOCK, XFR_BLOCK, reply_header, xfr_block_header
-from ccid.replies import SLOT_STATUS, Past, RawReply, match
+from ccid.codec.messages.headers import DATA_BLOCK, XFR_BLOCK, reply_header, xfr_block_header
+from ccid.codes import CommandStatus
+from ccid.errors import (
+    CardRemoved,
+    CcidError,
+    CommandCancelled,
+    MalformedMessage,
+    ProtocolError,
+    SlotBusy,
+    TransportError,
+    TransportTimeout,
+)
+from ccid.iso7816.apdu import SW_LENGTH, Bytes, octets
+from ccid.link.card_state import Power, Session
+from ccid.link.conversation import SLICE_MS, Conversation, Operation, seconds
+from ccid.link.inbox import Inbox, Patience, first_read
+from ccid.link.reply_matching import SLOT_STATUS, Past, RawReply, match
 from ccid.transport import OUT_CAPACITY, Transport
 
 WRITE_TIMEOUT_MS = 5000
@@ -96,7 +96,7 @@ class Pipe(Conversation):
     Args:
         transport: The open interface. The pipe does not close it.
         slot_count: Number of slots.
-        **common: As for :class:`~ccid.conversation.Conversation`.
+        **common: As for :class:`~ccid.link.conversation.Conversation`.
     """
 
     def __init__(self, transport: Transport, *, slot_count: int = 1, **common: Any) -> None:
@@ -280,7 +280,7 @@ class Pipe(Conversation):
     def _match(
         self, message: bytes | MalformedMessage, slot: int, count: int, reply_type: int
     ) -> RawReply | None:
-        """:func:`ccid.replies.match`, late ones counted."""
+        """:func:`ccid.link.reply_matching.match`, late ones counted."""
         reply = match(message, slot, count, reply_type, self.name)
         if reply is None:
             self.stale += 1

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ccid.conversation import Conversation
-from ccid.descriptors import ClassControl, parse_u32_list
+from ccid.codec.descriptors import ClassControl, parse_u32_list
+from ccid.link.conversation import Conversation
 
 CONTROL_TIMEOUT_MS = 3000
 """For class-specific requests."""

@@ -10,9 +10,9 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 
-from ccid.card_state import BY_BITS, BY_ICC_STATUS, CardState, Input, Session
+from ccid.codec.messages.events import SlotChange
 from ccid.codes import IccStatus
-from ccid.messages.events import SlotChange
+from ccid.link.card_state import BY_BITS, BY_ICC_STATUS, CardState, Input, Session
 
 logger = logging.getLogger("ccid.cards")
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ccid.codec.messages import HEADER_LENGTH, RDR_to_PC_SlotStatus
+from ccid.codec.messages.headers import reply_header
 from ccid.codes import CommandStatus, IccStatus, SlotError
 from ccid.errors import CcidError, MalformedMessage, ProtocolError
 from ccid.iso7816.apdu import SW_LENGTH
-from ccid.messages import HEADER_LENGTH, RDR_to_PC_SlotStatus
-from ccid.messages.headers import reply_header
 
 SLOT_STATUS = RDR_to_PC_SlotStatus.bMessageType
 

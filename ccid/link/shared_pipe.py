@@ -7,8 +7,8 @@ all, and puts what it reads into the box of the slot it is for: a message, what 
 or an error of the transport, which is everybody's. None in a box has its owner look whether it is
 its turn to read, or to send.
 
-What :mod:`ccid.conversation` says of signals goes for all of this: a box is a SimpleQueue, and who
-reads holds a lock that others try and do not wait for.
+What :mod:`ccid.link.conversation` says of signals goes for all of this: a box is a SimpleQueue, and
+who reads holds a lock that others try and do not wait for.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from ccid.card_state import Session
-from ccid.conversation import SLICE_MS, Lock, Operation, Shut
+from ccid.codec.messages.headers import DATA_BLOCK, XFR_BLOCK
 from ccid.errors import CcidError, CommandCancelled, MalformedMessage, TransportTimeout
 from ccid.iso7816.apdu import Bytes, octets
-from ccid.messages.headers import DATA_BLOCK, XFR_BLOCK
-from ccid.pipe import Pipe
-from ccid.replies import RawReply
+from ccid.link.card_state import Session
+from ccid.link.conversation import SLICE_MS, Lock, Operation, Shut
+from ccid.link.pipe import Pipe
+from ccid.link.reply_matching import RawReply
 from ccid.transport import Transport
 
 BOX_ROOM = 64

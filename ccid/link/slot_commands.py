@@ -11,25 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple, TypeVar
 
-from ccid.card_state import Session
-from ccid.codes import (
-    ClockStatus,
-    IccStatus,
-    Level,
-    PowerSelect,
-)
-from ccid.conversation import Conversation, seconds
-from ccid.errors import (
-    CardAbsent,
-    CardMute,
-    CcidError,
-    CommandFailed,
-    MalformedMessage,
-    UnsupportedByReader,
-)
-from ccid.iso7816.apdu import Bytes, octets
-from ccid.iso7816.timing import ACTIVATION_S
-from ccid.messages import (
+from ccid.codec.messages import (
     HEADER_LENGTH,
     Command,
     PC_to_RDR_Escape,
@@ -51,12 +33,30 @@ from ccid.messages import (
     RDR_to_PC_SlotStatus,
     Reply,
 )
-from ccid.messages.headers import DATA_BLOCK, XFR_BLOCK, reply_header
-from ccid.messages.structures import PinData, ProtocolData, ProtocolDataT0, ProtocolDataT1
-from ccid.pipe import Pipe
-from ccid.quirks import Quirks
-from ccid.replies import RawReply, whole
-from ccid.reply_errors import reply_error
+from ccid.codec.messages.headers import DATA_BLOCK, XFR_BLOCK, reply_header
+from ccid.codec.messages.structures import PinData, ProtocolData, ProtocolDataT0, ProtocolDataT1
+from ccid.codes import (
+    ClockStatus,
+    IccStatus,
+    Level,
+    PowerSelect,
+)
+from ccid.errors import (
+    CardAbsent,
+    CardMute,
+    CcidError,
+    CommandFailed,
+    MalformedMessage,
+    UnsupportedByReader,
+)
+from ccid.iso7816.apdu import Bytes, octets
+from ccid.iso7816.timing import ACTIVATION_S
+from ccid.known.quirks import Quirks
+from ccid.link.card_state import Session
+from ccid.link.conversation import Conversation, seconds
+from ccid.link.pipe import Pipe
+from ccid.link.reply_errors import reply_error
+from ccid.link.reply_matching import RawReply, whole
 
 DEFAULT_TIMEOUT_S = 3.0
 """For commands that do not wait for a card."""
@@ -107,7 +107,8 @@ class SlotCommands(ABC):
         self, work: Callable[[], T], limit_s: float | None = None, session: Session | None = None
     ) -> T:
         """Do ``work``: several commands that follow each other undisturbed, and are bounded by
-        time and cancelled as one. :meth:`ccid.conversation.Conversation.perform` says the rest."""
+        time and cancelled as one. :meth:`ccid.link.conversation.Conversation.perform` says the
+        rest."""
         return self.conversation.perform(self.slot, work, limit_s, session)
 
     def cancel(self) -> bool:

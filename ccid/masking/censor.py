@@ -4,11 +4,11 @@ Nobody has to say that an exchange is secret: the messages themselves are follow
 Lengths stay; what may not be seen becomes :data:`MASK`. Check bytes are masked with the data: from
 an LRC, a digit could be reckoned back.
 
-Theory of operation. What a block carries is judged by the watches of :mod:`~.watch`, which go by
-:mod:`ccid.iso7816.apdu`: what is known to carry no secret is shown, all else is masked. Secure is
-masked but for bPINOperation. Escape is the maker's own and may carry anything, an APDU too: one of
-two bytes, a code and a parameter, is shown with its answer. Of other commands and replies as many
-bytes are shown as the specification has there.
+Theory of operation. What a block carries is judged by the watches of :mod:`~.exchange_watch`, which
+go by :mod:`ccid.iso7816.apdu`: what is known to carry no secret is shown, all else is masked.
+Secure is masked but for bPINOperation. Escape is the maker's own and may carry anything, an APDU
+too: one of two bytes, a code and a parameter, is shown with its answer. Of other commands and
+replies as many bytes are shown as the specification has there.
 
 A reply is judged by the command whose bSlot and bSeq it repeats. So the late answer to a secret
 command is masked, whatever was sent since. Each command is answered once. The data of a reply are
@@ -27,10 +27,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from ccid.codes import Chain, CommandStatus, PinOperation
-from ccid.iso7816.atr import DIRECT, INVERSE
-from ccid.iso7816.atr import MAX_LENGTH as MAX_ATR
-from ccid.messages import (
+from ccid.codec.messages import (
     COMMANDS,
     HEADER_LENGTH,
     REPLIES,
@@ -50,7 +47,18 @@ from ccid.messages import (
     RDR_to_PC_Parameters,
     RDR_to_PC_SlotStatus,
 )
-from ccid.trace.watch import MASK, ApduWatch, Framing, T0Watch, T1Watch, Watch, could_be_sw
+from ccid.codes import Chain, CommandStatus, PinOperation
+from ccid.iso7816.atr import DIRECT, INVERSE
+from ccid.iso7816.atr import MAX_LENGTH as MAX_ATR
+from ccid.masking.exchange_watch import (
+    MASK,
+    ApduWatch,
+    Framing,
+    T0Watch,
+    T1Watch,
+    Watch,
+    could_be_sw,
+)
 
 __all__ = ["MASK", "Censor", "all_masked", "masked", "notification"]
 

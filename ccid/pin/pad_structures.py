@@ -24,16 +24,16 @@ from typing import NamedTuple, TypeVar
 
 from construct import Byte, Bytes, GreedyBytes, Int16ul, Int32ul
 
-from ccid.codes import PinOperation
-from ccid.declaration import Declared, declared, wire
-from ccid.errors import CardAbsent, CardMute, CommandFailed, MalformedMessage, UnsupportedByReader
-from ccid.iso7816.apdu import HEADER_LENGTH
-from ccid.messages.structures import (
+from ccid.codec.declaration import Declared, declared, wire
+from ccid.codec.messages.structures import (
     PinModification,
     PinModificationAllIndexes,
     PinVerification,
 )
-from ccid.quirks import Quirks
+from ccid.codes import PinOperation
+from ccid.errors import CardAbsent, CardMute, CommandFailed, MalformedMessage, UnsupportedByReader
+from ccid.iso7816.apdu import HEADER_LENGTH
+from ccid.known.quirks import Quirks
 
 REFUSALS = (CardAbsent, CardMute, CommandFailed, UnsupportedByReader)
 """What a reader's refusal of an Escape may be, a card in it or not."""
@@ -406,7 +406,7 @@ def prepare(
             does not take the texts is no error: it is a reader all the same.
     """
     if quirks.pin_messages_escape is not None:
-        from ccid.pin_texts import language, texts
+        from ccid.pin.pad_texts import language, texts
 
         with suppress(*REFUSALS):
             escape(quirks.pin_messages_escape + texts(language(_locale(os.environ))))

@@ -14,9 +14,9 @@ from typing import Any, NoReturn
 from ccid._version import __version__
 from ccid.codes import Protocol
 from ccid.errors import CcidError
-from ccid.hexadecimal import mentioned
+from ccid.ground.hexadecimal import mentioned
+from ccid.ground.safe_text import printable
 from ccid.probe.output import flush, note, silence
-from ccid.text import printable
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit codes."""
@@ -261,7 +261,7 @@ def _file_error(error: OSError) -> str:
 def _looking(options: argparse.Namespace) -> AbstractContextManager[None]:
     if options.command not in OPENING:
         return nullcontext()
-    from ccid.probe.session import looking
+    from ccid.probe.reader_choice import looking
 
     return looking(options)
 

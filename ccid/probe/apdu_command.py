@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-from ccid import hexadecimal
-from ccid.hexadecimal import NotHexadecimal, joined
+from ccid.ground import hexadecimal
+from ccid.ground.hexadecimal import NotHexadecimal, joined
 from ccid.iso7816.apdu import Secrecy, visible_length
+from ccid.masking.exchange_watch import hidden
 from ccid.probe.card_command import show
-from ccid.probe.session import flush, note, opened, protocol_of, slot_of
+from ccid.probe.reader_choice import flush, note, opened, protocol_of, slot_of
 from ccid.probe.text_file import name, read_lines
-from ccid.trace.watch import hidden
 
 MASKED = "masked: --trace-secrets shows it"
 

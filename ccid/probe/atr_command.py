@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ccid.errors import MalformedAtr
-from ccid.hexadecimal import joined, mentioned
+from ccid.ground.hexadecimal import joined, mentioned
 from ccid.iso7816.atr import Atr
 from ccid.iso7816.atr_text import CLASSES, CLOCK_STOP
 from ccid.iso7816.historical import Historical
 from ccid.probe.atr_list import Entry, NotHexadecimal, parse, read
-from ccid.probe.session import note, print_json, say
+from ccid.probe.reader_choice import note, print_json, say
 
 
 def run(options: argparse.Namespace) -> int:

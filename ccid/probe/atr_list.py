@@ -1,10 +1,10 @@
 """Lists of ATRs: one in hexadecimal a line, or pcsc-tools' smartcard_list.txt; or what pcsc_scan
 and its like print.
 
-Bytes may be written as people paste them (:mod:`ccid.hexadecimal`); a line that ends with a comma,
-or within brackets, goes on in the next. Empty lines and what follows a ``#`` are left out; a line
-that begins with a tab describes the ATR above it. An ATR may be a pattern as smartcard_list.txt
-has them, and stands for two ATRs, the lowest and the highest it matches:
+Bytes may be written as people paste them (:mod:`ccid.ground.hexadecimal`); a line that ends with a
+comma, or within brackets, goes on in the next. Empty lines and what follows a ``#`` are left out; a
+line that begins with a tab describes the ATR above it. An ATR may be a pattern as
+smartcard_list.txt has them, and stands for two ATRs, the lowest and the highest it matches:
 
 - ``.``, any digit, becomes 0 or F;
 - ``[1,3]``, ``[0-5]``, one of the digits in it, becomes the least or the greatest of them;
@@ -28,9 +28,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
-from ccid import hexadecimal
 from ccid.errors import MalformedAtr
-from ccid.hexadecimal import NotHexadecimal
+from ccid.ground import hexadecimal
+from ccid.ground.hexadecimal import NotHexadecimal
 from ccid.iso7816.atr import MAX_LENGTH, Atr
 from ccid.probe.pasted import plain
 from ccid.probe.text_file import name, read_lines

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from ccid.errors import MalformedAtr
-from ccid.hexadecimal import mentioned
+from ccid.ground.hexadecimal import mentioned
 from ccid.iso7816.atr import DI, FI, Atr
 from ccid.iso7816.atr_text import CLASSES, CLOCK_STOP
 from ccid.probe.atr_list import Entry

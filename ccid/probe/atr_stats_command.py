@@ -11,7 +11,7 @@ from typing import Any
 from ccid.probe import chart
 from ccid.probe.atr_list import NotHexadecimal, read
 from ccid.probe.atr_stats import Stats, count
-from ccid.probe.session import note, print_json, say
+from ccid.probe.reader_choice import note, print_json, say
 
 
 def run(options: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ccid.iso7816.status_words import explain
-from ccid.probe.session import opened, protocol_of, say, slot_of
+from ccid.probe.reader_choice import opened, protocol_of, say, slot_of
 
 SELECT_MF = bytes.fromhex("00A4000C023F00")
 """SELECT the master file, no response data (ISO/IEC 7816-4:2013 11.1.1)."""

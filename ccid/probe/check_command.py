@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+from ccid.device.verdict import Level, Weight, judge
 from ccid.errors import ReaderNotFound
-from ccid.probe.session import broken, note_lacking, print_json, readers, say
-from ccid.verdict import Level, Weight, judge
+from ccid.probe.reader_choice import broken, note_lacking, print_json, readers, say
 
 if TYPE_CHECKING:
     from ccid.transport.discovery import Broken

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ccid
+from ccid.device.find import select
+from ccid.device.verdict import Level, judge
 from ccid.errors import AccessDenied, CcidError, ReaderBusy, UsbUnavailable
-from ccid.find import select
+from ccid.known.quirks import lookup
 from ccid.probe import whose_name
-from ccid.probe.session import opened, print_json, say, virtual_infos
-from ccid.quirks import lookup
+from ccid.probe.reader_choice import opened, print_json, say, virtual_infos
 from ccid.transport import ReaderInfo, linux
-from ccid.transport.cures import PCSCD, linux_holder, who_holds
-from ccid.verdict import Level, judge
+from ccid.transport.access_problems import PCSCD, linux_holder, who_holds
 
 if TYPE_CHECKING:
-    from ccid.transport.lacking import Lacking
+    from ccid.transport.missing_interface import Lacking
 
 PCSCD_SOCKET = Path("/run/pcscd/pcscd.comm")
 DAEMONS = {PCSCD, "scdaemon"}
@@ -81,8 +81,8 @@ def _look(machine: Patient, patients: list[Patient]) -> list[ReaderInfo]:
         machine.trouble(trouble, cure)
     try:
         from ccid.transport.discovery import discover
-        from ccid.transport.lacking import lacking
         from ccid.transport.libusb import library_name
+        from ccid.transport.missing_interface import lacking
 
         machine.facts.append(f"libusb: {library_name()}")
         found = discover()

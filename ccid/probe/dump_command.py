@@ -7,12 +7,12 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-from ccid.declaration import Declared, vars_of
-from ccid.descriptors import ClassControl
+from ccid.codec.declaration import Declared, vars_of
+from ccid.codec.descriptors import ClassControl
+from ccid.device.reader import Reader
 from ccid.errors import CcidError
 from ccid.probe.fields import Field, device_fields, interface_fields, smart_card_fields
-from ccid.probe.session import note, opened, print_json, readers, say
-from ccid.reader import Reader
+from ccid.probe.reader_choice import note, opened, print_json, readers, say
 from ccid.transport import ReaderInfo
 
 GET_DESCRIPTOR, STRING, ENGLISH = 0x06, 0x03, 0x0409

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from enum import IntFlag
 from typing import NamedTuple, TypeVar
 
+from ccid.codec.descriptors import EndpointDescriptor, SmartCardDescriptor, SmartCardInterface
 from ccid.codes import (
     CLASS_SMART_CARD,
     EXCHANGE_LEVEL_MASK,
@@ -18,7 +19,6 @@ from ccid.codes import (
     VOLTAGE_TEXT,
     ExchangeLevel,
 )
-from ccid.descriptors import EndpointDescriptor, SmartCardDescriptor, SmartCardInterface
 from ccid.transport import ReaderInfo
 
 F = TypeVar("F", bound=IntFlag)

@@ -6,17 +6,17 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
-from ccid import figures
 from ccid.errors import CcidError, ReaderTableError
-from ccid.figures import DeviceFigures, as_toml
-from ccid.probe.files import replace, taken
+from ccid.ground.safe_text import printable
+from ccid.known import figures
+from ccid.known.figures import DeviceFigures, as_toml
+from ccid.known.quirks import library, lookup
+from ccid.known.quirks.toml_values import quoted
+from ccid.probe.command_files import replace, taken
 from ccid.probe.imported import devices, unique
 from ccid.probe.pasted import MAX_BYTES
-from ccid.probe.session import note, say_lines
+from ccid.probe.reader_choice import note, say_lines
 from ccid.probe.told import NOBODY
-from ccid.quirks import library, lookup
-from ccid.quirks.toml import quoted
-from ccid.text import printable
 
 
 def run(options: argparse.Namespace) -> int:

@@ -11,12 +11,12 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ccid.errors import CcidError, MalformedDescriptor
-from ccid.figures import DeviceFigures, apart
+from ccid.ground.safe_text import short
+from ccid.known.figures import DeviceFigures, apart
 from ccid.probe.hexdump import STARTS, from_bytes, from_hex
 from ccid.probe.pasted import MAX_BYTES, decoded, plain
 from ccid.probe.printed import SECTION, from_lsusb, from_parse
 from ccid.probe.told import device, unnamed
-from ccid.text import short
 
 T = TypeVar("T")
 

@@ -6,11 +6,19 @@ import argparse
 from typing import Any
 
 from ccid.codes import EXCHANGE_LEVEL_TEXT
+from ccid.device.find import list_readers
+from ccid.device.verdict import judge
 from ccid.errors import ReaderNotFound
-from ccid.find import list_readers
-from ccid.probe.session import broken, note, note_lacking, print_json, readers, say, virtual_infos
+from ccid.probe.reader_choice import (
+    broken,
+    note,
+    note_lacking,
+    print_json,
+    readers,
+    say,
+    virtual_infos,
+)
 from ccid.transport import ReaderInfo
-from ccid.verdict import judge
 
 
 def run(options: argparse.Namespace) -> int:

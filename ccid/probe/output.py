@@ -8,7 +8,7 @@ import sys
 from contextlib import suppress
 from typing import Any, TextIO
 
-from ccid.text import printable, printable_lines
+from ccid.ground.safe_text import printable, printable_lines
 
 
 def say(text: str = "") -> None:

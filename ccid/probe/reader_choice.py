@@ -8,11 +8,11 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from ccid.codes import Protocol
+from ccid.device.find import list_readers, open_reader, select
+from ccid.device.reader import Reader
+from ccid.device.slot import Slot
 from ccid.errors import ReaderNotFound
-from ccid.find import list_readers, open_reader, select
 from ccid.probe.output import flush, json_text, note, print_json, say, say_lines
-from ccid.reader import Reader
-from ccid.slot import Slot
 from ccid.transport import ReaderInfo
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def note_lacking(options: argparse.Namespace, there: list[Broken]) -> None:
     """Remark on devices that are readers by their ids alone, but for those told of as ``there``."""
     if options.virtual:
         return
-    from ccid.transport.lacking import lacking
+    from ccid.transport.missing_interface import lacking
 
     for one in lacking():
         asked = options.reader is None or options.reader.lower() in (one.path, one.id)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from ccid.catalog import Entry, catalog, search
 from ccid.codes import EXCHANGE_LEVEL_TEXT
+from ccid.known.catalog import Entry, catalog, search
+from ccid.known.quirks import VOCABULARY
+from ccid.known.quirks.kinds import shown
 from ccid.probe.fields import bcd
-from ccid.probe.session import note, print_json, say
-from ccid.quirks import VOCABULARY
-from ccid.quirks.kinds import shown
+from ccid.probe.reader_choice import note, print_json, say
 
 FEW = 3
 """So many readers are told of in full."""

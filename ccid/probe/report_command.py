@@ -14,19 +14,19 @@ from datetime import UTC, datetime
 from typing import Any
 
 import ccid
+from ccid.device.slot import Slot
+from ccid.device.verdict import Level, judge
 from ccid.errors import CcidError, TransportTimeout, UsbUnavailable
 from ccid.iso7816.status_words import explain
+from ccid.known.quirks import VOCABULARY, Quirks, lookup
+from ccid.known.quirks.kinds import shown
 from ccid.probe import dump_command
 from ccid.probe.card_command import SELECT_MF
-from ccid.probe.session import json_text, note, opened, readers, say_lines
-from ccid.quirks import VOCABULARY, Quirks, lookup
-from ccid.quirks.kinds import shown
-from ccid.slot import Slot
-from ccid.trace.files import write_private
+from ccid.probe.reader_choice import json_text, note, opened, readers, say_lines
 from ccid.trace.log import describe
+from ccid.trace.private_files import write_private
 from ccid.trace.tap import Sink, Transfer
 from ccid.transport import ReaderInfo
-from ccid.verdict import Level, judge
 
 READ_EF_ATR = bytes.fromhex("00B0810000")
 """READ BINARY of EF.ATR/INFO by its short identifier (ISO/IEC 7816-4:2013 11.2.3 and 12.2.2)."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ccid.errors import MalformedDescriptor
-from ccid.hexadecimal import plain
-from ccid.probe.files import taken
+from ccid.ground.hexadecimal import plain
+from ccid.probe.command_files import taken
 from ccid.probe.pasted import decoded
 
 MOST = 16 << 20

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ccid.errors import MalformedDescriptor
-from ccid.figures import (
+from ccid.known.figures import (
     ENDPOINT_FIELDS,
     INTERFACE_FIELDS,
     SMART_CARD_FIELDS,

@@ -6,9 +6,9 @@ import argparse
 from contextlib import ExitStack, closing
 from datetime import datetime
 
-from ccid.find import open_reader
-from ccid.probe.session import flush, json_text, say, virtual_infos
-from ccid.watching import Event, watch
+from ccid.device.find import open_reader
+from ccid.device.watching import Event, watch
+from ccid.probe.reader_choice import flush, json_text, say, virtual_infos
 
 
 def run(options: argparse.Namespace) -> int:

@@ -13,10 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import TypeVar
 
-from ccid.card_state import Presence
+from ccid.codec.descriptors import SmartCardDescriptor
+from ccid.codec.messages import ProtocolDataT0, ProtocolDataT1
 from ccid.codes import BLOCKWISE, ExchangeLevel, Features, IccStatus, PowerSelect, Protocol
-from ccid.commands import SlotCommands
-from ccid.descriptors import SmartCardDescriptor
 from ccid.errors import (
     CardAbsent,
     CardMute,
@@ -30,15 +29,17 @@ from ccid.errors import (
     TransportTimeout,
     UnsupportedByReader,
 )
-from ccid.exchange.agreement import Agreement
-from ccid.exchange.links import BlockLink, CharacterBlockLink
 from ccid.iso7816 import pps
 from ccid.iso7816.atr import DEFAULT_FIDI, Atr
 from ccid.iso7816.machine import run
 from ccid.iso7816.t1 import MAX_IFS
 from ccid.iso7816.timing import Timing, pps_timeout
-from ccid.messages import ProtocolDataT0, ProtocolDataT1
-from ccid.negotiation import (
+from ccid.known.quirks.vocabulary import TPDU_ESCAPE
+from ccid.link.card_state import Presence
+from ccid.link.slot_commands import SlotCommands
+from ccid.session.exchange.agreement import Agreement
+from ccid.session.exchange.block_links import BlockLink, CharacterBlockLink
+from ccid.session.negotiation import (
     better_voltage,
     choose_ifsd,
     choose_protocol,
@@ -49,7 +50,6 @@ from ccid.negotiation import (
     speeds,
     waiting_integers,
 )
-from ccid.quirks.vocabulary import TPDU_ESCAPE
 
 FAILURES = (CardMute, CommandFailed, MalformedAtr, TransportStall)
 """What a power-on that is worth another try ends in: the card or the line to it failed. A stall is

@@ -1,20 +1,20 @@
 """What to ask of a card after its ATR: voltage, protocol, speed, parameters. Pure.
 
 dwFeatures says what the reader does by itself (USB CCID rev 1.1, 5.1); the rest is decided here
-and done by :mod:`ccid.activation`.
+and done by :mod:`ccid.session.activation`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ccid.card_quirks import waiting_times
+from ccid.codec.descriptors import SmartCardDescriptor
+from ccid.codec.messages import HEADER_LENGTH, ProtocolDataT0, ProtocolDataT1
 from ccid.codes import BLOCKWISE, Features, PowerSelect, Protocol, VoltageSupport
-from ccid.descriptors import SmartCardDescriptor
 from ccid.errors import UnsupportedByReader
 from ccid.iso7816.atr import DEFAULT_FIDI, DI, FI, Atr
 from ccid.iso7816.t1 import MAX_IFS, PROLOGUE, T1
-from ccid.messages import HEADER_LENGTH, ProtocolDataT0, ProtocolDataT1
+from ccid.known.card_quirks import waiting_times
 
 VOLTAGES = (
     (VoltageSupport.V5_0, PowerSelect.V5_0),

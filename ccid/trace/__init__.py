@@ -4,8 +4,8 @@ A trace sits between the command layer and the transport (:class:`~.tap.Tap`), s
 really goes over the wire, and costs nothing when there is none: then there is no tap.
 
 PINs and keys do not get into it. The tap follows the messages and sees which exchanges may be
-secret (:mod:`~.secrets`); it masks the data, and the check bytes from which data could be reckoned
-back, in every block of them. Its file is for the user alone (:mod:`~.files`).
+secret (:mod:`ccid.masking.censor`); it masks the data, and the check bytes from which data could be
+reckoned back, in every block of them. Its file is for the user alone (:mod:`~.private_files`).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 from ccid.errors import CcidError, ReaderClosed
+from ccid.masking.exchange_watch import Framing, framings
 from ccid.trace.log import TRAFFIC, LogSink, PrintableFormatter
 from ccid.trace.log import logger as traffic
 from ccid.trace.pcapng import PcapngSink
 from ccid.trace.tap import Listener, Sink, Tap, logger
-from ccid.trace.watch import Framing, framings
 
 if TYPE_CHECKING:
-    from ccid.reader import Reader
+    from ccid.device.reader import Reader
 
 __all__ = ["TRAFFIC", "LogSink", "PcapngSink", "Sink", "Tap", "Trace", "TraceTarget", "attach"]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 
+from ccid.codec.messages import COMMANDS, HEADER_LENGTH, REPLIES, parse_event
+from ccid.codec.messages.headers import reply_header
 from ccid.codes import CommandStatus, IccStatus, slot_error_text
 from ccid.errors import MalformedMessage, TransportTimeout
-from ccid.messages import COMMANDS, HEADER_LENGTH, REPLIES, parse_event
-from ccid.messages.headers import reply_header
-from ccid.text import printable, printable_lines
+from ccid.ground.safe_text import printable, printable_lines
 from ccid.trace.tap import Kind, Sink, Transfer
 from ccid.transport import ReaderInfo
 

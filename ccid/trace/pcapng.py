@@ -14,7 +14,7 @@ import threading
 import time
 from typing import BinaryIO
 
-from ccid.descriptors import ClassControl
+from ccid.codec.descriptors import ClassControl
 from ccid.errors import (
     CcidError,
     ReaderRemoved,
@@ -22,7 +22,7 @@ from ccid.errors import (
     TransportStall,
     TransportTimeout,
 )
-from ccid.trace.files import open_private
+from ccid.trace.private_files import open_private
 from ccid.trace.tap import Kind, Sink, Transfer
 from ccid.transport import ReaderInfo
 
@@ -50,7 +50,8 @@ class PcapngSink(Sink):
     """Writes transfers to a pcapng file.
 
     Args:
-        target: Its name, as :func:`~.files.open_private` takes it; or a binary file open for
+        target: Its name, as :func:`~.private_files.open_private` takes it; or a binary file open
+        for
             writing, which stays open.
         keep_open: Go on after the first reader's trace has ended, until this process ends.
 

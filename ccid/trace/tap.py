@@ -12,18 +12,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 
-from ccid.codes import Chain, ClassRequest, IccdRequest, InterfaceProtocol, Level
-from ccid.descriptors import ClassControl
-from ccid.errors import CcidError
-from ccid.iccd import DATA_EXPECTED, FAILED, POLLING
-from ccid.messages import (
+from ccid.codec.descriptors import ClassControl
+from ccid.codec.messages import (
     HEADER_LENGTH,
     PC_to_RDR_IccPowerOn,
     PC_to_RDR_XfrBlock,
     RDR_to_PC_DataBlock,
 )
-from ccid.trace.secrets import Censor, all_masked, notification
-from ccid.trace.watch import Framing
+from ccid.codes import Chain, ClassRequest, IccdRequest, InterfaceProtocol, Level
+from ccid.errors import CcidError
+from ccid.link.iccd_commands import DATA_EXPECTED, FAILED, POLLING
+from ccid.masking.censor import Censor, all_masked, notification
+from ccid.masking.exchange_watch import Framing
 from ccid.transport import ReaderInfo, Transport
 
 logger = logging.getLogger("ccid.trace")

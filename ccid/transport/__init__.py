@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ccid.descriptors import (
+from ccid.codec.descriptors import (
     ClassControl,
     ConfigurationDescriptor,
     DeviceDescriptor,
@@ -19,7 +19,7 @@ from ccid.descriptors import (
     SmartCardInterface,
 )
 from ccid.errors import CcidError
-from ccid.text import printable
+from ccid.ground.safe_text import printable
 
 OUT_CAPACITY = 10 + 65556
 """Bytes of the longest message sent: a header and the longest extended APDU, with room."""
@@ -120,7 +120,8 @@ class Transport(Protocol):
 class ReaderInfo:
     """A reader that is there, not opened.
 
-    Its name and strings are printable, whatever the device says (:func:`ccid.text.printable`).
+    Its name and strings are printable, whatever the device says
+    (:func:`ccid.ground.safe_text.printable`).
 
     Attributes:
         name: For people: the table's name, or what the device calls itself.

@@ -28,9 +28,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
-from ccid import ending
 from ccid.errors import TransportError
-from ccid.once import Once
+from ccid.ground import at_exit
+from ccid.ground.once import Once
 from ccid.transport.libusb import Buffer, Status, backend, callback_type, function, is_fork
 
 logger = logging.getLogger("ccid.transport")
@@ -116,7 +116,7 @@ def calls() -> Calls:
         function("libusb_hotplug_register_callback", integer, pointer, *hotplug),
         function("libusb_hotplug_deregister_callback", None, pointer, integer),
     )
-    ending.add(_end_all)
+    at_exit.add(_end_all)
     return found
 
 

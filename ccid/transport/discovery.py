@@ -11,18 +11,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
-from ccid.codes import CLASS_SMART_CARD
-from ccid.declaration import Declared
-from ccid.descriptors import (
+from ccid.codec.declaration import Declared
+from ccid.codec.descriptors import (
     ConfigurationDescriptor,
     DeviceDescriptor,
     EndpointDescriptor,
     InterfaceDescriptor,
     parse_configuration,
 )
-from ccid.descriptors.configuration import SmartCardInterface, smart_card_interface
+from ccid.codec.descriptors.configuration import SmartCardInterface, smart_card_interface
+from ccid.codes import CLASS_SMART_CARD
 from ccid.errors import CcidError, MalformedDescriptor, ReaderRemoved, UsbUnavailable
-from ccid.quirks import lookup
+from ccid.known.quirks import lookup
 from ccid.transport import ReaderInfo, Transport, linux
 from ccid.transport.libusb import SPEEDS, status_of, status_text, usb_errors
 from ccid.transport.libusb import backend as backend

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
-from ccid.descriptors import ClassControl
+from ccid.codec.descriptors import ClassControl
 from ccid.errors import CcidError, TransportStall, TransportTimeout
 from ccid.transport import Transport
 

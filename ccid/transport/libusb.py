@@ -19,9 +19,9 @@ from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
 
-from ccid import ending
 from ccid.errors import UsbUnavailable
-from ccid.once import Once
+from ccid.ground import at_exit
+from ccid.ground.once import Once
 
 logger = logging.getLogger("ccid.transport")
 
@@ -214,7 +214,7 @@ def _end(reference: weakref.ref[Any]) -> None:
     found = reference()
     if found is None:
         return  # it was one that nobody used
-    ending.run()
+    at_exit.run()
     _State.is_over = True
     if threading.active_count() > 1:
         # A thread may be in libusb still: then the context has to last as long as the process.

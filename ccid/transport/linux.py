@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ccid.text import printable
+from ccid.ground.safe_text import printable
 
 ROOT = Path("/")
 

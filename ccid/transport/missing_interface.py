@@ -12,7 +12,7 @@ from typing import Any
 
 from ccid.codes import CLASS_SMART_CARD, CLASS_VENDOR
 from ccid.errors import UsbUnavailable
-from ccid.quirks import lookup
+from ccid.known.quirks import lookup
 from ccid.transport import discovery, linux
 from ccid.transport.libusb import status_of, status_text, usb_error
 

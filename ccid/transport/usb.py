@@ -12,8 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from ccid import ending
-from ccid.descriptors import ClassControl, EndpointDescriptor
+from ccid.codec.descriptors import ClassControl, EndpointDescriptor
 from ccid.errors import (
     CcidError,
     ReaderForked,
@@ -22,12 +21,13 @@ from ccid.errors import (
     TransportStall,
     TransportTimeout,
 )
-from ccid.once import Once
+from ccid.ground import at_exit
+from ccid.ground.once import Once
 from ccid.transport import (
     IN_CAPACITY,
     OUT_CAPACITY,
     ReaderInfo,
-    cures,
+    access_problems,
     libusb,
     linux,
     no_events,
@@ -44,7 +44,7 @@ from ccid.transport.libusb import (
     status_text,
     usb_errors,
 )
-from ccid.transport.life import Life, living, refusal
+from ccid.transport.lifetime import Life, living, refusal
 
 FIRST_RETRY_S, LAST_RETRY_S = 0.02, 1.0
 """After a failed interrupt transfer: pauses before it is armed again, each twice the one before."""
@@ -126,9 +126,9 @@ class UsbTransport(Life):
         status = status_of(error)
         match status:
             case Status.ACCESS | Status.NOT_SUPPORTED:
-                return cures.access_denied(self.info)
+                return access_problems.access_denied(self.info)
             case Status.BUSY:
-                return cures.busy(self.info)
+                return access_problems.busy(self.info)
             case Status.NO_DEVICE | Status.NOT_FOUND:
                 return self.removed()
         return TransportError(
@@ -480,4 +480,4 @@ def _close_all() -> None:
                 logger.exception("%s cannot be closed", transport.name)
 
 
-_close_at_end = Once(lambda: ending.add(_close_all))
+_close_at_end = Once(lambda: at_exit.add(_close_all))

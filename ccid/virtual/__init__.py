@@ -17,7 +17,7 @@ from ccid.virtual.cards import (
     EchoCard,
     FileSystemCard,
 )
-from ccid.virtual.reader import VirtualReader, make_descriptor
+from ccid.virtual.virtual_reader import VirtualReader, make_descriptor
 
 __all__ = [
     "Answer",

@@ -35,16 +35,22 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from typing import Any
 
+from ccid.codec.descriptors import SmartCardDescriptor
 from ccid.codes import ExchangeLevel, Features, InterfaceProtocol
-from ccid.descriptors import SmartCardDescriptor
 from ccid.errors import CcidError
-from ccid.text import printable
+from ccid.ground.safe_text import printable
 from ccid.trace.log import TRAFFIC, PrintableFormatter
 from ccid.virtual.cards import Application, Contact, EchoCard, FileSystemCard
-from ccid.virtual.options import add_arguments, on_contacts
-from ccid.virtual.reader import MANUAL, PRODUCT_ID, VENDOR_ID, VirtualReader, make_descriptor
-from ccid.virtual.slot import Card
+from ccid.virtual.contact_options import add_arguments, on_contacts
 from ccid.virtual.usbip import DEFAULT_PORT, UsbIpServer
+from ccid.virtual.virtual_reader import (
+    MANUAL,
+    PRODUCT_ID,
+    VENDOR_ID,
+    VirtualReader,
+    make_descriptor,
+)
+from ccid.virtual.virtual_slot import Card
 
 LEVELS = {
     "character": ExchangeLevel.CHARACTER,

@@ -9,25 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 
-from ccid.codes import (
-    BLOCKWISE,
-    ClassRequest,
-    ClockCommand,
-    ClockStatus,
-    CommandStatus,
-    ExchangeLevel,
-    Features,
-    IccStatus,
-    InterfaceProtocol,
-    Protocol,
-    SlotError,
-    VoltageSupport,
-)
-from ccid.descriptors import ClassControl, InterfaceDescriptor, SmartCardDescriptor
-from ccid.descriptors.standard import TransferType
-from ccid.errors import MalformedMessage
-from ccid.iso7816.apdu import MAX_EXTENDED
-from ccid.messages import (
+from ccid.codec.descriptors import ClassControl, InterfaceDescriptor, SmartCardDescriptor
+from ccid.codec.descriptors.standard import TransferType
+from ccid.codec.messages import (
     COMMANDS,
     HEADER_LENGTH,
     Command,
@@ -54,17 +38,33 @@ from ccid.messages import (
     Reply,
     parse_command,
 )
-from ccid.messages.headers import DATA_BLOCK, XFR_BLOCK, reply_header, xfr_block_header
-from ccid.negotiation import VOLTAGES
-from ccid.trace.watch import Framing
+from ccid.codec.messages.headers import DATA_BLOCK, XFR_BLOCK, reply_header, xfr_block_header
+from ccid.codes import (
+    BLOCKWISE,
+    ClassRequest,
+    ClockCommand,
+    ClockStatus,
+    CommandStatus,
+    ExchangeLevel,
+    Features,
+    IccStatus,
+    InterfaceProtocol,
+    Protocol,
+    SlotError,
+    VoltageSupport,
+)
+from ccid.errors import MalformedMessage
+from ccid.iso7816.apdu import MAX_EXTENDED
+from ccid.masking.exchange_watch import Framing
+from ccid.session.negotiation import VOLTAGES
 from ccid.virtual.cards.line import DEFAULT_CLOCK_HZ
+from ccid.virtual.contact_wire import Refused
+from ccid.virtual.exchange_levels import Block, Levels, addressed, waiting
 from ccid.virtual.faults import Fault, Said
 from ccid.virtual.journal import Journal
-from ccid.virtual.levels import Block, Levels, addressed, waiting
 from ccid.virtual.parameters import ParameterKeeper
-from ccid.virtual.slot import Card, VirtualSlot
-from ccid.virtual.usb import EndpointPlan, InPipe, Stall
-from ccid.virtual.wire import Refused
+from ccid.virtual.usb_device import EndpointPlan, InPipe, Stall
+from ccid.virtual.virtual_slot import Card, VirtualSlot
 
 EXTENSION_S = 0.4
 """While a card thinks longer than this, the reader asks the host for more time so often."""

@@ -13,41 +13,40 @@ import inspect
 from collections.abc import Callable
 
 from ccid.errors import MalformedAtr
-from ccid.hexadecimal import NotHexadecimal, parse
+from ccid.ground.hexadecimal import NotHexadecimal, parse
 from ccid.iso7816.atr import Atr
-from ccid.virtual.cards import Application, Contact, ContactOptions
-from ccid.virtual.cards import contact_faults as faults
+from ccid.virtual.cards import Application, Contact, ContactOptions, contact_faults
 from ccid.virtual.cards.contact_faults import ContactFault
-from ccid.virtual.cards.pps import Pps
-from ccid.virtual.cards.t0_line import T0Options
-from ccid.virtual.cards.t1 import T1Options
+from ccid.virtual.cards.pps_card import Pps
+from ccid.virtual.cards.t0_card import T0Options
 from ccid.virtual.cards.t1_blocks import Check
+from ccid.virtual.cards.t1_card import T1Options
 
 FAULTS: dict[str, Callable[..., ContactFault]] = {
     function.__name__.replace("_", "-"): function
     for function in (
-        faults.corrupt,
-        faults.parity_error,
-        faults.silence,
-        faults.doubled,
-        faults.one_turn_late,
-        faults.replaced,
-        faults.cut_short,
-        faults.followed_by,
-        faults.late,
-        faults.pause,
-        faults.wrong_nad,
-        faults.wrong_pcb,
-        faults.wrong_ns,
-        faults.wrong_nr,
-        faults.wrong_len,
-        faults.wrong_inf,
-        faults.asks_wtx,
-        faults.asks_ifs,
-        faults.asks_resynch,
-        faults.aborts,
-        faults.wrong_procedure_byte,
-        faults.nulls,
+        contact_faults.corrupt,
+        contact_faults.parity_error,
+        contact_faults.silence,
+        contact_faults.doubled,
+        contact_faults.one_turn_late,
+        contact_faults.replaced,
+        contact_faults.cut_short,
+        contact_faults.followed_by,
+        contact_faults.late,
+        contact_faults.pause,
+        contact_faults.wrong_nad,
+        contact_faults.wrong_pcb,
+        contact_faults.wrong_ns,
+        contact_faults.wrong_nr,
+        contact_faults.wrong_len,
+        contact_faults.wrong_inf,
+        contact_faults.asks_wtx,
+        contact_faults.asks_ifs,
+        contact_faults.asks_resynch,
+        contact_faults.aborts,
+        contact_faults.wrong_procedure_byte,
+        contact_faults.nulls,
     )
 }
 EVER = "ever"

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
+from ccid.codec.messages import ProtocolDataT0, ProtocolDataT1
 from ccid.codes import Protocol, SlotError
 from ccid.iso7816.atr import DEFAULT_FIDI
-from ccid.messages import ProtocolDataT0, ProtocolDataT1
 from ccid.virtual.cards.contact import Contact
 from ccid.virtual.cards.line import BLOCK_GUARD_ETU, TURN_GUARD_ETU, Line, Sent
 

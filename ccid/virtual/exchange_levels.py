@@ -1,7 +1,7 @@
 """What a virtual reader does with PC_to_RDR_XfrBlock at each level of exchange.
 
 USB CCID rev 1.1, 3.2, 6.1.4 and 6.2.1. At APDU levels the card gets whole APDUs; at TPDU and
-character level they travel over its contacts (:mod:`ccid.virtual.wire`).
+character level they travel over its contacts (:mod:`ccid.virtual.contact_wire`).
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
+from ccid.codec.descriptors import SmartCardDescriptor
+from ccid.codec.messages import HEADER_LENGTH, Command, Reply
 from ccid.codes import Chain, CommandStatus, ExchangeLevel, Features, Level, Protocol, SlotError
-from ccid.descriptors import SmartCardDescriptor
 from ccid.iso7816.apdu import MAX_SHORT
-from ccid.messages import HEADER_LENGTH, Command, Reply
-from ccid.virtual.cards.pps import PPSS
+from ccid.virtual.cards.pps_card import PPSS
+from ccid.virtual.contact_wire import Refused, Wire
 from ccid.virtual.faults import Said
-from ccid.virtual.slot import VirtualSlot
-from ccid.virtual.tpdu import announce_ifsd, t0_tpdu, t1_block
-from ccid.virtual.wire import Refused, Wire
+from ccid.virtual.tpdu_firmware import announce_ifsd, t0_tpdu, t1_block
+from ccid.virtual.virtual_slot import VirtualSlot
 
 OF_LENGTH, OF_LEVEL = 1, 8
 """Offsets of dwLength and wLevelParameter."""

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from ccid.codec.messages import HEADER_LENGTH, Command, RDR_to_PC_SlotStatus
 from ccid.codes import CommandStatus, IccStatus
-from ccid.messages import HEADER_LENGTH, Command, RDR_to_PC_SlotStatus
 
 if TYPE_CHECKING:
-    from ccid.virtual.function import CcidFunction
+    from ccid.virtual.ccid_function import CcidFunction
 
 
 @dataclass(slots=True)  # frozen, each would take twice the time to make

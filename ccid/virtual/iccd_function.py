@@ -21,6 +21,10 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any
 
+from ccid.codec.descriptors import ClassControl, SmartCardDescriptor
+from ccid.codec.descriptors.requests import REQUEST_IN, REQUEST_OUT
+from ccid.codec.descriptors.standard import TransferType
+from ccid.codec.messages import PC_to_RDR_XfrBlock, RDR_to_PC_DataBlock
 from ccid.codes import (
     CommandStatus,
     ExchangeLevel,
@@ -30,17 +34,13 @@ from ccid.codes import (
     Level,
     SlotError,
 )
-from ccid.descriptors import ClassControl, SmartCardDescriptor
-from ccid.descriptors.requests import REQUEST_IN, REQUEST_OUT
-from ccid.descriptors.standard import TransferType
-from ccid.messages import PC_to_RDR_XfrBlock, RDR_to_PC_DataBlock
-from ccid.virtual.cards.t0_line import HEADER
-from ccid.virtual.function import EVENT_PACKET, CcidFunction
+from ccid.virtual.cards.t0_card import HEADER
+from ccid.virtual.ccid_function import EVENT_PACKET, CcidFunction
+from ccid.virtual.contact_wire import Refused
+from ccid.virtual.exchange_levels import Block
 from ccid.virtual.journal import Journal
-from ccid.virtual.levels import Block
-from ccid.virtual.slot import Card, VirtualSlot
-from ccid.virtual.usb import EndpointPlan, Stall
-from ccid.virtual.wire import Refused
+from ccid.virtual.usb_device import EndpointPlan, Stall
+from ccid.virtual.virtual_slot import Card, VirtualSlot
 
 UNIT_S = 0.01
 """wDelayTime counts units of 10 ms (6.3)."""
@@ -100,7 +100,7 @@ class IccdFunction(CcidFunction):
         interrupt: It has an interrupt-IN endpoint.
         busy_s: How long it is busy at least with every request that makes it work, seconds.
         wDelayTime: What version B asks for while it is busy; 0 leaves it to the host.
-        **function: More for :class:`~ccid.virtual.function.CcidFunction`.
+        **function: More for :class:`~ccid.virtual.ccid_function.CcidFunction`.
 
     Attributes:
         refusals: bError with which the next exchanges fail; append to it. Version A, which has

@@ -1,13 +1,13 @@
 """The log of a virtual reader, without secrets: it hears every message and decides like the
-host's trace (:mod:`ccid.trace.secrets`) what may be seen."""
+host's trace (:mod:`ccid.masking.censor`) what may be seen."""
 
 from __future__ import annotations
 
 import logging
 
+from ccid.masking.censor import Censor
+from ccid.masking.exchange_watch import Framing
 from ccid.trace.log import TRAFFIC, describe_message
-from ccid.trace.secrets import Censor
-from ccid.trace.watch import Framing
 
 logger = logging.getLogger("ccid.virtual")
 

@@ -12,8 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ccid.codes import Protocol, SlotError
-from ccid.messages import (
+from ccid.codec.messages import (
     HEADER_LENGTH,
     PC_to_RDR_Escape,
     PC_to_RDR_GetSlotStatus,
@@ -21,14 +20,15 @@ from ccid.messages import (
     PC_to_RDR_IccPowerOn,
     PC_to_RDR_XfrBlock,
 )
-from ccid.negotiation import data_rate
-from ccid.quirks.vocabulary import TPDU_ESCAPE
+from ccid.codes import Protocol, SlotError
+from ccid.known.quirks.vocabulary import TPDU_ESCAPE
+from ccid.session.negotiation import data_rate
 from ccid.virtual import faults
 from ccid.virtual.faults import Bend, Fault, Said
 
 if TYPE_CHECKING:
     from ccid.virtual.cards import Contact
-    from ccid.virtual.function import CcidFunction
+    from ccid.virtual.ccid_function import CcidFunction
 
 ESCAPE, STATUS = PC_to_RDR_Escape.bMessageType, PC_to_RDR_GetSlotStatus.bMessageType
 ON, OFF = PC_to_RDR_IccPowerOn.bMessageType, PC_to_RDR_IccPowerOff.bMessageType

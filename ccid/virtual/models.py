@@ -1,6 +1,6 @@
 """Models of virtual readers, by ``vvvv:pppp``: what ``ccid-probe --virtual`` takes.
 
-Any reader whose figures are known (:mod:`ccid.figures`) can be had: its class, levels, slots,
+Any reader whose figures are known (:mod:`ccid.known.figures`) can be had: its class, levels, slots,
 interfaces and endpoints are the real one's, what it does is :class:`CcidFunction`'s.
 """
 
@@ -8,17 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ccid.codec.descriptors import SmartCardDescriptor
 from ccid.codes import ExchangeLevel
-from ccid.descriptors import SmartCardDescriptor
 from ccid.errors import ReaderNotFound
-from ccid.quirks import lookup
+from ccid.known.quirks import lookup
 from ccid.virtual.cards import Application, FileSystemCard
-from ccid.virtual.function import CcidFunction
-from ccid.virtual.iccd import IccdFunction
-from ccid.virtual.reader import PRODUCT_ID, VENDOR_ID, VirtualReader
+from ccid.virtual.ccid_function import CcidFunction
+from ccid.virtual.iccd_function import IccdFunction
+from ccid.virtual.virtual_reader import PRODUCT_ID, VENDOR_ID, VirtualReader
 
 if TYPE_CHECKING:
-    from ccid.figures import DeviceFigures, InterfaceFigures
+    from ccid.known.figures import DeviceFigures, InterfaceFigures
 
 DEFAULT = f"{VENDOR_ID:04x}:{PRODUCT_ID:04x}"
 QEMU_IDS = "08e6:4433"
@@ -69,7 +69,7 @@ def newest(vendor_id: int, product_id: int) -> DeviceFigures:
         ReaderNotFound: They are not known.
         ReaderTableError: The user's file is wrong.
     """
-    from ccid.figures import figures
+    from ccid.known.figures import figures
 
     devices = figures(vendor_id, product_id)
     if not devices:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from ccid.codec.descriptors import ClassControl, InterfaceDescriptor
 from ccid.codes import CLASS_VENDOR
-from ccid.descriptors import ClassControl, InterfaceDescriptor
-from ccid.virtual.usb import EndpointPlan, InPipe, Stall
+from ccid.virtual.usb_device import EndpointPlan, InPipe, Stall
 
 
 class OtherInterface:

@@ -8,13 +8,13 @@ from collections.abc import Collection, Sequence
 from functools import reduce
 from operator import xor
 
+from ccid.codec.descriptors import SmartCardDescriptor
+from ccid.codec.messages import PC_to_RDR_SetParameters, ProtocolDataT0, ProtocolDataT1
 from ccid.codes import BLOCKWISE, Features, Protocol
-from ccid.descriptors import SmartCardDescriptor
 from ccid.iso7816.atr import DEFAULT_FIDI, Atr
-from ccid.messages import PC_to_RDR_SetParameters, ProtocolDataT0, ProtocolDataT1
 from ccid.virtual.cards.line import clocks_per_etu
-from ccid.virtual.slot import ProtocolData, VirtualSlot
-from ccid.virtual.wire import Refused, Wire
+from ccid.virtual.contact_wire import Refused, Wire
+from ccid.virtual.virtual_slot import ProtocolData, VirtualSlot
 
 OF_LENGTH, OF_PROTOCOL, OF_DATA = 1, 7, 10
 """Offsets of dwLength, bProtocolNum and abProtocolDataStructure in PC_to_RDR_SetParameters."""

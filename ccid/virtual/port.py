@@ -13,8 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from weakref import WeakSet
 
-from ccid.descriptors import ClassControl
-from ccid.virtual.usb import UsbDevice
+from ccid.codec.descriptors import ClassControl
+from ccid.virtual.usb_device import UsbDevice
 
 LONGEST_S = 3600.0
 """A thread that waits looks again after so long: the system takes no time of any length."""

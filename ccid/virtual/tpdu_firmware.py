@@ -5,11 +5,11 @@ In T=0 the reader runs the procedure bytes; in T=1 it passes a block there and a
 
 from __future__ import annotations
 
+from ccid.codec.messages import ProtocolDataT1
 from ccid.codes import Protocol, SlotError
-from ccid.messages import ProtocolDataT1
 from ccid.virtual.cards.t1_blocks import IFS, PROLOGUE, S_REQUEST, S_RESPONSE, Check, block
-from ccid.virtual.slot import VirtualSlot
-from ccid.virtual.wire import Refused, Wire
+from ccid.virtual.contact_wire import Refused, Wire
+from ccid.virtual.virtual_slot import VirtualSlot
 
 OF_LENGTH = 1
 """Offset of dwLength."""

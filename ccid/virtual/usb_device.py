@@ -2,8 +2,8 @@
 
 A :class:`UsbDevice` has functions, one for each interface: a CCID reader is one. Time is passed
 in, seconds of any monotonic clock; nothing here waits. What stands at its edge, in this process
-(:mod:`ccid.transport.virtual`) or over USB/IP (:mod:`ccid.virtual.usbip`), asks :meth:`next_due`
-when to look again.
+(:mod:`ccid.virtual.virtual_transport`) or over USB/IP (:mod:`ccid.virtual.usbip`), asks
+:meth:`next_due` when to look again.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
-from ccid.descriptors import (
+from ccid.codec.descriptors import (
     ClassControl,
     ConfigurationDescriptor,
     DeviceDescriptor,
     EndpointDescriptor,
     InterfaceDescriptor,
 )
-from ccid.descriptors.standard import DescriptorType, TransferType
+from ccid.codec.descriptors.standard import DescriptorType, TransferType
 
 LANGUAGE = 0x0409
 """Of all strings: English (United States)."""

@@ -25,9 +25,8 @@ from contextlib import closing, suppress
 from types import TracebackType
 from typing import Any, Self
 
-from ccid.descriptors import parse_configuration
+from ccid.codec.descriptors import parse_configuration
 from ccid.errors import MalformedMessage, ReaderBusy
-from ccid.virtual.reader import VirtualReader
 from ccid.virtual.usbip_cable import Cable, hang_up, is_attached, serve_connection, speed_of
 from ccid.virtual.usbip_messages import (
     BUSID_LENGTH,
@@ -41,6 +40,7 @@ from ccid.virtual.usbip_messages import (
     OpHeader,
     OpStatus,
 )
+from ccid.virtual.virtual_reader import VirtualReader
 
 __all__ = ["DEFAULT_PORT", "UsbIpServer", "serve_connection", "speed_of"]
 

@@ -31,11 +31,11 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from weakref import WeakKeyDictionary
 
-from ccid.descriptors import ClassControl, parse_configuration
-from ccid.descriptors.standard import TransferType
+from ccid.codec.descriptors import ClassControl, parse_configuration
+from ccid.codec.descriptors.standard import TransferType
 from ccid.errors import MalformedMessage, ReaderBusy
 from ccid.virtual.port import Port, Unplugged
-from ccid.virtual.usb import Function, Stall
+from ccid.virtual.usb_device import Function, Stall
 from ccid.virtual.usbip_messages import (
     ECONNRESET,
     EPIPE,

@@ -33,7 +33,7 @@ from construct import (
     this,
 )
 
-from ccid.declaration import Declared, Nested, declared, wire
+from ccid.codec.declaration import Declared, Nested, declared, wire
 from ccid.errors import MalformedMessage
 
 VERSION = 0x0111

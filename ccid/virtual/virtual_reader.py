@@ -6,23 +6,23 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from ccid.codes import ExchangeLevel, Features, InterfaceProtocol, Protocols
-from ccid.descriptors import (
+from ccid.codec.descriptors import (
     ClassControl,
     SmartCardDescriptor,
     SmartCardInterface,
     parse_configuration,
     smart_card_interfaces,
 )
+from ccid.codes import ExchangeLevel, Features, InterfaceProtocol, Protocols
 from ccid.transport import ReaderInfo, Transport
 from ccid.virtual.cards import Application, Contact, FileSystemCard
+from ccid.virtual.ccid_function import CcidFunction
 from ccid.virtual.faults import Fault
-from ccid.virtual.function import CcidFunction
-from ccid.virtual.iccd import IccdFunction
-from ccid.virtual.other import OtherInterface
+from ccid.virtual.iccd_function import IccdFunction
+from ccid.virtual.other_interface import OtherInterface
 from ccid.virtual.port import Port
-from ccid.virtual.slot import Card
-from ccid.virtual.usb import Function, Request, UsbDevice
+from ccid.virtual.usb_device import Function, Request, UsbDevice
+from ccid.virtual.virtual_slot import Card
 
 VENDOR_ID, PRODUCT_ID = 0x1209, 0x0001
 """pid.codes' numbers for tests that never leave the house."""
@@ -80,10 +80,10 @@ class VirtualReader:
         name: iProduct.
         functions: Several interfaces, instead of one.
         bInterfaceProtocol: 0 for a CCID, 1 or 2 for an ICCD of version A or B, whose card is in
-            it for good (:class:`~ccid.virtual.iccd.IccdFunction`).
+            it for good (:class:`~ccid.virtual.iccd_function.IccdFunction`).
         numbers: bInterfaceNumber of each of ``functions``, rising; interfaces that do nothing
             fill the gaps. Without it they are numbered from 0.
-        **function: More for :class:`~ccid.virtual.function.CcidFunction`.
+        **function: More for :class:`~ccid.virtual.ccid_function.CcidFunction`.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class VirtualReader:
         return reader.bulk_in.max_packet_size if reader.bulk_in else 0
 
     def _connect(self, info: ReaderInfo) -> Transport:
-        from ccid.transport.virtual import VirtualTransport  # which imports this package
+        from ccid.virtual.virtual_transport import VirtualTransport  # which imports this package
 
         return VirtualTransport(self.port, info)
 

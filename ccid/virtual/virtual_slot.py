@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ccid.codec.messages import ProtocolDataT0, ProtocolDataT1
 from ccid.codes import ClockStatus, IccStatus, Protocol
 from ccid.errors import MalformedAtr
 from ccid.iso7816.atr import Atr
-from ccid.messages import ProtocolDataT0, ProtocolDataT1
-from ccid.virtual.cards.base import Application
+from ccid.virtual.cards.application import Application
 from ccid.virtual.cards.contact import Contact
 from ccid.virtual.cards.line import DEFAULT_CLOCK_HZ
-from ccid.virtual.wire import Wire
+from ccid.virtual.contact_wire import Wire
 
 ProtocolData = ProtocolDataT0 | ProtocolDataT1
 Card = Application | Contact

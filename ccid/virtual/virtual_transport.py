@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
-from ccid.descriptors import ClassControl, EndpointDescriptor
-from ccid.descriptors.standard import DescriptorType
+from ccid.codec.descriptors import ClassControl, EndpointDescriptor
+from ccid.codec.descriptors.standard import DescriptorType
 from ccid.errors import (
     CcidError,
     ReaderBusy,
@@ -28,9 +28,9 @@ from ccid.transport import (
     nothing_to_end,
     tell_first,
 )
-from ccid.transport.life import Life, refusal
+from ccid.transport.lifetime import Life, refusal
 from ccid.virtual.port import LONGEST_S, Port, Unplugged
-from ccid.virtual.usb import Request, Stall
+from ccid.virtual.usb_device import Request, Stall
 
 
 class VirtualTransport(Life):

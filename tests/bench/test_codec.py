@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 import ccid
+from ccid.codec.messages import PC_to_RDR_XfrBlock, RDR_to_PC_DataBlock, parse_reply
+from ccid.codec.messages.headers import reply_header, xfr_block_header
 from ccid.codes import ExchangeLevel
-from ccid.messages import PC_to_RDR_XfrBlock, RDR_to_PC_DataBlock, parse_reply
-from ccid.messages.headers import reply_header, xfr_block_header
 from ccid.virtual import EchoCard
 
 REPLY = RDR_to_PC_DataBlock(bSeq=7, abData=bytes(4)).build()

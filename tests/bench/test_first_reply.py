@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ccid.ifd import Action, Code
+from ccid.pcsc.ifd import Action, Code
 from tests.conftest import Tell
 from tests.integration.plug import Plug, build
 

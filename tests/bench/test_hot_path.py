@@ -25,15 +25,17 @@ from lab.guest import Guest
 from lab.pcscd import pcscd
 from lab.readers import ReaderSpec
 
-from ccid.pcscd import install
-from ccid.pcscd.bundle import NAME
+from ccid.pcsc.plug import install
+from ccid.pcsc.plug.bundle import NAME
 from tests.conftest import Tell
 
 HERE = Path(__file__).parent / "hot_path"
 REPLY = "00019000"
 DROPDIR = "/usr/lib/pcsc/drivers"
-PRELOAD = ("ccid", "ccid.find", "ccid.card", "ccid.transport.discovery", "usb.core", "usb.util",
-           "usb.backend.libusb1")  # fmt: skip
+PRELOAD = (
+    *("ccid", "ccid.device.find", "ccid.device.card", "ccid.transport.discovery"),
+    *("usb.core", "usb.util", "usb.backend.libusb1"),
+)
 
 
 @pytest.fixture(scope="module")

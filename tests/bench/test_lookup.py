@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ccid.quirks import library, lookup
+from ccid.known.quirks import library, lookup
 
 GOAL_S = 0.002
 

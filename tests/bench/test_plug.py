@@ -30,7 +30,7 @@ from typing import Any
 
 import pytest
 
-from ccid.ifd import Action, Code, IFDHandler
+from ccid.pcsc.ifd import Action, Code, IFDHandler
 from tests.conftest import Tell
 from tests.integration.plug import build
 
@@ -246,9 +246,9 @@ def test_memory_of_a_helper(daemon: Daemon) -> None:
 
 
 AS_A_HELPER = """
-from ccid.pcscd import helper
+from ccid.pcsc.plug import helper
 helper.later(*helper.UNUSED)
-from ccid.ifd import IFDHandler
+from ccid.pcsc.ifd import IFDHandler
 from ccid.transport import asynchronous, libusb
 handler = IFDHandler()
 code = handler.create_channel_by_name(0, "usb:ffff/ffff")

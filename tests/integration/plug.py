@@ -8,7 +8,7 @@ import sys
 from ctypes import byref, c_char_p, c_long, c_ubyte, c_ulong
 from pathlib import Path
 
-SOURCE = Path(__file__).parents[2] / "ccid/pcscd/plug.c"
+SOURCE = Path(__file__).parents[2] / "ccid/pcsc/plug/plug.c"
 STRICT = ["-O2", "-Wall", "-Wextra", "-Werror", "-fPIC", "-fvisibility=hidden"]
 
 

@@ -14,7 +14,7 @@ import pytest
 
 import ccid
 from ccid import errors
-from ccid.unclosed import Unclosed, unclosed
+from ccid.device.unclosed_readers import Unclosed, unclosed
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 

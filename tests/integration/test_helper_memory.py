@@ -9,8 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import ccid
-from ccid.ifd import Code
-from ccid.pcscd.wire import Operation
+from ccid.pcsc.ifd import Code
+from ccid.pcsc.plug.frames import Operation
 from tests.unit.test_helper import SLOT, Plug, ask, told, virtual  # noqa: F401
 
 SMALL = 10_000

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 import ccid
-from ccid.descriptors import ClassControl
+from ccid.codec.descriptors import ClassControl
 from ccid.transport import asynchronous, discovery, linux, usb
 from ccid.transport.asynchronous import Attendants
-from ccid.transport.virtual import VirtualTransport
-from ccid.virtual.usb import Request
+from ccid.virtual.usb_device import Request
 from ccid.virtual.usbip_cable import Cable, is_attached
+from ccid.virtual.virtual_transport import VirtualTransport
 from tests.unit.fake_events import FakeEvents
 from tests.unit.fake_usb import FakeBackend, FakeDevice
 from tests.unit.interrupting import everywhere
@@ -66,7 +66,7 @@ def test_opening_a_virtual_reader(other: Callable[[Callable[[], Any]], Any]) -> 
         finally:
             made.close()  # as who is interrupted closes again
 
-    files = ("transport/virtual.py", "transport/life.py")
+    files = ("virtual/virtual_transport.py", "transport/lifetime.py")
     assert everywhere(open_one, lambda: other(open_one), *files) > 10
 
 
@@ -96,7 +96,7 @@ def test_listening_to_a_virtual_reader() -> None:
             time.sleep(0.001)
         assert threading.active_count() == before
 
-    assert everywhere(listen, then, "transport/virtual.py") > 20
+    assert everywhere(listen, then, "virtual/virtual_transport.py") > 20
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ def test_closing_a_reader_on_usb(backend: FakeBackend, fake: FakeEvents) -> None
         prepare()
 
     prepare()
-    files = ("transport/usb.py", "transport/life.py")
+    files = ("transport/usb.py", "transport/lifetime.py")
     assert everywhere(lambda: made.close(), then, *files) > 10
 
 

@@ -10,8 +10,8 @@ import pytest
 
 import ccid
 from ccid.codes import ExchangeLevel, InterfaceProtocol, Protocol
+from ccid.device.open_readers import key_of, opened
 from ccid.errors import ReaderBusy
-from ccid.opened import key_of, opened
 from ccid.virtual import EchoCard, make_descriptor
 from tests.unit.interrupts import Interrupted, interrupted
 
@@ -19,18 +19,18 @@ APDU = bytes.fromhex("0010000004")
 LONG = bytes.fromhex("00300000000200") + bytes(512) + bytes(2)
 ANSWER = bytes.fromhex("000102039000")
 FILES = (
-    "pipe.py",
-    "shared_pipe.py",
-    "conversation.py",
-    "inbox.py",
-    "replies.py",
-    "commands.py",
-    "iccd.py",
-    "exchange/single.py",
-    "exchange/chained.py",
-    "exchange/protocols.py",
-    "exchange/links.py",
-    "exchange/iccd.py",
+    "link/pipe.py",
+    "link/shared_pipe.py",
+    "link/conversation.py",
+    "link/inbox.py",
+    "link/reply_matching.py",
+    "link/slot_commands.py",
+    "link/iccd_commands.py",
+    "session/exchange/one_block.py",
+    "session/exchange/chained_blocks.py",
+    "session/exchange/host_protocols.py",
+    "session/exchange/block_links.py",
+    "session/exchange/iccd_tpdu.py",
 )
 PATIENCE_S = 10
 """Nobody waits for so long but for a lock that is held for ever."""
@@ -91,7 +91,9 @@ def test_after_an_interrupted_abort_the_pair_is_ended(kind: str) -> None:
     """The reader may have got the first half, and refuses every command until the second."""
     with ccid.open_reader(READERS[kind][0]()) as reader, ThreadPoolExecutor(1) as another:
         cards, done = [slot.connect() for slot in reader.slots], 0
-        for error in interrupted(reader.slots[0].commands.abort, (*FILES, "transport/virtual.py")):
+        for error in interrupted(
+            reader.slots[0].commands.abort, (*FILES, "virtual/virtual_transport.py")
+        ):
             done += error is None
             for card in cards:
                 assert another.submit(card.transmit, APDU).result(PATIENCE_S) == ANSWER
@@ -106,7 +108,7 @@ def test_an_interrupted_opening_leaves_the_reader_to_watchers() -> None:
         with pytest.raises(ReaderBusy), opened.opening(info):
             raise ReaderBusy("held")
 
-    for _ in interrupted(opening, ("opened.py",)):
+    for _ in interrupted(opening, ("device/open_readers.py",)):
         gc.collect()
         assert opened._wanted.get(key_of(info), 0) == 0
         with ThreadPoolExecutor(1) as another:
@@ -130,7 +132,7 @@ def test_closing_that_was_interrupted_can_be_done_again(kind: str) -> None:
         readers[-1].slots[0].connect(None if kind != "T=1 by blocks" else Protocol.T1)
 
     opened_anew()
-    for error in interrupted(close, (*FILES, "reader.py")):
+    for error in interrupted(close, (*FILES, "device/reader.py")):
         readers[-1].close()
         assert readers[-1].transport.dead is not None
         if error is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import plistlib
 from pathlib import Path
 
-from ccid.quirks import known_readers
+from ccid.known.quirks import known_readers
 
 BUNDLE = Path("/usr/lib/pcsc/drivers/ifd-ccid.bundle/Contents/Info.plist")
 

@@ -75,14 +75,14 @@ def test_what_the_wheel_holds(built: dict[str, Path]) -> None:
     assert any(n.startswith("ccid/readers/") and n.endswith(".toml") for n in names)
     assert "ccid/readers/descriptors/08e6-gemalto.json" in names
     assert "ccid/probe/schemas/dump.json" in names
-    assert "ccid/pcscd/plug.c" in names
+    assert "ccid/pcsc/plug/plug.c" in names
     assert not any(n.startswith(("tests/", "tools/", "examples/")) for n in names)
 
 
 def test_what_the_sdist_holds(built: dict[str, Path]) -> None:
     with tarfile.open(built["sdist"]) as archive:
         names = {"/".join(n.split("/")[1:]) for n in archive.getnames()}
-    assert "ccid/pcscd/plug.c" in names
+    assert "ccid/pcsc/plug/plug.c" in names
     folders = ("readers", "tests/unit", "tools", "examples", "docs")
     documents = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "ARCHITECTURE.md")
     for wanted in (*folders, *documents, "LICENSE", "pyproject.toml"):
@@ -126,7 +126,7 @@ def test_the_library_runs_from_an_empty_folder(installed: Path, tmp_path: Path) 
 
 LIBRARY = """
 import ccid
-from ccid.quirks import table, lookup
+from ccid.known.quirks import table, lookup
 with ccid.open_reader(ccid.VirtualReader()) as reader:
     with reader.slots[0].connect() as card:
         print(card.transmit(bytes.fromhex("00A4000C023F00")).hex())
@@ -140,7 +140,7 @@ def test_the_table_of_readers_is_found_in_the_source_tree(tmp_path: Path) -> Non
         [
             sys.executable,
             "-c",
-            "from ccid.quirks import lookup; print(lookup(0x08e6, 0x4433).name)",
+            "from ccid.known.quirks import lookup; print(lookup(0x08e6, 0x4433).name)",
         ],
         cwd=tmp_path,
         env={"PYTHONPATH": str(ROOT), "PATH": ""},

@@ -39,7 +39,7 @@ def helpers() -> list[int]:
                 words = (entry / "cmdline").read_bytes()
             except OSError:
                 continue
-            if int(status[1]) == os.getpid() and b"ccid.pcscd.helper" in words:
+            if int(status[1]) == os.getpid() and b"ccid.pcsc.plug.helper" in words:
                 found.append(int(entry.name))
     return sorted(found)
 
@@ -246,7 +246,7 @@ def test_it_is_not_started_more_than_once_a_second(plug: Plug, lun: int, tmp_pat
 
 FAILS = """
 import sys; from pathlib import Path
-from ccid.ifd import Code, IFDHandler; from ccid.pcscd import helper
+from ccid.pcsc.ifd import Code, IFDHandler; from ccid.pcsc.plug import helper
 opens = IFDHandler.create_channel_by_name
 def fails(self, lun, name):
     with Path({asked!r}).open("a") as file: file.write("!")

@@ -64,10 +64,10 @@ def lun(plug: Plug) -> Iterator[int]:
 def helper_program(plug: Plug, folder: Path, source: str) -> Iterator[None]:
     """Helpers that are started meanwhile run this before they begin."""
     program, named = folder / "python", plug.path.with_name("interpreter")
-    (folder / "ccid.pcscd.helper.py").write_text(
+    (folder / "ccid.pcsc.plug.helper.py").write_text(
         source + "\nimport sys; sys.argv = ['helper', '']; helper.main()\n"
     )
-    program.write_text(f"#!/bin/sh\nexec {sys.executable} -I {folder}/ccid.pcscd.helper.py\n")
+    program.write_text(f"#!/bin/sh\nexec {sys.executable} -I {folder}/ccid.pcsc.plug.helper.py\n")
     program.chmod(0o755)
     before = named.read_text()
     named.write_text(f"{program}\n")
@@ -197,7 +197,7 @@ def test_out_of_descriptors(plug: Plug, lun: int) -> None:
 
 SMALL = """
 import os, resource
-from ccid.pcscd import helper
+from ccid.pcsc.plug import helper
 resource.setrlimit(resource.RLIMIT_NOFILE, (8, 8))
 """
 
@@ -345,8 +345,8 @@ def test_a_channel_opened_and_closed_by_many_threads(plug: Plug) -> None:
 # Broken frames --------------------------------------------------------------------------------
 
 FRAMES = """
-from ccid.pcscd import helper
-from ccid.pcscd.wire import REPLY
+from ccid.pcsc.plug import helper
+from ccid.pcsc.plug.frames import REPLY
 carry_out = helper.Channel._carry_out
 def broken(self, handler, request):
     if request[0] != 8 or request[1] != 0x1234:
@@ -430,7 +430,7 @@ def test_a_frame_of_nothing_at_all(plug: Plug, odd_helper: list[int]) -> None:
 
 UNPLUGGED = """
 import signal
-from ccid.pcscd import helper
+from ccid.pcsc.plug import helper
 from ccid.virtual import models
 made, make = [], models.make
 def keep(*arguments, **more):
@@ -482,7 +482,7 @@ def test_what_pcscd_says_of_a_reader_that_is_gone(plug: Plug, pulled: int) -> No
 # Several slots --------------------------------------------------------------------------------
 
 SLOTS = """
-from ccid.pcscd import helper
+from ccid.pcsc.plug import helper
 from ccid.virtual import EchoCard, VirtualReader, models
 def make(model):
     cards = [EchoCard(bytes.fromhex(f"3B610000{n:02x}")) for n in range(3)]

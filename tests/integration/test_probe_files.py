@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from ccid import figures
+from ccid.device.watching import watch
 from ccid.errors import ReaderTableError
-from ccid.figures import HIGHEST, SMART_CARD_FIELDS
-from ccid.probe import files
-from ccid.quirks import library, lookup
+from ccid.known import figures
+from ccid.known.figures import HIGHEST, SMART_CARD_FIELDS
+from ccid.known.quirks import library, lookup
+from ccid.probe import command_files as files
 from ccid.virtual.models import make
-from ccid.watching import watch
 from tests.unit.printing import printed
 
 FIGURES = """\
@@ -298,7 +298,7 @@ def test_a_watch_that_ends_after_ages_never_ends(
     monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
     told: list[float | None] = []
-    monkeypatch.setattr("ccid.watching._watch", told.append)
+    monkeypatch.setattr("ccid.device.watching._watch", told.append)
     watch(seconds)
     watch(1e6)
     assert told == [None, 1e6]

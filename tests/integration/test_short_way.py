@@ -10,9 +10,9 @@ import pytest
 
 import ccid
 from ccid import errors
-from ccid.commands import Commands
 from ccid.iso7816.machine import run
 from ccid.iso7816.t1 import T1, Block, LinkError
+from ccid.link.slot_commands import Commands
 from ccid.virtual import make_descriptor
 from tests.vm.differential.ours import PROTOCOLS
 from tests.vm.differential.scenarios import READERS, SCENARIOS, Scenario

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 import ccid
-from ccid import conversation, trace
+from ccid import trace
 from ccid.codes import ExchangeLevel
-from ccid.conversation import Quiet
 from ccid.errors import ReaderClosed
+from ccid.link import conversation
+from ccid.link.conversation import Quiet
 from ccid.virtual import EchoCard, make_descriptor
 
 FILES = frozenset((conversation.__file__, trace.__file__))

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 import ccid
+from ccid.codec.messages import COMMANDS, REPLIES, PinVerification, ProtocolDataT0, ProtocolDataT1
 from ccid.codes import ExchangeLevel, Features
-from ccid.commands import SlotCommands
 from ccid.errors import CcidError
 from ccid.iso7816.apdu import CommandApdu
-from ccid.messages import COMMANDS, REPLIES, PinVerification, ProtocolDataT0, ProtocolDataT1
+from ccid.link.slot_commands import SlotCommands
 from ccid.virtual import EchoCard, make_descriptor
-from ccid.virtual.reader import AUTOMATIC
+from ccid.virtual.virtual_reader import AUTOMATIC
 from tests.integration.tools import tshark
 
 PIN = PinVerification(

@@ -18,14 +18,13 @@ from typing import Self
 
 import pytest
 
-from ccid.codes import ExchangeLevel
-from ccid.descriptors import (
+from ccid.codec.descriptors import (
     ClassControl,
     DeviceDescriptor,
     parse_configuration,
     smart_card_interfaces,
 )
-from ccid.messages import (
+from ccid.codec.messages import (
     HEADER_LENGTH,
     PC_to_RDR_GetSlotStatus,
     PC_to_RDR_IccPowerOn,
@@ -34,6 +33,7 @@ from ccid.messages import (
     RDR_to_PC_NotifySlotChange,
     RDR_to_PC_SlotStatus,
 )
+from ccid.codes import ExchangeLevel
 from ccid.virtual import EchoCard, VirtualReader, faults, make_descriptor
 from ccid.virtual.usbip import UsbIpServer, serve_connection, speed_of
 from ccid.virtual.usbip_messages import (

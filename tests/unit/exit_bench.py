@@ -24,12 +24,12 @@ import usb._objfinalizer
 import usb.backend.libusb1
 
 import ccid
-import ccid.watching
+import ccid.device.watching
 from ccid.errors import CcidError
 from ccid.transport import asynchronous, libusb, linux
 from ccid.transport import usb as usb_transport
 from ccid.virtual.port import Unplugged
-from ccid.virtual.usb import Stall
+from ccid.virtual.usb_device import Stall
 from tests.unit.fake_usb import FakeBackend, FakeDevice
 
 IN_TIME_S = 20

@@ -8,9 +8,9 @@ from typing import Any
 
 import usb.core
 
-from ccid.descriptors import DeviceDescriptor, InterfaceDescriptor
-from ccid.descriptors.configuration import descriptors
-from ccid.descriptors.standard import DescriptorType
+from ccid.codec.descriptors import DeviceDescriptor, InterfaceDescriptor
+from ccid.codec.descriptors.configuration import descriptors
+from ccid.codec.descriptors.standard import DescriptorType
 from ccid.transport.libusb import Status
 
 

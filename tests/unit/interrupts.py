@@ -45,6 +45,7 @@ class Interrupter:
 
     def __init__(self, files: tuple[str, ...], at: int) -> None:
         self._names = {str(HOME / file) for file in files}
+        assert all(Path(name).is_file() for name in self._names), files
         self._left = at
 
     @property

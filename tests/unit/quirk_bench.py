@@ -11,7 +11,7 @@ import pytest
 
 import ccid
 from ccid.codes import ExchangeLevel
-from ccid.quirks import VOCABULARY, library
+from ccid.known.quirks import VOCABULARY, library
 from ccid.virtual import EchoCard, make_descriptor
 from ccid.virtual.cards import Application
 

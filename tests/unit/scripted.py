@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ccid.descriptors import ClassControl
+from ccid.codec.descriptors import ClassControl
+from ccid.codec.messages import Command, Reply, parse_command
 from ccid.errors import TransportError, TransportTimeout
-from ccid.messages import Command, Reply, parse_command
 from ccid.transport import IN_CAPACITY, OUT_CAPACITY, nothing_to_end
-from ccid.transport.life import Life
+from ccid.transport.lifetime import Life
 
 Answer = bytes | Exception | Sequence[bytes | Exception] | None
 

@@ -11,13 +11,9 @@ from typing import Any
 import pytest
 
 import ccid
-from ccid import conversation as conversation_module
-from ccid import iccd as iccd_module
-from ccid import inbox
-from ccid import pipe as pipe_module
-from ccid import reader as reader_module
+from ccid.codec.messages import PC_to_RDR_GetSlotStatus, PC_to_RDR_IccPowerOff, PC_to_RDR_XfrBlock
 from ccid.codes import BLOCKWISE, ExchangeLevel, InterfaceProtocol, Protocol
-from ccid.commands import Commands
+from ccid.device import reader as reader_module
 from ccid.errors import (
     CcidError,
     CommandCancelled,
@@ -26,18 +22,22 @@ from ccid.errors import (
     ReaderClosed,
     TransportTimeout,
 )
-from ccid.exchange import choose
-from ccid.exchange.agreement import APDU_LEVEL_S, BLOCK_LEVEL_S, Agreement
-from ccid.exchange.links import BlockLink
-from ccid.figures import figures
 from ccid.iso7816.atr import Atr
 from ccid.iso7816.t1 import Block
 from ccid.iso7816.timing import LONGEST_PPS_S, UNKNOWN_BWT_S, Timing, pps_timeout
-from ccid.messages import PC_to_RDR_GetSlotStatus, PC_to_RDR_IccPowerOff, PC_to_RDR_XfrBlock
-from ccid.pipe import Pipe
+from ccid.known.figures import figures
+from ccid.link import conversation as conversation_module
+from ccid.link import iccd_commands as iccd_module
+from ccid.link import inbox
+from ccid.link import pipe as pipe_module
+from ccid.link.pipe import Pipe
+from ccid.link.slot_commands import Commands
+from ccid.session.exchange import choose
+from ccid.session.exchange.agreement import APDU_LEVEL_S, BLOCK_LEVEL_S, Agreement
+from ccid.session.exchange.block_links import BlockLink
 from ccid.transport import Transport
-from ccid.transport.virtual import VirtualTransport
 from ccid.virtual import EchoCard, make_descriptor
+from ccid.virtual.virtual_transport import VirtualTransport
 from tests.unit.scripted import Answer, ScriptedTransport
 from tests.unit.test_pipe import APDU, WAYS, both_ways, data_block, extension
 
@@ -308,7 +308,7 @@ def test_close_has_one_time_for_all_slots(slots: int, every_s: float) -> None:
 
 @PACE
 def test_open_has_one_time_for_all_it_asks(every_s: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ccid.commands.SlotCommands.status_timeout_s", 0.1)
+    monkeypatch.setattr("ccid.link.slot_commands.SlotCommands.status_timeout_s", 0.1)
     cls, info = slow_reader(virtual_of(1), every_s)
     cls.on = staticmethod(lambda _: True)
     began = time.monotonic()
@@ -321,9 +321,9 @@ def test_open_has_one_time_for_all_it_asks(every_s: float, monkeypatch: pytest.M
 def test_status_and_disconnect_have_a_time_of_their_own(
     every_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ccid.commands.STATUS_S", 0.2)
+    monkeypatch.setattr("ccid.link.slot_commands.STATUS_S", 0.2)
     cls, info = slow_reader(virtual_of(1), every_s)
-    monkeypatch.setattr("ccid.commands.SlotCommands.status_timeout_s", 0.1)
+    monkeypatch.setattr("ccid.link.slot_commands.SlotCommands.status_timeout_s", 0.1)
     with ccid.open_reader(info) as reader:
         card = reader.slots[0].connect()
         cls.on = staticmethod(lambda _: True)

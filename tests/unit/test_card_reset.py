@@ -14,10 +14,7 @@ import pytest
 
 import ccid
 from ccid import errors
-from ccid.codes import ExchangeLevel, Features, IccStatus, InterfaceProtocol, Protocol
-from ccid.ifd import IFDHandler
-from ccid.ifd.codes import Action, Code
-from ccid.messages import (
+from ccid.codec.messages import (
     Command,
     PC_to_RDR_GetSlotStatus,
     PC_to_RDR_IccPowerOff,
@@ -27,6 +24,9 @@ from ccid.messages import (
     RDR_to_PC_Parameters,
     RDR_to_PC_SlotStatus,
 )
+from ccid.codes import ExchangeLevel, Features, IccStatus, InterfaceProtocol, Protocol
+from ccid.pcsc.ifd import IFDHandler
+from ccid.pcsc.ifd.ifd_codes import Action, Code
 from ccid.virtual import EchoCard, make_descriptor
 from tests.unit.scripted import ScriptedTransport, reply
 
@@ -312,7 +312,7 @@ def failing(slot: ccid.Slot, monkeypatch: pytest.MonkeyPatch, error: Any) -> Ite
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr("ccid.activation.Activation.agree", agree)
+        patched.setattr("ccid.session.activation.Activation.agree", agree)
         yield
 
 

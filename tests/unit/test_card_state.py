@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ccid.card_state import (
+from ccid.codec.messages.events import SlotChange
+from ccid.codes import IccStatus
+from ccid.link.card_state import (
     BY_BITS,
     ENDS,
     POWER,
@@ -20,9 +22,7 @@ from ccid.card_state import (
     Presence,
     Session,
 )
-from ccid.cards import Cards
-from ccid.codes import IccStatus
-from ccid.messages.events import SlotChange
+from ccid.link.reader_cards import Cards
 
 STALE = [SlotChange(0, True, True)]
 CAME = [SlotChange(0, True, True)]

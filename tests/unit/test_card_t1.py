@@ -20,8 +20,8 @@ from ccid.virtual import Answer, Application, EchoCard
 from ccid.virtual.cards import contact_faults as faults
 from ccid.virtual.cards.contact_faults import ContactFault
 from ccid.virtual.cards.line import Line, Sent, joined
-from ccid.virtual.cards.t1 import T1Card, T1Options
 from ccid.virtual.cards.t1_blocks import Check, block, kind, lrc
+from ccid.virtual.cards.t1_card import T1Card, T1Options
 
 LINE = Line.of(0x11, 4e6, bwi=4, cwi=13)
 

@@ -7,12 +7,12 @@ import dataclasses
 import pytest
 
 import ccid
-from ccid import composite
 from ccid.codes import ExchangeLevel, IccStatus
+from ccid.device import composite
 from ccid.errors import ReaderBusy, ReaderClosed, ReaderNotFound
 from ccid.transport import ReaderInfo
 from ccid.virtual import EchoCard, make_descriptor
-from ccid.virtual.function import CcidFunction
+from ccid.virtual.ccid_function import CcidFunction
 from tests.unit.quirk_bench import CASE_1, Table
 
 

@@ -10,10 +10,10 @@ from ccid.virtual import Application, EchoCard, FileSystemCard
 from ccid.virtual.cards import contact_faults as faults
 from ccid.virtual.cards.contact import Contact, ContactOptions
 from ccid.virtual.cards.line import Line, Sent, joined
-from ccid.virtual.cards.pps import Pps
-from ccid.virtual.cards.t0_line import T0Options
-from ccid.virtual.cards.t1 import T1Options
+from ccid.virtual.cards.pps_card import Pps
+from ccid.virtual.cards.t0_card import T0Options
 from ccid.virtual.cards.t1_blocks import Check
+from ccid.virtual.cards.t1_card import T1Options
 
 BOTH = "3B D5 96 00 80 31 FE 45 63 63 69 64 21 65"
 """T=0 first, and T=1; F = 512, D = 32."""

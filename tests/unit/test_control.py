@@ -11,25 +11,26 @@ from typing import Any
 import pytest
 
 import ccid
-from ccid import errors, pin
-from ccid.codes import CommandStatus, ExchangeLevel, SlotError
-from ccid.control import ControlCode, control
-from ccid.exchange.pin import CANCELLED_SW, TIMEOUT_SW
-from ccid.ifd import Action, Code, IFDHandler
-from ccid.iso7816.edc import LRC
-from ccid.messages import (
+from ccid import errors
+from ccid.codec.messages import (
     PC_to_RDR_Secure,
     PC_to_RDR_XfrBlock,
     PinModification,
     PinVerification,
     RDR_to_PC_DataBlock,
 )
-from ccid.quirks import Quirks
+from ccid.codes import CommandStatus, ExchangeLevel, SlotError
+from ccid.device.control import ControlCode, control
+from ccid.iso7816.edc import LRC
+from ccid.known.quirks import Quirks
+from ccid.pcsc.ifd import Action, Code, IFDHandler
+from ccid.pin import pad_structures as pin
+from ccid.session.exchange.secure import CANCELLED_SW, TIMEOUT_SW
 from ccid.trace.log import TRAFFIC
 from ccid.virtual import EchoCard, make_descriptor
-from ccid.virtual.function import CcidFunction
-from ccid.virtual.levels import addressed
-from ccid.virtual.slot import VirtualSlot
+from ccid.virtual.ccid_function import CcidFunction
+from ccid.virtual.exchange_levels import addressed
+from ccid.virtual.virtual_slot import VirtualSlot
 
 PIN = b"1234"
 

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ccid.codes import ExchangeLevel, Features, InterfaceProtocol
-from ccid.declaration import Declared
-from ccid.descriptors import (
+from ccid.codec.declaration import Declared
+from ccid.codec.descriptors import (
     ClassControl,
     Configuration,
     ConfigurationDescriptor,
@@ -23,7 +22,8 @@ from ccid.descriptors import (
     parse_u32_list,
     smart_card_interfaces,
 )
-from ccid.descriptors.configuration import smart_card_interface
+from ccid.codec.descriptors.configuration import smart_card_interface
+from ccid.codes import ExchangeLevel, Features, InterfaceProtocol
 from ccid.errors import MalformedDescriptor
 
 # What QEMU's usb-ccid sends, recorded: an interface with its class descriptor and three endpoints.

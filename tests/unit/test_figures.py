@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from ccid import figures
-from ccid.descriptors import EndpointDescriptor
+from ccid.codec.descriptors import EndpointDescriptor
 from ccid.errors import ReaderTableError
-from ccid.quirks import known_readers, library
+from ccid.known import figures
+from ccid.known.quirks import known_readers, library
 
 FOLDER = Path(__file__).parents[2] / "readers" / "descriptors"
 FILES = sorted(FOLDER.iterdir())

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ccid.iso7816.apdu import CommandApdu
 from ccid.iso7816.atr import Atr
 from ccid.virtual.cards import Answer, FileSystemCard, tlv
-from ccid.virtual.cards.files import (
+from ccid.virtual.cards.card_files import (
     MF,
     Access,
     AfterPassword,
@@ -23,7 +23,7 @@ from ccid.virtual.cards.files import (
 )
 from ccid.virtual.cards.passwords import Password
 from ccid.virtual.cards.sample_files import DEMO_AID, PIN, SCRATCH_AID, sample_master_file
-from ccid.virtual.cards.t0 import T0Face
+from ccid.virtual.cards.t0_tpdus import T0Face
 
 RIGHT, WRONG, CODE = b"1234", b"9999", b"12345678"
 ALL = 256

@@ -13,11 +13,11 @@ from typing import Any, Self
 import pytest
 
 import ccid
-from ccid.ifd import Code, IFDHandler
-from ccid.ifd.handler import Find
-from ccid.pcscd import helper as module
-from ccid.pcscd.helper import Channel, Helper
-from ccid.pcscd.wire import ALIVE, EVENT, GONE, LUN, REPLY, REQUEST, Operation
+from ccid.pcsc.ifd import Code, IFDHandler
+from ccid.pcsc.ifd.handler import Find
+from ccid.pcsc.plug import helper as module
+from ccid.pcsc.plug.frames import ALIVE, EVENT, GONE, LUN, REPLY, REQUEST, Operation
+from ccid.pcsc.plug.helper import Channel, Helper
 
 SLOT = 0x0001_0000
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ccid.hexadecimal import NotHexadecimal, joined, mentioned, parse
+from ccid.ground.hexadecimal import NotHexadecimal, joined, mentioned, parse
 
 BYTES = bytes.fromhex("3B 65 00 00 9C 02 07")
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 import ccid
+from ccid.codec.descriptors import ClassControl
 from ccid.codes import IccStatus, InterfaceProtocol, Protocol
-from ccid.descriptors import ClassControl
 from ccid.errors import (
     CardAbsent,
     CardMute,
@@ -23,11 +23,11 @@ from ccid.errors import (
     TransportTimeout,
     UnsupportedByReader,
 )
-from ccid.exchange.iccd import IccdAT0
-from ccid.iccd import IccdA, IccdB
 from ccid.iso7816.apdu import CommandApdu
+from ccid.link.iccd_commands import IccdA, IccdB
+from ccid.session.exchange.iccd_tpdu import IccdAT0
 from ccid.virtual import EchoCard
-from ccid.virtual.iccd import IccdFunction, make_iccd_descriptor
+from ccid.virtual.iccd_function import IccdFunction, make_iccd_descriptor
 from tests.unit.scripted import ScriptedTransport
 
 VERSIONS = [InterfaceProtocol.ICCD_A, InterfaceProtocol.ICCD_B]
@@ -151,7 +151,7 @@ def test_secrets_on_the_control_pipe() -> None:
 
 
 def commands(version: InterfaceProtocol, answers: list[bytes]) -> IccdA | IccdB:
-    from ccid.conversation import Conversation
+    from ccid.link.conversation import Conversation
 
     transport = ScriptedTransport(lambda _: None)
 

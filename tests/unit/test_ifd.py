@@ -13,15 +13,15 @@ import pytest
 
 import ccid
 from ccid import errors
+from ccid.codec.messages import PC_to_RDR_IccPowerOn, PC_to_RDR_SetParameters, PC_to_RDR_XfrBlock
 from ccid.codes import ExchangeLevel, Features, SlotError, VoltageSupport
-from ccid.ifd import Action, Code, IFDHandler, Tag
-from ccid.ifd.codes import MAX_RESPONSE, PTS1, PTS2, Asker, code_of
-from ccid.ifd.names import DeviceName, find
-from ccid.messages import PC_to_RDR_IccPowerOn, PC_to_RDR_SetParameters, PC_to_RDR_XfrBlock
+from ccid.pcsc.ifd import Action, Code, IFDHandler, Tag
+from ccid.pcsc.ifd.device_strings import DeviceName, find
+from ccid.pcsc.ifd.ifd_codes import MAX_RESPONSE, PTS1, PTS2, Asker, code_of
 from ccid.transport import ReaderInfo
 from ccid.virtual import EchoCard, faults, make_descriptor
 from ccid.virtual.models import make
-from ccid.virtual.reader import AUTOMATIC
+from ccid.virtual.virtual_reader import AUTOMATIC
 
 LUN = 0x0003_0000
 PATTERN = bytes.fromhex("0010000004")

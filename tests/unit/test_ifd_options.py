@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 import ccid
+from ccid.codec.messages import PC_to_RDR_GetSlotStatus, PC_to_RDR_IccPowerOn
 from ccid.codes import ExchangeLevel, Features, IccStatus, PowerSelect, SlotError, VoltageSupport
-from ccid.control import ControlCode
-from ccid.ifd import Action, Code, IFDHandler, channel
-from ccid.messages import PC_to_RDR_GetSlotStatus, PC_to_RDR_IccPowerOn
-from ccid.negotiation import power_selects
-from ccid.pcscd.options import Options
+from ccid.device.control import ControlCode
+from ccid.pcsc.ifd import Action, Code, IFDHandler, channel
+from ccid.pcsc.plug.plist_options import Options
+from ccid.session.negotiation import power_selects
 from ccid.virtual import EchoCard, faults, make_descriptor
 from tests.pin_pad import PIN, PinPad
 from tests.unit.quirk_bench import Table, virtual

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ccid import figures
 from ccid.errors import CcidError, MalformedDescriptor
+from ccid.known import figures
+from ccid.known.quirks import library, lookup
 from ccid.probe import import_command
 from ccid.probe.imported import devices
-from ccid.quirks import library, lookup
 from tests.unit.printing import EVIL, TAMED, printed
 
 DATA = Path(__file__).parent / "data"

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 import ccid
-from ccid.pcscd import bundle, install
-from ccid.pcscd.bundle import NAME, Entry
-from ccid.pcscd.options import Options, read_options
+from ccid.pcsc.plug import bundle, install
+from ccid.pcsc.plug.bundle import NAME, Entry
+from ccid.pcsc.plug.plist_options import Options, read_options
 
 PYTHON = "/opt/ccid/bin/python"
 
@@ -87,7 +87,7 @@ def test_each_value_has_a_line_of_its_own() -> None:
 
 
 def test_readers_that_are_plugged_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from ccid import find
+    from ccid.device import find
 
     info = ccid.VirtualReader(vendor_id=0x1234, product_id=0x5678, name="There").info
     monkeypatch.setattr(find, "list_readers", lambda: [info, info])

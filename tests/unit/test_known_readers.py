@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 import ccid
-from ccid import activation
+from ccid.device.verdict import Level, Verdict, judge
 from ccid.errors import ReaderUnsupported
-from ccid.figures import DeviceFigures, all_figures
-from ccid.quirks import library, lookup
+from ccid.known.figures import DeviceFigures, all_figures
+from ccid.known.quirks import library, lookup
+from ccid.session import activation
 from ccid.transport import ReaderInfo
-from ccid.verdict import Level, Verdict, judge
 from ccid.virtual import __main__ as virtual_main
-from ccid.virtual.function import CcidFunction
+from ccid.virtual.ccid_function import CcidFunction
 from ccid.virtual.models import make, virtual_reader
 
 SELECT_MF = bytes.fromhex("00A4000C023F00")

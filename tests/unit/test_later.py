@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-from ccid.pcscd.helper import UNUSED
-from ccid.pcscd.later import Later
+from ccid.pcsc.plug.helper import UNUSED
+from ccid.pcsc.plug.lazy_modules import Later
 
 IN_A_PROCESS = """
 import sys
-from ccid.pcscd.later import Later, later
+from ccid.pcsc.plug.lazy_modules import Later, later
 later("colorsys", "sys")
 import colorsys
 assert isinstance(sys.modules["colorsys"], Later)
@@ -27,10 +27,10 @@ assert hsv_to_rgb is colorsys.hsv_to_rgb is sys.modules["colorsys"].hsv_to_rgb
 
 AS_A_HELPER = """
 import sys
-from ccid.pcscd import helper
-from ccid.pcscd.later import Later
+from ccid.pcsc.plug import helper
+from ccid.pcsc.plug.lazy_modules import Later
 helper.later(*helper.UNUSED)
-from ccid.ifd import Code, IFDHandler
+from ccid.pcsc.ifd import Code, IFDHandler
 handler = IFDHandler()
 assert handler.create_channel_by_name(0, "virtual:") is Code.SUCCESS
 print(*(name for name in helper.UNUSED if isinstance(sys.modules[name], Later)))

@@ -9,37 +9,13 @@ from pathlib import Path
 import ccid
 
 FOLDER = Path(ccid.__file__).parent
-LAYERS: dict[str, tuple[str, ...]] = {
-    "ground": ("errors", "codes", "text", "hexadecimal", "once", "ending", "_version"),
-    "codec": ("declaration", "messages", "descriptors"),
-    "engine": ("iso7816",),
-    "table": ("quirks", "card_quirks", "catalog", "figures", "extended"),
-    "transport": ("transport",),
-    "PIN": ("pin", "pin_texts"),
-    "link": (
-        *("conversation", "pipe", "shared_pipe", "inbox", "commands", "iccd", "rates"),
-        *("card_state", "cards", "replies", "reply_errors"),
-    ),
-    "session": ("activation", "negotiation", "exchange"),
-    "trace": ("trace",),
-    "virtual": ("virtual",),
-    "device": (
-        *("reader", "slot", "card", "opened", "unclosed", "composite", "find", "watching"),
-        *("verdict", "control"),
-    ),
-    "PC/SC": ("ifd", "pcscd"),
-    "command": ("probe",),
-}
-"""From the ground up. Modules and packages are named by what comes after ``ccid.``."""
-EXCEPT = {"transport.virtual": "virtual"}
-"""Modules that stand in another layer than their package."""
-NUMBER = {layer: number for number, layer in enumerate(LAYERS)}
-LAYER_OF = {name: layer for layer, names in LAYERS.items() for name in names}
-
-
-def layer_of(module: str) -> str:
-    """The layer of a module, named by what comes after ``ccid.``."""
-    return EXCEPT.get(module) or LAYER_OF[module.split(".")[0]]
+LAYERS = (
+    *("_version", "ground", "errors", "codes"),
+    *("codec", "iso7816", "known", "transport", "pin", "link", "masking", "session", "trace"),
+    *("virtual", "device", "pcsc", "probe"),
+)
+"""The rooms, from the ground up, by what comes after ``ccid.``; ARCHITECTURE.md draws them."""
+NUMBER = {room: number for number, room in enumerate(LAYERS)}
 
 
 def modules() -> dict[str, Path]:
@@ -54,23 +30,26 @@ def modules() -> dict[str, Path]:
 
 
 MODULES = modules()
+ALIKE: list[str] = []
+"""Bare names that two modules have."""
 
 
-def imported(tree: ast.AST) -> Iterator[str]:
-    """What a module imports of this project, wherever; not what only types need."""
+def imported(tree: ast.AST, types: bool) -> Iterator[str]:
+    """What a module imports, wherever; with what only types need, or without."""
     for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not types:
             continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
         else:
-            yield from imported(node)
+            yield from imported(node, types)
 
 
-def targets(file: Path) -> Iterator[str]:
-    for name in imported(ast.parse(file.read_text("utf-8"))):
+def targets(file: Path, types: bool = True) -> Iterator[str]:
+    """The modules of this project that ``file`` imports."""
+    for name in imported(ast.parse(file.read_text("utf-8")), types):
         if not name.startswith("ccid."):
             continue
         target = name.removeprefix("ccid.")
@@ -80,22 +59,81 @@ def targets(file: Path) -> Iterator[str]:
             yield target
 
 
-def test_every_module_has_a_layer() -> None:
-    assert {name.split(".")[0] for name in MODULES} == set(LAYER_OF)
+def room(module: str) -> str:
+    return module.split(".")[0]
+
+
+def package(module: str) -> str:
+    """The folder of a module."""
+    return module if MODULES[module].name == "__init__.py" else module.rpartition(".")[0]
+
+
+def rings(arrows: dict[str, set[str]]) -> list[set[str]]:
+    """The groups whose members all reach each other."""
+
+    def reached(start: str) -> set[str]:
+        found: set[str] = set()
+        rest = [start]
+        while rest:
+            new = arrows.get(rest.pop(), set()) - found
+            found |= new
+            rest.extend(new)
+        return found
+
+    reach = {name: reached(name) for name in arrows}
+    groups: list[set[str]] = []
+    for name in arrows:
+        ring = {other for other in reach[name] if name in reach.get(other, ())}
+        if ring and ring not in groups:
+            groups.append(ring)
+    return groups
+
+
+def test_every_module_is_in_a_room() -> None:
+    assert {room(name) for name in MODULES} == set(LAYERS)
 
 
 def test_arrows_point_down() -> None:
     upwards = [
-        f"{name} ({layer_of(name)}) imports {target} ({layer_of(target)})"
+        f"{name} imports {target}"
         for name, file in MODULES.items()
         for target in targets(file)
-        if NUMBER[layer_of(target)] > NUMBER[layer_of(name)]
+        if NUMBER[room(target)] > NUMBER[room(name)]
     ]
     assert upwards == []
 
 
+def test_no_ring_of_packages() -> None:
+    """Of folders, at any depth, and counting what only types need."""
+    arrows: dict[str, set[str]] = {}
+    for name, file in MODULES.items():
+        folder = package(name)
+        others = {package(target) for target in targets(file)}
+        arrows.setdefault(folder, set()).update(others - {folder})
+    assert rings(arrows) == []
+
+
+def test_no_ring_of_modules() -> None:
+    """Of modules as they run, whether they import at once or when they need it."""
+    arrows = {
+        name: {target for target in targets(file, types=False) if target != name}
+        for name, file in MODULES.items()
+    }
+    assert rings(arrows) == []
+
+
+def test_a_ring_is_seen() -> None:
+    assert rings({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == [{"b", "c"}]
+
+
 def test_an_arrow_that_points_up_is_seen(tmp_path: Path) -> None:
     file = tmp_path / "x.py"
-    file.write_text("def f():\n    from ccid.reader import Reader\n")
+    file.write_text("def f():\n    from ccid.device.reader import Reader\n")
     (target,) = targets(file)
-    assert NUMBER[layer_of(target)] > NUMBER["codec"]
+    assert NUMBER[room(target)] > NUMBER["codec"]
+
+
+def test_no_two_modules_of_one_name() -> None:
+    """A bare name says which module is meant."""
+    names = [name.rpartition(".")[2] for name in MODULES if not name.endswith("__main__")]
+    assert sorted({name for name in names if names.count(name) > 1}) == ALIKE

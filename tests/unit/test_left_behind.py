@@ -8,11 +8,8 @@ from collections.abc import Callable
 import pytest
 
 import ccid
-from ccid import pipe as pipe_module
-from ccid.codes import ClassRequest, ExchangeLevel, IccStatus, SlotError
-from ccid.descriptors import ClassControl
-from ccid.errors import CcidError, CommandFailed, SlotBusy, TransportStall, TransportTimeout
-from ccid.messages import (
+from ccid.codec.descriptors import ClassControl
+from ccid.codec.messages import (
     Command,
     PC_to_RDR_Abort,
     PC_to_RDR_GetSlotStatus,
@@ -20,10 +17,13 @@ from ccid.messages import (
     PC_to_RDR_IccPowerOn,
     PC_to_RDR_XfrBlock,
 )
-from ccid.transport.virtual import VirtualTransport
+from ccid.codes import ClassRequest, ExchangeLevel, IccStatus, SlotError
+from ccid.errors import CcidError, CommandFailed, SlotBusy, TransportStall, TransportTimeout
+from ccid.link import pipe as pipe_module
 from ccid.virtual import EchoCard, make_descriptor
+from ccid.virtual.ccid_function import CcidFunction
 from ccid.virtual.faults import Fault, Said, failing, silence, stall_in
-from ccid.virtual.function import CcidFunction
+from ccid.virtual.virtual_transport import VirtualTransport
 
 APDU = bytes.fromhex("0010000004")
 ANSWER = bytes.fromhex("000102039000")
@@ -33,7 +33,7 @@ A_MINUTE = bytes.fromhex("0038003C")
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipe_module, "ABORT_S", 0.2)
-    monkeypatch.setattr("ccid.commands.SlotCommands.status_timeout_s", 0.2)
+    monkeypatch.setattr("ccid.link.slot_commands.SlotCommands.status_timeout_s", 0.2)
 
 
 def reader_of(slots: int = 1, busy: int = 1) -> ccid.VirtualReader:
@@ -67,7 +67,7 @@ def knows_no_abort(virtual: ccid.VirtualReader, monkeypatch: pytest.MonkeyPatch)
 
     def refuse(request: ClassControl, data: bytes = b"") -> bytes:
         if request.bRequest == ClassRequest.ABORT and request.bmRequestType == 0x21:
-            from ccid.virtual.usb import Stall
+            from ccid.virtual.usb_device import Stall
 
             raise Stall
         return control(request, data)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import ccid
+from ccid.codec.messages import PC_to_RDR_GetParameters, PC_to_RDR_XfrBlock
 from ccid.codes import ExchangeLevel, Features, IccStatus, Protocol, SlotError
 from ccid.errors import (
     CardMute,
@@ -22,15 +23,14 @@ from ccid.errors import (
     UnsupportedByReader,
 )
 from ccid.iso7816.apdu import CommandApdu
-from ccid.messages import PC_to_RDR_GetParameters, PC_to_RDR_XfrBlock
-from ccid.trace.watch import Framing
+from ccid.masking.exchange_watch import Framing
 from ccid.virtual import Answer, Application, EchoCard, faults, make_descriptor
 from ccid.virtual.cards import Contact, contact_faults
 from ccid.virtual.cards.contact import ContactOptions
-from ccid.virtual.cards.pps import Pps
-from ccid.virtual.cards.t0_line import T0Options
-from ccid.virtual.cards.t1 import T1Options
+from ccid.virtual.cards.pps_card import Pps
+from ccid.virtual.cards.t0_card import T0Options
 from ccid.virtual.cards.t1_blocks import Check
+from ccid.virtual.cards.t1_card import T1Options
 from tests.vm.differential import scenarios as atrs
 
 MANUAL = Features.AUTO_VOLTAGE | Features.AUTO_CLOCK | Features.AUTO_BAUD_RATE
@@ -634,7 +634,7 @@ def test_a_card_that_cannot_be_used_keeps_no_power(monkeypatch: pytest.MonkeyPat
     def choose(*_: Any) -> Any:
         raise ReaderUnsupported("no level of exchange")
 
-    monkeypatch.setattr("ccid.card.choose", choose)
+    monkeypatch.setattr("ccid.device.card.choose", choose)
     with ccid.open_reader(virtual) as reader:
         with pytest.raises(ReaderUnsupported):
             reader.slots[0].connect()

@@ -10,10 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ccid import messages
-from ccid.codes import CommandStatus, IccStatus, PinOperation, SlotError, slot_error_text
-from ccid.errors import MalformedMessage
-from ccid.messages import (
+from ccid.codec import messages
+from ccid.codec.messages import (
     COMMANDS,
     REPLIES,
     Message,
@@ -36,7 +34,9 @@ from ccid.messages import (
     parse_event,
     parse_reply,
 )
-from ccid.messages.headers import reply_header, xfr_block_header
+from ccid.codec.messages.headers import reply_header, xfr_block_header
+from ccid.codes import CommandStatus, IccStatus, PinOperation, SlotError, slot_error_text
+from ccid.errors import MalformedMessage
 
 ALL = [*COMMANDS.values(), *REPLIES.values()]
 BYTE = st.integers(0, 0xFF)

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 import ccid
-from ccid import errors, reader
-from ccid.once import Once
+from ccid import errors
+from ccid.device import reader
+from ccid.ground.once import Once
 from ccid.transport import libusb
 from ccid.virtual.cards import EchoCard
 
@@ -171,7 +172,7 @@ def test_asking_a_reader_for_its_pin_pad_holds_no_lock_of_all_readers(
             begun.set()
             assert go_on.wait(20)
 
-    monkeypatch.setattr("ccid.pin.features", features)
+    monkeypatch.setattr("ccid.pin.pad_structures.features", features)
     virtuals = [ccid.VirtualReader(EchoCard()) for _ in range(2)]
     with ccid.open_reader(virtuals[0]) as slow, ccid.open_reader(virtuals[1]) as other:
         threads = [threading.Thread(target=lambda one=one: one.pin_features) for one in (slow,)]

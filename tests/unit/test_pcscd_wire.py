@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ccid.pcscd.wire import BUFFER, REPLY, REQUEST, Kind, Operation, Request, Requests, reply
+from ccid.pcsc.plug.frames import BUFFER, REPLY, REQUEST, Kind, Operation, Request, Requests, reply
 
 DATA = bytes(range(256)) * 8
 FRAME = REQUEST.pack(Operation.TRANSMIT, 1, 258, len(DATA)) + DATA

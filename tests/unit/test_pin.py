@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 import ccid
-from ccid import pin
+from ccid.codec.messages import PC_to_RDR_Secure, parse_command
 from ccid.codes import PinOperation
 from ccid.errors import CommandFailed, MalformedMessage, UnsupportedByReader
-from ccid.messages import PC_to_RDR_Secure, parse_command
-from ccid.pin import PinPadFeatures, PinRequest
-from ccid.pin_texts import TEXTS, WIDTH, language, texts
-from ccid.quirks import Quirks, lookup
+from ccid.known.quirks import Quirks, lookup
+from ccid.pin import pad_structures as pin
+from ccid.pin.pad_structures import PinPadFeatures, PinRequest
+from ccid.pin.pad_texts import TEXTS, WIDTH, language, texts
 from ccid.virtual import EchoCard
 from tests.unit.quirk_bench import Table, covers, virtual
 

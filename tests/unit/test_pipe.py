@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 
-from ccid import conversation as conversation_module
-from ccid import inbox
-from ccid import pipe as pipe_module
+from ccid.codec.messages import (
+    Command,
+    PC_to_RDR_Abort,
+    PC_to_RDR_XfrBlock,
+    RDR_to_PC_DataBlock,
+    RDR_to_PC_Escape,
+    RDR_to_PC_SlotStatus,
+)
 from ccid.codes import ClassRequest, SlotError
-from ccid.commands import Commands
 from ccid.errors import (
     CardAbsent,
     CardMute,
@@ -26,16 +30,12 @@ from ccid.errors import (
     TransportStall,
     TransportTimeout,
 )
-from ccid.messages import (
-    Command,
-    PC_to_RDR_Abort,
-    PC_to_RDR_XfrBlock,
-    RDR_to_PC_DataBlock,
-    RDR_to_PC_Escape,
-    RDR_to_PC_SlotStatus,
-)
-from ccid.pipe import Pipe
-from ccid.replies import RawReply
+from ccid.link import conversation as conversation_module
+from ccid.link import inbox
+from ccid.link import pipe as pipe_module
+from ccid.link.pipe import Pipe
+from ccid.link.reply_matching import RawReply
+from ccid.link.slot_commands import Commands
 from tests.unit.scripted import Answer, ScriptedTransport, broken, reply
 
 DATA = b"\x01\x02\x90\x00"

@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 
 import ccid
-from ccid import activation, commands
+from ccid.codec.messages import (
+    PC_to_RDR_Escape,
+    PC_to_RDR_IccPowerOff,
+    PC_to_RDR_IccPowerOn,
+    PC_to_RDR_SetParameters,
+    RDR_to_PC_NotifySlotChange,
+)
 from ccid.codes import ExchangeLevel, Features, IccStatus, PowerSelect, SlotError, VoltageSupport
 from ccid.errors import (
     CardAbsent,
@@ -27,20 +33,15 @@ from ccid.errors import (
     TransportStall,
     TransportTimeout,
 )
-from ccid.messages import (
-    PC_to_RDR_Escape,
-    PC_to_RDR_IccPowerOff,
-    PC_to_RDR_IccPowerOn,
-    PC_to_RDR_SetParameters,
-    RDR_to_PC_NotifySlotChange,
-)
-from ccid.negotiation import power_selects
+from ccid.link import slot_commands as commands
+from ccid.session import activation
+from ccid.session.negotiation import power_selects
 from ccid.virtual import Application, EchoCard, faults, make_descriptor
 from ccid.virtual.cards import Contact
 from ccid.virtual.cards.contact import ContactOptions
-from ccid.virtual.cards.pps import Pps
+from ccid.virtual.cards.pps_card import Pps
+from ccid.virtual.ccid_function import CcidFunction
 from ccid.virtual.faults import Fault
-from ccid.virtual.function import CcidFunction
 from ccid.virtual.models import make
 from tests.vm.differential import scenarios as atrs
 

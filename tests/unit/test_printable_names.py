@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 
 import ccid
-from ccid import catalog
 from ccid.errors import AccessDenied, CcidError, ReaderBusy, ReaderTableError
+from ccid.known import catalog
+from ccid.known.quirks import library, lookup
 from ccid.probe.output import json_text, note, say, say_lines
-from ccid.quirks import library, lookup
 from ccid.trace.log import PrintableFormatter
-from ccid.transport import cures, discovery, linux, usb
+from ccid.transport import access_problems as cures
+from ccid.transport import discovery, linux, usb
 from ccid.transport.libusb import Status
 from tests.unit.fake_usb import FakeBackend, FakeDevice
 from tests.unit.printing import EVIL, TAMED, printed

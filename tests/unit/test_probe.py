@@ -17,12 +17,14 @@ import pytest
 
 import ccid
 from ccid import errors
-from ccid.descriptors import InterfaceDescriptor
+from ccid.codec.descriptors import InterfaceDescriptor
 from ccid.iso7816.apdu import CommandApdu
-from ccid.probe import doctor_command, list_command, session
+from ccid.probe import doctor_command, list_command
+from ccid.probe import reader_choice as session
 from ccid.probe.__main__ import take_virtual
 from ccid.trace.log import logger
-from ccid.transport import discovery, lacking, linux, usb
+from ccid.transport import discovery, linux, usb
+from ccid.transport import missing_interface as lacking
 from ccid.transport.libusb import Status
 from tests.pcapng import packets
 from tests.unit.conftest import Run

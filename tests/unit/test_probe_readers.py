@@ -14,14 +14,15 @@ import jsonschema
 import pytest
 
 import ccid
-from ccid import figures
-from ccid.catalog import NO_EXTENDED, WITH_T1, Entry, catalog, search
 from ccid.codes import ExchangeLevel, Protocol
 from ccid.errors import MalformedDescriptor
-from ccid.probe import doctor_command, session
+from ccid.known import figures
+from ccid.known.catalog import NO_EXTENDED, WITH_T1, Entry, catalog, search
+from ccid.known.quirks import VOCABULARY, known_readers, library, lookup
+from ccid.known.quirks.kinds import shown
+from ccid.probe import doctor_command
+from ccid.probe import reader_choice as session
 from ccid.probe.imported import devices
-from ccid.quirks import VOCABULARY, known_readers, library, lookup
-from ccid.quirks.kinds import shown
 from ccid.transport import discovery, linux, usb
 from tests.unit.conftest import Run
 from tests.unit.fake_usb import FakeBackend

@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 import ccid
-from ccid import card_quirks
 from ccid.codes import ExchangeLevel, Features, InterfaceProtocol, PowerSelect
+from ccid.device.verdict import Level, judge
 from ccid.errors import ReaderTableError, ReaderUnsupported
-from ccid.quirks import VOCABULARY, Quirks, known_readers, library, lookup
-from ccid.quirks.entries import STATUSES, Source
-from ccid.quirks.fixups import apply, data_rates, takes_apdu_mode
-from ccid.quirks.lines import line_of
-from ccid.verdict import Level, judge
+from ccid.known import card_quirks
+from ccid.known.quirks import VOCABULARY, Quirks, known_readers, library, lookup
+from ccid.known.quirks.entries import STATUSES, Source
+from ccid.known.quirks.fixups import apply, data_rates, takes_apdu_mode
+from ccid.known.quirks.toml_lines import line_of
 from ccid.virtual import make_descriptor
 
 

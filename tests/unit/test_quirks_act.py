@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 import ccid
+from ccid.codec.messages import PC_to_RDR_GetSlotStatus, PC_to_RDR_IccPowerOn, PC_to_RDR_XfrBlock
 from ccid.codes import ExchangeLevel, IccStatus, SlotError
-from ccid.commands import SlotCommands
+from ccid.device.verdict import Level, judge
 from ccid.errors import (
     CardAbsent,
     CcidError,
@@ -24,13 +25,12 @@ from ccid.errors import (
     TransportTimeout,
     UnsupportedByReader,
 )
-from ccid.messages import PC_to_RDR_GetSlotStatus, PC_to_RDR_IccPowerOn, PC_to_RDR_XfrBlock
+from ccid.known.quirks import VOCABULARY
+from ccid.link.slot_commands import SlotCommands
 from ccid.probe import doctor_command
-from ccid.quirks import VOCABULARY
 from ccid.transport import linux
-from ccid.verdict import Level, judge
 from ccid.virtual import EchoCard, faults, known_faults, make_descriptor
-from ccid.virtual.function import CcidFunction
+from ccid.virtual.ccid_function import CcidFunction
 from tests.unit.quirk_bench import CASE_1, Table, answers, covered, covers, virtual
 
 OK = [b"\x90\x00"]
@@ -132,7 +132,7 @@ def test_a_reader_that_a_command_too_soon_hangs(table: Table) -> None:
 @covers("first-timeout-s")
 @pytest.mark.usefixtures("impatient")
 def test_a_reader_that_is_slow_at_first(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ccid.reader.WAKING_S", 0.15)
+    monkeypatch.setattr("ccid.device.reader.WAKING_S", 0.15)
 
     def starting() -> ccid.VirtualReader:
         reader = virtual("04e6:5790")
@@ -210,13 +210,13 @@ def test_a_reader_whose_event_has_to_be_fetched(
             reader.insert(EchoCard())
             return opened.slots[0].status()
 
-    monkeypatch.setattr("ccid.commands.MACOS", True)
+    monkeypatch.setattr("ccid.link.slot_commands.MACOS", True)
     table.without("0424:1104")
     with pytest.raises(TransportTimeout):
         status_after_an_event()
     table.as_it_is()
     assert status_after_an_event() is IccStatus.INACTIVE
-    monkeypatch.setattr("ccid.commands.MACOS", False)
+    monkeypatch.setattr("ccid.link.slot_commands.MACOS", False)
     with pytest.raises(TransportTimeout):
         status_after_an_event()
 
@@ -459,6 +459,6 @@ def test_a_reader_that_claims_to_find_the_voltage(table: Table) -> None:
 
 
 def test_the_platform_is_found_out() -> None:
-    from ccid import commands
+    from ccid.link import slot_commands as commands
 
     assert commands.MACOS is (sys.platform == "darwin")

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 import ccid
+from ccid.codec.descriptors import SmartCardDescriptor
+from ccid.codec.messages import PC_to_RDR_SetParameters, PC_to_RDR_XfrBlock, PinVerification
 from ccid.codes import ExchangeLevel, Features, Protocol, SlotError
-from ccid.descriptors import SmartCardDescriptor
 from ccid.errors import (
     CardMute,
     CcidError,
@@ -20,10 +21,9 @@ from ccid.errors import (
     TransportTimeout,
     UnsupportedByReader,
 )
-from ccid.figures import figures
 from ccid.iso7816.apdu import CommandApdu
 from ccid.iso7816.edc import lrc
-from ccid.messages import PC_to_RDR_SetParameters, PC_to_RDR_XfrBlock, PinVerification
+from ccid.known.figures import figures
 from ccid.virtual import EchoCard, faults, known_faults, make_descriptor
 from ccid.virtual.cards import Contact
 from ccid.virtual.models import virtual_reader
@@ -267,7 +267,7 @@ def test_a_card_whose_parameters_the_reader_does_not_set(table: Table) -> None:
 @covers("t1-timeout-extra-s")
 def test_a_reader_that_asks_for_no_time(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     make_key = bytes.fromhex("0050 0258")  # 600 ms
-    monkeypatch.setattr("ccid.exchange.agreement.exchange_timeout", lambda *_: 0.1)
+    monkeypatch.setattr("ccid.session.exchange.agreement.exchange_timeout", lambda *_: 0.1)
 
     def fusion(atr: bytes = T1_ONLY) -> ccid.VirtualReader:
         reader = virtual("08e6:34d2", ExchangeLevel.EXTENDED_APDU, EchoCard(atr))

@@ -8,12 +8,13 @@ from collections.abc import Callable
 import pytest
 
 import ccid
-from ccid import Slot, pin
+from ccid import Slot
+from ccid.codec.messages import PC_to_RDR_Escape, PinModification, PinVerification
+from ccid.codec.messages.structures import PinModificationAllIndexes
 from ccid.codes import ExchangeLevel, IccStatus, SlotError
-from ccid.control import ControlCode, Feature, control
+from ccid.device.control import ControlCode, Feature, control
 from ccid.errors import AccessDenied, CardReset, MalformedMessage, UnsupportedByReader
-from ccid.messages import PC_to_RDR_Escape, PinModification, PinVerification
-from ccid.messages.structures import PinModificationAllIndexes
+from ccid.pin import pad_structures as pin
 from ccid.virtual import EchoCard, make_descriptor
 from ccid.virtual.faults import failing
 from tests.unit.quirk_bench import Table, covers
@@ -98,7 +99,7 @@ class Fussy(PinPad):
 
 
 def test_a_pin_pad_gets_what_it_takes(table: Table) -> None:
-    """What :mod:`ccid.pin` makes of a structure is what goes over the wire."""
+    """What :mod:`ccid.pin.pad_structures` makes of a structure is what goes over the wire."""
     descriptor = make_descriptor(ExchangeLevel.SHORT_APDU, bPINSupport=3)
 
     def verify() -> bytes:

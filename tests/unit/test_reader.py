@@ -14,20 +14,21 @@ from typing import Any
 import pytest
 
 import ccid
-from ccid import conversation, errors
-from ccid.codes import ExchangeLevel, Features, IccStatus, Protocol, SlotError, VoltageSupport
-from ccid.iso7816.apdu import CommandApdu
-from ccid.messages import (
+from ccid import errors
+from ccid.codec.messages import (
     PC_to_RDR_GetSlotStatus,
     PC_to_RDR_IccPowerOn,
     PC_to_RDR_SetParameters,
     PC_to_RDR_XfrBlock,
 )
-from ccid.opened import opened
-from ccid.quirks import Quirks
+from ccid.codes import ExchangeLevel, Features, IccStatus, Protocol, SlotError, VoltageSupport
+from ccid.device.open_readers import opened
+from ccid.iso7816.apdu import CommandApdu
+from ccid.known.quirks import Quirks
+from ccid.link import conversation
 from ccid.virtual import EchoCard, faults, make_descriptor
-from ccid.virtual.function import CcidFunction
-from ccid.virtual.reader import AUTOMATIC
+from ccid.virtual.ccid_function import CcidFunction
+from ccid.virtual.virtual_reader import AUTOMATIC
 
 LEVELS = (ExchangeLevel.TPDU, ExchangeLevel.SHORT_APDU, ExchangeLevel.EXTENDED_APDU)
 PATTERN = bytes.fromhex("0010000004")
@@ -581,7 +582,7 @@ def test_a_child_forked_while_a_thread_uses_the_reader_opens_its_own(
     held: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = Quirks("taker of turns", "supported", interfaces_take_turns=True)
-    monkeypatch.setattr("ccid.reader.lookup", lambda *_, **__: known)
+    monkeypatch.setattr("ccid.device.reader.lookup", lambda *_, **__: known)
     virtual, holds, done = two_interfaces(), threading.Event(), threading.Event()
     with ccid.open_reader(virtual) as reader:
         lock: Any = virtual.port.changed if held == "port" else reader.pipe.turn(0)
@@ -727,7 +728,7 @@ def test_every_interface_is_a_reader() -> None:
 
 def test_interfaces_that_must_take_turns_share_a_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     known = Quirks("taker of turns", "supported", interfaces_take_turns=True)
-    monkeypatch.setattr("ccid.reader.lookup", lambda *_, **__: known)
+    monkeypatch.setattr("ccid.device.reader.lookup", lambda *_, **__: known)
     virtual = two_interfaces()
     with ccid.open_reader(virtual.infos[0]) as one, ccid.open_reader(virtual.infos[1]) as two:
         assert one.pipe.lock is two.pipe.lock

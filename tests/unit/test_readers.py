@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ccid.quirks import Quirks, known_readers, lookup, table
-from ccid.quirks.entries import Source
+from ccid.known.quirks import Quirks, known_readers, lookup, table
+from ccid.known.quirks.entries import Source
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "readers").glob("*.toml"))

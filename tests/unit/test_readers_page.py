@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ccid.catalog import Entry, catalog
 from ccid.codes import ExchangeLevel
+from ccid.known.catalog import Entry, catalog
 
 ROOT = Path(__file__).parents[2]
 FACETS = {"pin", "extended", "level", "protocol", "voltage", "slots", "status", "kind", "more"}

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import ccid
+from ccid.known.quirks import known_readers
 from ccid.probe.__main__ import parser
-from ccid.quirks import known_readers
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")

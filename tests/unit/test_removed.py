@@ -11,14 +11,14 @@ import pytest
 
 import ccid
 from ccid import errors
+from ccid.codec.messages import PC_to_RDR_GetSlotStatus, PC_to_RDR_IccPowerOff
+from ccid.codec.messages.events import RDR_to_PC_NotifySlotChange
 from ccid.codes import ExchangeLevel, Features, IccStatus
-from ccid.messages import PC_to_RDR_GetSlotStatus, PC_to_RDR_IccPowerOff
-from ccid.messages.events import RDR_to_PC_NotifySlotChange
-from ccid.slot import Slot
-from ccid.verdict import judge
+from ccid.device.slot import Slot
+from ccid.device.verdict import judge
 from ccid.virtual import EchoCard, make_descriptor
+from ccid.virtual.ccid_function import CcidFunction
 from ccid.virtual.faults import Fault, Said
-from ccid.virtual.function import CcidFunction
 
 PATTERN = bytes.fromhex("0010000004")
 ANSWER = bytes.fromhex("00010203 9000")
@@ -204,7 +204,7 @@ def test_a_reply_that_a_moving_card_swallowed(
     slots: int, known: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """QEMU's reader drops all that it has to say when a card comes or goes."""
-    monkeypatch.setattr("ccid.pipe.LOST_S", 0.1)
+    monkeypatch.setattr("ccid.link.pipe.LOST_S", 0.1)
     one, asked = virtual(slots=slots), list[bytes]()
 
     def swallow(_: CcidFunction, command: bytes, __: list[Said]) -> list[Said]:

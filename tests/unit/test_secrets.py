@@ -8,20 +8,20 @@ from contextlib import suppress
 import pytest
 
 import ccid
-from ccid.codes import Chain, ExchangeLevel, Level, Protocol
-from ccid.commands import Commands
-from ccid.errors import CommandFailed, TransportTimeout
-from ccid.exchange import agreement
-from ccid.iso7816.apdu import Bytes, CommandApdu, Secrecy, carries_secret
-from ccid.iso7816.edc import lrc
-from ccid.messages import (
+from ccid.codec.messages import (
     PC_to_RDR_IccPowerOn,
     PC_to_RDR_Secure,
     PC_to_RDR_XfrBlock,
     RDR_to_PC_DataBlock,
 )
-from ccid.trace.secrets import MASK, Censor
-from ccid.trace.watch import Framing, T1Watch, framings
+from ccid.codes import Chain, ExchangeLevel, Level, Protocol
+from ccid.errors import CommandFailed, TransportTimeout
+from ccid.iso7816.apdu import Bytes, CommandApdu, Secrecy, carries_secret
+from ccid.iso7816.edc import lrc
+from ccid.link.slot_commands import Commands
+from ccid.masking.censor import MASK, Censor
+from ccid.masking.exchange_watch import Framing, T1Watch, framings
+from ccid.session.exchange import agreement
 from ccid.virtual import Answer, EchoCard, faults, make_descriptor
 from tests.unit.test_trace import PIN, VERIFY, Recorder, exposed
 

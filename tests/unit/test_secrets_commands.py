@@ -8,12 +8,12 @@ import random
 import pytest
 
 import ccid
+from ccid.codec.messages import PC_to_RDR_XfrBlock
 from ccid.codes import Chain, ExchangeLevel, Level, Protocol
 from ccid.errors import CcidError, InvalidApdu
 from ccid.iso7816.apdu import CommandApdu, Secrecy, carries_secret
-from ccid.messages import PC_to_RDR_XfrBlock
+from ccid.masking.exchange_watch import ApduWatch, Framing, T0Watch, T1Watch
 from ccid.trace import TRAFFIC
-from ccid.trace.watch import ApduWatch, Framing, T0Watch, T1Watch
 from ccid.virtual import Answer, EchoCard
 from ccid.virtual.journal import Journal
 from tests.unit.test_secrets import APDU, SELECT, T1, Wire, stars, t1
@@ -199,8 +199,8 @@ def test_the_data_of_a_tpdu_apart_from_its_header(name: str) -> None:
 
 @pytest.mark.parametrize("name", SECRET)
 def test_secret_commands_in_escapes(name: str) -> None:
-    from ccid.messages import PC_to_RDR_Escape, RDR_to_PC_Escape
-    from ccid.trace.secrets import Censor
+    from ccid.codec.messages import PC_to_RDR_Escape, RDR_to_PC_Escape
+    from ccid.masking.censor import Censor
 
     censor, apdu = Censor(), spelled(name)
     for sent in apdu, apdu[:5]:
@@ -462,7 +462,7 @@ def test_a_reader_in_any_disorder() -> None:
 
 
 def test_an_answer_to_power_on_that_is_no_atr() -> None:
-    from ccid.messages import PC_to_RDR_IccPowerOn
+    from ccid.codec.messages import PC_to_RDR_IccPowerOn
 
     for data, shown in ((b"\x3b\x00", True), (b"\x3f\x00", True), (PIN, False)):
         wire = Wire()
@@ -471,8 +471,8 @@ def test_an_answer_to_power_on_that_is_no_atr() -> None:
 
 
 def test_short_escapes_are_shown_and_their_answers() -> None:
-    from ccid.messages import PC_to_RDR_Escape, RDR_to_PC_Escape
-    from ccid.trace.secrets import Censor
+    from ccid.codec.messages import PC_to_RDR_Escape, RDR_to_PC_Escape
+    from ccid.masking.censor import Censor
 
     for sent in b"\x02", b"\x1f\x02":
         censor = Censor()
@@ -483,7 +483,7 @@ def test_short_escapes_are_shown_and_their_answers() -> None:
 
 
 def test_notifications() -> None:
-    from ccid.trace.secrets import notification
+    from ccid.masking.censor import notification
 
     for message in b"\x50\x03", b"\x51\0\0\0\1":
         assert notification(message) == message

@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytest
 
 import ccid
+from ccid.codec.messages import PC_to_RDR_XfrBlock
 from ccid.codes import ExchangeLevel
 from ccid.errors import (
     CommandCancelled,
@@ -22,8 +23,7 @@ from ccid.errors import (
 )
 from ccid.iso7816.apdu import CommandApdu
 from ccid.iso7816.timing import Timing
-from ccid.messages import PC_to_RDR_XfrBlock
-from ccid.shared_pipe import SharedPipe
+from ccid.link.shared_pipe import SharedPipe
 from ccid.virtual import EchoCard, make_descriptor
 from ccid.virtual.faults import silence
 

@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from ccid import inbox
-from ccid.commands import Commands
+from ccid.codec.messages import Command, PC_to_RDR_XfrBlock
 from ccid.errors import MalformedMessage
-from ccid.messages import Command, PC_to_RDR_XfrBlock
-from ccid.pipe import Pipe
+from ccid.link import inbox
+from ccid.link.pipe import Pipe
+from ccid.link.slot_commands import Commands
 from tests.unit.scripted import Answer, ScriptedTransport
 from tests.unit.test_pipe import DATA, WAYS, both_ways, data_block, extension
 

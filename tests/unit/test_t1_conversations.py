@@ -21,9 +21,9 @@ from ccid.errors import CardMute, ProtocolError
 from ccid.iso7816.machine import run
 from ccid.iso7816.t1 import MAX_NOTICES, RESYNCH_ATTEMPTS, RETRIES, T1, Block, LinkError, Reply
 from ccid.virtual.cards import contact_faults
-from ccid.virtual.cards.base import Answer
-from ccid.virtual.cards.t1 import T1Card, T1Options
+from ccid.virtual.cards.application import Answer
 from ccid.virtual.cards.t1_blocks import Check
+from ccid.virtual.cards.t1_card import T1Card, T1Options
 from tests.conftest import Tell
 
 SEED = 20061101

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ccid.errors import CcidError, ReaderTableError
-from ccid.quirks import toml
-from ccid.text import printable, printable_lines, short
+from ccid.ground.safe_text import printable, printable_lines, short
+from ccid.known.quirks import toml_values as toml
 
 
 @pytest.mark.parametrize(

@@ -13,15 +13,15 @@ import pytest
 
 import ccid
 from ccid import errors
+from ccid.codec.descriptors import ClassControl
+from ccid.codec.messages import PC_to_RDR_Secure, PC_to_RDR_XfrBlock
 from ccid.codes import ExchangeLevel, Protocol
-from ccid.commands import Commands
-from ccid.descriptors import ClassControl
 from ccid.iso7816.apdu import CommandApdu
-from ccid.messages import PC_to_RDR_Secure, PC_to_RDR_XfrBlock
-from ccid.pipe import Pipe
+from ccid.link.pipe import Pipe
+from ccid.link.slot_commands import Commands
+from ccid.masking.censor import MASK, masked
 from ccid.trace import TRAFFIC, LogSink, PcapngSink
 from ccid.trace.log import logger
-from ccid.trace.secrets import MASK, masked
 from ccid.trace.tap import Sink, Transfer
 from ccid.transport import ReaderInfo
 from ccid.virtual import EchoCard, faults

@@ -13,12 +13,13 @@ import pytest
 
 import ccid
 from ccid import errors
+from ccid.masking.censor import Censor
+from ccid.masking.exchange_watch import Framing
 from ccid.probe.__main__ import main
-from ccid.trace import PcapngSink, files
-from ccid.trace.files import open_private, write_private
-from ccid.trace.secrets import Censor
+from ccid.trace import PcapngSink
+from ccid.trace import private_files as files
+from ccid.trace.private_files import open_private, write_private
 from ccid.trace.tap import Sink, Transfer
-from ccid.trace.watch import Framing
 from ccid.transport import ReaderInfo
 from ccid.virtual import EchoCard
 from tests.pcapng import packets

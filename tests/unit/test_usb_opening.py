@@ -11,7 +11,7 @@ import pytest
 
 import ccid
 from ccid import errors
-from ccid.commands import SlotCommands
+from ccid.link.slot_commands import SlotCommands
 from ccid.transport import asynchronous, discovery, libusb, linux, usb
 from ccid.transport.libusb import Status
 from tests.unit.fake_events import FakeEvents
@@ -313,7 +313,7 @@ def test_no_foreign_error_leaves_opening(
 def test_no_foreign_error_leaves_a_request(
     plug: Plug, bulk: FakeBulk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ccid.descriptors import ClassControl
+    from ccid.codec.descriptors import ClassControl
 
     backend = plug(QEMU)
     made = connect()

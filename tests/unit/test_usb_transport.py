@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 
 import ccid
-from ccid import conversation, errors
-from ccid.descriptors import ClassControl
-from ccid.pipe import Pipe
-from ccid.transport import asynchronous, cures, discovery, linux, usb
+from ccid import errors
+from ccid.codec.descriptors import ClassControl
+from ccid.link import conversation
+from ccid.link.pipe import Pipe
+from ccid.transport import access_problems as cures
+from ccid.transport import asynchronous, discovery, linux, usb
 from ccid.transport.libusb import Status
 from tests.unit.fake_events import FakeEvents
 from tests.unit.fake_usb import FakeBackend, FakeDevice
@@ -181,14 +183,14 @@ def test_only_the_active_configuration_counts(
 def test_which_reader_is_meant(
     plug: Callable[..., FakeBackend], wanted: str | None, path: str
 ) -> None:
-    from ccid.find import select
+    from ccid.device.find import select
 
     plug(FakeDevice(QEMU), FakeDevice(QEMU, ports=(2,), idVendor=0xABCD, idProduct=1))
     assert select(ccid.list_readers(), wanted).path == path
 
 
 def test_a_port_is_not_another_that_begins_alike(plug: Callable[..., FakeBackend]) -> None:
-    from ccid.find import select
+    from ccid.device.find import select
 
     at = {"usb:1-1": (1,), "usb:1-10": (10,), "usb:1-1.2": (1, 2)}
     plug(*(FakeDevice(QEMU, ports=ports) for ports in at.values()))

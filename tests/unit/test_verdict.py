@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 import ccid
+from ccid.codec.descriptors import EndpointDescriptor
 from ccid.codes import ExchangeLevel
-from ccid.descriptors import EndpointDescriptor
+from ccid.device.verdict import Level, Verdict, judge
 from ccid.errors import ReaderUnsupported
-from ccid.quirks import Quirks
-from ccid.verdict import Level, Verdict, judge
+from ccid.known.quirks import Quirks
 from ccid.virtual import make_descriptor
 
 KNOWN = Quirks("A reader", "supported")

@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ccid import open_reader
-from ccid.codes import Chain, CommandStatus, ExchangeLevel, Features, IccStatus, Level, SlotError
-from ccid.descriptors import ClassControl, parse_configuration, smart_card_interfaces
-from ccid.messages import (
+from ccid.codec.descriptors import ClassControl, parse_configuration, smart_card_interfaces
+from ccid.codec.messages import (
     Command,
     PC_to_RDR_Abort,
     PC_to_RDR_Escape,
@@ -35,10 +34,11 @@ from ccid.messages import (
     RDR_to_PC_Parameters,
     RDR_to_PC_SlotStatus,
 )
+from ccid.codes import Chain, CommandStatus, ExchangeLevel, Features, IccStatus, Level, SlotError
 from ccid.virtual import EchoCard, VirtualReader, faults, make_descriptor
-from ccid.virtual.function import CcidFunction
-from ccid.virtual.reader import AUTOMATIC
-from ccid.virtual.usb import InPipe, Request, Stall, UsbDevice
+from ccid.virtual.ccid_function import CcidFunction
+from ccid.virtual.usb_device import InPipe, Request, Stall, UsbDevice
+from ccid.virtual.virtual_reader import AUTOMATIC
 from tests.unit.virtual_bench import Bench, bench, failed, powered, xfr
 
 # The IN pipe: transfers made of packets -------------------------------------------------------

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
+from ccid.codec.descriptors import ClassControl, parse_configuration, smart_card_interfaces
+from ccid.codec.messages import parse_event
 from ccid.codes import ExchangeLevel, InterfaceProtocol
-from ccid.descriptors import ClassControl, parse_configuration, smart_card_interfaces
-from ccid.messages import parse_event
 from ccid.trace import TRAFFIC
 from ccid.virtual import EchoCard, VirtualReader
-from ccid.virtual.iccd import IccdFunction, make_iccd_descriptor
-from ccid.virtual.usb import Stall
+from ccid.virtual.iccd_function import IccdFunction, make_iccd_descriptor
+from ccid.virtual.usb_device import Stall
 
 A, B = InterfaceProtocol.ICCD_A, InterfaceProtocol.ICCD_B
 

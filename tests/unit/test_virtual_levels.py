@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from ccid.codes import CommandStatus, ExchangeLevel, Features, Protocol, SlotError
-from ccid.messages import (
+from ccid.codec.messages import (
     PC_to_RDR_GetParameters,
     PC_to_RDR_IccPowerOn,
     PC_to_RDR_ResetParameters,
@@ -21,14 +20,15 @@ from ccid.messages import (
     RDR_to_PC_Parameters,
     Reply,
 )
+from ccid.codes import CommandStatus, ExchangeLevel, Features, Protocol, SlotError
 from ccid.trace import TRAFFIC
 from ccid.virtual import Contact, ContactOptions, EchoCard, VirtualReader, make_descriptor
 from ccid.virtual.cards import contact_faults as faults
-from ccid.virtual.cards.pps import Pps
-from ccid.virtual.cards.t0_line import T0Options
-from ccid.virtual.cards.t1 import T1Options
-from ccid.virtual.function import CcidFunction
-from ccid.virtual.reader import MANUAL
+from ccid.virtual.cards.pps_card import Pps
+from ccid.virtual.cards.t0_card import T0Options
+from ccid.virtual.cards.t1_card import T1Options
+from ccid.virtual.ccid_function import CcidFunction
+from ccid.virtual.virtual_reader import MANUAL
 from tests.unit.virtual_bench import Bench, failed
 
 TPDU, CHARACTER = ExchangeLevel.TPDU, ExchangeLevel.CHARACTER

@@ -11,8 +11,8 @@ from ccid.virtual import VirtualReader
 from ccid.virtual import __main__ as program
 from ccid.virtual.cards.contact import Contact
 from ccid.virtual.cards.line import joined
-from ccid.virtual.iccd import IccdFunction
-from ccid.virtual.options import FAULTS, fault
+from ccid.virtual.contact_options import FAULTS, fault
+from ccid.virtual.iccd_function import IccdFunction
 
 
 def made(*words: str) -> VirtualReader:

@@ -14,10 +14,10 @@ import pytest
 import ccid
 from ccid import errors
 from ccid.transport import ReaderInfo
-from ccid.transport.virtual import VirtualTransport
 from ccid.virtual.cards import FileSystemCard
 from ccid.virtual.port import Unplugged
-from ccid.virtual.usb import Stall
+from ccid.virtual.usb_device import Stall
+from ccid.virtual.virtual_transport import VirtualTransport
 from tests.unit.test_asynchronous import until
 
 

@@ -18,13 +18,13 @@ from typing import Any
 import pytest
 
 import ccid
-from ccid import watching
+from ccid.device import watching
+from ccid.device.open_readers import key_of, opened
 from ccid.errors import ReaderBusy, ReaderForked, TransportError
-from ccid.opened import key_of, opened
 from ccid.transport import ReaderInfo, asynchronous
-from ccid.transport.virtual import VirtualTransport
 from ccid.virtual import faults
 from ccid.virtual.cards import FileSystemCard
+from ccid.virtual.virtual_transport import VirtualTransport
 from tests.unit.fake_events import FakeEvents
 from tests.unit.interrupting import Interrupting
 from tests.unit.interrupts import interrupted
@@ -452,7 +452,7 @@ def test_a_notice_that_is_interrupted_is_not_the_last(bus: Bus, events: Any, pla
         while True:
             watcher._waiting.discard(before := watcher._notices.get(timeout=0.02))
             watcher._handle(before)
-    with Interrupting(place, ("ccid/watching.py",)), suppress(KeyboardInterrupt):
+    with Interrupting(place, ("ccid/device/watching.py",)), suppress(KeyboardInterrupt):
         watcher._post(notice)
     virtual.remove()
     assert heard(events, 1) == ["card left 0"]
@@ -464,7 +464,7 @@ def test_a_watch_that_is_interrupted_leaves_nothing(bus: Bus, interrupt: bool) -
     virtual, done = ccid.VirtualReader(interrupt=interrupt), 0
     info = replace(virtual.info, path="usb:1-1:1.0")
     bus.plug(info)
-    for error in interrupted(lambda: list(ccid.watch(0)), ("watching.py",)):
+    for error in interrupted(lambda: list(ccid.watch(0)), ("device/watching.py",)):
         done += error is None
         assert bus.tell is None
         assert opened._tellers == ()

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 import ccid
+from ccid.codec.messages import PinVerification, ProtocolDataT1
 from ccid.codes import ExchangeLevel, InterfaceProtocol, Protocol
 from ccid.errors import CcidError, InvalidApdu, MalformedMessage
-from ccid.messages import PinVerification, ProtocolDataT1
 from ccid.transport import OUT_CAPACITY
 from ccid.virtual import EchoCard, make_descriptor
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ccid.codes import CommandStatus, ExchangeLevel
-from ccid.messages import (
+from ccid.codec.messages import (
     Command,
     PC_to_RDR_IccPowerOn,
     PC_to_RDR_XfrBlock,
@@ -15,8 +14,9 @@ from ccid.messages import (
     parse_event,
     parse_reply,
 )
+from ccid.codes import CommandStatus, ExchangeLevel
 from ccid.virtual import EchoCard, make_descriptor
-from ccid.virtual.function import CcidFunction
+from ccid.virtual.ccid_function import CcidFunction
 
 
 class Bench:

@@ -20,8 +20,8 @@ from lab.guest import Guest
 from lab.link import Job
 from lab.pcscd import pcscd
 
-from ccid.pcscd import install
-from ccid.pcscd.bundle import NAME
+from ccid.pcsc.plug import install
+from ccid.pcsc.plug.bundle import NAME
 from tests.vm.attach import attach
 from tests.vm.test_qemu_reader import PRELOAD
 

@@ -17,8 +17,8 @@ from jcecard.main import OpenPGPCard
 from ccid.codes import ExchangeLevel
 from ccid.iso7816.apdu import CommandApdu
 from ccid.virtual import Answer, Application
-from ccid.virtual.reader import VirtualReader, make_descriptor
 from ccid.virtual.usbip import UsbIpServer
+from ccid.virtual.virtual_reader import VirtualReader, make_descriptor
 
 VENDOR_ID, PRODUCT_ID = 0x08E6, 0x3437
 ATR = bytes.fromhex("3BDA18FF81B1FE751F030031F573C001600090001C")

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import selectors
 
+from ccid.codec.descriptors import SmartCardDescriptor
+from ccid.codec.messages import PC_to_RDR_GetSlotStatus
 from ccid.codes import ExchangeLevel, IccStatus, SlotError
-from ccid.descriptors import SmartCardDescriptor
-from ccid.messages import PC_to_RDR_GetSlotStatus
 from ccid.virtual import EchoCard, faults, known_faults
 from ccid.virtual.__main__ import Control, Hand
-from ccid.virtual.function import CcidFunction
-from ccid.virtual.reader import VirtualReader, make_descriptor
+from ccid.virtual.ccid_function import CcidFunction
 from ccid.virtual.usbip import UsbIpServer
+from ccid.virtual.virtual_reader import VirtualReader, make_descriptor
 from tests.pin_pad import MISMATCHED, SCRIPT, PinPad
 
 T0, T1 = 1, 2

@@ -17,8 +17,8 @@ from lab.guest import Guest
 from lab.link import Job
 from lab.pcscd import Pcscd, pcscd
 
-from ccid.pcscd import install
-from ccid.pcscd.bundle import NAME
+from ccid.pcsc.plug import install
+from ccid.pcsc.plug.bundle import NAME
 from tests.vm.test_usbip import APDUS, IDS, plugged
 
 DROPDIR = "/usr/lib/pcsc/drivers"
@@ -269,7 +269,7 @@ def meanwhile(self):
         os.close(holder)
 usb.UsbTransport._claim = meanwhile
 sys.argv = ["helper", sys.argv[-1]]
-runpy.run_module("ccid.pcscd.helper", run_name="__main__", alter_sys=True)
+runpy.run_module("ccid.pcsc.plug.helper", run_name="__main__", alter_sys=True)
 '''
 
 

@@ -17,8 +17,8 @@ import pytest
 from lab.guest import Guest
 from lab.pcscd import Pcscd, pcscd, readers
 
-from ccid.pcscd import install
-from ccid.pcscd.bundle import NAME
+from ccid.pcsc.plug import install
+from ccid.pcsc.plug.bundle import NAME
 from tests.conftest import Tell
 from tests.pin_pad import OTHER_PIN, PIN, WRONG_PIN
 from tests.vm.attach import attach

@@ -23,7 +23,7 @@ from lab.guest import Guest
 from lab.link import Job
 from lab.pcscd import pcscd
 
-from ccid.pcscd.bundle import NAME
+from ccid.pcsc.plug.bundle import NAME
 from tests.conftest import Tell
 from tests.vm.attach import attach
 from tests.vm.test_pcscd import DROPDIR, START_S, bundle, helpers, until  # noqa: F401

@@ -22,8 +22,8 @@ ECHO = pytest.mark.parametrize("number", [0, 1], ids=["UHCI", "xHCI"])
 """The readers with the programmable card."""
 PRELOAD = (
     "ccid",
-    "ccid.find",
-    "ccid.card",
+    "ccid.device.find",
+    "ccid.device.card",
     "ccid.trace",
     "ccid.transport.discovery",
     "ccid.virtual",
@@ -548,7 +548,7 @@ def test_the_udev_rule_works(guest: Guest) -> None:
     rule = script(
         guest,
         0,
-        "from ccid.transport.cures import udev_rule; print(udev_rule(find()))",
+        "from ccid.transport.access_problems import udev_rule; print(udev_rule(find()))",
     )
     guest.run(["tee", "/etc/udev/rules.d/70-ccid.rules"], input=rule, check=True)
     guest.run(
@@ -573,7 +573,7 @@ def test_a_kernel_driver_is_named_sent_away_and_put_back(guest: Guest) -> None:
         guest,
         0,
         """
-from ccid.transport.cures import busy
+from ccid.transport.access_problems import busy
 info = find()
 print(busy(info).holder)
 print("blacklist usbserial_generic" in busy(info).cure)

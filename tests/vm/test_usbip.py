@@ -158,8 +158,8 @@ print(json.dumps([info.raw_configuration.hex(), info.device.build().hex(), info.
         )
     raw, device, _ = json.loads(said)
     import ccid
+    from ccid.codec.descriptors import parse_configuration, smart_card_interfaces
     from ccid.codes import ExchangeLevel
-    from ccid.descriptors import parse_configuration, smart_card_interfaces
 
     virtual = ccid.VirtualReader(level=ExchangeLevel.EXTENDED_APDU, slots=3)
     (theirs,) = smart_card_interfaces(parse_configuration(bytes.fromhex(raw)))

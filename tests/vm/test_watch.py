@@ -10,7 +10,7 @@ from tests.vm.test_usbip import plugged
 
 WATCH = """
 import threading
-from ccid.opened import opened
+from ccid.device.open_readers import opened
 def watched(is_ours):
     for event in ccid.watch(120):
         if is_ours(event.reader):

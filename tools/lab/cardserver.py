@@ -34,7 +34,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from ccid.virtual.cards import EchoCard
-from ccid.virtual.cards.t0 import T0Face
+from ccid.virtual.cards.t0_tpdus import T0Face
 
 HEADER = struct.Struct(">III")
 """Of a VSCard message: type, reader, length of what follows."""

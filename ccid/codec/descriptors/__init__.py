@@ -5,7 +5,7 @@ CCID rev 1.1, 5.1, ``configuration`` walks a whole configuration and finds the r
 ``requests`` has the class-specific requests.
 """
 
-from ccid.descriptors.configuration import (
+from ccid.codec.descriptors.configuration import (
     Configuration,
     Endpoint,
     Interface,
@@ -13,9 +13,9 @@ from ccid.descriptors.configuration import (
     parse_configuration,
     smart_card_interfaces,
 )
-from ccid.descriptors.requests import ClassControl, parse_u32_list
-from ccid.descriptors.smart_card import SmartCardDescriptor
-from ccid.descriptors.standard import (
+from ccid.codec.descriptors.requests import ClassControl, parse_u32_list
+from ccid.codec.descriptors.smart_card import SmartCardDescriptor
+from ccid.codec.descriptors.standard import (
     ConfigurationDescriptor,
     DeviceDescriptor,
     EndpointDescriptor,

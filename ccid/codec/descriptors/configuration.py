@@ -6,20 +6,20 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from ccid.codes import (
-    CCID_DESCRIPTOR_LENGTH,
-    CLASS_SMART_CARD,
-    CLASS_VENDOR,
-    InterfaceProtocol,
-)
-from ccid.declaration import Declared
-from ccid.descriptors.smart_card import DESCRIPTOR_TYPES, SmartCardDescriptor
-from ccid.descriptors.standard import (
+from ccid.codec.declaration import Declared
+from ccid.codec.descriptors.smart_card import DESCRIPTOR_TYPES, SmartCardDescriptor
+from ccid.codec.descriptors.standard import (
     ConfigurationDescriptor,
     DescriptorType,
     EndpointDescriptor,
     InterfaceDescriptor,
     TransferType,
+)
+from ccid.codes import (
+    CCID_DESCRIPTOR_LENGTH,
+    CLASS_SMART_CARD,
+    CLASS_VENDOR,
+    InterfaceProtocol,
 )
 from ccid.errors import MalformedDescriptor
 

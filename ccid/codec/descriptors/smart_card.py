@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from construct import Byte, Const, Int16ul, Int32ul, OneOf
 
+from ccid.codec.declaration import Declared, declared, wire
 from ccid.codes import (
     CCID_DESCRIPTOR_LENGTH,
     CCID_DESCRIPTOR_TYPE,
@@ -17,7 +18,6 @@ from ccid.codes import (
     SynchProtocols,
     VoltageSupport,
 )
-from ccid.declaration import Declared, declared, wire
 from ccid.errors import MalformedDescriptor
 
 DESCRIPTOR_TYPES = (CCID_DESCRIPTOR_TYPE, CLASS_VENDOR)

@@ -7,7 +7,7 @@ from typing import Any
 
 from construct import Byte, Const, Int16ul
 
-from ccid.declaration import Declared, declared, wire
+from ccid.codec.declaration import Declared, declared, wire
 from ccid.errors import MalformedDescriptor
 
 

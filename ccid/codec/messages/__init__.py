@@ -2,7 +2,7 @@
 
 Pure: no I/O, no state. Each message is a class named as in the specification; fields too.
 
-    >>> from ccid.messages import PC_to_RDR_XfrBlock, parse_command
+    >>> from ccid.codec.messages import PC_to_RDR_XfrBlock, parse_command
     >>> wire = PC_to_RDR_XfrBlock(bSeq=1, abData=bytes.fromhex("00A4040000")).build()
     >>> parse_command(wire)
     PC_to_RDR_XfrBlock(bSlot=0, bSeq=1, bBWI=0, wLevelParameter=0, abData=<5 bytes>)
@@ -11,8 +11,8 @@ Pure: no I/O, no state. Each message is a class named as in the specification; f
 ``headers`` the fixed 10 bytes at ``struct`` speed for the path that every APDU takes.
 """
 
-from ccid.messages.base import HEADER_LENGTH, Command, Message, Reply
-from ccid.messages.commands import (
+from ccid.codec.messages.bulk_message import HEADER_LENGTH, Command, Message, Reply
+from ccid.codec.messages.commands import (
     COMMANDS,
     PC_to_RDR_Abort,
     PC_to_RDR_Escape,
@@ -30,13 +30,13 @@ from ccid.messages.commands import (
     PC_to_RDR_XfrBlock,
     parse_command,
 )
-from ccid.messages.events import (
+from ccid.codec.messages.events import (
     RDR_to_PC_HardwareError,
     RDR_to_PC_NotifySlotChange,
     SlotChange,
     parse_event,
 )
-from ccid.messages.replies import (
+from ccid.codec.messages.replies import (
     REPLIES,
     RDR_to_PC_DataBlock,
     RDR_to_PC_DataRateAndClockFrequency,
@@ -45,7 +45,7 @@ from ccid.messages.replies import (
     RDR_to_PC_SlotStatus,
     parse_reply,
 )
-from ccid.messages.structures import (
+from ccid.codec.messages.structures import (
     PinModification,
     PinVerification,
     ProtocolDataT0,

@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Self, TypeVar, cast, dataclass_transform
 import construct
 from construct import Byte, Bytes, GreedyBytes, Int32ul
 
+from ccid.codec.declaration import Declared, build, declared, parse, vars_of, wire
 from ccid.codes import CommandStatus, IccStatus, slot_error_text
-from ccid.declaration import Declared, build, declared, parse, vars_of, wire
 from ccid.errors import MalformedMessage
 
 HEADER_LENGTH = 10

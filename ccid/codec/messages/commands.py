@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from construct import Byte, Int16ul, Int32ul
 
-from ccid.codes import PinOperation
-from ccid.declaration import wire
-from ccid.messages.base import Command, by_type, data, message, rfu
-from ccid.messages.structures import (
+from ccid.codec.declaration import wire
+from ccid.codec.messages.bulk_message import Command, by_type, data, message, rfu
+from ccid.codec.messages.structures import (
     PinData,
     PinDataStructure,
     ProtocolData,
     ProtocolDataStructure,
     ProtocolDataT0,
 )
+from ccid.codes import PinOperation
 
 
 @message(0x62)

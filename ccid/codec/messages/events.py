@@ -6,7 +6,7 @@ from typing import ClassVar, NamedTuple
 
 from construct import Byte, GreedyBytes
 
-from ccid.declaration import Declared, declared, wire
+from ccid.codec.declaration import Declared, declared, wire
 from ccid.errors import MalformedMessage
 
 

@@ -1,13 +1,14 @@
 """The fixed 10 bytes of every message at ``struct`` speed, for the path each APDU takes.
 
-The formats come from the declarations (:func:`ccid.declaration.packer`), so there is one truth.
+The formats come from the declarations (:func:`ccid.codec.declaration.packer`), so there is one
+truth.
 """
 
 from __future__ import annotations
 
-from ccid.declaration import packer
-from ccid.messages.commands import PC_to_RDR_XfrBlock
-from ccid.messages.replies import RDR_to_PC_DataBlock
+from ccid.codec.declaration import packer
+from ccid.codec.messages.commands import PC_to_RDR_XfrBlock
+from ccid.codec.messages.replies import RDR_to_PC_DataBlock
 
 XFR_BLOCK = PC_to_RDR_XfrBlock.bMessageType
 DATA_BLOCK = RDR_to_PC_DataBlock.bMessageType

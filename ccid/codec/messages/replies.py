@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from construct import Byte, Int32ul
 
-from ccid.declaration import wire
-from ccid.messages.base import Reply, by_type, data, message
-from ccid.messages.structures import ProtocolData, ProtocolDataStructure, ProtocolDataT0
+from ccid.codec.declaration import wire
+from ccid.codec.messages.bulk_message import Reply, by_type, data, message
+from ccid.codec.messages.structures import ProtocolData, ProtocolDataStructure, ProtocolDataT0
 
 
 @message(0x80)

@@ -7,8 +7,8 @@ from typing import Any
 import construct
 from construct import Byte, Bytes, GreedyBytes, If, Int16ul, this
 
+from ccid.codec.declaration import Declared, declared, wire
 from ccid.codes import PinOperation, Protocol
-from ccid.declaration import Declared, declared, wire
 from ccid.errors import MalformedMessage
 
 

@@ -11,7 +11,7 @@ a reader, and ``fixups`` bends its class descriptor. Code asks ``quirks.interfac
 never for a vendor's number.
 """
 
-from ccid.quirks.library import Known, known_readers, lookup, table
-from ccid.quirks.vocabulary import VOCABULARY, Description, Quirks
+from ccid.known.quirks.library import Known, known_readers, lookup, table
+from ccid.known.quirks.vocabulary import VOCABULARY, Description, Quirks
 
 __all__ = ["VOCABULARY", "Description", "Known", "Quirks", "known_readers", "lookup", "table"]

@@ -27,9 +27,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ccid.errors import ReaderTableError
-from ccid.quirks import kinds
-from ccid.quirks.vocabulary import VOCABULARY
-from ccid.text import printable, short
+from ccid.ground.safe_text import printable, short
+from ccid.known.quirks import kinds
+from ccid.known.quirks.vocabulary import VOCABULARY
 
 STATUSES = ("supported", "should-work", "unsupported", "disabled")
 """What a reader may be."""
@@ -47,7 +47,7 @@ class Case:
         min_release, max_release: Or a range of it, both ends included.
         min_slot: The first bSlot they hold for.
         interface: The bInterfaceNumber they hold for; None for all.
-        bends: The quirks, by field of :class:`ccid.quirks.Quirks`.
+        bends: The quirks, by field of :class:`ccid.known.quirks.Quirks`.
     """
 
     bends: Mapping[str, Any]
@@ -146,7 +146,7 @@ class Source:
         except RecursionError:
             raise ReaderTableError("nested too deeply", file=file) from None
         except ValueError as error:  # a TOMLDecodeError, or a number of too many digits
-            from ccid.quirks.lines import line_of_error
+            from ccid.known.quirks.toml_lines import line_of_error
 
             if product is not None:
                 Source(file, text)  # raises, with the line in the whole of it
@@ -155,7 +155,7 @@ class Source:
 
     def error(self, key: Sequence[str | int], message: str) -> ReaderTableError:
         """The error to raise for what stands at ``key``."""
-        from ccid.quirks.lines import line_of
+        from ccid.known.quirks.toml_lines import line_of
 
         parts = [printable(str(k)) for k in key]
         shown = ".".join(f'"{part}"' if ":" in part else part for part in parts)

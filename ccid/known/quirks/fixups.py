@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ccid.codes import EXCHANGE_LEVEL_MASK, ExchangeLevel, Features, InterfaceProtocol
-from ccid.quirks.vocabulary import Quirks
+from ccid.known.quirks.vocabulary import Quirks
 
 if TYPE_CHECKING:
-    from ccid.descriptors import SmartCardDescriptor
+    from ccid.codec.descriptors import SmartCardDescriptor
 
 
 def apply(

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ccid.errors import ReaderTableError
-from ccid.quirks.entries import Case, Entry, Source
-from ccid.quirks.vocabulary import Quirks
-from ccid.text import printable
+from ccid.ground.safe_text import printable
+from ccid.known.quirks.entries import Case, Entry, Source
+from ccid.known.quirks.vocabulary import Quirks
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -66,7 +66,7 @@ def is_id(text: str) -> bool:
 @functools.cache
 def table() -> Traversable:
     """The folder of the table: package data, or beside the package in a source tree."""
-    package: Traversable = Path(__file__).parents[1]
+    package: Traversable = Path(__file__).parents[2]
     if not package.is_dir():  # in an archive; this import costs a driver megabytes
         import importlib.resources
 

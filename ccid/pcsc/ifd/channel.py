@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 
-from ccid.activation import Activation
-from ccid.card import Card
 from ccid.codes import BLOCKWISE, IccStatus, Protocol
+from ccid.device.card import Card
+from ccid.device.reader import Reader
+from ccid.device.slot import Slot
 from ccid.errors import (
     CardAbsent,
     CardMute,
@@ -18,11 +19,10 @@ from ccid.errors import (
     ReaderRemoved,
     UnsupportedByReader,
 )
-from ccid.ifd.codes import PTS1, PTS2, PTS3, Code, code_of
 from ccid.iso7816.atr import Atr
-from ccid.negotiation import choose_protocol
-from ccid.reader import Reader
-from ccid.slot import Slot
+from ccid.pcsc.ifd.ifd_codes import PTS1, PTS2, PTS3, Code, code_of
+from ccid.session.activation import Activation
+from ccid.session.negotiation import choose_protocol
 
 SEEK_S = 2.0
 """How often a slot that does not tell whether a card is in is tried by power while it is empty."""
@@ -31,9 +31,9 @@ SEEK_S = 2.0
 class Channel:
     """One slot, from the creation of its channel on.
 
-    What became of the card is decided in :mod:`ccid.card_state`. A channel knows how much of that
-    pcscd was told: its answers are all that pcscd hears of a card, and a card that was exchanged,
-    or lost its power, has to be told as absent once.
+    What became of the card is decided in :mod:`ccid.link.card_state`. A channel knows how much of
+    that pcscd was told: its answers are all that pcscd hears of a card, and a card that was
+    exchanged, or lost its power, has to be told as absent once.
 
     Args:
         slot: Which.
@@ -240,8 +240,8 @@ class Channel:
         return card.transmit(apdu)
 
     def control(self, code: int, data: bytes, escape: bool) -> bytes:
-        """Carry out a control code; see :func:`ccid.control.control`."""
-        from ccid.control import ControlCode, control
+        """Carry out a control code; see :func:`ccid.device.control.control`."""
+        from ccid.device.control import ControlCode, control
 
         self._check()
         is_pin = code in (ControlCode.VERIFY_PIN_DIRECT, ControlCode.MODIFY_PIN_DIRECT)

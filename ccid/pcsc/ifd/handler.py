@@ -14,7 +14,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from ccid.codec.messages import HEADER_LENGTH
+from ccid.codec.messages.events import SlotChange
 from ccid.codes import PowerSelect
+from ccid.device.find import open_reader
+from ccid.device.reader import Reader
 from ccid.errors import (
     AccessDenied,
     CcidError,
@@ -24,9 +28,10 @@ from ccid.errors import (
     ReaderRemoved,
     UnsupportedByReader,
 )
-from ccid.find import open_reader
-from ccid.ifd.channel import Channel
-from ccid.ifd.codes import (
+from ccid.known.quirks import lookup
+from ccid.pcsc.ifd.channel import Channel
+from ccid.pcsc.ifd.device_strings import DeviceName, find
+from ccid.pcsc.ifd.ifd_codes import (
     MAX_ATR,
     MAX_RESPONSE,
     SIMULTANEOUS,
@@ -36,11 +41,6 @@ from ccid.ifd.codes import (
     Tag,
     code_of,
 )
-from ccid.ifd.names import DeviceName, find
-from ccid.messages import HEADER_LENGTH
-from ccid.messages.events import SlotChange
-from ccid.quirks import lookup
-from ccid.reader import Reader
 from ccid.transport import ReaderInfo, nothing_to_end
 
 USB_CHANNEL = 0x0020
@@ -417,14 +417,14 @@ class IFDHandler:
 
         Args:
             lun: Reader and slot.
-            code: One of :class:`ccid.control.ControlCode`.
+            code: One of :class:`ccid.device.control.ControlCode`.
             data: What it is given.
             capacity: Bytes the caller has room for.
         """
         channel = self._channels.get(lun)
         if channel is None:
             return Code.COMMUNICATION_ERROR, b""
-        from ccid.control import ControlCode  # few ask for it, and it brings much along
+        from ccid.device.control import ControlCode  # few ask for it, and it brings much along
 
         features = (ControlCode.GET_FEATURE_REQUEST, ControlCode.WINDOWS_GET_FEATURE_REQUEST)
         if code in features and capacity < MIN_FEATURES:

@@ -17,7 +17,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from ccid._version import __version__
-from ccid.quirks import table
+from ccid.known.quirks import table
 
 NAME = "ifd-ccid-python.bundle"
 IDENTIFIER = "org.ccid-python.ifd"
@@ -92,7 +92,7 @@ def is_native(platform: str) -> bool:
 
 def plug_source() -> Traversable:
     """The shared object's source."""
-    return importlib.resources.files("ccid.pcscd").joinpath(SOURCE)
+    return importlib.resources.files("ccid.pcsc.plug").joinpath(SOURCE)
 
 
 def compilers() -> list[list[str]]:

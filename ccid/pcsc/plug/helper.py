@@ -21,12 +21,12 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ccid.pcscd.later import later
-from ccid.pcscd.wire import ALIVE, EVENT, GONE, LUN, Operation, Request, Requests, reply
-from ccid.text import printable_lines
+from ccid.ground.safe_text import printable_lines
+from ccid.pcsc.plug.frames import ALIVE, EVENT, GONE, LUN, Operation, Request, Requests, reply
+from ccid.pcsc.plug.lazy_modules import later
 
 if TYPE_CHECKING:
-    from ccid.ifd import IFDHandler
+    from ccid.pcsc.ifd import IFDHandler
 
 CONTROL_FD = 3
 UNUSED = ("hashlib", "inspect", "pdb", "pickle")
@@ -220,8 +220,8 @@ class Helper:
         with self._making:
             if self._handler is None:
                 later(*UNUSED)
-                from ccid.ifd import IFDHandler
-                from ccid.pcscd.options import read_options
+                from ccid.pcsc.ifd import IFDHandler
+                from ccid.pcsc.plug.plist_options import read_options
 
                 options = read_options(self._folder).as_arguments()
                 self._handler = IFDHandler(self._on_event, **options)

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from ccid._version import __version__
 from ccid.errors import CcidError
-from ccid.pcscd import bundle
-from ccid.pcscd.bundle import INTERPRETER, NAME, PLATFORMS, CannotBuild, Entry
-from ccid.quirks import lookup
-from ccid.text import printable, printable_lines
+from ccid.ground.safe_text import printable, printable_lines
+from ccid.known.quirks import lookup
+from ccid.pcsc.plug import bundle
+from ccid.pcsc.plug.bundle import INTERPRETER, NAME, PLATFORMS, CannotBuild, Entry
 
 SYSTEM_DROPDIRS = {
     "linux": ("/usr/lib/pcsc/drivers", "/usr/lib64/pcsc/drivers", "/usr/local/lib/pcsc/drivers"),
@@ -50,7 +50,7 @@ def troubles(python: str, platform: str, root: str = "/") -> list[str]:
     """
     found = []
     real = os.path.realpath(python)
-    package = os.path.realpath(os.path.dirname(os.path.dirname(__file__)))
+    package = os.path.realpath(Path(__file__).parents[2])
     for what, path in (("interpreter", python), ("interpreter", real), ("package", package)):
         for hidden in HIDDEN:
             if path.startswith(f"{hidden}/"):
@@ -109,7 +109,7 @@ def check(dropdir: Path, platform: str) -> list[str]:
         found.append(f"{python} cannot be run any more: run ccid-install-driver again")
     else:
         done = subprocess.run(
-            [python, "-I", "-c", "import ccid.pcscd.helper, ccid.ifd"],
+            [python, "-I", "-c", "import ccid.pcsc.plug.helper, ccid.pcsc.ifd"],
             capture_output=True,
             text=True,
         )
@@ -134,7 +134,7 @@ def _reader(text: str) -> Entry:
 
 
 def _attached() -> Iterator[Entry]:
-    from ccid.find import list_readers
+    from ccid.device.find import list_readers
 
     for info in list_readers():
         yield Entry(info.vendor_id, info.product_id, info.name)

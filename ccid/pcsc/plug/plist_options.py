@@ -18,7 +18,7 @@ VOLTAGES = {0x10: PowerSelect.V3_0, 0x20: PowerSelect.V1_8, 0x30: PowerSelect.AU
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Settings of the driver: the arguments of :class:`ccid.ifd.IFDHandler`.
+    """Settings of the driver: the arguments of :class:`ccid.pcsc.ifd.IFDHandler`.
 
     Attributes:
         escape: Applications may send Escape commands.
@@ -46,7 +46,7 @@ class Options:
         )
 
     def as_arguments(self) -> dict[str, Any]:
-        """For :class:`ccid.ifd.IFDHandler`."""
+        """For :class:`ccid.pcsc.ifd.IFDHandler`."""
         return asdict(self)
 
 

@@ -14,7 +14,7 @@
  * process for fails, and costs no helper.
  *
  * Frames, native integers of 32 bits: to the helper operation, argument, capacity, length, data;
- * from it kind, response code, length, data. See ccid/pcscd/wire.py.
+ * from it kind, response code, length, data. See ccid/pcsc/plug/frames.py.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -289,7 +289,7 @@ static int find_interpreter(char *folder, char *program, size_t size)
 static int spawn(struct helper *h, int control)
 {
 	char folder[NAME_SIZE], program[NAME_SIZE];
-	char *argv[] = {program, "-I", "-m", "ccid.pcscd.helper", folder, NULL};
+	char *argv[] = {program, "-I", "-m", "ccid.pcsc.plug.helper", folder, NULL};
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attributes;
 	sigset_t none, all;

@@ -3,20 +3,23 @@
 dwFeatures says how much of ISO/IEC 7816-3 a reader does itself (USB CCID rev 1.1, 5.1). Each
 way is a class with one method, ``transmit``; :func:`choose` picks it:
 
-=====================  ================================  ================================
-Level                  T=0                               T=1
-=====================  ================================  ================================
-character              :class:`~.protocols.CharacterT0`  :class:`~.protocols.Blocks`
-TPDU                   :class:`~.single.SingleBlock`     :class:`~.protocols.Blocks`
-short APDU             :class:`~.single.SingleBlock`     :class:`~.single.SingleBlock`
-short and extended     :class:`~.chained.Chained`        :class:`~.chained.Chained`
-=====================  ================================  ================================
+=====================  ===========  ===========
+Level                  T=0          T=1
+=====================  ===========  ===========
+character              CharacterT0  Blocks
+TPDU                   SingleBlock  Blocks
+short APDU             SingleBlock  SingleBlock
+short and extended     Chained      Chained
+=====================  ===========  ===========
+
+SingleBlock is in ``one_block``, Chained in ``chained_blocks``, Blocks and CharacterT0 in
+``host_protocols``. ICCD devices of version A have a way of their own (``iccd_tpdu``).
 
 A reader at short APDU level that takes T=1 blocks by its maker's Escape gets extended APDUs so
-(:class:`~.escaped.Escaped`).
+(:class:`~.escape_blocks.Escaped`).
 
 With T=0 at character and TPDU level the caller sees 61xx and 6Cxx, as through PC/SC; on request
-:class:`~.protocols.Mapped` does the whole mapping instead.
+:class:`~.host_protocols.Mapped` does the whole mapping instead.
 """
 
 from __future__ import annotations
@@ -24,21 +27,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Protocol as Interface
 
+from ccid.codec.descriptors import SmartCardDescriptor
+from ccid.codec.messages import HEADER_LENGTH
 from ccid.codes import BLOCKWISE, ExchangeLevel, Protocol
-from ccid.commands import SlotCommands
-from ccid.descriptors import SmartCardDescriptor
 from ccid.errors import ReaderUnsupported
-from ccid.exchange.agreement import APDU_LEVEL_S, Agreement
-from ccid.exchange.chained import Chained
-from ccid.exchange.escaped import Escaped, EscapeLink
-from ccid.exchange.iccd import IccdAT0
-from ccid.exchange.links import BlockLink, CharacterBlockLink
-from ccid.exchange.protocols import Blocks, CharacterT0, Mapped
-from ccid.exchange.refusal import T0
-from ccid.exchange.single import SingleBlock
-from ccid.iccd import IccdA
 from ccid.iso7816.apdu import Bytes
-from ccid.messages import HEADER_LENGTH
+from ccid.link.iccd_commands import IccdA
+from ccid.link.slot_commands import SlotCommands
+from ccid.session.exchange.agreement import APDU_LEVEL_S, Agreement
+from ccid.session.exchange.block_links import BlockLink, CharacterBlockLink
+from ccid.session.exchange.chained_blocks import Chained
+from ccid.session.exchange.escape_blocks import Escaped, EscapeLink
+from ccid.session.exchange.host_protocols import Blocks, CharacterT0, Mapped
+from ccid.session.exchange.iccd_tpdu import IccdAT0
+from ccid.session.exchange.one_block import SingleBlock
+from ccid.session.exchange.refused_extended import T0
 
 
 class Exchange(Interface):

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from ccid.codec.messages import HEADER_LENGTH
 from ccid.codes import IccStatus, SlotError
-from ccid.commands import SlotCommands
 from ccid.errors import CardMute, CommandFailed
-from ccid.exchange.agreement import Agreement
 from ccid.iso7816.t0 import Characters
 from ccid.iso7816.t1 import PROLOGUE, Block, LinkError
-from ccid.messages import HEADER_LENGTH
+from ccid.link.slot_commands import SlotCommands
+from ccid.session.exchange.agreement import Agreement
 
 LINK_ERRORS: dict[int, LinkError] = {
     SlotError.XFR_PARITY_ERROR: LinkError.PARITY,

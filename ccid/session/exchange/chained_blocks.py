@@ -10,7 +10,6 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from ccid.codes import Chain, Level
-from ccid.commands import SlotCommands
 from ccid.errors import (
     CardAbsent,
     CardMute,
@@ -22,7 +21,6 @@ from ccid.errors import (
     TransportError,
     UnsupportedByReader,
 )
-from ccid.exchange.agreement import Agreement
 from ccid.iso7816.apdu import (
     HEADER_LENGTH,
     MAX_EXTENDED,
@@ -31,7 +29,9 @@ from ccid.iso7816.apdu import (
     Bytes,
     octets,
 )
-from ccid.reply_errors import chain_parameter
+from ccid.link.reply_errors import chain_parameter
+from ccid.link.slot_commands import SlotCommands
+from ccid.session.exchange.agreement import Agreement
 
 
 class Chained:

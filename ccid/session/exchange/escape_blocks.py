@@ -12,7 +12,6 @@ way, when its next block is answered by an R-block.
 
 from __future__ import annotations
 
-from ccid.commands import SlotCommands
 from ccid.errors import (
     CardMute,
     CommandFailed,
@@ -20,14 +19,15 @@ from ccid.errors import (
     ProtocolError,
     UnsupportedByReader,
 )
-from ccid.exchange.agreement import Agreement
-from ccid.exchange.links import link_error
-from ccid.exchange.refusal import SHORT_LEVEL, short_only
-from ccid.exchange.single import SingleBlock
 from ccid.iso7816.apdu import Bytes, is_extended, octets
 from ccid.iso7816.machine import run
 from ccid.iso7816.t1 import R_BLOCK, T1, Block, LinkError
-from ccid.quirks.vocabulary import TPDU_ESCAPE
+from ccid.known.quirks.vocabulary import TPDU_ESCAPE
+from ccid.link.slot_commands import SlotCommands
+from ccid.session.exchange.agreement import Agreement
+from ccid.session.exchange.block_links import link_error
+from ccid.session.exchange.one_block import SingleBlock
+from ccid.session.exchange.refused_extended import SHORT_LEVEL, short_only
 
 
 class EscapeLink:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 
-from ccid.commands import SlotCommands
 from ccid.errors import CardMute, CommandFailed, ProtocolError
-from ccid.exchange.agreement import Agreement
-from ccid.exchange.links import BlockLink, character_link, link_error
-from ccid.exchange.refusal import T0, short_only
 from ccid.iso7816 import t0, t1
 from ccid.iso7816.apdu import Bytes, is_extended, octets
 from ccid.iso7816.machine import run
+from ccid.link.slot_commands import SlotCommands
+from ccid.session.exchange.agreement import Agreement
+from ccid.session.exchange.block_links import BlockLink, character_link, link_error
+from ccid.session.exchange.refused_extended import T0, short_only
 
 
 class Blocks:

@@ -6,11 +6,11 @@ some and they are fetched; at the end the status word is fetched.
 
 from __future__ import annotations
 
-from ccid.card_state import Session
 from ccid.errors import InvalidApdu, ProtocolError
-from ccid.exchange.refusal import T0, short_only
-from ccid.iccd import DATA_EXPECTED, STATUS_READY, IccdA
 from ccid.iso7816.apdu import HEADER_LENGTH, SW_LENGTH, Bytes, is_extended, octets
+from ccid.link.card_state import Session
+from ccid.link.iccd_commands import DATA_EXPECTED, STATUS_READY, IccdA
+from ccid.session.exchange.refused_extended import T0, short_only
 
 P3_END = HEADER_LENGTH + 1
 """Bytes of a TPDU's header with P3."""

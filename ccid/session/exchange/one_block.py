@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from ccid.commands import SlotCommands
 from ccid.errors import CardMute, CommandFailed, InvalidApdu, UnsupportedByReader
-from ccid.exchange.agreement import Agreement
-from ccid.exchange.refusal import SHORT_LEVEL, explained, short_only
 from ccid.iso7816.apdu import (
     HEADER_LENGTH,
     MAX_EXTENDED,
@@ -14,6 +11,9 @@ from ccid.iso7816.apdu import (
     is_extended,
     octets,
 )
+from ccid.link.slot_commands import SlotCommands
+from ccid.session.exchange.agreement import Agreement
+from ccid.session.exchange.refused_extended import SHORT_LEVEL, explained, short_only
 
 OLD_SCM_ROOM = 263 - 10
 """dwMaxCCIDMessageLength 263 of old SCM readers is too small: they take 271 bytes."""
@@ -30,7 +30,7 @@ class SingleBlock:
         room: Bytes a message has for the block: dwMaxCCIDMessageLength - 10.
         agreement: With the card.
         short_only: Why an extended APDU does not get through, if it does not
-            (:mod:`~.refusal`).
+            (:mod:`~.refused_extended`).
     """
 
     def __init__(

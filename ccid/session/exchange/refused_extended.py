@@ -8,9 +8,9 @@ of no use: mostly that the card's protocol is not supported, which is not the ma
 from __future__ import annotations
 
 from ccid.codes import IccStatus, SlotError
-from ccid.commands import SlotCommands
 from ccid.errors import CardMute, CcidError, CommandFailed, SlotBusy, UnsupportedByReader
 from ccid.iso7816.apdu import Bytes, is_extended
+from ccid.link.slot_commands import SlotCommands
 
 SHORT_LEVEL = (
     "this reader takes short APDUs only (dwFeatures: short APDU level), and this APDU is an "

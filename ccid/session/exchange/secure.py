@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ccid.codec.messages.structures import PinModification, PinVerification
 from ccid.codes import PinOperation, SlotError
-from ccid.commands import SlotCommands
 from ccid.errors import CommandFailed, ProtocolError, UnsupportedByReader
-from ccid.exchange.agreement import Agreement
-from ccid.exchange.links import BlockLink
 from ccid.iso7816 import t1
 from ccid.iso7816.machine import run
-from ccid.messages.structures import PinModification, PinVerification
-from ccid.pin import entry_timeout_s
+from ccid.link.slot_commands import SlotCommands
+from ccid.pin.pad_structures import entry_timeout_s
+from ccid.session.exchange.agreement import Agreement
+from ccid.session.exchange.block_links import BlockLink
 
 TIMEOUT_SW, CANCELLED_SW = b"\x64\x00", b"\x64\x01"
 """What a PIN that was not entered is answered by (PC/SC part 10, 2.5.7)."""

@@ -8,9 +8,9 @@ with ``t0``, and ``t1`` with ``t1_blocks``; ``line`` is what passes there and wh
 ``contact_faults`` what it does wrong.
 """
 
-from ccid.virtual.cards.base import Answer, Application
+from ccid.virtual.cards.application import Answer, Application
 from ccid.virtual.cards.contact import Contact, ContactOptions
+from ccid.virtual.cards.echo_card import EchoCard
 from ccid.virtual.cards.file_system import FileSystemCard
-from ccid.virtual.cards.test_card import EchoCard
 
 __all__ = ["Answer", "Application", "Contact", "ContactOptions", "EchoCard", "FileSystemCard"]

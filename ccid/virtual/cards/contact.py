@@ -15,15 +15,15 @@ from dataclasses import dataclass, field
 
 from ccid.errors import MalformedAtr
 from ccid.iso7816.atr import DEFAULT_FIDI, Atr
-from ccid.virtual.cards import pps
-from ccid.virtual.cards.base import Application
+from ccid.virtual.cards import pps_card
+from ccid.virtual.cards.application import Application
 from ccid.virtual.cards.contact_faults import ContactFault
 from ccid.virtual.cards.line import DEFAULT_CLOCK_HZ, Line, Sent, clocks_per_etu
-from ccid.virtual.cards.pps import PPSS, Pps
-from ccid.virtual.cards.t0 import T0Face
-from ccid.virtual.cards.t0_line import T0Line, T0Options
-from ccid.virtual.cards.t1 import T1Card, T1Options
+from ccid.virtual.cards.pps_card import PPSS, Pps
+from ccid.virtual.cards.t0_card import T0Line, T0Options
+from ccid.virtual.cards.t0_tpdus import T0Face
 from ccid.virtual.cards.t1_blocks import Check
+from ccid.virtual.cards.t1_card import T1Card, T1Options
 
 IMPLICIT = 0x10
 """Bit 5 of TA2: F and D are not those of TA1 (ISO/IEC 7816-3:2006 8.3)."""
@@ -165,9 +165,9 @@ class Contact:
         return self.idle()
 
     def _pps(self) -> list[Sent]:
-        if pps.wanted(self._heard):
+        if pps_card.wanted(self._heard):
             return []
-        chosen = pps.select(self._heard, self._atr, self.options.pps)
+        chosen = pps_card.select(self._heard, self._atr, self.options.pps)
         self._heard, self._negotiable = b"", False
         if chosen.protocol is None:
             self._dead = True  # until it is reset (9.3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 from ccid.iso7816.apdu import CommandApdu
-from ccid.virtual.cards.base import DONE, Answer, Application
+from ccid.virtual.cards.application import DONE, Answer, Application
 
 
 class EchoCard(Application):

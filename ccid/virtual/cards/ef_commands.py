@@ -6,8 +6,8 @@ from enum import IntEnum
 
 from ccid.iso7816.apdu import CommandApdu
 from ccid.virtual.cards import tlv
-from ccid.virtual.cards.base import Answer
-from ccid.virtual.cards.files import ElementaryFile, RecordFile, TransparentFile
+from ccid.virtual.cards.application import Answer
+from ccid.virtual.cards.card_files import ElementaryFile, RecordFile, TransparentFile
 from ccid.virtual.cards.interindustry import Refused, Sw
 from ccid.virtual.cards.selection import Occurrence, Selection
 

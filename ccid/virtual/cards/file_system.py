@@ -11,9 +11,9 @@ from ccid.errors import MalformedAtr
 from ccid.iso7816.apdu import CommandApdu
 from ccid.iso7816.atr import Atr
 from ccid.virtual.cards import tlv
-from ccid.virtual.cards.base import DONE, Answer, Application
+from ccid.virtual.cards.application import DONE, Answer, Application
+from ccid.virtual.cards.card_files import APPLICATION_IDENTIFIER, DedicatedFile, File
 from ccid.virtual.cards.ef_commands import DataUnitCommands, RecordCommands
-from ccid.virtual.cards.files import APPLICATION_IDENTIFIER, DedicatedFile, File
 from ccid.virtual.cards.interindustry import Ins, Refused, Sw
 from ccid.virtual.cards.passwords import Password
 from ccid.virtual.cards.sample_files import (

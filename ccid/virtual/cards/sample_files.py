@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ccid.iso7816.apdu import MAX_EXTENDED
 from ccid.virtual.cards import tlv
-from ccid.virtual.cards.files import (
+from ccid.virtual.cards.card_files import (
     APPLICATION_IDENTIFIER,
     APPLICATION_LABEL,
     DATA_CODING,

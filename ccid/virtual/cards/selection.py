@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TypeVar
 
-from ccid.virtual.cards.files import (
+from ccid.virtual.cards.card_files import (
     MAX_NAME,
     MAX_SFI,
     MF,

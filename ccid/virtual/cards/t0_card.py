@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ccid.iso7816.atr import DEFAULT_FIDI
-from ccid.virtual.cards.base import Answer
+from ccid.virtual.cards.application import Answer
 from ccid.virtual.cards.contact_faults import ContactFault, strike
 from ccid.virtual.cards.line import DEFAULT_CLOCK_HZ, Line, Sent
-from ccid.virtual.cards.t0 import T0Face
+from ccid.virtual.cards.t0_tpdus import T0Face
 from ccid.virtual.cards.t1_blocks import Check
 
 HEADER = 5

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ccid.errors import InvalidApdu
 from ccid.iso7816.apdu import CommandApdu
-from ccid.virtual.cards.base import Answer, Application
+from ccid.virtual.cards.application import Answer, Application
 
 GET_RESPONSE = 0xC0
 ENVELOPE = 0xC2

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ccid.iso7816.atr import DEFAULT_FIDI
-from ccid.virtual.cards.base import Answer
+from ccid.virtual.cards.application import Answer
 from ccid.virtual.cards.contact_faults import ContactFault, strike
 from ccid.virtual.cards.line import BLOCK_GUARD_ETU, DEFAULT_CLOCK_HZ, Line, Sent
 from ccid.virtual.cards.t1_blocks import (

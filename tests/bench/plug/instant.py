@@ -1,13 +1,13 @@
 """A helper whose virtual reader answers what is for the card at once, with 9000, and does not even
-look at it. Runs instead of ``python -I -m ccid.pcscd.helper``: what it takes is plug, helper and
-driver, and hardly any reader."""
+look at it. Runs instead of ``python -I -m ccid.pcsc.plug.helper``: what it takes is plug, helper
+and driver, and hardly any reader."""
 
 from __future__ import annotations
 
 import sys
 
-from ccid.messages.headers import DATA_BLOCK, XFR_BLOCK, reply_header
-from ccid.pcscd import helper
+from ccid.codec.messages.headers import DATA_BLOCK, XFR_BLOCK, reply_header
+from ccid.pcsc.plug import helper
 from ccid.virtual.port import Port
 
 real_out, real_receive = Port.out, Port.receive

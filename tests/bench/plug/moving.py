@@ -1,12 +1,12 @@
 """A helper whose virtual reader has a hand of its own: it takes the card out and puts it in, and
-writes down when. Runs instead of ``python -I -m ccid.pcscd.helper``."""
+writes down when. Runs instead of ``python -I -m ccid.pcsc.plug.helper``."""
 
 import os
 import sys
 import threading
 import time
 
-from ccid.pcscd import helper
+from ccid.pcsc.plug import helper
 from ccid.virtual import VirtualReader, models
 
 FIRST_S, EACH_S = 3.0, 0.15

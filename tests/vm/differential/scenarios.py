@@ -22,10 +22,10 @@ from ccid.codes import ExchangeLevel, Features
 from ccid.iso7816.apdu import CommandApdu
 from ccid.virtual.cards import Contact, EchoCard, contact_faults
 from ccid.virtual.cards.contact import ContactOptions
-from ccid.virtual.cards.pps import Pps
-from ccid.virtual.cards.t0_line import T0Options
-from ccid.virtual.cards.t1 import T1Options
+from ccid.virtual.cards.pps_card import Pps
+from ccid.virtual.cards.t0_card import T0Options
 from ccid.virtual.cards.t1_blocks import Check
+from ccid.virtual.cards.t1_card import T1Options
 
 BOTH = bytes.fromhex("3B D5 96 00 80 31 FE 45 63 63 69 64 21 65")
 """TA1 = 96; T=0 and T=1; IFSC 254; BWI 4, CWI 5."""

@@ -20,13 +20,13 @@ import sys
 from hashlib import blake2b
 from pathlib import Path
 
-from ccid.messages import HEADER_LENGTH
-from ccid.trace.watch import Framing
+from ccid.codec.messages import HEADER_LENGTH
+from ccid.masking.exchange_watch import Framing
 from ccid.virtual.__main__ import Control
 from ccid.virtual.cards import Contact
 from ccid.virtual.journal import Journal
-from ccid.virtual.reader import VirtualReader, make_descriptor
 from ccid.virtual.usbip import UsbIpServer
+from ccid.virtual.virtual_reader import VirtualReader, make_descriptor
 from tests.vm.differential.scenarios import READERS, SCENARIOS
 
 SHOWN = 24

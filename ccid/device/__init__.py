@@ -1,0 +1,1 @@
+"""What a person holds: readers, slots and cards; finding, watching and judging them."""

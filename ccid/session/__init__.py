@@ -1,0 +1,1 @@
+"""From a card without power to APDUs: power, ATR, PPS, parameters, then exchanges."""
