@@ -1,0 +1,122 @@
+"""Does the jobs of one slot, in a thread of its own: an IFD handler's functions, and what the
+library knows of the card."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Protocol
+
+from ccid.errors import CcidError
+from ccid.link.card_state import Power
+from ccid.pcsc.ifd import Action as IfdAction
+from ccid.pcsc.ifd import Code, IFDHandler
+from ccid.pcsc.ifd.ifd_codes import MAX_RESPONSE
+from ccid.pcsc.manager.pcsc_call import Action, Call, CardSeen, Job, Loss, Outcome
+from ccid.pcsc.manager.scard_codes import MAX_ATTRIBUTE
+
+logger = logging.getLogger("ccid.pcsc")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class JobDone:
+    """A message to the engine: a driver has done a job."""
+
+    call: Call
+    job: Job
+    outcome: Outcome
+
+
+class Post(Protocol):
+    """Takes messages to the engine, from any thread."""
+
+    def __call__(self, message: object, /) -> None: ...
+
+
+class SlotDriver:
+    """Drives one slot.
+
+    Args:
+        handler: Its reader.
+        lun: The slot, as ``handler`` knows it.
+        post: Takes a :class:`JobDone` for each job.
+    """
+
+    def __init__(self, handler: IFDHandler, lun: int, post: Post) -> None:
+        self._handler = handler
+        self._lun = lun
+        self._post = post
+        self._jobs: queue.SimpleQueue[tuple[Call, Job] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def begin(self, call: Call, job: Job) -> None:
+        """Have a job done."""
+        if self._thread is None:
+            name = f"pcsc {job.slot.name}"
+            self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+            self._thread.start()
+        self._jobs.put((call, job))
+
+    def end(self) -> None:
+        """Do no more jobs."""
+        self._jobs.put(None)
+
+    def abort(self) -> None:
+        """End the job under way early, if it can be."""
+        channel = self._handler.channel(self._lun)
+        if channel is not None:
+            with suppress(CcidError):
+                channel.slot.cancel()
+
+    def _run(self) -> None:
+        while (item := self._jobs.get()) is not None:
+            call, job = item
+            try:
+                outcome = self._do(job)
+            except Exception as error:  # a fault of ours costs this job and no more
+                logger.error("%r failed: %s", job, type(error).__name__)
+                outcome = Outcome(Code.COMMUNICATION_ERROR)
+            self._post(JobDone(call, job, outcome))
+            del item, call, job, outcome  # a job may hold a secret: it is not kept for the next
+
+    def _do(self, job: Job) -> Outcome:
+        handler, lun = self._handler, self._lun
+        code, data = Code.SUCCESS, b""
+        match job.action:
+            case Action.TRANSMIT:
+                code, data = handler.transmit_to_icc(lun, job.argument, job.data)
+            case Action.POWER_UP:
+                code, data = handler.power_icc(lun, IfdAction.POWER_UP)
+            case Action.POWER_CYCLE:
+                handler.power_icc(lun, IfdAction.POWER_DOWN)
+                code, data = handler.power_icc(lun, IfdAction.POWER_UP)
+            case Action.POWER_DOWN:
+                code, data = handler.power_icc(lun, IfdAction.POWER_DOWN)
+            case Action.PROTOCOL:
+                code = handler.set_protocol_parameters(lun, job.argument)
+            case Action.CONTROL:
+                code, data = handler.control(lun, job.argument, job.data, MAX_RESPONSE)
+            case Action.GET:
+                code, data = handler.get_capabilities(lun, job.argument, MAX_ATTRIBUTE)
+            case Action.SET:
+                code = handler.set_capabilities(lun, job.argument, job.data)
+        return Outcome(code, data, self._seen(ask=job.action is Action.LOOK))
+
+    def _seen(self, ask: bool) -> CardSeen | None:
+        """What is known of the card; a loss is told once."""
+        channel = self._handler.channel(self._lun)
+        if channel is None or self._handler.is_gone(self._lun):
+            return None
+        code = Code.ICC_PRESENT
+        if ask:
+            code, _ = channel.presence(hold=True)
+        state = channel.reader.cards[channel.slot.index]
+        loss = None
+        if channel.owes_absence:
+            loss = Loss.POWER if state.power is Power.LOST else Loss.REMOVED
+            channel.told()
+        is_failed = ask and code is Code.COMMUNICATION_ERROR
+        return CardSeen(state.is_present, state.arrivals, loss, is_failed)
