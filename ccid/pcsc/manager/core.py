@@ -34,6 +34,8 @@ from ccid.pcsc.manager.scard_codes import ScardCode, ScardError
 
 STICKY_S = 0.5
 """A cancellation that came just before its wait counts so long."""
+RECHECK_S = 0.25
+"""A deadline that counts only in a transaction is looked at again after this."""
 LIST_PATIENCE_S = 3.0
 """The first lists wait at most so long for readers that are being opened."""
 
@@ -373,7 +375,9 @@ class Core:
         self.now = now
         while (due := self.next_time) is not None and due <= now:
             _, _, what = heapq.heappop(self._alarms)
-            if isinstance(what, Call):
+            if isinstance(what, Call) and _only_waits_its_turn(what):
+                self._alarm(now + RECHECK_S, what)
+            elif isinstance(what, Call):
                 self._throw(what, ScardError(what.late_code))
             elif what is None:
                 self.resources.changed()  # lists need not wait for readers any more
@@ -386,6 +390,12 @@ class Core:
 def _own(call: Call) -> Done:
     """What the manager does by itself has its steps from the start."""
     return Done()
+
+
+def _only_waits_its_turn(call: Call) -> bool:
+    """Its deadline is one for transactions, and none keeps it waiting."""
+    wait = call.waits_for
+    return call.refuses_own_lock and isinstance(wait, Wait) and not wait.is_locked_out
 
 
 def _counts(when: float, what: Call | Slot | None) -> bool:

@@ -120,6 +120,11 @@ class Engine:
         self._inbox.put(message)
         self._wake()
 
+    @property
+    def has_messages(self) -> bool:
+        """A message was posted that :meth:`run` has not handled."""
+        return not self._inbox.empty()
+
     # What the thread that runs this calls ---------------------------------------------------------
 
     def begin(self, call: Call) -> None:

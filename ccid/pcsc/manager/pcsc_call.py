@@ -179,7 +179,8 @@ class Call:
             work for it; None for never.
         late_code: How it ends then.
         refuses_own_lock: It ends with SCARD_E_SHARING_VIOLATION at once where a transaction of
-            its own context would make it wait.
+            its own context would make it wait, and its deadline counts only while another
+            context's does.
 
     Attributes:
         code: How it ended; None while it is under way.

@@ -1,0 +1,195 @@
+"""``ccid-pcscd``: PC/SC for all programs of a user, without pcscd.
+
+    ccid-pcscd &
+    export PCSCLITE_CSOCK_NAME=$XDG_RUNTIME_DIR/ccid/pcscd.comm
+    pcsc_scan
+
+It serves until SIGTERM or SIGINT. Then it powers all cards off and tells its clients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ccid.errors import CcidError
+from ccid.pcsc.manager.engine import Settings
+from ccid.pcsc.manager.resources import DEFAULT_SLOTS
+from ccid.pcsc.service import virtual_options
+from ccid.pcsc.service.socket_place import default_path, listen, make_folder, passed_socket
+from ccid.pcsc.service.socket_server import SocketServer
+from ccid.trace.log import TRAFFIC, PrintableFormatter
+
+MAX_READERS = 255
+DESCRIPTORS = 4096
+"""Open files that suffice for all clients that are let in."""
+LEVELS = {
+    "error": logging.ERROR,
+    "warning": logging.WARNING,
+    "info": logging.INFO,
+    "debug": logging.DEBUG,
+    "traffic": TRAFFIC,
+}
+
+
+def _readers(text: str) -> int:
+    number = int(text) if text.isdecimal() and len(text) < 4 else 0
+    if not 1 <= number <= MAX_READERS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {MAX_READERS}")
+    return number
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ccid-pcscd",
+        description="A PC/SC service for this user's programs: libpcsclite finds it by "
+        "PCSCLITE_CSOCK_NAME.",
+    )
+    add = parser.add_argument
+    add(
+        "--socket",
+        type=Path,
+        metavar="PATH",
+        help="where to listen (default: $XDG_RUNTIME_DIR/ccid/pcscd.comm, or what systemd passes)",
+    )
+    add(
+        "--group",
+        metavar="NAME",
+        help="members of this group may connect, too (default: nobody but this user)",
+    )
+    virtual_options.add_arguments(parser)
+    add(
+        "--readers",
+        type=_readers,
+        default=DEFAULT_SLOTS,
+        metavar="N",
+        help=f"so many readers at most, each slot counted (default: {DEFAULT_SLOTS})",
+    )
+    add(
+        "--entries",
+        type=_readers,
+        default=DEFAULT_SLOTS,
+        metavar="N",
+        help="so many of them clients before libpcsclite 2.5 see; they must have been built for "
+        f"that number (default: {DEFAULT_SLOTS}; Fedora's: 48)",
+    )
+    add("--no-escape", action="store_true", help="no Escape commands of programs")
+    add(
+        "--log-level",
+        choices=LEVELS,
+        default="warning",
+        help="of what goes to stderr (default: warning); traffic has each USB message, secrets "
+        "masked",
+    )
+    add("--trace", metavar="FILE", help="write each reader's USB traffic as pcapng, secrets masked")
+    add(
+        "--install-user-units",
+        action="store_true",
+        help="write ccid-pcscd.socket and .service for systemctl --user, and end",
+    )
+    return parser
+
+
+def _group(name: str | None, parser: argparse.ArgumentParser) -> int | None:
+    if name is None:
+        return None
+    import grp
+
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        parser.error(f"--group: there is no group {name!r}")
+
+
+def _log(options: argparse.Namespace) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableFormatter("%(asctime)s %(name)s %(message)s"))
+    logging.basicConfig(handlers=[handler], level=LEVELS[options.log_level])
+    if options.log_level == "traffic":
+        logging.getLogger("ccid.traffic").setLevel(TRAFFIC)
+    if options.trace is not None:
+        os.environ["CCID_TRACE"] = options.trace
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    infos = []
+    if options.virtual:
+        for reader in virtual_options.make_readers(options.virtual):
+            infos += reader.infos
+    return Settings(
+        virtual=tuple(infos),
+        usb=bool(options.usb or options.reader or not options.virtual),
+        names=() if options.usb else tuple(options.reader),
+        max_slots=options.readers,
+        escape=not options.no_escape,
+    )
+
+
+def _allow_descriptors() -> None:
+    """Each client takes one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _listener(options: argparse.Namespace, group: int | None) -> tuple[socket.socket, Path | None]:
+    """The socket; and its path, if it is ours to take away at the end."""
+    passed = None if options.socket is not None else passed_socket()
+    if passed is not None:
+        return passed, None
+    path = options.socket
+    if path is None:
+        path = default_path()
+        make_folder(path)
+    return listen(path, group), path
+
+
+def _serve(server: SocketServer) -> None:
+    """Serve until a signal says stop."""
+    signal.set_wakeup_fd(server.waker, warn_on_full_buffer=False)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: server.stop())
+    server.serve()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = _parser()
+    options = parser.parse_args(argv)
+    if options.install_user_units:
+        from ccid.pcsc.service.user_units import install
+
+        return install(options.group)
+    group = _group(options.group, parser)
+    _log(options)
+    _allow_descriptors()
+    try:
+        settings = _settings(options)
+        listener, path = _listener(options, group)
+    except CcidError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 1
+    try:
+        _serve(
+            SocketServer(
+                listener, settings, entries=options.entries, same_user=options.group is None
+            )
+        )
+    finally:
+        if path is not None:
+            path.unlink(missing_ok=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
