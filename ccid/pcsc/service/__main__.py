@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
         help="so many of them clients before libpcsclite 2.5 see; they must have been built for "
         f"that number (default: {DEFAULT_SLOTS}; Fedora's: 48)",
     )
+    add("--ready-fd", type=int, metavar="N", help="write a line there when it listens")
     add("--no-escape", action="store_true", help="no Escape commands of programs")
     add(
         "--log-level",
@@ -154,6 +155,14 @@ def _listener(options: argparse.Namespace, group: int | None) -> tuple[socket.so
     return listen(path, group), path
 
 
+def _tell_ready(descriptor: int | None) -> None:
+    """Say to whoever started this that it listens."""
+    if descriptor is not None:
+        with contextlib.suppress(OSError):
+            os.write(descriptor, b"\n")
+            os.close(descriptor)
+
+
 def _serve(server: SocketServer) -> None:
     """Serve until a signal says stop."""
     signal.set_wakeup_fd(server.waker, warn_on_full_buffer=False)
@@ -180,11 +189,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
     try:
-        _serve(
-            SocketServer(
-                listener, settings, entries=options.entries, same_user=options.group is None
-            )
+        server = SocketServer(
+            listener, settings, entries=options.entries, same_user=options.group is None
         )
+        _tell_ready(options.ready_fd)
+        _serve(server)
     finally:
         if path is not None:
             path.unlink(missing_ok=True)

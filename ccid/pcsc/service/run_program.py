@@ -18,18 +18,14 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
 from ccid.pcsc.service import virtual_options
 
-READY_S = 20.0
-"""The service listens by then."""
 END_S = 10.0
 """The service has powered all cards off by then."""
-LOOK_S = 0.005
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 """Exit statuses as a shell has them."""
 BY_SIGNAL = 128
@@ -121,21 +117,25 @@ class _Service:
 
     def __init__(self, folder: Path, arguments: Sequence[str]) -> None:
         self.path = folder / "pcscd.comm"
+        self._ready, ready = os.pipe()
         command = [sys.executable, "-m", "ccid.pcsc.service", "--socket", str(self.path)]
-        self._process = subprocess.Popen(
-            [*command, *arguments],
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is for the program
-        )
+        command += ["--ready-fd", str(ready)]
+        try:
+            self._process = subprocess.Popen(
+                [*command, *arguments],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[ready],
+                start_new_session=True,  # Ctrl-C is for the program
+            )
+        finally:
+            os.close(ready)
 
     def wait_until_ready(self) -> bool:
         """Wait until it listens; False if it ended instead."""
-        until = time.monotonic() + READY_S
-        while not self.path.exists():
-            if self._process.poll() is not None or time.monotonic() > until:
-                return False
-            time.sleep(LOOK_S)
-        return True
+        try:
+            return bool(os.read(self._ready, 1))
+        finally:
+            os.close(self._ready)
 
     def end(self) -> None:
         """End it, and wait for that."""
@@ -147,26 +147,43 @@ class _Service:
             self._process.wait()
 
 
-def _run(program: Sequence[str], path: Path) -> int:
-    """Run the program; returns its exit status."""
-    environment = {**os.environ, "PCSCLITE_CSOCK_NAME": str(path)}
-    try:
-        process = subprocess.Popen(program, env=environment)
-    except FileNotFoundError:
-        print(f"ccid-run: there is no program {program[0]!r}", file=sys.stderr)
-        return NOT_FOUND
-    except OSError as error:
-        print(f"ccid-run: {program[0]}: {error.strerror}", file=sys.stderr)
-        return NOT_EXECUTABLE
+class _Program:
+    """The program. Signals that come meanwhile are passed on to it.
 
-    def pass_on(number: int, _: FrameType | None) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(number)
+    Args:
+        words: The program and its arguments.
+        path: The socket of its service.
+    """
 
-    for number in PASSED_ON:
-        signal.signal(number, pass_on)
-    status = process.wait()
-    return BY_SIGNAL - status if status < 0 else status
+    def __init__(self, words: Sequence[str], path: Path) -> None:
+        self._words = words
+        self._environment = {**os.environ, "PCSCLITE_CSOCK_NAME": str(path)}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pending: list[int] = []
+
+    def run(self) -> int:
+        """Run it; returns its exit status, as a shell has it."""
+        for number in PASSED_ON:
+            signal.signal(number, self._pass_on)
+        try:
+            self._process = subprocess.Popen(self._words, env=self._environment)
+        except FileNotFoundError:
+            print(f"ccid-run: there is no program {self._words[0]!r}", file=sys.stderr)
+            return NOT_FOUND
+        except OSError as error:
+            print(f"ccid-run: {self._words[0]}: {error.strerror}", file=sys.stderr)
+            return NOT_EXECUTABLE
+        for early in self._pending:
+            self._process.send_signal(early)
+        status = self._process.wait()
+        return BY_SIGNAL - status if status < 0 else status
+
+    def _pass_on(self, number: int, _: FrameType | None) -> None:
+        if self._process is None:
+            self._pending.append(number)  # it is being started
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -184,7 +201,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not service.wait_until_ready():
                 print("ccid-run: the service did not start", file=sys.stderr)
                 return 1
-            return _run(program, service.path)
+            return _Program(program, service.path).run()
         finally:
             service.end()
     finally:
