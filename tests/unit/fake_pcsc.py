@@ -110,7 +110,6 @@ class World:
         self.functions = Functions(self.core)
         self.now = 100.0
         self.is_held = False
-        self.over: list[Call] = []
         self._fakes: dict[Slot, FakeSlot] = {}
         self.readers: list[PcscReader] = []
         for slot in slots or (FakeSlot(),):
@@ -147,6 +146,10 @@ class World:
         """Its driver."""
         return self._fakes[self.slot]
 
+    def driver(self, slot: Slot) -> FakeSlot:
+        """The driver of a slot."""
+        return self._fakes[slot]
+
     def take_out(self) -> None:
         """Its card leaves."""
         self.fake.take_out()
@@ -167,9 +170,7 @@ class World:
         if not self.is_held:
             self.work()
         while self.core.ended:
-            call = self.core.ended.popleft()
-            if call.context is not None or call.code is not ScardCode.S_SUCCESS:
-                self.over.append(call)
+            self.core.ended.popleft().finished()
 
     def sleep(self, seconds: float) -> None:
         """Time passes."""

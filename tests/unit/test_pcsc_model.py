@@ -381,6 +381,7 @@ def test_any_interleaving_ends_with_the_codes_of_the_model(full: bool, tell: Tel
             max_examples=count,
             stateful_step_count=40,
             deadline=None,
+            derandomize=not full,
             suppress_health_check=list(HealthCheck),
         ),
     )

@@ -127,6 +127,11 @@ class Engine:
 
     # What the thread that runs this calls ---------------------------------------------------------
 
+    @staticmethod
+    def now() -> float:
+        """The time (monotonic clock, s)."""
+        return time.monotonic()
+
     def begin(self, call: Call) -> None:
         """Begin a call; when it is over, its ``finished`` is called by :meth:`run`."""
         self.core.begin(call, time.monotonic())

@@ -137,7 +137,14 @@ class Wait:
             return True
         if self.heeds_word and handle is not None and handle.word is not None:
             return True
+        if self.is_newcomer and self.slot.exclusive is not None:
+            return True  # there is nothing to hope for
         return not self.is_locked_out and not (self.turn and self.slot.turn is not None)
+
+    @property
+    def is_newcomer(self) -> bool:
+        """It waits for a handle."""
+        return self.context is not None and self.handle is None
 
     @property
     def is_locked_out(self) -> bool:

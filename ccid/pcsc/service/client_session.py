@@ -17,11 +17,11 @@ ends that client.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from ccid.pcsc.manager.engine import Engine
+from ccid.pcsc.manager.core import Core
+from ccid.pcsc.manager.functions import Functions
 from ccid.pcsc.manager.pcsc_call import Call, Done, Steps
 from ccid.pcsc.manager.pcsc_state import Context, SlotView
 from ccid.pcsc.manager.scard_codes import ScardCode
@@ -49,6 +49,23 @@ MAX_UNHEARD = 2 * (messages.MAX_DATA + 1024)
 """Bytes of requests that wait, beyond which a client is hung up on."""
 
 Arguments = tuple[Any, ...]
+
+
+class Host(Protocol):
+    """What a session needs of the resource manager.
+
+    Attributes:
+        core, functions: It.
+    """
+
+    core: Core
+    functions: Functions
+
+    def begin(self, call: Call) -> None:
+        """Begin a call. Its ``finished`` is called later, never within this."""
+
+    def now(self) -> float:
+        """The time (monotonic clock, s)."""
 
 
 class Connection(Protocol):
@@ -79,7 +96,7 @@ class ClientCall(Call):
             function,
             arguments,
             session.context,
-            deadline=time.monotonic() + HOLD_S if hold else None,
+            deadline=session.host.now() + HOLD_S if hold else None,
             late_code=ScardCode.E_SHARING_VIOLATION,
             refuses_own_lock=hold,
         )
@@ -95,7 +112,7 @@ class ChangeCall(Call):
     """A client waits for a change."""
 
     def __init__(self, session: ClientSession) -> None:
-        super().__init__(session.engine.functions.change, (), session.context)
+        super().__init__(session.host.functions.change, (), session.context)
         self.session = session
         self.is_withdrawn = False
 
@@ -112,7 +129,7 @@ class ClientSession:
     """A client.
 
     Args:
-        engine: The resource manager.
+        host: The resource manager.
         connection: The client's.
         name: Of the client, for a log.
         entries: So many entries the reader-state array has for clients before 4:6.
@@ -123,8 +140,8 @@ class ClientSession:
         is_over: It is gone, or is to be hung up on.
     """
 
-    def __init__(self, engine: Engine, connection: Connection, name: str, entries: int) -> None:
-        self.engine = engine
+    def __init__(self, host: Host, connection: Connection, name: str, entries: int) -> None:
+        self.host = host
         self._connection = connection
         self.name = name
         self._entries = entries
@@ -186,24 +203,24 @@ class ClientSession:
         self.out.clear()
         for wait in self._waits:
             wait.is_withdrawn = True
-        now = time.monotonic()
+        now = self.host.now()
         call, self._call = self._call, None
         if call is not None:
-            self.engine.core.abandon(call, now)
+            self.host.core.abandon(call, now)
         for wait in self._waits:
-            self.engine.core.abandon(wait, now)
+            self.host.core.abandon(wait, now)
         self._waits.clear()
         if self.context is not None:
-            self.engine.core.client_gone(self.context, now)
+            self.host.core.client_gone(self.context, now)
             self.context = None
 
     def shut_down(self) -> None:
         """The service ends: tell a client that waits for something."""
-        now = time.monotonic()
+        now = self.host.now()
         for wait in list(self._waits):
-            self.engine.core.expire(wait, ScardCode.E_NO_SERVICE, now)
+            self.host.core.expire(wait, ScardCode.E_NO_SERVICE, now)
         if self._call is not None:
-            self.engine.core.expire(self._call, ScardCode.E_NO_SERVICE, now)
+            self.host.core.expire(self._call, ScardCode.E_NO_SERVICE, now)
 
     # Calls ----------------------------------------------------------------------------------------
 
@@ -217,7 +234,7 @@ class ClientSession:
         call = ClientCall(self, function, arguments, hold=hold)
         call.reply = reply
         self._call = call
-        self.engine.begin(call)
+        self.host.begin(call)
 
     def call_over(self, call: ClientCall) -> None:
         """A call of this client ended."""
@@ -238,7 +255,7 @@ class ClientSession:
     def _orphan(self, call: ClientCall) -> None:
         """What a client that is gone asked for has come: it is given back."""
         if isinstance(call.result, Context):
-            self.engine.core.client_gone(call.result, time.monotonic())
+            self.host.core.client_gone(call.result, self.host.now())
 
     def refuse(self, error: BadRequest) -> None:
         """Hang up on the client."""
@@ -291,12 +308,12 @@ class ClientSession:
     def _establish(self, body: bytes) -> None:
         scope, _, _ = THREE.unpack(body)
         if self.context is not None:
-            self.engine.core.client_gone(self.context, time.monotonic())
+            self.host.core.client_gone(self.context, self.host.now())
             self.context = None
         if not self._connection.may_establish():
             self.out += THREE.pack(scope, 0, ScardCode.E_NO_MEMORY)
             return
-        self._begin(_Replies.establish, self.engine.functions.establish, scope)
+        self._begin(_Replies.establish, self.host.functions.establish, scope)
 
     def _release(self, body: bytes) -> None:
         number, _ = TWO.unpack(body)
@@ -307,7 +324,7 @@ class ClientSession:
                 for wait in self._waits:
                     wait.is_withdrawn = True
                 self._waits.clear()
-                self.engine.core.client_gone(self.context, time.monotonic())
+                self.host.core.client_gone(self.context, self.host.now())
                 self.context, code = None, ScardCode.S_SUCCESS
         self.out += TWO.pack(number, code)
 
@@ -316,11 +333,11 @@ class ClientSession:
         if not self._connection.may_cancel(number):
             self.out += TWO.pack(number, ScardCode.E_INVALID_HANDLE)
             return
-        call = ClientCall(self, self.engine.functions.cancel, (number, True))
+        call = ClientCall(self, self.host.functions.cancel, (number, True))
         call.context = None  # any may be cancelled
         call.reply = _Replies(body).two
         self._call = call
-        self.engine.begin(call)
+        self.host.begin(call)
 
     def _connect(self, body: bytes) -> None:
         is_old = len(body) == messages.CONNECT_OLD.size
@@ -335,11 +352,11 @@ class ClientSession:
             self.out += replies.connected(0, 0, ScardCode.E_INVALID_VALUE)
         else:
             text = messages.reader_name(name)
-            connect = self.engine.functions.connect
+            connect = self.host.functions.connect
             self._begin(replies.connect, connect, number, text, share, protocols)
 
     def _of_card(self, command: Command, body: bytes) -> None:
-        replies, functions = _Replies(body), self.engine.functions
+        replies, functions = _Replies(body), self.host.functions
         fields = [int.from_bytes(body[i : i + 4], _ORDER) for i in range(0, len(body), 4)]
         if self.context is None:
             self.out += body[:-4] + _rv(ScardCode.E_INVALID_HANDLE)
@@ -358,7 +375,7 @@ class ClientSession:
 
     def _transmit(self, body: bytes, data: bytes) -> None:
         number, protocol, *_ = TRANSMIT.unpack(body)
-        replies, transmit = _Replies(body), self.engine.functions.transmit
+        replies, transmit = _Replies(body), self.host.functions.transmit
         if self.context is None:
             self.out += replies.transmitted(b"", 0, ScardCode.E_INVALID_HANDLE)
         else:
@@ -370,11 +387,11 @@ class ClientSession:
         if self.context is None:
             self.out += replies.controlled(b"", ScardCode.E_INVALID_HANDLE)
         else:
-            self._begin(replies.control, self.engine.functions.control, number, code, data)
+            self._begin(replies.control, self.host.functions.control, number, code, data)
 
     def _attribute(self, command: Command, body: bytes) -> None:
         number, attribute, value, length, _ = ATTRIBUTE.unpack(body)
-        replies, functions = _Replies(body), self.engine.functions
+        replies, functions = _Replies(body), self.host.functions
         if self.context is None:
             self.out += body[:-4] + _rv(ScardCode.E_INVALID_HANDLE)
         elif command is Command.GETATTRIB:
@@ -392,17 +409,17 @@ class ClientSession:
             case Command.EVENTS:
                 self.out += TWO.pack(self._reader_events, ScardCode.S_SUCCESS)
             case _:
-                self._begin(self._array, self.engine.functions.views)
+                self._begin(self._array, self.host.functions.views)
 
     @property
     def _array_size(self) -> int:
         if self._minor < messages.MAX_MINOR:
             return self._entries
-        return len(self.engine.core.resources.slots)
+        return len(self.host.core.resources.slots)
 
     @property
     def _reader_events(self) -> int:
-        return self.engine.core.resources.reader_events
+        return self.host.core.resources.reader_events
 
     def _array(self, call: ClientCall) -> bytes:
         views: list[SlotView | None] = call.result or []
@@ -424,9 +441,9 @@ class ClientSession:
         wait = ChangeCall(self)
         self._waits.append(wait)
         self._holds_events = self._minor > 3
-        self.engine.begin(wait)
+        self.host.begin(wait)
         if 3 < self._minor < messages.MAX_MINOR:
-            self._begin(self._array, self.engine.functions.views)
+            self._begin(self._array, self.host.functions.views)
 
     def change_over(self, wait: ChangeCall) -> None:
         """Something changed, or the wait was cancelled."""
@@ -451,7 +468,7 @@ class ClientSession:
             return
         wait = self._waits.pop(0)
         wait.is_withdrawn = True
-        self.engine.core.abandon(wait, time.monotonic())
+        self.host.core.abandon(wait, self.host.now())
         self.out += TWO.pack(timeout, ScardCode.S_SUCCESS)
 
 
