@@ -1,0 +1,371 @@
+"""Programs of the real libpcsclite against our service: pcsc_scan, opensc-tool, pyscard."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import ccid
+from ccid.pcsc.manager.engine import Settings
+from ccid.pcsc.service.socket_place import listen
+from ccid.pcsc.service.socket_server import SocketServer
+from ccid.virtual import FileSystemCard
+from tests.conftest import Tell
+
+PYTHON = "/usr/bin/python3"
+"""The one that has Debian's pyscard, and so libpcsclite."""
+SCRIPTS = Path(__file__).parent / "pyscard_scripts.py"
+RUN = [sys.executable, "-m", "ccid.pcsc.service.run_program"]
+SERVE = [sys.executable, "-m", "ccid.pcsc.service", "--socket"]
+TIMEOUT_S = 40
+ATR = "3B 9B 96 80 B1 FE 45 1F C7 80 31 F0 73 F6 21 E0 83 05 90 00 4C"
+NOBODY = 65534
+
+needed = {
+    "pcsc_scan": "pcsc-tools",
+    "opensc-tool": "opensc",
+    "pkcs11-tool": "opensc",
+    "unshare": "util-linux",
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _programs() -> None:
+    lacking = {package for name, package in needed.items() if shutil.which(name) is None}
+    if subprocess.run([PYTHON, "-c", "import smartcard"], capture_output=True).returncode:
+        lacking.add("python3-pyscard")
+    assert not lacking, f"apt install {' '.join(sorted(lacking))}"
+
+
+class Service:
+    """Our service in this process, so that a test has a hand at its reader."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "pcscd.comm"
+        self.reader = ccid.VirtualReader()
+        settings = Settings(virtual=tuple(self.reader.infos), usb=False)
+        self._server = SocketServer(listen(self.path), settings, entries=16)
+        self._thread = threading.Thread(target=self._server.serve)
+        self._thread.start()
+
+    def end(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self._server.stop()
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+    def start(self, script: str) -> subprocess.Popen[str]:
+        """Begin a script."""
+        return subprocess.Popen(
+            [PYTHON, str(SCRIPTS), script],
+            env={**os.environ, "PCSCLITE_CSOCK_NAME": str(self.path)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def play(self, script: str) -> str:
+        """Run a script, and do what it asks for; returns what else it says."""
+        with self.start(script) as process:
+            watchdog = threading.Timer(TIMEOUT_S, process.kill)
+            watchdog.start()
+            assert process.stdout is not None
+            assert process.stdin is not None
+            said = ""
+            for line in process.stdout:
+                act = self._act(line.strip())
+                if act is None:
+                    said += line
+                    continue
+                act()
+                process.stdin.write("done\n")
+                process.stdin.flush()
+            assert process.stderr is not None
+            errors = process.stderr.read()
+            status = process.wait()
+            watchdog.cancel()
+            assert status == 0, f"{script}: {errors}"
+        return said
+
+    def _act(self, word: str) -> Callable[[], object] | None:
+        acts: dict[str, Callable[[], object]] = {
+            "take out": self.reader.remove,
+            "put in": self._put_in,
+            "unplug": self.reader.unplug,
+            "end": self.end,
+        }
+        return acts.get(word)
+
+    def _put_in(self) -> None:
+        self.reader.insert(FileSystemCard())
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    made = Service(tmp_path)
+    yield made
+    if made.path.exists():
+        made.end()
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "shared_and_exclusive",
+        "exclusive_becomes_shared",
+        "reconnect",
+        "direct",
+        "direct_beside_shared",
+        "protocols",
+        "transaction_and_disconnect",
+        "transaction_and_exclusive",
+        "transaction_of_another",
+        "transaction_outlives_other_context",
+        "one_context_two_threads",
+        "what_blocks",
+        "reset_notice",
+        "removed_card",
+        "transmit_while_removed",
+        "removed_reader",
+        "power",
+        "status_change",
+        "reader_comes",
+        "cancel",
+        "attributes",
+        "contexts",
+        "threads",
+        "service_ends",
+    ],
+)
+def test_script(service: Service, script: str) -> None:
+    service.play(script)
+
+
+def test_who_waits_has_the_card_at_once(service: Service, tell: Tell) -> None:
+    worst = float(service.play("wake_up"))
+    tell(f"PC/SC service: a transaction that is waited for begins {worst} ms after the other's end")
+    assert worst < 200
+
+
+def test_a_killed_holder_of_a_transaction(service: Service) -> None:
+    """Whoever waits goes on, and is told that the card was reset."""
+    with service.start("survives") as other, service.start("killed") as holder:
+        assert other.stdout is not None
+        assert other.stdin is not None
+        assert holder.stdout is not None
+        assert other.stdout.readline() == "connected\n"
+        assert holder.stdout.readline() == "kill\n"
+        other.stdin.write("go\n")
+        other.stdin.flush()
+        assert other.stdout.readline() == "waiting\n"
+        holder.kill()
+        _, errors = other.communicate("go\n", TIMEOUT_S)
+        assert other.returncode == 0, errors
+
+
+# Programs under ccid-run --------------------------------------------------------------------------
+
+
+def run(*words: str, status: int = 0, prefix: tuple[str, ...] = (), **how: object) -> str:
+    """Run a command; returns what it printed."""
+    done = subprocess.run(
+        [*prefix, *words],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        **how,  # type: ignore[call-overload]
+    )
+    assert done.returncode == status, done.stderr
+    return str(done.stdout)
+
+
+def test_pcsc_scan_lists_readers() -> None:
+    assert "0: Virtual Reader" in run(*RUN, "--virtual", "--", "pcsc_scan", "-r")
+
+
+def test_pcsc_scan_shows_cards() -> None:
+    for options in (("-n",), ("-t", "1")):
+        told = run(*RUN, "--virtual", "--", "timeout", "3", "pcsc_scan", "-c", *options, status=124)
+        assert f"ATR: {ATR}" in told or options == ("-t", "1")
+        assert "Card inserted" in told
+
+
+def test_opensc_tool() -> None:
+    told = run(*RUN, "--virtual", "--", "opensc-tool", "-a")
+    assert ATR.replace(" ", ":").lower() in told
+    told = run(*RUN, "--virtual", "--", "opensc-tool", "-s", "00A4000C023F00")
+    assert "SW1=0x90, SW2=0x00" in told
+    told = run(*RUN, "--virtual", "08e6:3437", "--virtual", "--", "opensc-tool", "-l")
+    assert "USB SmartCard Reader" in told
+    assert "Virtual Reader" in told
+
+
+def test_pkcs11_tool() -> None:
+    assert "Virtual Reader" in run(*RUN, "--virtual", "--", "pkcs11-tool", "-L")
+
+
+def test_without_a_card() -> None:
+    told = run(*RUN, "--virtual", "--card", "none", "--", "opensc-tool", "-l")
+    assert "No" in told
+
+
+def test_another_user_and_no_pcscd(tmp_path: Path) -> None:
+    """As a user who is nobody, in a mount namespace of its own where pcscd's folder is empty."""
+    if os.geteuid():
+        pytest.fail("this test needs root, to become another user")
+    home = tmp_path / "home"
+    home.mkdir()
+    os.chown(home, NOBODY, NOBODY)
+    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        folder.chmod(0o755)
+    hidden = "mkdir -p /run/pcscd && mount -t tmpfs none /run/pcscd && exec "
+    become = f"setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups "
+    command = " ".join([*RUN, "--virtual", "--", "opensc-tool", "-a"])
+    told = run(
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        hidden + become + command,
+        env={"PATH": os.environ["PATH"], "HOME": str(home), "TMPDIR": str(home)},
+        cwd=str(home),
+    )
+    assert ATR.replace(" ", ":").lower() in told
+    assert list(home.glob("ccid-run-*")) == []
+
+
+# ccid-run itself ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("program", "status"),
+    [
+        (("sh", "-c", "exit 7"), 7),
+        (("sh", "-c", "kill -KILL $$"), 137),
+        (("no-such-program",), 127),
+        (("/etc/passwd",), 126),
+    ],
+)
+def test_exit_status(program: tuple[str, ...], status: int) -> None:
+    run(*RUN, "--virtual", "--", *program, status=status)
+
+
+def test_a_wrong_reader_runs_nothing(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    run(*RUN, "--virtual", "9999:9999", "--", "touch", str(mark), status=1)
+    assert not mark.exists()
+
+
+def test_a_signal_goes_to_the_program_and_the_service_ends(tmp_path: Path) -> None:
+    script = 'trap "exit 5" TERM; echo $PCSCLITE_CSOCK_NAME; sleep 60 & wait'
+    with subprocess.Popen(
+        [*RUN, "--virtual", "--", "sh", "-c", script],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        path = Path(process.stdout.readline().strip())
+        assert path.is_socket()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(TIMEOUT_S) == 5
+        assert not path.parent.exists()
+
+
+# ccid-pcscd itself --------------------------------------------------------------------------------
+
+
+def start(folder: Path, *options: str) -> tuple[subprocess.Popen[str], Path]:
+    """Start ccid-pcscd, and wait until it listens."""
+    ready, told = os.pipe()
+    path = folder / "pcscd.comm"
+    process = subprocess.Popen(
+        [*SERVE, str(path), "--ready-fd", str(told), "--virtual", *options],
+        pass_fds=[told],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    os.close(told)
+    assert os.read(ready, 1) == b"\n"
+    os.close(ready)
+    return process, path
+
+
+def test_the_socket_is_this_users_alone_and_goes_with_the_service(tmp_path: Path) -> None:
+    process, path = start(tmp_path)
+    with process:
+        assert path.stat().st_mode & 0o777 == 0o600
+        second = subprocess.run(
+            [*SERVE, str(path), "--virtual"],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+        )
+        assert second.returncode == 1
+        assert "listens at" in second.stderr
+        process.terminate()
+        assert process.wait(TIMEOUT_S) == 0
+    assert not path.exists()
+
+
+def test_a_socket_left_behind_is_replaced(tmp_path: Path) -> None:
+    process, path = start(tmp_path)
+    with process:
+        process.kill()
+    assert path.is_socket()
+    process, _ = start(tmp_path)
+    with process:
+        process.terminate()
+        assert process.wait(TIMEOUT_S) == 0
+
+
+def test_a_socket_from_systemd(tmp_path: Path) -> None:
+    """It is used, and left where it is."""
+    path = tmp_path / "pcscd.comm"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        script = f"exec 3<&{listener.fileno()}; LISTEN_PID=$$ LISTEN_FDS=1 exec "
+        command = f"{sys.executable} -m ccid.pcsc.service --virtual"
+        with subprocess.Popen(
+            ["sh", "-c", script + command], pass_fds=[listener.fileno()]
+        ) as process:
+            environment = {**os.environ, "PCSCLITE_CSOCK_NAME": str(path)}
+            assert "Virtual Reader" in run("pcsc_scan", "-r", env=environment)
+            process.terminate()
+            assert process.wait(TIMEOUT_S) == 0
+    assert path.exists()
+
+
+def test_another_users_client_is_refused(tmp_path: Path) -> None:
+    if os.geteuid():
+        pytest.fail("this test needs root, to become another user")
+    process, path = start(tmp_path)
+    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        folder.chmod(0o755)
+    path.chmod(0o666)  # so that nothing but the check of the peer is in the way
+    environment = {**os.environ, "PCSCLITE_CSOCK_NAME": str(path)}
+    become = ("setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups")
+    with process:
+        done = subprocess.run(
+            [*become, "opensc-tool", "-l"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+        )
+        assert "Virtual Reader" not in done.stdout
+        assert "Virtual Reader" in run("opensc-tool", "-l", env=environment)
+        process.terminate()
+        process.wait(TIMEOUT_S)
+        assert process.stderr is not None
+        assert f"of user {NOBODY} may not connect" in process.stderr.read()
