@@ -12,8 +12,8 @@ released for a while.
 from __future__ import annotations
 
 import logging
+import os
 import queue
-import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -89,7 +89,10 @@ class Ended:
 
 def random_number() -> int:
     """A random number from 1 to 2³¹-1, as handles and contexts have."""
-    return secrets.randbelow(0x7FFF_FFFF) + 1
+    number = 0
+    while not number:
+        number = int.from_bytes(os.urandom(4), "little") & 0x7FFF_FFFF
+    return number
 
 
 class Engine:
