@@ -9,7 +9,8 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from ccid.pcsc.service.client_messages import Command
 from tests.conftest import Tell
 
 SERVED = Path(__file__).parent / "pcsc_served.py"
+SERVE = [sys.executable, "-m", "ccid.pcsc.service", "--socket"]
 ROOT = Path(__file__).parents[2]
 CLIENTS, WAITING = 200, 100
 ARRAY = 16 * 184
@@ -59,6 +61,22 @@ class Client:
         return [name for name in entries if name]
 
 
+Connect = Callable[[Path], Client]
+
+
+@pytest.fixture
+def connect() -> Iterator[Connect]:
+    """Makes clients, which are hung up on in the end."""
+    with ExitStack() as stack:
+
+        def made(path: Path) -> Client:
+            client = Client(path)
+            stack.callback(client.socket.close)
+            return client
+
+        yield made
+
+
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     path = tmp_path / "pcscd.comm"
@@ -87,15 +105,17 @@ def switches(pid: int) -> int:
     return sum(int(text.split("\nvoluntary_ctxt_switches:")[1].split()[0]) for text in texts)
 
 
-def test_many_that_wait(served: tuple[subprocess.Popen[str], Path], tell: Tell) -> None:
+def test_many_that_wait(
+    served: tuple[subprocess.Popen[str], Path], connect: Connect, tell: Tell
+) -> None:
     process, path = served
     assert process.stdin is not None
     assert process.stdout is not None
-    clients = [Client(path) for _ in range(CLIENTS)]
+    clients = [connect(path) for _ in range(CLIENTS)]
     for client in clients:
         assert len(client.names()) == 1
     waiting = clients[:WAITING]
-    selector = selectors.DefaultSelector()
+    selector = selectors.SelectSelector()
     for client in waiting:
         client.ask(Command.WAIT, b"", ARRAY)
         selector.register(client.socket, selectors.EVENT_READ, client)
@@ -130,21 +150,20 @@ def test_many_that_wait(served: tuple[subprocess.Popen[str], Path], tell: Tell) 
     assert memory < MAX_RSS_MB
 
 
-def test_start_to_the_first_list(tmp_path: Path, tell: Tell) -> None:
+def test_start_to_the_first_list(tmp_path: Path, connect: Connect, tell: Tell) -> None:
     times, processor = [], []
     for number in range(STARTS):
         path = tmp_path / f"{number}"
         begun = time.monotonic()
         ready, told = os.pipe()
         with subprocess.Popen(
-            [sys.executable, "-m", "ccid.pcsc.service", "--socket", str(path)]
-            + ["--virtual", "--ready-fd", str(told)],
+            [*SERVE, str(path), "--virtual", "--ready-fd", str(told)],
             pass_fds=[told],
         ) as process:
             os.close(told)
             assert os.read(ready, 1)
             os.close(ready)
-            assert len(Client(path).names()) == 1
+            assert len(connect(path).names()) == 1
             times.append(time.monotonic() - begun)
             stat = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
             processor.append((int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK"))
@@ -157,10 +176,10 @@ def test_start_to_the_first_list(tmp_path: Path, tell: Tell) -> None:
     assert min(best, min(processor)) < MAX_START_S
 
 
-def test_an_apdu(served: tuple[subprocess.Popen[str], Path], tell: Tell) -> None:
+def test_an_apdu(served: tuple[subprocess.Popen[str], Path], connect: Connect, tell: Tell) -> None:
     """Through the service, by a client that waits for each answer."""
     _, path = served
-    client = Client(path)
+    client = connect(path)
     body = struct.pack("=I128sIIIII", client.context, client.names()[0], 2, 3, 0, 0, 0)
     reply = client.ask(Command.CONNECT, body, 152)
     card, protocol, rv = struct.unpack("=III", reply[140:])

@@ -366,9 +366,15 @@ class Core:
     @property
     def next_time(self) -> float | None:
         """When :meth:`time_passed` has something to do; None for never."""
-        while self._alarms and not _counts(self._alarms[0][0], self._alarms[0][2]):
+        while self._alarms and not self._counts(*self._alarms[0]):
             heapq.heappop(self._alarms)
         return self._alarms[0][0] if self._alarms else None
+
+    def _counts(self, when: float, _: int, what: Call | Slot | None) -> bool:
+        """The alarm is of use still."""
+        if isinstance(what, Call):
+            return what.code is None and not isinstance(what.waits_for, Job)
+        return self._searching_until == when if what is None else what.off_at == when
 
     def time_passed(self, now: float) -> None:
         """It is ``now``."""
@@ -396,10 +402,3 @@ def _only_waits_its_turn(call: Call) -> bool:
     """Its deadline is one for transactions, and none keeps it waiting."""
     wait = call.waits_for
     return call.refuses_own_lock and isinstance(wait, Wait) and not wait.is_locked_out
-
-
-def _counts(when: float, what: Call | Slot | None) -> bool:
-    """The alarm is of use still."""
-    if isinstance(what, Call):
-        return what.code is None and not isinstance(what.waits_for, Job)
-    return what is None or what.off_at == when
