@@ -51,7 +51,7 @@ class Core:
     Attributes:
         resources: Contexts, handles, readers.
         jobs: For drivers, to be taken.
-        aborts: Slots whose job nobody waits for any more, to be taken.
+        aborts: Calls whose job nobody waits for any more, and where, to be taken.
         ended: Calls that are over, to be taken and told.
         now: The time of the last input.
     """
@@ -65,7 +65,7 @@ class Core:
     ) -> None:
         self.resources = Resources(number, max_slots, grace_s)
         self.jobs: deque[tuple[Call, Job]] = deque()
-        self.aborts: deque[Slot] = deque()
+        self.aborts: deque[tuple[Call, Slot]] = deque()
         self.ended: deque[Call] = deque()
         self.now = 0.0
         self._watchers: dict[Call, None] = {}
@@ -141,7 +141,7 @@ class Core:
         if call.code is None and not self._expire(call, ScardCode.E_CANCELLED):
             call.is_abandoned = True
             assert isinstance(call.waits_for, Job)
-            self.aborts.append(call.waits_for.slot)
+            self.aborts.append((call, call.waits_for.slot))
 
     def _go_on(self, call: Call, outcome: Outcome | None = None) -> None:
         assert call.steps is not None

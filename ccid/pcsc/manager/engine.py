@@ -155,7 +155,7 @@ class Engine:
                 call, job = core.jobs.popleft()
                 self._give(call, job)
             elif core.aborts:
-                self._abort(core.aborts.popleft())
+                self._abort(*core.aborts.popleft())
             elif not self._is_need_met:
                 self._meet_need(time.monotonic())
             else:
@@ -371,7 +371,10 @@ class Engine:
         else:
             driver.begin(call, job)
 
-    def _abort(self, slot: Slot) -> None:
+    def _abort(self, call: Call, slot: Slot) -> None:
         driver = self._drivers.get(slot)
         if driver is not None:
-            threading.Thread(target=driver.abort, name="pcsc abort", daemon=True).start()
+            thread = threading.Thread(
+                target=driver.abort, args=(call,), name="pcsc abort", daemon=True
+            )
+            thread.start()

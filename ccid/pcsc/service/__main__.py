@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import logging
 import os
-import resource
 import signal
 import socket
 import sys
@@ -152,6 +151,8 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 def _allow_descriptors() -> None:
     """Each client takes one."""
+    import resource
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -196,6 +197,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         from ccid.pcsc.service.user_units import install
 
         return install(options.group)
+    if not hasattr(socket, "AF_UNIX"):
+        parser.error("this system has no Unix sockets")
     later(*UNUSED)
     group = _group(options.group, parser)
     _log(options)
