@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.native import programs
-from tests.bench.native.__main__ import PARTS, Results, arguments, run
+from tests.bench.native import programs, readme
+from tests.bench.native.__main__ import PARTS, README, Results, arguments, run
 from tests.bench.native.bench import Bench, Options
 from tests.bench.native.client import WrongAnswerError
 from tests.bench.native.connect import IN_PROCESS, WITH_PYTHON
@@ -124,7 +124,8 @@ def test_every_table_is_told(results: Results, told: list[str]) -> None:
 def test_t1(bench: Bench, name: str) -> None:
     t1 = Bench(replace(bench.options, protocol=1))
     with t1.client(WAYS[name], {}) as client:
-        assert client.run(3).counted.apdus == 3
+        for count in (3, 4):
+            assert client.run(count).counted.apdus == count
 
 
 def test_a_wrong_answer_is_found_out(bench: Bench) -> None:
@@ -156,7 +157,34 @@ def test_options() -> None:
     assert given.profiles == ("hs", "fs+20")
     assert given.parts == ("apdus",)
     assert (given.rounds, given.pin) == (3, 1)
-    assert set(arguments([]).profiles) == set(PROFILES)
+    assert arguments([]).profiles is None
+    assert set(arguments([]).parts) == set(PARTS)
+
+
+def test_readme(results: Results, tmp_path: Path) -> None:
+    """The table is made of the rows, between the marks, and nothing else is touched."""
+    all_profiles = {**results, "apdus": dict.fromkeys(PROFILES, results["apdus"]["hs"])}
+    path = tmp_path / "README.md"
+    path.write_text(f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter\n")
+    readme.write(path, readme.block(all_profiles, "here"))
+    text = path.read_text()
+    assert text.startswith(f"before\n{readme.BEGIN}\n")
+    assert text.endswith(f"{readme.END}\nafter\n")
+    assert "old" not in text
+    assert all(name in text for name in (*readme.NAMES.values(), *readme.TIMES.values()))
+    for line in text.splitlines():
+        if "times as fast" in line:
+            assert line.count("times as fast") == len(readme.TIMES)
+    with pytest.raises(readme.ReadmeError, match=r"needs 0, fs, hs\+5, fs\+20, too"):
+        readme.block(results, "here")
+    path.write_text("no marks")
+    with pytest.raises(readme.ReadmeError, match="lacks the marks"):
+        readme.write(path, "")
+
+
+def test_readme_has_the_marks() -> None:
+    text = README.read_text("utf-8")
+    assert 0 < text.index(readme.BEGIN) < text.index(readme.END)
 
 
 @pytest.mark.parametrize("words", [["--profiles", "usb4"], ["--parts", ""], ["--ways", "Z"]])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -13,39 +14,63 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from . import apdus, connect, idle, large, parallel, programs
+from . import apdus, connect, idle, large, parallel, programs, readme
 from .bench import IDS, Bench, Options
 from .client import WrongAnswerError
 from .daemon import DaemonError
 from .profiles import PROFILES, Profile
+from .programs import MissingError
 from .ways import WAYS
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What is measured, and how that is told."""
+    """What is measured, and how that is told.
+
+    Args:
+        title: For a person.
+        profiles: At which it is measured, if none are named.
+        measure: Returns the rows.
+        lines: Tells them as a table.
+    """
 
     title: str
+    profiles: tuple[str, ...]
     measure: Callable[[Bench, Profile], list[Any]]
     lines: Callable[[list[Any]], list[str]]
 
 
+BUS_ALONE = ("0", "hs", "fs")
+"""A card that takes time is no news where all wait for the card, and here takes minutes."""
+
 PARTS = {
-    "apdus": Part("short APDUs, one after the other", apdus.measure, apdus.lines),
-    "connect": Part("to the first response", connect.measure, connect.lines),
-    "parallel": Part("eight readers at once", parallel.measure, parallel.lines),
-    "large": Part("64 KiB APDUs at extended APDU level", large.measure, large.lines),
-    "idle": Part("nothing happens", idle.measure, idle.lines),
+    "apdus": Part("short APDUs, one after the other", tuple(PROFILES), apdus.measure, apdus.lines),
+    "connect": Part("to the first response", BUS_ALONE, connect.measure, connect.lines),
+    "parallel": Part("eight readers at once", BUS_ALONE, parallel.measure, parallel.lines),
+    "large": Part("64 KiB APDUs at extended APDU level", BUS_ALONE, large.measure, large.lines),
+    "idle": Part("nothing happens", ("hs",), idle.measure, idle.lines),
 }
+
+ROOT = Path(__file__).parents[3]
+README = ROOT / "README.md"
 
 Results = dict[str, dict[str, list[Any]]]
 """Rows by part and profile."""
 
 
 def run(
-    options: Options, profiles: Sequence[str], parts: Sequence[str], say: Callable[[str], None]
+    options: Options,
+    profiles: Sequence[str] | None,
+    parts: Sequence[str],
+    say: Callable[[str], None],
 ) -> Results:
     """Build, measure, and tell each table when it is there.
+
+    Args:
+        options: What is measured.
+        profiles: At which; None: at each part's own.
+        parts: Names of parts.
+        say: Is given each table.
 
     Raises:
         MissingError: Something is not on this machine.
@@ -61,7 +86,7 @@ def run(
     )
     found: Results = {}
     for part in parts:
-        for name in profiles if part != "idle" else profiles[:1]:
+        for name in profiles or PARTS[part].profiles:
             profile = PROFILES[name]
             rows = PARTS[part].measure(bench, profile)
             found.setdefault(part, {})[name] = rows
@@ -85,6 +110,19 @@ def calibration(work: Path) -> str:
     if done.returncode:
         return f"the system's libusb cannot be measured: {done.stderr.strip()}"
     return f"the system's libusb, with a usbfs that answers at once: {done.stdout.splitlines()[4]}"
+
+
+def where() -> str:
+    """On what and of what the figures are."""
+    python = ".".join(map(str, sys.version_info[:2]))
+    model = "an unknown processor"
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            model = line.partition(":")[2].strip()
+    return (
+        f"on {os.cpu_count()} CPUs ({model}), Linux {platform.release().split('-')[0]}, "
+        f"Python {python}, at {readme.version(ROOT)}"
+    )
 
 
 def words(text: str, known: Sequence[str]) -> tuple[str, ...]:
@@ -112,9 +150,8 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     add(
         "--profiles",
         type=several(profiles),
-        default=tuple(profiles),
         metavar="P,P",
-        help=f"times on the bus: {', '.join(profiles)} (all)",
+        help=f"times on the bus: {', '.join(profiles)} (those that tell something)",
     )
     add(
         "--parts",
@@ -149,6 +186,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         help="measure another version of ccid, too: that of an interpreter",
     )
     add("--json", type=Path, metavar="FILE", help="write all rows there")
+    add("--readme", action="store_true", help="write README's table: that needs all parts")
     return parser.parse_args(given)
 
 
@@ -174,9 +212,11 @@ def main() -> None:
         )
         try:
             found = run(options, given.profiles, given.parts, lambda text: print(text, flush=True))
-        except (programs.MissingError, DaemonError, WrongAnswerError) as error:
+            print(f"\n{calibration(options.work)}")
+            if given.readme:
+                readme.write(README, readme.block(found, where()))
+        except (MissingError, DaemonError, WrongAnswerError, readme.ReadmeError) as error:
             sys.exit(f"tools/bench-native: {error}")
-        print(f"\n{calibration(options.work)}")
     if given.json:
         rows = {
             part: {name: [asdict(row) for row in of] for name, of in by_profile.items()}

@@ -57,9 +57,9 @@ class Options:
     beside: Mapping[str, Path] = field(default_factory=dict)
 
 
-def t1_block(apdu: bytes) -> bytes:
-    """An I-block with LRC: what a way that speaks no T=1 sends instead."""
-    block = bytes([0, 0, len(apdu)]) + apdu
+def t1_block(apdu: bytes, sequence: int = 0) -> bytes:
+    """An I-block with LRC and N(S) ``sequence``: what a way that speaks no T=1 sends instead."""
+    block = bytes([0, sequence << 6, len(apdu)]) + apdu
     check = 0
     for byte in block:
         check ^= byte
@@ -170,8 +170,10 @@ class Bench:
             version: Of ccid: a key of ``Options.beside``, or empty.
         """
         is_raw = way.name[0] == "A" and self.options.protocol == 1 and self.level == "tpdu"
+        replies = {reply}
         if is_raw:  # these ways speak no T=1: they send a block as it is
-            apdu, reply = t1_block(bytes.fromhex(apdu)).hex(), t1_block(reply)
+            apdu = t1_block(bytes.fromhex(apdu)).hex()
+            replies = {t1_block(reply, sequence) for sequence in (0, 1)}
         command = self.command(way, apdu, reader, version)
         counters = daemon.counters if daemon else self.counters()
         if threads is not None:
@@ -180,7 +182,7 @@ class Bench:
             command = daemon.inside(command)
         environment = self.environment(settings, counters, threads or 1)
         pids = daemon.pids if daemon else ()
-        made = Client(self.prefix + command, environment, counters, reply, threads or 1, pids)
+        made = Client(self.prefix + command, environment, counters, replies, threads or 1, pids)
         try:
             yield made
         finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -58,7 +58,7 @@ class Client:
         command: The program and its words.
         environment: Its environment, the stand-in's among it.
         counters: That the stand-in counts into.
-        reply: What each response has to be.
+        replies: Each response has to be one of these.
         readers: How many the loop uses at once.
         daemons: Process numbers of pcscd and its helpers.
     """
@@ -68,13 +68,13 @@ class Client:
         command: Sequence[str],
         environment: Mapping[str, str],
         counters: Counters,
-        reply: bytes,
+        replies: Collection[bytes],
         readers: int = 1,
         daemons: Sequence[int] = (),
     ) -> None:
         self._command = command
         self.counters = counters
-        self._reply = reply
+        self._replies = replies
         self._readers = readers
         self.daemons = daemons
         self._process = subprocess.Popen(
@@ -106,10 +106,10 @@ class Client:
             raise WrongAnswerError(f"{' '.join(self._command)} ended with status {code}")
         said: dict[str, Any] = json.loads(line)
         reply = bytes.fromhex(said.get("reply", ""))
-        if "reply" in said and reply != self._reply:
+        if "reply" in said and reply not in self._replies:
             raise WrongAnswerError(
                 f"{' '.join(self._command)}: a response of {len(reply)} bytes, "
-                f"{reply[:8].hex()}…{reply[-4:].hex()}, and not {self._reply[:8].hex()}…"
+                f"{reply[:8].hex()}…{reply[-4:].hex()}, is none that the card sent"
             )
         return said
 

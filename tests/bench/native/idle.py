@@ -56,7 +56,7 @@ def measure(bench: Bench, profile: Profile) -> list[Row]:
             [bench.python(""), str(LOOPS / "ccid_loop.py"), "watch"],
             bench.environment(settings, counters),
             counters,
-            FIRST_REPLY,
+            {FIRST_REPLY},
         )
         stack.callback(watcher.end)
         watched = [
