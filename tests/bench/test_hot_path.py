@@ -4,9 +4,9 @@ command of 5 bytes and a reply of 4, everything in one run and interleaved.
 It shows that all ways work with a kernel's real USB stack, and which of two versions of this
 library has less to do. It does not show how fast anything is: the guest has no KVM where this
 usually runs, so Python costs some twenty times as much as on a real machine, other programs cost
-less than that, and so rates and ratios alike are those of emulation. ``tools/bench-native`` measures
-natively, and README has its figures. ``pytest tests/bench -s`` prints the table; ``tools/full``
-takes the full counts.
+less than that, and so rates and ratios alike are those of emulation. ``tools/bench-native``
+measures natively, and README has its figures. ``pytest tests/bench -s`` prints the table;
+``tools/full`` takes the full counts.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> Options:
     if missing:
         pytest.fail(missing, pytrace=False)
     work = tmp_path_factory.mktemp("native")
-    return Options(work, Path(sys.executable), rounds=1, scale=0.01, idle_s=0.1)
+    return Options(work, Path(sys.executable), rounds=1, scale=0.02, idle_s=0.1)
 
 
 @pytest.fixture(scope="module")

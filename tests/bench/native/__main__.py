@@ -167,7 +167,7 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="W,W",
         help="; ".join(f"{way.name} {way.title}" for way in WAYS.values()),
     )
-    add("--rounds", type=int, default=7, metavar="N", help="each way so often, in turns (7)")
+    add("--rounds", type=int, default=15, metavar="N", help="each way so often, in turns (15)")
     add("--scale", type=float, default=1.0, metavar="X", help="APDUs in a round, as a multiple")
     add(
         "--pin",

@@ -6,7 +6,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from .bench import Bench, median
+from .bench import Bench, median, ratio
 from .client import Client, Round
 from .daemon import Daemon
 from .processes import memory
@@ -25,6 +25,7 @@ class Row:
         transfers: Bulk transfers an APDU.
         polls, waits: How often libusb waited in poll(), or for another thread, an APDU.
         rss: MB of the client, pcscd and its helpers.
+        p50s, cpus: ``p50`` and ``cpu`` of each round.
     """
 
     way: str
@@ -39,6 +40,16 @@ class Row:
     polls: float
     waits: float
     rss: tuple[float, ...]
+    p50s: tuple[float, ...]
+    cpus: tuple[float, ...]
+
+    def times_as_fast_as(self, other: Row) -> float:
+        """By p50."""
+        return ratio(other.p50s, self.p50s)
+
+    def cpu_beside(self, other: Row) -> float:
+        """CPU time as a multiple of the other's."""
+        return ratio(self.cpus, other.cpus)
 
 
 def row(name: str, title: str, client: Client, rounds: list[Round]) -> Row:
@@ -55,6 +66,8 @@ def row(name: str, title: str, client: Client, rounds: list[Round]) -> Row:
         polls=median(r.counted.polls / r.count for r in rounds),
         waits=median(r.counted.waits / r.count for r in rounds),
         rss=tuple(memory(pid).rss for pid in (client.pid, *client.daemons)),
+        p50s=tuple(r.p50 for r in rounds),
+        cpus=tuple(r.cpu_us for r in rounds),
     )
 
 
@@ -122,9 +135,10 @@ def lines(rows: list[Row]) -> list[str]:
     ]
     by_name = {x.way: x for x in rows}
     told = [
-        f"{a}/{b} {by_name[b].p50 / by_name[a].p50:.2f} (CPU {by_name[a].cpu / by_name[b].cpu:.2f})"
+        f"{a}/{b} {by_name[a].times_as_fast_as(by_name[b]):.2f} "
+        f"(CPU {by_name[a].cpu_beside(by_name[b]):.2f})"
         for a, b in pairs(list(by_name))
     ]
     if told:
-        found.append(f"  speed by p50 as a multiple (CPU as a multiple): {', '.join(told)}")
+        found.append(f"  speed (by p50) as a multiple, and CPU: {', '.join(told)}")
     return found

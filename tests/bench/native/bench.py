@@ -48,7 +48,7 @@ class Options:
     work: Path
     python: Path
     ways: tuple[str, ...] = tuple(WAYS)
-    rounds: int = 7
+    rounds: int = 15
     scale: float = 1.0
     pin: int | None = None
     protocol: int = 0
@@ -68,6 +68,12 @@ def t1_block(apdu: bytes, sequence: int = 0) -> bytes:
 
 def median(values: Iterable[float]) -> float:
     return statistics.median(values)
+
+
+def ratio(dividends: Iterable[float], divisors: Iterable[float]) -> float:
+    """Of figures that were measured in turns: the median of what each round says, for what
+    disturbs a machine comes and goes."""
+    return median(a / b for a, b in zip(dividends, divisors, strict=True))
 
 
 class Bench:

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from .apdus import label, versions_of
-from .bench import Bench, median
+from .bench import Bench, median, ratio
 from .client import Client, Round
 from .daemon import Daemon
 from .profiles import Profile
@@ -15,6 +15,7 @@ from .ways import WAYS, Driver
 SIZES = (271, 1024, 3072, 65556)
 """dwMaxCCIDMessageLength, bytes: of a small reader, and larger ones; the last takes all at once."""
 DATA = 65535
+MOST_ROUNDS = 7
 DIRECTIONS = {
     "to": (f"to:{DATA}", b"\x90\0"),
     "from": ("00100000000000", bytes(range(256)) * 256 + b"\x90\0"),
@@ -32,6 +33,7 @@ class Row:
         ms: p50 of an APDU.
         cpu: Microseconds of all processes for an APDU.
         transfers: Bulk transfers for an APDU.
+        rounds_ms: p50 of each round.
     """
 
     most: int
@@ -41,14 +43,14 @@ class Row:
     ms: float
     cpu: float
     transfers: float
+    rounds_ms: tuple[float, ...]
 
 
 def measure_size(bench: Bench, profile: Profile, most: int) -> list[Row]:
     """All ways but pyusb, which has no such loop; libusb only where one message is enough."""
     settings = {**profile.environment, "STANDIN_MAX": most}
     names = [n for n in bench.options.ways if n != "A" and (n != "A2" or most > DATA)]
-    count = 4 if most < DATA and profile.is_slow else 12
-    count = max(2, int(count * min(1.0, bench.options.scale * 10)))
+    count = 2 if profile.is_slow else 4
     with ExitStack() as stack:
         daemons: dict[tuple[Driver, str], Daemon] = {}
         clients: dict[tuple[str, str, str], Client] = {}
@@ -68,7 +70,7 @@ def measure_size(bench: Bench, profile: Profile, most: int) -> list[Row]:
         for running in clients.values():
             running.run(1)
         seen: dict[tuple[str, str, str], list[Round]] = {key: [] for key in clients}
-        for _ in range(bench.options.rounds):
+        for _ in range(min(MOST_ROUNDS, bench.options.rounds)):
             for one, running in clients.items():
                 seen[one].append(running.run(count))
     return [
@@ -80,6 +82,7 @@ def measure_size(bench: Bench, profile: Profile, most: int) -> list[Row]:
             ms=median(r.p50 for r in rounds) / 1e3,
             cpu=median(r.cpu_us for r in rounds),
             transfers=median((r.counted.out + r.counted.in_) / r.count for r in rounds),
+            rounds_ms=tuple(r.p50 / 1e3 for r in rounds),
         )
         for (name, version, direction), rounds in seen.items()
     ]
@@ -101,12 +104,12 @@ def lines(rows: list[Row]) -> list[str]:
         for direction in DIRECTIONS
     )
     found = [f"  {'dwMax':>6} {'':28}{titles}"]
-    ms = {(x.most, x.way, x.direction): x.ms for x in rows}
+    by_name = {(x.most, x.way, x.direction): x for x in rows}
     for most, way, title in dict.fromkeys((x.most, x.way, x.title) for x in rows):
         line = f"  {most:6} {way:3} {title:24}"
         for x in (x for x in rows if (x.most, x.way) == (most, way)):
-            c2 = ms.get((most, "C2", x.direction))
-            beside = f"{c2 / x.ms:9.2f}x" if c2 else " " * 10
+            c2 = by_name.get((most, "C2", x.direction))
+            beside = f"{ratio(c2.rounds_ms, x.rounds_ms):9.2f}x" if c2 else " " * 10
             line += f"{x.ms:14.2f}{x.cpu:9.0f}{x.transfers:10.0f}{beside}"
         found.append(line)
     return found

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from .apdus import label, versions_of
-from .bench import Bench, median
+from .bench import Bench, median, ratio
 from .client import Client, WrongAnswerError
 from .counters import Counters, Counts
 from .processes import cpu_seconds
@@ -20,7 +20,7 @@ MANY = 8
 @dataclass(frozen=True, slots=True)
 class Row:
     """A way, with one reader and with many: APDUs a second of all, CPU time of all processes for
-    one APDU in microseconds. Medians of the rounds."""
+    one APDU in microseconds. Medians of the rounds; ``rates_many`` has all."""
 
     way: str
     title: str
@@ -28,6 +28,7 @@ class Row:
     cpu_one: float
     rate_many: float
     cpu_many: float
+    rates_many: tuple[float, ...]
 
 
 class Group:
@@ -120,6 +121,7 @@ def measure(bench: Bench, profile: Profile) -> list[Row]:
             median(group[1].cpus),
             median(group[MANY].rates),
             median(group[MANY].cpus),
+            tuple(group[MANY].rates),
         )
         for key, group in groups.items()
     ]
@@ -130,9 +132,9 @@ def lines(rows: list[Row]) -> list[str]:
     many = f"{MANY}: APDU/s"
     titles = f"{'1: APDU/s':>10}{'CPU µs':>8}{many:>11}{'CPU µs':>8}{'scaling':>9}{'of C2':>7}"
     found = [f"  {'':42}{titles}"]
-    c2 = next((x.rate_many for x in rows if x.way == "C2"), None)
+    c2 = next((x.rates_many for x in rows if x.way == "C2"), None)
     for x in rows:
-        beside = f"{x.rate_many / c2:7.2f}" if c2 else ""
+        beside = f"{ratio(x.rates_many, c2):7.2f}" if c2 else ""
         found.append(
             f"  {x.way:3} {x.title:38}{x.rate_one:10.0f}{x.cpu_one:8.1f}{x.rate_many:11.0f}"
             f"{x.cpu_many:8.1f}{x.rate_many / x.rate_one:9.2f}{beside}"
