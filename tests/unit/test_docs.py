@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from ccid.known.figures import all_figures
 from ccid.pcsc.plug import install
 from ccid.probe.__main__ import parser as probe_parser
 from ccid.virtual import __main__ as virtual_main
+from tests.vm.differential.scenarios import SCENARIOS
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(
@@ -69,6 +71,29 @@ def test_each_test_that_is_named_is_there(folder: str, file: str, function: str)
 
 def test_there_are_some() -> None:
     assert len(named_tests()) > 15
+
+
+def test_the_differences_are_those_of_the_scenarios() -> None:
+    """Each tag of a scenario has its paragraph, each fault of libccid its line, and no other."""
+    scenarios = SCENARIOS.values()
+    text = text_of("docs/differences.md")
+    wire, faults = text.split("## Replies that differ")
+    told = set(re.findall(r"^### `([\w-]+)`$", wire, re.M))
+    assert told == {tag for scenario in scenarios for tag in scenario.wire}
+    lines = re.findall(r"^\| ([^|]+) \|", faults.split("\n## ")[0], re.M)[1:]
+    for scenario in (one for one in scenarios if one.fault):
+        assert [line for line in lines if scenario.name.startswith(line)], scenario.name
+    assert len(lines) == sum(bool(one.fault) for one in scenarios)
+
+
+def test_there_are_as_many_scenarios_as_the_readme_says() -> None:
+    assert "More than seventy scenarios" in text_of("README.md")
+    assert len(SCENARIOS) > 70
+
+
+def test_there_are_as_many_models_as_the_readme_says() -> None:
+    (count,) = re.findall(r"one of the more than (\d+) models", text_of("README.md"))
+    assert len({(one.vendor_id, one.product_id) for one in all_figures()}) > int(count)
 
 
 # Files and modules ------------------------------------------------------------------------------
