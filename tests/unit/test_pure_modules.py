@@ -20,13 +20,19 @@ from tests.unit.test_layers import LAYERS, MODULES, imported, room, targets
 
 ROOT = Path(__file__).parents[2]
 EDGE = frozenset(
-    "_thread asyncio atexit concurrent ctypes datetime multiprocessing queue sched select selectors"
-    " signal socket socketserver ssl subprocess threading time usb".split()
+    {
+        *("_thread", "asyncio", "concurrent", "multiprocessing", "queue", "sched", "threading"),
+        *("select", "selectors", "socket", "socketserver", "ssl"),
+        *("atexit", "datetime", "signal", "subprocess", "time"),
+        *("ctypes", "usb"),
+    }
 )
 """What only the edge imports."""
 SYSTEM = frozenset(
-    "fcntl getpass glob importlib.metadata importlib.resources mmap os pathlib platform pwd"
-    " secrets shutil stat tempfile".split()
+    {
+        *("fcntl", "getpass", "glob", "mmap", "os", "pathlib", "platform", "pwd", "secrets"),
+        *("importlib.metadata", "importlib.resources", "shutil", "stat", "tempfile"),
+    }
 )
 """What asks the system or its files for something."""
 LOOK_UP = "known.quirks.library"
