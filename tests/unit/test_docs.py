@@ -15,6 +15,7 @@ from ccid.known.figures import all_figures
 from ccid.pcsc.plug import install
 from ccid.probe.__main__ import parser as probe_parser
 from ccid.virtual import __main__ as virtual_main
+from tests.unit.test_layers import LAYERS
 from tests.vm.differential.scenarios import SCENARIOS
 
 ROOT = Path(__file__).parents[2]
@@ -190,6 +191,13 @@ def test_what_moved_is_where_the_changelog_says() -> None:
 def test_what_is_not_there_is_seen(code: str, lost: set[str]) -> None:
     paths = {path for path in paths_in(code) if not is_there(path)}
     assert paths | {name for name in modules_in(code) if not resolves(name)} == lost
+
+
+@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md"])
+def test_the_map_has_each_room_from_the_ground_up(document: str) -> None:
+    rows = re.findall(r"^\| (`ccid/[^|]+) \|", text_of(document), re.M)
+    rooms = [name for row in rows for name in re.findall(r"`ccid/(\w+)(?:/|\.py)`", row)]
+    assert rooms == [room for room in LAYERS if room != "_version"]
 
 
 # Links ------------------------------------------------------------------------------------------
