@@ -17,11 +17,12 @@ from tests.bench.native.__main__ import PARTS, README, Results, arguments, run
 from tests.bench.native.bench import Bench, Options
 from tests.bench.native.client import WrongAnswerError
 from tests.bench.native.connect import IN_PROCESS, WITH_PYTHON
-from tests.bench.native.large import SIZES
 from tests.bench.native.profiles import PROFILES
 from tests.bench.native.ways import WAYS, Driver
 from tests.conftest import Tell
 
+SIZES = (271, 65556)
+"""dwMaxCCIDMessageLength: 64 KiB in many messages, and in one."""
 TRANSFERS = 2
 """Of an APDU through a reader at TPDU level in T=0: a command and a reply."""
 
@@ -36,7 +37,9 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> Options:
     if missing:
         pytest.fail(missing, pytrace=False)
     work = tmp_path_factory.mktemp("native")
-    return Options(work, Path(sys.executable), rounds=1, scale=0.02, idle_s=0.1)
+    return Options(
+        work, Path(sys.executable), rounds=1, scale=0.02, readers=2, sizes=SIZES, idle_s=0.1
+    )
 
 
 @pytest.fixture(scope="module")

@@ -46,7 +46,7 @@ BUS_ALONE = ("0", "hs", "fs")
 PARTS = {
     "apdus": Part("short APDUs, one after the other", tuple(PROFILES), apdus.measure, apdus.lines),
     "connect": Part("to the first response", BUS_ALONE, connect.measure, connect.lines),
-    "parallel": Part("eight readers at once", BUS_ALONE, parallel.measure, parallel.lines),
+    "parallel": Part("many readers at once", BUS_ALONE, parallel.measure, parallel.lines),
     "large": Part("64 KiB APDUs at extended APDU level", BUS_ALONE, large.measure, large.lines),
     "idle": Part("nothing happens", ("hs",), idle.measure, idle.lines),
 }
@@ -94,7 +94,8 @@ def run(
             if part == "idle":
                 how += f", {options.idle_s:g} s"
             else:
-                how += f", {options.rounds} rounds"
+                most = large.MOST_ROUNDS if part == "large" else options.rounds
+                how += f", {min(most, options.rounds)} rounds"
             if part in ("apdus", "parallel"):
                 how += f" of {bench.count(profile, 0.5 if part == 'parallel' else 1.0)}"
             if options.pin is not None:

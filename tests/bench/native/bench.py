@@ -41,6 +41,8 @@ class Options:
         pin: Everything runs on this CPU; None: anywhere.
         protocol: Of the card, 0 or 1.
         level: Of exchange: tpdu, short or extended.
+        readers: How many are used at once.
+        sizes: Values of dwMaxCCIDMessageLength for 64 KiB APDUs, bytes.
         idle_s: How long nothing happens.
         beside: Other versions of ccid to measure: a name and an interpreter that has it.
     """
@@ -53,6 +55,8 @@ class Options:
     pin: int | None = None
     protocol: int = 0
     level: str = "tpdu"
+    readers: int = 8
+    sizes: tuple[int, ...] = (271, 1024, 3072, 65556)
     idle_s: float = 60.0
     beside: Mapping[str, Path] = field(default_factory=dict)
 

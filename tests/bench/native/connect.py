@@ -17,7 +17,7 @@ from .profiles import Profile
 from .programs import LOOPS
 from .ways import Driver
 
-MOST_STARTS = 5
+MOST_STARTS = 7
 """A daemon's start takes long: so many rounds at most."""
 IN_PROCESS = "B after its imports"
 WITH_PYTHON = "B with Python's start and imports"

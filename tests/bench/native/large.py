@@ -12,10 +12,9 @@ from .daemon import Daemon
 from .profiles import Profile
 from .ways import WAYS, Driver
 
-SIZES = (271, 1024, 3072, 65556)
-"""dwMaxCCIDMessageLength, bytes: of a small reader, and larger ones; the last takes all at once."""
 DATA = 65535
 MOST_ROUNDS = 7
+"""64 KiB take long."""
 DIRECTIONS = {
     "to": (f"to:{DATA}", b"\x90\0"),
     "from": ("00100000000000", bytes(range(256)) * 256 + b"\x90\0"),
@@ -92,7 +91,7 @@ def measure(bench: Bench, profile: Profile) -> list[Row]:
     """All sizes."""
     before, bench.level = bench.level, "extended"
     try:
-        return [row for most in SIZES for row in measure_size(bench, profile, most)]
+        return [row for most in bench.options.sizes for row in measure_size(bench, profile, most)]
     finally:
         bench.level = before
 
@@ -100,7 +99,7 @@ def measure(bench: Bench, profile: Profile) -> list[Row]:
 def lines(rows: list[Row]) -> list[str]:
     """The table."""
     titles = "".join(
-        f"{f'ms {direction} card':>14}{'CPU µs':>9}{'transfers':>10}{'C2 takes':>10}"
+        f"{f'ms {direction} card':>14}{'CPU µs':>9}{'transfers':>10}{'speed/C2':>10}"
         for direction in DIRECTIONS
     )
     found = [f"  {'dwMax':>6} {'':28}{titles}"]
@@ -109,7 +108,7 @@ def lines(rows: list[Row]) -> list[str]:
         line = f"  {most:6} {way:3} {title:24}"
         for x in (x for x in rows if (x.most, x.way) == (most, way)):
             c2 = by_name.get((most, "C2", x.direction))
-            beside = f"{ratio(c2.rounds_ms, x.rounds_ms):9.2f}x" if c2 else " " * 10
+            beside = f"{ratio(c2.rounds_ms, x.rounds_ms):10.2f}" if c2 else " " * 10
             line += f"{x.ms:14.2f}{x.cpu:9.0f}{x.transfers:10.0f}{beside}"
         found.append(line)
     return found

@@ -1,4 +1,4 @@
-"""Part ``parallel``: eight readers at once beside one."""
+"""Part ``parallel``: many readers at once beside one."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ from .processes import cpu_seconds
 from .profiles import Profile
 from .ways import WAYS
 
-MANY = 8
-
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A way, with one reader and with many: APDUs a second of all, CPU time of all processes for
-    one APDU in microseconds. Medians of the rounds; ``rates_many`` has all."""
+    """A way, with one reader and with ``many``: APDUs a second of all, CPU time of all processes
+    for one APDU in microseconds. Medians of the rounds; ``rates_many`` has all."""
 
     way: str
     title: str
+    many: int
     rate_one: float
     cpu_one: float
     rate_many: float
@@ -74,6 +73,7 @@ class Group:
 def measure(bench: Bench, profile: Profile) -> list[Row]:
     """All groups, in turns."""
     settings, count = profile.environment, bench.count(profile, 0.5)
+    many = bench.options.readers
     groups: dict[tuple[str, str], dict[int, Group]] = {}
     with ExitStack() as stack:
         for name in bench.options.ways:
@@ -84,18 +84,18 @@ def measure(bench: Bench, profile: Profile) -> list[Row]:
                 key = label(name, version)
                 if way.driver is not None:
                     daemon = stack.enter_context(
-                        bench.daemon(way.driver, settings, MANY, version=version)
+                        bench.daemon(way.driver, settings, many, version=version)
                     )
                     clients = [
                         stack.enter_context(bench.client(way, settings, daemon, reader=i))
-                        for i in range(MANY)
+                        for i in range(many)
                     ]
                     groups[key, f"{way.title}: processes"] = {
-                        n: Group(clients[:n], n, [daemon.counters]) for n in (1, MANY)
+                        n: Group(clients[:n], n, [daemon.counters]) for n in (1, many)
                     }
                     continue
                 threads = groups[key, f"{way.title}: threads"] = {}
-                for n in (1, MANY):
+                for n in (1, many):
                     client = stack.enter_context(
                         bench.client(way, settings, threads=n, version=version)
                     )
@@ -104,24 +104,25 @@ def measure(bench: Bench, profile: Profile) -> list[Row]:
                     continue
                 clients = [
                     stack.enter_context(bench.client(way, settings, version=version))
-                    for _ in range(MANY)
+                    for _ in range(many)
                 ]
                 groups[key, f"{way.title}: processes"] = {
                     n: Group(clients[:n], n, [client.counters for client in clients[:n]])
-                    for n in (1, MANY)
+                    for n in (1, many)
                 }
         for number in range(1 + bench.options.rounds):
             for group in groups.values():
-                for n in (1, MANY):
+                for n in (1, many):
                     group[n].run(count, is_warming_up=number == 0)
     return [
         Row(
             *key,
+            many,
             median(group[1].rates),
             median(group[1].cpus),
-            median(group[MANY].rates),
-            median(group[MANY].cpus),
-            tuple(group[MANY].rates),
+            median(group[many].rates),
+            median(group[many].cpus),
+            tuple(group[many].rates),
         )
         for key, group in groups.items()
     ]
@@ -129,12 +130,12 @@ def measure(bench: Bench, profile: Profile) -> list[Row]:
 
 def lines(rows: list[Row]) -> list[str]:
     """The table."""
-    many = f"{MANY}: APDU/s"
-    titles = f"{'1: APDU/s':>10}{'CPU µs':>8}{many:>11}{'CPU µs':>8}{'scaling':>9}{'of C2':>7}"
+    many = f"{rows[0].many}: APDU/s"
+    titles = f"{'1: APDU/s':>10}{'CPU µs':>8}{many:>11}{'CPU µs':>8}{'scaling':>9}{'rate/C2':>9}"
     found = [f"  {'':42}{titles}"]
     c2 = next((x.rates_many for x in rows if x.way == "C2"), None)
     for x in rows:
-        beside = f"{ratio(x.rates_many, c2):7.2f}" if c2 else ""
+        beside = f"{ratio(x.rates_many, c2):9.2f}" if c2 else ""
         found.append(
             f"  {x.way:3} {x.title:38}{x.rate_one:10.0f}{x.cpu_one:8.1f}{x.rate_many:11.0f}"
             f"{x.cpu_many:8.1f}{x.rate_many / x.rate_one:9.2f}{beside}"

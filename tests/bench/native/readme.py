@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from . import apdus, connect, large, parallel
+from . import apdus, connect
 from .profiles import PROFILES
 from .ways import WAYS
 
@@ -50,9 +50,9 @@ def table(rows: list[list[str]]) -> list[str]:
     return [lines[0], "|" + "---|" * len(rows[0]), *lines[1:]]
 
 
-def three_digits(value: float) -> str:
-    """With three digits that count, and a comma for thousands."""
-    return f"{value:.1f}" if value < 100 else f"{float(f'{value:.3g}'):,.0f}"
+def microseconds(value: float) -> str:
+    """To a tenth below 100, and with a comma for thousands."""
+    return f"{value:.1f}" if value < 100 else f"{value:,.0f}"
 
 
 def short_apdus(by_profile: Mapping[str, list[apdus.Row]]) -> list[str]:
@@ -62,7 +62,7 @@ def short_apdus(by_profile: Mapping[str, list[apdus.Row]]) -> list[str]:
     rows = [["µs an APDU (and of CPU time, all processes)", *(TIMES[name] for name in names)]]
     for way in WAYS:
         cells = [seen[name][way] for name in names]
-        told = [f"{three_digits(x.p50)} ({three_digits(x.cpu)})" for x in cells]
+        told = [f"{microseconds(x.p50)} ({microseconds(x.cpu)})" for x in cells]
         rows.append([NAMES[way], *told])
     for ours, others, title in RATIOS:
         factors = [seen[name][ours].times_as_fast_as(seen[name][others]) for name in names]
@@ -93,13 +93,15 @@ def the_rest(results: Results) -> list[str]:
         f"{ms(first[connect.WITH_PYTHON].ms)} (Python and imports; "
         f"{ms(first[connect.IN_PROCESS].ms)} in a program that has imported them)",
     )
+    readers = many["C2", "processes"].many
     row(
-        f"{parallel.MANY} readers at once, APDUs a second, from C or `card.transmit`",
+        f"{readers} readers at once, APDUs a second, from C or `card.transmit`",
         *(f"{many[way, 'processes'].rate_many:,.0f}" for way in ("C2", "D2")),
         f"{many['B', 'threads'].rate_many:,.0f} (threads), "
         f"{many['B', 'processes'].rate_many:,.0f} (processes)",
     )
-    for most in (min(large.SIZES), max(large.SIZES)):
+    sizes = {x.most for x in results["large"][BESIDE]}
+    for most in (min(sizes), max(sizes)):
         row(
             f"64 KiB to the card, and from the card, in messages of {most:,} bytes",
             *(
@@ -147,7 +149,7 @@ def block(results: Results, where: str) -> str:
     if lacking:
         raise ReadmeError(f"README's table needs {', '.join(lacking)}, too")
     head = f"Time on the bus and in the card stands above each column. Measured {where}."
-    title = f"Everything else, at {PROFILES[BESIDE].title}:"
+    title = f"Everything else ({PROFILES[BESIDE].title}):"
     tables = "\n".join(short_apdus(results["apdus"])), "\n".join(the_rest(results))
     return "\n\n".join([head, tables[0], title, tables[1]])
 
