@@ -31,15 +31,10 @@ if TYPE_CHECKING:
 CONTROL_FD = 3
 UNUSED = (
     *("hashlib", "inspect", "pdb", "pickle"),  # construct; dataclasses before Python 3.12
-    *(
-        "ipaddress",
-        "locale",
-        "shutil",
-        "tempfile",
-        "traceback",
-    ),  # urllib, subprocess, ctypes, logging
+    *("shutil", "subprocess", "tempfile"),  # ctypes.util
+    *("ipaddress", "locale", "traceback"),  # urllib.parse, subprocess, logging
 )
-"""What other modules import for functions that a driver never calls, and who does."""
+"""What other modules import for functions that a driver hardly ever calls, and which modules."""
 BEAT_S = 1.0
 IDLE_BEATS = 3
 """After so many beats without a request the heart sleeps until the next one."""

@@ -126,9 +126,10 @@ def lines(rows: list[Row]) -> list[str]:
         f"{'APDU/s':>8}{'p50 µs':>9}{'least':>9}{'p99':>9}{'CPU µs':>9}{'client':>9}"
         f"{'transfers':>10}{'polls':>7}{'waits':>7}  RSS MB"
     )
-    found = [f"  {'':28}{titles}"]
+    width = max(len(x.way) for x in rows)
+    found = [f"  {'':{width}} {'':24}{titles}"]
     found += [
-        f"  {x.way:3} {x.title:24}{x.rate:8.0f}{x.p50:9.1f}{x.least:9.1f}{x.p99:9.1f}"
+        f"  {x.way:{width}} {x.title:24}{x.rate:8.0f}{x.p50:9.1f}{x.least:9.1f}{x.p99:9.1f}"
         f"{x.cpu:9.1f}{x.client_cpu:9.1f}{x.transfers:10.2f}{x.polls:7.2f}{x.waits:7.2f}"
         f"  {' + '.join(map(str, x.rss))}"
         for x in rows

@@ -102,10 +102,11 @@ def lines(rows: list[Row]) -> list[str]:
         f"{f'ms {direction} card':>14}{'CPU µs':>9}{'transfers':>10}{'speed/C2':>10}"
         for direction in DIRECTIONS
     )
-    found = [f"  {'dwMax':>6} {'':28}{titles}"]
+    width = max(len(x.way) for x in rows)
+    found = [f"  {'dwMax':>6} {'':{width}} {'':24}{titles}"]
     by_name = {(x.most, x.way, x.direction): x for x in rows}
     for most, way, title in dict.fromkeys((x.most, x.way, x.title) for x in rows):
-        line = f"  {most:6} {way:3} {title:24}"
+        line = f"  {most:6} {way:{width}} {title:24}"
         for x in (x for x in rows if (x.most, x.way) == (most, way)):
             c2 = by_name.get((most, "C2", x.direction))
             beside = f"{ratio(c2.rounds_ms, x.rounds_ms):10.2f}" if c2 else " " * 10

@@ -132,12 +132,13 @@ def lines(rows: list[Row]) -> list[str]:
     """The table."""
     many = f"{rows[0].many}: APDU/s"
     titles = f"{'1: APDU/s':>10}{'CPU µs':>8}{many:>11}{'CPU µs':>8}{'scaling':>9}{'rate/C2':>9}"
-    found = [f"  {'':42}{titles}"]
+    width = max(len(x.way) for x in rows)
+    found = [f"  {'':{width}} {'':38}{titles}"]
     c2 = next((x.rates_many for x in rows if x.way == "C2"), None)
     for x in rows:
         beside = f"{ratio(x.rates_many, c2):9.2f}" if c2 else ""
         found.append(
-            f"  {x.way:3} {x.title:38}{x.rate_one:10.0f}{x.cpu_one:8.1f}{x.rate_many:11.0f}"
+            f"  {x.way:{width}} {x.title:38}{x.rate_one:10.0f}{x.cpu_one:8.1f}{x.rate_many:11.0f}"
             f"{x.cpu_many:8.1f}{x.rate_many / x.rate_one:9.2f}{beside}"
         )
     return found
