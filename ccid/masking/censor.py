@@ -5,8 +5,8 @@ Lengths stay; what may not be seen becomes :data:`MASK`. Check bytes are masked 
 an LRC, a digit could be reckoned back.
 
 Theory of operation. What a block carries is judged by the watches of :mod:`~.exchange_watch`, which
-go by :mod:`ccid.iso7816.apdu`: what is known to carry no secret is shown, all else is masked.
-Secure is masked but for bPINOperation. Escape is the maker's own and may carry anything, an APDU
+go by :mod:`ccid.masking.secret_commands`: what is known to carry no secret is shown, all else is
+masked. Secure is masked but for bPINOperation. Escape is the maker's own and may carry anything, an APDU
 too: one of two bytes, a code and a parameter, is shown with its answer. Of other commands and
 replies as many bytes are shown as the specification has there.
 
