@@ -6,8 +6,8 @@ an LRC, a digit could be reckoned back.
 
 Theory of operation. What a block carries is judged by the watches of :mod:`~.exchange_watch`, which
 go by :mod:`ccid.masking.secret_commands`: what is known to carry no secret is shown, all else is
-masked. Secure is masked but for bPINOperation. Escape is the maker's own and may carry anything, an APDU
-too: one of two bytes, a code and a parameter, is shown with its answer. Of other commands and
+masked. Secure is masked but for bPINOperation. Escape is the maker's own and may carry anything, an
+APDU too: one of two bytes, a code and a parameter, is shown with its answer. Of other commands and
 replies as many bytes are shown as the specification has there.
 
 A reply is judged by the command whose bSlot and bSeq it repeats. So the late answer to a secret
