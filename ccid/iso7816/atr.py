@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from ccid.errors import MalformedAtr
 
 if TYPE_CHECKING:
-    from ccid.iso7816.historical import Historical
+    from ccid.iso7816.historical_bytes import Historical
 
 MAX_LENGTH = 33
 """TS and at most 32 characters (ISO/IEC 7816-3:2006 8.1)."""
@@ -174,7 +174,7 @@ class Atr:
     @cached_property
     def historical_data(self) -> Historical:
         """The historical bytes, decoded (ISO/IEC 7816-4:2013 12.1.1)."""
-        from ccid.iso7816.historical import Historical
+        from ccid.iso7816.historical_bytes import Historical
 
         return Historical.parse(self.historical)
 

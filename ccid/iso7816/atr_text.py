@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ccid.iso7816.historical_text import lines as historical_lines
+from ccid.iso7816.historical_bytes_text import lines as historical_lines
 
 if TYPE_CHECKING:
     from ccid.iso7816.atr import Atr, Group

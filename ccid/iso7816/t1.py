@@ -13,7 +13,7 @@ There is no other rule.
 
 This is a machine without input or output. Its generators yield the :class:`Block` to send and
 are sent what came back: the bytes of a block, or a :class:`LinkError` if there was none. What the
-card may do wrong is an input like any other. :func:`ccid.iso7816.machine.run` drives it.
+card may do wrong is an input like any other. :func:`ccid.iso7816.protocol_runner.run` drives it.
 
 What can go wrong (11.6.3). After an invalid block or none, an R-block asks for what was lost, at
 most twice in succession; an R-block of the card that asks for our block again gets it, under the
@@ -34,7 +34,7 @@ from typing import NamedTuple
 
 from ccid.errors import CardMute, InvalidApdu, ProtocolError
 from ccid.iso7816.apdu import HEADER_LENGTH, MAX_EXTENDED, MAX_RESPONSE, SW_LENGTH, Bytes
-from ccid.iso7816.edc import CRC, LRC, Edc, exclusive_or
+from ccid.iso7816.error_detection import CRC, LRC, Edc, exclusive_or
 from ccid.iso7816.t1_rules import ACKNOWLEDGED, INSTEAD, TRANSITIONS, Act, Heard, State
 
 PROLOGUE = 3

@@ -18,13 +18,13 @@ from ccid.codes import (
     PinSupport,
     Protocol,
 )
+from ccid.known.descriptor_figures import DeviceFigures, InterfaceFigures, all_figures
 from ccid.known.extended_apdus import EXTENDED as EXTENDED
 from ccid.known.extended_apdus import NO_EXTENDED as NO_EXTENDED
 from ccid.known.extended_apdus import WITH_T1 as WITH_T1
 from ccid.known.extended_apdus import extended_apdus
-from ccid.known.figures import DeviceFigures, InterfaceFigures, all_figures
 from ccid.known.quirks import VOCABULARY, Known, Quirks, known_readers, lookup
-from ccid.known.quirks.fixups import apply
+from ccid.known.quirks.descriptor_fixups import apply
 
 
 @dataclass(frozen=True, slots=True)

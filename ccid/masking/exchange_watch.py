@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from enum import Enum
 
 from ccid.codes import Chain, ExchangeLevel, Level, Protocol
-from ccid.iso7816.edc import CRC, lrc
+from ccid.iso7816.error_detection import CRC, lrc
 from ccid.iso7816.pps import MAX_LENGTH as MAX_PPS
 from ccid.iso7816.pps import PPSS, is_pps
 from ccid.iso7816.t1 import MORE, PROLOGUE, RESPONSE, S

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from ccid.errors import CcidError, MalformedDescriptor
 from ccid.ground.safe_text import short
-from ccid.known.figures import DeviceFigures, apart
+from ccid.known.descriptor_figures import DeviceFigures, apart
 from ccid.probe.hexdump import STARTS, from_bytes, from_hex
 from ccid.probe.pasted import MAX_BYTES, decoded, plain
 from ccid.probe.printed import SECTION, from_lsusb, from_parse

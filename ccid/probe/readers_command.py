@@ -8,7 +8,7 @@ from typing import Any
 from ccid.codes import EXCHANGE_LEVEL_TEXT
 from ccid.known.catalog import Entry, catalog, search
 from ccid.known.quirks import VOCABULARY
-from ccid.known.quirks.kinds import shown
+from ccid.known.quirks.value_kinds import shown
 from ccid.probe.fields import bcd
 from ccid.probe.reader_choice import note, print_json, say
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ccid.errors import MalformedDescriptor
-from ccid.known.figures import (
+from ccid.known.descriptor_figures import (
     ENDPOINT_FIELDS,
     INTERFACE_FIELDS,
     SMART_CARD_FIELDS,

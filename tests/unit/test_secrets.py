@@ -17,7 +17,7 @@ from ccid.codec.messages import (
 from ccid.codes import Chain, ExchangeLevel, Level, Protocol
 from ccid.errors import CommandFailed, TransportTimeout
 from ccid.iso7816.apdu import Bytes, CommandApdu
-from ccid.iso7816.edc import lrc
+from ccid.iso7816.error_detection import lrc
 from ccid.link.slot_commands import Commands
 from ccid.masking.censor import MASK, Censor
 from ccid.masking.exchange_watch import Framing, T1Watch, framings

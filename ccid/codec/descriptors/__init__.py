@@ -2,9 +2,10 @@
 
 ``standard`` declares the descriptors of USB 2.0 chapter 9.6, ``smart_card`` the 54 bytes of USB
 CCID rev 1.1, 5.1, ``configuration`` walks a whole configuration and finds the readers in it, and
-``requests`` has the class-specific requests.
+``class_requests`` has the class-specific requests.
 """
 
+from ccid.codec.descriptors.class_requests import ClassControl, parse_u32_list
 from ccid.codec.descriptors.configuration import (
     Configuration,
     Endpoint,
@@ -13,7 +14,6 @@ from ccid.codec.descriptors.configuration import (
     parse_configuration,
     smart_card_interfaces,
 )
-from ccid.codec.descriptors.requests import ClassControl, parse_u32_list
 from ccid.codec.descriptors.smart_card import SmartCardDescriptor
 from ccid.codec.descriptors.standard import (
     ConfigurationDescriptor,

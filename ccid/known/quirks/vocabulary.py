@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ccid.codes import ExchangeLevel, PowerSelect
-from ccid.known.quirks import kinds
-from ccid.known.quirks.kinds import Kind
+from ccid.known.quirks import value_kinds
+from ccid.known.quirks.value_kinds import Kind
 
 TPDU_ESCAPE = b"\x1a"
 """The Escape of the quirk ``tpdu-escape``: what stands before a T=1 block, both ways."""
@@ -36,7 +36,7 @@ def quirk(name: str, kind: Kind, where: str, why: str, *, default: Any = None) -
 
 def flag(name: str, where: str, why: str) -> Any:
     """Declare a quirk that is there or not."""
-    return quirk(name, kinds.FLAG, where, why, default=False)
+    return quirk(name, value_kinds.FLAG, where, why, default=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,52 +59,52 @@ class Quirks:
 
     no_pin_support: bool = flag(
         "no-pin-support",
-        "ccid.known.quirks.fixups",
+        "ccid.known.quirks.descriptor_fixups",
         "bPINSupport is taken as 0: the reader claims a PIN pad it does not have, or one that "
         "also types the PIN to the host.",
     )
     protocols: int | None = quirk(
         "dwProtocols",
-        kinds.BITS,
-        "ccid.known.quirks.fixups",
+        value_kinds.BITS,
+        "ccid.known.quirks.descriptor_fixups",
         "Taken instead of the descriptor's dwProtocols, whose bytes are in the wrong order.",
     )
     max_ifsd: int | None = quirk(
         "dwMaxIFSD",
-        kinds.LENGTH,
-        "ccid.known.quirks.fixups",
+        value_kinds.LENGTH,
+        "ccid.known.quirks.descriptor_fixups",
         "Taken instead of the descriptor's dwMaxIFSD, which is wrong.",
     )
     max_data_rate: int | None = quirk(
         "dwMaxDataRate",
-        kinds.RATE,
-        "ccid.known.quirks.fixups",
+        value_kinds.RATE,
+        "ccid.known.quirks.descriptor_fixups",
         "Taken instead of the descriptor's dwMaxDataRate; listed rates beyond it are dropped. "
         "The higher ones the reader declares do not work.",
     )
     data_rates: tuple[int, ...] | None = quirk(
         "data-rates",
-        kinds.RATES,
-        "ccid.known.quirks.fixups",
+        value_kinds.RATES,
+        "ccid.known.quirks.descriptor_fixups",
         "Taken instead of the list that GET_DATA_RATES returns.",
     )
     exchange_level: ExchangeLevel | None = quirk(
         "exchange-level",
-        kinds.LEVEL,
-        "ccid.known.quirks.fixups",
+        value_kinds.LEVEL,
+        "ccid.known.quirks.descriptor_fixups",
         "Taken instead of the level in dwFeatures, bits 16 to 18: the reader does not do what "
         "it declares there, or chains responses without declaring it.",
     )
     exchange_level_if: ExchangeLevel | None = quirk(
         "exchange-level-if",
-        kinds.LEVEL,
-        "ccid.known.quirks.fixups",
+        value_kinds.LEVEL,
+        "ccid.known.quirks.descriptor_fixups",
         "exchange-level holds only for a reader that declares this level.",
     )
     features_set: int = quirk(
         "dwFeatures-set",
-        kinds.BITS,
-        "ccid.known.quirks.fixups",
+        value_kinds.BITS,
+        "ccid.known.quirks.descriptor_fixups",
         "These bits of dwFeatures are taken as set.",
         default=0,
     )
@@ -113,7 +113,7 @@ class Quirks:
 
     min_release: int | None = quirk(
         "min-bcdDevice",
-        kinds.RELEASE,
+        value_kinds.RELEASE,
         "ccid.device.verdict",
         "Firmware older than this has faults that no driver can mend; such a reader is refused.",
     )
@@ -133,27 +133,27 @@ class Quirks:
 
     open_delay_s: float = quirk(
         "open-delay-s",
-        kinds.SECONDS,
+        value_kinds.SECONDS,
         "ccid.device.reader",
         "The reader is left alone so long before its first command: it starts slowly.",
         default=0.0,
     )
     first_timeout_s: float | None = quirk(
         "first-timeout-s",
-        kinds.SECONDS,
+        value_kinds.SECONDS,
         "ccid.device.reader",
         "The first PC_to_RDR_GetSlotStatus may take at least this long.",
     )
     status_timeout_s: float | None = quirk(
         "status-timeout-s",
-        kinds.SECONDS,
+        value_kinds.SECONDS,
         "ccid.link.slot_commands",
         "Any PC_to_RDR_GetSlotStatus may take at least this long: a contactless reader looks "
         "for a card before it answers.",
     )
     drain_before_write_s: float = quirk(
         "drain-before-write-s",
-        kinds.SECONDS,
+        value_kinds.SECONDS,
         "ccid.device.reader",
         "Before every bulk-OUT transfer an empty bulk-IN transfer of this timeout is done and "
         "its result ignored: on USB 3 ports the reader sends stray empty packets.",
@@ -161,14 +161,14 @@ class Quirks:
     )
     event_before_status_s: float = quirk(
         "event-before-status-s",
-        kinds.SECONDS,
+        value_kinds.SECONDS,
         "ccid.link.slot_commands",
         "On macOS the interrupt endpoint is read for so long before each PC_to_RDR_GetSlotStatus.",
         default=0.0,
     )
     features_escape: bytes | None = quirk(
         "features-escape",
-        kinds.HEX,
+        value_kinds.HEX,
         "ccid.pin.pad_structures",
         "This Escape, sent once, returns the maker's block of 21 bytes on PIN pad and display "
         "(PIN sizes, allowed bEntryValidationCondition bits, whether bNumberMessage is heeded). "
@@ -176,13 +176,13 @@ class Quirks:
     )
     firmware_escape: bytes | None = quirk(
         "firmware-escape",
-        kinds.HEX,
+        value_kinds.HEX,
         "ccid.device.control",
         "This Escape returns the firmware's name, for the PC/SC property sFirmwareID.",
     )
     pin_messages_escape: bytes | None = quirk(
         "pin-messages-escape",
-        kinds.HEX,
+        value_kinds.HEX,
         "ccid.pin.pad_structures",
         "This Escape, ten texts of 16 characters behind it, sets what the display shows while "
         "a PIN is entered; it shows nothing of use otherwise. Texts in order: enter PIN, new "
@@ -191,14 +191,14 @@ class Quirks:
     )
     retry_counter_escape: bytes | None = quirk(
         "retry-counter-escape",
-        kinds.HEX,
+        value_kinds.HEX,
         "ccid.pin.pad_structures",
         "On the user's wish this Escape keeps the reader from sending an empty VERIFY of its "
         "own for the retry counter, which some cards (OpenPGP) reject.",
     )
     apdu_mode_escape: bytes | None = quirk(
         "apdu-mode-escape",
-        kinds.HEX,
+        value_kinds.HEX,
         "ccid.device.reader",
         "On the user's wish this Escape switches the reader to short APDU level (EMV mode).",
     )
@@ -207,7 +207,7 @@ class Quirks:
 
     composite_interfaces: tuple[int, ...] = quirk(
         "composite-interfaces",
-        kinds.INTERFACES,
+        value_kinds.INTERFACES,
         "ccid.device.composite",
         "The interfaces with these bInterfaceNumbers are slots of one reader, which pcscd may "
         "want as one.",
@@ -221,7 +221,7 @@ class Quirks:
     )
     presence_of_interface: int | None = quirk(
         "presence-of-interface",
-        kinds.BYTE,
+        value_kinds.BYTE,
         "ccid.device.reader_link",
         "This interface has no card detector: a card is in it while one is in the interface of "
         "this bInterfaceNumber, which has to be open in this process.",
@@ -231,7 +231,7 @@ class Quirks:
 
     power_on_voltage: PowerSelect | None = quirk(
         "power-on-voltage",
-        kinds.VOLTAGE,
+        value_kinds.VOLTAGE,
         "ccid.session.activation",
         "The first voltage a card is tried with.",
     )
@@ -242,14 +242,14 @@ class Quirks:
     )
     power_on_escape: bytes | None = quirk(
         "power-on-escape",
-        kinds.HEX,
+        value_kinds.HEX,
         "ccid.link.slot_commands",
         "When a power-on fails with power-on-escape-bError, this Escape (ISO mode) and another "
         "attempt follow, once for each voltage.",
     )
     power_on_escape_error: int | None = quirk(
         "power-on-escape-bError",
-        kinds.BYTE,
+        value_kinds.BYTE,
         "ccid.link.slot_commands",
         "bError of the failed power-on that power-on-escape mends.",
     )
@@ -272,7 +272,7 @@ class Quirks:
     )
     t1_timeout_extra_s: float = quirk(
         "t1-timeout-extra-s",
-        kinds.SECONDS,
+        value_kinds.SECONDS,
         "ccid.session.activation",
         "So much more time for an answer with T=1: the reader never asks for a time extension.",
         default=0.0,
@@ -292,7 +292,7 @@ class Quirks:
     )
     pseudo_apdus: tuple[tuple[bytes, str], ...] = quirk(
         "pseudo-apdus",
-        kinds.APDUS,
+        value_kinds.APDUS,
         "ccid.device.card",
         "These command APDUs never reach the card: the driver answers with the text ({bcdDevice} "
         "stands for the firmware release) and 90 00. The maker's programs ask this way.",
@@ -303,7 +303,7 @@ class Quirks:
 
     pin_delay_s: float = quirk(
         "pin-delay-s",
-        kinds.SECONDS,
+        value_kinds.SECONDS,
         "ccid.pin.pad_structures",
         "Before a PIN is verified so much time passes: the Enter key that started it is still "
         "down, and would end it.",
@@ -311,19 +311,19 @@ class Quirks:
     )
     pin_verify_messages: int | None = quirk(
         "pin-verify-bNumberMessage",
-        kinds.BYTE,
+        value_kinds.BYTE,
         "ccid.pin.pad_structures",
         "bNumberMessage of a verification is set to this, whatever is asked for.",
     )
     pin_modify_messages: int | None = quirk(
         "pin-modify-bNumberMessage",
-        kinds.BYTE,
+        value_kinds.BYTE,
         "ccid.pin.pad_structures",
         "bNumberMessage of a modification is set to this; with others the card gets a wrong APDU.",
     )
     pin_modify_messages_for_0: int | None = quirk(
         "pin-modify-bNumberMessage-for-0",
-        kinds.BYTE,
+        value_kinds.BYTE,
         "ccid.pin.pad_structures",
         "bNumberMessage 0 of a modification is replaced by this; the reader refuses 0.",
     )
@@ -340,19 +340,19 @@ class Quirks:
     )
     pin_entry_validation: int | None = quirk(
         "pin-bEntryValidationCondition",
-        kinds.BYTE,
+        value_kinds.BYTE,
         "ccid.pin.pad_structures",
         "bEntryValidationCondition is set to this, whatever is asked for.",
     )
     pin_validation_reported: int | None = quirk(
         "pin-validation-reported",
-        kinds.BYTE,
+        value_kinds.BYTE,
         "ccid.pin.pad_structures",
         "bEntryValidationCondition that the PIN properties report, 7 without.",
     )
     pin_sizes: tuple[int, int] | None = quirk(
         "pin-sizes",
-        kinds.SIZES,
+        value_kinds.SIZES,
         "ccid.pin.pad_structures",
         "Fewest and most digits the PIN pad takes, reported as bMinPINSize and bMaxPINSize.",
     )
@@ -363,7 +363,7 @@ class Quirks:
     )
     pin_case1_escape: bytes | None = quirk(
         "pin-case1-escape",
-        kinds.HEX,
+        value_kinds.HEX,
         "ccid.pin.pad_structures",
         "Before a verification whose APDU has four bytes and whose bmPINBlockString is 0, this "
         "Escape has the reader append the PIN as it is. The Secure command needs a bSeq after it.",
@@ -373,7 +373,7 @@ class Quirks:
 
     escapes_allowed: tuple[str, ...] = quirk(
         "escapes-allowed",
-        kinds.PATTERNS,
+        value_kinds.PATTERNS,
         "ccid.device.control",
         "Escape commands that applications may send through pcscd without further permission.",
         default=(),

@@ -20,7 +20,7 @@ from ccid.errors import (
     UnsupportedByReader,
 )
 from ccid.iso7816.apdu import Bytes, is_extended, octets
-from ccid.iso7816.machine import run
+from ccid.iso7816.protocol_runner import run
 from ccid.iso7816.t1 import R_BLOCK, T1, Block, LinkError
 from ccid.known.quirks.vocabulary import TPDU_ESCAPE
 from ccid.link.slot_commands import SlotCommands

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from ccid.errors import ReaderTableError
 from ccid.ground.safe_text import printable
-from ccid.known.quirks.entries import Case, Entry, Source
+from ccid.known.quirks.table_entries import Case, Entry, Source
 from ccid.known.quirks.vocabulary import Quirks
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ccid.iso7816 import status_words
-from ccid.iso7816.historical import (
+from ccid.iso7816.historical_bytes import (
     COMPACT_TLV,
     DIR_DATA_REFERENCE,
     STATUS_AT_END,

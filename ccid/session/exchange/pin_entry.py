@@ -13,7 +13,7 @@ from ccid.codec.messages.structures import PinModification, PinVerification
 from ccid.codes import PinOperation, SlotError
 from ccid.errors import CommandFailed, ProtocolError, UnsupportedByReader
 from ccid.iso7816 import t1
-from ccid.iso7816.machine import run
+from ccid.iso7816.protocol_runner import run
 from ccid.link.slot_commands import SlotCommands
 from ccid.pin.pad_structures import entry_timeout_s
 from ccid.session.exchange.agreement import Agreement

@@ -8,7 +8,7 @@ bInterfaceClass of 0x0B, and a bMaxCCIDBusySlots of 1.
 
     {"3437": [{"bcdDevice": "0x0200", "iProduct": "GemPC Twin", "interfaces": [{…}]}]}
 
-A user's file (:mod:`ccid.known.quirks.library`) may have figures too:
+A user's file (:mod:`ccid.known.quirks.reader_table`) may have figures too:
 ``[["figures"."08e6:3437"]]``.
 """
 
@@ -34,8 +34,8 @@ from ccid.codes import CCID_DESCRIPTOR_TYPE, CLASS_SMART_CARD, InterfaceProtocol
 from ccid.errors import ReaderTableError
 from ccid.ground.safe_text import printable, short
 from ccid.known.quirks import toml_values
-from ccid.known.quirks.entries import Source
-from ccid.known.quirks.library import is_id, table, user_source, user_sources
+from ccid.known.quirks.reader_table import is_id, table, user_source, user_sources
+from ccid.known.quirks.table_entries import Source
 from ccid.known.quirks.toml_values import Hexadecimal
 
 USUAL = {

@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 
 from ccid.errors import ReaderTableError
 from ccid.ground.safe_text import printable, short
-from ccid.known.quirks import kinds
+from ccid.known.quirks import value_kinds
 from ccid.known.quirks.vocabulary import VOCABULARY
 
 STATUSES = ("supported", "should-work", "unsupported", "disabled")
@@ -244,17 +244,17 @@ class Source:
         return Case(
             self._bends(content["quirks"], [*key, "quirks"]),
             tuple(
-                self._parsed(kinds.RELEASE, one, [*key, "bcdDevice"])
+                self._parsed(value_kinds.RELEASE, one, [*key, "bcdDevice"])
                 for one in (releases if isinstance(releases, list) else [releases])
             ),
-            self._maybe(kinds.RELEASE, content, key, "min-bcdDevice"),
-            self._maybe(kinds.RELEASE, content, key, "max-bcdDevice"),
-            self._maybe(kinds.BYTE, content, key, "min-slot") or 0,
-            self._maybe(kinds.BYTE, content, key, "interface"),
+            self._maybe(value_kinds.RELEASE, content, key, "min-bcdDevice"),
+            self._maybe(value_kinds.RELEASE, content, key, "max-bcdDevice"),
+            self._maybe(value_kinds.BYTE, content, key, "min-slot") or 0,
+            self._maybe(value_kinds.BYTE, content, key, "interface"),
         )
 
     def _maybe(
-        self, kind: kinds.Kind, content: dict[str, Any], key: list[str | int], name: str
+        self, kind: value_kinds.Kind, content: dict[str, Any], key: list[str | int], name: str
     ) -> int | None:
         if name not in content:
             return None
@@ -270,7 +270,7 @@ class Source:
             bends[description.field] = self._parsed(description.kind, value, [*key, name])
         return bends
 
-    def _parsed(self, kind: kinds.Kind, value: Any, key: Sequence[str | int]) -> Any:
+    def _parsed(self, kind: value_kinds.Kind, value: Any, key: Sequence[str | int]) -> Any:
         try:
             return kind.parse(value)
         except ValueError as error:
