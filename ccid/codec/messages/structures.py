@@ -1,4 +1,4 @@
-"""Structures inside messages: protocol parameters (6.1.7) and PIN data (6.1.11 of USB CCID rev 1.1)."""
+"""Structures in messages: protocol parameters and PIN data (USB CCID rev 1.1, 6.1.7, 6.1.11)."""
 
 from __future__ import annotations
 
