@@ -1,17 +1,18 @@
-"""Command APDUs: ISO/IEC 7816-3:2006 12.1 and ISO/IEC 7816-4:2013 5.1."""
+"""Command APDUs and their seven cases (ISO/IEC 7816-3:2006 12.1, ISO/IEC 7816-4:2013 5.1)."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 
 from ccid.errors import InvalidApdu
 
 Bytes = bytes | bytearray | memoryview
-"""What may be given as an APDU."""
+"""The types that a caller may pass as an APDU."""
 
 HEADER_LENGTH = 4
-"""CLA INS P1 P2."""
+"""Bytes of the header of a command APDU: CLA INS P1 P2."""
 MAX_SHORT = 261
 """Bytes of the longest short command APDU: header, Lc, 255 bytes of data, Le."""
 MAX_EXTENDED = 65544
@@ -26,18 +27,16 @@ def octets(value: object) -> bytes:
     """``value`` as bytes.
 
     Raises:
-        InvalidApdu: It is nothing that holds single bytes, one after the other.
+        InvalidApdu: ``value`` is no sequence of single bytes.
     """
     if isinstance(value, bytes):
         return value
     what = type(value).__name__
-    try:
+    with suppress(TypeError, ValueError, BufferError):  # of a value without a buffer
         view = memoryview(value)  # type: ignore[arg-type]
         if view.format == "B" and view.ndim == 1:
             return bytes(view)
         what += f" of {view.ndim} dimensions and items of format {view.format!r}"
-    except (TypeError, ValueError, BufferError):
-        pass
     raise InvalidApdu(f"what goes to a card is bytes, not {what}")
 
 
@@ -53,15 +52,16 @@ class Case(Enum):
     C4E = "4E"
 
 
-@dataclass(slots=True)  # to make a frozen one takes five times the time
+@dataclass(slots=True)  # not frozen: creating a frozen object takes five times as long
 class CommandApdu:
-    """A command APDU taken apart. None is changed once it is made.
+    """The fields of a command APDU. Treat the object as immutable.
 
     Attributes:
         cla, ins, p1, p2: The header.
-        data: The command data field, Nc bytes. Not shown by ``repr``: it may hold a PIN.
-        ne: Bytes of response data expected at most; 0 for none.
-        extended: Lc and Le are coded on three bytes (two for Le after Lc).
+        data: The command data field, Nc bytes. ``repr`` hides it, since it may hold a PIN.
+        ne: Ne, the greatest number of bytes of response data; 0 for none.
+        extended: True if Lc and Le are extended: Lc on three bytes, Le on three bytes, or on two
+            after Lc.
     """
 
     cla: int
@@ -74,7 +74,7 @@ class CommandApdu:
 
     @property
     def case(self) -> Case:
-        """Which of the seven cases it is."""
+        """The case of the command APDU (ISO/IEC 7816-3:2006 12.1.3)."""
         number = 1 + 2 * bool(self.data) + bool(self.ne)
         suffix = "" if number == 1 else "E" if self.extended else "S"
         return Case(f"{number}{suffix}")
@@ -85,10 +85,10 @@ class CommandApdu:
         return bytes((self.cla, self.ins, self.p1, self.p2))
 
     def build(self) -> bytes:
-        """The bytes (ISO/IEC 7816-3:2006 12.1.3).
+        """The bytes of the command APDU (ISO/IEC 7816-3:2006 12.1.3).
 
         Raises:
-            InvalidApdu: Lengths that the coding cannot express.
+            InvalidApdu: The coding cannot express the length of the data, or Ne.
         """
         nc, ne = len(self.data), self.ne
         most_c, most_e = (65535, 65536) if self.extended else (255, 256)
@@ -106,10 +106,10 @@ class CommandApdu:
 
     @classmethod
     def parse(cls, apdu: bytes) -> CommandApdu:
-        """Take ``apdu`` apart.
+        """The fields of the command APDU ``apdu``.
 
         Raises:
-            InvalidApdu: Its length and its Lc do not agree with any of the seven cases.
+            InvalidApdu: The length of ``apdu`` and its Lc fit none of the seven cases.
         """
         size = len(apdu)
         if size < HEADER_LENGTH:
@@ -128,7 +128,7 @@ class CommandApdu:
                 return cls(cla, ins, p1, p2, apdu[HEADER_LENGTH + 1 : -1], apdu[-1] or 256)
             raise InvalidApdu(
                 f"Lc does not say how many bytes of data follow: {size - HEADER_LENGTH - 1} do"
-            )  # not what it says: where Lc was forgotten, that is the first byte of a PIN
+            )  # without the value of Lc: if the caller forgot Lc, it is the first byte of a PIN
         body = apdu[HEADER_LENGTH:]
         if len(body) == 3:
             return cls(cla, ins, p1, p2, ne=int.from_bytes(body[1:], "big") or 65536, extended=True)
@@ -146,6 +146,9 @@ class CommandApdu:
 
 
 def is_extended(apdu: Bytes) -> bool:
-    """True if ``apdu`` codes Lc or Le on three bytes (ISO/IEC 7816-3:2006 12.1.3): no short one
-    has a byte of 0 and two or more behind it there."""
+    """True if ``apdu`` has an extended Lc or Le (ISO/IEC 7816-3:2006 12.1.3).
+
+    A byte 00 after the header, with two or more bytes after it, appears only in an extended
+    command APDU.
+    """
     return len(apdu) >= HEADER_LENGTH + 3 and apdu[HEADER_LENGTH] == 0
