@@ -114,7 +114,7 @@ class Entry:
     @property
     def quirk_names(self) -> list[str]:
         """The names of the quirks of the reader, with and without conditions."""
-        fields = {field for case in self.known.cases for field in case.bends}
+        fields = {field for case in self.known.cases for field in case.values}
         return [d.name for d in VOCABULARY.values() if d.field in fields]
 
     @property

@@ -74,12 +74,12 @@ def quirks_of(entry: Entry) -> list[dict[str, str]]:
     return [
         {
             "name": d.name,
-            "value": shown(case.bends[d.field], d.kind),
+            "value": shown(case.values[d.field], d.kind),
             "condition": case.condition,
         }
         for case in entry.known.cases
         for d in VOCABULARY.values()
-        if d.field in case.bends
+        if d.field in case.values
     ]
 
 

@@ -85,8 +85,8 @@ def test_every_value_can_be_shown(entries: dict[str, Entry]) -> None:
     for entry in entries.values():
         for case in entry.known.cases:
             for d in VOCABULARY.values():
-                if d.field in case.bends:
-                    assert shown(case.bends[d.field], d.kind)
+                if d.field in case.values:
+                    assert shown(case.values[d.field], d.kind)
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,7 @@ def test_every_quirk_is_described() -> None:
 
 
 def test_every_quirk_is_used_or_for_the_user() -> None:
-    used = {field for known in known_readers() for case in known.cases for field in case.bends}
+    used = {field for known in known_readers() for case in known.cases for field in case.values}
     assert {d.field for d in VOCABULARY.values()} - used == {"power_on_voltage"}
 
 
