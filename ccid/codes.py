@@ -135,6 +135,7 @@ FEATURES_TEXT = {
 }
 
 EXCHANGE_LEVEL_MASK = 0x0007_0000
+"""The bits of dwFeatures for the level of exchange."""
 
 
 class ExchangeLevel(IntEnum):
@@ -147,7 +148,8 @@ class ExchangeLevel(IntEnum):
 
 
 BLOCKWISE = (ExchangeLevel.CHARACTER, ExchangeLevel.TPDU)
-"""The levels at which the host speaks the card's protocol itself: what a block is depends on it."""
+"""The levels at which the host runs the protocol of the card: an XfrBlock carries a TPDU or a T=1
+block, or characters of these."""
 EXCHANGE_LEVEL_TEXT = {
     ExchangeLevel.CHARACTER: "character",
     ExchangeLevel.TPDU: "TPDU",

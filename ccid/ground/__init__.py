@@ -1,4 +1,4 @@
-"""Tools that every other package may use. They know nothing of readers and cards.
+"""Tools for all other packages, without any knowledge of readers and cards.
 
 - ``safe_text``: text from a device, a file or a client, made safe to show. Pure.
 - ``hexadecimal``: bytes from hexadecimal text as people paste it. Pure.

@@ -128,7 +128,7 @@ class CommandApdu:
                 return cls(cla, ins, p1, p2, apdu[HEADER_LENGTH + 1 : -1], apdu[-1] or 256)
             raise InvalidApdu(
                 f"Lc does not say how many bytes of data follow: {size - HEADER_LENGTH - 1} do"
-            )  # without the value of Lc: if the caller forgot Lc, it is the first byte of a PIN
+            )  # without the value of Lc: if the caller forgot Lc, the byte may belong to a PIN
         body = apdu[HEADER_LENGTH:]
         if len(body) == 3:
             return cls(cla, ins, p1, p2, ne=int.from_bytes(body[1:], "big") or 65536, extended=True)

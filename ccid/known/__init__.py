@@ -1,4 +1,4 @@
-"""Knowledge about readers and cards beyond what they say themselves. Pure, apart from files.
+"""Knowledge about readers and cards that is in no descriptor and no ATR. Pure, apart from files.
 
 - ``quirks``: the table of readers (``readers/*.toml``): name, status and quirks of each reader.
 - ``descriptor_figures``: the descriptors of real readers (``readers/descriptors/*.json``).

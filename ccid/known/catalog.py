@@ -171,9 +171,10 @@ def search(entries: Iterable[Entry], words: Sequence[str]) -> list[Entry]:
             case are the same.
     """
     wanted = [word.lower() for word in words]
+    return [entry for entry in entries if _matches(entry, wanted)]
 
-    def fits(entry: Entry) -> bool:
-        text, quirks = entry.words, {name.lower() for name in entry.quirk_names}
-        return all(word in text or word in quirks for word in wanted)
 
-    return [entry for entry in entries if fits(entry)]
+def _matches(entry: Entry, words: Sequence[str]) -> bool:
+    """True if ``entry`` matches all words, which are in lower case."""
+    text, quirks = entry.words, {name.lower() for name in entry.quirk_names}
+    return all(word in text or word in quirks for word in words)

@@ -204,7 +204,9 @@ class Censor:
     def _owed(self, slot: int, bSeq: int) -> int:
         """Number of secret commands of this slot and bSeq without a reply."""
         command = self._sent.get((slot, bSeq))
-        return 0 if command is None else command.owed + command.sent.is_secret
+        if command is None:
+            return 0
+        return command.owed + 1 if command.sent.is_secret else command.owed
 
     def _judge(self, slot: _Slot, message: bytes) -> tuple[bytes, Sent]:
         """A command, masked, and its kind."""
@@ -218,7 +220,7 @@ class Censor:
         if kind == SECURE:
             for watch in slot.watches:
                 watch.secure()
-            return masked(message, data[:1] in OPERATIONS, 0), Sent.SECURE
+            return masked(message, 1 if data[:1] in OPERATIONS else 0, 0), Sent.SECURE
         if kind == ESCAPE:
             if len(data) <= PLAIN_ESCAPE:
                 return message, Sent.PLAIN

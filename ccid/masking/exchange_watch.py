@@ -117,6 +117,7 @@ class ApduWatch(Watch):
         """The last block to the card was a PPS request."""
 
     def out(self, data: bytes, level: int = Level.WHOLE) -> bytes:
+        """A block to the card, masked: an APDU, a TPDU, a part of either, or a PPS request."""
         whole, data_follow = level == Level.WHOLE, self._data_follow
         self._data_follow = False
         self._pps = whole and is_pps(data)
@@ -138,6 +139,7 @@ class ApduWatch(Watch):
         return hidden(data) if self.secret else data
 
     def back(self, data: bytes, chain: int = Chain.WHOLE) -> bytes:
+        """A block from the card, masked: a response, a part of one, or a procedure byte."""
         header, self._header = self._header, b""
         is_procedure = len(data) == 1 and chain == Chain.WHOLE
         if header and is_procedure and data[0] in (header[1], header[1] ^ 0xFF):
@@ -200,7 +202,8 @@ class T1Watch(Watch):
         announced = block[2] if len(block) > 2 else 0
         end = PROLOGUE + announced + MAX_EDC
         if block[1] >= 0x80:
-            return self._within(data, end if announced <= (block[1] >= 0xC0) else PROLOGUE)
+            longest_inf = 1 if block[1] >= 0xC0 else 0  # of an S-block, of an R-block
+            return self._within(data, end if announced <= longest_inf else PROLOGUE)
         inf = block[PROLOGUE : PROLOGUE + announced]
         whole = len(inf) == announced and not block[1] & MORE
         starts = self._begins and len(inf) > 0 and self.commands.begins(inf, whole)
@@ -246,6 +249,7 @@ class T1Watch(Watch):
         self._ns, self._more = ns, bool(pcb & MORE)
 
     def back(self, data: bytes, chain: int = Chain.WHOLE) -> bytes:
+        """Characters from the card, masked."""
         before = len(self._in)
         self._out = b"" if data else self._out
         self._in += data
@@ -275,6 +279,7 @@ class T1Watch(Watch):
         return pcb & 0x1F <= 4 and LEN <= 1
 
     def failed(self) -> None:
+        """The rest of a lost answer may still come."""
         self._out = self._in = b""
         self._doubt |= self.secret
 
@@ -309,6 +314,7 @@ class T0Watch(Watch):
         """Number of characters that a PPS response may still have."""
 
     def out(self, data: bytes, level: int = Level.WHOLE) -> bytes:
+        """Characters to the card, masked: a header, data, or a PPS request."""
         if self._doubt:
             return hidden(data)
         self._pps = 0

@@ -292,7 +292,7 @@ def protocol_data(atr: Atr, protocol: Protocol, fidi: int) -> ProtocolDataT0 | P
     bwi, cwi = waiting_integers(atr)
     return ProtocolDataT1(
         bmFindexDindex=fidi,
-        bmTCCKST1=0x10 | convention | atr.crc,
+        bmTCCKST1=0x10 | convention | (0x01 if atr.crc else 0x00),
         bGuardTimeT1=atr.extra_guard_time,
         bmWaitingIntegersT1=bwi << 4 | cwi,
         bIFSC=atr.ifsc,

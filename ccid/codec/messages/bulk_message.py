@@ -51,6 +51,7 @@ class Message(Declared):
 
     @classmethod
     def length_field(cls) -> str:
+        """Name of the field that holds the number of data bytes: dwLength."""
         return "dwLength"
 
     def build(self) -> bytes:
