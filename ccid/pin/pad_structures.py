@@ -15,7 +15,6 @@ rev 1.1, 6.1.11). Readers accept different values; the quirks of the reader say 
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -397,7 +396,11 @@ def _messages(structure: PinModification, quirks: Quirks) -> tuple[int, tuple[in
 
 
 def prepare(
-    quirks: Quirks, escape: Callable[[bytes], bytes], no_retry_counter: bool, name: str
+    quirks: Quirks,
+    escape: Callable[[bytes], bytes],
+    no_retry_counter: bool,
+    name: str,
+    environment: Mapping[str, str],
 ) -> None:
     """Set up the PIN pad of a reader that was just opened: display texts and retry counter.
 
@@ -408,6 +411,7 @@ def prepare(
         escape: Sends an Escape and returns the answer.
         no_retry_counter: Keep the reader from sending an empty VERIFY to read the retry counter.
         name: The name of the reader, for errors.
+        environment: The environment variables that name the locale (POSIX.1-2017, 8.2).
 
     Raises:
         UnsupportedByReader, CommandFailed: The reader cannot be kept from reading the retry
@@ -417,7 +421,7 @@ def prepare(
         from ccid.pin.pad_texts import language, texts
 
         with suppress(*REFUSALS):
-            escape(quirks.pin_messages_escape + texts(language(_locale(os.environ))))
+            escape(quirks.pin_messages_escape + texts(language(_locale(environment))))
     if no_retry_counter:
         if quirks.retry_counter_escape is None:
             raise UnsupportedByReader(
