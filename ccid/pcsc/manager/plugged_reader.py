@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ccid.device.composite import siblings
 from ccid.errors import CcidError
 from ccid.known.quirks import lookup
-from ccid.known.quirks.fixups import apply
+from ccid.known.quirks.descriptor_fixups import apply
 from ccid.pcsc.ifd import IFDHandler
 from ccid.pcsc.ifd.device_strings import DeviceName
 from ccid.pcsc.manager.pcsc_state import PcscReader
