@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+import random
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -145,6 +149,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
         "cancel",
         "attributes",
         "contexts",
+        "buffers",
         "threads",
         "service_ends",
     ],
@@ -364,6 +369,48 @@ def test_a_socket_from_systemd(tmp_path: Path) -> None:
             process.terminate()
             assert process.wait(TIMEOUT_S) == 0
     assert path.exists()
+
+
+def test_a_thousand_connections_and_half_messages(tmp_path: Path, tell: Tell) -> None:
+    """They cost nobody but the process that has them."""
+    process, path = start(tmp_path)
+    environment = {**os.environ, "PCSCLITE_CSOCK_NAME": str(path)}
+    chance = random.Random(1)
+    with process, contextlib.ExitStack() as stack:
+        many = []
+        for _ in range(1000):
+            one = stack.enter_context(socket.socket(socket.AF_UNIX))
+            one.settimeout(10)
+            one.connect(str(path))
+            with contextlib.suppress(OSError):  # hung up on already
+                one.sendall(struct.pack("=5I", 12, 1, 2, 0, 0)[: chance.randrange(1, 21)])
+            many.append(one)
+        assert "Virtual Reader" in run("pcsc_scan", "-r", env=environment)
+        assert ATR in run("opensc-tool", "-a", env=environment).upper().replace(":", " ")
+        assert process.poll() is None
+        memory = Path(f"/proc/{process.pid}/status").read_text().split("VmRSS:")[1].split()[0]
+        tell(f"PC/SC service: {int(memory) / 1024:.1f} MB after 1,000 connections of one process")
+        process.terminate()
+        assert process.wait(TIMEOUT_S) == 0
+
+
+def test_clients_that_are_killed(tmp_path: Path) -> None:
+    """In a transaction, in a wait, at any point: the next one has the card."""
+    process, path = start(tmp_path)
+    environment = {**os.environ, "PCSCLITE_CSOCK_NAME": str(path)}
+    chance = random.Random(2)
+    with process:
+        for _ in range(20):
+            client = subprocess.Popen(
+                [PYTHON, str(SCRIPTS), chance.choice(("stress", "stress_waits"))], env=environment
+            )
+            time.sleep(0.05 + chance.random() / 4)
+            client.kill()
+            client.wait()
+        told = run("opensc-tool", "-s", "00A4000C023F00", env=environment)
+        assert "SW1=0x90, SW2=0x00" in told
+        process.terminate()
+        assert process.wait(TIMEOUT_S) == 0
 
 
 def test_another_users_client_is_refused(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import logging
 from collections import deque
 from collections.abc import Callable
 
@@ -31,6 +32,8 @@ from ccid.pcsc.manager.pcsc_call import (
 from ccid.pcsc.manager.pcsc_state import Context, PcscReader, Slot
 from ccid.pcsc.manager.resources import DEFAULT_SLOTS, GRACE_S, Resources
 from ccid.pcsc.manager.scard_codes import ScardCode, ScardError
+
+logger = logging.getLogger("ccid.pcsc")
 
 STICKY_S = 0.5
 """A cancellation that came just before its wait counts so long."""
@@ -144,27 +147,27 @@ class Core:
             self.aborts.append((call, call.waits_for.slot))
 
     def _go_on(self, call: Call, outcome: Outcome | None = None) -> None:
-        assert call.steps is not None
-        call.waits_for = None
-        try:
-            self._waits(call, call.steps.send(outcome))
-        except StopIteration as done:
-            call.result = done.value
-            self._end(call, ScardCode.S_SUCCESS)
-        except ScardError as error:
-            self._end(call, error.code)
+        self._step(call, outcome, None)
 
     def _throw(self, call: Call, error: ScardError) -> None:
-        assert call.steps is not None
         self._leave_queue(call)
+        self._step(call, None, error)
+
+    def _step(self, call: Call, outcome: Outcome | None, error: ScardError | None) -> None:
+        """Have a call go on with what it waited for, or with an error."""
+        assert call.steps is not None
         call.waits_for = None
         try:
-            self._waits(call, call.steps.throw(error))
+            steps = call.steps
+            self._waits(call, steps.send(outcome) if error is None else steps.throw(error))
         except StopIteration as done:
             call.result = done.value
             self._end(call, ScardCode.S_SUCCESS)
         except ScardError as raised:
             self._end(call, raised.code)
+        except Exception as fault:  # one of ours costs this call, and no other
+            logger.error("%s: %s", call.function.__name__, type(fault).__name__)
+            self._end(call, ScardCode.F_INTERNAL_ERROR)
 
     def _waits(self, call: Call, what: Wait | Job | AnyChange) -> None:
         call.waits_for = what

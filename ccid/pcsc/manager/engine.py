@@ -184,8 +184,9 @@ class Engine:
     def end(self) -> None:
         """Power all cards off and give all readers back."""
         self._is_ended = True
+        until = time.monotonic() + CLOSE_S
         for thread in self._give_back():
-            thread.join(CLOSE_S)
+            thread.join(max(0.0, until - time.monotonic()))
 
     def _finish(self, call: Call) -> None:
         call.finished()
