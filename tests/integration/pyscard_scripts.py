@@ -7,6 +7,7 @@ are those of pcsc-lite's own tests for its functions.
 
 from __future__ import annotations
 
+import ctypes
 import sys
 import threading
 import time
@@ -18,6 +19,7 @@ from smartcard.scard import (
     SCARD_ATTR_VENDOR_NAME,
     SCARD_CTL_CODE,
     SCARD_E_CANCELLED,
+    SCARD_E_INSUFFICIENT_BUFFER,
     SCARD_E_INVALID_HANDLE,
     SCARD_E_INVALID_VALUE,
     SCARD_E_NO_SERVICE,
@@ -518,6 +520,68 @@ def threads() -> None:
         for one in [Later(call) for _ in range(10)]:
             one.join(60)
             same(one.end(), OK)
+
+
+def buffers() -> None:
+    """Buffers that are too small or too large, by libpcsclite itself: pyscard has one of its own
+    size."""
+    library = ctypes.CDLL("libpcsclite.so.1")
+    long, unsigned = ctypes.c_long, ctypes.c_ulong
+    library.SCardEstablishContext.restype = long
+    of, card, protocol = long(), long(), unsigned()
+    assert library.SCardEstablishContext(unsigned(0), None, None, ctypes.byref(of)) == OK
+    name = first(context()).encode()
+    connected = library.SCardConnect(
+        of, name, unsigned(2), unsigned(3), ctypes.byref(card), ctypes.byref(protocol)
+    )
+    assert connected == OK
+    short = 0xFFFFFFFF & SCARD_E_INSUFFICIENT_BUFFER
+
+    def code(result: int) -> int:
+        return result & 0xFFFFFFFF
+
+    data, got = ctypes.create_string_buffer(70000), unsigned()
+    request = unsigned(SCARD_CTL_CODE(3400))
+    for room, wanted in ((3, short), (264, OK), (65549, OK)):
+        control = library.SCardControl(
+            card, request, None, unsigned(0), data, unsigned(room), ctypes.byref(got)
+        )
+        same(code(control), wanted)
+        assert got.value >= 6
+    length = unsigned(264)
+    atr = unsigned(SCARD_ATTR_ATR_STRING)
+    same(code(library.SCardGetAttrib(card, atr, data, ctypes.byref(length))), OK)
+    length = unsigned(3)
+    same(code(library.SCardGetAttrib(card, atr, data, ctypes.byref(length))), short)
+    assert length.value > 3
+    pci = (unsigned * 2)(protocol.value, 16)
+    challenge = bytes.fromhex("0084000020")
+    for room, wanted in ((30, short), (258, OK), (65549, OK)):
+        length = unsigned(room)
+        sent = library.SCardTransmit(
+            card, pci, challenge, unsigned(5), None, data, ctypes.byref(length)
+        )
+        same(code(sent), wanted)
+        assert length.value == 34
+
+
+def stress() -> None:
+    """APDUs in transactions, until killed."""
+    card = connect(context())
+    while True:
+        if SCardBeginTransaction(card) == OK:
+            SCardTransmit(card, SCARD_PCI_T1, SELECT)
+            SCardEndTransaction(card, SCARD_LEAVE_CARD)
+
+
+def stress_waits() -> None:
+    """Waits and connections, until killed."""
+    one = context()
+    name = first(one)
+    while True:
+        card = connect(one)
+        SCardGetStatusChange(one, 20, [(name, SCARD_STATE_PRESENT), (PNP, 0)])
+        SCardDisconnect(card, SCARD_RESET_CARD)
 
 
 def killed() -> None:

@@ -205,7 +205,10 @@ class Machine(RuleBasedStateMachine):
         self.waiting: list[tuple[Call, Any, tuple[Any, ...]]] = []
 
     def held(self, index: int) -> Held | None:
-        return self.open[index % len(self.open)] if self.open else None
+        """A handle on which nothing is under way: two calls on one at once may end either way."""
+        busy = {arguments[0] for _, _, arguments in self.waiting}
+        free = [one for one in self.open if one not in busy]
+        return free[index % len(free)] if free else None
 
     def run(self, call: Call, what: Any, *arguments: Any) -> None:
         """A call began in the core: the model says how it ends."""
@@ -364,7 +367,8 @@ class Machine(RuleBasedStateMachine):
         slot = self.world.readers[0].slots[0]
         assert len(self.world.core.resources.handles) == len(self.open)
         if self.model.is_plugged:
-            assert [h.word for h in slot.handles] == [one.word for one in self.model.handles]
+            words = {one.number: one.word for one in self.model.handles}
+            assert {handle.number: handle.word for handle in slot.handles} == words
             assert slot.is_powered is self.model.is_powered
             assert (slot.lock_count, slot.turn) == (self.model.depth, None)
 

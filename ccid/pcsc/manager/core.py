@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import logging
 from collections import deque
 from collections.abc import Callable
 
@@ -31,6 +32,8 @@ from ccid.pcsc.manager.pcsc_call import (
 from ccid.pcsc.manager.pcsc_state import Context, PcscReader, Slot
 from ccid.pcsc.manager.resources import DEFAULT_SLOTS, GRACE_S, Resources
 from ccid.pcsc.manager.scard_codes import ScardCode, ScardError
+
+logger = logging.getLogger("ccid.pcsc")
 
 STICKY_S = 0.5
 """A cancellation that came just before its wait counts so long."""
@@ -51,7 +54,7 @@ class Core:
     Attributes:
         resources: Contexts, handles, readers.
         jobs: For drivers, to be taken.
-        aborts: Slots whose job nobody waits for any more, to be taken.
+        aborts: Calls whose job nobody waits for any more, and where, to be taken.
         ended: Calls that are over, to be taken and told.
         now: The time of the last input.
     """
@@ -65,7 +68,7 @@ class Core:
     ) -> None:
         self.resources = Resources(number, max_slots, grace_s)
         self.jobs: deque[tuple[Call, Job]] = deque()
-        self.aborts: deque[Slot] = deque()
+        self.aborts: deque[tuple[Call, Slot]] = deque()
         self.ended: deque[Call] = deque()
         self.now = 0.0
         self._watchers: dict[Call, None] = {}
@@ -141,30 +144,30 @@ class Core:
         if call.code is None and not self._expire(call, ScardCode.E_CANCELLED):
             call.is_abandoned = True
             assert isinstance(call.waits_for, Job)
-            self.aborts.append(call.waits_for.slot)
+            self.aborts.append((call, call.waits_for.slot))
 
     def _go_on(self, call: Call, outcome: Outcome | None = None) -> None:
-        assert call.steps is not None
-        call.waits_for = None
-        try:
-            self._waits(call, call.steps.send(outcome))
-        except StopIteration as done:
-            call.result = done.value
-            self._end(call, ScardCode.S_SUCCESS)
-        except ScardError as error:
-            self._end(call, error.code)
+        self._step(call, outcome, None)
 
     def _throw(self, call: Call, error: ScardError) -> None:
-        assert call.steps is not None
         self._leave_queue(call)
+        self._step(call, None, error)
+
+    def _step(self, call: Call, outcome: Outcome | None, error: ScardError | None) -> None:
+        """Have a call go on with what it waited for, or with an error."""
+        assert call.steps is not None
         call.waits_for = None
         try:
-            self._waits(call, call.steps.throw(error))
+            steps = call.steps
+            self._waits(call, steps.send(outcome) if error is None else steps.throw(error))
         except StopIteration as done:
             call.result = done.value
             self._end(call, ScardCode.S_SUCCESS)
         except ScardError as raised:
             self._end(call, raised.code)
+        except Exception as fault:  # one of ours costs this call, and no other
+            logger.error("%s: %s", call.function.__name__, type(fault).__name__)
+            self._end(call, ScardCode.F_INTERNAL_ERROR)
 
     def _waits(self, call: Call, what: Wait | Job | AnyChange) -> None:
         call.waits_for = what
@@ -366,9 +369,15 @@ class Core:
     @property
     def next_time(self) -> float | None:
         """When :meth:`time_passed` has something to do; None for never."""
-        while self._alarms and not _counts(self._alarms[0][0], self._alarms[0][2]):
+        while self._alarms and not self._counts(*self._alarms[0]):
             heapq.heappop(self._alarms)
         return self._alarms[0][0] if self._alarms else None
+
+    def _counts(self, when: float, _: int, what: Call | Slot | None) -> bool:
+        """The alarm is of use still."""
+        if isinstance(what, Call):
+            return what.code is None and not isinstance(what.waits_for, Job)
+        return self._searching_until == when if what is None else what.off_at == when
 
     def time_passed(self, now: float) -> None:
         """It is ``now``."""
@@ -396,10 +405,3 @@ def _only_waits_its_turn(call: Call) -> bool:
     """Its deadline is one for transactions, and none keeps it waiting."""
     wait = call.waits_for
     return call.refuses_own_lock and isinstance(wait, Wait) and not wait.is_locked_out
-
-
-def _counts(when: float, what: Call | Slot | None) -> bool:
-    """The alarm is of use still."""
-    if isinstance(what, Call):
-        return what.code is None and not isinstance(what.waits_for, Job)
-    return what is None or what.off_at == when

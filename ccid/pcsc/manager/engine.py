@@ -12,8 +12,8 @@ released for a while.
 from __future__ import annotations
 
 import logging
+import os
 import queue
-import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -89,7 +89,10 @@ class Ended:
 
 def random_number() -> int:
     """A random number from 1 to 2³¹-1, as handles and contexts have."""
-    return secrets.randbelow(0x7FFF_FFFF) + 1
+    number = 0
+    while not number:
+        number = int.from_bytes(os.urandom(4), "little") & 0x7FFF_FFFF
+    return number
 
 
 class Engine:
@@ -152,7 +155,7 @@ class Engine:
                 call, job = core.jobs.popleft()
                 self._give(call, job)
             elif core.aborts:
-                self._abort(core.aborts.popleft())
+                self._abort(*core.aborts.popleft())
             elif not self._is_need_met:
                 self._meet_need(time.monotonic())
             else:
@@ -181,8 +184,9 @@ class Engine:
     def end(self) -> None:
         """Power all cards off and give all readers back."""
         self._is_ended = True
+        until = time.monotonic() + CLOSE_S
         for thread in self._give_back():
-            thread.join(CLOSE_S)
+            thread.join(max(0.0, until - time.monotonic()))
 
     def _finish(self, call: Call) -> None:
         call.finished()
@@ -368,7 +372,10 @@ class Engine:
         else:
             driver.begin(call, job)
 
-    def _abort(self, slot: Slot) -> None:
+    def _abort(self, call: Call, slot: Slot) -> None:
         driver = self._drivers.get(slot)
         if driver is not None:
-            threading.Thread(target=driver.abort, name="pcsc abort", daemon=True).start()
+            thread = threading.Thread(
+                target=driver.abort, args=(call,), name="pcsc abort", daemon=True
+            )
+            thread.start()

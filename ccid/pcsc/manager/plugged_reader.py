@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ccid.device.composite import siblings
 from ccid.errors import CcidError
 from ccid.known.quirks import lookup
-from ccid.known.quirks.fixups import apply
+from ccid.known.quirks.descriptor_fixups import apply
 from ccid.pcsc.ifd import IFDHandler
 from ccid.pcsc.ifd.device_strings import DeviceName
 from ccid.pcsc.manager.pcsc_state import PcscReader
@@ -128,8 +128,10 @@ class PluggedReader:
     def base(self) -> str:
         """Its name, without numbers."""
         info = self.infos[0]
-        one_of_many = len(self.infos) == 1
-        return base_name(info.name, info.interface_name if one_of_many else None, info.serial)
+        if len(self.infos) > 1:  # its slots are told apart by their numbers
+            name = info.name.removesuffix(f" [{info.interface_number}]")
+            return base_name(name, None, info.serial)
+        return base_name(info.name, info.interface_name, info.serial)
 
     @property
     def keys(self) -> list[SlotKey]:

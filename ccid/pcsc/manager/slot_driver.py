@@ -51,6 +51,8 @@ class SlotDriver:
         self._post = post
         self._jobs: queue.SimpleQueue[tuple[Call, Job] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._current: Call | None = None
 
     def begin(self, call: Call, job: Job) -> None:
         """Have a job done."""
@@ -64,21 +66,27 @@ class SlotDriver:
         """Do no more jobs."""
         self._jobs.put(None)
 
-    def abort(self) -> None:
-        """End the job under way early, if it can be."""
-        channel = self._handler.channel(self._lun)
-        if channel is not None:
-            with suppress(CcidError):
-                channel.slot.cancel()
+    def abort(self, call: Call | None = None) -> None:
+        """End the job of ``call`` early, if it is under way and can be ended; None for any."""
+        with self._lock:  # within which no other job begins
+            channel = self._handler.channel(self._lun)
+            is_meant = self._current is not None and call in (None, self._current)
+            if channel is not None and is_meant:
+                with suppress(CcidError):
+                    channel.slot.cancel()
 
     def _run(self) -> None:
         while (item := self._jobs.get()) is not None:
             call, job = item
+            with self._lock:
+                self._current = call
             try:
                 outcome = self._do(job)
             except Exception as error:  # a fault of ours costs this job and no more
                 logger.error("%r failed: %s", job, type(error).__name__)
                 outcome = Outcome(Code.COMMUNICATION_ERROR)
+            with self._lock:
+                self._current = None
             self._post(JobDone(call, job, outcome))
             del item, call, job, outcome  # a job may hold a secret: it is not kept for the next
 

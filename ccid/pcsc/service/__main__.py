@@ -13,21 +13,27 @@ import argparse
 import contextlib
 import logging
 import os
-import resource
 import signal
 import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ccid.errors import CcidError
-from ccid.pcsc.manager.engine import Settings
-from ccid.pcsc.manager.resources import DEFAULT_SLOTS
+from ccid.ground.safe_text import printable_lines
+from ccid.pcsc.plug.lazy_modules import later
 from ccid.pcsc.service import virtual_options
 from ccid.pcsc.service.socket_place import default_path, listen, make_folder, passed_socket
-from ccid.pcsc.service.socket_server import SocketServer
-from ccid.trace.log import TRAFFIC, PrintableFormatter
 
+if TYPE_CHECKING:
+    from ccid.pcsc.manager.engine import Settings
+    from ccid.pcsc.service.socket_server import SocketServer
+
+UNUSED = ("hashlib", "inspect", "pdb", "pickle")
+"""What construct and, before Python 3.12, dataclasses import for others."""
+DEFAULT_READERS = 16
+TRAFFIC = 5
 MAX_READERS = 255
 DESCRIPTORS = 4096
 """Open files that suffice for all clients that are let in."""
@@ -69,17 +75,17 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--readers",
         type=_readers,
-        default=DEFAULT_SLOTS,
+        default=DEFAULT_READERS,
         metavar="N",
-        help=f"so many readers at most, each slot counted (default: {DEFAULT_SLOTS})",
+        help=f"so many readers at most, each slot counted (default: {DEFAULT_READERS})",
     )
     add(
         "--entries",
         type=_readers,
-        default=DEFAULT_SLOTS,
+        default=DEFAULT_READERS,
         metavar="N",
         help="so many of them clients before libpcsclite 2.5 see; they must have been built for "
-        f"that number (default: {DEFAULT_SLOTS}; Fedora's: 48)",
+        f"that number (default: {DEFAULT_READERS}; Fedora's: 48)",
     )
     add("--ready-fd", type=int, metavar="N", help="write a line there when it listens")
     add("--no-escape", action="store_true", help="no Escape commands of programs")
@@ -110,9 +116,16 @@ def _group(name: str | None, parser: argparse.ArgumentParser) -> int | None:
         parser.error(f"--group: there is no group {name!r}")
 
 
+class _Formatter(logging.Formatter):
+    """A formatter whose lines cannot command a terminal, whatever is told of."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record))
+
+
 def _log(options: argparse.Namespace) -> None:
     handler = logging.StreamHandler()
-    handler.setFormatter(PrintableFormatter("%(asctime)s %(name)s %(message)s"))
+    handler.setFormatter(_Formatter("%(asctime)s %(name)s %(message)s"))
     logging.basicConfig(handlers=[handler], level=LEVELS[options.log_level])
     if options.log_level == "traffic":
         logging.getLogger("ccid.traffic").setLevel(TRAFFIC)
@@ -121,6 +134,8 @@ def _log(options: argparse.Namespace) -> None:
 
 
 def _settings(options: argparse.Namespace) -> Settings:
+    from ccid.pcsc.manager.engine import Settings
+
     infos = []
     if options.virtual:
         for reader in virtual_options.make_readers(options.virtual):
@@ -136,6 +151,8 @@ def _settings(options: argparse.Namespace) -> Settings:
 
 def _allow_descriptors() -> None:
     """Each client takes one."""
+    import resource
+
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -163,11 +180,12 @@ def _tell_ready(descriptor: int | None) -> None:
             os.close(descriptor)
 
 
-def _serve(server: SocketServer) -> None:
+def _serve(server: SocketServer, ready: int | None) -> None:
     """Serve until a signal says stop."""
     signal.set_wakeup_fd(server.waker, warn_on_full_buffer=False)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: server.stop())
+    _tell_ready(ready)
     server.serve()
 
 
@@ -179,6 +197,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         from ccid.pcsc.service.user_units import install
 
         return install(options.group)
+    if not hasattr(socket, "AF_UNIX"):
+        parser.error("this system has no Unix sockets")
+    later(*UNUSED)
     group = _group(options.group, parser)
     _log(options)
     _allow_descriptors()
@@ -188,12 +209,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CcidError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1
+    from ccid.pcsc.service.socket_server import SocketServer
+
     try:
         server = SocketServer(
             listener, settings, entries=options.entries, same_user=options.group is None
         )
-        _tell_ready(options.ready_fd)
-        _serve(server)
+        _serve(server, options.ready_fd)
     finally:
         if path is not None:
             path.unlink(missing_ok=True)

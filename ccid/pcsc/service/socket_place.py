@@ -8,7 +8,6 @@ import os
 import socket
 import stat
 import struct
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +59,8 @@ def default_path() -> Path:
     runtime = os.environ.get("XDG_RUNTIME_DIR")
     if runtime:
         return Path(runtime) / "ccid" / NAME
+    import tempfile  # which brings much along
+
     return Path(tempfile.gettempdir()) / f"ccid-{os.getuid()}" / NAME
 
 

@@ -77,6 +77,8 @@ class _Client:
                 self.session.received(data)
             except BadRequest as error:
                 self.session.refuse(error)
+            except Exception as fault:  # one of ours costs this client, and no other
+                self.session.refuse(BadRequest(type(fault).__name__))
         if events & selectors.EVENT_WRITE:
             self.server.stirred.add(self)
 
