@@ -23,9 +23,12 @@ def under_pyscard(
 ) -> None:
     """Have pyscard (``import smartcard``) use this library instead of pcscd, in this process.
 
-    Call it before pyscard is imported. Then nothing of libpcsclite is loaded, and pyscard's compiled
-    part may be missing. May be called again to have other readers: contexts and handles of before
-    are invalid then. ``python -m ccid.pcsc.under_pyscard PROGRAM`` does it for a program.
+    Call it before pyscard is imported. Then nothing of libpcsclite is loaded, and pyscard's
+    compiled part may be missing. May be called again to have other readers: contexts and handles of
+    before are invalid then. ``python -m ccid.pcsc.under_pyscard PROGRAM`` does it for a program.
+
+    Without any argument the readers are those that the environment variable ``CCID_PCSC_READERS``
+    tells, in the words of ``ccid-run`` (``--virtual 08e6:3437 --card echo``), or else all on USB.
 
     Args:
         virtual: Virtual readers to be had: :class:`ccid.VirtualReader`, or models: ``vvvv:pppp``,
@@ -39,9 +42,6 @@ def under_pyscard(
         WrongReaders: A model is none.
         ReaderNotFound: The figures of a model are not known.
         ReaderUnsupported: Nothing virtual can do what it does.
-
-    Without any argument the readers are those that the environment variable ``CCID_PCSC_READERS`` tells,
-    in the words of ``ccid-run`` (``--virtual 08e6:3437 --card echo``), or else all on USB.
     """
     from ccid.pcsc import pyscard_import
 

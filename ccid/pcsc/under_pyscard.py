@@ -1,6 +1,6 @@
 """``python -m ccid.pcsc.under_pyscard``: runs a Python program that uses pyscard, without pcscd.
 
-    python -m ccid.pcsc.under_pyscard --virtual 08e6:3437 program.py
+    python -m ccid.pcsc.under_pyscard --virtual 08e6:3437 -- program.py
     python -m ccid.pcsc.under_pyscard -m pytest
     python -m ccid.pcsc.under_pyscard $(command -v ykman) list
 
@@ -23,7 +23,7 @@ import ccid.pcsc
 from ccid.errors import CcidError
 from ccid.pcsc.service import virtual_options
 
-USAGE = "python -m ccid.pcsc.under_pyscard [options] {PROGRAM | -m MODULE} [ARGUMENT ...]"
+USAGE = "python -m ccid.pcsc.under_pyscard [options] {-- PROGRAM | -m MODULE} [ARGUMENT ...]"
 NOT_FOUND = 127
 """Exit status as a shell has it."""
 

@@ -110,8 +110,10 @@ class Manager:
         *arguments: Any,
         timeout: float | None = None,
     ) -> Any:
-        if self._is_closed or self._owner != os.getpid():
+        if self._owner != os.getpid():
             raise ScardError(ScardCode.E_INVALID_HANDLE)
+        if self._is_closed:
+            raise ScardError(ScardCode.E_NO_SERVICE)
         call = _Blocking(function, arguments, timeout)
         self._engine.post(call)
         try:

@@ -22,34 +22,7 @@ readers.
 from __future__ import annotations
 
 from ccid.pcsc.scard.scard_constants import *  # noqa: F403
-from ccid.pcsc.scard.scard_functions import (
-    SCARD_CTL_CODE,
-    SCardAddReaderToGroup,
-    SCardBeginTransaction,
-    SCardCancel,
-    SCardConnect,
-    SCardControl,
-    SCardDisconnect,
-    SCardEndTransaction,
-    SCardEstablishContext,
-    SCardForgetReader,
-    SCardForgetReaderGroup,
-    SCardGetAttrib,
-    SCardGetErrorMessage,
-    SCardGetStatusChange,
-    SCardIntroduceReader,
-    SCardIntroduceReaderGroup,
-    SCardIsValidContext,
-    SCardListReaderGroups,
-    SCardListReaders,
-    SCardReconnect,
-    SCardReleaseContext,
-    SCardRemoveReaderFromGroup,
-    SCardSetAttrib,
-    SCardStatus,
-    SCardTransmit,
-    error,
-)
+from ccid.pcsc.scard.scard_functions import *  # noqa: F403
 
 __all__ = [
     name

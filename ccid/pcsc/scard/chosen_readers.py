@@ -1,7 +1,8 @@
 """Which readers the functions of :mod:`ccid.pcsc.scard` see, and the manager that has them.
 
 Without more they are those on USB. Others are chosen by :func:`choose`, or by the environment
-variable ``CCID_PCSC_READERS``, which has the words of ``ccid-run``: ``--virtual 08e6:3437 --card echo``.
+variable ``CCID_PCSC_READERS``, which has the words of ``ccid-run``, as
+``--virtual 08e6:3437 --card echo``.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
@@ -92,12 +94,12 @@ def _made() -> Manager:
 
 
 def _manager_of(choice: Choice) -> Manager:
-    made = Manager(choice.virtual, usb=choice.usb, names=choice.names)
-    at_exit.add(made.close)
-    return made
+    return Manager(choice.virtual, usb=choice.usb, names=choice.names)
 
 
 _chosen: Once[Manager] = Once(_made)
+_is_over = False
+"""Python ends."""
 _own: Manager | None = None
 """The one that :func:`take` made."""
 _again: Callable[[], Choice] | None = None
@@ -107,10 +109,25 @@ _again: Callable[[], Choice] | None = None
 def manager() -> Manager:
     """The manager that has the readers, made when it is first asked for.
 
+    When Python ends, a thread that still asks waits here for ever: only daemon threads are left
+    then, as that of pyscard's CardMonitor, which would tell the user that the service is gone.
+
     Raises:
         WrongReaders: ``CCID_PCSC_READERS`` cannot be understood.
     """
+    if _is_over and threading.current_thread() is not threading.main_thread():
+        threading.Event().wait()
     return _chosen()
+
+
+def _end() -> None:
+    global _is_over
+    _is_over = True
+    if _chosen.is_made:
+        _chosen().close()
+
+
+at_exit.add(_end)
 
 
 def choose(virtual: Sequence[VirtualReader | str], usb: bool | None, names: Sequence[str]) -> None:

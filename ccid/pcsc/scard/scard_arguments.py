@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ccid.pcsc.manager import ReaderState
+from ccid.pcsc.manager.status_changes import ReaderState
 from ccid.pcsc.scard.scard_constants import SCARD_STATE_CHANGED
 
 DWORD = 0xFFFF_FFFF

@@ -56,8 +56,13 @@ def SCardReleaseContext(hcontext: int) -> int:
     try:
         manager().release(context)
     except ScardError as failed:
-        return int(failed.code)
+        return _closed(failed)
     return SCARD_S_SUCCESS
+
+
+def _closed(failed: ScardError) -> int:
+    """What is to be closed when the manager is gone is closed."""
+    return SCARD_S_SUCCESS if failed.code is ScardCode.E_NO_SERVICE else int(failed.code)
 
 
 def SCardIsValidContext(hcontext: int) -> int:
@@ -159,7 +164,7 @@ def SCardDisconnect(hcard: int, dwDisposition: int) -> int:
     try:
         manager().disconnect(handle, disposition)
     except ScardError as failed:
-        return int(failed.code)
+        return _closed(failed)
     return SCARD_S_SUCCESS
 
 
