@@ -135,7 +135,7 @@ def all_files() -> frozenset[str]:
 
 def is_there(path: str) -> bool:
     if "/" not in path:
-        return path in all_files()
+        return path in all_files() or (ROOT / path).is_file()
     return any(ROOT.glob(path.rstrip("/"))) if "*" in path else (ROOT / path).exists()
 
 
