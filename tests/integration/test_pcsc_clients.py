@@ -306,25 +306,28 @@ def test_a_signal_goes_to_the_program_and_the_service_ends(tmp_path: Path) -> No
 # ccid-pcscd itself --------------------------------------------------------------------------------
 
 
-def start(folder: Path, *options: str) -> tuple[subprocess.Popen[str], Path]:
-    """Start ccid-pcscd, and wait until it listens."""
+@contextlib.contextmanager
+def start(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """Start ccid-pcscd, and wait until it listens. It is gone behind this."""
     ready, told = os.pipe()
     path = folder / "pcscd.comm"
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [*SERVE, str(path), "--ready-fd", str(told), "--virtual", *options],
         pass_fds=[told],
         stderr=subprocess.PIPE,
         text=True,
-    )
-    os.close(told)
-    assert os.read(ready, 1) == b"\n"
-    os.close(ready)
-    return process, path
+    ) as process:
+        try:
+            os.close(told)
+            assert os.read(ready, 1) == b"\n"
+            os.close(ready)
+            yield process, path
+        finally:
+            process.kill()
 
 
 def test_the_socket_is_this_users_alone_and_goes_with_the_service(tmp_path: Path) -> None:
-    process, path = start(tmp_path)
-    with process:
+    with start(tmp_path) as (process, path):
         assert path.stat().st_mode & 0o777 == 0o600
         second = subprocess.run(
             [*SERVE, str(path), "--virtual"],
@@ -340,12 +343,10 @@ def test_the_socket_is_this_users_alone_and_goes_with_the_service(tmp_path: Path
 
 
 def test_a_socket_left_behind_is_replaced(tmp_path: Path) -> None:
-    process, path = start(tmp_path)
-    with process:
+    with start(tmp_path) as (process, path):
         process.kill()
     assert path.is_socket()
-    process, _ = start(tmp_path)
-    with process:
+    with start(tmp_path) as (process, _):
         process.terminate()
         assert process.wait(TIMEOUT_S) == 0
 
@@ -373,14 +374,12 @@ def test_a_socket_from_systemd(tmp_path: Path) -> None:
 
 def test_a_thousand_connections_and_half_messages(tmp_path: Path, tell: Tell) -> None:
     """They cost nobody but the process that has them."""
-    process, path = start(tmp_path)
-    environment = {**os.environ, "PCSCLITE_CSOCK_NAME": str(path)}
     chance = random.Random(1)
-    with process, contextlib.ExitStack() as stack:
+    with start(tmp_path) as (process, path), contextlib.ExitStack() as stack:
+        environment = {**os.environ, "PCSCLITE_CSOCK_NAME": str(path)}
         many = []
         for _ in range(1000):
             one = stack.enter_context(socket.socket(socket.AF_UNIX))
-            one.settimeout(10)
             one.connect(str(path))
             with contextlib.suppress(OSError):  # hung up on already
                 one.sendall(struct.pack("=5I", 12, 1, 2, 0, 0)[: chance.randrange(1, 21)])
@@ -396,10 +395,9 @@ def test_a_thousand_connections_and_half_messages(tmp_path: Path, tell: Tell) ->
 
 def test_clients_that_are_killed(tmp_path: Path) -> None:
     """In a transaction, in a wait, at any point: the next one has the card."""
-    process, path = start(tmp_path)
-    environment = {**os.environ, "PCSCLITE_CSOCK_NAME": str(path)}
     chance = random.Random(2)
-    with process:
+    with start(tmp_path) as (process, path):
+        environment = {**os.environ, "PCSCLITE_CSOCK_NAME": str(path)}
         for _ in range(20):
             client = subprocess.Popen(
                 [PYTHON, str(SCRIPTS), chance.choice(("stress", "stress_waits"))], env=environment
@@ -416,13 +414,12 @@ def test_clients_that_are_killed(tmp_path: Path) -> None:
 def test_another_users_client_is_refused(tmp_path: Path) -> None:
     if os.geteuid():
         pytest.fail("this test needs root, to become another user")
-    process, path = start(tmp_path)
+    become = ("setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups")
     for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
         folder.chmod(0o755)
-    path.chmod(0o666)  # so that nothing but the check of the peer is in the way
-    environment = {**os.environ, "PCSCLITE_CSOCK_NAME": str(path)}
-    become = ("setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups")
-    with process:
+    with start(tmp_path) as (process, path):
+        path.chmod(0o666)  # so that nothing but the check of the peer is in the way
+        environment = {**os.environ, "PCSCLITE_CSOCK_NAME": str(path)}
         done = subprocess.run(
             [*become, "opensc-tool", "-l"],
             env=environment,

@@ -26,6 +26,8 @@ MAX_CLIENTS_OF_PROCESS = 256
 """Connections of one process; more are hung up on. A context takes one, a cancellation another."""
 MAX_CONTEXTS_OF_PROCESS = 200
 """Contexts of one process, as pcscd has for all; more get SCARD_E_NO_MEMORY."""
+MAX_ACCEPTED = 64
+"""Connections that are taken before others are heard again."""
 FAREWELL_S = 0.5
 """How long clients have to hear that the service ends."""
 
@@ -217,13 +219,18 @@ class SocketServer:
     # Clients --------------------------------------------------------------------------------------
 
     def _accept(self) -> None:
-        try:
-            connection, _ = self._listener.accept()
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._refuse_one(error)
-            return
+        """Take those that connect, but no more at once than those who wait can bear."""
+        for _ in range(MAX_ACCEPTED):
+            try:
+                connection, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._refuse_one(error)
+                return
+            self._take(connection)
+
+    def _take(self, connection: socket.socket) -> None:
         connection.setblocking(False)
         try:
             peer = peer_of(connection)
