@@ -181,7 +181,10 @@ class SocketServer:
         """Serve until :meth:`stop`; then tell the clients, and power all cards off."""
         try:
             while not self._is_stopped:
-                self._round()
+                try:
+                    self._round()
+                except Exception:  # a fault of ours must not end the service for all
+                    logger.exception("the service goes on after a fault")
         finally:
             self._end()
 
