@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import pty
 import random
 import shutil
 import signal
@@ -301,6 +302,37 @@ def test_a_signal_goes_to_the_program_and_the_service_ends(tmp_path: Path) -> No
         process.send_signal(signal.SIGTERM)
         assert process.wait(TIMEOUT_S) == 5
         assert not path.parent.exists()
+
+
+COUNTS = """\
+import signal, sys, time
+count = 0
+def handler(*_):
+    global count
+    count += 1
+signal.signal(signal.SIGINT, handler)
+print("ready", flush=True)
+until = time.monotonic() + 1
+while time.monotonic() < until:
+    time.sleep(0.1)
+print(f"interrupts: {count}", flush=True)
+"""
+
+
+def test_ctrl_c_reaches_the_program_once() -> None:
+    """The terminal sends it to the program, too."""
+    pid, terminal = pty.fork()
+    if not pid:
+        os.execv(RUN[0], [*RUN, "--virtual", "--", sys.executable, "-c", COUNTS])
+    said = b""
+    while b"ready" not in said:
+        said += os.read(terminal, 1024)
+    os.write(terminal, b"\x03")
+    while b"interrupts: " not in said:
+        said += os.read(terminal, 1024)
+    assert b"interrupts: 1" in said
+    assert os.waitpid(pid, 0)[1] == 0
+    os.close(terminal)
 
 
 # ccid-pcscd itself --------------------------------------------------------------------------------

@@ -309,9 +309,7 @@ class ClientSession:
 
     def _establish(self, body: bytes) -> None:
         scope, _, _ = THREE.unpack(body)
-        if self.context is not None:
-            self.host.core.client_gone(self.context, self.host.now())
-            self.context = None
+        self._drop_context()
         if not self._connection.may_establish():
             self.out += THREE.pack(scope, 0, ScardCode.E_NO_MEMORY)
             return
@@ -323,12 +321,18 @@ class ClientSession:
         if self.context is not None:
             code = ScardCode.E_INVALID_VALUE
             if number == self.context.number:
-                for wait in self._waits:
-                    wait.is_withdrawn = True
-                self._waits.clear()
-                self.host.core.client_gone(self.context, self.host.now())
-                self.context, code = None, ScardCode.S_SUCCESS
+                self._drop_context()
+                code = ScardCode.S_SUCCESS
         self.out += TWO.pack(number, code)
+
+    def _drop_context(self) -> None:
+        """The context is released, if there is one; what waits in it is not told."""
+        for wait in self._waits:
+            wait.is_withdrawn = True
+        self._waits.clear()
+        if self.context is not None:
+            self.host.core.client_gone(self.context, self.host.now())
+            self.context = None
 
     def _cancel(self, body: bytes) -> None:
         number, _ = TWO.unpack(body)
