@@ -304,6 +304,26 @@ def test_a_signal_goes_to_the_program_and_the_service_ends(tmp_path: Path) -> No
         assert not path.parent.exists()
 
 
+def test_a_killed_ccid_run_leaves_no_service_behind() -> None:
+    script = "echo $PCSCLITE_CSOCK_NAME; exec sleep 60"
+    with subprocess.Popen(
+        [*RUN, "--virtual", "--", "sh", "-c", script], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        path = Path(process.stdout.readline().strip())
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        process.kill()
+        process.wait()
+        until = time.monotonic() + TIMEOUT_S
+        while path.exists():
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        for child in children:  # the program goes on: it was not told
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(child), signal.SIGTERM)
+    shutil.rmtree(path.parent)
+
+
 COUNTS = """\
 import signal, sys, time
 count = 0

@@ -90,6 +90,12 @@ def _parser() -> argparse.ArgumentParser:
         f"that number (default: {DEFAULT_READERS}; Fedora's: 48)",
     )
     add("--ready-fd", type=int, metavar="N", help="write a line there when it listens")
+    add(
+        "--until-fd",
+        type=int,
+        metavar="N",
+        help="end when the other end of this pipe is closed, as by the end of who started this",
+    )
     add("--no-escape", action="store_true", help="no Escape commands of programs")
     add(
         "--log-level",
@@ -245,6 +251,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         server = SocketServer(
             listener, settings, entries=options.entries, same_user=options.group is None
         )
+        if options.until_fd is not None:
+            server.end_with(options.until_fd)
         _serve(server, options.ready_fd)
     finally:
         if path is not None:

@@ -114,17 +114,19 @@ class _Service:
     def __init__(self, folder: Path, arguments: Sequence[str]) -> None:
         self.path = folder / "pcscd.comm"
         self._ready, ready = os.pipe()
+        until, self._until = os.pipe()  # closed when this process ends, however it does
         command = [sys.executable, "-m", "ccid.pcsc.service", "--socket", str(self.path)]
-        command += ["--ready-fd", str(ready)]
+        command += ["--ready-fd", str(ready), "--until-fd", str(until)]
         try:
             self._process = subprocess.Popen(
                 [*command, *arguments],
                 stdin=subprocess.DEVNULL,
-                pass_fds=[ready],
+                pass_fds=[ready, until],
                 start_new_session=True,  # Ctrl-C is for the program
             )
         finally:
             os.close(ready)
+            os.close(until)
 
     def wait_until_ready(self) -> bool:
         """Wait until it listens; False if it ended instead."""
@@ -141,6 +143,7 @@ class _Service:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        os.close(self._until)
 
 
 class _Program:
@@ -196,9 +199,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not program:
         parser.error("which program? ccid-run [options] -- PROGRAM [ARGUMENT ...]")
     _warn_without_library()
-    folder = Path(tempfile.mkdtemp(prefix="ccid-run-", dir=os.environ.get("XDG_RUNTIME_DIR")))
     try:
-        service = _Service(folder, _service_arguments(options))
+        return _with_service(program, _service_arguments(options))
+    except KeyboardInterrupt:  # before the program began
+        return BY_SIGNAL + signal.SIGINT
+
+
+def _with_service(program: Sequence[str], arguments: Sequence[str]) -> int:
+    """Run the program with a service; returns the exit status."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    usable = runtime if runtime and os.access(runtime, os.W_OK) else None
+    folder = Path(tempfile.mkdtemp(prefix="ccid-run-", dir=usable))
+    try:
+        service = _Service(folder, arguments)
         try:
             if not service.wait_until_ready():
                 print("ccid-run: the service did not start", file=sys.stderr)

@@ -32,6 +32,10 @@ FAREWELL_S = 0.5
 """How long clients have to hear that the service ends."""
 
 
+_PIPE = "pipe"
+"""What the selector has with the pipe of :meth:`SocketServer.end_with`."""
+
+
 class _Client:
     """A connection.
 
@@ -170,6 +174,10 @@ class SocketServer:
         with contextlib.suppress(OSError):
             self._waker.send(b"\0")
 
+    def end_with(self, descriptor: int) -> None:
+        """End :meth:`serve` when the other end of this pipe is closed."""
+        self.selector.register(descriptor, selectors.EVENT_READ, _PIPE)
+
     @property
     def waker(self) -> int:
         """A descriptor that wakes the loop by what is written to it."""
@@ -202,6 +210,8 @@ class SocketServer:
                     key.data.ready(events)
             elif key.fileobj is self._listener:
                 self._accept()
+            elif key.data is _PIPE:
+                self._is_stopped = True
             else:
                 with contextlib.suppress(OSError):
                     self._woken.recv(READ_SIZE)
