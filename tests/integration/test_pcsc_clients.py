@@ -151,6 +151,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
         "attributes",
         "contexts",
         "buffers",
+        "monitor",
         "threads",
         "service_ends",
     ],

@@ -275,7 +275,6 @@ class Core:
             context: It.
             by: The call that asks for it; all others of the context end.
         """
-        context.is_released = True
         self.resources.contexts.pop(context.number, None)
         for call in list(context.calls):
             if call is not by:
