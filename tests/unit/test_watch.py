@@ -30,6 +30,7 @@ from tests.unit.interrupting import Interrupting
 from tests.unit.interrupts import interrupted
 from tests.unit.test_asynchronous import fake, until  # noqa: F401
 
+FILES = ("device/watching.py", "device/watch_tasks.py")
 ON_HOTPLUG = asynchronous.on_hotplug
 
 
@@ -446,11 +447,11 @@ def test_a_notice_that_is_interrupted_is_not_the_last(bus: Bus, events: Any, pla
     bus.plug(virtual.info)
     heard(events, 2)
     watcher = events.gi_frame.f_locals["watcher"]
-    (notice,) = watcher._there.values()
-    assert notice.link.done.wait(10)
+    (notice,) = watcher._readers.values()
+    assert notice.opening.done.wait(10)
     with suppress(queue.Empty):
         while True:
-            watcher._waiting.discard(before := watcher._notices.get(timeout=0.02))
+            watcher._queued.discard(before := watcher._notices.get(timeout=0.02))
             watcher._handle(before)
     with Interrupting(place, ("ccid/device/watching.py",)), suppress(KeyboardInterrupt):
         watcher._post(notice)
@@ -464,10 +465,10 @@ def test_a_watch_that_is_interrupted_leaves_nothing(bus: Bus, interrupt: bool) -
     virtual, done = ccid.VirtualReader(interrupt=interrupt), 0
     info = replace(virtual.info, path="usb:1-1:1.0")
     bus.plug(info)
-    for error in interrupted(lambda: list(ccid.watch(0)), ("device/watching.py",)):
+    for error in interrupted(lambda: list(ccid.watch(0)), FILES):
         done += error is None
         assert bus.tell is None
-        assert opened._tellers == ()
+        assert opened._listeners == ()
         until(lambda: not opened._lent)  # a thread that opened it meanwhile closes it
         ccid.open_reader(info).close()
     assert done == 1
