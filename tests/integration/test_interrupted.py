@@ -18,13 +18,18 @@ from ccid.transport.asynchronous import Attendants
 from ccid.virtual.usb_device import Request
 from ccid.virtual.usbip_cable import Cable, is_attached
 from ccid.virtual.virtual_transport import VirtualTransport
+from tests.interruptions import Places, interrupt_everywhere
 from tests.unit.fake_events import FakeEvents
 from tests.unit.fake_usb import FakeBackend, FakeDevice
-from tests.unit.interrupting import everywhere
 from tests.unit.test_descriptors import QEMU
 
 GET_STATUS = ClassControl(0x80, Request.GET_STATUS, 0, 0, 2)
 INTERRUPT_IN = 0x83
+
+
+def everywhere(work: Callable[[], object], check: Callable[[], object], *files: str) -> int:
+    """Interrupt ``work`` behind each call in ``files``; returns the number of places."""
+    return interrupt_everywhere(work, check, files, Places.AFTER_CALLS)
 
 
 @pytest.fixture

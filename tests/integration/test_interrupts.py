@@ -13,7 +13,7 @@ from ccid.codes import ExchangeLevel, InterfaceProtocol, Protocol
 from ccid.device.open_readers import key_of, opened
 from ccid.errors import ReaderBusy
 from ccid.virtual import EchoCard, make_descriptor
-from tests.unit.interrupts import Interrupted, interrupted
+from tests.interruptions import Interruption, interrupted
 
 APDU = bytes.fromhex("0010000004")
 LONG = bytes.fromhex("00300000000200") + bytes(512) + bytes(2)
@@ -62,7 +62,7 @@ def test_an_interrupted_command_is_in_nobodys_way(kind: str) -> None:
     make, apdu = READERS[kind]
     with ccid.open_reader(make()) as reader, ThreadPoolExecutor(1) as another:
         cards = [slot.connect() for slot in reader.slots]
-        kept: list[Interrupted] = []
+        kept: list[Interruption] = []
         done = 0
         for error in interrupted(lambda: cards[0].transmit(apdu), FILES):
             done += error is None
@@ -79,7 +79,7 @@ def test_an_interrupted_command_is_in_nobodys_way(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["one command at a time", "several"])
 def test_an_interrupted_cancel_is_in_nobodys_way(kind: str) -> None:
     with ccid.open_reader(READERS[kind][0]()) as reader, ThreadPoolExecutor(1) as another:
-        card, kept = reader.slots[0].connect(), list[Interrupted | None]()
+        card, kept = reader.slots[0].connect(), list[Interruption | None]()
         for error in interrupted(reader.slots[0].cancel, FILES):
             kept.append(error)
             assert another.submit(card.transmit, APDU).result(PATIENCE_S) == ANSWER

@@ -25,9 +25,8 @@ from ccid.transport import ReaderInfo, asynchronous
 from ccid.virtual import faults
 from ccid.virtual.cards import FileSystemCard
 from ccid.virtual.virtual_transport import VirtualTransport
+from tests.interruptions import Interrupter, Places, interrupted
 from tests.unit.fake_events import FakeEvents
-from tests.unit.interrupting import Interrupting
-from tests.unit.interrupts import interrupted
 from tests.unit.test_asynchronous import fake, until  # noqa: F401
 
 FILES = ("device/watching.py", "device/watch_tasks.py")
@@ -453,8 +452,8 @@ def test_a_notice_that_is_interrupted_is_not_the_last(bus: Bus, events: Any, pla
         while True:
             watcher._queued.discard(before := watcher._notices.get(timeout=0.02))
             watcher._handle(before)
-    with Interrupting(place, ("ccid/device/watching.py",)), suppress(KeyboardInterrupt):
-        watcher._post(notice)
+    with suppress(KeyboardInterrupt):
+        Interrupter(FILES, place, Places.AFTER_CALLS).run(lambda: watcher._post(notice))
     virtual.remove()
     assert heard(events, 1) == ["card left 0"]
 
