@@ -13,6 +13,7 @@ import pytest
 import ccid
 from ccid.codec.messages import PC_to_RDR_GetSlotStatus, PC_to_RDR_IccPowerOff, PC_to_RDR_XfrBlock
 from ccid.codes import BLOCKWISE, ExchangeLevel, InterfaceProtocol, Protocol
+from ccid.device import first_commands
 from ccid.device import reader as reader_module
 from ccid.errors import (
     CcidError,
@@ -119,7 +120,7 @@ def test_a_block_carries_its_multiplier() -> None:
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipe_module, "SLICE_MS", 20)
     monkeypatch.setattr(pipe_module, "ABORT_S", 0.2)
-    monkeypatch.setattr(reader_module, "WAKING_S", 0.4)
+    monkeypatch.setattr(first_commands, "WAKING_S", 0.4)
     monkeypatch.setattr(reader_module, "FAREWELL_S", 0.3)
 
 
@@ -161,7 +162,7 @@ FLOODS: dict[str, Callable[[Any], bytes]] = {
 @pytest.mark.parametrize("pause_s", [0.0, 0.001, 0.01])
 @pytest.mark.parametrize("flood", FLOODS)
 def test_a_flood_ends(flood: str, pause_s: float, way: int) -> None:
-    pipe = Pipe(Streaming(FLOODS[flood], pause_s), name="script", max_command_s=0.3)
+    pipe = Pipe(Streaming(FLOODS[flood], pause_s), name="script", max_command_s=0.1)
     began = time.monotonic()
     with pytest.raises(TransportTimeout):
         both_ways(pipe)[way]()
@@ -180,7 +181,7 @@ def test_a_flood_is_cancelled(flood: str, way: int) -> None:
         while not pipe.cancel(0) and time.monotonic() < until:
             time.sleep(0.01)
 
-    threading.Timer(0.1, cancel).start()
+    threading.Timer(0.05, cancel).start()
     with pytest.raises(CommandCancelled):
         quick(APDU) if way else commands.xfr_block(APDU, timeout_s=60)
     assert time.monotonic() < until
@@ -207,7 +208,7 @@ class Dripping(ScriptedTransport):
 
 @WAYS
 def test_a_reply_that_drips(way: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inbox, "REST_MS", 300)
+    monkeypatch.setattr(inbox, "REST_MS", 100)
     pipe = Pipe(Dripping(lambda c: None), name="script")
     began = time.monotonic()
     with pytest.raises(MalformedMessage):

@@ -3,7 +3,7 @@ its card answers at its own level of exchange, and even if not at the first powe
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
@@ -12,7 +12,6 @@ from ccid.device.verdict import Level, Verdict, judge
 from ccid.errors import ReaderUnsupported
 from ccid.known.figures import DeviceFigures, all_figures
 from ccid.known.quirks import library, lookup
-from ccid.session import activation
 from ccid.transport import ReaderInfo
 from ccid.virtual import __main__ as virtual_main
 from ccid.virtual.ccid_function import CcidFunction
@@ -23,12 +22,15 @@ SELECT_DEMO = bytes.fromhex("00A404000AF0636369642064656D6F")
 READ_HELLO = bytes.fromhex("00B0810019")
 
 
-@pytest.fixture(autouse=True)
-def no_user_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The table alone, whatever this user added to it; and no pause between two power-ons."""
-    monkeypatch.setattr(activation, "REST_S", 0.0)
-    monkeypatch.delenv(library.VARIABLE, raising=False)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+@pytest.fixture(autouse=True, scope="module")
+def no_user_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The table of readers without the user's file; and no real pauses: neither between two
+    power-ons nor after opening (``open-delay-s``)."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("time.sleep", lambda _: None)
+        patched.delenv(library.VARIABLE, raising=False)
+        patched.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        yield
 
 
 def name_of(device: DeviceFigures) -> str:

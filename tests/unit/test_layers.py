@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import ccid
@@ -47,9 +48,14 @@ def imported(tree: ast.AST, types: bool) -> Iterator[str]:
             yield from imported(node, types)
 
 
+@cache
+def parsed(file: Path) -> ast.AST:
+    return ast.parse(file.read_text("utf-8"))
+
+
 def targets(file: Path, types: bool = True) -> Iterator[str]:
     """The modules of this project that ``file`` imports."""
-    for name in imported(ast.parse(file.read_text("utf-8")), types):
+    for name in imported(parsed(file), types):
         if not name.startswith("ccid."):
             continue
         target = name.removeprefix("ccid.")

@@ -132,7 +132,7 @@ def test_a_reader_that_a_command_too_soon_hangs(table: Table) -> None:
 @covers("first-timeout-s")
 @pytest.mark.usefixtures("impatient")
 def test_a_reader_that_is_slow_at_first(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ccid.device.reader.WAKING_S", 0.15)
+    monkeypatch.setattr("ccid.device.first_commands.WAKING_S", 0.15)
 
     def starting() -> ccid.VirtualReader:
         reader = virtual("04e6:5790")
