@@ -1,4 +1,5 @@
-"""Ctrl-C leaves no lock held and no claim behind: another thread, and the next call, work."""
+"""After Ctrl-C no lock is held and no interface is claimed: another thread, and the next call,
+work."""
 
 from __future__ import annotations
 
@@ -34,7 +35,7 @@ def everywhere(work: Callable[[], object], check: Callable[[], object], *files: 
 
 @pytest.fixture
 def other() -> Iterator[Callable[[Callable[[], Any]], Any]]:
-    """Has another thread do something, in time."""
+    """Calls a function in another thread, and fails if that takes more than 10 s."""
     with ThreadPoolExecutor(1) as pool:
         yield lambda do: pool.submit(do).result(10)
 
@@ -69,7 +70,7 @@ def test_opening_a_virtual_reader(other: Callable[[Callable[[], Any]], Any]) -> 
         try:
             made.close()
         finally:
-            made.close()  # as who is interrupted closes again
+            made.close()  # as an application does that was interrupted
 
     files = ("virtual/virtual_transport.py", "transport/lifetime.py")
     assert everywhere(open_one, lambda: other(open_one), *files) > 10
@@ -116,7 +117,8 @@ def test_those_who_wait(fake: FakeEvents, other: Callable[[Callable[[], Any]], A
     attendants = Attendants()
 
     def waiting() -> list[str]:
-        """The threads that wait for events; others may be about what earlier tests forgot."""
+        """The names of the threads that wait for events. Other threads may clean up after earlier
+        tests."""
         return [one.name for one in threading.enumerate() if one.name == "ccid events"]
 
     before = waiting()
@@ -178,7 +180,7 @@ def test_closing_a_reader_on_usb(backend: FakeBackend, fake: FakeEvents) -> None
         made.listen(lambda _: None)
 
     def then() -> None:
-        made.close()  # as who is interrupted closes again
+        made.close()  # as an application does that was interrupted
         assert backend.calls.count("close_device") == 1
         assert "release_interface" in backend.calls
         assert made.dead is not None

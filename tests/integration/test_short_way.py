@@ -1,4 +1,4 @@
-"""T=1 at TPDU level goes a short way where one block each way is all. The long way has the same
+"""At TPDU level with T=1, one block each way takes a short way. The long way must have the same
 replies and the same messages: every scenario of the differential tests is played both ways."""
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BLOCKS = [name for name, one in SCENARIOS.items() if READERS[one.reader].level.n
 
 
 def played(scenario: Scenario) -> tuple[list[str], list[list[str]], int]:
-    """What each step comes to, all messages, and how often the short way was taken."""
+    """The result of each step, all messages, and how often the short way was taken."""
     model = READERS[scenario.reader]
     virtual = ccid.VirtualReader(
         None, descriptor=make_descriptor(model.level, **model.fields), name=model.name
@@ -68,7 +68,7 @@ def test_every_scenario_both_ways(name: str, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_it_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that is driven from the start would be slow, and nobody would see it."""
+    """A protocol machine that runs from the start would be slow, and no other test would notice."""
 
     def never(*_: Any) -> Any:
         raise AssertionError("the long way")
@@ -84,7 +84,7 @@ APDU = bytes.fromhex("00B0000002")
 
 
 def sound(ns: int, inf: bytes = b"\x12\x34\x90\x00") -> bytes:
-    """An I-block of a card."""
+    """A correct I-block of a card."""
     return T1()._block(0x40 * ns, inf)
 
 
@@ -110,7 +110,7 @@ def sound(ns: int, inf: bytes = b"\x12\x34\x90\x00") -> bytes:
     ],
 )
 def test_any_first_answer_both_ways(first: bytes | LinkError) -> None:
-    """What the short way does not take goes on as if it had never been."""
+    """A block that the short way does not accept is handled as if the short way did not exist."""
 
     def link(sent: list[bytes], answers: list[bytes | LinkError]) -> Any:
         def exchange(block: Block) -> bytes | LinkError:
@@ -157,7 +157,7 @@ def test_a_sound_answer_both_ways() -> None:
 
 
 def test_what_is_given_up_in_between_is_resynchronised() -> None:
-    """A time-out, a Ctrl-C: nobody knows whether the card carried it out."""
+    """After a time-out or Ctrl-C the host does not know whether the card executed the command."""
     machine = T1()
     assert machine.single(APDU) is not None
     assert machine.single(APDU) is None, "the next one begins with S(RESYNCH)"

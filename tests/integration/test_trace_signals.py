@@ -1,4 +1,4 @@
-"""What a signal's handler raises while a trace begins or ends, at whatever bytecode it comes."""
+"""A signal handler raises while a trace begins or ends, at each bytecode."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def at_every_bytecode(
 
 
 def held(locks: list[Any]) -> list[int]:
-    """Which of ``locks`` another thread cannot have."""
+    """Numbers of those ``locks`` that another thread cannot acquire."""
     found: list[int] = []
 
     def look() -> None:
@@ -56,7 +56,7 @@ def reader(request: pytest.FixtureRequest) -> Any:
 
 
 def put_in_order(reader: ccid.Reader) -> None:
-    """End the traces that an interrupt left, so that the next run is like the first."""
+    """End the traces that an interruption left, so that the next run is like the first."""
     for left in tuple(reader.traces):
         left.stop()
     assert reader.traces == []

@@ -1,4 +1,4 @@
-"""libusb's asynchronous side without USB: what a test has it say, and what it was asked."""
+"""libusb's asynchronous functions without USB: a test says what happens, and sees the calls."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class FakeEvents:
         self.submitted = 0
         self.freed = 0
         self.ends = True
-        """Cancelled transfers end."""
+        """True if a cancelled transfer ends."""
         self.can_hotplug = True
         self.callbacks: list[int] = []
-        """What is to be called when a device comes or goes."""
+        """The function to call when a device comes or goes."""
         self._happened = threading.Condition(threading.RLock())
         self._armed: list[int] = []
         self._done: list[tuple[int, int, bytes]] = []
@@ -52,10 +52,10 @@ class FakeEvents:
             self._deregister,
         )
 
-    # What a test says -----------------------------------------------------------------------------
+    # Called by tests ------------------------------------------------------------------------------
 
     def comes(self, data: bytes = b"", status: int = DONE) -> None:
-        """The transfer that waits is done, or fails."""
+        """The waiting transfer completes, or fails."""
         with self._happened:
             self._done.append((self._armed.pop(0), status, data))
             self._happened.notify_all()
@@ -74,7 +74,7 @@ class FakeEvents:
     def hears_hotplug(self) -> bool:
         return self._hotplug is not None
 
-    # What libusb does -----------------------------------------------------------------------------
+    # Functions of libusb --------------------------------------------------------------------------
 
     def _alloc(self, _packets: int) -> int:
         made = _Transfer()
@@ -109,7 +109,7 @@ class FakeEvents:
         seconds, micro = (ctypes.c_long * 2).from_address(wait)
         with self._happened:
 
-            def is_called() -> bool:  # libusb looks at this whenever something wakes a waiter
+            def is_called() -> bool:  # libusb checks this whenever a waiter is woken
                 return bool(completed and ctypes.c_int.from_address(completed).value)
 
             if is_called():

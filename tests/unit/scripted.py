@@ -1,4 +1,4 @@
-"""A transport that plays a script, for tests of what is above it."""
+"""A transport that plays a script, for tests of the layers above."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class ScriptedTransport(Life):
         self.pending: list[bytes | Exception] = []
         self.reads: list[tuple[int, int]] = []
         self.events: list[bytes] = []
-        """Notifications that came."""
+        """The notifications that came."""
         self.idle: Callable[[], None] = lambda: None
         self.paced = True
-        """Takes the time it is given to say nothing; else says at once that it ran out."""
+        """True to take the given time before a time-out; False to time out at once."""
 
     def send(self, length: int, timeout_ms: int) -> None:
         self.check()
@@ -85,7 +85,7 @@ class ScriptedTransport(Life):
 
 
 def reply(command: Command, cls: type[Reply], **fields: Any) -> bytes:
-    """The reply of this kind to ``command``."""
+    """A reply of this type to ``command``."""
     return cls(**({"bSlot": command.bSlot, "bSeq": command.bSeq} | fields)).build()
 
 
