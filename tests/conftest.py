@@ -7,7 +7,7 @@ from collections.abc import Callable
 import hypothesis
 import pytest
 
-# A busy machine is no failure: a test has no time limit
+# A busy machine is no failure: an example has no deadline
 hypothesis.settings.register_profile(
     "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )

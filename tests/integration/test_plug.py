@@ -313,7 +313,8 @@ def test_waiting_ends_after_its_time(plug: Plug, lun: int) -> None:
 
 
 def test_an_idle_helper_does_nothing(plug: Plug, lun: int) -> None:
-    """The thread that reports health ends first. Then only the wait for events remains."""
+    """Measured after the health messages have ended: then one thread waits for events, and no
+    more."""
     plug.presence(lun)
     time.sleep(5)
     (pid,) = helpers()

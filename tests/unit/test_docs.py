@@ -1,4 +1,4 @@
-"""What the documents name is there."""
+"""Tests, files and names that the documents mention exist."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NAMED = re.compile(r"`((?:tests/unit/)?test_\w+\.py)(?:::(test_\w+))?`")
 
 
 def named() -> list[tuple[str, str]]:
-    """The tests that docs/differences.md names: file and function."""
+    """The tests that docs/differences.md mentions: file and function."""
     text = (ROOT / "docs" / "differences.md").read_text("utf-8")
     return sorted({(file.rpartition("/")[2], function) for file, function in NAMED.findall(text)})
 

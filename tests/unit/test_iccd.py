@@ -115,7 +115,7 @@ def test_no_card() -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_busy_is_bounded_by_time(version: InterfaceProtocol) -> None:
-    """The reference asks for ever."""
+    """The reference driver asks without end."""
     with ccid.open_reader(device(version), max_command_s=0.5) as reader:
         with reader.slots[0].connect() as card:
             with pytest.raises(TransportTimeout):
@@ -147,7 +147,7 @@ def test_secrets_on_the_control_pipe() -> None:
         assert bytes.fromhex("0020000108") in file.getvalue()
 
 
-# What a device must not say -------------------------------------------------------------------
+# Malformed answers ----------------------------------------------------------------------------
 
 
 def commands(version: InterfaceProtocol, answers: list[bytes]) -> IccdA | IccdB:

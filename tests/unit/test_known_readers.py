@@ -1,5 +1,6 @@
-"""Every reader whose figures are known, as a virtual one: it opens, the verdict is the table's,
-its card answers at its own level of exchange, and even if not at the first power-on."""
+"""A virtual reader for every reader with known figures: the reader opens, the verdict is that of
+the table, and the card answers at the reader's level of exchange, even if the first power-on
+fails."""
 
 from __future__ import annotations
 
@@ -56,8 +57,8 @@ def test_as_a_virtual_reader(device: DeviceFigures) -> None:
 
 
 def judged_and_used(info: ReaderInfo, function: CcidFunction) -> None:
-    """The verdict is the table's; and where it is not "unsupported", the card answers, and again
-    when its first power-on fails."""
+    """The verdict is that of the table. If the verdict is not "unsupported", the card answers, and
+    answers again after its first power-on failed."""
     quirks, verdict = lookup(info.vendor_id, info.product_id), judge(info)
     fatal = [reason.text for reason in verdict.reasons if reason.fatal]
     too_old = quirks.min_release is not None and info.device.bcdDevice < quirks.min_release
