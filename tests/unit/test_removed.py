@@ -1,4 +1,5 @@
-"""A card that was taken out is told as removed: never as another's answer, never after long."""
+"""A card that was taken out gives CardRemoved: in short time, and never the answer of another
+card."""
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ from ccid.virtual.faults import Fault, Said
 PATTERN = bytes.fromhex("0010000004")
 ANSWER = bytes.fromhex("00010203 9000")
 THINK = bytes.fromhex("0038003C")
-"""For a minute."""
+"""A command APDU for which the card computes a minute."""
 LEVELS = tuple(ExchangeLevel)
 
 
@@ -52,7 +53,7 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class ThinkingCard(EchoCard):
-    """A card that says when it gets a command.
+    """A card that reports a command.
 
     Attributes:
         thinks: Set as soon as the card got THINK.
@@ -95,7 +96,7 @@ def test_exchanged_between_two_calls(
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_the_card_that_came_is_sent_nothing(level: ExchangeLevel) -> None:
-    """It might take it for its own PIN, say."""
+    """The new card might take the command for its own PIN, for example."""
     one = virtual(level, auto_activating=True)
     with ccid.open_reader(one) as reader:
         card = reader.slots[0].connect()
@@ -121,7 +122,8 @@ def test_the_status_is_absent_once(auto_activating: bool) -> None:
 
 
 def test_two_threads_meet_the_removal_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that was sending forgets the card while another asks, or closes the reader."""
+    """A thread that sends a command sees the removal while another asks for the status or closes
+    the reader."""
     one = virtual()
     reader = ccid.open_reader(one)
     (slot,) = reader.slots
@@ -152,7 +154,8 @@ def test_without_notifications_the_power_tells() -> None:
 
 
 def test_who_cannot_tell_says_so() -> None:
-    """No notifications, and the reader powers the card that came: nothing tells."""
+    """Without notifications, on a reader that gives power to the new card, nothing shows the
+    exchange."""
     reasons = judge(virtual(auto_activating=True, interrupt=False).info).reasons
     (reason,) = (r for r in reasons if r.field == "bNumEndpoints")
     assert "exchanged in between is not noticed" in reason.text
@@ -162,7 +165,7 @@ def test_who_cannot_tell_says_so() -> None:
 
 
 def test_a_reader_that_cries_wolf() -> None:
-    """It says that a card came, and the one that we powered still has its power."""
+    """The reader reports a new card, and the card that the host powered still has its power."""
     one = virtual()
     with ccid.open_reader(one) as reader, reader.slots[0].connect() as card:
         assert card.transmit(PATTERN) == ANSWER
@@ -233,7 +236,7 @@ def test_taken_out_while_it_thinks(level: ExchangeLevel, slots: int, back: bool)
 @pytest.mark.parametrize("slots", [1, 2])
 @pytest.mark.parametrize("known", [False, True])
 def test_a_reply_that_a_moving_card_swallowed(slots: int, known: bool) -> None:
-    """QEMU's reader drops all that it has to say when a card comes or goes."""
+    """QEMU's reader drops all pending replies when a card comes or goes."""
     one, asked = virtual(slots=slots), list[bytes]()
 
     def swallow(_: CcidFunction, command: bytes, __: list[Said]) -> list[Said]:
