@@ -1,7 +1,7 @@
 """Processes that end: each case is a fork of this program that runs to its end as any program does.
 
-The libusb is real, its context too; devices and what is done to them are not. What is done after
-``libusb_exit`` is told as a line ``AFTER …``: with a device, libusb would use memory that is freed.
+libusb and its context are real; the devices are not. Each call of libusb after ``libusb_exit`` is
+printed as a line ``AFTER …``: with a real device, libusb would use freed memory.
 """
 
 from __future__ import annotations

@@ -17,9 +17,9 @@ class FakeEvents:
     """The functions of :class:`Calls`.
 
     Attributes:
-        submit_status: What submitting returns.
+        submit_status: The return code of submitting a transfer.
         submitted: How often a transfer was submitted.
-        can_hotplug: What libusb_has_capability says.
+        can_hotplug: The result of libusb_has_capability.
     """
 
     def __init__(self) -> None:

@@ -47,8 +47,8 @@ class FakeBackend:
 
     Attributes:
         opens: How many devices were opened.
-        calls: What was done to open devices.
-        fail: Return codes by the name of the call that gives them.
+        calls: The calls for open devices, in order.
+        fail: By the name of a call: its return code.
     """
 
     def __init__(self, *devices: FakeDevice) -> None:

@@ -78,9 +78,9 @@ def virtual(
     """A virtual reader with the identifiers of ``reader``, ``vvvv:pppp``.
 
     Args:
-        card: What is in slot 0, or in all.
-        fields: Of its class descriptor.
-        **function: More for its function.
+        card: The card in slot 0; or a list, one card for each slot.
+        fields: Fields of the class descriptor.
+        **function: More arguments for the function of the device.
     """
     vendor_id, product_id = (int(part, 16) for part in reader.split(":"))
     inserted: Application | list[Application] = card() if isinstance(card, type) else card

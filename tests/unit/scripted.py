@@ -16,11 +16,11 @@ Answer = bytes | Exception | Sequence[bytes | Exception] | None
 
 
 class ScriptedTransport(Life):
-    """Records commands and gives what ``answer`` makes of each.
+    """Records commands, and answers each by ``answer``.
 
     Args:
-        answer: Takes a command and returns a transfer, several, an error, or None for silence.
-        packet_size: Of bulk-IN.
+        answer: Called with a command; returns a transfer, several, an error, or None for silence.
+        packet_size: wMaxPacketSize of bulk-IN, in bytes.
     """
 
     def __init__(self, answer: Callable[[Command], Answer], packet_size: int = 64) -> None:

@@ -130,8 +130,8 @@ class Streaming(ScriptedTransport):
     """Repeats an answer to the last command without end.
 
     Args:
-        say: Makes it of the command.
-        pause_s: Between two times.
+        say: Called with the last command; returns the answer.
+        pause_s: Seconds between two answers.
     """
 
     def __init__(self, say: Callable[[Any], Answer], pause_s: float = 0.0) -> None:
@@ -244,8 +244,8 @@ class Slow(VirtualTransport):
     """Requests time extensions again and again after some commands.
 
     Attributes:
-        on: To which, by the message.
-        every_s: How often.
+        on: Called with a command; True if the command gets time extensions only.
+        every_s: Seconds between two time extensions.
     """
 
     on: Callable[[bytes], bool] = staticmethod(lambda _: False)

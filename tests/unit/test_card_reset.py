@@ -43,7 +43,7 @@ class Script:
 
     Attributes:
         bStatus, bError: Of the reply to a block then; None for a good one.
-        told: What it notifies of, right after that reply.
+        told: The notification right after that reply.
     """
 
     def __init__(self, *, notifies: bool = True) -> None:

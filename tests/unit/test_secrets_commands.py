@@ -121,7 +121,7 @@ def test_secret_commands(name: str) -> None:
     assert carries_secret(apdu)
     for command in apdu, apdu + b"\0":
         wire = Wire()
-        seen = 0 if name == "a reserved class" else 5  # who knows whether it is a header
+        seen = 0 if name == "a reserved class" else 5  # perhaps no header
         assert wire.out(command) == command[:seen] + stars(len(command) - seen)
         assert wire.back(PIN + b"\x90\x00") == stars(8) + b"\x90\x00"
         wire.out(bytes.fromhex("00C0000000"))

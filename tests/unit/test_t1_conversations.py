@@ -39,10 +39,10 @@ class Direction:
     """One way of the line.
 
     Attributes:
-        rng: What decides.
-        rate: How often something happens to a block.
-        pending: What comes a turn late: at most one block.
-        seen: What happened, counted.
+        rng: The random numbers.
+        rate: Share of the blocks that get an error.
+        pending: The block that comes one turn late; at most one.
+        seen: Number of errors, by kind.
     """
 
     rng: random.Random

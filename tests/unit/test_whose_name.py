@@ -66,7 +66,7 @@ def test_a_distribution_without_metadata_does_no_harm(tmp_path: Path) -> None:
     "other",
     [
         package(Path("/elsewhere"), "__all__ = ['open_reader']"),
-        package(Path(whose_name.__file__).parents[2], "__all__ = []"),  # it overwrote ours
+        package(Path(whose_name.__file__).parents[2], "__all__ = []"),  # overwrote ours
         ModuleType("ccid"),  # a folder without __init__.py
     ],
     ids=["elsewhere", "overwritten", "namespace"],
