@@ -1,10 +1,11 @@
-"""PC/SC clients as they come from Debian, and what each says with libccid and with our driver.
+"""PC/SC clients from Debian, and the output of each with libccid and with our driver.
 
-``compare`` runs them in the guest, on the same three readers with either driver; ``page`` makes
-docs/clients.md of that (``tools/clients-page``); ``tests/vm/test_clients.py`` is the judge.
+``compare`` runs the clients in the guest, on the same three readers with either driver; ``page``
+makes docs/clients.md from the output (``tools/clients-page``); ``tests/vm/test_clients.py`` compares
+the output.
 
-The readers have the same names with both drivers, so nothing in the output need be replaced but
-what ``VARIES`` names.
+The readers have the same names with both drivers, so only the parts of the output that ``VARIES``
+names are replaced.
 """
 
 from __future__ import annotations

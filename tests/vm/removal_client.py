@@ -1,4 +1,4 @@
-"""The events that programs see when a reader is unplugged: runs in the guest, with Debian's pyscard.
+"""The events that programs see when a reader is unplugged: runs in the guest, with pyscard.
 
     removal_client.py
 

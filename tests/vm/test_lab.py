@@ -305,9 +305,7 @@ def test_what_does_not_boot_says_why() -> None:
 def test_it_dies_with_the_program_that_started_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    monkeypatch.setenv(
-        "TMPDIR", str(tmp_path_factory.mktemp("t"))
-    )  # nothing else removes the files
+    monkeypatch.setenv("TMPDIR", str(tmp_path_factory.mktemp("t")))  # nothing else removes it
     code = (
         f"import sys, threading; sys.path.insert(0, {str(TOOLS)!r})\n"
         "from lab.guest import Guest; from lab.readers import ReaderSpec\n"

@@ -1,5 +1,5 @@
-"""A reader that is unplugged: programs see the same events, in the same order, with libccid and with
-our driver. A card that is taken out is reported as before. :mod:`tests.vm.removal_client` is the
+"""A reader that is unplugged: programs see the same events, in the same order, with both drivers. A
+card that is taken out is reported as before. :mod:`tests.vm.removal_client` is the
 program that records the events.
 
 The last notification of the reader decides. QEMU takes the card out first, and on xHCI the reader
