@@ -17,7 +17,7 @@ from ccid.codes import ExchangeLevel, PinSupport
 from ccid.errors import AccessDenied, CcidError, MalformedMessage, UnsupportedByReader
 from ccid.known.extended_apdus import NO_EXTENDED, extended_apdus
 from ccid.pin import pad_structures
-from ccid.session.exchange.secure import PinStructure, enter_pin
+from ccid.session.exchange.pin_entry import PinStructure, enter_pin
 
 if TYPE_CHECKING:
     from ccid.device.slot import Slot
@@ -242,7 +242,7 @@ def _secoder(data: bytes) -> bytes:
 
 def verify_pin(slot: Slot, structure: PinStructure) -> bytes:
     """Let the user enter a PIN at the PIN pad, for the command APDU in ``structure``
-    (USB CCID rev 1.1, 6.1.11; :func:`ccid.session.exchange.secure.enter_pin`).
+    (USB CCID rev 1.1, 6.1.11; :func:`ccid.session.exchange.pin_entry.enter_pin`).
 
     Args:
         slot: The slot of the card that gets the command APDU.

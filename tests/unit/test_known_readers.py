@@ -11,8 +11,8 @@ import pytest
 import ccid
 from ccid.device.verdict import Level, Verdict, judge
 from ccid.errors import ReaderUnsupported
-from ccid.known.figures import DeviceFigures, all_figures
-from ccid.known.quirks import library, lookup
+from ccid.known.descriptor_figures import DeviceFigures, all_figures
+from ccid.known.quirks import lookup, reader_table
 from ccid.transport import ReaderInfo
 from ccid.virtual import __main__ as virtual_main
 from ccid.virtual.ccid_function import CcidFunction
@@ -29,7 +29,7 @@ def no_user_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     power-ons nor after opening (``open-delay-s``)."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("time.sleep", lambda _: None)
-        patched.delenv(library.VARIABLE, raising=False)
+        patched.delenv(reader_table.VARIABLE, raising=False)
         patched.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
         yield
 

@@ -1,8 +1,8 @@
 """PC/SC clients from Debian, and the output of each with libccid and with our driver.
 
 ``compare`` runs the clients in the guest, on the same three readers with either driver; ``page``
-makes docs/clients.md from the output (``tools/clients-page``); ``tests/vm/test_clients.py`` compares
-the output.
+makes docs/clients.md from the output (``tools/clients-page``); ``tests/vm/test_clients.py``
+compares the output.
 
 The readers have the same names with both drivers, so only the parts of the output that ``VARIES``
 names are replaced.
@@ -272,7 +272,7 @@ def daemon(guest: Guest, bundle: Path | None) -> Iterator[None]:
         guest.run(["cp", "-r", str(bundle), own], check=True)
     try:
         with pcscd(guest, len(LAB) + 1, timeout=START_S):
-            helpers = guest.run("pgrep -fc '[c]cid.pcscd.helper'").stdout.strip()
+            helpers = guest.run("pgrep -fc '[c]cid.pcsc.plug.helper'").stdout.strip()
             if int(helpers) != (len(LAB) + 1 if bundle is not None else 0):
                 raise LabError(f"{helpers} of our driver's processes run")
             yield
