@@ -298,6 +298,26 @@ def exposed(data: bytes) -> list[int]:
     return [i for i in range(len(PIN) - 2) if PIN[i : i + 3] in data]
 
 
+def test_a_transfer_whose_masking_was_interrupted_is_masked(
+    card: ccid.Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder, reader = Recorder(), card.slot.reader
+    with reader.trace(recorder):
+        assert reader.tap is not None
+        with monkeypatch.context() as patched:
+            results = iter([KeyboardInterrupt(), ValueError()])
+
+            def command(*_: object) -> bytes:
+                raise next(results)
+
+            patched.setattr(reader.tap._censor, "command", command)
+            with pytest.raises(KeyboardInterrupt):
+                card.transmit(VERIFY)
+    assert len(recorder.bulk) == 1
+    assert exposed(recorder.bulk[0]) == []
+    assert recorder.transfers[0].is_masked
+
+
 WAYS = [(level, protocol) for level in ExchangeLevel for protocol in Protocol]
 
 
