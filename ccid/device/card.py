@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self
@@ -33,7 +32,7 @@ from ccid.errors import (
 )
 from ccid.iso7816.apdu import Bytes
 from ccid.iso7816.atr import Atr
-from ccid.session.exchange import answering, choose
+from ccid.session.exchange import Answering, Exchange, choose
 from ccid.session.exchange.agreement import Agreement
 
 if TYPE_CHECKING:
@@ -49,6 +48,21 @@ WITH_STATUS = (CardAbsent, CardMute, CommandFailed, UnsupportedByReader)
 6.2.6)."""
 
 
+class NoExchange:
+    """The exchange with a card that is gone: it raises the reason.
+
+    Args:
+        why: The reason.
+    """
+
+    def __init__(self, why: CcidError) -> None:
+        self.why = why
+
+    def transmit(self, apdu: Bytes) -> NoReturn:
+        """Raise the reason."""
+        raise copy.copy(self.why)
+
+
 class Card:
     """A card, powered and ready for APDUs. Get one by :meth:`Slot.connect`.
 
@@ -61,7 +75,7 @@ class Card:
     slot: Slot
     atr: Atr
     agreement: Agreement
-    _transmit: Callable[[Bytes], bytes]
+    _exchange: Exchange
 
     def __init__(
         self,
@@ -121,7 +135,7 @@ class Card:
             InvalidApdu, UnsupportedByReader: The reader cannot send that.
         """
         try:
-            return self._transmit(apdu)
+            return self._exchange.transmit(apdu)
         except CardReset:  # raised before anything was sent
             self.look()
         except CcidError as error:
@@ -259,7 +273,7 @@ class Card:
     def _end(self, why: CcidError) -> None:
         """No more APDUs: every later call raises ``why``."""
         self._over = why
-        self._transmit = self._refuse
+        self._exchange = NoExchange(why)
         if self.slot.card is self:
             self.slot.card = None
 
@@ -284,10 +298,6 @@ class Card:
         if why is not None:
             raise copy.copy(why)
 
-    def _refuse(self, apdu: Bytes) -> NoReturn:
-        assert self._over is not None
-        raise copy.copy(self._over)
-
     # Power and parameters ---------------------------------------------------------------------
 
     def _power_up(self) -> None:
@@ -304,9 +314,9 @@ class Card:
         """Make :meth:`transmit` go as card and reader agreed."""
         slot = self.slot
         exchange = choose(slot.commands, slot.descriptor, self.agreement, self._auto_get_response)
-        self._transmit = exchange.transmit
         if slot.quirks.pseudo_apdus:
-            self._transmit = answering(self._transmit, self._pseudo_answers())
+            exchange = Answering(exchange, self._pseudo_answers())
+        self._exchange = exchange
 
     def _pseudo_answers(self) -> dict[bytes, bytes]:
         """What the driver answers itself, by command APDU."""

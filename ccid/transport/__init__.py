@@ -27,10 +27,6 @@ IN_CAPACITY = 128 * 1024
 """Bytes of the longest message received, and whole packets of any size beyond it."""
 
 
-def no_events(wait_ms: int = 0, /) -> None:
-    """``take_events`` of a transport to which none come."""
-
-
 def nothing_to_end() -> None:
     """What ends the wait for events that never come."""
 

@@ -126,25 +126,28 @@ def context() -> int:
     return value
 
 
-def event_handler(called: int | None = None) -> Callable[[float], None]:
-    """A function that has libusb do what there is to do. It waits for something to do as many
-    seconds as it is given, 0 for not at all.
+class EventHandler:
+    """Has libusb handle its events.
 
     Args:
-        called: Address of an int: while that is not 0 libusb does not begin to wait.
+        called: Address of an int: while that is not 0, libusb does not begin to wait.
     """
-    handle, where = calls().handle_events_timeout_completed, context()
-    at_once = _Timeval(0, 0)
-    address = ctypes.addressof(at_once)
 
-    def handle_events(wait_s: float, _kept: object = at_once) -> None:
+    def __init__(self, called: int | None = None) -> None:
+        self._handle = calls().handle_events_timeout_completed
+        self._context = context()
+        self._called = called
+        self._at_once = _Timeval(0, 0)
+        self._at_once_address = ctypes.addressof(self._at_once)
+
+    def handle(self, wait_s: float) -> None:
+        """Handle what is due; wait up to ``wait_s`` seconds for the first event, 0 for not at
+        all."""
         if wait_s > 0:
             wait = _Timeval(int(wait_s), int(wait_s % 1 * 1_000_000))
-            handle(where, ctypes.addressof(wait), called)
+            self._handle(self._context, ctypes.addressof(wait), self._called)
         else:
-            handle(where, address, called)
-
-    return handle_events
+            self._handle(self._context, self._at_once_address, self._called)
 
 
 # Interrupt transfers ----------------------------------------------------------------------------
@@ -170,7 +173,7 @@ class Interrupt:
         self.is_armed = False
         self.failure: int = Status.SUCCESS
         self._calls = calls()
-        self._handle_events = event_handler()
+        self._events = EventHandler()
         self._ends = False
         self._buffer = Buffer(EVENT_SIZE)
         self._callback = callback_type(None, ctypes.c_void_p)(self._done)
@@ -222,7 +225,7 @@ class Interrupt:
                 _lost.append(self)
                 return False
             self._calls.cancel_transfer(self._address)
-            self._handle_events(NUDGE_S)
+            self._events.handle(NUDGE_S)
         _living.discard(self)
         address, self._address = self._address, 0
         if address:
@@ -361,7 +364,7 @@ class _EventThread(threading.Thread):
         self.busy_until = 0.0
 
     def run(self) -> None:
-        handle_events = event_handler(ctypes.addressof(self._called))
+        events = EventHandler(ctypes.addressof(self._called))
         while True:
             self._called.value = 0
             again = self._take()
@@ -372,7 +375,7 @@ class _EventThread(threading.Thread):
                 time.sleep(busy_s)
                 continue
             self.is_inside = True
-            handle_events(TROUBLED_S if again else IDLE_S)
+            events.handle(TROUBLED_S if again else IDLE_S)
             self.is_inside = False
 
     def nudge(self) -> None:

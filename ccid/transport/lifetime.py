@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable
-from typing import NoReturn
 from weakref import WeakSet
 
 from ccid.errors import CcidError, ReaderClosed, ReaderForked, ReaderRemoved
@@ -20,15 +19,6 @@ def living() -> list[Life]:
             return list(_living)
         except RuntimeError:  # another thread opened or forgot one meanwhile
             continue
-
-
-def refusal(reason: CcidError) -> Callable[..., NoReturn]:
-    """What stands in for ``send`` and ``receive`` of a transport that can do no more."""
-
-    def refuse(*_: object) -> NoReturn:
-        raise copy.copy(reason)
-
-    return refuse
 
 
 class Life:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import copy
 import logging
 import os
 import sys
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from ccid.codec.descriptors import ClassControl, EndpointDescriptor
+from ccid.codec.descriptors import ClassControl
 from ccid.errors import (
     CcidError,
     ReaderForked,
@@ -30,11 +31,10 @@ from ccid.transport import (
     access_problems,
     libusb,
     linux,
-    no_events,
     nothing_to_end,
     tell_first,
 )
-from ccid.transport.asynchronous import Interrupt, attendants, event_handler
+from ccid.transport.asynchronous import EventHandler, Interrupt, attendants
 from ccid.transport.libusb import (
     Buffer,
     Status,
@@ -44,7 +44,7 @@ from ccid.transport.libusb import (
     status_text,
     usb_errors,
 )
-from ccid.transport.lifetime import Life, living, refusal
+from ccid.transport.lifetime import Life, living
 
 FIRST_RETRY_S, LAST_RETRY_S = 0.02, 1.0
 """After a failed interrupt transfer: pauses before it is armed again, each twice the one before."""
@@ -59,10 +59,6 @@ LINUX = sys.platform.startswith("linux")
 logger = logging.getLogger("ccid.transport")
 
 
-class _InputOutput(TransportError):
-    """The first transfer failed with an input/output error, and is worth another attempt."""
-
-
 class UsbTransport(Life):
     """An open interface on USB: a :class:`ccid.transport.Transport`.
 
@@ -73,10 +69,6 @@ class UsbTransport(Life):
     Raises:
         AccessDenied, ReaderBusy, ReaderRemoved, TransportError.
     """
-
-    send: Callable[[int, int], None]
-    receive: Callable[[int, int, int], int]
-    take_events: Callable[..., None]
 
     def __init__(self, device: Any, info: ReaderInfo) -> None:
         super().__init__(info.name)
@@ -92,31 +84,27 @@ class UsbTransport(Life):
         self.packet_size = (inp.max_packet_size if inp else 0) or 64
         self._is_asleep = info.reader.is_iccd
         """No request was made yet of a device that has but the control pipe: it may sleep."""
-        self._is_waking = False
-        """A transfer is under way that may be tried again if it fails."""
+        self._out_endpoint = out.bEndpointAddress if out else 0
+        self._in_endpoint = inp.bEndpointAddress if inp else 0
+        self._may_resend, self._may_rereceive = True, False
+        """A device that wakes up (autosuspend) may lose its first transfer, or the reply to it. A
+        transfer of the command that a reader is opened with, and no later one, may be tried
+        once more after an input/output error."""
         try:
             self._handle = self._twice(lambda: backend().open_device(device))
         except Exception as error:
             raise self._open_error(error) from None
         try:
             self._claim()
-            self.take_events = no_events
+            self._bulk_transfer = bulk_transfer()
+            self._device: int = self._handle.handle.value
             self._out, self._in = Buffer(OUT_CAPACITY), Buffer(IN_CAPACITY)
             self.out, self.inp = self._out.view, self._in.view
-            if out is not None and inp is not None:
-                self.send = self._first_send(self._make_send(out))
-                self.receive = self._make_receive(inp)
         except BaseException:
             handle, self._handle = self._handle, None
             backend().close_device(handle)
             raise
         _close_at_end()
-        self.when_dead(self._refuse_all)
-
-    def _refuse_all(self, reason: CcidError) -> None:
-        """From now on nothing reaches libusb: the handle may be freed any time."""
-        self.send = self.receive = refusal(reason)
-        self.take_events = no_events
 
     # Opening and closing ----------------------------------------------------------------------
 
@@ -242,79 +230,61 @@ class UsbTransport(Life):
 
     # Bulk -------------------------------------------------------------------------------------
 
-    def _first_send(self, send: Callable[[int, int], None]) -> Callable[[int, int], None]:
-        """What stands in for ``send`` until it succeeded once. A device that wakes up may lose
-        its first transfer, or the answer to it: what fails so is tried once more, that is, the
-        command that a reader is opened with. No later one is."""
-
-        def first_send(length: int, timeout_ms: int) -> None:
-            again = self._try_twice(lambda: send(length, timeout_ms))[1]
-            if not again:
-                self.receive = self._first_receive(self.receive)
-            self.send = send
-            self._unless_dead()
-
-        return first_send
-
-    def _first_receive(
-        self, receive: Callable[[int, int, int], int]
-    ) -> Callable[[int, int, int], int]:
-        def first_receive(offset: int, size: int, timeout_ms: int) -> int:
-            count: int = self._try_twice(lambda: receive(offset, size, timeout_ms))[0]
-            self.receive = receive
-            self._unless_dead()
-            return count
-
-        return first_receive
-
-    def _try_twice(self, transfer: Callable[[], Any]) -> tuple[Any, bool]:
-        """What comes of a transfer that may be tried twice, and whether it was."""
-        self._is_waking = True
-        try:
-            return transfer(), False
-        except _InputOutput as error:
-            logger.info("%s: on opening: %s; once more", self.name, error)
-        finally:
-            self._is_waking = False
-        return transfer(), True
-
-    def _unless_dead(self) -> None:
-        """After ``send`` or ``receive`` was replaced: by a refusal, if this died meanwhile."""
+    def send(self, length: int, timeout_ms: int, /) -> None:
         if self.dead is not None:
-            self._refuse_all(self.dead)
+            raise copy.copy(self.dead)
+        out = self._out
+        status = self._bulk_transfer(
+            self._device, self._out_endpoint, out.address, length, out.count_address, timeout_ms
+        )
+        if attendants.came:
+            attendants.take()
+        if status or out.count.value != length:
+            self._not_sent(status, length, timeout_ms)
+        elif self._may_resend:
+            self._may_resend, self._may_rereceive = False, True
 
-    def _make_send(self, endpoint: EndpointDescriptor) -> Callable[[int, int], None]:
-        bulk, handle = bulk_transfer(), self._handle.handle.value
-        number, buffer = endpoint.bEndpointAddress, self._out
-        address, count, count_address = buffer.address, buffer.count, buffer.count_address
+    def receive(self, offset: int, size: int, timeout_ms: int, /) -> int:
+        if self.dead is not None:
+            raise copy.copy(self.dead)
+        inp = self._in
+        status = self._bulk_transfer(
+            self._device,
+            self._in_endpoint,
+            inp.address + offset,
+            size,
+            inp.count_address,
+            timeout_ms,
+        )
+        if attendants.came:
+            attendants.take()
+        got = inp.count.value
+        if status and not (status == Status.TIMEOUT and got):
+            return self._not_received(status, offset, size, timeout_ms)
+        self._may_rereceive = False
+        return got
 
-        def send(length: int, timeout_ms: int) -> None:
-            status = bulk(handle, number, address, length, count_address, timeout_ms)
-            if attendants.came:
-                attendants.take()
-            if status:
-                self._fail(status, number)
-            if count.value != length:
-                raise TransportError(
-                    f"{self.name}: {count.value} of {length} bytes were sent", reader=self.name
-                )
+    def _not_sent(self, status: int, length: int, timeout_ms: int) -> None:
+        """Raise what a failed bulk-OUT transfer means; or send once more, if that is due."""
+        if status == Status.IO and self._may_resend and not self._has_no_node():
+            logger.info("%s: %s on opening; once more", self.name, status_text(status))
+            self._may_resend = False
+            self.send(length, timeout_ms)
+        elif status:
+            self._fail(status, self._out_endpoint)
+        else:
+            raise TransportError(
+                f"{self.name}: {self._out.count.value} of {length} bytes were sent",
+                reader=self.name,
+            )
 
-        return send
-
-    def _make_receive(self, endpoint: EndpointDescriptor) -> Callable[[int, int, int], int]:
-        bulk, handle = bulk_transfer(), self._handle.handle.value
-        number, buffer = endpoint.bEndpointAddress, self._in
-        address, count, count_address = buffer.address, buffer.count, buffer.count_address
-
-        def receive(offset: int, size: int, timeout_ms: int) -> int:
-            status = bulk(handle, number, address + offset, size, count_address, timeout_ms)
-            if attendants.came:
-                attendants.take()
-            if status and not (status == Status.TIMEOUT and count.value):
-                self._fail(status, number)
-            return count.value
-
-        return receive
+    def _not_received(self, status: int, offset: int, size: int, timeout_ms: int) -> int:
+        """Raise what a failed bulk-IN transfer means; or receive once more, if that is due."""
+        if status != Status.IO or not self._may_rereceive or self._has_no_node():
+            self._fail(status, self._in_endpoint)
+        logger.info("%s: %s on opening; once more", self.name, status_text(status))
+        self._may_rereceive = False
+        return self.receive(offset, size, timeout_ms)
 
     def _fail(self, status: int, endpoint: int) -> NoReturn:
         """Raise what a failed transfer means; a halt is cleared first."""
@@ -323,8 +293,6 @@ class UsbTransport(Life):
                 raise TransportTimeout(f"{self.name}: nothing came or went", reader=self.name)
             case Status.NO_DEVICE:
                 raise self.removed()
-            case Status.IO if self._is_waking and not self._has_no_node():
-                raise _InputOutput(f"{self.name}: {status_text(status)}", reader=self.name)
             case Status.PIPE:
                 with suppress(*usb_errors()):
                     backend().clear_halt(self._handle, endpoint)
@@ -360,32 +328,38 @@ class UsbTransport(Life):
         with self._events:
             self.check()
             interrupt = Interrupt(self._handle.handle.value, endpoint.bEndpointAddress)
-            self._interrupt, self._tell = interrupt, tell
+            self._events_of, self._tell = EventHandler(), tell
+            self._longest_rest_s = self._interval_s() + INTERVAL_MORE_S
+            self._taken_at = time.monotonic()
+            self._interrupt = interrupt
             interrupt.arm()
-        self.take_events = self._make_take(interrupt)
 
-    def _make_take(self, interrupt: Interrupt) -> Callable[..., None]:
-        handle_events, inbox, clock = event_handler(), interrupt.inbox, time.monotonic
-        interval_s = self._interval_s() + INTERVAL_MORE_S
-        taken_at = clock()
+    def take_events(self, wait_ms: int = 0, /) -> None:
+        interrupt = self._interrupt
+        if interrupt is None or self.dead is not None:
+            return
+        attendants.make_way()
+        self._events_of.handle(wait_ms / 1000)
+        now = time.monotonic()
+        rested_s, self._taken_at = now - self._taken_at, now
+        if interrupt.inbox or not interrupt.is_armed:
+            came = len(interrupt.inbox) > 0
+            self._deliver()
+            if came and rested_s > self._longest_rest_s:  # the reader may have more to say
+                self._take_more(interrupt)
+        if attendants.came:
+            attendants.take()
 
-        def take_events(wait_ms: int = 0, /) -> None:
-            nonlocal taken_at
-            attendants.make_way()
-            handle_events(wait_ms / 1000)
-            now = clock()
-            rested_s, taken_at = now - taken_at, now
-            if inbox or not interrupt.is_armed:
-                came = bool(inbox)
-                self._deliver()
-                if came and rested_s > interval_s:  # the reader may have had more to say since
-                    while not inbox and interrupt.is_armed and clock() < taken_at + interval_s:
-                        handle_events(taken_at + interval_s - clock())
-                    self._deliver()
-            if attendants.came:
-                attendants.take()
-
-        return take_events
+    def _take_more(self, interrupt: Interrupt) -> None:
+        """Wait, for the polling interval, for the notification that the reader may have held back
+        while no transfer waited for it."""
+        until = self._taken_at + self._longest_rest_s
+        while not interrupt.inbox and interrupt.is_armed:
+            left_s = until - time.monotonic()
+            if left_s <= 0:
+                break
+            self._events_of.handle(left_s)
+        self._deliver()
 
     def _interval_s(self) -> float:
         """How long a notification may wait to be fetched (USB 2.0, table 9-13)."""
@@ -480,4 +454,6 @@ def _close_all() -> None:
                 logger.exception("%s cannot be closed", transport.name)
 
 
-_close_at_end = Once(lambda: at_exit.add(_close_all))
+@Once
+def _close_at_end() -> None:
+    at_exit.add(_close_all)

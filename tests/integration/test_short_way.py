@@ -63,7 +63,7 @@ def played(scenario: Scenario) -> tuple[list[str], list[list[str]], int]:
 @pytest.mark.parametrize("name", BLOCKS)
 def test_every_scenario_both_ways(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     short = played(SCENARIOS[name])
-    monkeypatch.setattr(Commands, "quick_t1_block", lambda *_: None)
+    monkeypatch.setattr(Commands, "t1_block_way", lambda *_: None)
     assert played(SCENARIOS[name])[:2] == short[:2]
 
 

@@ -231,7 +231,7 @@ def test_pulled_out_while_another_thread_looks_what_came(
     made: Any = info.connect(info)
     made.listen(lambda _: None)
     fake.comes(PRESENT)
-    asynchronous.event_handler()(0)
+    asynchronous.EventHandler().handle(0)
     assert asynchronous.attendants.came
     made.close()
 
@@ -322,7 +322,7 @@ def test_who_comes_while_another_thread_handles_events_is_heard(
         return False
 
     end = asynchronous.attendants.add(take)
-    asynchronous.event_handler()(0)
+    asynchronous.EventHandler().handle(0)
     outside()
     assert called.wait(10)
     end()
@@ -348,7 +348,7 @@ def test_trouble_that_another_thread_saw_is_looked_after(fake: FakeEvents) -> No
     assert reached.wait(10)
     is_troubled = True
     assert asynchronous.attendants.take()
-    asynchronous.event_handler()(0)
+    asynchronous.EventHandler().handle(0)
     released.set()
     assert mended.wait(10)
     for end in ends:
@@ -357,7 +357,7 @@ def test_trouble_that_another_thread_saw_is_looked_after(fake: FakeEvents) -> No
 
 def test_no_wait_for_a_time_that_is_over(fake: FakeEvents) -> None:
     began = time.monotonic()
-    asynchronous.event_handler()(-0.001)
+    asynchronous.EventHandler().handle(-0.001)
     assert time.monotonic() - began < 0.5
 
 

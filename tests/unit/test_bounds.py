@@ -35,6 +35,7 @@ from ccid.link.slot_commands import Commands
 from ccid.session.exchange import choose
 from ccid.session.exchange.agreement import APDU_LEVEL_S, BLOCK_LEVEL_S, Agreement
 from ccid.session.exchange.block_links import BlockLink
+from ccid.session.exchange.one_block import as_it_came
 from ccid.transport import Transport
 from ccid.virtual import EchoCard, make_descriptor
 from ccid.virtual.virtual_transport import VirtualTransport
@@ -173,7 +174,7 @@ def test_a_flood_ends(flood: str, pause_s: float, way: int) -> None:
 def test_a_flood_is_cancelled(flood: str, way: int) -> None:
     pipe = Pipe(Streaming(FLOODS[flood], 0.001), name="script")
     commands = Commands(pipe, 0)
-    quick = commands.quick_xfr_block(lambda _: 60.0, lambda data, _: data)
+    quick = commands.apdu_way(lambda _: 60.0, as_it_came).transmit
     until = time.monotonic() + 10
 
     def cancel() -> None:

@@ -36,6 +36,7 @@ from ccid.link import pipe as pipe_module
 from ccid.link.pipe import Pipe
 from ccid.link.reply_matching import RawReply
 from ccid.link.slot_commands import Commands
+from ccid.session.exchange.one_block import as_it_came
 from tests.unit.scripted import Answer, ScriptedTransport, broken, reply
 
 DATA = b"\x01\x02\x90\x00"
@@ -54,7 +55,7 @@ def make(answer: Callable[[Command], Answer], **options: Any) -> tuple[Pipe, Scr
 def both_ways(pipe: Pipe) -> list[Callable[[], bytes]]:
     """XfrBlock by the general way and by the quick one: they must agree in everything."""
     commands = Commands(pipe, 0)
-    quick = commands.quick_xfr_block(lambda _: 0.5, lambda data, _: data)
+    quick = commands.apdu_way(lambda _: 0.5, as_it_came).transmit
     return [
         lambda: commands.xfr_block(APDU, timeout_s=0.5)[0],
         lambda: quick(APDU),
@@ -509,7 +510,7 @@ def cancelled(answer: Callable[[Command], Answer], way: int) -> tuple[Exception,
     transport.idle = waiting.set
     result: list[Exception] = []
     commands = Commands(pipe, 0)
-    quick = commands.quick_xfr_block(lambda _: 60, lambda data, _: data)
+    quick = commands.apdu_way(lambda _: 60, as_it_came).transmit
 
     def run() -> None:
         try:

@@ -15,7 +15,7 @@ import pytest
 import ccid
 from ccid import errors
 from ccid.codec.descriptors import ClassControl
-from ccid.link import conversation
+from ccid.link import locks
 from ccid.link.pipe import Pipe
 from ccid.transport import access_problems as cures
 from ccid.transport import asynchronous, discovery, linux, usb
@@ -471,12 +471,12 @@ def test_a_thread_that_waited_while_the_reader_was_closed_reaches_no_usb(
     traced: bool,
 ) -> None:
     """A handle that was closed is freed memory: libusb must not see it any more."""
-    monkeypatch.setattr(conversation, "QUIET_S", 0.3)
+    monkeypatch.setattr(locks, "QUIET_S", 0.3)
     backend = plug(FakeDevice(QEMU))
     bulk.script = [(0, b""), (0, bytes.fromhex("81000000000000000000"))]
     reader = ccid.open_reader(ccid.list_readers()[0])
     assert isinstance(reader.pipe, Pipe)
-    send = reader.pipe.quick(0, lambda _: 1.0, lambda reply: reply.data)
+    send = reader.pipe.way(0, lambda _: 1.0, lambda reply: reply.data).transmit
     if traced:
         reader.trace(io.BytesIO())
     closed, entered, raised = threading.Event(), threading.Event(), []

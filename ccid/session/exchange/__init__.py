@@ -24,7 +24,7 @@ With T=0 at character and TPDU level the caller sees 61xx and 6Cxx, as through P
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Protocol as Interface
 
 from ccid.codec.descriptors import SmartCardDescriptor
@@ -103,13 +103,19 @@ def choose(
     return Mapped(commands, exchange.transmit) if auto_get_response else exchange
 
 
-def answering(
-    transmit: Callable[[Bytes], bytes], answers: Mapping[bytes, bytes]
-) -> Callable[[Bytes], bytes]:
-    """``transmit`` that answers some command APDUs itself: the keys of ``answers``."""
+class Answering:
+    """An exchange in which the host answers some command APDUs itself.
 
-    def answer(apdu: Bytes) -> bytes:
-        own = answers.get(bytes(apdu))
-        return transmit(apdu) if own is None else own
+    Args:
+        exchange: The exchange for all others.
+        answers: Response APDUs by command APDU.
+    """
 
-    return answer
+    def __init__(self, exchange: Exchange, answers: Mapping[bytes, bytes]) -> None:
+        self.exchange = exchange
+        self.answers = answers
+
+    def transmit(self, apdu: Bytes) -> bytes:
+        """Send ``apdu``, or answer it."""
+        own = self.answers.get(bytes(apdu))
+        return self.exchange.transmit(apdu) if own is None else own
