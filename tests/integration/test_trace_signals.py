@@ -17,12 +17,12 @@ import ccid
 from ccid.codes import ExchangeLevel
 from ccid.device import tracing
 from ccid.errors import ReaderClosed
-from ccid.link import conversation
-from ccid.link.conversation import Quiet
+from ccid.link import conversation, locks
+from ccid.link.locks import Quiet
 from ccid.trace import PcapngSink
 from ccid.virtual import EchoCard, make_descriptor
 
-FILES = frozenset((conversation.__file__, tracing.__file__))
+FILES = frozenset((conversation.__file__, locks.__file__, tracing.__file__))
 
 
 class Interruption:

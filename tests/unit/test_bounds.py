@@ -252,18 +252,16 @@ class Slow(VirtualTransport):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.slow: bytes | None = None
-        self.sends, self.receives = self.send, self.receive
-        self.send, self.receive = self._slow_send, self._slow_receive
 
-    def _slow_send(self, length: int, timeout_ms: int) -> None:
+    def send(self, length: int, timeout_ms: int, /) -> None:
         command = bytes(self.out[:length])
         self.slow = command if self.on(command) else None
         if self.slow is None:
-            self.sends(length, timeout_ms)
+            super().send(length, timeout_ms)
 
-    def _slow_receive(self, offset: int, size: int, timeout_ms: int) -> int:
+    def receive(self, offset: int, size: int, timeout_ms: int, /) -> int:
         if self.slow is None:
-            return self.receives(offset, size, timeout_ms)
+            return super().receive(offset, size, timeout_ms)
         time.sleep(self.every_s)
         kind = 0x80 if self.slow[0] in (0x62, 0x6F) else 0x81
         said = bytes((kind, 0, 0, 0, 0, *self.slow[5:7], 0x80, 1, 0))
