@@ -93,6 +93,7 @@ def make_conversation(
         return SharedPipe(
             transport,
             slot_count=count,
+            longest_message=descriptor.dwMaxCCIDMessageLength,
             busy_slots=min(descriptor.bMaxCCIDBusySlots, count),
             name=name,
             interface=interface,
@@ -103,6 +104,7 @@ def make_conversation(
     return Pipe(
         transport,
         slot_count=count,
+        longest_message=descriptor.dwMaxCCIDMessageLength,
         name=name,
         interface=interface,
         lock=lock,

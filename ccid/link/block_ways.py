@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING
 
 from ccid.codec.messages import HEADER_LENGTH
 from ccid.codec.messages.headers import DATA_BLOCK, XFR_BLOCK, reply_header, xfr_block_header
-from ccid.errors import CcidError, TransportTimeout
+from ccid.errors import CcidError
 from ccid.iso7816.apdu import SW_LENGTH, Bytes, octets
 from ccid.link.card_state import Power, Session
-from ccid.link.inbox import first_read
 from ccid.link.locks import SLICE_MS
 from ccid.link.raw_commands import RawCommand
 from ccid.link.reply_matching import RawReply
@@ -102,7 +101,7 @@ class ShortWay(PipeWay):
         super().__init__(slot, patience_s, result, session)
         self.pipe = pipe
         self.out, self.inp = pipe.transport.out, pipe.transport.inp
-        self.first_read = first_read(pipe.transport.packet_size)
+        self.first_read = pipe.inbox.first_read(pipe.transport)
 
     def transmit(self, data: Bytes) -> bytes:
         pipe, slot = self.pipe, self.slot
@@ -119,11 +118,7 @@ class ShortWay(PipeWay):
                 xfr_block_header.pack_into(out, 0, XFR_BLOCK, size, slot, count & 0xFF, 0, 0)
                 size += HEADER_LENGTH
                 out[HEADER_LENGTH:size] = data
-                transport.send(size, WRITE_TIMEOUT_MS)
-                try:
-                    got = transport.receive(0, self.first_read, SLICE_MS)
-                except TransportTimeout:
-                    got = 0
+                got = transport.exchange(size, self.first_read, WRITE_TIMEOUT_MS, SLICE_MS)
                 if got >= HEADER_LENGTH + SW_LENGTH:
                     kind, length, bSlot, bSeq, bStatus, _, chain = reply_header.unpack_from(
                         self.inp

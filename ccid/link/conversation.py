@@ -99,7 +99,7 @@ class Ended:
         assert self.dead is not None
         raise copy.copy(self.dead)
 
-    send = receive = take_events = control = _refuse
+    exchange = wait = send = receive = take_events = control = _refuse
 
     def listen(self, tell: Callable[[bytes], None]) -> None:
         """No notification comes any more."""

@@ -21,8 +21,9 @@ from ccid.codec.messages.replies import REPLIES
 from ccid.errors import MalformedMessage, TransportTimeout
 from ccid.transport import IN_CAPACITY, Transport
 
-FIRST_READ = 512
-"""Bytes asked for at first: a short APDU's reply fits. More costs time on every APDU."""
+FIRST_READ, LONGEST_FIRST_READ = 512, 4096
+"""Bytes asked for at first: a short APDU's reply fits into the first figure. The longest message of
+the reader is asked for where it fits into the second. More costs time on every APDU."""
 REST_MS = 5000
 """How long the rest of a message may take in all, once it began."""
 SURPLUS_MS = 10
@@ -35,9 +36,15 @@ Patience = Callable[[], int]
 more."""
 
 
-def first_read(packet_size: int) -> int:
-    """How many bytes to ask for at first: whole packets."""
-    return _whole_packets(FIRST_READ, packet_size)
+def first_read(packet_size: int, longest_message: int = 0) -> int:
+    """How many bytes to ask for at first: whole packets.
+
+    Args:
+        packet_size: Bytes of a full bulk-IN packet.
+        longest_message: dwMaxCCIDMessageLength; 0 if it is not known.
+    """
+    fits = FIRST_READ < longest_message <= LONGEST_FIRST_READ
+    return _whole_packets(longest_message if fits else FIRST_READ, packet_size)
 
 
 def _whole_packets(size: int, packet_size: int) -> int:
@@ -49,19 +56,25 @@ class Inbox:
 
     Args:
         name: The reader's name, for errors.
+        longest_message: dwMaxCCIDMessageLength; 0 if it is not known.
 
     Attributes:
         later: Messages that came right behind another one, in its transfer.
         surplus: How many bytes after the end of a message were dropped.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, longest_message: int = 0) -> None:
         self.name = name
+        self.longest_message = longest_message
         self.later: deque[bytes] = deque()
         self.surplus = 0
 
+    def first_read(self, transport: Transport) -> int:
+        """How many bytes of a message to ask for at first."""
+        return first_read(transport.packet_size, self.longest_message)
+
     def read(
-        self, transport: Transport, timeout_ms: int, patience: Patience
+        self, transport: Transport, timeout_ms: int, patience: Patience, is_last: bool = False
     ) -> bytes | MalformedMessage | None:
         """One message, or what is wrong with it; None if none came in time, or an empty packet.
 
@@ -69,16 +82,21 @@ class Inbox:
             transport: Where it comes from.
             timeout_ms: How long to wait for its first byte.
             patience: How long to wait for each part of the rest.
+            is_last: No later call goes on waiting for this message.
 
         Raises:
             All that the transport and ``patience`` raise.
         """
         if self.later:
             return self.later.popleft()
-        try:
-            got = transport.receive(0, first_read(transport.packet_size), timeout_ms)
-        except TransportTimeout:
-            return None
+        size = self.first_read(transport)
+        if is_last:
+            try:
+                got = transport.receive(0, size, timeout_ms)
+            except TransportTimeout:
+                return None
+        else:
+            got = transport.wait(size, timeout_ms)
         return self.whole(transport, got, patience) if got else None
 
     def whole(self, transport: Transport, got: int, patience: Patience) -> bytes | MalformedMessage:

@@ -39,7 +39,7 @@ from ccid.codec.messages import (
     PC_to_RDR_T0APDU,
     PC_to_RDR_XfrBlock,
 )
-from ccid.codec.messages.headers import xfr_block_header
+from ccid.codec.messages.headers import reply_header, xfr_block_header
 from ccid.codes import CommandStatus
 from ccid.errors import (
     CardRemoved,
@@ -74,6 +74,8 @@ removed."""
 LOST_S = 1.0
 """How long a reader may take for a reply that is due at once, after it told that a card moved: some
 readers drop their pending replies then."""
+TIME_EXTENSION = CommandStatus.TIME_EXTENSION << 6
+"""bStatus below it ends a command."""
 AT_ONCE = frozenset(
     command.bMessageType for command in (PC_to_RDR_GetSlotStatus, PC_to_RDR_IccPowerOff)
 )
@@ -97,14 +99,22 @@ class Pipe(Conversation):
     Args:
         transport: The open interface. The pipe does not close it.
         slot_count: Number of slots.
+        longest_message: dwMaxCCIDMessageLength; 0 if it is not known.
         **common: As for :class:`~ccid.link.conversation.Conversation`.
     """
 
-    def __init__(self, transport: Transport, *, slot_count: int = 1, **common: Any) -> None:
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        slot_count: int = 1,
+        longest_message: int = 0,
+        **common: Any,
+    ) -> None:
         self.slot_count = slot_count
         self._past = Past()
         super().__init__(transport, **common)
-        self.inbox = Inbox(self.name)
+        self.inbox = Inbox(self.name, longest_message)
 
     # One command ------------------------------------------------------------------------------
 
@@ -143,12 +153,59 @@ class Pipe(Conversation):
 
     def _once(self, command: RawCommand) -> RawReply:
         if command.bMessageType in AT_ONCE:
-            heard = self.cards.heard
-            sent = self._write(command)
-            sent.heard = heard
             with suppress(CardRemoved):
-                return self._await(sent)
-        return self._await(self._write(command))
+                return self._exchange(command, self.cards.heard)
+        return self._exchange(command)
+
+    def _exchange(self, command: RawCommand, heard: int | None = None) -> RawReply:
+        """Send a command and wait for its reply. Both transfers are under way at once.
+
+        Args:
+            command: The command.
+            heard: As for :class:`~ccid.link.raw_commands.UnderWay`.
+        """
+        wait_ms = max(1, min(SLICE_MS, int(command.timeout_s * 1000)))
+        size, transport = self._build(command), self.transport
+        count, first_read = self.count, self.inbox.first_read(transport)
+        try:
+            got = transport.exchange(
+                size, first_read, self._until_ms(WRITE_TIMEOUT_MS), self._until_ms(wait_ms)
+            )
+            if got >= HEADER_LENGTH:
+                kind, length, bSlot, bSeq, bStatus, bError, parameter = reply_header.unpack_from(
+                    transport.inp
+                )
+                if (
+                    kind == command.reply_type
+                    and bSeq == count & 0xFF
+                    and bSlot == command.slot
+                    and bStatus < TIME_EXTENSION
+                    and HEADER_LENGTH + length == got
+                ):
+                    data = transport.inp[HEADER_LENGTH:got].tobytes()
+                    return RawReply(kind, bSeq, bStatus, bError, parameter, data)
+        except BaseException:  # the reader may have got it
+            self.give_up(command.slot)
+            raise
+        sent = UnderWay(command, count, self._current(command.slot, count), heard)
+        return self._finish(sent, got, wait_ms / 1000)
+
+    def _finish(self, sent: UnderWay, got: int, waited_s: float) -> RawReply:
+        """Wait for the reply to ``sent`` after a first transfer that was not simply the reply.
+
+        Args:
+            sent: The command under way.
+            got: Bytes that the transfer brought.
+            waited_s: Seconds that were waited for it, if it brought nothing.
+        """
+        if not got:
+            return self._await(sent, waited_s=waited_s)
+        try:
+            message = self.inbox.whole(self.transport, got, self._patience(sent))
+        except BaseException:
+            self.give_up(sent.slot)
+            raise
+        return self._await(sent, message)
 
     def _ask(self, slot: int) -> None:
         kind = PC_to_RDR_GetSlotStatus.bMessageType
@@ -156,26 +213,32 @@ class Pipe(Conversation):
         reply = self.perform(slot, lambda: self.transact(command), ABORT_S)
         self.cards.saw(slot, reply.icc_status)
 
-    def _write(self, command: RawCommand) -> UnderWay:
-        """Send a command."""
+    def _build(self, command: RawCommand) -> int:
+        """Number a command and put its message into ``out``; returns the message's length."""
         slot, data = command.slot, command.data
         size = HEADER_LENGTH + len(data)
         self.check_length(slot, len(data))
+        self.count = count = self.count + 1
+        self.busy_slot = slot
+        out = self.transport.out
+        xfr_block_header.pack_into(
+            out, 0, command.bMessageType, len(data), slot, count & 0xFF, 0, 0
+        )
+        out[7:HEADER_LENGTH] = command.specific
+        out[HEADER_LENGTH:size] = data
+        return size
+
+    def _write(self, command: RawCommand) -> UnderWay:
+        """Send a command."""
         with self.lock:
-            self.count = count = self.count + 1
-            self.busy_slot = slot
-            out = self.transport.out
-            xfr_block_header.pack_into(
-                out, 0, command.bMessageType, len(data), slot, count & 0xFF, 0, 0
-            )
-            out[7:HEADER_LENGTH] = command.specific
-            out[HEADER_LENGTH:size] = data
+            size = self._build(command)
             try:
                 self.transport.send(size, self._until_ms(WRITE_TIMEOUT_MS))
             except BaseException:  # the reader may have got it
-                self.give_up(slot)
+                self.give_up(command.slot)
                 raise
-        return UnderWay(command, count, self._current(slot, count))
+            count = self.count
+        return UnderWay(command, count, self._current(command.slot, count))
 
     def check_length(self, slot: int, length: int) -> None:
         """Raise MalformedMessage if a message has no room for ``length`` bytes of data."""
@@ -194,19 +257,25 @@ class Pipe(Conversation):
             return usual_ms
         return max(1, min(usual_ms, int((self.latest - time.monotonic()) * 1000)))
 
-    def _await(self, sent: UnderWay, message: bytes | MalformedMessage | None = None) -> RawReply:
+    def _await(
+        self,
+        sent: UnderWay,
+        message: bytes | MalformedMessage | None = None,
+        waited_s: float = 0.0,
+    ) -> RawReply:
         """Wait for the reply to ``sent``, with all the extensions that the reader asks for.
 
         Args:
             sent: The command under way.
             message: One that came already.
+            waited_s: Seconds that this command was waited for already.
 
         Raises:
             CardRemoved: The reader said so, and no reply came since then; or it counts as lost.
         """
         slot, operation, timeout_s = sent.slot, sent.operation, sent.command.timeout_s
         cut_off = math.inf
-        deadline = self.deadlines[slot] = self._by(operation, timeout_s)
+        deadline = self.deadlines[slot] = self._by(operation, timeout_s - waited_s)
         try:
             while True:
                 if message is None:
@@ -265,9 +334,9 @@ class Pipe(Conversation):
     def _read(self, sent: UnderWay, deadline: float) -> bytes | MalformedMessage | None:
         """One message, or what is wrong with it; None after a slice of time without, or an empty
         transfer."""
-        left_ms = int((deadline - time.monotonic()) * 1000)
-        patience = self._patience(sent)
-        return self.inbox.read(self.transport, max(1, min(left_ms, SLICE_MS)), patience)
+        left_ms = max(1, int((deadline - time.monotonic()) * 1000))
+        wait_ms, patience = min(left_ms, SLICE_MS), self._patience(sent)
+        return self.inbox.read(self.transport, wait_ms, patience, is_last=left_ms <= SLICE_MS)
 
     def _patience(self, sent: UnderWay) -> Patience:
         """How long to wait for the rest of a message, to be asked for each part."""
@@ -357,8 +426,7 @@ class Pipe(Conversation):
             got: Bytes of a first transfer that is not simply the reply; 0 if none came.
         """
         sent = UnderWay(command, count, self._current(command.slot, count))
-        message = self.inbox.whole(self.transport, got, self._patience(sent)) if got else None
-        reply = self._await(sent, message)
+        reply = self._finish(sent, got, SLICE_MS / 1000)
         if self._past.is_in_the_way(command.slot, reply):
             reply = self._freed(command)
         self._past.answered(command.slot)

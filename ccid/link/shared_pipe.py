@@ -121,6 +121,12 @@ class SharedPipe(Pipe):
             self._under_way[command.slot] = self.count + 1
             return super()._write(command)
 
+    def _exchange(self, command: RawCommand, heard: int | None = None) -> RawReply:
+        """Send a command and wait for its reply, which another thread may read."""
+        sent = self._write(command)
+        sent.heard = heard
+        return self._await(sent)
+
     def abort(self, slot: int) -> None:
         try:
             super().abort(slot)

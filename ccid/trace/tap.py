@@ -25,6 +25,7 @@ from ccid.link.iccd_commands import DATA_EXPECTED, FAILED, POLLING
 from ccid.masking.censor import Censor, all_masked, notification
 from ccid.masking.exchange_watch import Framing
 from ccid.transport import ReaderInfo, Transport
+from ccid.transport.separate_transfers import SeparateTransfers
 
 logger = logging.getLogger("ccid.trace")
 
@@ -87,7 +88,7 @@ STATUS_LENGTH = 3
 """Bytes of an ICCD's SLOT_STATUS, and of a DATA_BLOCK that has no data."""
 
 
-class Tap:
+class Tap(SeparateTransfers):
     """A transport that does what ``inner`` does and tells it. There is one as long as a reader
     has traces, for all of them.
 
@@ -186,14 +187,14 @@ class Tap:
 
     # The transport ----------------------------------------------------------------------------
 
-    def send(self, length: int, timeout_ms: int) -> None:
+    def send(self, length: int, timeout_ms: int, /) -> None:
         with self._telling(Kind.BULK, self._out, length) as note:
             note.data = bytes(self.out[:length])
             with self._lock:  # before the reply can come, which another thread may read
                 note.shown = self._hidden(self._hide_out, note.data)
             self.inner.send(length, timeout_ms)
 
-    def receive(self, offset: int, size: int, timeout_ms: int) -> int:
+    def receive(self, offset: int, size: int, timeout_ms: int, /) -> int:
         with self._telling(Kind.BULK, self._in, offset + size) as note:
             note.hide = self._censor.reply
             if offset:

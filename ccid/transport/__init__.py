@@ -46,12 +46,12 @@ def tell_first(inbox: deque[bytes], tell: Callable[[bytes], None]) -> None:
 class Transport(Protocol):
     """An open CCID interface. One thread at a time sends, one at a time receives.
 
-    The next message to send is put into ``out``, what is received lands in ``inp``: the path of
-    every APDU allocates nothing.
+    The caller builds the next message in ``out``, and received bytes land in ``inp``: the path of
+    every APDU allocates no buffer.
 
     Attributes:
         out: Where the next message is built.
-        inp: Where transfers land.
+        inp: Where received bytes land.
         packet_size: Bytes of a full bulk-IN packet; a shorter one ends a transfer.
     """
 
@@ -63,6 +63,31 @@ class Transport(Protocol):
     def dead(self) -> CcidError | None:
         """Why it can do no more; None while it can."""
 
+    def exchange(self, length: int, size: int, write_ms: int, wait_ms: int, /) -> int:
+        """Send a command and receive the first transfer of its reply: :meth:`send` and
+        :meth:`wait` in one, with both transfers under way at once where that is possible.
+
+        Args:
+            length: Bytes of ``out`` to send.
+            size: Bytes to receive into ``inp`` at most, whole packets.
+            write_ms: Milliseconds that sending may take.
+            wait_ms: Milliseconds to wait for the reply after that.
+
+        Returns:
+            The bytes received; 0 for an empty packet, or if nothing came in time. A reply that has
+            not come goes on waiting: call :meth:`wait`.
+
+        Raises:
+            As :meth:`send`; TransportTimeout only if the command was not sent.
+        """
+
+    def wait(self, size: int, wait_ms: int, /) -> int:
+        """Wait for a reply, or go on waiting for it, as :meth:`exchange` does.
+
+        Raises:
+            As :meth:`send`, but no TransportTimeout.
+        """
+
     def send(self, length: int, timeout_ms: int, /) -> None:
         """Send the first ``length`` bytes of ``out`` as one bulk-OUT transfer.
 
@@ -72,7 +97,9 @@ class Transport(Protocol):
         """
 
     def receive(self, offset: int, size: int, timeout_ms: int, /) -> int:
-        """Receive one bulk-IN transfer into ``inp`` at ``offset``, ``size`` bytes at most.
+        """Receive one bulk-IN transfer into ``inp`` at ``offset``, ``size`` bytes at most. One that
+        :meth:`exchange` or :meth:`wait` has left waiting at ``offset`` is that transfer. It ends
+        here.
 
         Returns:
             The bytes received, fewer than asked if the time ran out in between.

@@ -2,9 +2,9 @@
 
 pyusb finds and loads the library and serves discovery, descriptors, claims and control
 transfers, through its backend interface: its :class:`usb.core.Device` opens devices unasked.
-The two calls of every APDU, one bulk-OUT and one bulk-IN, go to the same loaded library by a
-ctypes prototype with buffers that are made once: pyusb's own read and write cost three times as
-much Python. What pyusb does not have is in :mod:`ccid.transport.asynchronous`.
+The calls of every APDU go to the same loaded library by ctypes, with transfers and buffers that are
+made once (:mod:`ccid.transport.bulk`): pyusb's own read and write cost three times as much Python.
+What pyusb does not have is in :mod:`ccid.transport.asynchronous`.
 """
 
 from __future__ import annotations
@@ -62,9 +62,6 @@ STATUS_TEXT = {
 }
 
 SPEEDS = {1: "low", 2: "full", 3: "high", 4: "super", 5: "super+"}
-
-Transfer = Callable[[int, int, int, int, int, int], int]
-"""libusb_bulk_transfer(handle, endpoint, address, length, address of the count, timeout in ms)"""
 
 
 def status_text(status: int) -> str:
@@ -180,12 +177,24 @@ def function(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
     return found
 
 
-@Once
-def bulk_transfer() -> Transfer:
-    """``libusb_bulk_transfer``, all pointers as integers."""
-    pointer, integer = ctypes.c_void_p, ctypes.c_int
-    arguments = (pointer, ctypes.c_ubyte, pointer, integer, pointer, ctypes.c_uint)
-    return function("libusb_bulk_transfer", integer, *arguments)
+def at(address: int) -> Any:
+    """A pointer as :func:`plain` functions take it, made once."""
+    return ctypes.byref(ctypes.c_char.from_address(address))
+
+
+def plain(name: str, *arguments: Any) -> Callable[..., int]:
+    """A function of libusb that returns an int and is called often: nothing is converted.
+
+    Pointers are given as :func:`at` or ``ctypes.byref`` make them, and numbers are C ints. On
+    32-bit Windows the called function removes its arguments from the stack, so there the types are
+    declared as for :func:`function`.
+
+    Args:
+        name: The function.
+        arguments: The types of its arguments.
+    """
+    is_declared = sys.platform == "win32" and ctypes.sizeof(ctypes.c_void_p) == 4
+    return function(name, ctypes.c_int, *(arguments if is_declared else ()))
 
 
 class Buffer:
@@ -194,16 +203,12 @@ class Buffer:
     Attributes:
         view: The bytes.
         address: Where they are.
-        count: How many the last transfer moved.
-        count_address: Where libusb writes that.
     """
 
     def __init__(self, size: int) -> None:
         self._memory = (ctypes.c_ubyte * size)()
         self.view = memoryview(self._memory).cast("B")
         self.address = ctypes.addressof(self._memory)
-        self.count = ctypes.c_int()
-        self.count_address = ctypes.addressof(self.count)
 
 
 # Its end, and forks ---------------------------------------------------------------------------

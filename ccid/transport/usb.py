@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import copy
 import logging
 import os
 import sys
@@ -11,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, NoReturn
 
 from ccid.codec.descriptors import ClassControl
@@ -25,8 +25,6 @@ from ccid.errors import (
 from ccid.ground import at_exit
 from ccid.ground.once import Once
 from ccid.transport import (
-    IN_CAPACITY,
-    OUT_CAPACITY,
     ReaderInfo,
     access_problems,
     libusb,
@@ -34,17 +32,10 @@ from ccid.transport import (
     nothing_to_end,
     tell_first,
 )
-from ccid.transport.asynchronous import EventHandler, Interrupt, attendants
-from ccid.transport.libusb import (
-    Buffer,
-    Status,
-    backend,
-    bulk_transfer,
-    status_of,
-    status_text,
-    usb_errors,
-)
-from ccid.transport.lifetime import Life, living
+from ccid.transport.asynchronous import Interrupt, attendants
+from ccid.transport.bulk import BulkPair
+from ccid.transport.libusb import Status, backend, status_of, status_text, usb_errors
+from ccid.transport.lifetime import living
 
 FIRST_RETRY_S, LAST_RETRY_S = 0.02, 1.0
 """After a failed interrupt transfer: pauses before it is armed again, each twice the one before."""
@@ -52,6 +43,9 @@ GONE_S = 1.0
 """How long after an input/output error to look whether the device is gone. Hubs are asked four
 times a second."""
 MICROFRAME_S = 0.000125
+FRESH_S = 0.0005
+"""So long after a transfer ended, no command looks for notifications: that transfer has
+fetched them, and the next one fetches what came since."""
 INTERVAL_MORE_S = 0.02
 """A notification is fetched so long after its time at the latest."""
 LINUX = sys.platform.startswith("linux")
@@ -59,7 +53,7 @@ LINUX = sys.platform.startswith("linux")
 logger = logging.getLogger("ccid.transport")
 
 
-class UsbTransport(Life):
+class UsbTransport(BulkPair):
     """An open interface on USB: a :class:`ccid.transport.Transport`.
 
     Args:
@@ -71,35 +65,23 @@ class UsbTransport(Life):
     """
 
     def __init__(self, device: Any, info: ReaderInfo) -> None:
-        super().__init__(info.name)
-        self.info = info
+        super().__init__(info)
         self._handle: Any = None
         self._driver_detached = False
         self._events, self._controls = threading.RLock(), threading.Lock()
         self._interrupt: Interrupt | None = None
         self._retry_s, self._retry_at = FIRST_RETRY_S, 0.0
-        out, inp = info.reader.bulk_out, info.reader.bulk_in
-        if not info.reader.is_iccd and (out is None or inp is None):
-            raise ReaderUnsupported(f"{info.name} has no bulk endpoints", reader=info.name)
-        self.packet_size = (inp.max_packet_size if inp else 0) or 64
+        self._longest_rest_s = self._interval_s() + INTERVAL_MORE_S
+        self._taken_at = 0.0
         self._is_asleep = info.reader.is_iccd
         """No request was made yet of a device that has but the control pipe: it may sleep."""
-        self._out_endpoint = out.bEndpointAddress if out else 0
-        self._in_endpoint = inp.bEndpointAddress if inp else 0
-        self._may_resend, self._may_rereceive = True, False
-        """A device that wakes up (autosuspend) may lose its first transfer, or the reply to it. A
-        transfer of the command that a reader is opened with, and no later one, may be tried
-        once more after an input/output error."""
         try:
             self._handle = self._twice(lambda: backend().open_device(device))
         except Exception as error:
             raise self._open_error(error) from None
         try:
             self._claim()
-            self._bulk_transfer = bulk_transfer()
-            self._device: int = self._handle.handle.value
-            self._out, self._in = Buffer(OUT_CAPACITY), Buffer(IN_CAPACITY)
-            self.out, self.inp = self._out.view, self._in.view
+            self._open_bulk(self._handle.handle.value)
         except BaseException:
             handle, self._handle = self._handle, None
             backend().close_device(handle)
@@ -209,7 +191,7 @@ class UsbTransport(Life):
         if libusb.is_over():  # and the handle with it
             self._handle = self._interrupt = None
             return
-        if interrupt is not None and not interrupt.end():
+        if not self._end_bulk() or (interrupt is not None and not interrupt.end()):
             logger.error("%s: a transfer does not end; its handle stays open", self.name)
             self._handle = self._interrupt = None
             return
@@ -228,63 +210,7 @@ class UsbTransport(Life):
             with suppress(*usb_errors()):
                 backend().attach_kernel_driver(handle, self.info.interface_number)
 
-    # Bulk -------------------------------------------------------------------------------------
-
-    def send(self, length: int, timeout_ms: int, /) -> None:
-        if self.dead is not None:
-            raise copy.copy(self.dead)
-        out = self._out
-        status = self._bulk_transfer(
-            self._device, self._out_endpoint, out.address, length, out.count_address, timeout_ms
-        )
-        if attendants.came:
-            attendants.take()
-        if status or out.count.value != length:
-            self._not_sent(status, length, timeout_ms)
-        elif self._may_resend:
-            self._may_resend, self._may_rereceive = False, True
-
-    def receive(self, offset: int, size: int, timeout_ms: int, /) -> int:
-        if self.dead is not None:
-            raise copy.copy(self.dead)
-        inp = self._in
-        status = self._bulk_transfer(
-            self._device,
-            self._in_endpoint,
-            inp.address + offset,
-            size,
-            inp.count_address,
-            timeout_ms,
-        )
-        if attendants.came:
-            attendants.take()
-        got = inp.count.value
-        if status and not (status == Status.TIMEOUT and got):
-            return self._not_received(status, offset, size, timeout_ms)
-        self._may_rereceive = False
-        return got
-
-    def _not_sent(self, status: int, length: int, timeout_ms: int) -> None:
-        """Raise what a failed bulk-OUT transfer means; or send once more, if that is due."""
-        if status == Status.IO and self._may_resend and not self._has_no_node():
-            logger.info("%s: %s on opening; once more", self.name, status_text(status))
-            self._may_resend = False
-            self.send(length, timeout_ms)
-        elif status:
-            self._fail(status, self._out_endpoint)
-        else:
-            raise TransportError(
-                f"{self.name}: {self._out.count.value} of {length} bytes were sent",
-                reader=self.name,
-            )
-
-    def _not_received(self, status: int, offset: int, size: int, timeout_ms: int) -> int:
-        """Raise what a failed bulk-IN transfer means; or receive once more, if that is due."""
-        if status != Status.IO or not self._may_rereceive or self._has_no_node():
-            self._fail(status, self._in_endpoint)
-        logger.info("%s: %s on opening; once more", self.name, status_text(status))
-        self._may_rereceive = False
-        return self.receive(offset, size, timeout_ms)
+    # Failures ---------------------------------------------------------------------------------
 
     def _fail(self, status: int, endpoint: int) -> NoReturn:
         """Raise what a failed transfer means; a halt is cleared first."""
@@ -328,9 +254,7 @@ class UsbTransport(Life):
         with self._events:
             self.check()
             interrupt = Interrupt(self._handle.handle.value, endpoint.bEndpointAddress)
-            self._events_of, self._tell = EventHandler(), tell
-            self._longest_rest_s = self._interval_s() + INTERVAL_MORE_S
-            self._taken_at = time.monotonic()
+            self._tell, self._taken_at = tell, time.monotonic()
             self._interrupt = interrupt
             interrupt.arm()
 
@@ -338,8 +262,14 @@ class UsbTransport(Life):
         interrupt = self._interrupt
         if interrupt is None or self.dead is not None:
             return
-        attendants.make_way()
-        self._events_of.handle(wait_ms / 1000)
+        if attendants.thread is not None:
+            attendants.make_way()
+        now = time.monotonic()
+        is_fresh = now - self._handled_at < FRESH_S
+        if is_fresh and not wait_ms and interrupt.is_armed and not interrupt.inbox:
+            self._taken_at = now
+            return
+        self._rounds.handle(wait_ms / 1000)
         now = time.monotonic()
         rested_s, self._taken_at = now - self._taken_at, now
         if interrupt.inbox or not interrupt.is_armed:
@@ -358,7 +288,7 @@ class UsbTransport(Life):
             left_s = until - time.monotonic()
             if left_s <= 0:
                 break
-            self._events_of.handle(left_s)
+            self._rounds.handle(left_s)
         self._deliver()
 
     def _interval_s(self) -> float:
@@ -412,23 +342,23 @@ class UsbTransport(Life):
         is_in = bool(request.bmRequestType & 0x80)
         buffer = array.array("B", bytes(request.wLength) if is_in else data)
 
-        def transfer() -> int:
-            count: int = backend().ctrl_transfer(
-                self._handle,
-                request.bmRequestType,
-                request.bRequest,
-                request.wValue,
-                request.wIndex,
-                buffer,
-                timeout_ms,
-            )
-            return count
-
+        transfer = partial(
+            backend().ctrl_transfer,
+            self._handle,
+            request.bmRequestType,
+            request.bRequest,
+            request.wValue,
+            request.wIndex,
+            buffer,
+            timeout_ms,
+        )
+        thread = threading.get_ident()
         try:
+            attendants.under_way.add(thread)
             with self._controls:
                 self.check()
                 is_asleep, self._is_asleep = self._is_asleep, False
-                count = self._twice(transfer) if is_asleep else transfer()
+                count: int = self._twice(transfer) if is_asleep else transfer()
         except CcidError:
             raise
         except Exception as error:
@@ -439,6 +369,7 @@ class UsbTransport(Life):
                 ) from None
             self._fail(status, 0)
         finally:
+            attendants.under_way.discard(thread)
             if attendants.came:
                 attendants.take()
         return buffer.tobytes()[:count] if is_in else b""

@@ -28,11 +28,12 @@ from ccid.transport import (
     tell_first,
 )
 from ccid.transport.lifetime import Life
+from ccid.transport.separate_transfers import SeparateTransfers
 from ccid.virtual.port import LONGEST_S, Port, Unplugged
 from ccid.virtual.usb_device import Request, Stall
 
 
-class VirtualTransport(Life):
+class VirtualTransport(SeparateTransfers, Life):
     """An open interface of a virtual device: a :class:`ccid.transport.Transport`.
 
     Raises:

@@ -157,7 +157,6 @@ def backend(monkeypatch: pytest.MonkeyPatch, fake: FakeEvents) -> FakeBackend:
     made = FakeBackend(FakeDevice(QEMU))
     for module in (discovery, usb):
         monkeypatch.setattr(module, "backend", lambda: made)
-    monkeypatch.setattr(usb, "bulk_transfer", lambda: lambda *_: 0)
     monkeypatch.setattr(linux, "attribute", lambda *_: None)
     return made
 

@@ -36,7 +36,6 @@ def backend(monkeypatch: pytest.MonkeyPatch, fake: FakeEvents, tmp_path: Path) -
     node.touch()
     for module in (discovery, usb):
         monkeypatch.setattr(module, "backend", lambda: made)
-    monkeypatch.setattr(usb, "bulk_transfer", lambda: lambda *_: 0)
     monkeypatch.setattr(linux, "attribute", lambda *_: None)
     monkeypatch.setattr(linux, "node", lambda *_: node)
     return made
@@ -150,7 +149,7 @@ def test_a_transfer_that_does_not_end_keeps_its_handle(
     """libusb may call it back any time: neither it nor the handle may be freed."""
     monkeypatch.setattr(asynchronous, "END_S", 0.05)
     monkeypatch.setattr(asynchronous, "_lost", [])
-    fake.ends = False
+    fake.can_cancel = False
     transport.close()
     assert fake.freed == 0
     assert "close_device" not in backend.calls
