@@ -167,6 +167,7 @@ class Pipe(Conversation):
         wait_ms = max(1, min(SLICE_MS, int(command.timeout_s * 1000)))
         size, transport = self._build(command), self.transport
         count, first_read = self.count, self.inbox.first_read(transport)
+        began = time.monotonic()
         try:
             got = transport.exchange(
                 size, first_read, self._until_ms(WRITE_TIMEOUT_MS), self._until_ms(wait_ms)
@@ -188,9 +189,9 @@ class Pipe(Conversation):
             self.give_up(command.slot)
             raise
         sent = UnderWay(command, count, self._current(command.slot, count), heard)
-        return self._finish(sent, got, wait_ms / 1000)
+        return self._finish(sent, got, time.monotonic() - began)
 
-    def _finish(self, sent: UnderWay, got: int, waited_s: float) -> RawReply:
+    def _finish(self, sent: UnderWay, got: int, waited_s: float = 0.0) -> RawReply:
         """Wait for the reply to ``sent`` after a first transfer that was not simply the reply.
 
         Args:
@@ -426,7 +427,7 @@ class Pipe(Conversation):
             got: Bytes of a first transfer that is not simply the reply; 0 if none came.
         """
         sent = UnderWay(command, count, self._current(command.slot, count))
-        reply = self._finish(sent, got, SLICE_MS / 1000)
+        reply = self._finish(sent, got)
         if self._past.is_in_the_way(command.slot, reply):
             reply = self._freed(command)
         self._past.answered(command.slot)

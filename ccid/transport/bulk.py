@@ -54,6 +54,10 @@ SUBMITTED = 0
 """The return code of a submission that succeeded."""
 SLICE_S = 0.25
 """A wait handles events so long before it looks at the clock again."""
+ROUND_S = 0.1
+"""The path of every APDU handles events for so long, twice, before it looks at the clock."""
+SHORTEST_MS = int(2 * ROUND_S * 1000)
+"""Where there is less time, the clock is looked at first."""
 END_S = 2.0
 """How long a cancelled transfer may take to end. Only a broken system takes any time."""
 CANCEL_S = 0.01
@@ -192,7 +196,7 @@ class BulkPair(Life):
         """
         calls = asynchronous.calls()
         self._submit, self._handle_events = calls.submit, calls.handle_events
-        self._context, self._slice = at(asynchronous.context()), Timeval.of(SLICE_S)
+        self._context, self._round = at(asynchronous.context()), Timeval.of(ROUND_S)
         self._rounds = EventHandler()
         out, inp = self.info.reader.bulk_out, self.info.reader.bulk_in
         if out is not None and inp is not None:
@@ -223,13 +227,21 @@ class BulkPair(Life):
         thread = threading.get_ident()
         try:
             attendants.under_way.add(thread)
-            return self._exchange(length, size, write_ms, wait_ms)
+            got = self._exchange(length, size, write_ms, wait_ms)
         finally:
             attendants.under_way.discard(thread)
+        return got
 
     def _exchange(self, length: int, size: int, write_ms: int, wait_ms: int) -> int:
         command, reply = self._command, self._reply
-        if command.codes or reply.codes or self._is_waking or self.dead is not None:
+        if (
+            command.codes
+            or reply.codes
+            or reply.offset
+            or wait_ms < SHORTEST_MS
+            or self._is_waking
+            or self.dead is not None
+        ):
             return self._exchange_after_all(length, size, write_ms, wait_ms)
         submit, handle_events = self._submit, self._handle_events
         command.length.value = length
@@ -241,9 +253,9 @@ class BulkPair(Life):
         command.codes.extend(map(submit, command.pointers))
         reply.codes.extend(map(submit, reply.pointers))
         if command.codes[0] == SUBMITTED == reply.codes[0]:
-            handle_events(self._context, self._slice, reply.came)
+            handle_events(self._context, self._round, reply.came)
             if not reply.actual.value:  # a round for each, unless the reader answers at once
-                handle_events(self._context, self._slice, reply.came)
+                handle_events(self._context, self._round, reply.came)
             got = reply.actual.value
             if (
                 got
@@ -257,11 +269,11 @@ class BulkPair(Life):
                 if attendants.came:
                     attendants.take()
                 return got
-        return self._finish_exchange(length, write_ms, wait_ms)
+        return self._finish_exchange(length, write_ms, wait_ms - SHORTEST_MS)
 
     def _exchange_after_all(self, length: int, size: int, write_ms: int, wait_ms: int) -> int:
-        """:meth:`exchange` where an earlier transfer is left, or may be; or nothing was received
-        yet."""
+        """:meth:`exchange` where an earlier transfer is left; where no reply came yet; or where
+        there is less time than two rounds may take."""
         self._begin_sending(length)
         self._begin_receiving(0, size)
         return self._finish_exchange(length, write_ms, wait_ms)
@@ -291,9 +303,10 @@ class BulkPair(Life):
         try:
             attendants.under_way.add(thread)
             self._begin_receiving(offset, size)
-            return self._await_received(timeout_ms, keeps)
+            got = self._await_received(timeout_ms, keeps)
         finally:
             attendants.under_way.discard(thread)
+        return got
 
     # One transfer -----------------------------------------------------------------------------
 

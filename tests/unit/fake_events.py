@@ -40,6 +40,8 @@ class FakeBulk:
         idle: What happens when there is nothing to play; the transfer waits then. Without it a
             transfer succeeds, and brings nothing.
         cancelled: Endpoints of the transfers that were cancelled.
+        cancel_status: How a cancelled transfer ends.
+        answer: Makes the reply to each command, instead of a script.
     """
 
     def __init__(self) -> None:
@@ -49,6 +51,8 @@ class FakeBulk:
         self.calls = 0
         self.idle: Callable[[], None] | None = None
         self.cancelled: list[int] = []
+        self.cancel_status = CANCELLED
+        self.answer: Callable[[bytes], bytes] | None = None
 
 
 class FakeEvents:
@@ -66,12 +70,15 @@ class FakeEvents:
         """Bulk transfers that wait, and what they have brought so far."""
         self._fresh: list[int] = []
         """Those that have not played the script yet."""
+        self._replies: list[bytes] = []
         self._has_failed = False
         """The last command did not reach the reader."""
         self._is_idle = False
         self.submit_status: int = Status.SUCCESS
         self.submitted = 0
         self.freed = 0
+        self.rounds: list[Callable[[], object]] = []
+        """What a test does when events are handled, once each."""
         self.can_cancel = True
         """Cancelled transfers end."""
         self.can_hotplug = True
@@ -178,6 +185,10 @@ class FakeEvents:
         """Have a transfer do what the script says next."""
         bulk = self.bulk
         self._fresh.remove(address)
+        if bulk.answer is not None and not self._is_in(address):
+            self._replies.append(bulk.answer(bulk.sent[-1]))
+            self._done.append((address, DONE, b""))
+            return 0
         if not bulk.script and bulk.idle is not None:
             self._waiting[address], self._is_idle = b"", True
             return 0
@@ -198,6 +209,13 @@ class FakeEvents:
 
     def _answer(self) -> None:
         """A reader answers a command that it got: bulk-IN plays the script after bulk-OUT."""
+        if self.bulk.answer is not None:
+            for address in (*self._waiting, *self._fresh):
+                if self._is_in(address) and self._replies:
+                    self._waiting.pop(address, None)
+                    self._fresh[:] = [one for one in self._fresh if one != address]
+                    self._done.append((address, DONE, self._replies.pop(0)))
+            return
         is_sending = any(not self._is_in(one) for one in self._waiting)
         if not is_sending and not self._has_failed:
             for address in tuple(self._fresh):
@@ -211,7 +229,10 @@ class FakeEvents:
             if address in self._waiting:
                 self.bulk.cancelled.append(Transfer.from_address(address).endpoint)
                 if self.can_cancel:
-                    self._done.append((address, CANCELLED, self._waiting.pop(address)))
+                    data = self._waiting.pop(address)
+                    failed = self.bulk.cancel_status != DONE
+                    self._has_failed |= failed and not self._is_in(address)
+                    self._done.append((address, self.bulk.cancel_status, data))
                     self._happened.notify_all()
                 return 0
             if address not in self._armed:
@@ -224,6 +245,8 @@ class FakeEvents:
 
     def _handle(self, _context: Any, wait: Any, completed: Any) -> int:
         time = Timeval.from_address(address_of(wait))
+        if self.rounds:
+            self.rounds.pop(0)()
         with self._happened:
             self._answer()
         if self._is_idle and self.bulk.idle is not None:
