@@ -10,6 +10,7 @@ What pyusb does not have is in :mod:`ccid.transport.asynchronous`.
 from __future__ import annotations
 
 import ctypes
+import ctypes.util
 import logging
 import os
 import sys
@@ -22,6 +23,10 @@ from typing import Any
 from ccid.errors import UsbUnavailable
 from ccid.ground import at_exit
 from ccid.ground.once import Once
+
+LINUX = sys.platform.startswith("linux")
+SONAME = "libusb-1.0.so.0"
+"""libusb 1.0 on Linux."""
 
 logger = logging.getLogger("ccid.transport")
 
@@ -138,7 +143,7 @@ def _loaded() -> Any:
 def _load() -> Any:
     import usb.backend.libusb1
 
-    found = usb.backend.libusb1.get_backend()
+    found = usb.backend.libusb1.get_backend(find_library=_find if LINUX else None)
     if found is None:
         import libusb_package
 
@@ -149,6 +154,17 @@ def _load() -> Any:
             "libusb-package: reinstall the latter with pip, or see whether USB is there at all"
         )
     return found
+
+
+def _find(candidate: str) -> str | None:
+    """The name of a shared library, as ``ctypes.util.find_library``. The loader is asked first for
+    the one name that libusb 1.0 has on Linux: ``find_library`` runs ``ldconfig``, and where that
+    is missing a compiler, which takes milliseconds."""
+    try:
+        ctypes.CDLL(SONAME)
+    except OSError:
+        return ctypes.util.find_library(candidate)
+    return SONAME
 
 
 def library_name() -> str:
