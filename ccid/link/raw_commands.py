@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from ccid.iso7816.apdu import Bytes
-from ccid.link.conversation import Operation
+
+if TYPE_CHECKING:
+    from ccid.link.conversation import Operation
 
 
 class RawCommand(NamedTuple):
