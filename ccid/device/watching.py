@@ -283,7 +283,7 @@ class _Watcher:
         self._owner = os.getpid()
 
     def start(self) -> None:
-        from ccid.transport.asynchronous import on_hotplug
+        from ccid.transport.hotplug import on_hotplug
 
         self._ends.append(opened.listen(self._post_hands))
         end = on_hotplug(lambda: self._post(None))

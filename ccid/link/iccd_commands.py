@@ -131,7 +131,7 @@ class IccdCommands(SlotCommands):
         return max(1, min(CONTROL_TIMEOUT_MS, int((latest - time.monotonic()) * 1000)))
 
     def _pause(self, seconds: float) -> None:
-        """Wait before asking again, ready to be cancelled."""
+        """Wait before asking again; a cancellation ends the wait."""
         until = self.conversation.deadlines[self.slot] = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             self.conversation.proceed(self.slot)
@@ -164,7 +164,7 @@ class IccdCommands(SlotCommands):
         return IccdWay(self, patience_s, more, session)
 
     def _send(self, command: Command, reply: type[R], timeout_s: float = DEFAULT_TIMEOUT_S) -> R:
-        """Reader and card are one: there is nothing to set, and nobody to press keys."""
+        """Reader and card are one device: it has no parameters to set, and no keypad."""
         what = type(command).__name__.removeprefix("PC_to_RDR_")
         raise UnsupportedByReader(
             f"{self.name}: an ICCD device has no {what}", reader=self.name, slot=self.slot
@@ -346,7 +346,7 @@ class IccdB(IccdCommands):
             if self._owes:  # it has not ended
                 raise
         except CcidError:
-            pass  # how it ended is nobody's concern any more
+            pass  # no command waits for this answer any more
         self._owes = False
 
     def _answer(self, wLength: int) -> tuple[bytes, int]:

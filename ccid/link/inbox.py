@@ -1,13 +1,13 @@
 """Whole messages off bulk-IN.
 
 A reader ends a message with a packet that is not full, or with an empty one. So a transfer may
-bring all of it, its first part (as much as was asked for, or as came before the time ran out), or
-nothing but the empty packet that ends the message before.
+bring the whole message, its first part (as much as was asked for, or as came before the time ran
+out), or only the empty packet that ends the message before.
 
-Some readers send more than dwLength announces: padding to a whole packet, what their buffer held
-before, or the next message, when nothing ended the one before. A message is what its header says.
-Messages that follow it are kept; all else is fetched, dropped and counted, so that the next command
-does not meet it. Both are bounded by bytes and by time.
+Some readers send more than dwLength announces: padding to a whole packet, old contents of their
+buffer, or the next message, when nothing ended the one before. The header alone says how long a
+message is. Messages that follow it are kept. All other surplus is fetched, dropped and counted, so
+that it never meets the next command. Both are bounded by bytes and by time.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ FIRST_READ, LONGEST_FIRST_READ = 512, 4096
 """Bytes asked for at first: a short APDU's reply fits into the first figure. The longest message of
 the reader is asked for where it fits into the second. More costs time on every APDU."""
 REST_MS = 5000
-"""How long the rest of a message may take in all, once it began."""
+"""How long the rest of a message may take in all, after its begin."""
 SURPLUS_MS = 10
 """How long to wait for more of a transfer that goes on after the end of its message."""
 SURPLUS_BYTES = 2 * IN_CAPACITY
 """Bytes of such a transfer that are fetched and dropped."""
 
 Patience = Callable[[], int]
-"""How many milliseconds may be waited now; 0 when it is over. Raises if nobody wants to wait any
-more."""
+"""How many milliseconds the next wait may take; 0 when the time is over. Raises if the command was
+cancelled."""
 
 
 def first_read(packet_size: int, longest_message: int = 0) -> int:
@@ -52,7 +52,7 @@ def _whole_packets(size: int, packet_size: int) -> int:
 
 
 class Inbox:
-    """What comes on bulk-IN, cut into messages.
+    """The bytes of bulk-IN, cut into messages.
 
     Args:
         name: The reader's name, for errors.

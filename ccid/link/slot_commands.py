@@ -64,9 +64,9 @@ from ccid.link.reply_matching import RawReply, whole
 DEFAULT_TIMEOUT_S = 3.0
 """For commands that do not wait for a card."""
 ESCAPE_TIMEOUT_S = 30.0
-"""For an Escape, which may do anything."""
+"""For an Escape: the maker of the reader decides what it does."""
 STATUS_S = 5.0
-"""For GetSlotStatus and IccPowerOff with all extensions, which no reader has much reason for."""
+"""For GetSlotStatus and IccPowerOff with all extensions, for which readers have little reason."""
 MACOS = sys.platform == "darwin"
 
 R = TypeVar("R", bound=Reply)
@@ -81,7 +81,7 @@ class SlotStatus(NamedTuple):
 
 
 class SlotCommands(ABC):
-    """The commands of one slot, however they travel: what is above knows no more.
+    """The commands of one slot, whatever carries them. The rooms above use this interface alone.
 
     Args:
         conversation: With the reader.
@@ -115,21 +115,21 @@ class SlotCommands(ABC):
         return self.conversation.perform(self.slot, work, limit_s, session)
 
     def cancel(self) -> bool:
-        """End what another thread has under way here; False if it is nothing."""
+        """End what another thread has under way here; False if there is nothing."""
         return self.conversation.cancel(self.slot)
 
     @abstractmethod
     def give_up(self) -> None:
-        """Note that the reader may still be at something that nobody waits for any more."""
+        """Note that the reader may still work on a command that no thread waits for any more."""
 
     @property
     @abstractmethod
     def is_given_up(self) -> bool:
-        """The reader may still be at something that nobody waits for any more."""
+        """The reader may still work on a command that no thread waits for any more."""
 
     @abstractmethod
     def abort(self) -> None:
-        """End whatever the slot is at."""
+        """End whatever the slot works on."""
 
     @abstractmethod
     def _send(self, command: Command, reply: type[R], timeout_s: float = DEFAULT_TIMEOUT_S) -> R:

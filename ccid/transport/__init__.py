@@ -1,7 +1,7 @@
-"""The way to a reader: bytes over USB, or to a virtual reader in this process.
+"""Transports: bytes to a reader on USB, or to a virtual reader in this process.
 
-Everything above sees a :class:`Transport`; ``usb`` and ``virtual`` implement it,
-:class:`ccid.trace.Tap` wraps one. What a reader is, before it is opened, is a :class:`ReaderInfo`.
+The rooms above use a :class:`Transport`; ``usb`` and ``virtual`` implement it,
+:class:`ccid.trace.Tap` wraps one. A :class:`ReaderInfo` describes a reader that is not opened.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ IN_CAPACITY = 128 * 1024
 
 
 def nothing_to_end() -> None:
-    """What ends the wait for events that never come."""
+    """Ends the wait for events where none can come."""
 
 
 def tell_first(inbox: deque[bytes], tell: Callable[[bytes], None]) -> None:
@@ -109,24 +109,24 @@ class Transport(Protocol):
         """
 
     def listen(self, tell: Callable[[bytes], None]) -> None:
-        """Have an interrupt-IN transfer wait from now on, always, and ``tell`` called with what
-        each brings: by :meth:`take_events`, or see :meth:`attend`. Without such an endpoint it
-        is never called. ``tell`` must not call this transport."""
+        """Have an interrupt-IN transfer wait from now on, always. ``tell`` is called with each
+        notification: by :meth:`take_events`, or see :meth:`attend`. Without such an endpoint it is
+        never called. ``tell`` must not call this transport."""
 
     def take_events(self, wait_ms: int = 0, /) -> None:
-        """Have what came told of now. Says nothing of a reader that is gone.
+        """Pass on the notifications that came. Does nothing for a reader that is gone.
 
         Args:
             wait_ms: How long to wait for something to come; 0 for not at all.
         """
 
     def attend(self) -> Callable[[], None]:
-        """Have everything told of as soon as it comes, from a thread of its own, the end of the
-        reader too (:meth:`when_dead`). Returns what ends this, at once."""
+        """Have notifications passed on as soon as they come, from a thread of its own, and the end
+        of the reader too (:meth:`when_dead`). Returns a function that ends this at once."""
 
     def control(self, request: ClassControl, timeout_ms: int, data: bytes = b"") -> bytes:
-        """Do a class-specific request, with ``data`` to the reader or none, and return what
-        the reader sent.
+        """Send a class-specific request, with ``data`` to the reader or none, and return the bytes
+        that the reader sent.
 
         Raises:
             As :meth:`send`; TransportStall if the reader refuses it.

@@ -1,6 +1,6 @@
-"""libusb's asynchronous side: interrupt transfers that stay armed, and hot-plug events.
+"""libusb's asynchronous side: its events, interrupt transfers that stay armed, the event thread.
 
-pyusb offers neither, so both are bound to the library that pyusb has loaded.
+pyusb has none of that, so the functions are bound from the library that pyusb has loaded.
 
 Theory of operation. A transfer is submitted, and libusb calls back when it is done. The callback
 submits it again, so it is always armed. Callbacks run wherever libusb handles events: in any
@@ -40,7 +40,6 @@ from ccid.transport.libusb import (
     backend,
     callback_type,
     function,
-    is_fork,
     plain,
 )
 
@@ -57,10 +56,6 @@ IDLE_S, TROUBLED_S = 60, 0.02
 BUSY_S, LONG_S = 0.005, 0.05
 """The thread stays out of libusb for so long after an exchange began; and it looks so often at most
 whether a longer one has ended."""
-HAS_HOTPLUG = 1
-"""libusb_has_capability: LIBUSB_CAP_HAS_HOTPLUG."""
-ARRIVED, LEFT = 1, 2
-ANY = -1
 INTERRUPT = 3
 """Type of a transfer."""
 
@@ -433,76 +428,6 @@ class _EventThread(threading.Thread):
 attendants = Attendants()
 
 
-# Hot-plug -----------------------------------------------------------------------------------------
-
-
-class _Happened:
-    """A device came or went, and one waiting function was not called yet. A plain flag: a
-    :class:`threading.Event` has a lock, which a signal handler that raises may leave held."""
-
-    is_set = False
-
-
-_happened: list[_Happened] = []
-"""One for each function that waits for devices."""
-
-
-def _happens(*_: Any) -> int:
-    """libusb calls this, from any thread."""
-    try:
-        for happened in tuple(_happened):
-            happened.is_set = True
-    except BaseException as error:
-        attendants.interrupted.append(error)
-        for happened in tuple(_happened):
-            happened.is_set = True
-    attendants.came = True
-    return 0
-
-
-_callback = callback_type(
-    ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p
-)(_happens)
-"""One for all, never freed: a thread of libusb may be about to call it when it is deregistered."""
-
-
-def on_hotplug(tell: Callable[[], None]) -> Callable[[], None] | None:
-    """Have ``tell`` called after a device came or went. Returns a function that ends that; None
-    where this libusb has no hot-plug events."""
-    made, where = calls(), context()
-    if is_fork() or not made.has_capability(HAS_HOTPLUG):
-        return None
-    happened, number = _Happened(), ctypes.c_int()
-    wanted = (ARRIVED | LEFT, 0, ANY, ANY, ANY)
-    address = ctypes.cast(_callback, ctypes.c_void_p).value
-    _happened.append(happened)
-    if made.hotplug_register_callback(where, *wanted, address, None, ctypes.addressof(number)):
-        _happened.remove(happened)
-        return None
-
-    def take() -> bool:
-        if happened.is_set:
-            happened.is_set = False
-            tell()
-        return False
-
-    try:
-        leave = attendants.add(take)
-    except BaseException:
-        attendants.leave(take)
-        _happened.remove(happened)
-        made.hotplug_deregister_callback(where, number.value)
-        raise
-
-    def end() -> None:
-        leave()
-        if happened in _happened:  # else it was ended, or is the parent's
-            _happened.remove(happened)
-            made.hotplug_deregister_callback(where, number.value)
-
-    return end
-
-
 # The end ----------------------------------------------------------------------------------------
 
 
@@ -517,7 +442,6 @@ def _end_all() -> None:
 def _after_fork() -> None:
     """All of this belongs to the parent process."""
     _living.clear()
-    _happened.clear()
     attendants.reset()
 
 

@@ -1,4 +1,4 @@
-"""libusb: found once, called in two ways.
+"""libusb: loaded once, called in two ways.
 
 pyusb finds and loads the library and serves discovery, descriptors, claims and control
 transfers, through its backend interface: its :class:`usb.core.Device` opens devices unasked.
@@ -107,7 +107,7 @@ def status_of(error: Exception) -> int:
 
 
 class _State:
-    """How it is with the libusb context of this process.
+    """The state of the libusb context of this process.
 
     Attributes:
         is_over: Python ends: the context has ended, or may any time.
@@ -218,7 +218,7 @@ class Buffer:
 
     Attributes:
         view: The bytes.
-        address: Where they are.
+        address: Address of the first byte.
     """
 
     def __init__(self, size: int) -> None:
@@ -234,7 +234,7 @@ def _end(reference: weakref.ref[Any]) -> None:
     """Python ends, and pyusb is about to end the context."""
     found = reference()
     if found is None:
-        return  # it was one that nobody used
+        return  # a second one, which was never used
     at_exit.run()
     _State.is_over = True
     if threading.active_count() > 1:
@@ -269,13 +269,13 @@ def _renewed() -> None:
 
 
 def is_over() -> bool:
-    """Python ends: whatever was libusb's is gone, or may be any time."""
+    """Python ends: the memory of libusb is freed, or may be at any time."""
     return _State.is_over
 
 
 def is_fork() -> bool:
-    """This process is a fork of one that had loaded libusb: the thread by which libusb hears who
-    comes and goes is not there."""
+    """This process is a fork of one that had loaded libusb: libusb's thread for hot-plug events is
+    not there."""
     return _State.is_fork
 
 

@@ -1,4 +1,4 @@
-"""Readers on USB: claimed and talked to."""
+"""Readers on USB: opening and claiming, notifications, control requests, failures."""
 
 from __future__ import annotations
 
@@ -106,8 +106,8 @@ class UsbTransport(BulkPair):
         )
 
     def _twice(self, do: Callable[[], Any]) -> Any:
-        """``do`` it; once more if an input/output error was all that came of it. The first thing
-        asked of a device that slept (autosuspend) may fail so."""
+        """Call ``do``; once more after an input/output error. The first request to a device that
+        slept (autosuspend) may fail so."""
         try:
             return do()
         except Exception as error:
@@ -117,7 +117,7 @@ class UsbTransport(BulkPair):
             return do()
 
     def _claim(self) -> None:
-        """Configure the device if nobody has, send a kernel driver away, claim the interface."""
+        """Configure the device if it is not, detach a kernel driver, claim the interface."""
         number = self.info.interface_number
         try:
             active = self._configure()
@@ -134,7 +134,7 @@ class UsbTransport(BulkPair):
                 self._set_configuration()
                 self._claim_interface()
         except Exception as error:
-            told = self._open_error(error)  # while it can be seen who holds it
+            told = self._open_error(error)  # while the holder can still be seen
             self._give_back(self._handle)
             raise told from None
         except BaseException:
@@ -152,8 +152,9 @@ class UsbTransport(BulkPair):
         return value
 
     def _configure(self) -> int:
-        """Set the reader's configuration if none is set, never another: others may be at work in
-        the active one, and setting even the same resets the device. Returns the active one."""
+        """Set the reader's configuration if none is set, and never replace another: other programs
+        may use the active one, and setting even the same one resets the device. Returns the active
+        one."""
         wanted, active = self.info.configuration.bConfigurationValue, self._configuration()
         if active == wanted:
             return active
@@ -191,7 +192,10 @@ class UsbTransport(BulkPair):
         if libusb.is_over():  # and the handle with it
             self._handle = self._interrupt = None
             return
-        if not self._end_bulk() or (interrupt is not None and not interrupt.end()):
+        ended = self._end_bulk()
+        if interrupt is not None:
+            ended = interrupt.end() and ended
+        if not ended:
             logger.error("%s: a transfer does not end; its handle stays open", self.name)
             self._handle = self._interrupt = None
             return
@@ -200,7 +204,7 @@ class UsbTransport(BulkPair):
             backend().release_interface(handle, self.info.interface_number)
         self._give_back(handle)
         close = backend().close_device
-        self._handle = None  # before: what is closed twice is freed twice
+        self._handle = None  # before closing: a handle that is closed twice is freed twice
         close(handle)
 
     def _give_back(self, handle: Any) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 import ccid
 from ccid.codec.descriptors import ClassControl
-from ccid.transport import asynchronous, discovery, linux, usb
+from ccid.transport import asynchronous, discovery, hotplug, linux, usb
 from ccid.transport.asynchronous import Attendants
 from ccid.virtual.usb_device import Request
 from ccid.virtual.usbip_cable import Cable, is_attached
@@ -141,14 +141,17 @@ def test_who_comes_and_goes(
     monkeypatch.setattr(asynchronous, "attendants", Attendants())
 
     def hear() -> None:
-        end = asynchronous.on_hotplug(lambda: None)
+        end = hotplug.on_hotplug(lambda: None)
         assert end is not None
         try:
             end()
         finally:
             end()
 
-    assert everywhere(hear, lambda: other(hear), "transport/asynchronous.py") > 20
+    assert (
+        everywhere(hear, lambda: other(hear), "transport/asynchronous.py", "transport/hotplug.py")
+        > 20
+    )
     asynchronous.attendants.end()
 
 

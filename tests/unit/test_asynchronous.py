@@ -12,7 +12,7 @@ import pytest
 
 import ccid
 from ccid import errors
-from ccid.transport import asynchronous, discovery, linux, usb
+from ccid.transport import asynchronous, discovery, hotplug, linux, usb
 from ccid.transport.libusb import Status
 from tests.unit.fake_events import FAILED, GONE, STALLED, FakeEvents
 from tests.unit.fake_usb import FakeBackend, FakeDevice
@@ -381,7 +381,7 @@ def test_an_attendant_may_leave_from_the_thread_itself(fake: FakeEvents) -> None
 
 def test_hotplug(fake: FakeEvents) -> None:
     before, told = threading.active_count(), threading.Event()
-    end = asynchronous.on_hotplug(told.set)
+    end = hotplug.on_hotplug(told.set)
     assert end is not None
     assert fake.hears_hotplug
     fake.plug()
@@ -394,7 +394,7 @@ def test_hotplug(fake: FakeEvents) -> None:
 def test_who_leaves_frees_nothing_that_libusb_is_about_to_call(fake: FakeEvents) -> None:
     """It makes sure of no more than that it does not begin to."""
     told = [threading.Event(), threading.Event()]
-    ends = [asynchronous.on_hotplug(one.set) for one in told]
+    ends = [hotplug.on_hotplug(one.set) for one in told]
     about = fake._hotplug
     for end in ends:
         assert end is not None
@@ -408,4 +408,4 @@ def test_who_leaves_frees_nothing_that_libusb_is_about_to_call(fake: FakeEvents)
 
 def test_a_libusb_that_does_not_tell(fake: FakeEvents) -> None:
     fake.can_hotplug = False
-    assert asynchronous.on_hotplug(threading.Event().set) is None
+    assert hotplug.on_hotplug(threading.Event().set) is None

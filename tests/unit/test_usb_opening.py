@@ -13,7 +13,7 @@ import ccid
 from ccid import errors
 from ccid.codes import IccStatus
 from ccid.link.slot_commands import SlotCommands
-from ccid.transport import asynchronous, discovery, libusb, linux, usb
+from ccid.transport import asynchronous, discovery, hotplug, libusb, linux, usb
 from ccid.transport.bulk import BulkPair
 from ccid.transport.libusb import Status
 from tests.unit.fake_events import FakeBulk, FakeEvents
@@ -431,7 +431,7 @@ def test_a_fork_hears_no_hotplug(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asynchronous, "calls", fake.calls)
     monkeypatch.setattr(asynchronous, "context", lambda: 1)
     monkeypatch.setattr(libusb._State, "is_fork", True)
-    assert asynchronous.on_hotplug(lambda: None) is None
+    assert hotplug.on_hotplug(lambda: None) is None
     assert not fake.hears_hotplug
 
 
