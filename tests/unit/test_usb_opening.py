@@ -471,3 +471,21 @@ def test_a_status_that_is_no_number() -> None:
     made = libusb.usb_error()("odd")
     made.backend_error_code = odd  # type: ignore[attr-defined]
     assert libusb.status_of(made) == Status.OTHER
+
+
+# Which libusb ---------------------------------------------------------------------------------
+
+
+def test_the_loader_is_asked_for_libusb_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``find_library`` runs ldconfig, which takes longer than all the rest of opening."""
+    asked: list[str] = []
+    monkeypatch.setattr("ctypes.CDLL", asked.append)
+    monkeypatch.setattr("ctypes.util.find_library", lambda name: f"found {name}")
+    assert libusb._find("usb-1.0") == "libusb-1.0.so.0"
+    assert asked == ["libusb-1.0.so.0"]
+
+    def missing(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr("ctypes.CDLL", missing)
+    assert libusb._find("usb-1.0") == "found usb-1.0"
