@@ -166,7 +166,9 @@ class EventHandler:
             called: A pointer to an int as above, for this call.
         """
         wait = Timeval.of(wait_s) if wait_s > 0 else self._at_once
-        self._handle_events(self._context, wait, called or self._called)
+        code = self._handle_events(self._context, wait, called or self._called)
+        if code < 0 and code != Status.INTERRUPTED and wait_s > 0:
+            time.sleep(min(wait_s, NUDGE_S))  # it did not wait; the caller may be in a loop
 
 
 # Interrupt transfers ----------------------------------------------------------------------------

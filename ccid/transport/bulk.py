@@ -222,6 +222,7 @@ class BulkPair(Life):
     # Command and reply ------------------------------------------------------------------------
 
     def exchange(self, length: int, size: int, write_ms: int, wait_ms: int, /) -> int:
+        """As :meth:`ccid.transport.Transport.exchange`, with both transfers under way at once."""
         if attendants.thread is None:
             return self._exchange(length, size, write_ms, wait_ms)
         thread = threading.get_ident()
@@ -233,6 +234,7 @@ class BulkPair(Life):
         return got
 
     def _exchange(self, length: int, size: int, write_ms: int, wait_ms: int) -> int:
+        """:meth:`exchange`, the path of every APDU."""
         command, reply = self._command, self._reply
         if (
             command.codes
@@ -250,31 +252,35 @@ class BulkPair(Life):
         reply.length.value = size
         reply.status.value = PENDING
         reply.actual.value = 0
-        command.codes.extend(map(submit, command.pointers))
-        reply.codes.extend(map(submit, reply.pointers))
-        if command.codes[0] == SUBMITTED == reply.codes[0]:
-            handle_events(self._context, self._round, reply.came)
-            if not reply.actual.value:  # a round for each, unless the reader answers at once
+        try:
+            command.codes.extend(map(submit, command.pointers))
+            reply.codes.extend(map(submit, reply.pointers))
+            if command.codes[0] == SUBMITTED == reply.codes[0]:
                 handle_events(self._context, self._round, reply.came)
-            got = reply.actual.value
-            if (
-                got
-                and reply.status.value == 0
-                and command.status.value == 0
-                and command.actual.value == length
-            ):
-                command.codes.clear()
-                reply.codes.clear()
-                self._handled_at = time.monotonic()
-                if attendants.came:
-                    attendants.take()
-                return got
+                if not reply.actual.value:  # a round for each, unless the reader answers at once
+                    handle_events(self._context, self._round, reply.came)
+                got = reply.actual.value
+                if (
+                    got
+                    and reply.status.value == 0
+                    and command.status.value == 0
+                    and command.actual.value == length
+                ):
+                    command.codes.clear()
+                    reply.codes.clear()
+                    self._handled_at = time.monotonic()
+                    if attendants.came:
+                        attendants.take()
+                    return got
+        except BaseException:
+            self._drain_command(write_ms)
+            raise
         return self._finish_exchange(length, write_ms, wait_ms - SHORTEST_MS)
 
     def _exchange_after_all(self, length: int, size: int, write_ms: int, wait_ms: int) -> int:
         """:meth:`exchange` where an earlier transfer is left; where no reply came yet; or where
         there is less time than two rounds may take."""
-        self._begin_sending(length)
+        self._begin_sending(length, write_ms)
         self._begin_receiving(0, size)
         return self._finish_exchange(length, write_ms, wait_ms)
 
@@ -284,18 +290,21 @@ class BulkPair(Life):
         return self._await_received(wait_ms, keeps=True)
 
     def send(self, length: int, timeout_ms: int, /) -> None:
+        """As :meth:`ccid.transport.Transport.send`."""
         thread = threading.get_ident()
         try:
             attendants.under_way.add(thread)
-            self._begin_sending(length)
+            self._begin_sending(length, timeout_ms)
             self._await_sent(length, timeout_ms)
         finally:
             attendants.under_way.discard(thread)
 
     def wait(self, size: int, wait_ms: int, /) -> int:
+        """As :meth:`ccid.transport.Transport.wait`; the transfer stays at the reader."""
         return self._received(0, size, wait_ms, keeps=True)
 
     def receive(self, offset: int, size: int, timeout_ms: int, /) -> int:
+        """As :meth:`ccid.transport.Transport.receive`; the transfer ends."""
         return self._received(offset, size, timeout_ms, keeps=False)
 
     def _received(self, offset: int, size: int, timeout_ms: int, keeps: bool) -> int:
@@ -310,11 +319,12 @@ class BulkPair(Life):
 
     # One transfer -----------------------------------------------------------------------------
 
-    def _begin_sending(self, length: int) -> None:
+    def _begin_sending(self, length: int, timeout_ms: int) -> None:
         """Submit the command, once one whose wait a signal ended is over."""
         self.check()
-        if self._command.is_pending and not self._end(self._command):
-            raise TransportError(f"{self.name}: a transfer does not end", reader=self.name)
+        if self._command.is_pending:
+            self._drain_command(timeout_ms)
+            self._must_have_ended(self._command)
         self._command.submit(0, length)
 
     def _begin_receiving(self, offset: int, size: int) -> None:
@@ -323,9 +333,15 @@ class BulkPair(Life):
         reply = self._reply
         if reply.codes and reply.offset == offset and not reply.has_failed:
             return
-        if reply.is_pending and not self._end(reply):
-            raise TransportError(f"{self.name}: a transfer does not end", reader=self.name)
+        if reply.is_pending:
+            self._end(reply)
+            self._must_have_ended(reply)
         reply.submit(offset, size)
+
+    def _must_have_ended(self, transfer: BulkTransfer) -> None:
+        """Raise TransportError if a cancelled transfer is still pending: its buffer is in use."""
+        if transfer.is_pending:
+            raise TransportError(f"{self.name}: a transfer does not end", reader=self.name)
 
     def _await_sent(self, length: int, timeout_ms: int) -> None:
         """Wait until the command went out, or raise why it did not."""
@@ -333,7 +349,7 @@ class BulkPair(Life):
         try:
             self._await_end(command, until)
         except BaseException:
-            self._drain_command(until)
+            self._drain_command(timeout_ms)
             raise
         if command.is_pending:
             self._end(command)
@@ -347,8 +363,7 @@ class BulkPair(Life):
                 reply.submit(reply.offset, reply.length.value)
             self._await_sent(length, timeout_ms)
             return
-        if command.is_pending:  # it did not even end
-            raise TransportError(f"{self.name}: a transfer does not end", reader=self.name)
+        self._must_have_ended(command)
         command.codes.clear()
         if failure == Status.INTERRUPTED:  # cancelled: its time was over, or the reader closed
             self.check()
@@ -362,13 +377,14 @@ class BulkPair(Life):
         if self._may_resend:
             self._may_resend, self._may_rereceive = False, True
 
-    def _drain_command(self, until: float) -> None:
+    def _drain_command(self, timeout_ms: int) -> None:
         """A signal ended the wait for a command that goes out: let it go out as a whole. A reader
         that got a part of a message would take the next one for the rest."""
-        while self._command.is_pending and time.monotonic() < until and self.dead is None:
-            self._rounds.handle(CANCEL_S, self._command.came)
-        if self._end(self._command):
-            self._command.codes.clear()
+        command, until = self._command, time.monotonic() + timeout_ms / 1000
+        while command.is_pending and time.monotonic() < until and self.dead is None:
+            self._rounds.handle(CANCEL_S, command.came)
+        if self._end(command):
+            command.codes.clear()
 
     def _await_received(self, timeout_ms: int, keeps: bool) -> int:
         """Wait for the reply; the bytes that came.
@@ -383,8 +399,8 @@ class BulkPair(Life):
         if reply.is_pending:
             if keeps:
                 return 0
-            if not self._end(reply):
-                raise TransportError(f"{self.name}: a transfer does not end", reader=self.name)
+            self._end(reply)
+            self._must_have_ended(reply)
         failure, got = reply.failure, reply.actual.value
         if not got and failure in (Status.SUCCESS, Status.INTERRUPTED):
             self._rounds.handle(SETTLE_S, reply.came)

@@ -363,14 +363,17 @@ def test_a_signal_anywhere_in_the_long_way(transport: Any, fake: FakeEvents, wha
     assert everywhere(do, then, "transport/bulk.py") > 5
 
 
-def test_a_signal_lets_a_command_go_out_whole(transport: Any, fake: FakeEvents) -> None:
+@pytest.mark.parametrize("rounds", [0, 1, 2])
+def test_a_signal_lets_a_command_go_out_whole(
+    transport: Any, fake: FakeEvents, rounds: int
+) -> None:
     """Else the reader would take the next command for its rest."""
     fake.bulk.script, fake.bulk.idle = [(Status.TIMEOUT, b"")], lambda: None
 
     def interrupt() -> None:
         raise KeyboardInterrupt
 
-    fake.rounds = [lambda: None, lambda: None, interrupt, lambda: fake.ends(OUT)]
+    fake.rounds = [*[lambda: None] * rounds, interrupt, lambda: fake.ends(OUT)]
     with pytest.raises(KeyboardInterrupt):
         exchange(transport, b"command")
     assert fake.bulk.cancelled == []
@@ -494,6 +497,19 @@ def test_a_declared_function_takes_the_same_pointers() -> None:
     room = ctypes.c_int()
     copy(libusb.at(ctypes.addressof(room)), ctypes.byref(number), ctypes.sizeof(number))
     assert room.value == 7
+
+
+@pytest.mark.parametrize("code", [Status.BUSY, Status.IO, Status.INTERRUPTED])
+def test_a_round_that_fails_at_once_is_no_busy_loop(
+    fake: FakeEvents, monkeypatch: pytest.MonkeyPatch, code: Status
+) -> None:
+    """As one within a callback of libusb. A signal only ends the round."""
+    calls, slept = fake.calls()._replace(handle_events=lambda *_: code), list[float]()
+    monkeypatch.setattr(asynchronous, "calls", lambda: calls)
+    monkeypatch.setattr("time.sleep", slept.append)
+    asynchronous.EventHandler().handle(5.0)
+    asynchronous.EventHandler().handle(0)
+    assert slept == ([] if code == Status.INTERRUPTED else [asynchronous.NUDGE_S])
 
 
 def test_seconds_as_libusb_takes_them() -> None:
