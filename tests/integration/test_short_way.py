@@ -15,7 +15,7 @@ import pytest
 
 import ccid
 from ccid import errors
-from ccid.iso7816.machine import run
+from ccid.iso7816.protocol_runner import run
 from ccid.iso7816.t1 import T1, Block, LinkError
 from ccid.link.block_ways import SharedWay
 from ccid.link.pipe import Pipe

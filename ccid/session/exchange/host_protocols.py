@@ -12,7 +12,7 @@ from functools import partial
 from ccid.errors import CardMute, CommandFailed, ProtocolError
 from ccid.iso7816 import t0, t1
 from ccid.iso7816.apdu import Bytes, is_extended, octets
-from ccid.iso7816.machine import run
+from ccid.iso7816.protocol_runner import run
 from ccid.link.slot_commands import SlotCommands
 from ccid.session.exchange.agreement import Agreement
 from ccid.session.exchange.block_links import BlockLink, CharacterLink, link_error
