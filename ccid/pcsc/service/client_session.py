@@ -203,18 +203,10 @@ class ClientSession:
         self.is_over = True
         self._in.clear()
         self.out.clear()
-        for wait in self._waits:
-            wait.is_withdrawn = True
-        now = self.host.now()
         call, self._call = self._call, None
         if call is not None:
-            self.host.core.abandon(call, now)
-        for wait in self._waits:
-            self.host.core.abandon(wait, now)
-        self._waits.clear()
-        if self.context is not None:
-            self.host.core.client_gone(self.context, now)
-            self.context = None
+            self.host.core.abandon(call, self.host.now())
+        self._drop_context()
 
     def shut_down(self) -> None:
         """The service ends: tell a client that waits for something."""
@@ -326,12 +318,17 @@ class ClientSession:
         self.out += TWO.pack(number, code)
 
     def _drop_context(self) -> None:
-        """The context is released, if there is one; what waits in it is not told."""
+        """The context is released, if there is one; what waits is not told. A client may have
+        begun to wait before it had a context."""
+        now = self.host.now()
         for wait in self._waits:
             wait.is_withdrawn = True
+            self.host.core.abandon(wait, now)
         self._waits.clear()
+        self._held.clear()
+        self._holds_events = False
         if self.context is not None:
-            self.host.core.client_gone(self.context, self.host.now())
+            self.host.core.client_gone(self.context, now)
             self.context = None
 
     def _cancel(self, body: bytes) -> None:
