@@ -16,7 +16,15 @@ import ccid
 from ccid.pcsc.ifd import Code, IFDHandler
 from ccid.pcsc.ifd.handler import Find
 from ccid.pcsc.plug import helper as module
-from ccid.pcsc.plug.frames import ALIVE, EVENT, GONE, LUN, REPLY, REQUEST, Operation
+from ccid.pcsc.plug.frames import (
+    ALIVE,
+    CONNECTION,
+    EVENT_CHANGE,
+    EVENT_GONE,
+    REPLY,
+    REQUEST,
+    Operation,
+)
 from ccid.pcsc.plug.helper import Channel, Helper
 
 SLOT = 0x0001_0000
@@ -68,9 +76,9 @@ class Plug:
         ours = [pair[0] for pair in pairs]
         fds = [pair[1].fileno() for pair in pairs][:count]
         if fds:
-            socket.send_fds(self.control, [LUN.pack(lun)], fds)
+            socket.send_fds(self.control, [CONNECTION.pack(lun)], fds)
         else:
-            self.control.send(LUN.pack(lun))
+            self.control.send(CONNECTION.pack(lun))
         for request, theirs in pairs:
             theirs.close()
             request.settimeout(10)
@@ -207,7 +215,7 @@ def test_a_channel_whose_sockets_do_not_come(
 
     def is_said() -> bool:
         said.append(capfd.readouterr().err)
-        return f"{count} of its 2 sockets came" in "".join(said)
+        return f"{count} of 2 sockets came" in "".join(said)
 
     until(is_said)
     assert told(good, Operation.PRESENCE)[0] == Code.ICC_PRESENT
@@ -252,13 +260,13 @@ def test_that_the_reader_is_gone_is_told_and_the_card_as_before(
     request, events = plug.join(SLOT)
     assert ask(request, Operation.OPEN, b"virtual:") == b"\x01"
     virtual.remove()
-    assert events.recv(1) == EVENT
+    assert events.recv(1) == EVENT_CHANGE
     virtual.insert(ccid.virtual.EchoCard())
-    assert events.recv(1) == EVENT
+    assert events.recv(1) == EVENT_CHANGE
     virtual.unplug()
-    while (said := events.recv(1)) == EVENT:
+    while (said := events.recv(1)) == EVENT_CHANGE:
         pass
-    assert said == GONE
+    assert said == EVENT_GONE
     assert plug.handler.is_gone(SLOT)
 
 
@@ -270,8 +278,8 @@ def test_that_the_reader_is_gone_is_told_though_nobody_listens() -> None:
         events.setblocking(False)
         with pytest.raises(BlockingIOError):
             while True:
-                events.send(EVENT)
+                events.send(EVENT_CHANGE)
         channel.tell()
         channel.tell(True)
         said = b"".join(iter(lambda: ours.recv(1 << 16), b""))
-        assert set(said) == set(EVENT)
+        assert set(said) == set(EVENT_CHANGE)

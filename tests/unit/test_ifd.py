@@ -17,7 +17,8 @@ from ccid.codec.messages import PC_to_RDR_IccPowerOn, PC_to_RDR_SetParameters, P
 from ccid.codes import ExchangeLevel, Features, SlotError, VoltageSupport
 from ccid.pcsc.ifd import Action, Code, IFDHandler, Tag
 from ccid.pcsc.ifd.device_strings import DeviceName, find
-from ccid.pcsc.ifd.ifd_codes import MAX_RESPONSE, PTS1, PTS2, Asker, code_of
+from ccid.pcsc.ifd.ifd_codes import code_of
+from ccid.pcsc.ifd_numbers import MAX_RESPONSE, PTS1, PTS2, Asker
 from ccid.transport import ReaderInfo
 from ccid.virtual import EchoCard, faults, make_descriptor
 from ccid.virtual.models import make
