@@ -10,8 +10,12 @@ from ccid.errors import ReaderNotFound, ReaderUnsupported
 from ccid.transport import ReaderInfo
 
 USB = re.compile(r"usb:([0-9A-Fa-f]{1,4})/([0-9A-Fa-f]{1,4})(.*)")
-LIBUDEV = re.compile(r"libudev:(\d+):/dev/bus/usb/(\d+)/(\d+)")
-LIBUSB = re.compile(r"libusb-1\.0:(\d+):(\d+):(\d+)")
+LIBUDEV_PREFIX, LIBUDEV_PLACE = "libudev:", "%u:/dev/bus/usb/%u/%u"
+"""pcscd with libudev: interface, bus, address. ``plug.c`` has the same texts."""
+LIBUSB_PREFIX, LIBUSB_PLACE = "libusb-1.0:", "%u:%u:%u"
+"""pcscd with libusb: bus, address, interface."""
+LIBUDEV = re.compile(re.escape(LIBUDEV_PREFIX + LIBUDEV_PLACE).replace("%u", r"(\d+)"))
+LIBUSB = re.compile(re.escape(LIBUSB_PREFIX + LIBUSB_PLACE).replace("%u", r"(\d+)"))
 VIRTUAL = re.compile(r"virtual:(?:([0-9A-Fa-f]{4}:[0-9A-Fa-f]{4}))?")
 
 

@@ -29,7 +29,6 @@ from ccid.errors import (
     UnsupportedByReader,
 )
 from ccid.iso7816.atr import MAX_LENGTH as MAX_ATR
-from ccid.known.quirks import lookup
 from ccid.pcsc.ifd.channel import Channel
 from ccid.pcsc.ifd.device_strings import DeviceName, find
 from ccid.pcsc.ifd.ifd_codes import code_of
@@ -167,12 +166,7 @@ class IFDHandler:
 
     def _opened(self, info: ReaderInfo) -> Reader:
         """Open a reader with those options that its quirks allow; without them if they fail."""
-        known = lookup(
-            info.vendor_id,
-            info.product_id,
-            info.device.bcdDevice,
-            interface=info.interface_number,
-        )
+        known = info.quirks()
         ways = {
             "apdu_mode": known.apdu_mode_escape,
             "no_retry_counter": known.retry_counter_escape,
