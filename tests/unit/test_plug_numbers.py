@@ -187,12 +187,12 @@ def test_a_change_in_c_is_seen(old: str, new: str) -> None:
 def test_a_change_in_python_is_seen(kind: str, name: str) -> None:
     """Each declaration in turn is missing, and has one member or field more."""
     declared = getattr(python(), kind)
-    missing = {other: value for other, value in declared.items() if other != name}
-    assert len(differences(SOURCE, dataclasses.replace(python(), **{kind: missing}))) == 1
+    missing: Any = {kind: {other: declared[other] for other in declared if other != name}}
+    assert len(differences(SOURCE, dataclasses.replace(python(), **missing))) == 1
     value = declared[name]
-    longer = {**value, "MORE": 0} if isinstance(value, dict) else value * 2
-    changed = dataclasses.replace(python(), **{kind: {**declared, name: longer}})
-    assert len(differences(SOURCE, changed)) == 1
+    more = {**value, "MORE": 0} if isinstance(value, dict) else value * 2
+    changed: Any = {kind: {**declared, name: more}}
+    assert len(differences(SOURCE, dataclasses.replace(python(), **changed))) == 1
 
 
 def test_a_number_elsewhere_in_c_is_seen() -> None:
