@@ -21,6 +21,7 @@ from ccid.codes import (
     Protocol,
     Protocols,
 )
+from ccid.iso7816.apdu import MAX_SHORT
 from ccid.known.extended_apdus import EXTENDED, WITH_T1, extended_apdus
 from ccid.known.quirks import Quirks
 from ccid.known.quirks.fixups import apply
@@ -168,12 +169,12 @@ def _class(d: SmartCardDescriptor) -> Iterator[Reason]:
             f"{d.dwMaxCCIDMessageLength} bytes hold no command for a card",
             Weight.FATAL,
         )
-    elif _whole_apdus(d) and d.dwMaxCCIDMessageLength < 271 and d.dwMaxCCIDMessageLength != 263:
+    elif _whole_apdus(d) and d.dwMaxCCIDMessageLength < HEADER_LENGTH + MAX_SHORT:
         only = "" if d.exchange_level is ExchangeLevel.SHORT_APDU else "with T=0 "
         yield Reason(
             "dwMaxCCIDMessageLength",
             f"{d.dwMaxCCIDMessageLength}: {only}APDUs of at most "
-            f"{d.dwMaxCCIDMessageLength - HEADER_LENGTH} bytes, 261 may be needed",
+            f"{d.dwMaxCCIDMessageLength - HEADER_LENGTH} bytes, {MAX_SHORT} may be needed",
             Weight.LIMIT,
         )
     if not d.bVoltageSupport & 0x07 and not d.features & (

@@ -75,6 +75,13 @@ class Quirks:
         "ccid.known.quirks.fixups",
         "Taken instead of the descriptor's dwMaxIFSD, which is wrong.",
     )
+    message_length: int | None = quirk(
+        "dwMaxCCIDMessageLength",
+        kinds.LENGTH,
+        "ccid.known.quirks.fixups",
+        "Taken instead of a smaller dwMaxCCIDMessageLength: old SCM readers declare 263, and take "
+        "the 271 bytes of the longest short APDU.",
+    )
     max_data_rate: int | None = quirk(
         "dwMaxDataRate",
         kinds.RATE,

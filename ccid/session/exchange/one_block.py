@@ -6,7 +6,6 @@ from ccid.errors import CardMute, CommandFailed, InvalidApdu, UnsupportedByReade
 from ccid.iso7816.apdu import (
     HEADER_LENGTH,
     MAX_EXTENDED,
-    MAX_SHORT,
     Bytes,
     is_extended,
     octets,
@@ -14,9 +13,6 @@ from ccid.iso7816.apdu import (
 from ccid.link.slot_commands import SlotCommands
 from ccid.session.exchange.agreement import Agreement
 from ccid.session.exchange.refused_extended import SHORT_LEVEL, explained, short_only
-
-OLD_SCM_ROOM = 263 - 10
-"""dwMaxCCIDMessageLength 263 of old SCM readers is too small: they take 271 bytes."""
 
 
 class SingleBlock:
@@ -42,7 +38,7 @@ class SingleBlock:
     ) -> None:
         self.commands = commands
         self.short_only = short_only
-        self.room = MAX_SHORT if room == OLD_SCM_ROOM else min(room, MAX_EXTENDED)
+        self.room = min(room, MAX_EXTENDED)
         # bChainParameter has a meaning at extended APDU level alone (6.2.1)
         self.xfr_block = commands.quick_xfr_block(
             agreement.patience_s, lambda data, _: data, agreement.session
