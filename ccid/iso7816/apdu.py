@@ -10,8 +10,8 @@ from ccid.errors import InvalidApdu
 Bytes = bytes | bytearray | memoryview
 """What may be given as an APDU."""
 
-HEADER_LENGTH = 4
-"""CLA INS P1 P2."""
+APDU_HEADER = 4
+"""Bytes of the header of a command APDU: CLA INS P1 P2."""
 MAX_SHORT = 261
 """Bytes of the longest short command APDU: header, Lc, 255 bytes of data, Le."""
 MAX_EXTENDED = 65544
@@ -112,24 +112,24 @@ class CommandApdu:
             InvalidApdu: Its length and its Lc do not agree with any of the seven cases.
         """
         size = len(apdu)
-        if size < HEADER_LENGTH:
-            raise InvalidApdu(f"{size} bytes; a command APDU has at least {HEADER_LENGTH}")
-        cla, ins, p1, p2 = apdu[:HEADER_LENGTH]
-        if size == HEADER_LENGTH:
+        if size < APDU_HEADER:
+            raise InvalidApdu(f"{size} bytes; a command APDU has at least {APDU_HEADER}")
+        cla, ins, p1, p2 = apdu[:APDU_HEADER]
+        if size == APDU_HEADER:
             return cls(cla, ins, p1, p2)
-        first = apdu[HEADER_LENGTH]
-        if size == HEADER_LENGTH + 1:
+        first = apdu[APDU_HEADER]
+        if size == APDU_HEADER + 1:
             return cls(cla, ins, p1, p2, b"", first or 256)
         if first:
-            rest = size - (HEADER_LENGTH + 1) - first
+            rest = size - (APDU_HEADER + 1) - first
             if rest == 0:
-                return cls(cla, ins, p1, p2, apdu[HEADER_LENGTH + 1 :])
+                return cls(cla, ins, p1, p2, apdu[APDU_HEADER + 1 :])
             if rest == 1:
-                return cls(cla, ins, p1, p2, apdu[HEADER_LENGTH + 1 : -1], apdu[-1] or 256)
+                return cls(cla, ins, p1, p2, apdu[APDU_HEADER + 1 : -1], apdu[-1] or 256)
             raise InvalidApdu(
-                f"Lc does not say how many bytes of data follow: {size - HEADER_LENGTH - 1} do"
+                f"Lc does not say how many bytes of data follow: {size - APDU_HEADER - 1} do"
             )  # not what it says: where Lc was forgotten, that is the first byte of a PIN
-        body = apdu[HEADER_LENGTH:]
+        body = apdu[APDU_HEADER:]
         if len(body) == 3:
             return cls(cla, ins, p1, p2, ne=int.from_bytes(body[1:], "big") or 65536, extended=True)
         nc = int.from_bytes(body[1:3], "big")
@@ -148,7 +148,7 @@ class CommandApdu:
 def is_extended(apdu: Bytes) -> bool:
     """True if ``apdu`` codes Lc or Le on three bytes (ISO/IEC 7816-3:2006 12.1.3): no short one
     has a byte of 0 and two or more behind it there."""
-    return len(apdu) >= HEADER_LENGTH + 3 and apdu[HEADER_LENGTH] == 0
+    return len(apdu) >= APDU_HEADER + 3 and apdu[APDU_HEADER] == 0
 
 
 # Secrets --------------------------------------------------------------------------------------
@@ -278,16 +278,16 @@ def is_secret(apdu: Bytes) -> bool:
 
 def _has_data(apdu: Bytes) -> bool:
     """True unless nothing but Le follows the header."""
-    rest = len(apdu) - HEADER_LENGTH
-    return rest > 1 and not (rest == 3 and apdu[HEADER_LENGTH] == 0)
+    rest = len(apdu) - APDU_HEADER
+    return rest > 1 and not (rest == 3 and apdu[APDU_HEADER] == 0)
 
 
 def _names_only(apdu: Bytes, whole: bool) -> bool:
     """True if the data of a command that shows them are what they seem."""
     cla, ins, p1 = apdu[:3]
     size = _lc_length(apdu)
-    count = int.from_bytes(apdu[HEADER_LENGTH : HEADER_LENGTH + size], "big")
-    data = bytes(apdu[HEADER_LENGTH + size :][:count])
+    count = int.from_bytes(apdu[APDU_HEADER : APDU_HEADER + size], "big")
+    data = bytes(apdu[APDU_HEADER + size :][:count])
     if whole and not _has_data(apdu) and (ins != SELECT or p1 or not count):
         return True  # it has none; or is the header of a TPDU whose data come apart
     if ins == SELECT:
@@ -306,7 +306,7 @@ def carries_secret(apdu: Bytes, whole: bool = True) -> bool:
         apdu: The command, or its beginning.
         whole: It is all of it.
     """
-    if len(apdu) < HEADER_LENGTH:
+    if len(apdu) < APDU_HEADER:
         return True
     if apdu[1] in ENVELOPE and is_interindustry(apdu[0]):
         content = _enveloped(apdu)
@@ -323,8 +323,8 @@ def carries_secret(apdu: Bytes, whole: bool = True) -> bool:
 
 def _enveloped(apdu: Bytes) -> Bytes:
     """The data of an ENVELOPE, as far as they are here."""
-    start = HEADER_LENGTH + _lc_length(apdu)
-    return apdu[start : start + int.from_bytes(apdu[HEADER_LENGTH:start], "big")]
+    start = APDU_HEADER + _lc_length(apdu)
+    return apdu[start : start + int.from_bytes(apdu[APDU_HEADER:start], "big")]
 
 
 class Secrecy:
@@ -374,9 +374,9 @@ def _may_go_on(cla: int) -> bool:
 
 def _lc_length(apdu: Bytes) -> int:
     """Bytes of Lc, by the look of it."""
-    if len(apdu) <= HEADER_LENGTH:
+    if len(apdu) <= APDU_HEADER:
         return 0
-    return 1 if apdu[HEADER_LENGTH] or len(apdu) < HEADER_LENGTH + 3 else 3
+    return 1 if apdu[APDU_HEADER] or len(apdu) < APDU_HEADER + 3 else 3
 
 
 def visible_length(apdu: Bytes, whole: bool = True) -> int:
@@ -388,9 +388,9 @@ def visible_length(apdu: Bytes, whole: bool = True) -> int:
         apdu: The APDU, or its beginning.
         whole: It is all of it.
     """
-    rest = len(apdu) - HEADER_LENGTH
+    rest = len(apdu) - APDU_HEADER
     size = _lc_length(apdu)
-    count = int.from_bytes(apdu[HEADER_LENGTH : HEADER_LENGTH + size], "big")
+    count = int.from_bytes(apdu[APDU_HEADER : APDU_HEADER + size], "big")
     le = rest - size - count
     fits = rest in (0, 1) or (count > 0 and le in ((0, 1) if size == 1 else (0, 2)))
     if whole and rest < 0 and not is_secret(apdu):
@@ -404,5 +404,5 @@ def visible_length(apdu: Bytes, whole: bool = True) -> int:
         if whole and not (fits or le_alone or envelope):
             return 0
     if not whole or rest <= 0 or not fits:
-        return min(len(apdu), HEADER_LENGTH)
-    return HEADER_LENGTH + size
+        return min(len(apdu), APDU_HEADER)
+    return APDU_HEADER + size

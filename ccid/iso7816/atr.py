@@ -25,7 +25,7 @@ from ccid.errors import MalformedAtr
 if TYPE_CHECKING:
     from ccid.iso7816.historical import Historical
 
-MAX_LENGTH = 33
+MAX_ATR = 33
 """TS and at most 32 characters (ISO/IEC 7816-3:2006 8.1)."""
 
 DIRECT, INVERSE = 0x3B, 0x3F
@@ -120,8 +120,8 @@ class Atr:
         if extra:
             many = "1 byte" if len(extra) == 1 else f"{len(extra)} bytes"
             warnings.append(f"{many} too many at the end")
-        if len(raw) > MAX_LENGTH:
-            warnings.append(f"{len(raw)} bytes; an ATR has {MAX_LENGTH} at most")
+        if len(raw) > MAX_ATR:
+            warnings.append(f"{len(raw)} bytes; an ATR has {MAX_ATR} at most")
         return cls(raw, groups, historical, tck, tuple(warnings))
 
     def __str__(self) -> str:

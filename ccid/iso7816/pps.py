@@ -15,7 +15,7 @@ from ccid.iso7816.atr import DEFAULT_FIDI
 
 PPSS = 0xFF
 HAS_PPS1, HAS_PPS2, HAS_PPS3 = 0x10, 0x20, 0x40
-MAX_LENGTH = 6
+MAX_PPS = 6
 """Bytes of the longest response: PPSS, PPS0, PPS1, PPS2, PPS3, PCK."""
 
 

@@ -33,7 +33,7 @@ from enum import Enum, IntEnum
 from typing import NamedTuple
 
 from ccid.errors import CardMute, InvalidApdu, ProtocolError
-from ccid.iso7816.apdu import HEADER_LENGTH, MAX_EXTENDED, MAX_RESPONSE, SW_LENGTH, Bytes
+from ccid.iso7816.apdu import APDU_HEADER, MAX_EXTENDED, MAX_RESPONSE, SW_LENGTH, Bytes
 from ccid.iso7816.edc import CRC, LRC, Edc, exclusive_or
 from ccid.iso7816.t1_rules import ACKNOWLEDGED, INSTEAD, TRANSITIONS, Act, Heard, State
 
@@ -267,9 +267,9 @@ class T1:
             ProtocolError: The two sides have lost each other; ``may_have_executed`` tells
                 whether the card may have carried the command out.
         """
-        if not HEADER_LENGTH <= len(apdu) <= MAX_EXTENDED:
+        if not APDU_HEADER <= len(apdu) <= MAX_EXTENDED:
             raise InvalidApdu(
-                f"{len(apdu)} bytes; a command APDU has {HEADER_LENGTH} to {MAX_EXTENDED}"
+                f"{len(apdu)} bytes; a command APDU has {APDU_HEADER} to {MAX_EXTENDED}"
             )
         command = bytes(apdu)
         self._all_sent = False
@@ -295,7 +295,7 @@ class T1:
         to follow: until then the two sides count as out of step."""
         length = len(apdu)
         if not (
-            HEADER_LENGTH <= length <= self.ifsc
+            APDU_HEADER <= length <= self.ifsc
             and length <= self.max_inf
             and self.edc_length == 1
             and self._in_step

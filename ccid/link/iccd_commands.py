@@ -34,7 +34,7 @@ from ccid.errors import (
     UnsupportedByReader,
 )
 from ccid.iso7816.apdu import SW_LENGTH, Bytes, octets
-from ccid.iso7816.atr import MAX_LENGTH as MAX_ATR
+from ccid.iso7816.atr import MAX_ATR
 from ccid.iso7816.timing import ACTIVATION_S
 from ccid.known.quirks import Quirks
 from ccid.link.card_state import Session

@@ -27,7 +27,7 @@ from typing import Any
 
 from ccid.codec.descriptors import ClassControl
 from ccid.codec.messages import (
-    HEADER_LENGTH,
+    MESSAGE_HEADER,
     PC_to_RDR_Abort,
     PC_to_RDR_GetSlotStatus,
     PC_to_RDR_IccPowerOff,
@@ -180,15 +180,15 @@ class Pipe(Conversation):
 
     def _write(self, slot: int, bMessageType: int, specific: bytes, data: Bytes) -> int:
         """Send a command and return its number."""
-        size = HEADER_LENGTH + len(data)
+        size = MESSAGE_HEADER + len(data)
         self._check_length(slot, len(data))
         with self.lock:
             self.count = count = self.count + 1
             self.busy_slot = slot
             out = self.transport.out
             xfr_block_header.pack_into(out, 0, bMessageType, len(data), slot, count & 0xFF, 0, 0)
-            out[7:HEADER_LENGTH] = specific
-            out[HEADER_LENGTH:size] = data
+            out[7:MESSAGE_HEADER] = specific
+            out[MESSAGE_HEADER:size] = data
             try:
                 self.transport.send(size, self._until_ms(WRITE_TIMEOUT_MS))
             except BaseException:  # the reader may have got it
@@ -197,10 +197,10 @@ class Pipe(Conversation):
         return count
 
     def _check_length(self, slot: int, length: int) -> None:
-        if length > OUT_CAPACITY - HEADER_LENGTH:
+        if length > OUT_CAPACITY - MESSAGE_HEADER:
             raise MalformedMessage(
                 f"{self.name}: {length} bytes of data; a message holds "
-                f"{OUT_CAPACITY - HEADER_LENGTH}",
+                f"{OUT_CAPACITY - MESSAGE_HEADER}",
                 field="dwLength",
                 reader=self.name,
                 slot=slot,
@@ -400,16 +400,16 @@ class Pipe(Conversation):
                     self.busy_slot = slot
                     n = len(data)
                     pack(out, 0, XFR_BLOCK, n, slot, count & 0xFF, 0, 0)
-                    n += HEADER_LENGTH
-                    out[HEADER_LENGTH:n] = data
+                    n += MESSAGE_HEADER
+                    out[MESSAGE_HEADER:n] = data
                     self.transport.send(n, WRITE_TIMEOUT_MS)
                     try:
                         got = self.transport.receive(0, first, SLICE_MS)
                     except TransportTimeout:
                         got = 0
-                    if got >= HEADER_LENGTH + SW_LENGTH:
+                    if got >= MESSAGE_HEADER + SW_LENGTH:
                         kind, length, bSlot, bSeq, bStatus, _, chain = unpack(inp)
-                        end = HEADER_LENGTH + length
+                        end = MESSAGE_HEADER + length
                         if (
                             kind == DATA_BLOCK
                             and bSeq == count & 0xFF
@@ -419,7 +419,7 @@ class Pipe(Conversation):
                             and end == got
                         ):
                             self.busy_slot = -1
-                            return inp[HEADER_LENGTH:end].tobytes()
+                            return inp[MESSAGE_HEADER:end].tobytes()
                     reply = self._late(slot, count, data, got, patience_s(data))
                     self.busy_slot = -1
                 except BaseException as error:  # the reader may have got it, and be at it

@@ -29,7 +29,7 @@ from enum import Enum
 
 from ccid.codec.messages import (
     COMMANDS,
-    HEADER_LENGTH,
+    MESSAGE_HEADER,
     REPLIES,
     PC_to_RDR_Escape,
     PC_to_RDR_GetParameters,
@@ -48,8 +48,7 @@ from ccid.codec.messages import (
     RDR_to_PC_SlotStatus,
 )
 from ccid.codes import Chain, CommandStatus, PinOperation
-from ccid.iso7816.atr import DIRECT, INVERSE
-from ccid.iso7816.atr import MAX_LENGTH as MAX_ATR
+from ccid.iso7816.atr import DIRECT, INVERSE, MAX_ATR
 from ccid.masking.exchange_watch import (
     MASK,
     ApduWatch,
@@ -171,7 +170,7 @@ class Censor:
             message: All of it.
             framings: What its block may be, if it has one.
         """
-        if len(message) < HEADER_LENGTH:
+        if len(message) < MESSAGE_HEADER:
             return all_masked(message)
         kind, index, bSeq = message[0], message[5], message[6]
         slot = self._slots.setdefault(index, _Slot())
@@ -202,12 +201,12 @@ class Censor:
 
     def _judge(self, slot: _Slot, message: bytes) -> tuple[bytes, Sent]:
         """A command as it may be seen, and what it is."""
-        kind, data = message[0], message[HEADER_LENGTH:]
+        kind, data = message[0], message[MESSAGE_HEADER:]
         if kind == XFR_BLOCK:
-            level = int.from_bytes(message[8:HEADER_LENGTH], "little")
+            level = int.from_bytes(message[8:MESSAGE_HEADER], "little")
             parts = [watch.out(data, level) for watch in slot.watches]
             secret = any(watch.secret for watch in slot.watches)
-            shown = message[:HEADER_LENGTH] + _least(data, parts)
+            shown = message[:MESSAGE_HEADER] + _least(data, parts)
             return shown, Sent.SECRET if secret else Sent.BLOCK
         if kind == SECURE:
             for watch in slot.watches:
@@ -227,13 +226,13 @@ class Censor:
         """A reply as it may be seen."""
         if not message:
             return message
-        if len(message) < HEADER_LENGTH:
+        if len(message) < MESSAGE_HEADER:
             return all_masked(message)
         kind, index, bSeq, status = message[0], message[5], message[6], message[7] >> 6
         slot = self._slots.get(index) or _Slot()
         command = self._answered(index, bSeq, status)
         if command is None:
-            size = HEADER_LENGTH + int.from_bytes(message[1:5], "little")
+            size = MESSAGE_HEADER + int.from_bytes(message[1:5], "little")
             is_reply = kind in REPLIES and len(message) == size
             return masked(message, 0, 0) if is_reply else all_masked(message)
         is_last = bSeq == slot.last
@@ -252,7 +251,7 @@ class Censor:
 
     def _block(self, slot: _Slot, message: bytes, command: _Command, is_last: bool) -> bytes:
         """A DataBlock as it may be seen, the answer to ``command``."""
-        status, chain, data = message[7] >> 6, message[9], message[HEADER_LENGTH:]
+        status, chain, data = message[7] >> 6, message[9], message[MESSAGE_HEADER:]
         owes = slot.owes and not command.sent.is_secret
         if status != CommandStatus.TIME_EXTENSION:
             slot.owes = False
@@ -267,7 +266,7 @@ class Censor:
             return message if is_plain else masked(message, 0, 0)
         slot.waits = False
         parts = [watch.back(data, chain) for watch in slot.watches]
-        return masked(message, 0, 0) if in_doubt else message[:HEADER_LENGTH] + _least(data, parts)
+        return masked(message, 0, 0) if in_doubt else message[:MESSAGE_HEADER] + _least(data, parts)
 
     def _answered(self, slot: int, bSeq: int, status: int) -> _Command | None:
         """The command that is answered; None if there is none that waits for it."""
@@ -318,8 +317,8 @@ def all_masked(message: bytes) -> bytes:
 def masked(message: bytes, head: int, tail: int) -> bytes:
     """``message`` with its data masked but for ``head`` bytes at the start and ``tail`` at the
     end of them."""
-    hidden = len(message) - HEADER_LENGTH - head - tail
+    hidden = len(message) - MESSAGE_HEADER - head - tail
     if hidden <= 0:
         return message
-    start = HEADER_LENGTH + head
+    start = MESSAGE_HEADER + head
     return message[:start] + bytes([MASK]) * hidden + message[start + hidden :]

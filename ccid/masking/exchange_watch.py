@@ -14,8 +14,7 @@ from enum import Enum
 from ccid.codes import Chain, ExchangeLevel, Level, Protocol
 from ccid.iso7816.apdu import Secrecy, is_secret, visible_length
 from ccid.iso7816.edc import CRC, lrc
-from ccid.iso7816.pps import MAX_LENGTH as MAX_PPS
-from ccid.iso7816.pps import PPSS, is_pps
+from ccid.iso7816.pps import MAX_PPS, PPSS, is_pps
 from ccid.iso7816.t1 import MORE, PROLOGUE, RESPONSE, S
 
 MASK = 0x2A

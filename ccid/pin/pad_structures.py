@@ -32,7 +32,7 @@ from ccid.codec.messages.structures import (
 )
 from ccid.codes import PinOperation
 from ccid.errors import CardAbsent, CardMute, CommandFailed, MalformedMessage, UnsupportedByReader
-from ccid.iso7816.apdu import HEADER_LENGTH
+from ccid.iso7816.apdu import APDU_HEADER
 from ccid.known.quirks import Quirks
 
 REFUSALS = (CardAbsent, CardMute, CommandFailed, UnsupportedByReader)
@@ -117,7 +117,7 @@ def _parsed(cls: type[S], data: bytes, byteorder: str) -> S:
             wLangId=_swapped(said.wLangId, 2),
             ulDataLength=_swapped(said.ulDataLength, 4),
         )
-    if said.ulDataLength != len(said.abData) or said.ulDataLength < HEADER_LENGTH:
+    if said.ulDataLength != len(said.abData) or said.ulDataLength < APDU_HEADER:
         raise MalformedMessage(
             f"{cls.__name__}: ulDataLength says {said.ulDataLength} bytes of APDU, "
             f"{len(said.abData)} are there",
@@ -295,7 +295,7 @@ def _verification(
         messages = quirks.pin_verify_messages
     if quirks.pin_swap_extra_digit:
         digits = _swapped(digits, 2)
-    case_1 = len(wanted.abPINApdu) == HEADER_LENGTH and wanted.bmPINBlockString == 0
+    case_1 = len(wanted.abPINApdu) == APDU_HEADER and wanted.bmPINBlockString == 0
     return PinRequest(
         PinOperation.VERIFICATION,
         dataclasses.replace(

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from ccid.errors import MalformedAtr
 from ccid.ground import hexadecimal
 from ccid.ground.hexadecimal import NotHexadecimal
-from ccid.iso7816.atr import MAX_LENGTH, Atr
+from ccid.iso7816.atr import MAX_ATR, Atr
 from ccid.probe.pasted import plain
 from ccid.probe.text_file import name, read_lines
 
@@ -232,7 +232,7 @@ def _announced(raw: bytes) -> int:
     try:
         atr = Atr.parse(raw)
     except MalformedAtr:
-        return MAX_LENGTH
+        return MAX_ATR
     interface = sum(1 for group in atr.groups for _ in group.items())
     return 2 + interface + (raw[1] & 0x0F) + atr.tck_expected
 
@@ -257,7 +257,7 @@ def _hidden(line: str) -> str | None:
     for found in HIDDEN.finditer(line):
         with suppress(NotHexadecimal):
             raw = hexadecimal.parse(found[0])
-            if 2 < len(raw) <= MAX_LENGTH and len(raw) == _announced(raw):
+            if 2 < len(raw) <= MAX_ATR and len(raw) == _announced(raw):
                 return found[0]
     return None
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ccid.codec.messages import COMMANDS, HEADER_LENGTH, REPLIES, parse_event
+from ccid.codec.messages import COMMANDS, MESSAGE_HEADER, REPLIES, parse_event
 from ccid.codec.messages.headers import reply_header
 from ccid.codes import CommandStatus, IccStatus, slot_error_text
 from ccid.errors import MalformedMessage, TransportTimeout
@@ -108,7 +108,7 @@ def _what(transfer: Transfer) -> str:
 
 def describe_message(data: bytes) -> str:
     """One line on a CCID bulk message, whatever it is."""
-    if len(data) < HEADER_LENGTH:
+    if len(data) < MESSAGE_HEADER:
         return f"{len(data)} bytes {_hex(data)}".rstrip()
     kind, _, bSlot, bSeq, bStatus, bError, parameter = reply_header.unpack_from(data)
     name = NAMES.get(kind, f"0x{kind:02X}")
@@ -121,9 +121,9 @@ def describe_message(data: bytes) -> str:
             text += f" bError={bError:02X}"
         if parameter:
             text += f" byte9={parameter:02X}"
-    elif any(data[7:HEADER_LENGTH]):
-        text += f" bytes7-9={_hex(data[7:HEADER_LENGTH])}"
-    return f"{text} {_hex(data[HEADER_LENGTH:])}".rstrip()
+    elif any(data[7:MESSAGE_HEADER]):
+        text += f" bytes7-9={_hex(data[7:MESSAGE_HEADER])}"
+    return f"{text} {_hex(data[MESSAGE_HEADER:])}".rstrip()
 
 
 def _hex(data: bytes) -> str:

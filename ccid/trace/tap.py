@@ -14,7 +14,7 @@ from enum import IntEnum
 
 from ccid.codec.descriptors import ClassControl
 from ccid.codec.messages import (
-    HEADER_LENGTH,
+    MESSAGE_HEADER,
     PC_to_RDR_IccPowerOn,
     PC_to_RDR_XfrBlock,
     RDR_to_PC_DataBlock,
@@ -136,7 +136,7 @@ class Tap:
     # Secrets ----------------------------------------------------------------------------------
 
     def _hide_out(self, message: bytes) -> bytes:
-        if len(message) < HEADER_LENGTH:
+        if len(message) < MESSAGE_HEADER:
             return all_masked(message)
         return self._censor.command(message, self.framings(message[5]))
 
@@ -160,7 +160,7 @@ class Tap:
                 if is_a:  # a header, or the data that it announced
                     level = Level.CONTINUES if self._expected else Level.WHOLE
                 command = PC_to_RDR_XfrBlock(wLevelParameter=level, abData=data)
-                return self._hide_out(command.build())[HEADER_LENGTH:]
+                return self._hide_out(command.build())[MESSAGE_HEADER:]
             case IccdRequest.DATA_BLOCK if is_a:
                 return self._hide_answer(data, Chain.BEGINS)  # or SW1 SW2: nothing tells which
             case IccdRequest.DATA_BLOCK if data[:1] in (bytes((FAILED,)), bytes((POLLING,))):
@@ -173,7 +173,7 @@ class Tap:
         if not data:
             return data
         reply = RDR_to_PC_DataBlock(bChainParameter=chain, abData=data)
-        return self._censor.reply(reply.build())[HEADER_LENGTH:]
+        return self._censor.reply(reply.build())[MESSAGE_HEADER:]
 
     def _hidden(self, hide: Callable[[bytes], bytes], data: bytes) -> bytes:
         """``data`` as they may be seen. The reader works on whatever happens here."""
@@ -320,6 +320,6 @@ class _Note:
 
 def _announced(part: bytes) -> int:
     """Length of the message that begins with ``part``; 0 if that is no header."""
-    if len(part) < HEADER_LENGTH:
+    if len(part) < MESSAGE_HEADER:
         return 0
-    return HEADER_LENGTH + int.from_bytes(part[1:5], "little")
+    return MESSAGE_HEADER + int.from_bytes(part[1:5], "little")

@@ -11,7 +11,7 @@ Pure: no I/O, no state. Each message is a class named as in the specification; f
 ``headers`` the fixed 10 bytes at ``struct`` speed for the path that every APDU takes.
 """
 
-from ccid.codec.messages.bulk_message import HEADER_LENGTH, Command, Message, Reply
+from ccid.codec.messages.bulk_message import MESSAGE_HEADER, Command, Message, Reply
 from ccid.codec.messages.commands import (
     COMMANDS,
     PC_to_RDR_Abort,
@@ -54,7 +54,7 @@ from ccid.codec.messages.structures import (
 
 __all__ = [
     "COMMANDS",
-    "HEADER_LENGTH",
+    "MESSAGE_HEADER",
     "REPLIES",
     "Command",
     "Message",

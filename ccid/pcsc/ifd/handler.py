@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from ccid.codec.messages import HEADER_LENGTH
+from ccid.codec.messages import MESSAGE_HEADER
 from ccid.codec.messages.events import SlotChange
 from ccid.codes import PowerSelect
 from ccid.device.find import open_reader
@@ -28,7 +28,7 @@ from ccid.errors import (
     ReaderRemoved,
     UnsupportedByReader,
 )
-from ccid.iso7816.atr import MAX_LENGTH as MAX_ATR
+from ccid.iso7816.atr import MAX_ATR
 from ccid.pcsc.ifd.channel import Channel
 from ccid.pcsc.ifd.device_strings import DeviceName, find
 from ccid.pcsc.ifd.ifd_codes import code_of
@@ -281,7 +281,7 @@ class IFDHandler:
             case Tag.ATTR_VENDOR_IFD_VERSION:
                 return _fitting(struct.pack("=I", info.device.bcdDevice << 16), capacity)
             case Tag.ATTR_MAXINPUT:
-                room = descriptor.dwMaxCCIDMessageLength - HEADER_LENGTH
+                room = descriptor.dwMaxCCIDMessageLength - MESSAGE_HEADER
                 return _fitting(struct.pack("=I", max(0, room)), capacity)
             case Tag.ATTR_CHANNEL_ID:
                 channel_id = USB_CHANNEL << 16 | info.bus << 8 | info.address

@@ -28,7 +28,7 @@ from collections.abc import Callable, Mapping
 from typing import Protocol as Interface
 
 from ccid.codec.descriptors import SmartCardDescriptor
-from ccid.codec.messages import HEADER_LENGTH
+from ccid.codec.messages import MESSAGE_HEADER
 from ccid.codes import BLOCKWISE, ExchangeLevel, Protocol
 from ccid.errors import ReaderUnsupported
 from ccid.iso7816.apdu import Bytes
@@ -69,7 +69,7 @@ def choose(
     Raises:
         ReaderUnsupported: dwFeatures has no single level.
     """
-    room = descriptor.dwMaxCCIDMessageLength - HEADER_LENGTH
+    room = descriptor.dwMaxCCIDMessageLength - MESSAGE_HEADER
     if descriptor.exchange_level not in BLOCKWISE:
         agreement.longest_s = APDU_LEVEL_S
     exchange: Exchange

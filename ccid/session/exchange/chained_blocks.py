@@ -22,7 +22,7 @@ from ccid.errors import (
     UnsupportedByReader,
 )
 from ccid.iso7816.apdu import (
-    HEADER_LENGTH,
+    APDU_HEADER,
     MAX_EXTENDED,
     MAX_RESPONSE,
     SW_LENGTH,
@@ -70,15 +70,15 @@ class Chained:
             ProtocolError: The reader loses its place in the chain.
         """
         try:
-            if HEADER_LENGTH <= len(apdu) <= self.room:
+            if APDU_HEADER <= len(apdu) <= self.room:
                 return self.whole(apdu)
         except (TypeError, ValueError):
             octets(apdu)  # it has no length
             raise
         apdu = octets(apdu)
-        if not HEADER_LENGTH <= len(apdu) <= MAX_EXTENDED:
+        if not APDU_HEADER <= len(apdu) <= MAX_EXTENDED:
             raise InvalidApdu(
-                f"{len(apdu)} bytes; a command APDU has {HEADER_LENGTH} to {MAX_EXTENDED}",
+                f"{len(apdu)} bytes; a command APDU has {APDU_HEADER} to {MAX_EXTENDED}",
                 reader=self.commands.name,
                 slot=self.commands.slot,
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ccid.errors import CardMute, CommandFailed, InvalidApdu, UnsupportedByReader
 from ccid.iso7816.apdu import (
-    HEADER_LENGTH,
+    APDU_HEADER,
     MAX_EXTENDED,
     Bytes,
     is_extended,
@@ -53,7 +53,7 @@ class SingleBlock:
                 or an extended APDU that the reader refuses.
         """
         try:
-            if HEADER_LENGTH <= len(apdu) <= self.room:
+            if APDU_HEADER <= len(apdu) <= self.room:
                 return self.xfr_block(apdu)
         except (CardMute, CommandFailed, UnsupportedByReader) as error:
             told = explained(error, apdu, self.commands, self.short_only)
@@ -65,9 +65,9 @@ class SingleBlock:
             raise
         apdu = octets(apdu)
         name = self.commands.name
-        if len(apdu) < HEADER_LENGTH:
+        if len(apdu) < APDU_HEADER:
             raise InvalidApdu(
-                f"{len(apdu)} bytes; a command APDU has at least {HEADER_LENGTH}",
+                f"{len(apdu)} bytes; a command APDU has at least {APDU_HEADER}",
                 reader=name,
                 slot=self.commands.slot,
             )
