@@ -12,6 +12,8 @@ Bytes = bytes | bytearray | memoryview
 
 APDU_HEADER = 4
 """Bytes of the header of a command APDU: CLA INS P1 P2."""
+TPDU_HEADER = APDU_HEADER + 1
+"""Bytes of the header of a TPDU of T=0: CLA INS P1 P2 P3."""
 MAX_SHORT = 261
 """Bytes of the longest short command APDU: header, Lc, 255 bytes of data, Le."""
 MAX_EXTENDED = 65544

@@ -40,7 +40,10 @@ DI = (None, 1, 2, 4, 8, 16, 32, 64, 12, 20, None, None, None, None, None, None)
 DEFAULT_FIDI = 0x11
 """Fd = 372 and Dd = 1, in force after an ATR, coded as TA1 (ISO/IEC 7816-3:2006 8.3)."""
 DEFAULT_WI = 10
-DEFAULT_IFSC = 32
+DEFAULT_IFS = 32
+"""IFSC and IFSD in bytes, before the card or the interface device says otherwise (11.4.2)."""
+MAX_IFS = 254
+"""Bytes of the longest information field; 255 is reserved (11.4.2)."""
 DEFAULT_BWI = 4
 DEFAULT_CWI = 13
 
@@ -257,7 +260,7 @@ class Atr:
     def ifsc(self) -> int:
         """IFSC in bytes (ISO/IEC 7816-3:2006 11.4.2); 32 without it, 254 for the reserved 255."""
         value = self.first("a", 1)
-        return DEFAULT_IFSC if not value else min(value, 254)
+        return DEFAULT_IFS if not value else min(value, MAX_IFS)
 
     @property
     def bwi(self) -> int:

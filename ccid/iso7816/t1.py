@@ -34,15 +34,12 @@ from typing import NamedTuple
 
 from ccid.errors import CardMute, InvalidApdu, ProtocolError
 from ccid.iso7816.apdu import APDU_HEADER, MAX_EXTENDED, MAX_RESPONSE, SW_LENGTH, Bytes
+from ccid.iso7816.atr import DEFAULT_IFS, MAX_IFS
 from ccid.iso7816.edc import CRC, LRC, Edc, exclusive_or
 from ccid.iso7816.t1_rules import ACKNOWLEDGED, INSTEAD, TRANSITIONS, Act, Heard, State
 
 PROLOGUE = 3
 """NAD, PCB, LEN."""
-DEFAULT_IFS = 32
-"""IFSC and IFSD before anybody said anything else, in bytes (11.4.2)."""
-MAX_IFS = 254
-"""255 is reserved (11.4.2)."""
 RETRIES = 2
 """More attempts in succession, before the two sides have to synchronise (11.6.3.2)."""
 RESYNCH_ATTEMPTS = 3

@@ -42,6 +42,8 @@ from ccid.transport import Transport, nothing_to_end
 
 R = TypeVar("R")
 
+CONTROL_TIMEOUT_MS = 3000
+"""Longest time of one control transfer."""
 SLICE_MS = 250
 """How long a wait goes on before it looks whether it is still wanted."""
 QUIET_S = 10.0

@@ -63,7 +63,8 @@ DEFAULT_TIMEOUT_S = 3.0
 ESCAPE_TIMEOUT_S = 30.0
 """For an Escape, which may do anything."""
 STATUS_S = 5.0
-"""For GetSlotStatus and IccPowerOff with all extensions, which no reader has much reason for."""
+"""Longest time of GetSlotStatus and IccPowerOff, with all time extensions (of an ICCD device: with
+all busy answers)."""
 MACOS = sys.platform == "darwin"
 
 R = TypeVar("R", bound=Reply)

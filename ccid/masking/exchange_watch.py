@@ -12,15 +12,14 @@ from abc import ABC, abstractmethod
 from enum import Enum
 
 from ccid.codes import Chain, ExchangeLevel, Level, Protocol
-from ccid.iso7816.apdu import Secrecy, is_secret, visible_length
+from ccid.iso7816.apdu import TPDU_HEADER, Secrecy, is_secret, visible_length
 from ccid.iso7816.edc import CRC, lrc
 from ccid.iso7816.pps import MAX_PPS, PPSS, is_pps
+from ccid.iso7816.t0 import NULL
 from ccid.iso7816.t1 import MORE, PROLOGUE, RESPONSE, S
 
 MASK = 0x2A
 """Stands for every byte that is not shown: an asterisk in Wireshark's text column."""
-HEADER = 5
-NULL = 0x60
 MAX_EDC = 2
 
 
@@ -105,7 +104,7 @@ class ApduWatch(Watch):
             return data
         if data_follow or level not in (Level.WHOLE, Level.BEGINS):
             return self._part(data)
-        self._header = data if whole and len(data) == HEADER else b""
+        self._header = data if whole and len(data) == TPDU_HEADER else b""
         self.secret = self.commands.begins(data, whole)
         if not self.secret:
             return data
@@ -290,16 +289,16 @@ class T0Watch(Watch):
             if data and not self.commands.shows_data:  # the header did not tell that it has data
                 self.secret = self.commands.secret = True
         else:
-            shown = HEADER - len(self._heard)
+            shown = TPDU_HEADER - len(self._heard)
             self._heard += data
-            if data and len(self._heard) >= HEADER:
+            if data and len(self._heard) >= TPDU_HEADER:
                 self._ins, self._lacking = self._heard[1], self._heard[4] or 256
                 self.secret = self.commands.begins(self._heard)
         return hidden(data, shown) if self.secret else data
 
     def back(self, data: bytes, chain: int = Chain.WHOLE) -> bytes:
         """Characters of the card: procedure bytes, data, SW1 SW2."""
-        if len(self._heard) < HEADER:
+        if len(self._heard) < TPDU_HEADER:
             self._heard = b""
             fits = len(data) <= self._pps
             self._pps = max(0, self._pps - len(data))
@@ -312,7 +311,7 @@ class T0Watch(Watch):
     def _is_procedure(self, byte: int) -> bool:
         """True if it is a procedure byte, which takes its effect, or of SW1 SW2; not if it is
         data, or nothing that may come."""
-        if self._doubt or len(self._heard) < HEADER:
+        if self._doubt or len(self._heard) < TPDU_HEADER:
             return False
         if self._sw1:
             self._sw1 = False

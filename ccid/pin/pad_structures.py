@@ -30,7 +30,7 @@ from ccid.codec.messages.structures import (
     PinModificationAllIndexes,
     PinVerification,
 )
-from ccid.codes import PinOperation
+from ccid.codes import ENGLISH_US, PinOperation
 from ccid.errors import CardAbsent, CardMute, CommandFailed, MalformedMessage, UnsupportedByReader
 from ccid.iso7816.apdu import APDU_HEADER
 from ccid.known.quirks import Quirks
@@ -66,7 +66,7 @@ class PinVerifyStructure(Declared):
     wPINMaxExtraDigit: int = wire(Int16ul)
     bEntryValidationCondition: int = wire(Byte, default=ENTER_KEY)
     bNumberMessage: int = wire(Byte, default=1)
-    wLangId: int = wire(Int16ul, default=0x0409)
+    wLangId: int = wire(Int16ul, default=ENGLISH_US)
     bMsgIndex: int = wire(Byte, default=0)
     bTeoPrologue: bytes = wire(Bytes(3), default=bytes(3))
     ulDataLength: int = wire(Int32ul)
@@ -90,7 +90,7 @@ class PinModifyStructure(Declared):
     bConfirmPIN: int = wire(Byte, default=3)
     bEntryValidationCondition: int = wire(Byte, default=ENTER_KEY)
     bNumberMessage: int = wire(Byte, default=ALL_MESSAGES)
-    wLangId: int = wire(Int16ul, default=0x0409)
+    wLangId: int = wire(Int16ul, default=ENGLISH_US)
     bMsgIndex1: int = wire(Byte, default=0)
     bMsgIndex2: int = wire(Byte, default=1)
     bMsgIndex3: int = wire(Byte, default=2)

@@ -9,13 +9,17 @@ from typing import Any
 
 from ccid.codec.declaration import Declared, vars_of
 from ccid.codec.descriptors import ClassControl
+from ccid.codec.descriptors.standard import DescriptorType
+from ccid.codes import DIRECTION_IN, ENGLISH_US, GET_DESCRIPTOR
 from ccid.device.reader import Reader
 from ccid.errors import CcidError
 from ccid.probe.fields import Field, device_fields, interface_fields, smart_card_fields
 from ccid.probe.reader_choice import note, opened, print_json, readers, say
 from ccid.transport import ReaderInfo
 
-GET_DESCRIPTOR, STRING, ENGLISH = 0x06, 0x03, 0x0409
+STRING_TIMEOUT_MS = 1000
+MAX_STRING = 255
+"""Bytes of the longest string descriptor."""
 
 
 @dataclasses.dataclass
@@ -78,12 +82,16 @@ def _string(reader: Reader, index: int) -> str | None:
     """A string descriptor of the open reader (USB 2.0, 9.6.7)."""
     if not index:
         return None
-    request = ClassControl(0x80, GET_DESCRIPTOR, STRING << 8 | index, ENGLISH, 255)
+    request = ClassControl(
+        DIRECTION_IN, GET_DESCRIPTOR, DescriptorType.STRING << 8 | index, ENGLISH_US, MAX_STRING
+    )
     try:
-        raw = reader.pipe.transport.control(request, 1000)
+        raw = reader.pipe.transport.control(request, STRING_TIMEOUT_MS)
     except CcidError:
         return None
-    return raw[2 : raw[0]].decode("utf-16-le", "replace") if raw[1:2] == bytes([STRING]) else None
+    if raw[1:2] != bytes([DescriptorType.STRING]):
+        return None
+    return raw[2 : raw[0]].decode("utf-16-le", "replace")
 
 
 def describe(dump: Dump) -> None:

@@ -12,8 +12,8 @@ from ccid.codec.descriptors import SmartCardDescriptor
 from ccid.codec.messages import MESSAGE_HEADER, ProtocolDataT0, ProtocolDataT1
 from ccid.codes import BLOCKWISE, Features, PowerSelect, Protocol, VoltageSupport
 from ccid.errors import UnsupportedByReader
-from ccid.iso7816.atr import DEFAULT_FIDI, DI, FI, Atr
-from ccid.iso7816.t1 import MAX_IFS, PROLOGUE, T1
+from ccid.iso7816.atr import DEFAULT_FIDI, DI, FI, MAX_IFS, Atr
+from ccid.iso7816.t1 import PROLOGUE, T1
 from ccid.known.card_quirks import waiting_times
 
 VOLTAGES = (

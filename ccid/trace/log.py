@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from ccid.codec.messages import COMMANDS, MESSAGE_HEADER, REPLIES, parse_event
 from ccid.codec.messages.headers import reply_header
-from ccid.codes import CommandStatus, IccStatus, slot_error_text
+from ccid.codes import DIRECTION_IN, CommandStatus, IccStatus, slot_error_text
 from ccid.errors import MalformedMessage, TransportTimeout
 from ccid.ground.safe_text import printable, printable_lines
 from ccid.trace.tap import Kind, Sink, Transfer
@@ -80,7 +80,7 @@ class LogSink(Sink):
 
 def describe(transfer: Transfer) -> str:
     """One line on a transfer."""
-    arrow = "<-" if transfer.endpoint & 0x80 else "->"
+    arrow = "<-" if transfer.endpoint & DIRECTION_IN else "->"
     line = f"{arrow} {_what(transfer)}"
     if transfer.is_masked:
         line += " (secret, masked)"

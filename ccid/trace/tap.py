@@ -19,7 +19,7 @@ from ccid.codec.messages import (
     PC_to_RDR_XfrBlock,
     RDR_to_PC_DataBlock,
 )
-from ccid.codes import Chain, ClassRequest, IccdRequest, InterfaceProtocol, Level
+from ccid.codes import DIRECTION_IN, Chain, ClassRequest, IccdRequest, InterfaceProtocol, Level
 from ccid.errors import CcidError
 from ccid.link.iccd_commands import DATA_EXPECTED, FAILED, POLLING
 from ccid.masking.censor import Censor, all_masked, notification
@@ -111,10 +111,11 @@ class Tap:
         self.framings = framings
         self.sinks: tuple[Listener, ...] = ()
         self.out, self.inp, self.packet_size = inner.out, inner.inp, inner.packet_size
-        endpoints = info.reader
-        self._out = endpoints.bulk_out.bEndpointAddress if endpoints.bulk_out else 0
-        self._in = endpoints.bulk_in.bEndpointAddress if endpoints.bulk_in else 0x80
-        self._events = endpoints.interrupt_in.bEndpointAddress if endpoints.interrupt_in else 0x80
+        reader = info.reader
+        bulk_out, bulk_in, interrupt_in = reader.bulk_out, reader.bulk_in, reader.interrupt_in
+        self._out = bulk_out.bEndpointAddress if bulk_out else 0
+        self._in = bulk_in.bEndpointAddress if bulk_in else DIRECTION_IN
+        self._events = interrupt_in.bEndpointAddress if interrupt_in else DIRECTION_IN
         self._censor = Censor(numbered=not info.reader.is_iccd)
         self._lock = threading.RLock()  # a sink may end its own trace
         self._expected = False
@@ -224,7 +225,7 @@ class Tap:
         return self.inner.attend()
 
     def control(self, request: ClassControl, timeout_ms: int, data: bytes = b"") -> bytes:
-        endpoint = request.bmRequestType & 0x80
+        endpoint = request.bmRequestType & DIRECTION_IN
         with self._telling(Kind.CONTROL, endpoint, request.wLength, request) as note:
             note.hide = functools.partial(self._hide_control, request)
             if not endpoint:

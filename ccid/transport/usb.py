@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from ccid.codec.descriptors import ClassControl, EndpointDescriptor
+from ccid.codes import DIRECTION_IN
 from ccid.errors import (
     CcidError,
     ReaderForked,
@@ -435,7 +436,7 @@ class UsbTransport(Life):
     # The rest ---------------------------------------------------------------------------------
 
     def control(self, request: ClassControl, timeout_ms: int, data: bytes = b"") -> bytes:
-        is_in = bool(request.bmRequestType & 0x80)
+        is_in = bool(request.bmRequestType & DIRECTION_IN)
         buffer = array.array("B", bytes(request.wLength) if is_in else data)
 
         def transfer() -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
+from ccid.codec.messages import MESSAGE_HEADER
 from ccid.codes import Chain, Level
 from ccid.errors import (
     CardAbsent,
@@ -49,7 +50,7 @@ class Chained:
     def __init__(self, commands: SlotCommands, room: int, agreement: Agreement) -> None:
         if room < 1:
             raise ReaderUnsupported(
-                f"{commands.name}: dwMaxCCIDMessageLength {room + 10} leaves no room",
+                f"{commands.name}: dwMaxCCIDMessageLength {room + MESSAGE_HEADER} leaves no room",
                 reader=commands.name,
             )
         self.commands = commands

@@ -7,13 +7,10 @@ some and they are fetched; at the end the status word is fetched.
 from __future__ import annotations
 
 from ccid.errors import InvalidApdu, ProtocolError
-from ccid.iso7816.apdu import APDU_HEADER, SW_LENGTH, Bytes, is_extended, octets
+from ccid.iso7816.apdu import APDU_HEADER, SW_LENGTH, TPDU_HEADER, Bytes, is_extended, octets
 from ccid.link.card_state import Session
 from ccid.link.iccd_commands import DATA_EXPECTED, STATUS_READY, IccdA
 from ccid.session.exchange.refused_extended import T0, short_only
-
-P3_END = APDU_HEADER + 1
-"""Bytes of a TPDU's header with P3."""
 
 
 class IccdAT0:
@@ -41,8 +38,8 @@ class IccdAT0:
             raise short_only(self.commands, T0)
         if len(apdu) < APDU_HEADER:
             raise InvalidApdu(f"{len(apdu)} bytes; a command APDU has at least {APDU_HEADER}")
-        header = apdu[:P3_END].ljust(P3_END, b"\0")
-        data = apdu[P3_END:]
+        header = apdu[:TPDU_HEADER].ljust(TPDU_HEADER, b"\0")
+        data = apdu[TPDU_HEADER:]
         if data and len(data) == header[4] + 1:
             data = data[:-1]  # case 4 goes as case 3: the card tells by 61xx what there is
         if data and len(data) != header[4]:
