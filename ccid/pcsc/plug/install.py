@@ -101,8 +101,8 @@ def check(dropdir: Path, platform: str) -> list[str]:
     found = troubles(python, platform)
     if plist.get("CFBundleVersion") != __version__:
         found.append(
-            f"the driver was written by version {plist.get('CFBundleVersion')}, this is {__version__}: "
-            f"run ccid-install-driver again"
+            f"the driver was written by version {plist.get('CFBundleVersion')}, this is "
+            f"{__version__}: run ccid-install-driver again"
         )
     if not (contents / folder / library).is_file():
         found.append(f"{contents / folder / library} is missing: run ccid-install-driver again")
