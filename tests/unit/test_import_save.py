@@ -172,9 +172,9 @@ def test_the_edges_of_a_field(report: str, path: tuple[Any, ...], highest: int) 
         (("interface",), "x", "interface"),
         (("smart_card",), None, "smart_card"),
         (("endpoints",), {}, "endpoints"),
-        (("endpoints",), [1], "no fields"),
+        (("endpoints",), [1], "table of its fields is missing"),
         (("endpoints",), [{"bEndpointAddress": 1}], "bmAttributes is missing"),
-        (("interface", "bNumEndpoints"), 1, "3 endpoints are told of"),
+        (("interface", "bNumEndpoints"), 1, "3 endpoints are described"),
     ],
 )
 def test_a_part_that_is_none(report: str, path: tuple[Any, ...], value: Any, words: str) -> None:
@@ -305,7 +305,7 @@ def test_a_file_that_cannot_be_added_to_stays(tmp_path: Path, home: Path, conten
     home.write_bytes(content)
     status, _, err = save(tmp_path, PARSE)
     assert (status, home.read_bytes()) == (1, content)
-    assert f"nothing was added, the file would be wrong then: {home}" in err
+    assert f"nothing was added, for the file would be wrong: {home}" in err
     assert os.listdir(home.parent) == [home.name]
 
 
@@ -395,7 +395,7 @@ def test_a_change_meanwhile_is_not_lost(
     monkeypatch.setattr(figures, "of_user", slowly)
     status, _, err = save(tmp_path, PARSE)
     assert (status, home.read_text()) == (1, "# theirs\n")
-    assert "changed it meanwhile" in err
+    assert "another program has changed the file" in err
 
 
 def test_a_file_that_may_not_be_written(
@@ -414,6 +414,6 @@ def test_what_would_not_be_read_as_told_is_not_saved(
 ) -> None:
     found = devices(PARSE, "x")
     monkeypatch.setattr(import_command, "entry_of", lambda _: "")
-    with pytest.raises(CcidError, match="would not be read as it was told"):
+    with pytest.raises(CcidError, match="its entries would be read differently"):
         import_command.save(found)
     assert not home.exists()

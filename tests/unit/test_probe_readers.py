@@ -226,7 +226,7 @@ def test_a_report_into_a_file(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "report.json"
     status, out, err = run("report", "--virtual", "--output", str(file))
     assert (status, out) == (0, "")
-    assert "read it before you send it" in err
+    assert "read the file before you send it" in err
     checked("report", json.loads(file.read_text("utf-8")))
 
 
@@ -298,13 +298,13 @@ def test_import_of_lsusb_with_a_misplaced_descriptor() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "no smart-card reader is told of"),
-        ("hello", "no smart-card reader is told of"),
+        ("", "no smart-card reader is described"),
+        ("hello", "no smart-card reader is described"),
         ("{}", "no report of ccid-probe"),
         ("{", "JSONDecodeError"),
-        (" idVendor: 0x1234\n dwFeatures: 0x2\n", "not all is there"),
+        (" idVendor: 0x1234\n dwFeatures: 0x2\n", "is missing"),
         (" idVendor: what\n", "invalid literal"),
-        ("Device Descriptor:\n  idVendor 0x1234\n", "no smart-card reader is told of"),
+        ("Device Descriptor:\n  idVendor 0x1234\n", "no smart-card reader is described"),
     ],
 )
 def test_import_of_something_else(text: str, words: str) -> None:
@@ -346,7 +346,7 @@ def test_import_twice_saves_once(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "config/ccid/readers.toml"
     before = file.read_text()
     _, _, err = run("import", "--save", str(DATA / "parse.txt"))
-    assert "all of it is known already" in err
+    assert "all of these readers are known already" in err
     assert file.read_text() == before
 
 
