@@ -1,4 +1,4 @@
-"""The helper of pcscd's plug without that; tests/integration/test_plug.py has both."""
+"""The helper without ``plug.c``; tests/integration/test_plug.py tests both together."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ SLOT = 0x0001_0000
 
 
 def test_an_event_while_another_channel_is_closed() -> None:
-    """Its thread takes it out of the list while that is looked through."""
+    """A thread removes its channel from the list while another thread iterates over the list."""
     one, other = socket.socketpair()
     with one, other:
         helper: Any = Helper(one, "")
@@ -70,7 +70,7 @@ class Plug:
         self._thread.start()
 
     def join(self, lun: int, count: int = 2) -> tuple[socket.socket, socket.socket]:
-        """Sockets of a new channel, of which ``count`` are given to the helper."""
+        """The plug's sockets of a new channel; ``count`` sockets are passed to the helper."""
         pairs = [socket.socketpair(socket.AF_UNIX, kind)
                  for kind in (socket.SOCK_SEQPACKET, socket.SOCK_STREAM)]  # fmt: skip
         ours = [pair[0] for pair in pairs]
@@ -86,7 +86,7 @@ class Plug:
         return ours[0], ours[1]
 
     def leave(self, lun: int) -> None:
-        """Hang up on the channel that was joined last, and forget it."""
+        """Close the sockets of the channel that was joined last, and wait for its thread."""
         (thread,) = (one for one in self.helper.channels if one.lun == lun)
         for one in (self._ends.pop(), self._ends.pop()):
             one.close()
@@ -107,7 +107,7 @@ class Plug:
 
 
 def ask(request: socket.socket, operation: int, data: bytes = b"", room: int = 300) -> bytes:
-    """The data of a reply that is a success."""
+    """The data of the reply to a request, which must succeed."""
     code, answer = told(request, operation, data, room)
     assert code == 0
     return answer
@@ -126,7 +126,7 @@ def told(
 
 @pytest.fixture(autouse=True)
 def _collecting() -> Iterator[None]:
-    """What a helper does to the collector of its process is undone."""
+    """Undo the changes of a helper to the garbage collector."""
     yield
     gc.unfreeze()
     gc.enable()
@@ -151,7 +151,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def test_a_channel_that_is_joined_again_gets_the_reader(plug: Plug) -> None:
-    """And the end of the old one does not close it under the new one."""
+    """The end of the old channel does not close the reader of the new channel."""
     old, _ = plug.join(SLOT)
     ask(old, Operation.OPEN, b"virtual:")
     new, _ = plug.join(SLOT)
@@ -203,7 +203,7 @@ def test_a_request_that_makes_no_sense_fails(plug: Plug, operation: int, data: b
 def test_a_channel_whose_sockets_do_not_come(
     plug: Plug, count: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """This process has no room for them: the others go on."""
+    """No descriptor is free for the sockets: the channel fails, and other channels go on."""
     good, _ = plug.join(SLOT)
     ask(good, Operation.OPEN, b"virtual:")
     before = len(os.listdir("/proc/self/fd"))
@@ -222,7 +222,7 @@ def test_a_channel_whose_sockets_do_not_come(
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_channel_that_there_is_no_thread_for(plug: Plug, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_channel_without_a_free_thread(plug: Plug, monkeypatch: pytest.MonkeyPatch) -> None:
     good, _ = plug.join(SLOT)
     ask(good, Operation.OPEN, b"virtual:")
 
@@ -238,7 +238,7 @@ def test_a_channel_that_there_is_no_thread_for(plug: Plug, monkeypatch: pytest.M
     assert told(again, Operation.PRESENCE)[0] == Code.COMMUNICATION_ERROR
 
 
-def test_a_channel_that_there_is_no_memory_for(plug: Plug, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_channel_without_free_memory(plug: Plug, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_memory(connection: object) -> None:
         raise MemoryError
 
@@ -254,7 +254,7 @@ def test_a_channel_that_there_is_no_memory_for(plug: Plug, monkeypatch: pytest.M
 # The reader goes ------------------------------------------------------------------------------
 
 
-def test_that_the_reader_is_gone_is_told_and_the_card_as_before(
+def test_card_events_come_before_the_event_of_an_unplugged_reader(
     plug: Plug, virtual: ccid.VirtualReader
 ) -> None:
     request, events = plug.join(SLOT)
@@ -270,8 +270,8 @@ def test_that_the_reader_is_gone_is_told_and_the_card_as_before(
     assert plug.handler.is_gone(SLOT)
 
 
-def test_that_the_reader_is_gone_is_told_though_nobody_listens() -> None:
-    """A socket that is full of events ends after them."""
+def test_an_unplugged_reader_ends_a_full_event_socket() -> None:
+    """An event socket that is full is ended; the plug reads its events, then the end."""
     ours, events = socket.socketpair()
     with ours, events:
         channel = Channel(Helper(ours, ""), SLOT, ours, events)
