@@ -54,7 +54,7 @@ class Processes:
         self._all: list[subprocess.Popen[bytes]] = []
 
     def start(self, *argv: str | Path, pass_fds: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
-        """Start a process in a session of its own, so that the terminal's Ctrl-C does not end it."""
+        """Start a process in a session of its own, so that Ctrl-C in the terminal leaves it."""
         with self.log.open("ab") as log:
             process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", "--", *argv],
