@@ -40,7 +40,7 @@ from ccid.errors import (
     UnsupportedByReader,
 )
 from ccid.known.quirks import Quirks
-from ccid.known.quirks.fixups import apply, data_rates, takes_apdu_mode
+from ccid.known.quirks.descriptor_fixups import apply, data_rates, takes_apdu_mode
 from ccid.link.conversation import FAREWELL_S, MAX_COMMAND_S, WAKING_S, Conversation
 from ccid.link.rate_lists import get_clock_frequencies, get_data_rates
 from ccid.link.reader_cards import Cards
@@ -146,7 +146,8 @@ class Reader:
             if no_retry_counter or self.quirks.pin_messages_escape:
                 from ccid.pin.pad_structures import prepare
 
-                prepare(self.quirks, self.slots[0].escape, no_retry_counter, self.name)
+                escape = self.slots[0].escape
+                prepare(self.quirks, escape, no_retry_counter, self.name, os.environ)
         except BaseException:
             self.transport.close()
             self._closed = True

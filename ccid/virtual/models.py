@@ -1,7 +1,7 @@
 """Models of virtual readers, by ``vvvv:pppp``: what ``ccid-probe --virtual`` takes.
 
-Any reader whose figures are known (:mod:`ccid.known.figures`) can be had: its class, levels, slots,
-interfaces and endpoints are the real one's, what it does is :class:`CcidFunction`'s.
+Any reader whose figures are known (:mod:`ccid.known.descriptor_figures`) can be had: its class,
+levels, slots, interfaces and endpoints are the real one's, what it does is :class:`CcidFunction`'s.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ccid.virtual.iccd_function import IccdFunction
 from ccid.virtual.virtual_reader import PRODUCT_ID, VENDOR_ID, VirtualReader
 
 if TYPE_CHECKING:
-    from ccid.known.figures import DeviceFigures, InterfaceFigures
+    from ccid.known.descriptor_figures import DeviceFigures, InterfaceFigures
 
 DEFAULT = f"{VENDOR_ID:04x}:{PRODUCT_ID:04x}"
 QEMU_IDS = "08e6:4433"
@@ -69,7 +69,7 @@ def newest(vendor_id: int, product_id: int) -> DeviceFigures:
         ReaderNotFound: They are not known.
         ReaderTableError: The user's file is wrong.
     """
-    from ccid.known.figures import figures
+    from ccid.known.descriptor_figures import figures
 
     devices = figures(vendor_id, product_id)
     if not devices:

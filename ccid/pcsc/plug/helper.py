@@ -40,8 +40,12 @@ from ccid.pcsc.plug.lazy_modules import load_lazily
 if TYPE_CHECKING:
     from ccid.pcsc.ifd import IFDHandler
 
-UNUSED = ("hashlib", "inspect", "pdb", "pickle")
-"""Modules that construct and (before Python 3.12) dataclasses import, and the driver never uses."""
+UNUSED = (
+    *("hashlib", "inspect", "pdb", "pickle"),  # construct; dataclasses before Python 3.12
+    *("shutil", "subprocess", "tempfile"),  # ctypes.util
+    *("ipaddress", "locale", "traceback"),  # urllib.parse, subprocess, logging
+)
+"""Modules that other modules import for functions that a driver hardly ever calls."""
 BEAT_S = 1.0
 """Time between two :data:`~.frames.ALIVE` frames; ``plug.c`` waits ``SILENCE_S`` for one."""
 IDLE_BEATS = 3
@@ -166,7 +170,7 @@ class Channel(threading.Thread):
                 gc.collect()  # the traceback of the error holds the reader
         if code:
             return reply(code)
-        self.helper.settle()
+        self.helper.has_reader = True
         return reply(code, bytes([handler.has_events(self.lun)]))
 
 
@@ -196,6 +200,7 @@ class Heart(threading.Thread):
             idle = 0
             while idle < IDLE_BEATS:
                 time.sleep(BEAT_S)
+                self._helper.settle()
                 running = [c for c in self._helper.channels if c.since is not None]
                 idle = 0 if running else idle + 1
                 now = time.monotonic()
@@ -220,6 +225,8 @@ class Helper:
         self._folder = folder
         self._making = threading.Lock()
         self._handler: IFDHandler | None = None
+        self.has_reader = False
+        """A reader was opened."""
         self._is_settled = False
         self.channels: list[Channel] = []
         self.heart = Heart(self)
@@ -241,14 +248,15 @@ class Helper:
         return self._handler
 
     def settle(self) -> None:
-        """After the first reader is open, exclude all present objects from garbage collection:
-        they stay until the process ends. Objects of later readers are collected."""
-        with self._making:
-            if not self._is_settled:
-                self._is_settled = True
-                gc.collect()
-                gc.freeze()
-                gc.enable()
+        """After a reader is open, exclude all present objects from garbage collection: they stay
+        until the process ends. Objects of later readers are collected. The heart thread calls this,
+        not the channel that opens the reader: the collection takes about 10 ms, and the first
+        response would wait for it."""
+        if self.has_reader and not self._is_settled:
+            self._is_settled = True
+            gc.collect()
+            gc.freeze()
+            gc.enable()
 
     def _on_event(self, lun: int) -> None:
         is_gone = self._handler is not None and self._handler.is_gone(lun)
