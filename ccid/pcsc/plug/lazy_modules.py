@@ -1,9 +1,10 @@
 """Modules that others import and a helper never uses: they are loaded when something uses them.
 
-construct imports ``hashlib``, ``inspect``, ``pdb`` and ``pickle``, and dataclasses imports
-``inspect`` before Python 3.12, for functions that a driver never calls. Together these four are a
-debugger, OpenSSL's hashes and a disassembler. With them a helper has 24.3 MB of resident memory and
-needs 102 ms of CPU time to import the driver; without them 18.7 MB and 87 ms (Python 3.11, x86-64).
+construct and parts of the standard library (ctypes.util, urllib.parse, logging, and dataclasses
+before Python 3.12) import modules for functions that a driver hardly ever calls: a debugger,
+OpenSSL's hashes, a disassembler, subprocess (``ccid.pcsc.plug.helper.UNUSED`` is the list). With
+these modules a helper that has imported the driver has 24.3 MB of resident memory and has used
+119 ms of CPU time; without them 18.2 MB and 94 ms (Python 3.11, x86-64).
 
 A plain lazy import cannot do this: the ``import`` statements are in construct and in the standard
 library, not in this project. To import construct lazily does not help either: the declarations of
