@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from ccid.codec.messages import (
-    HEADER_LENGTH,
+    MESSAGE_HEADER,
     Command,
     PC_to_RDR_Escape,
     PC_to_RDR_GetParameters,
@@ -440,8 +440,8 @@ class Commands(SlotCommands):
             RawCommand(
                 self.slot,
                 command.bMessageType,
-                wire[7:HEADER_LENGTH],
-                wire[HEADER_LENGTH:],
+                wire[7:MESSAGE_HEADER],
+                wire[MESSAGE_HEADER:],
                 reply.bMessageType,
                 timeout_s,
             )

@@ -12,7 +12,7 @@ SELECT_MF = bytes.fromhex("00A4000C023F00")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Power the card and look at it."""
+    """Power the card, print its ATR, select its master file."""
     with opened(options) as reader:
         slot = slot_of(reader, options.slot)
         with slot.connect(protocol_of(options)) as card:
@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def show(apdu: bytes, response: bytes, what: str = "") -> None:
-    """Print one exchange."""
+    """Print a command APDU and its response."""
     label = f"  {what}" if what else ""
     say(f"> {apdu.hex(' ').upper()}{label}")
     data, sw = response[:-2], response[-2:]

@@ -1,4 +1,4 @@
-"""What the commands share: which readers, opened how, shown how."""
+"""Shared by the commands: choose readers, open them, print results."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NO_READER = (
 
 
 def virtual_infos(model: str | None) -> list[ReaderInfo]:
-    """The built-in virtual reader, a card in it.
+    """The built-in virtual reader, with a card in it.
 
     Raises:
         ReaderNotFound: There is no such model.
@@ -41,8 +41,8 @@ def virtual_infos(model: str | None) -> list[ReaderInfo]:
 
 
 def broken(options: argparse.Namespace) -> list[Broken]:
-    """Interfaces that would be readers if their descriptors were right, among those that the
-    command line asks for."""
+    """The smart-card interfaces with wrong descriptors, among those that the command line asks
+    for."""
     if options.virtual:
         return []
     from ccid.transport.discovery import discover
@@ -52,7 +52,8 @@ def broken(options: argparse.Namespace) -> list[Broken]:
 
 
 def note_lacking(options: argparse.Namespace, there: list[Broken]) -> None:
-    """Remark on devices that are readers by their ids alone, but for those told of as ``there``."""
+    """Print a remark on each device that has the ids of a reader and no smart-card interface.
+    Devices of the interfaces ``there`` are left out."""
     if options.virtual:
         return
     from ccid.transport.missing_interface import lacking
@@ -64,10 +65,10 @@ def note_lacking(options: argparse.Namespace, there: list[Broken]) -> None:
 
 
 def readers(options: argparse.Namespace) -> list[ReaderInfo]:
-    """The readers the command line asks for.
+    """The readers that the command line asks for.
 
     Raises:
-        ReaderNotFound: None.
+        ReaderNotFound: There is no such reader.
     """
     there = virtual_infos(options.model) if options.virtual else list_readers()
     if not there:
@@ -77,7 +78,7 @@ def readers(options: argparse.Namespace) -> list[ReaderInfo]:
 
 @contextmanager
 def opened(options: argparse.Namespace, info: ReaderInfo | None = None) -> Iterator[Reader]:
-    """A reader, open, traced as the command line asks."""
+    """Open a reader; trace it if the command line asks for a trace."""
     info = info or readers(options)[0]
     with ExitStack() as stack:
         reader = stack.enter_context(open_reader(info))
@@ -88,7 +89,8 @@ def opened(options: argparse.Namespace, info: ReaderInfo | None = None) -> Itera
 
 @contextmanager
 def looking(options: argparse.Namespace) -> Iterator[None]:
-    """Meanwhile trace and log as the command line asks: all readers into one file."""
+    """Trace and log as the command line asks, until the end of the block. All readers share one
+    trace file."""
     options.sink = None
     with ExitStack() as stack:
         if options.log:
@@ -104,7 +106,7 @@ def looking(options: argparse.Namespace) -> Iterator[None]:
 
 
 def slot_of(reader: Reader, index: int) -> Slot:
-    """The slot the command line asks for.
+    """The slot that the command line asks for.
 
     Raises:
         ReaderNotFound: The reader has no such slot.
@@ -116,6 +118,6 @@ def slot_of(reader: Reader, index: int) -> Slot:
 
 
 def protocol_of(options: argparse.Namespace) -> Protocol | None:
-    """The protocol the command line insists on."""
+    """The protocol that the command line asks for; None for any."""
     protocol: Protocol | None = options.protocol
     return protocol

@@ -12,7 +12,7 @@ from ccid.probe.reader_choice import flush, json_text, say, virtual_infos
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print each event until Ctrl-C, or until nothing happened for the time given."""
+    """Print each event, until Ctrl-C or until no event came for the given time."""
     with ExitStack() as stack:
         paths = None
         if options.virtual:

@@ -13,7 +13,7 @@ from ccid.codec.descriptors import ClassControl, InterfaceDescriptor, SmartCardD
 from ccid.codec.descriptors.standard import TransferType
 from ccid.codec.messages import (
     COMMANDS,
-    HEADER_LENGTH,
+    MESSAGE_HEADER,
     Command,
     PC_to_RDR_Abort,
     PC_to_RDR_Escape,
@@ -275,7 +275,7 @@ class CcidFunction:
             message = self._whole(data)
         if message is None:
             return
-        if len(message) < HEADER_LENGTH:
+        if len(message) < MESSAGE_HEADER:
             raise Stall
         apdu = self._levels.is_apdu
         self.journal.heard(message, Framing.APDU if apdu else self._framing(message[5]))
@@ -295,11 +295,11 @@ class CcidFunction:
         if not data and not self._partial:
             return None
         message = self._partial + data
-        size = HEADER_LENGTH
-        if len(message) >= HEADER_LENGTH:
+        size = MESSAGE_HEADER
+        if len(message) >= MESSAGE_HEADER:
             size += int.from_bytes(message[1:5], "little")
         more = len(message) < size and len(data) and len(data) % self.bulk_in.packet_size == 0
-        if more and size <= HEADER_LENGTH + MAX_EXTENDED + 64:
+        if more and size <= MESSAGE_HEADER + MAX_EXTENDED + 64:
             self._partial = message
             return None
         self._partial = b""
@@ -338,7 +338,7 @@ class CcidFunction:
             due = now if refused.at is None else refused.at
             return self._said(message, self._failed(message, refused.bError), now, due)
         except MalformedMessage as error:
-            bError = OFFSETS.get(error.field, HEADER_LENGTH)
+            bError = OFFSETS.get(error.field, MESSAGE_HEADER)
             return [Said(self._failed(message, bError), now)]
 
     def _said(self, command: bytes, reply: bytes, now: float, due: float) -> list[Said]:
@@ -405,7 +405,7 @@ class CcidFunction:
         """PC_to_RDR_XfrBlock: the reply, and when it is due. Every APDU comes by here, so the
         headers go by ``struct``."""
         _, length, _, bSeq, bBWI, wLevelParameter = xfr_block_header.unpack_from(message)
-        abData = message[HEADER_LENGTH:]
+        abData = message[MESSAGE_HEADER:]
         if length != len(abData):
             raise MalformedMessage("dwLength is wrong", field="dwLength")
         block = Block(bBWI, wLevelParameter, abData)

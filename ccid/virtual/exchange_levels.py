@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from ccid.codec.descriptors import SmartCardDescriptor
-from ccid.codec.messages import HEADER_LENGTH, Command, Reply
+from ccid.codec.messages import MESSAGE_HEADER, Command, Reply
 from ccid.codes import Chain, CommandStatus, ExchangeLevel, Features, Level, Protocol, SlotError
 from ccid.iso7816.apdu import MAX_SHORT
 from ccid.virtual.cards.pps_card import PPSS
@@ -74,7 +74,7 @@ class Levels:
         self.descriptor = descriptor
         self.level = descriptor.exchange_level
         self.is_apdu = self.level in (ExchangeLevel.SHORT_APDU, ExchangeLevel.EXTENDED_APDU)
-        self._room = descriptor.dwMaxCCIDMessageLength - HEADER_LENGTH
+        self._room = descriptor.dwMaxCCIDMessageLength - MESSAGE_HEADER
 
     def transfer(self, slot: VirtualSlot, block: Block, now: float) -> Part:
         """Carry out one command: what the reply says, and when it is due.

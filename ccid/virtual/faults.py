@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from ccid.codec.messages import HEADER_LENGTH, Command, RDR_to_PC_SlotStatus
+from ccid.codec.messages import MESSAGE_HEADER, Command, RDR_to_PC_SlotStatus
 from ccid.codes import CommandStatus, IccStatus
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Fault:
 def _each(change: Callable[[bytes], bytes]) -> Bend:
     """``change`` every message; one that another fault has cut shorter than a header stays."""
     return lambda _function, _command, said: [
-        replace(s, message=change(s.message)) if len(s.message) >= HEADER_LENGTH else s
+        replace(s, message=change(s.message)) if len(s.message) >= MESSAGE_HEADER else s
         for s in said
     ]
 
@@ -124,8 +124,8 @@ def altered(
     """The reply brings what ``change`` makes of its data."""
 
     def alter(message: bytes) -> bytes:
-        data = change(message[HEADER_LENGTH:])
-        return message[:1] + len(data).to_bytes(4, "little") + message[5:HEADER_LENGTH] + data
+        data = change(message[MESSAGE_HEADER:])
+        return message[:1] + len(data).to_bytes(4, "little") + message[5:MESSAGE_HEADER] + data
 
     return Fault(_each(alter), on, times, after)
 
@@ -164,9 +164,9 @@ def time_extensions(
     seconds, before it replies."""
 
     def bend(_function: CcidFunction, _command: bytes, said: list[Said]) -> list[Said]:
-        if not said or len(said[-1].message) < HEADER_LENGTH:
+        if not said or len(said[-1].message) < MESSAGE_HEADER:
             return said  # another fault took the reply
-        head = bytearray(said[-1].message[:HEADER_LENGTH])
+        head = bytearray(said[-1].message[:MESSAGE_HEADER])
         head[1:5] = bytes(4)
         head[7], head[8], head[9] = CommandStatus.TIME_EXTENSION << 6, multiplier, 0
         start = said[-1].due

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ccid.codec.messages import (
-    HEADER_LENGTH,
+    MESSAGE_HEADER,
     PC_to_RDR_Escape,
     PC_to_RDR_GetSlotStatus,
     PC_to_RDR_IccPowerOff,
@@ -150,7 +150,7 @@ def needs_escape(escape: bytes, bError: int) -> Fault:
 
     def bend(function: CcidFunction, command: bytes, said: list[Said]) -> list[Said]:
         nonlocal mended
-        mended |= command[0] == ESCAPE and command[HEADER_LENGTH:] == escape
+        mended |= command[0] == ESCAPE and command[MESSAGE_HEADER:] == escape
         if mended or command[0] != ON:
             return said
         return faults.failing(bError).bend(function, command, said)
@@ -183,7 +183,7 @@ def hangs_at_pps() -> Fault:
 
     def bend(_function: CcidFunction, command: bytes, said: list[Said]) -> list[Said]:
         nonlocal hangs
-        hangs |= command[0] == XFR and command[HEADER_LENGTH : HEADER_LENGTH + 1] == b"\xff"
+        hangs |= command[0] == XFR and command[MESSAGE_HEADER : MESSAGE_HEADER + 1] == b"\xff"
         return [] if hangs else said
 
     return _fault(bend)
@@ -202,7 +202,7 @@ def loses_long_blocks(longest: int) -> Fault:
     """A block with more than ``longest`` bytes does not fit into its buffer: XFR_OVERRUN."""
 
     def bend(function: CcidFunction, command: bytes, said: list[Said]) -> list[Said]:
-        if all(len(s.message) <= HEADER_LENGTH + longest for s in said):
+        if all(len(s.message) <= MESSAGE_HEADER + longest for s in said):
             return said
         return faults.failing(SlotError.XFR_OVERRUN).bend(function, command, said)
 
@@ -219,7 +219,7 @@ def empty_after_ifs_request() -> Fault:
         if command[0] != XFR or it.protocol is not Protocol.T1:
             return said
         if not spoilt:
-            spoilt = command[HEADER_LENGTH + 1] == S_IFS_REQUEST
+            spoilt = command[MESSAGE_HEADER + 1] == S_IFS_REQUEST
             return said
         return [replace(s, message=s.message[:1] + bytes(4) + s.message[5:10]) for s in said]
 

@@ -23,9 +23,8 @@ from ccid.codec.descriptors import (
     InterfaceDescriptor,
 )
 from ccid.codec.descriptors.standard import DescriptorType, TransferType
+from ccid.codes import ENGLISH_US
 
-LANGUAGE = 0x0409
-"""Of all strings: English (United States)."""
 MAX_STRING_BYTES = 252
 """Of a string descriptor's text: whole characters, bLength being a byte (USB 2.0, 9.6.7)."""
 
@@ -342,7 +341,7 @@ class UsbDevice:
             case DescriptorType.CONFIGURATION if index == 0:
                 return self.raw_configuration
             case DescriptorType.STRING if index == 0:
-                return bytes((4, DescriptorType.STRING)) + LANGUAGE.to_bytes(2, "little")
+                return bytes((4, DescriptorType.STRING)) + ENGLISH_US.to_bytes(2, "little")
             case DescriptorType.STRING if index <= len(self.strings):
                 text = self.strings[index - 1].encode("utf-16-le", "surrogatepass")
                 text = text[:MAX_STRING_BYTES]

@@ -33,6 +33,7 @@ from weakref import WeakKeyDictionary
 
 from ccid.codec.descriptors import ClassControl, parse_configuration
 from ccid.codec.descriptors.standard import TransferType
+from ccid.codes import DIRECTION_IN
 from ccid.errors import MalformedMessage, ReaderBusy
 from ccid.virtual.port import Port, Unplugged
 from ccid.virtual.usb_device import Function, Stall
@@ -267,7 +268,7 @@ class Cable:
         endpoint = submit.endpoint
         if not endpoint & 0x0F:
             self._control(submit)
-        elif endpoint & 0x80:
+        elif endpoint & DIRECTION_IN:
             queue = self._waiting.setdefault(endpoint, {})
             if submit.seqnum in queue:
                 raise MalformedMessage(
@@ -304,7 +305,7 @@ class Cable:
         except Stall:
             self._answers.append(ret_submit(submit.seqnum, EPIPE, 0, submit.packets))
             return
-        if submit.endpoint & 0x80:
+        if submit.endpoint & DIRECTION_IN:
             self._answer_in(submit, data[: submit.length])
         else:
             length = len(submit.data)

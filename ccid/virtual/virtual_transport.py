@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from ccid.codec.descriptors import ClassControl, EndpointDescriptor
 from ccid.codec.descriptors.standard import DescriptorType
+from ccid.codes import DIRECTION_IN, ENGLISH_US
 from ccid.errors import (
     CcidError,
     ReaderBusy,
@@ -249,7 +250,9 @@ class VirtualTransport(SeparateTransfers, Life):
         if not index:
             return None
         wValue = DescriptorType.STRING << 8 | index & 0xFF
-        descriptor = self.control(ClassControl(0x80, Request.GET_DESCRIPTOR, wValue, 0x0409, 255))
+        descriptor = self.control(
+            ClassControl(DIRECTION_IN, Request.GET_DESCRIPTOR, wValue, ENGLISH_US, 255)
+        )
         return descriptor[2:].decode("utf-16-le", "replace")
 
     def close(self) -> None:

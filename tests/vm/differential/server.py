@@ -20,7 +20,7 @@ import sys
 from hashlib import blake2b
 from pathlib import Path
 
-from ccid.codec.messages import HEADER_LENGTH
+from ccid.codec.messages import MESSAGE_HEADER
 from ccid.masking.exchange_watch import Framing
 from ccid.virtual.__main__ import Control
 from ccid.virtual.cards import Contact
@@ -47,11 +47,11 @@ class Recorder(Journal):
         self._keep("<", message)
 
     def _keep(self, way: str, message: bytes) -> None:
-        data = message[HEADER_LENGTH:]
+        data = message[MESSAGE_HEADER:]
         shown = data[:SHOWN].hex()
         if len(data) > SHOWN:
             shown += f"...{len(data)}:{blake2b(data, digest_size=4).hexdigest()}"
-        self.kept.append([way, message[:1].hex(), message[7:HEADER_LENGTH].hex(), shown])
+        self.kept.append([way, message[:1].hex(), message[7:MESSAGE_HEADER].hex(), shown])
 
 
 class Hand:

@@ -8,7 +8,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from ccid.pcsc.plug.frames import BUFFER, REPLY, REQUEST, Kind, Operation, Request, Requests, reply
+from ccid.pcsc.plug.frames import (
+    BUFFER_SIZE,
+    REPLY,
+    REQUEST,
+    Kind,
+    Operation,
+    Request,
+    Requests,
+    reply,
+)
 
 DATA = bytes(range(256)) * 8
 FRAME = REQUEST.pack(Operation.TRANSMIT, 1, 258, len(DATA)) + DATA
@@ -94,7 +103,7 @@ def test_the_plug_hangs_up_in_the_middle(stream: Ends, cut: int) -> None:
 
 def test_a_request_that_is_too_long(stream: Ends) -> None:
     plug, helper = stream
-    plug.sendall(REQUEST.pack(Operation.TRANSMIT, 1, 258, BUFFER - REQUEST.size + 1))
+    plug.sendall(REQUEST.pack(Operation.TRANSMIT, 1, 258, BUFFER_SIZE - REQUEST.size + 1))
     with pytest.raises(ValueError, match="a request of"):
         Requests(helper).receive()
 
