@@ -15,6 +15,12 @@ from ccid.session.exchange.agreement import Agreement
 from ccid.session.exchange.refused_extended import SHORT_LEVEL, explained, short_only
 
 
+def as_it_came(data: bytes, bChainParameter: int) -> bytes:
+    """``data``: bChainParameter has a meaning at extended APDU level alone (USB CCID rev 1.1,
+    6.2.1)."""
+    return data
+
+
 class SingleBlock:
     """Sends the bytes as they are and hands up the reply as it is.
 
@@ -39,10 +45,7 @@ class SingleBlock:
         self.commands = commands
         self.short_only = short_only
         self.room = min(room, MAX_EXTENDED)
-        # bChainParameter has a meaning at extended APDU level alone (6.2.1)
-        self.xfr_block = commands.quick_xfr_block(
-            agreement.patience_s, lambda data, _: data, agreement.session
-        )
+        self.way = commands.apdu_way(agreement.patience_s, as_it_came, agreement.session)
 
     def transmit(self, apdu: Bytes) -> bytes:
         """Send ``apdu`` in one block.
@@ -54,7 +57,7 @@ class SingleBlock:
         """
         try:
             if APDU_HEADER <= len(apdu) <= self.room:
-                return self.xfr_block(apdu)
+                return self.way.transmit(apdu)
         except (CardMute, CommandFailed, UnsupportedByReader) as error:
             told = explained(error, apdu, self.commands, self.short_only)
             if told is error:
