@@ -66,7 +66,8 @@ DEFAULT_TIMEOUT_S = 3.0
 ESCAPE_TIMEOUT_S = 30.0
 """For an Escape: the maker of the reader decides what it does."""
 STATUS_S = 5.0
-"""For GetSlotStatus and IccPowerOff with all extensions, for which readers have little reason."""
+"""Longest time of GetSlotStatus and IccPowerOff, with all time extensions (of an ICCD device: with
+all busy answers)."""
 MACOS = sys.platform == "darwin"
 
 R = TypeVar("R", bound=Reply)

@@ -34,13 +34,13 @@ def pair(kind: int) -> Iterator[Ends]:
 
 @pytest.fixture
 def messages() -> Iterator[Ends]:
-    """Message sockets, which the plug uses on Linux."""
+    """Request sockets as on Linux: one frame is one message."""
     yield from pair(socket.SOCK_SEQPACKET)
 
 
 @pytest.fixture
 def stream() -> Iterator[Ends]:
-    """Stream sockets, which the plug uses on macOS."""
+    """Request sockets as on macOS: a stream."""
     yield from pair(socket.SOCK_STREAM)
 
 
@@ -62,7 +62,7 @@ def test_one_message_is_one_request(messages: Ends) -> None:
      REQUEST.pack(7, 0, 0, 0) + b"a"],
 )  # fmt: skip
 def test_a_message_that_is_no_request(messages: Ends, broken: bytes) -> None:
-    """The next message is not taken for the rest of the bad message."""
+    """The next message is not taken for the rest of the broken message."""
     plug, helper = messages
     requests = Requests(helper)
     plug.send(broken)
