@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self
@@ -33,7 +32,7 @@ from ccid.errors import (
 )
 from ccid.iso7816.apdu import Bytes
 from ccid.iso7816.atr import Atr
-from ccid.session.exchange import answering, choose
+from ccid.session.exchange import Answering, Exchange, choose
 from ccid.session.exchange.agreement import Agreement
 
 if TYPE_CHECKING:
@@ -49,6 +48,21 @@ WITH_STATUS = (CardAbsent, CardMute, CommandFailed, UnsupportedByReader)
 6.2.6)."""
 
 
+class NoExchange:
+    """The exchange with a card that is gone: it raises the reason.
+
+    Args:
+        why: The reason.
+    """
+
+    def __init__(self, why: CcidError) -> None:
+        self.why = why
+
+    def transmit(self, apdu: Bytes) -> NoReturn:
+        """Raise the reason."""
+        raise copy.copy(self.why)
+
+
 class Card:
     """A card that has power and accepts APDUs. :meth:`Slot.connect` makes one.
 
@@ -61,7 +75,7 @@ class Card:
     slot: Slot
     atr: Atr
     agreement: Agreement
-    _transmit: Callable[[Bytes], bytes]
+    _exchange: Exchange
 
     def __init__(
         self,
@@ -139,7 +153,7 @@ class Card:
             UnsupportedByReader: The reader cannot send a command APDU of this kind or length.
         """
         try:
-            return self._transmit(apdu)
+            return self._exchange.transmit(apdu)
         except CardReset:  # raised before a command was sent
             self.look()
         except CcidError as error:
@@ -301,7 +315,7 @@ class Card:
     def _end(self, reason: CcidError) -> None:
         """End this object: every later call raises ``reason``."""
         self._ended_by = reason
-        self._transmit = self._refuse
+        self._exchange = NoExchange(reason)
         if self.slot.card is self:
             self.slot.card = None
 
@@ -338,11 +352,6 @@ class Card:
         if reason is not None:
             raise copy.copy(reason)
 
-    def _refuse(self, apdu: Bytes) -> NoReturn:
-        """Takes the place of the exchange once this object is ended."""
-        assert self._ended_by is not None
-        raise copy.copy(self._ended_by)
-
     # Power and parameters ---------------------------------------------------------------------
 
     def _power_up(self) -> None:
@@ -359,9 +368,9 @@ class Card:
         """Choose the exchange for the agreed protocol and the reader's level of exchange."""
         slot = self.slot
         exchange = choose(slot.commands, slot.descriptor, self.agreement, self._auto_get_response)
-        self._transmit = exchange.transmit
         if slot.quirks.pseudo_apdus:
-            self._transmit = answering(self._transmit, self._pseudo_answers())
+            exchange = Answering(exchange, self._pseudo_answers())
+        self._exchange = exchange
 
     def _pseudo_answers(self) -> dict[bytes, bytes]:
         """Response APDUs that this library gives itself, by command APDU (``pseudo-apdus``)."""

@@ -110,6 +110,7 @@ def make_conversation(
         return SharedPipe(
             transport,
             slot_count=count,
+            longest_message=descriptor.dwMaxCCIDMessageLength,
             busy_slots=min(descriptor.bMaxCCIDBusySlots, count),
             name=name,
             interface=interface,
@@ -120,6 +121,7 @@ def make_conversation(
     return Pipe(
         transport,
         slot_count=count,
+        longest_message=descriptor.dwMaxCCIDMessageLength,
         name=name,
         interface=interface,
         lock=lock,

@@ -176,7 +176,7 @@ class _Watcher:
 
     def start(self) -> None:
         """Register for everything that may happen, and open the readers that are present."""
-        from ccid.transport.asynchronous import on_hotplug
+        from ccid.transport.hotplug import on_hotplug
 
         self._ends.append(opened.listen(self._post_owner_change))
         end = on_hotplug(lambda: self._post(None))

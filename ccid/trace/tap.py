@@ -24,6 +24,7 @@ from ccid.link.iccd_commands import DATA_EXPECTED, FAILED, POLLING
 from ccid.masking.censor import Censor, all_masked, notification
 from ccid.masking.exchange_watch import Framing
 from ccid.transport import ReaderInfo, Transport
+from ccid.transport.separate_transfers import SeparateTransfers
 
 logger = logging.getLogger("ccid.trace")
 
@@ -99,7 +100,7 @@ STATUS_LENGTH = 3
 """Bytes of an ICCD's SLOT_STATUS, and of a DATA_BLOCK that has no data."""
 
 
-class Tap:
+class Tap(SeparateTransfers):
     """A transport that passes every call to another transport, and tells sinks of every transfer.
 
     A reader that is traced has one tap, for all its traces.
@@ -222,7 +223,7 @@ class Tap:
 
     # Methods of Transport ---------------------------------------------------------------------
 
-    def send(self, length: int, timeout_ms: int) -> None:
+    def send(self, length: int, timeout_ms: int, /) -> None:
         """:meth:`Transport.send`, told to the sinks."""
         with self._telling(Kind.BULK, self._out, length) as note:
             note.data = bytes(self.out[:length])
@@ -230,7 +231,7 @@ class Tap:
                 note.masked = self._mask(Kind.BULK, self._out, None, note.data)
             self.inner.send(length, timeout_ms)
 
-    def receive(self, offset: int, size: int, timeout_ms: int) -> int:
+    def receive(self, offset: int, size: int, timeout_ms: int, /) -> int:
         """:meth:`Transport.receive`, told to the sinks. A message that comes in several parts is
         told once, when it is complete."""
         with self._telling(Kind.BULK, self._in, offset + size) as note:

@@ -14,7 +14,7 @@ import pytest
 
 import ccid
 from ccid.codec.descriptors import ClassControl
-from ccid.transport import asynchronous, discovery, linux, usb
+from ccid.transport import asynchronous, discovery, hotplug, linux, usb
 from ccid.transport.asynchronous import Attendants
 from ccid.virtual.usb_device import Request
 from ccid.virtual.usbip_cable import Cable, is_attached
@@ -148,14 +148,17 @@ def test_who_comes_and_goes(
     monkeypatch.setattr(asynchronous, "attendants", Attendants())
 
     def hear() -> None:
-        end = asynchronous.on_hotplug(lambda: None)
+        end = hotplug.on_hotplug(lambda: None)
         assert end is not None
         try:
             end()
         finally:
             end()
 
-    assert everywhere(hear, lambda: other(hear), "transport/asynchronous.py") > 20
+    assert (
+        everywhere(hear, lambda: other(hear), "transport/asynchronous.py", "transport/hotplug.py")
+        > 20
+    )
     asynchronous.attendants.end()
 
 
@@ -164,7 +167,6 @@ def backend(monkeypatch: pytest.MonkeyPatch, fake: FakeEvents) -> FakeBackend:
     made = FakeBackend(FakeDevice(QEMU))
     for module in (discovery, usb):
         monkeypatch.setattr(module, "backend", lambda: made)
-    monkeypatch.setattr(usb, "bulk_transfer", lambda: lambda *_: 0)
     monkeypatch.setattr(linux, "attribute", lambda *_: None)
     return made
 

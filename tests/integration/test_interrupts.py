@@ -20,6 +20,8 @@ LONG = bytes.fromhex("00300000000200") + bytes(512) + bytes(2)
 ANSWER = bytes.fromhex("000102039000")
 FILES = (
     "link/pipe.py",
+    "link/block_ways.py",
+    "link/locks.py",
     "link/shared_pipe.py",
     "link/conversation.py",
     "link/inbox.py",

@@ -14,12 +14,12 @@ import pytest
 import ccid
 from ccid.codes import ExchangeLevel
 from ccid.errors import ReaderClosed
-from ccid.link.conversation import Quiet
+from ccid.link.locks import Quiet
 from ccid.trace import PcapngSink
 from ccid.virtual import EchoCard, make_descriptor
 from tests.interruptions import Places, interrupt_everywhere
 
-FILES = ("link/conversation.py", "device/tracing.py")
+FILES = ("link/conversation.py", "link/locks.py", "device/tracing.py")
 
 
 def at_every_bytecode(

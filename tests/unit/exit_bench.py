@@ -27,9 +27,7 @@ import ccid
 import ccid.device.watching
 from ccid.errors import CcidError
 from ccid.transport import asynchronous, libusb, linux
-from ccid.transport import usb as usb_transport
 from ccid.virtual.port import Unplugged
-from ccid.virtual.usb_device import Stall
 from tests.unit.fake_usb import FakeBackend, FakeDevice
 
 IN_TIME_S = 20
@@ -55,6 +53,8 @@ class Stub(FakeBackend, usb._objfinalizer.AutoFinalizedObject):  # type: ignore[
         self.ctx = ctypes.c_void_p()
         assert self.lib.libusb_init(ctypes.byref(self.ctx)) == 0
         self.ended = False
+        self.waiting: list[int] = []
+        """Transfers that wait for a reply, by their addresses."""
         self.owner = os.getpid()
 
     def _do(self, name: str) -> None:
@@ -68,28 +68,45 @@ class Stub(FakeBackend, usb._objfinalizer.AutoFinalizedObject):  # type: ignore[
         self._do("enumerate_devices")
         return super().enumerate_devices()
 
-    def bulk(
-        self, handle: int, endpoint: int, address: int, length: int, count: int, timeout: int
-    ) -> int:
+    def submit(self, pointer: Any) -> int:
+        """libusb_submit_transfer for the bulk endpoints: a command is there at once."""
         self._do("bulk")
-        moved, port = ctypes.c_int.from_address(count), self.virtual.port
+        address = ctypes.addressof(pointer._obj)
+        transfer = asynchronous.Transfer.from_address(address)
+        if transfer.endpoint & 0x80:
+            self.waiting.append(address)
+            return 0
+        data = ctypes.string_at(transfer.buffer, transfer.length)
+        if data[0] == 0x63:
+            tell("power off")
         try:
-            if endpoint & 0x80:
-                data = port.receive(endpoint, length, timeout / 1000)
-                ctypes.memmove(address, data, len(data))
-                moved.value = len(data)
-            else:
-                data = ctypes.string_at(address, length)
-                if data[0] == 0x63:
-                    tell("power off")
-                port.out(endpoint, data)
-                moved.value = length
-        except TimeoutError:
-            return libusb.Status.TIMEOUT
-        except Stall:
-            return libusb.Status.PIPE
+            self.virtual.port.out(transfer.endpoint, data)
         except Unplugged:
             return libusb.Status.NO_DEVICE
+        transfer.status, transfer.actual_length = 0, transfer.length
+        return 0
+
+    def cancel(self, address: int) -> int:
+        """libusb_cancel_transfer."""
+        self._do("cancel")
+        self.waiting.remove(address)
+        asynchronous.Transfer.from_address(address).status = 3
+        return 0
+
+    def handle_events(self, context: Any, wait: Any, completed: Any) -> int:
+        """libusb_handle_events_timeout_completed: the real one where no reply is waited for."""
+        if not self.waiting:
+            return real().handle_events(context, wait, completed)
+        self._do("bulk")
+        transfer = asynchronous.Transfer.from_address(self.waiting[0])
+        wait_s = wait._obj.tv_sec + wait._obj.tv_usec / 1e6
+        try:
+            data = self.virtual.port.receive(transfer.endpoint, transfer.length, wait_s)
+        except TimeoutError:
+            return 0
+        ctypes.memmove(transfer.buffer, data, len(data))
+        self.waiting.clear()
+        transfer.status, transfer.actual_length = 0, len(data)
         return 0
 
     def _finalize_object(self) -> None:
@@ -108,7 +125,18 @@ def get_backend(find_library: object = None) -> Stub:
 
 
 usb.backend.libusb1.get_backend = get_backend
-setattr(usb_transport, "bulk_transfer", lambda: made[0].bulk)  # noqa: B010
+real = asynchronous.calls
+
+
+def stub_calls() -> asynchronous.Calls:
+    """libusb's functions, with the stub's for bulk transfers."""
+    functions, stub = real(), made[0]
+    return functions._replace(
+        submit=stub.submit, handle_events=stub.handle_events, cancel_transfer=stub.cancel
+    )
+
+
+setattr(asynchronous, "calls", stub_calls)  # noqa: B010
 setattr(linux, "attribute", lambda *_: None)  # noqa: B010
 keep: list[Any] = []
 

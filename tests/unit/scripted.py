@@ -11,11 +11,12 @@ from ccid.codec.messages import Command, Reply, parse_command
 from ccid.errors import TransportError, TransportTimeout
 from ccid.transport import IN_CAPACITY, OUT_CAPACITY, nothing_to_end
 from ccid.transport.lifetime import Life
+from ccid.transport.separate_transfers import SeparateTransfers
 
 Answer = bytes | Exception | Sequence[bytes | Exception] | None
 
 
-class ScriptedTransport(Life):
+class ScriptedTransport(SeparateTransfers, Life):
     """Records commands, and answers each by ``answer``.
 
     Args:
@@ -40,7 +41,7 @@ class ScriptedTransport(Life):
         self.paced = True
         """True to take the given time before a time-out; False to time out at once."""
 
-    def send(self, length: int, timeout_ms: int) -> None:
+    def send(self, length: int, timeout_ms: int, /) -> None:
         self.check()
         command = parse_command(bytes(self.out[:length]))
         self.commands.append(command)
@@ -48,7 +49,7 @@ class ScriptedTransport(Life):
         if answer is not None:
             self.pending += [answer] if isinstance(answer, bytes | Exception) else answer
 
-    def receive(self, offset: int, size: int, timeout_ms: int) -> int:
+    def receive(self, offset: int, size: int, timeout_ms: int, /) -> int:
         self.check()
         self.reads.append((offset, size))
         if not self.pending:

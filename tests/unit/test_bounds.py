@@ -37,6 +37,7 @@ from ccid.link.slot_commands import Commands
 from ccid.session.exchange import choose
 from ccid.session.exchange.agreement import APDU_LEVEL_S, BLOCK_LEVEL_S, Agreement
 from ccid.session.exchange.block_links import BlockLink
+from ccid.session.exchange.one_block import as_it_came
 from ccid.transport import Transport
 from ccid.virtual import EchoCard, make_descriptor
 from ccid.virtual.virtual_transport import VirtualTransport
@@ -176,7 +177,7 @@ def test_a_flood_ends(flood: str, pause_s: float, way: int) -> None:
 def test_a_flood_is_cancelled(flood: str, way: int) -> None:
     pipe = Pipe(Streaming(FLOODS[flood], 0.001), name="script")
     commands = Commands(pipe, 0)
-    quick = commands.quick_xfr_block(lambda _: 60.0, lambda data, _: data)
+    quick = commands.apdu_way(lambda _: 60.0, as_it_came).transmit
     until = time.monotonic() + 10
 
     def cancel() -> None:
@@ -254,18 +255,16 @@ class Slow(VirtualTransport):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.slow: bytes | None = None
-        self.sends, self.receives = self.send, self.receive
-        self.send, self.receive = self._slow_send, self._slow_receive
 
-    def _slow_send(self, length: int, timeout_ms: int) -> None:
+    def send(self, length: int, timeout_ms: int, /) -> None:
         command = bytes(self.out[:length])
         self.slow = command if self.on(command) else None
         if self.slow is None:
-            self.sends(length, timeout_ms)
+            super().send(length, timeout_ms)
 
-    def _slow_receive(self, offset: int, size: int, timeout_ms: int) -> int:
+    def receive(self, offset: int, size: int, timeout_ms: int, /) -> int:
         if self.slow is None:
-            return self.receives(offset, size, timeout_ms)
+            return super().receive(offset, size, timeout_ms)
         time.sleep(self.every_s)
         kind = 0x80 if self.slow[0] in (0x62, 0x6F) else 0x81
         said = bytes((kind, 0, 0, 0, 0, *self.slow[5:7], 0x80, 1, 0))

@@ -169,6 +169,16 @@ def test_a_status_tells_of_it_too() -> None:
             card.transmit(PATTERN)
 
 
+class Doing:
+    """An exchange that does what a test says."""
+
+    def __init__(self, do: Callable[[Any], bytes]) -> None:
+        self.do = do
+
+    def transmit(self, apdu: Any) -> bytes:
+        return self.do(apdu)
+
+
 def test_a_card_that_leaves_with_its_reader() -> None:
     """The reader was unplugged: its last notification says that the slot is empty."""
     script = Script()
@@ -179,7 +189,7 @@ def test_a_card_that_leaves_with_its_reader() -> None:
             script.transport.removed()
             raise errors.CardAbsent("no card", bStatus=0x42, bError=0xFE)
 
-        card._transmit = absent
+        card._exchange = Doing(absent)
         with pytest.raises(errors.ReaderRemoved):
             card.transmit(PATTERN)
 
@@ -284,14 +294,14 @@ def test_a_thread_that_waits_while_its_own_card_is_reset_goes_on(
         (slot,) = reader.slots
         card = slot.connect(protocol)
         began = threading.Event()
-        told = card._transmit
+        told = card._exchange.transmit
 
         def wait(apdu: Any) -> bytes:
             began.set()
             return told(apdu)
 
         with slot.turn():
-            card._transmit = wait
+            card._exchange = Doing(wait)
             waiting = pool.submit(card.transmit, PATTERN)
             assert began.wait(5)
             card.reset()

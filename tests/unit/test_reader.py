@@ -25,7 +25,7 @@ from ccid.codes import ExchangeLevel, Features, IccStatus, Protocol, SlotError, 
 from ccid.device.open_readers import opened
 from ccid.iso7816.apdu import CommandApdu
 from ccid.known.quirks import Quirks
-from ccid.link import conversation
+from ccid.link import locks
 from ccid.virtual import EchoCard, faults, make_descriptor
 from ccid.virtual.ccid_function import CcidFunction
 from ccid.virtual.virtual_reader import AUTOMATIC
@@ -671,7 +671,7 @@ def test_what_is_no_reader() -> None:
 def test_a_thread_that_keeps_its_turn_does_not_keep_the_reader(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(conversation, "QUIET_S", 0.3)
+    monkeypatch.setattr(locks, "QUIET_S", 0.3)
     virtual = ccid.VirtualReader(EchoCard())
     reader = ccid.open_reader(virtual)
     card, held, closed = reader.slots[0].connect(), threading.Event(), threading.Event()

@@ -11,13 +11,14 @@ import pytest
 
 import ccid
 from ccid import errors
+from ccid.codes import IccStatus
 from ccid.link.slot_commands import SlotCommands
-from ccid.transport import asynchronous, discovery, libusb, linux, usb
+from ccid.transport import asynchronous, discovery, hotplug, libusb, linux, usb
+from ccid.transport.bulk import BulkPair
 from ccid.transport.libusb import Status
-from tests.unit.fake_events import FakeEvents
+from tests.unit.fake_events import FakeBulk, FakeEvents
 from tests.unit.fake_usb import FakeBackend, FakeDevice, error
 from tests.unit.test_descriptors import QEMU, SMART_CARD, configuration, interface
-from tests.unit.test_usb_transport import FakeBulk
 
 ANSWER = bytes.fromhex("81000000000000000000")
 
@@ -72,24 +73,27 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def plug(monkeypatch: pytest.MonkeyPatch, node: Path) -> Plug:
+def events() -> FakeEvents:
+    return FakeEvents()
+
+
+@pytest.fixture
+def plug(monkeypatch: pytest.MonkeyPatch, node: Path, events: FakeEvents) -> Plug:
     def use(raw: bytes) -> Usbfs:
         backend = Usbfs(FakeDevice(raw))
         for module in (discovery, usb):
             monkeypatch.setattr(module, "backend", lambda: backend)
         return backend
 
-    monkeypatch.setattr(asynchronous, "calls", FakeEvents().calls)
+    monkeypatch.setattr(asynchronous, "calls", events.calls)
     monkeypatch.setattr(asynchronous, "context", lambda: 1)
     monkeypatch.setattr(linux, "attribute", lambda *_: None)
     return use
 
 
 @pytest.fixture
-def bulk(monkeypatch: pytest.MonkeyPatch) -> FakeBulk:
-    made = FakeBulk()
-    monkeypatch.setattr(usb, "bulk_transfer", lambda: made)
-    return made
+def bulk(events: FakeEvents) -> FakeBulk:
+    return events.bulk
 
 
 def numbered(raw: bytes, value: int) -> bytes:
@@ -269,15 +273,20 @@ def test_a_device_that_is_gone_is_not_asked_again(plug: Plug, bulk: FakeBulk, no
     assert len(bulk.sent) == 1
 
 
-def test_after_the_first_command_send_and_receive_are_the_plain_ones(
-    plug: Plug, bulk: FakeBulk
+def test_after_the_first_command_the_path_is_the_short_one(
+    plug: Plug, bulk: FakeBulk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plug(QEMU)
     bulk.script = [(0, b""), (0, ANSWER)]
     with ccid.open_reader() as reader:
-        made: Any = reader.transport
-        assert made.send.__name__ == "send"
-        assert made.receive.__name__ == "receive"
+
+        def never(*_: Any) -> Any:
+            raise AssertionError("the long way")
+
+        bulk.script = [(0, b""), (0, ANSWER[:6] + b"\x01" + ANSWER[7:])]
+        with monkeypatch.context() as patch:
+            patch.setattr(BulkPair, "_finish_exchange", never)
+            assert reader.slots[0].status() is IccStatus.ACTIVE
 
 
 # Malformed strings and descriptors --------------------------------------------------------------
@@ -424,7 +433,7 @@ def test_a_fork_hears_no_hotplug(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asynchronous, "calls", fake.calls)
     monkeypatch.setattr(asynchronous, "context", lambda: 1)
     monkeypatch.setattr(libusb._State, "is_fork", True)
-    assert asynchronous.on_hotplug(lambda: None) is None
+    assert hotplug.on_hotplug(lambda: None) is None
     assert not fake.hears_hotplug
 
 
@@ -464,3 +473,21 @@ def test_a_status_that_is_no_number() -> None:
     made = libusb.usb_error()("odd")
     made.backend_error_code = odd  # type: ignore[attr-defined]
     assert libusb.status_of(made) == Status.OTHER
+
+
+# Which libusb ---------------------------------------------------------------------------------
+
+
+def test_the_loader_is_asked_for_libusb_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``find_library`` runs ldconfig, which takes longer than all the rest of opening."""
+    asked: list[str] = []
+    monkeypatch.setattr("ctypes.CDLL", asked.append)
+    monkeypatch.setattr("ctypes.util.find_library", lambda name: f"found {name}")
+    assert libusb._find("usb-1.0") == "libusb-1.0.so.0"
+    assert asked == ["libusb-1.0.so.0"]
+
+    def missing(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr("ctypes.CDLL", missing)
+    assert libusb._find("usb-1.0") == "found usb-1.0"

@@ -21,7 +21,7 @@ import ccid
 from ccid.device import watching
 from ccid.device.open_readers import key_of, opened
 from ccid.errors import ReaderBusy, ReaderForked, TransportError
-from ccid.transport import ReaderInfo, asynchronous
+from ccid.transport import ReaderInfo, hotplug
 from ccid.virtual import faults
 from ccid.virtual.cards import FileSystemCard
 from ccid.virtual.virtual_transport import VirtualTransport
@@ -30,7 +30,7 @@ from tests.unit.fake_events import FakeEvents
 from tests.unit.test_asynchronous import fake, until  # noqa: F401
 
 FILES = ("device/watching.py", "device/watch_tasks.py")
-ON_HOTPLUG = asynchronous.on_hotplug
+ON_HOTPLUG = hotplug.on_hotplug
 
 
 class Bus:
@@ -57,7 +57,7 @@ class Bus:
 def bus(monkeypatch: pytest.MonkeyPatch) -> Bus:
     made = Bus()
     monkeypatch.setattr(watching, "list_readers", lambda: list(made.infos))
-    monkeypatch.setattr(asynchronous, "on_hotplug", made.on_hotplug)
+    monkeypatch.setattr(hotplug, "on_hotplug", made.on_hotplug)
     return made
 
 
@@ -283,7 +283,7 @@ def test_a_reader_that_does_not_tell_is_asked(
 def test_devices_are_listed_where_libusb_does_not_tell(
     bus: Bus, events: Any, refusing: ReaderInfo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asynchronous, "on_hotplug", lambda _: None)
+    monkeypatch.setattr(hotplug, "on_hotplug", lambda _: None)
     monkeypatch.setattr(watching, "COMPARE_S", 0.01)
     bus.infos = [ccid.VirtualReader(None).info]
     assert heard(events, 1) == ["reader arrived"]
@@ -300,7 +300,7 @@ def test_libusb_tells(
     refusing: ReaderInfo,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(asynchronous, "on_hotplug", ON_HOTPLUG)
+    monkeypatch.setattr(hotplug, "on_hotplug", ON_HOTPLUG)
     bus.infos = [ccid.VirtualReader(None).info]
     assert heard(events, 1) == ["reader arrived"]
     bus.infos.append(refusing)
@@ -549,7 +549,7 @@ def test_python_ends_with_a_watch_still_there() -> None:
     """With a listener as well. All that libusb must end, ends before libusb."""
     code = """
 import ccid, threading
-from ccid.transport import asynchronous
+from ccid.transport import hotplug
 events = ccid.watch()
 reader = ccid.open_reader(ccid.VirtualReader())
 reader.listen(lambda slots: None)
@@ -557,7 +557,7 @@ print([next(events).kind.name for _ in range(2)], flush=True)
 threading.Thread(target=list, args=[events], daemon=True).start()
 other = ccid.watch()
 print(next(other).kind.name, flush=True)
-asynchronous.on_hotplug(print)
+hotplug.on_hotplug(print)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     said = "['READER_ARRIVED', 'CARD_ARRIVED']\nREADER_ARRIVED\n"

@@ -15,6 +15,7 @@ import ccid
 from ccid.codec.messages import PinVerification, ProtocolDataT1
 from ccid.codes import ExchangeLevel, InterfaceProtocol, Protocol
 from ccid.errors import CcidError, InvalidApdu, MalformedMessage
+from ccid.session.exchange.one_block import as_it_came
 from ccid.transport import OUT_CAPACITY
 from ccid.virtual import EchoCard, make_descriptor
 
@@ -113,7 +114,7 @@ def test_an_apdu_longer_than_any(level: ExchangeLevel, length: int) -> None:
     with ccid.open_reader(virtual) as reader, reader.slots[0].connect(Protocol.T0) as card:
         with pytest.raises(CcidError):
             card.transmit(bytes(length))
-        quick = reader.slots[0].commands.quick_xfr_block(lambda _: 1.0, lambda data, _: data)
+        quick = reader.slots[0].commands.apdu_way(lambda _: 1.0, as_it_came).transmit
         with pytest.raises(MalformedMessage):
             quick(bytes(max(length, OUT_CAPACITY - 9)))
         assert reader.pipe.busy_slot == -1

@@ -413,6 +413,8 @@ def test_the_libusb_of_libusb_package(guest: Guest) -> None:
 import ctypes.util
 real = ctypes.util.find_library
 ctypes.util.find_library = lambda name: None if "usb" in name else real(name)
+from ccid.transport import libusb
+libusb.SONAME = "libusb that is nowhere"
 from ccid.transport.libusb import library_name
 with ccid.open_reader(find()) as reader, reader.slots[0].connect() as card:
     print("libusb_package" in library_name(), card.transmit(bytes.fromhex("0010000002")).hex())
