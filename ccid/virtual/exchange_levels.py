@@ -1,7 +1,7 @@
-"""What a virtual reader does with PC_to_RDR_XfrBlock at each level of exchange.
+"""PC_to_RDR_XfrBlock of a virtual reader at each level of exchange.
 
 USB CCID rev 1.1, 3.2, 6.1.4 and 6.2.1. At APDU levels the card gets whole APDUs; at TPDU and
-character level they travel over its contacts (:mod:`ccid.virtual.contact_wire`).
+character level the bytes pass the card's contacts (:mod:`ccid.virtual.contact_wire`).
 """
 
 from __future__ import annotations
@@ -27,20 +27,21 @@ LEVELS = frozenset(Level)
 BEGINNINGS = frozenset((Level.WHOLE, Level.BEGINS))
 UNFINISHED = frozenset((Level.BEGINS, Level.CONTINUES))
 FIRST, LATER = (Chain.BEGINS, Chain.WHOLE), (Chain.CONTINUES, Chain.ENDS)
-"""bChainParameter of the first part of a response and of others: if more follows, and if not."""
+"""bChainParameter of the first part of a response and of later parts: with more parts to follow,
+and for the last."""
 
 R = TypeVar("R", bound=Reply)
 
 
 def addressed(slot: VirtualSlot, command: Command, reply: R) -> R:
-    """``reply`` with slot, number and the card's state."""
+    """``reply`` with bSlot, bSeq and bmICCStatus."""
     return replace(reply, bSlot=slot.index, bSeq=command.bSeq, bStatus=int(slot.icc_status))
 
 
 def waiting(
     slot: int, bSeq: int, kind: int, now: float, due: float, every: float
 ) -> Iterable[Said]:
-    """The time extensions that a reader asks for until ``due``, one every ``every`` seconds."""
+    """The time extensions that a reader sends until ``due``, one every ``every`` seconds."""
     head = bytes((kind, 0, 0, 0, 0, slot, bSeq, CommandStatus.TIME_EXTENSION << 6, 1, 0))
     times = (now + (i + 1) * every for i in range(int((due - now) / every)))
     return (Said(head, when) for when in times if when < due)
@@ -48,7 +49,7 @@ def waiting(
 
 @dataclass(slots=True)
 class Block:
-    """What PC_to_RDR_XfrBlock says. The data, which may hold a secret, are not shown."""
+    """Fields of PC_to_RDR_XfrBlock. ``repr`` hides the data, which may hold a secret."""
 
     bBWI: int
     wLevelParameter: int
@@ -56,18 +57,18 @@ class Block:
 
 
 Part = tuple[int, bytes, float]
-"""What RDR_to_PC_DataBlock says: bChainParameter, abData, and when it is due."""
+"""Content of RDR_to_PC_DataBlock: bChainParameter, abData, and when the message is due."""
 
 
 class Levels:
     """PC_to_RDR_XfrBlock of one reader.
 
     Args:
-        descriptor: Its class descriptor.
+        descriptor: The class descriptor.
 
     Attributes:
-        level: Level of exchange; None where that is not clear.
-        is_apdu: Short or extended APDU level.
+        level: Level of exchange; None if dwFeatures names none or several.
+        is_apdu: True at short or extended APDU level.
     """
 
     def __init__(self, descriptor: SmartCardDescriptor) -> None:
@@ -77,10 +78,10 @@ class Levels:
         self._room = descriptor.dwMaxCCIDMessageLength - HEADER_LENGTH
 
     def transfer(self, slot: VirtualSlot, block: Block, now: float) -> Part:
-        """Carry out one command: what the reply says, and when it is due.
+        """Carry out one command; return the content of the reply, and when the reply is due.
 
         Raises:
-            Refused: With bError, and when the reader knows.
+            Refused: The command fails; with bError, and when the reader knows of the failure.
         """
         if not slot.powered or slot.wire is None:
             raise Refused(SlotError.ICC_MUTE)
@@ -118,7 +119,7 @@ class Levels:
         return t1_block(slot, wire, data, block.bBWI or 1, self._room, now)
 
     def _characters(self, wire: Wire, block: Block, now: float) -> tuple[bytes, float]:
-        """Characters out, and wLevelParameter characters back."""
+        """Send the characters, and receive wLevelParameter characters."""
         count = block.wLevelParameter
         if count > self._room:
             raise Refused(OF_LEVEL)
@@ -152,8 +153,8 @@ class Levels:
         return *self._part(slot, FIRST), now + answer.after_s
 
     def _part(self, slot: VirtualSlot, chain: tuple[Chain, Chain]) -> tuple[int, bytes]:
-        """The next part of the response, as much as a message holds, and which of ``chain`` it
-        is."""
+        """bChainParameter, out of ``chain``, and the next part of the response, as long as a
+        message can be."""
         room, response = self._room, slot.response
         slot.response = response[room:]
         return chain[len(response) <= room], response[:room]

@@ -1,7 +1,7 @@
 """Models of virtual readers, by ``vvvv:pppp``: what ``ccid-probe --virtual`` takes.
 
-Any reader whose figures are known (:mod:`ccid.known.figures`) can be had: its class, levels, slots,
-interfaces and endpoints are the real one's, what it does is :class:`CcidFunction`'s.
+Every reader with known figures (:mod:`ccid.known.figures`) is a model. Class, levels, slots,
+interfaces and endpoints are those of the real reader; :class:`CcidFunction` does the rest.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 DEFAULT = f"{VENDOR_ID:04x}:{PRODUCT_ID:04x}"
 QEMU_IDS = "08e6:4433"
-"""QEMU's usb-ccid goes by the ids of Gemalto's GemPC433-Swap; --virtual takes QEMU's."""
+"""QEMU's usb-ccid has the ids of Gemalto's GemPC433-Swap; for --virtual they mean QEMU's reader."""
 
 QEMU = SmartCardDescriptor(
     bVoltageSupport=0x07,
@@ -40,14 +40,14 @@ QEMU = SmartCardDescriptor(
 
 
 def make(model: str | None = None) -> VirtualReader:
-    """A virtual reader of this model, a card in it.
+    """A virtual reader of this model, with a card.
 
     Args:
         model: ``vvvv:pppp``; None for the default.
 
     Raises:
         ReaderNotFound: The figures of such a reader are not known.
-        ReaderUnsupported: They are, and nothing virtual can do what it does.
+        ReaderUnsupported: No virtual reader can do what the real reader does.
         ReaderTableError: The user's file is wrong.
     """
     match (model or DEFAULT).lower():
@@ -63,10 +63,10 @@ def make(model: str | None = None) -> VirtualReader:
 
 
 def newest(vendor_id: int, product_id: int) -> DeviceFigures:
-    """The figures of a reader, those of its newest firmware.
+    """The figures of a reader with its newest firmware.
 
     Raises:
-        ReaderNotFound: They are not known.
+        ReaderNotFound: The figures are not known.
         ReaderTableError: The user's file is wrong.
     """
     from ccid.known.figures import figures
@@ -88,15 +88,15 @@ def virtual_reader(
     *,
     secrets: bool = False,
 ) -> VirtualReader:
-    """A virtual reader with a real one's figures.
+    """A virtual reader with the figures of a real reader.
 
     Args:
         device: The figures.
-        card: What is in slot 0 of each interface, one of its own; None for nothing.
+        card: Makes the card in slot 0 of each interface; None for empty slots.
         secrets: Log PINs and keys.
 
     Raises:
-        ReaderUnsupported: Nothing virtual can do what it does.
+        ReaderUnsupported: No virtual reader can do what the real reader does.
     """
     interfaces = sorted(device.interfaces, key=lambda interface: interface.number)
     name = device.product or lookup(device.vendor_id, device.product_id).name or "Virtual Reader"
@@ -128,7 +128,7 @@ def _function(
             name=f"{device.id} interface {head.bInterfaceNumber}",
             secrets=secrets,
         )
-    # without a number of rates all up to dwMaxDataRate will do, whatever it lists
+    # bNumDataRatesSupported = 0: all rates up to dwMaxDataRate, whatever list the reader has
     limited = reader.smart_card.bNumDataRatesSupported
     packets = reader.bulk_in
     return CcidFunction(

@@ -1,4 +1,4 @@
-"""The way to a virtual reader in this process."""
+"""The transport to a virtual reader in this process."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class VirtualTransport(Life):
     """An open interface of a virtual device: a :class:`ccid.transport.Transport`.
 
     Raises:
-        ReaderBusy: It is open already.
+        ReaderBusy: The interface is open already.
     """
 
     send: Callable[[int, int], None]
@@ -51,8 +51,8 @@ class VirtualTransport(Life):
         self._events = threading.RLock()
         self._inbox: deque[bytes] = deque()
         self._came: list[queue.SimpleQueue[None]] = []
-        """For each who waits for events: he should look. Not a :class:`threading.Event`, whose
-        lock a signal handler that raises may leave held."""
+        """One queue for each thread that waits for events; an item wakes the thread. Not a
+        :class:`threading.Event`: a signal handler that raises may leave its lock held."""
         self.take_events = no_events
         self.out = memoryview(bytearray(OUT_CAPACITY))
         self.inp = memoryview(bytearray(IN_CAPACITY))
@@ -69,7 +69,7 @@ class VirtualTransport(Life):
             raise
 
     def _claim(self) -> None:
-        """Have the interface. A transport that was forgotten before it was of any use has none."""
+        """Claim the interface. A transport that was garbage-collected has no claim any more."""
         claims, number = self.port.claims, self.info.interface_number
         with self.port.changed:
             holder = claims.get(number)
@@ -84,7 +84,7 @@ class VirtualTransport(Life):
         )
 
     def _unclaim(self) -> None:
-        """Let go of the interface, if it is this one's."""
+        """Release the interface, if this transport has the claim."""
         claims, number = self.port.claims, self.info.interface_number
         with self.port.changed:
             holder = claims.get(number)
@@ -97,7 +97,7 @@ class VirtualTransport(Life):
         return endpoint.bEndpointAddress
 
     def _refuse_all(self, reason: CcidError) -> None:
-        """From now on nothing reaches the device."""
+        """Make :attr:`send` and :attr:`receive` raise ``reason`` from now on."""
         self.send = self.receive = refusal(reason)
 
     def _make_send(self, endpoint: int) -> Callable[[int, int], None]:
@@ -165,20 +165,20 @@ class VirtualTransport(Life):
                 if inbox or port.device.is_unplugged:
                     self._wake()
                 return
-            with suppress(Stall, Unplugged):  # take_events will see it
+            with suppress(Stall, Unplugged):  # take_events meets the same error
                 complete()
-            self._wake()  # it is here, or will be
+            self._wake()  # a message is here, or comes later
 
         def no_more(reason: CcidError) -> None:
             self.take_events = no_events
-            with suppress(ValueError):  # told twice
+            with suppress(ValueError):  # removed before
                 port.armed.remove(look)
-            if not isinstance(reason, ReaderForked):  # of the parent's lock nothing is known
+            if not isinstance(reason, ReaderForked):  # the state of the parent's lock is unknown
                 self._wake()
 
         self.when_dead(no_more)
         port.armed.append(look)
-        if self.dead is not None:  # since; it is told once
+        if self.dead is not None:  # the transport died since the check above
             no_more(self.dead)
 
     def _wake(self) -> None:
@@ -192,12 +192,12 @@ class VirtualTransport(Life):
             return nothing_to_end
         number = endpoint.bEndpointAddress
         ended, device, came = False, self.port.device, queue.SimpleQueue[None]()
-        came.put(None)  # there may be something already
+        came.put(None)  # a message may be there already
         self._came.append(came)
 
         def wait() -> None:
             while not ended and self.dead is None:
-                with self.port.changed:  # another thread may take it
+                with self.port.changed:  # another thread may take the message
                     due = device.next_due(number)
                 wait_s = LONGEST_S if due is None else max(0.0, due - self.port.now())
                 with suppress(queue.Empty):
@@ -212,7 +212,7 @@ class VirtualTransport(Life):
             nonlocal ended
             ended = True
             came.put(None)
-            with suppress(ValueError):  # called twice
+            with suppress(ValueError):  # removed before
                 self._came.remove(came)
             if thread is not threading.current_thread() and thread.is_alive():
                 thread.join()
@@ -242,7 +242,7 @@ class VirtualTransport(Life):
             raise self.removed() from None
 
     def _stalled(self, endpoint: int) -> CcidError:
-        """Clear the halt, as a host does, and say that it was; or that the reader is gone."""
+        """Clear the halt, as a host does; return TransportStall, or a removed reader's error."""
         try:
             self.port.control(ClassControl(0x02, Request.CLEAR_FEATURE, 0, endpoint))
         except Unplugged:

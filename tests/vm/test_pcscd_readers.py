@@ -57,7 +57,7 @@ class Served:
         self.guest.run("udevadm settle; sleep 1", check=True)
 
     def hand(self, line: str) -> None:
-        """What :class:`ccid.virtual.__main__.Hand` obeys."""
+        """What :class:`ccid.virtual.control_socket.ControlCommands` obeys."""
         name, *_ = words = line.split()
         where = f"1-{list(READERS).index(words[2]) + 1}"
         source = (
