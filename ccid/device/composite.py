@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Self
 from ccid.device.find import list_readers, open_reader, select
 from ccid.device.reader import Reader
 from ccid.device.slot import Slot
-from ccid.known.quirks import lookup
 from ccid.link.conversation import MAX_COMMAND_S
 from ccid.transport import ReaderInfo
 
@@ -39,7 +38,7 @@ def members(interfaces: Sequence[ReaderInfo]) -> list[ReaderInfo]:
         ReaderTableError: The user's file is wrong.
     """
     first = interfaces[0]
-    quirks = lookup(first.vendor_id, first.product_id, first.device.bcdDevice)
+    quirks = first.quirks()
     named = [one for one in interfaces if one.interface_number in quirks.composite_interfaces]
     return named or list(interfaces)
 

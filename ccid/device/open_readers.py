@@ -34,7 +34,7 @@ class Opened:
     """The readers that are open.
 
     Attributes:
-        readers: They.
+        readers: The open readers of this process, by place.
     """
 
     def __init__(self) -> None:
@@ -121,16 +121,23 @@ class Opened:
 
     # What a watcher does --------------------------------------------------------------------------
 
-    def borrow(self, info: ReaderInfo) -> tuple[Reader | None, bool]:
+    def borrow(
+        self, info: ReaderInfo, open_it: Callable[[ReaderInfo], Reader]
+    ) -> tuple[Reader | None, bool]:
         """The reader, if this process has it open; else open it for a watcher, until an
-        application wants it. None while an application opens it. And whether it is the caller's
-        to :meth:`give_back`.
+        application wants it.
+
+        Args:
+            info: Which reader.
+            open_it: Opens it.
+
+        Returns:
+            The reader, or None while an application opens it; and whether the caller is to
+            :meth:`give_back` the reader.
 
         Raises:
             CcidError: It cannot be opened.
         """
-        from ccid.device.reader import Reader
-
         key = key_of(info)
         with self._lock(key):
             there = self.readers.get(key)
@@ -141,7 +148,7 @@ class Opened:
                 return None, False
             self._mine.lends = True
             try:
-                made = Reader(info)
+                made = open_it(info)
             finally:
                 self._mine.lends = False
             made.is_lent = True

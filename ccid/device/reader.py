@@ -1,4 +1,4 @@
-"""Reader, Slot and Card: what a person holds.
+"""Reader: one CCID interface, opened.
 
 A :class:`Reader` is one CCID interface, opened. It has :class:`Slot` objects, and a slot with a
 card in it gives a :class:`Card` by :meth:`Slot.connect`. All may be used from several threads;
@@ -11,20 +11,18 @@ import functools
 import logging
 import os
 import sys
-import threading
 import time
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
-from weakref import WeakValueDictionary
+from typing import TYPE_CHECKING, Self
 
 from ccid.codec.descriptors import SmartCardDescriptor
-from ccid.codec.messages import HEADER_LENGTH
 from ccid.codec.messages.events import RDR_to_PC_NotifySlotChange, SlotChange, parse_event
-from ccid.codes import Features, InterfaceProtocol, PowerSelect
+from ccid.codes import Features, PowerSelect
 from ccid.device.open_readers import opened
+from ccid.device.reader_link import make_commands, make_conversation, shared_turns
 from ccid.device.slot import Slot
 from ccid.device.unclosed_readers import unclosed
 from ccid.errors import (
@@ -41,48 +39,23 @@ from ccid.errors import (
     TransportTimeout,
     UnsupportedByReader,
 )
-from ccid.known.quirks import Quirks, lookup
+from ccid.known.quirks import Quirks
 from ccid.known.quirks.fixups import apply, data_rates, takes_apdu_mode
 from ccid.link.conversation import FAREWELL_S, MAX_COMMAND_S, WAKING_S, Conversation
-from ccid.link.iccd_commands import IccdA, IccdB
-from ccid.link.pipe import Pipe
 from ccid.link.rate_lists import get_clock_frequencies, get_data_rates
 from ccid.link.reader_cards import Cards
-from ccid.link.shared_pipe import SharedPipe
-from ccid.link.slot_commands import Commands, SlotCommands
 from ccid.transport import ReaderInfo, Transport, nothing_to_end
 
 if TYPE_CHECKING:
+    from ccid.device.tracing import Trace, TraceTarget
     from ccid.pin.pad_structures import PinPadFeatures
-    from ccid.trace import Tap, Trace, TraceTarget
+    from ccid.trace import Tap
 
 
 logger = logging.getLogger("ccid.reader")
 
 Slots = list[SlotChange] | None
 """What a notification says of each slot; None for anything else that it may mean."""
-
-
-class _Turns:
-    """A lock that interfaces of one device share, where they cannot be talked to at once."""
-
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-
-
-_turns: WeakValueDictionary[tuple[int, int], _Turns] = WeakValueDictionary()
-_turns_lock = threading.RLock()
-
-
-def _renew_turns() -> None:
-    """In a forked child: a thread of the parent's may hold one."""
-    global _turns_lock
-    _turns_lock = threading.RLock()
-    _turns.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_turns)
 
 
 class Reader:
@@ -93,6 +66,7 @@ class Reader:
         slots: Its slots.
         quirks: What the table of readers knows of it.
         cards: What happened to the cards in its slots.
+        first_voltage: What a card is tried with first, where the choice is the host's.
         is_lent: A watcher opened it (:mod:`ccid.device.open_readers`).
     """
 
@@ -126,10 +100,10 @@ class Reader:
             ValueError, TypeError: ``max_command_s`` is no positive number.
         """
         self.info = info
-        self.quirks: Quirks = self._known(slot=0)
+        self.quirks: Quirks = info.quirks()
         self._descriptor = apply(self.quirks, info.descriptor, info.reader.protocol)
-        self._turns = self._shared_turns()
-        self._first_voltage = first_voltage
+        self._turns = shared_turns(info, self.quirks)
+        self.first_voltage = first_voltage
         self._rates: list[int] | None = None
         self._clocks: list[int] | None = None
         self._pin_features: tuple[()] | tuple[PinPadFeatures | None] = ()
@@ -156,8 +130,15 @@ class Reader:
             self.transport.when_dead(self._died)
             if self.quirks.open_delay_s:
                 time.sleep(self.quirks.open_delay_s)
-            self.pipe = self._make_conversation(max_command_s)
-            self.slots = tuple(Slot(self, i) for i in range(self.descriptor.slot_count))
+            self.pipe = make_conversation(
+                self.transport,
+                self.info,
+                self._descriptor,
+                self.cards,
+                self._turns,
+                max_command_s,
+            )
+            self.slots = tuple(map(self._make_slot, range(self.descriptor.slot_count)))
             self._configured_traces()
             self._wake()
             if apdu_mode:
@@ -171,15 +152,10 @@ class Reader:
             self._closed = True
             raise
 
-    def _known(self, slot: int) -> Quirks:
-        info = self.info
-        return lookup(
-            info.vendor_id,
-            info.product_id,
-            info.device.bcdDevice,
-            slot=slot,
-            interface=info.interface_number,
-        )
+    def _make_slot(self, index: int) -> Slot:
+        quirks = self.info.quirks(index)
+        commands = make_commands(self.pipe, self.info, self._descriptor, index, quirks)
+        return Slot(self, index, commands, quirks)
 
     def _connected(self) -> Transport:
         transport = self.info.connect(self.info)
@@ -190,48 +166,10 @@ class Reader:
 
         return Draining(transport, patience_s)
 
-    @property
-    def _place(self) -> tuple[int, int, int]:
-        return (self.info.bus, self.info.address, self.info.interface_number)
-
-    def _shared_turns(self) -> _Turns | None:
-        if not self.quirks.interfaces_take_turns:
-            return None
-        with _turns_lock:  # two interfaces opened at once are to share one
-            return _turns.setdefault((self.info.bus, self.info.address), _Turns())
-
-    def _make_conversation(self, max_command_s: float | None) -> Conversation:
-        common: dict[str, Any] = {
-            "name": self.name,
-            "interface": self.info.interface_number,
-            "lock": self._turns.lock if self._turns else None,
-            "max_command_s": max_command_s,
-            "cards": self.cards,
-        }
-        if self.info.reader.is_iccd:
-            return Conversation(self.transport, **common)
-        d = self.descriptor
-        if d.slot_count > 1 and d.bMaxCCIDBusySlots > 1:
-            busy = min(d.bMaxCCIDBusySlots, d.slot_count)
-            return SharedPipe(self.transport, slot_count=d.slot_count, busy_slots=busy, **common)
-        return Pipe(self.transport, slot_count=d.slot_count, **common)
-
-    def _make_commands(self, slot: int, quirks: Quirks) -> SlotCommands:
-        if isinstance(self.pipe, Pipe):
-            commands = Commands(self.pipe, slot, quirks)
-            if quirks.presence_of_interface is not None:
-                bus, address, _ = self._place
-                place = (bus, address, quirks.presence_of_interface)
-                commands.detector = lambda: _commands_at(place)
-            return commands
-        room = self.max_message_length - HEADER_LENGTH
-        is_a = self.info.reader.protocol is InterfaceProtocol.ICCD_A
-        return (IccdA if is_a else IccdB)(self.pipe, room, quirks)
-
     def _configured_traces(self) -> None:
         wanted = "CCID_TRACE" in os.environ or logging.getLogger("ccid.traffic").level
         if wanted:  # else that module is not even imported
-            from ccid.trace import attach_configured
+            from ccid.device.tracing import attach_configured
 
             attach_configured(self)
 
@@ -316,9 +254,11 @@ class Reader:
     @property
     def data_rates(self) -> list[int]:
         """The rates (bit/s) it can talk to a card; empty where it lists none (5.3.3)."""
-        return data_rates(self.quirks, self._listed_rates())
+        return data_rates(self.quirks, self.listed_data_rates())
 
-    def _listed_rates(self) -> list[int]:
+    def listed_data_rates(self) -> list[int]:
+        """The rates (bit/s) that GET_DATA_RATES (5.3.3) lists, asked once; what the table of
+        readers knows of them is not applied."""
         if self._rates is None:
             count = self.info.descriptor.bNumDataRatesSupported
             self._rates = self._list(get_data_rates, count)
@@ -490,7 +430,7 @@ class Reader:
             ReaderClosed, ReaderRemoved, ReaderForked: There is nothing to trace any more.
             TraceFailed: The file cannot be made, or written.
         """
-        from ccid.trace import attach
+        from ccid.device.tracing import attach
 
         return attach(self, target, secrets)
 
@@ -500,15 +440,7 @@ class Reader:
         return self._closed
 
     def retrace(self, tap: Tap | None, traces: list[Trace]) -> None:
-        """Have all traffic go through ``tap``, or none; :mod:`ccid.trace` calls this while it
-        holds every turn. Whoever waits for a turn takes the transport that there is then."""
+        """Have all traffic go through ``tap``, or none; :mod:`ccid.device.tracing` calls this
+        while it holds every turn. A thread that waits for a turn takes the transport of then."""
         self.pipe.transport = self.transport if tap is None else tap
         self.tap, self.traces = tap, traces
-
-
-def _commands_at(place: tuple[int, int, int]) -> SlotCommands | None:
-    """The commands of the first slot of an interface, if this process has it open."""
-    for reader in list(opened.readers.values()):
-        if reader._place == place and not reader._closed:
-            return reader.slots[0].commands
-    return None

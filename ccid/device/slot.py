@@ -20,6 +20,8 @@ from ccid.session.activation import Activation
 
 if TYPE_CHECKING:
     from ccid.device.reader import Reader
+    from ccid.known.quirks import Quirks
+    from ccid.link.slot_commands import SlotCommands
     from ccid.session.exchange.secure import PinStructure
 
 
@@ -35,12 +37,12 @@ class Slot:
         descriptor: The reader's class descriptor, mended for this slot.
     """
 
-    def __init__(self, reader: Reader, index: int) -> None:
+    def __init__(self, reader: Reader, index: int, commands: SlotCommands, quirks: Quirks) -> None:
         self.reader = reader
         self.index = index
-        self.quirks = reader._known(index)
-        self.commands = reader._make_commands(index, self.quirks)
-        self.descriptor = apply(self.quirks, reader.info.descriptor, reader.info.reader.protocol)
+        self.quirks = quirks
+        self.commands = commands
+        self.descriptor = apply(quirks, reader.info.descriptor, reader.info.reader.protocol)
         self.card: Card | None = None
 
     def __repr__(self) -> str:
@@ -111,9 +113,8 @@ class Slot:
     def activation(self) -> Activation:
         """A power-up of the card here, to be done: for those who are asked for its steps one by
         one. :meth:`connect` does them all."""
-        rates = data_rates(self.quirks, self.reader._listed_rates())
-        first = self.reader._first_voltage
-        return Activation(self.commands, self.descriptor, rates, first)
+        rates = data_rates(self.quirks, self.reader.listed_data_rates())
+        return Activation(self.commands, self.descriptor, rates, self.reader.first_voltage)
 
     def escape(self, data: bytes) -> bytes:
         """Send ``data`` to the reader itself and return its answer (6.1.8).

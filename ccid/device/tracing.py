@@ -1,21 +1,14 @@
-"""Every USB message, written down: pcapng for Wireshark, text for people.
+"""Traces of a reader: begun and ended in the turns of all slots.
 
-A trace sits between the command layer and the transport (:class:`~.tap.Tap`), so it sees what
-really goes over the wire, and costs nothing when there is none: then there is no tap.
-
-PINs and keys do not get into it. The tap follows the messages and sees which exchanges may be
-secret (:mod:`ccid.masking.censor`); it masks the data, and the check bytes from which data could be
-reckoned back, in every block of them. Its file is for the user alone (:mod:`~.private_files`).
+``reader.trace`` makes a :class:`Trace`. The environment variable ``CCID_TRACE`` and the level of
+the logger ``ccid.traffic`` make one for every reader that is opened.
 """
 
 from __future__ import annotations
 
 import atexit
-import logging
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -23,15 +16,13 @@ from typing import TYPE_CHECKING, BinaryIO, Self
 
 from ccid.errors import CcidError, ReaderClosed
 from ccid.masking.exchange_watch import Framing, framings
-from ccid.trace.log import TRAFFIC, LogSink, PrintableFormatter
-from ccid.trace.log import logger as traffic
+from ccid.trace import log
+from ccid.trace.log import TRAFFIC, LogSink
 from ccid.trace.pcapng import PcapngSink
 from ccid.trace.tap import Listener, Sink, Tap, logger
 
 if TYPE_CHECKING:
     from ccid.device.reader import Reader
-
-__all__ = ["TRAFFIC", "LogSink", "PcapngSink", "Sink", "Tap", "Trace", "TraceTarget", "attach"]
 
 TraceTarget = str | os.PathLike[str] | BinaryIO | Sink
 ENVIRONMENT = "CCID_TRACE"
@@ -168,8 +159,8 @@ def attach_configured(reader: Reader) -> None:
     name = os.environ.get(ENVIRONMENT)
     if name:
         attach(reader, _file_of(name))
-    if traffic.isEnabledFor(TRAFFIC):
-        attach(reader, LogSink(), _log_secrets)
+    if log.logger.isEnabledFor(TRAFFIC):
+        attach(reader, LogSink(), log.shows_secrets())
 
 
 def _file_of(name: str) -> PcapngSink:
@@ -192,29 +183,3 @@ def _close(sink: PcapngSink) -> None:
         sink.close()
     except OSError as error:
         logger.warning("the trace cannot be ended: %s", error)
-
-
-_log_secrets = False
-
-
-@contextmanager
-def log_to_stderr(secrets: bool = False) -> Iterator[None]:
-    """Meanwhile have all traffic logged to standard error, readable.
-
-    Args:
-        secrets: Do not mask PINs and keys.
-    """
-    global _log_secrets
-    handler = logging.StreamHandler()
-    handler.setFormatter(PrintableFormatter("%(asctime)s.%(msecs)03d %(message)s", "%H:%M:%S"))
-    before = traffic.level, traffic.propagate
-    traffic.addHandler(handler)
-    traffic.setLevel(TRAFFIC)
-    traffic.propagate, _log_secrets = False, secrets
-    try:
-        yield
-    finally:
-        traffic.removeHandler(handler)
-        traffic.setLevel(before[0])
-        traffic.propagate = before[1]
-        _log_secrets = False

@@ -22,7 +22,7 @@ from ccid.codes import (
     Protocols,
 )
 from ccid.known.extended_apdus import EXTENDED, WITH_T1, extended_apdus
-from ccid.known.quirks import Quirks, lookup
+from ccid.known.quirks import Quirks
 from ccid.known.quirks.fixups import apply
 from ccid.transport import ReaderInfo
 
@@ -84,7 +84,7 @@ def judge(info: ReaderInfo, quirks: Quirks | None = None, *, old_firmware: bool 
     """
     release = info.device.bcdDevice
     if quirks is None:
-        quirks = lookup(info.vendor_id, info.product_id, release, interface=info.interface_number)
+        quirks = info.quirks()
     descriptor = apply(quirks, info.descriptor, info.reader.protocol)
     reasons = [
         *_table(quirks, release, old_firmware),

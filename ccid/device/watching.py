@@ -28,17 +28,14 @@ from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from ccid.device.find import list_readers
 from ccid.device.open_readers import Key, key_of, opened
+from ccid.device.reader import Reader
 from ccid.device.verdict import Level, judge
 from ccid.errors import AccessDenied, CcidError, ReaderBusy, ReaderForked, ReaderRemoved
 from ccid.link.card_state import Presence
 from ccid.transport import ReaderInfo, nothing_to_end
-
-if TYPE_CHECKING:
-    from ccid.device.reader import Reader
 
 logger = logging.getLogger("ccid.watch")
 
@@ -171,7 +168,7 @@ class _Errand(threading.Thread):
         if judge(self._info).level is Level.UNSUPPORTED:
             logger.info("%s cannot be used: its cards are not watched", self._info)
             return False
-        reader, is_mine = opened.borrow(self._info)
+        reader, is_mine = opened.borrow(self._info, Reader)
         if reader is None:
             return False  # it is being opened, and that will be told
         leaves: list[Callable[[], None]] = []

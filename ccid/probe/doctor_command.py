@@ -186,7 +186,7 @@ def _permissions(patient: Patient, info: ReaderInfo) -> None:
 def _power(patient: Patient, info: ReaderInfo) -> None:
     """Does Linux suspend a reader that does not survive it?"""
     device = info.path.removeprefix("usb:").split(":")[0]
-    quirks = lookup(info.vendor_id, info.product_id, info.device.bcdDevice)
+    quirks = info.quirks()
     if quirks.autosuspend_breaks and linux.attribute(device, "power/control") == "auto":
         patient.trouble(
             "Linux suspends it when it is idle, and it does not survive that",

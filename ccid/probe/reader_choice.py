@@ -92,7 +92,7 @@ def looking(options: argparse.Namespace) -> Iterator[None]:
     options.sink = None
     with ExitStack() as stack:
         if options.log:
-            from ccid.trace import log_to_stderr
+            from ccid.trace.log import log_to_stderr
 
             stack.enter_context(log_to_stderr(options.trace_secrets))
         if options.trace is not None:

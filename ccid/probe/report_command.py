@@ -18,7 +18,7 @@ from ccid.device.slot import Slot
 from ccid.device.verdict import Level, judge
 from ccid.errors import CcidError, TransportTimeout, UsbUnavailable
 from ccid.iso7816.status_words import explain
-from ccid.known.quirks import VOCABULARY, Quirks, lookup
+from ccid.known.quirks import VOCABULARY, Quirks
 from ccid.known.quirks.kinds import shown
 from ccid.probe import dump_command
 from ccid.probe.card_command import SELECT_MF
@@ -113,9 +113,7 @@ def examine(options: argparse.Namespace, info: ReaderInfo) -> dict[str, Any]:
             error = f"{type(problem).__name__}: {problem}"
     report = dump_command.as_json(dump)
     report["strings"]["iSerialNumber"] = None
-    quirks = lookup(
-        info.vendor_id, info.product_id, info.device.bcdDevice, interface=info.interface_number
-    )
+    quirks = info.quirks()
     return {
         **report,
         "misplaced": info.reader.misplaced,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ccid.codec.messages import COMMANDS, HEADER_LENGTH, REPLIES, parse_event
 from ccid.codec.messages.headers import reply_header
@@ -29,6 +31,37 @@ class PrintableFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return printable_lines(super().format(record))
+
+
+_shows_secrets = False
+
+
+def shows_secrets() -> bool:
+    """Does a log that is on now show PINs and keys?"""
+    return _shows_secrets
+
+
+@contextmanager
+def log_to_stderr(secrets: bool = False) -> Iterator[None]:
+    """Log all traffic to standard error, readable, for as long as the context lasts.
+
+    Args:
+        secrets: Do not mask PINs and keys.
+    """
+    global _shows_secrets
+    handler = logging.StreamHandler()
+    handler.setFormatter(PrintableFormatter("%(asctime)s.%(msecs)03d %(message)s", "%H:%M:%S"))
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(TRAFFIC)
+    logger.propagate, _shows_secrets = False, secrets
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
+        _shows_secrets = False
 
 
 class LogSink(Sink):

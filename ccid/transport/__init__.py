@@ -20,6 +20,7 @@ from ccid.codec.descriptors import (
 )
 from ccid.errors import CcidError
 from ccid.ground.safe_text import printable
+from ccid.known.quirks import Quirks, lookup
 
 OUT_CAPACITY = 10 + 65556
 """Bytes of the longest message sent: a header and the longest extended APDU, with room."""
@@ -186,6 +187,18 @@ class ReaderInfo:
     def id(self) -> str:
         """``vvvv:pppp``, as lsusb writes it."""
         return f"{self.vendor_id:04x}:{self.product_id:04x}"
+
+    def quirks(self, slot: int = 0) -> Quirks:
+        """What the table of readers knows of this interface.
+
+        Args:
+            slot: bSlot: some quirks are those of one slot.
+
+        Raises:
+            ReaderTableError: The user's file is wrong.
+        """
+        release, interface = self.device.bcdDevice, self.interface_number
+        return lookup(self.vendor_id, self.product_id, release, slot=slot, interface=interface)
 
     def __str__(self) -> str:
         return f"{self.name} ({self.id} at {self.path})"

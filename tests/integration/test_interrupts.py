@@ -112,7 +112,7 @@ def test_an_interrupted_opening_leaves_the_reader_to_watchers() -> None:
         gc.collect()
         assert opened._wanted.get(key_of(info), 0) == 0
         with ThreadPoolExecutor(1) as another:
-            reader, is_mine = another.submit(opened.borrow, info).result(PATIENCE_S)
+            reader, is_mine = another.submit(opened.borrow, info, ccid.Reader).result(PATIENCE_S)
             assert reader is not None
             assert is_mine
             opened.give_back(reader)

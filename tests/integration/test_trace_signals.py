@@ -14,14 +14,15 @@ from typing import Any
 import pytest
 
 import ccid
-from ccid import trace
 from ccid.codes import ExchangeLevel
+from ccid.device import tracing
 from ccid.errors import ReaderClosed
 from ccid.link import conversation
 from ccid.link.conversation import Quiet
+from ccid.trace import PcapngSink
 from ccid.virtual import EchoCard, make_descriptor
 
-FILES = frozenset((conversation.__file__, trace.__file__))
+FILES = frozenset((conversation.__file__, tracing.__file__))
 
 
 class Interruption:
@@ -146,7 +147,7 @@ def test_a_turn_that_was_held_before_stays_held(reader: ccid.Reader) -> None:
 def test_no_file_stays_open(tmp_path: Path) -> None:
     files: list[io.BytesIO] = []
 
-    class File(trace.PcapngSink):
+    class File(PcapngSink):
         def __init__(self) -> None:
             files.append(io.BytesIO())
             super().__init__(files[-1])

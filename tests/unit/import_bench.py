@@ -21,15 +21,9 @@ EARLIER = [
 ]
 
 BASE = (
-    "text",
-    "errors",
-    "codes",
-    "declaration",
-    "messages",
-    "descriptors",
-    "iso7816",
-    "quirks",
-    "transport",
+    *("ground.safe_text", "errors", "codes"),
+    *("codec.declaration", "codec.messages", "codec.descriptors"),
+    *("iso7816", "known.quirks", "transport"),
 )
 
 
@@ -70,7 +64,7 @@ for short in BASE:
     name = f"ccid.{short}"
     bad += bad_first(name, is_package=True) if not bad else 0
     importlib.import_module(name)
-    tried.add(name)
+    tried |= {name, name.rpartition(".")[0]}
     needed = {n for n in sys.modules if n.startswith("ccid.")} - tried
     assert all(n.startswith(f"{name}.") for n in needed), f"{name} needs {needed}"
     tried |= needed

@@ -14,7 +14,7 @@ import pytest
 
 import ccid
 from ccid import errors
-from ccid.device import reader
+from ccid.device import reader_link
 from ccid.ground.once import Once
 from ccid.transport import libusb
 from ccid.virtual.cards import EchoCard
@@ -134,29 +134,28 @@ def test_interfaces_that_take_turns_share_them_however_they_are_opened(
             made.append(self)
             time.sleep(0.005)
 
-    monkeypatch.setattr(reader, "_Turns", Turns)
-    one: Any = types.SimpleNamespace(
-        quirks=types.SimpleNamespace(interfaces_take_turns=True),
-        info=types.SimpleNamespace(bus=250, address=77),
-    )
-    assert len(set(at_once(lambda: reader.Reader._shared_turns(one)))) == 1
+    monkeypatch.setattr(reader_link, "SharedTurns", Turns)
+    info: Any = types.SimpleNamespace(bus=250, address=77)
+    quirks: Any = types.SimpleNamespace(interfaces_take_turns=True)
+    assert len(set(at_once(lambda: reader_link.shared_turns(info, quirks)))) == 1
 
 
 def test_readers_opened_at_once_share_the_trace_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
-    import ccid.trace as traces
+    from ccid.device import tracing
+    from ccid.trace import PcapngSink
 
     made: list[str] = []
 
-    class Sink(traces.PcapngSink):
+    class Sink(PcapngSink):
         def __init__(self, path: str, keep_open: bool) -> None:
             made.append(path)
             time.sleep(0.02)
             super().__init__(path, keep_open)
 
-    monkeypatch.setattr(traces, "PcapngSink", Sink)
-    sinks = at_once(lambda: traces._file_of(str(tmp_path / "trace.pcapng")))
+    monkeypatch.setattr(tracing, "PcapngSink", Sink)
+    sinks = at_once(lambda: tracing._file_of(str(tmp_path / "trace.pcapng")))
     assert len(set(sinks)) == 1
     assert len(made) == 1
     sinks[0].close()

@@ -582,7 +582,7 @@ def test_a_child_forked_while_a_thread_uses_the_reader_opens_its_own(
     held: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = Quirks("taker of turns", "supported", interfaces_take_turns=True)
-    monkeypatch.setattr("ccid.device.reader.lookup", lambda *_, **__: known)
+    monkeypatch.setattr("ccid.transport.lookup", lambda *_, **__: known)
     virtual, holds, done = two_interfaces(), threading.Event(), threading.Event()
     with ccid.open_reader(virtual) as reader:
         lock: Any = virtual.port.changed if held == "port" else reader.pipe.turn(0)
@@ -728,7 +728,7 @@ def test_every_interface_is_a_reader() -> None:
 
 def test_interfaces_that_must_take_turns_share_a_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     known = Quirks("taker of turns", "supported", interfaces_take_turns=True)
-    monkeypatch.setattr("ccid.device.reader.lookup", lambda *_, **__: known)
+    monkeypatch.setattr("ccid.transport.lookup", lambda *_, **__: known)
     virtual = two_interfaces()
     with ccid.open_reader(virtual.infos[0]) as one, ccid.open_reader(virtual.infos[1]) as two:
         assert one.pipe.lock is two.pipe.lock

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import ccid
-from ccid import trace
+from ccid.device import tracing
 
 
 def test_a_full_disk_at_the_end_is_no_traceback(
@@ -17,7 +17,7 @@ def test_a_full_disk_at_the_end_is_no_traceback(
 ) -> None:
     registered: list[tuple[Any, ...]] = []
     monkeypatch.setattr("atexit.register", lambda *call: registered.append(call))
-    monkeypatch.setattr(trace, "_files", {})
+    monkeypatch.setattr(tracing, "_files", {})
     monkeypatch.setenv("CCID_TRACE", str(tmp_path / "trace.pcapng"))
     with ccid.open_reader(ccid.VirtualReader()):
         pass

@@ -215,14 +215,14 @@ class Quirks:
     )
     interfaces_take_turns: bool = flag(
         "interfaces-take-turns",
-        "ccid.device.reader",
+        "ccid.device.reader_link",
         "The interfaces of the device cannot be talked to at the same time: the reader stops "
         "answering on both.",
     )
     presence_of_interface: int | None = quirk(
         "presence-of-interface",
         kinds.BYTE,
-        "ccid.device.reader",
+        "ccid.device.reader_link",
         "This interface has no card detector: a card is in it while one is in the interface of "
         "this bInterfaceNumber, which has to be open in this process.",
     )

@@ -28,7 +28,6 @@ from ccid.errors import (
     ReaderRemoved,
     UnsupportedByReader,
 )
-from ccid.known.quirks import lookup
 from ccid.pcsc.ifd.channel import Channel
 from ccid.pcsc.ifd.device_strings import DeviceName, find
 from ccid.pcsc.ifd.ifd_codes import (
@@ -158,12 +157,7 @@ class IFDHandler:
 
     def _opened(self, info: ReaderInfo) -> Reader:
         """The reader, with those wishes fulfilled that the table knows a way for."""
-        known = lookup(
-            info.vendor_id,
-            info.product_id,
-            info.device.bcdDevice,
-            interface=info.interface_number,
-        )
+        known = info.quirks()
         ways = {
             "apdu_mode": known.apdu_mode_escape,
             "no_retry_counter": known.retry_counter_escape,
