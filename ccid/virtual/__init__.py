@@ -29,6 +29,7 @@ Module                Content
 ``faults``            what a virtual reader does wrong on request
 ``known_faults``      what known real readers do wrong
 ``journal``           the log of a virtual reader
+``reply_making``      replies that more than one command has
 ``cards``             the cards
 ===================== ==========================================================================
 

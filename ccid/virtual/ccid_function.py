@@ -24,11 +24,9 @@ from ccid.codec.messages import (
     PC_to_RDR_IccPowerOn,
     PC_to_RDR_Mechanical,
     PC_to_RDR_ResetParameters,
-    PC_to_RDR_Secure,
     PC_to_RDR_SetDataRateAndClockFrequency,
     PC_to_RDR_SetParameters,
     PC_to_RDR_T0APDU,
-    PC_to_RDR_XfrBlock,
     RDR_to_PC_DataBlock,
     RDR_to_PC_DataRateAndClockFrequency,
     RDR_to_PC_Escape,
@@ -38,7 +36,7 @@ from ccid.codec.messages import (
     Reply,
     parse_command,
 )
-from ccid.codec.messages.headers import DATA_BLOCK, XFR_BLOCK, reply_header, xfr_block_header
+from ccid.codec.messages.headers import XFR_BLOCK, xfr_block_header
 from ccid.codes import (
     BLOCKWISE,
     ClassRequest,
@@ -57,18 +55,22 @@ from ccid.errors import MalformedMessage
 from ccid.iso7816.apdu import MAX_EXTENDED
 from ccid.masking.exchange_watch import Framing
 from ccid.session.negotiation import VOLTAGES
+from ccid.virtual.cards.application import Answer
 from ccid.virtual.cards.line import DEFAULT_CLOCK_HZ
 from ccid.virtual.contact_wire import Refused
 from ccid.virtual.exchange_levels import Block, Levels, addressed, waiting
 from ccid.virtual.faults import Fault, Said
 from ccid.virtual.journal import Journal
 from ccid.virtual.parameters import ParameterKeeper
+from ccid.virtual.reply_making import data_block, failed
 from ccid.virtual.usb_device import EndpointPlan, InPipe, Stall
-from ccid.virtual.virtual_slot import Card, VirtualSlot
+from ccid.virtual.virtual_slot import Card, LateReply, VirtualSlot
 
 EXTENSION_S = 0.4
 """Seconds between time extensions while a card computes."""
 
+LATE_LIMIT_S = 120.0
+"""A command whose answer comes later than this fails with ICC_MUTE."""
 EVENT_PACKET = 16
 """wMaxPacketSize of the interrupt endpoint."""
 
@@ -371,14 +373,9 @@ class CcidFunction:
 
     def _failed(self, message: bytes, bError: int) -> bytes:
         """The "failed" reply to ``message``; RDR_to_PC_SlotStatus for an unknown command."""
-        known = bError != SlotError.CMD_NOT_SUPPORTED and message[0] in COMMANDS
-        kind = REPLY_TO.get(COMMANDS[message[0]], RDR_to_PC_SlotStatus) if known else None
         index = message[5]
         icc = self.slots[index].icc_status if index < len(self.slots) else IccStatus.ABSENT
-        head = RDR_to_PC_SlotStatus(
-            bSlot=index, bSeq=message[6], bStatus=CommandStatus.FAILED << 6 | icc, bError=bError
-        ).build()
-        return bytes([(kind or RDR_to_PC_SlotStatus).bMessageType]) + head[1:]
+        return failed(message, bError, icc)
 
     def _abort(self, index: int, bSeq: int, now: float) -> None:
         """The ABORT request (5.3.1): commands fail until PC_to_RDR_Abort comes."""
@@ -394,6 +391,7 @@ class CcidFunction:
         """End the command under way in ``slot`` and drop its remaining messages."""
         dropped = self.bulk_in.drop_if(lambda message: message[5:6] == bytes([slot.index]))
         slot.busy_until = None
+        slot.late_reply = None
         if answered and dropped:
             bStatus = CommandStatus.FAILED << 6 | slot.icc_status
             last = dropped[-1]
@@ -410,10 +408,26 @@ class CcidFunction:
         if length != len(abData):
             raise MalformedMessage("dwLength is wrong", field="dwLength")
         block = Block(bBWI, wLevelParameter, abData)
-        chain, data, due = self._levels.transfer(slot, block, now)
-        icc = slot.icc_status
-        head = reply_header.pack(DATA_BLOCK, len(data), slot.index, bSeq, icc, 0, chain)
-        return head + data, due
+        later = LateReply(slot, message[:HEADER_LENGTH], self._deliver)
+        part = self._levels.transfer(slot, block, now, later)
+        if part is None:
+            slot.late_reply = later
+            return self._failed(message, SlotError.ICC_MUTE), now + LATE_LIMIT_S
+        chain, data, due = part
+        return data_block(slot.index, bSeq, slot.icc_status, chain, data), due
+
+    def _deliver(
+        self, slot: VirtualSlot, command: bytes, answer: Answer | None, now: float
+    ) -> None:
+        """Send the reply to PC_to_RDR_XfrBlock now, in place of its time extensions."""
+        if answer is None:
+            self._cut_off(slot, SlotError.ICC_MUTE, now, answered=True)
+        else:
+            self.bulk_in.drop_if(lambda message: message[5:6] == bytes([slot.index]))
+            slot.busy_until = None
+            chain, data = self._levels.late_part(slot, answer)
+            self._say(data_block(slot.index, command[6], slot.icc_status, chain, data), now)
+        self.on_change()
 
     def _carry_out(self, slot: VirtualSlot, command: Command, now: float) -> tuple[Reply, float]:
         """The reply, and when the reply is due."""
@@ -481,16 +495,3 @@ class CcidFunction:
             bProtocolNum=slot.protocol,
             abProtocolDataStructure=slot.parameters[slot.protocol],
         )
-
-
-REPLY_TO: dict[type[Command], type[Reply]] = {
-    PC_to_RDR_IccPowerOn: RDR_to_PC_DataBlock,
-    PC_to_RDR_XfrBlock: RDR_to_PC_DataBlock,
-    PC_to_RDR_GetParameters: RDR_to_PC_Parameters,
-    PC_to_RDR_ResetParameters: RDR_to_PC_Parameters,
-    PC_to_RDR_SetParameters: RDR_to_PC_Parameters,
-    PC_to_RDR_Escape: RDR_to_PC_Escape,
-    PC_to_RDR_Secure: RDR_to_PC_DataBlock,
-    PC_to_RDR_SetDataRateAndClockFrequency: RDR_to_PC_DataRateAndClockFrequency,
-}
-"""Replies other than RDR_to_PC_SlotStatus."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import TypeVar, overload
 
 from ccid.codec.descriptors import SmartCardDescriptor
 from ccid.codec.messages import HEADER_LENGTH, Command, Reply
 from ccid.codes import Chain, CommandStatus, ExchangeLevel, Features, Level, Protocol, SlotError
 from ccid.iso7816.apdu import MAX_SHORT
+from ccid.virtual.cards.application import Answer, Later, Mute
 from ccid.virtual.cards.pps_card import PPSS
 from ccid.virtual.contact_wire import Refused, Wire
 from ccid.virtual.faults import Said
@@ -77,8 +78,27 @@ class Levels:
         self.is_apdu = self.level in (ExchangeLevel.SHORT_APDU, ExchangeLevel.EXTENDED_APDU)
         self._room = descriptor.dwMaxCCIDMessageLength - HEADER_LENGTH
 
-    def transfer(self, slot: VirtualSlot, block: Block, now: float) -> Part:
+    @overload
+    def transfer(self, slot: VirtualSlot, block: Block, now: float) -> Part: ...
+
+    @overload
+    def transfer(
+        self, slot: VirtualSlot, block: Block, now: float, later: Later
+    ) -> Part | None: ...
+
+    def transfer(
+        self, slot: VirtualSlot, block: Block, now: float, later: Later | None = None
+    ) -> Part | None:
         """Carry out one command; return the content of the reply, and when the reply is due.
+
+        Args:
+            slot: The slot.
+            block: The command.
+            now: The time, seconds.
+            later: At APDU levels: gets the card's answer if it is not there at once. None: wait.
+
+        Returns:
+            None if ``later`` gets the answer.
 
         Raises:
             Refused: The command fails; with bError, and when the reader knows of the failure.
@@ -87,7 +107,7 @@ class Levels:
             raise Refused(SlotError.ICC_MUTE)
         match self.level:
             case ExchangeLevel.EXTENDED_APDU:
-                return self.extended(slot, block, now)
+                return self.extended(slot, block, now, later)
             case ExchangeLevel.CHARACTER:
                 data, due = self._characters(slot.wire, block, now)
             case ExchangeLevel.TPDU:
@@ -97,7 +117,9 @@ class Levels:
                     raise Refused(OF_LEVEL)
                 if len(block.abData) > MAX_SHORT:
                     raise Refused(OF_LENGTH)
-                answer = slot.wire.contact.application.transmit(block.abData)
+                answer = self._begin(slot.wire, block.abData, now, later)
+                if answer is None:
+                    return None
                 data, due = answer.apdu, now + answer.after_s
         return Chain.WHOLE, data, due
 
@@ -130,8 +152,10 @@ class Levels:
 
     # Extended APDUs ---------------------------------------------------------------------------
 
-    def extended(self, slot: VirtualSlot, block: Block, now: float) -> Part:
-        """An APDU in several blocks (6.1.4 and 6.2.1)."""
+    def extended(
+        self, slot: VirtualSlot, block: Block, now: float, later: Later | None
+    ) -> Part | None:
+        """An APDU in several blocks (6.1.4 and 6.2.1). None if ``later`` gets the answer."""
         assert slot.wire is not None
         level, apdu, command = block.wLevelParameter, block.abData, slot.command
         if level == Level.CONTINUE_RESPONSE:
@@ -148,9 +172,28 @@ class Levels:
         if command:
             apdu = bytes(command) + apdu
             command.clear()
-        answer = slot.wire.contact.application.transmit(apdu)
+        answer = self._begin(slot.wire, apdu, now, later)
+        return None if answer is None else (*self.first_part(slot, answer), now + answer.after_s)
+
+    def _begin(self, wire: Wire, apdu: bytes, now: float, later: Later | None) -> Answer | None:
+        application = wire.contact.application
+        try:
+            return (
+                application.transmit(apdu) if later is None else application.begin(apdu, now, later)
+            )
+        except Mute:
+            raise Refused(SlotError.ICC_MUTE) from None
+
+    def first_part(self, slot: VirtualSlot, answer: Answer) -> tuple[int, bytes]:
+        """bChainParameter and abData of the first reply with the response APDU of ``answer``."""
         slot.response = answer.apdu
-        return *self._part(slot, FIRST), now + answer.after_s
+        return self._part(slot, FIRST)
+
+    def late_part(self, slot: VirtualSlot, answer: Answer) -> tuple[int, bytes]:
+        """The same for an answer that came later, at the level of this reader."""
+        if self.level is ExchangeLevel.EXTENDED_APDU:
+            return self.first_part(slot, answer)
+        return Chain.WHOLE, answer.apdu
 
     def _part(self, slot: VirtualSlot, chain: tuple[Chain, Chain]) -> tuple[int, bytes]:
         """bChainParameter, out of ``chain``, and the next part of the response, as long as a

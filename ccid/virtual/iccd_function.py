@@ -34,13 +34,14 @@ from ccid.codes import (
     Level,
     SlotError,
 )
+from ccid.virtual.cards.application import Answer, Mute
 from ccid.virtual.cards.t0_card import HEADER
-from ccid.virtual.ccid_function import EVENT_PACKET, CcidFunction
+from ccid.virtual.ccid_function import EVENT_PACKET, LATE_LIMIT_S, CcidFunction
 from ccid.virtual.contact_wire import Refused
 from ccid.virtual.exchange_levels import Block
 from ccid.virtual.journal import Journal
 from ccid.virtual.usb_device import EndpointPlan, Stall
-from ccid.virtual.virtual_slot import Card, VirtualSlot
+from ccid.virtual.virtual_slot import Card, LateReply, VirtualSlot
 
 UNIT_S = 0.01
 """wDelayTime counts units of 10 ms (6.3)."""
@@ -240,7 +241,11 @@ class IccdFunction(CcidFunction):
             self._works(now, now)
             return
         self._tpdu = b""
-        answer = face.transmit(tpdu)
+        try:
+            answer = face.transmit(tpdu)
+        except Mute:
+            self._mute = True
+            return
         self._data, self._sw = answer.data, answer.sw.to_bytes(2, "big")
         if self.descriptor.exchange_level is ExchangeLevel.TPDU:
             self._data, self._sw = answer.apdu, b""  # in one piece
@@ -300,12 +305,31 @@ class IccdFunction(CcidFunction):
                 raise Refused(self.refusals.popleft())
             if not slot.powered:
                 raise Refused(SlotError.ICC_MUTE)
-            chain, part, due = self._levels.extended(slot, Block(0, level, data), now)
-            self.journal.said(RDR_to_PC_DataBlock(bChainParameter=chain, abData=part).build())
-            self._response = bytes((chain,)) + part
+            later = LateReply(slot, b"", self._deliver)
+            part = self._levels.extended(slot, Block(0, level, data), now, later)
+            if part is None:
+                slot.late_reply = later
+                self._response, due = self._status(slot, SlotError.ICC_MUTE), now + LATE_LIMIT_S
+            else:
+                self._response, due = self._block(*part[:2]), part[2]
         except Refused as refused:
             self._response = self._status(slot, refused.bError)
         self._works(now, due)
+
+    def _block(self, chain: int, part: bytes) -> bytes:
+        self.journal.said(RDR_to_PC_DataBlock(bChainParameter=chain, abData=part).build())
+        return bytes((chain,)) + part
+
+    def _deliver(
+        self, slot: VirtualSlot, command: bytes, answer: Answer | None, now: float
+    ) -> None:
+        """The answer to XFR_BLOCK came later: the card is no longer busy."""
+        if answer is None:
+            self._response = self._status(slot, SlotError.ICC_MUTE)
+        else:
+            self._response = self._block(*self._levels.first_part(slot, answer))
+        self._works(now, now)
+        self.on_change()
 
     def _data_block(self, slot: VirtualSlot, wLength: int, now: float) -> bytes:
         if wLength < MIN_DATA_BLOCK:

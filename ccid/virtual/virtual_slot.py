@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ccid.codec.messages import ProtocolDataT0, ProtocolDataT1
 from ccid.codes import ClockStatus, IccStatus, Protocol
 from ccid.errors import MalformedAtr
 from ccid.iso7816.atr import Atr
-from ccid.virtual.cards.application import Application
+from ccid.virtual.cards.application import Answer, Application
 from ccid.virtual.cards.contact import Contact
 from ccid.virtual.cards.line import DEFAULT_CLOCK_HZ
 from ccid.virtual.contact_wire import Wire
@@ -40,6 +41,7 @@ class VirtualSlot:
         command: The first parts of a command APDU that arrives in several blocks.
         response: The rest of a response APDU that leaves in several blocks.
         power_ons: Number of power-ups and resets of cards.
+        late_reply: The reply to the command under way, if the card's answer comes later.
         announced_ifsd: The reader has announced IFSD by itself in T=1 (dwFeatures bit 10).
     """
 
@@ -59,6 +61,7 @@ class VirtualSlot:
     response: bytes = b""
     power_ons: int = 0
     announced_ifsd: bool = False
+    late_reply: LateReply | None = None
     wire: Wire | None = None
 
     def __post_init__(self) -> None:
@@ -96,9 +99,9 @@ class VirtualSlot:
         if self.wire is None or self.mute or is_late:
             self.powered = False
             return b""
-        self.powered = True
-        self.clock = ClockStatus.RUNNING
         atr = self.wire.reset(now)
+        self.powered = bool(atr)
+        self.clock = ClockStatus.RUNNING
         self.protocol = Protocol.T0
         self.reset_parameters()
         return atr
@@ -114,9 +117,12 @@ class VirtualSlot:
 
     def power_off(self) -> None:
         """Power the card off."""
+        if self.card is not None:
+            self.card.power_off()
         self.powered = False
         self.clock = ClockStatus.STOPPED_LOW
         self.busy_until = None
+        self.late_reply = None
         self.command.clear()
         self.response = b""
 
@@ -132,3 +138,32 @@ class VirtualSlot:
         self.parameters[self.protocol] = data
         if self.wire is not None:
             self.wire.use(data)
+
+
+class LateReply:
+    """The reply to a command whose answer comes later, by a call of this object.
+
+    The object ignores the answer if the command has ended in another way: by a time limit, the
+    removal of the card, ABORT or power-off.
+
+    Args:
+        slot: The slot of the command.
+        command: The command message of the host.
+        deliver: Takes the slot, the command, the answer (None from a mute card) and the time.
+    """
+
+    def __init__(
+        self,
+        slot: VirtualSlot,
+        command: bytes,
+        deliver: Callable[[VirtualSlot, bytes, Answer | None, float], None],
+    ) -> None:
+        self._slot = slot
+        self._command = command
+        self._deliver = deliver
+
+    def __call__(self, answer: Answer | None, now: float) -> None:
+        """The answer is there, at the time ``now`` in seconds."""
+        if self._slot.late_reply is self:
+            self._slot.late_reply = None
+            self._deliver(self._slot, self._command, answer, now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ccid.codes import VoltageSupport
@@ -40,6 +41,12 @@ class Answer:
 
 DONE = Answer()
 """SW1 SW2 = 9000 without data."""
+Later = Callable[[Answer | None, float], None]
+"""Takes the answer to a command, None from a mute card, and the time of the answer in seconds."""
+
+
+class Mute(Exception):
+    """The card does not answer, to a reset or to a command."""
 
 
 class Application(ABC):
@@ -67,6 +74,9 @@ class Application(ABC):
         """Power-up or reset: the card forgets what was selected and verified."""
         self.resets += 1
 
+    def power_off(self) -> None:  # noqa: B027 - most cards need not know
+        """The card loses its power."""
+
     def takes_data(self, header: bytes) -> bool:
         """True if data go to the card with this header, CLA INS P1 P2 P3, in T=0.
 
@@ -79,6 +89,22 @@ class Application(ABC):
     @abstractmethod
     def process(self, command: CommandApdu) -> Answer:
         """Carry out ``command``. The caller cuts response data that are longer than Ne."""
+
+    def begin(self, apdu: bytes, now: float, later: Later) -> Answer | None:
+        """Start to carry out a command APDU.
+
+        Args:
+            apdu: The command APDU.
+            now: The time, seconds of the clock of the device.
+            later: Gets the answer if it is not there at once.
+
+        Returns:
+            The answer; None if ``later`` gets the answer.
+
+        Raises:
+            Mute: The card does not answer.
+        """
+        return self.transmit(apdu)
 
     def transmit(self, apdu: bytes) -> Answer:
         """Carry out a command APDU; ``67 00`` for malformed bytes (ISO/IEC 7816-4:2013 5.6)."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from ccid.errors import MalformedAtr
 from ccid.iso7816.atr import DEFAULT_FIDI, Atr
 from ccid.virtual.cards import pps_card
-from ccid.virtual.cards.application import Application
+from ccid.virtual.cards.application import Application, Mute
 from ccid.virtual.cards.contact_faults import ContactFault
 from ccid.virtual.cards.line import DEFAULT_CLOCK_HZ, Line, Sent, clocks_per_etu
 from ccid.virtual.cards.pps_card import PPSS, Pps
@@ -122,9 +122,13 @@ class Contact:
         return self._t1
 
     def reset(self) -> bytes:
-        """Cold or warm reset; return the ATR."""
-        self._t0.face.reset()
+        """Cold or warm reset; return the ATR, empty from a mute card."""
         self._begin()
+        try:
+            self._t0.face.reset()
+        except Mute:
+            self._dead = True
+            return b""
         return self.raw_atr
 
     def receive(self, characters: bytes, fidi: int | None = None) -> list[Sent]:
@@ -138,6 +142,14 @@ class Contact:
         Returns:
             Groups of characters; empty while the card waits for more, or if the card is mute.
         """
+        try:
+            return self._received(characters, fidi)
+        except Mute:
+            self._dead = True
+            return []
+
+    def _received(self, characters: bytes, fidi: int | None) -> list[Sent]:
+        """What the card sends after ``characters``. Raises Mute if the application is mute."""
         if self._dead:
             return []
         if fidi is not None and fidi != self.fidi and clocks_per_etu(fidi) != self._clocks:
