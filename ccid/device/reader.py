@@ -146,7 +146,8 @@ class Reader:
             if no_retry_counter or self.quirks.pin_messages_escape:
                 from ccid.pin.pad_structures import prepare
 
-                prepare(self.quirks, self.slots[0].escape, no_retry_counter, self.name)
+                escape = self.slots[0].escape
+                prepare(self.quirks, escape, no_retry_counter, self.name, os.environ)
         except BaseException:
             self.transport.close()
             self._closed = True

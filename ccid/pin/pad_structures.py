@@ -15,7 +15,6 @@ how.
 from __future__ import annotations
 
 import dataclasses
-import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -391,7 +390,11 @@ def _messages(wanted: PinModification, quirks: Quirks) -> tuple[int, tuple[int, 
 
 
 def prepare(
-    quirks: Quirks, escape: Callable[[bytes], bytes], no_retry_counter: bool, name: str
+    quirks: Quirks,
+    escape: Callable[[bytes], bytes],
+    no_retry_counter: bool,
+    name: str,
+    environment: Mapping[str, str],
 ) -> None:
     """Have the display of a PIN pad show what it should, and leave the retry counter alone.
 
@@ -400,6 +403,7 @@ def prepare(
         escape: Sends an Escape and returns its answer.
         no_retry_counter: Keep it from sending an empty VERIFY of its own.
         name: The reader's, for errors.
+        environment: The variables of this process, which name the language (POSIX.1-2017, 8.2).
 
     Raises:
         UnsupportedByReader, CommandFailed: It does not leave the retry counter alone. That it
@@ -409,7 +413,7 @@ def prepare(
         from ccid.pin.pad_texts import language, texts
 
         with suppress(*REFUSALS):
-            escape(quirks.pin_messages_escape + texts(language(_locale(os.environ))))
+            escape(quirks.pin_messages_escape + texts(language(_locale(environment))))
     if no_retry_counter:
         if quirks.retry_counter_escape is None:
             raise UnsupportedByReader(

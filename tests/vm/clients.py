@@ -270,7 +270,7 @@ def daemon(guest: Guest, bundle: Path | None) -> Iterator[None]:
         guest.run(["cp", "-r", str(bundle), own], check=True)
     try:
         with pcscd(guest, len(LAB) + 1, timeout=START_S):
-            helpers = guest.run("pgrep -fc '[c]cid.pcscd.helper'").stdout.strip()
+            helpers = guest.run("pgrep -fc '[c]cid.pcsc.plug.helper'").stdout.strip()
             if int(helpers) != (len(LAB) + 1 if bundle is not None else 0):
                 raise LabError(f"{helpers} of our driver's processes run")
             yield

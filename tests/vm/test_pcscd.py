@@ -86,7 +86,7 @@ def start(guest: Guest, source: str, *words: str) -> Job:
 
 
 def helpers(guest: Guest) -> list[int]:
-    said = guest.run("pgrep -f '[c]cid.pcscd.helper'").stdout
+    said = guest.run("pgrep -f '[c]cid.pcsc.plug.helper'").stdout
     return [int(word) for word in said.split()]
 
 
@@ -215,7 +215,7 @@ def pid_of_helper(guest: Guest, number: int) -> int:
     script = (
         f"d=$(dirname $(grep -lx {serial} /sys/bus/usb/devices/*/serial)); "
         'node=$(printf "/dev/bus/usb/%03d/%03d" $(cat $d/busnum) $(cat $d/devnum)); '
-        "for p in $(pgrep -f '[c]cid.pcscd.helper'); do "
+        "for p in $(pgrep -f '[c]cid.pcsc.plug.helper'); do "
         "ls -l /proc/$p/fd | grep -q $node && echo $p; done; true"
     )
     return int(guest.run(script, check=True).stdout)

@@ -86,7 +86,7 @@ class Client:
         else:
             self.hand("reader out")
         if "dies" in rest:
-            self.guest.run("pkill -KILL -f '[c]cid.pcscd.helper'")
+            self.guest.run("pkill -KILL -f '[c]cid.pcsc.plug.helper'")
         self._await(r"said [^\n]*\n")
         lines = [line for line in self.job.stdout.splitlines() if line.startswith("said")]
         said: Said = json.loads(lines[-1].partition(" ")[2])
