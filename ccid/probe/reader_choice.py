@@ -12,17 +12,23 @@ from ccid.device.find import list_readers, open_reader, select
 from ccid.device.reader import Reader
 from ccid.device.slot import Slot
 from ccid.errors import ReaderNotFound
+from ccid.ground.host_port import shown
 from ccid.probe.output import flush, json_text, note, print_json, say, say_lines
 from ccid.transport import ReaderInfo
 
 if TYPE_CHECKING:
     from ccid.transport.discovery import Broken
+    from ccid.virtual.virtual_reader import VirtualReader
+    from ccid.virtual.vpcd_listener import VpcdListener
 
 __all__ = [
-    "broken", "flush", "json_text", "looking", "note", "opened", "print_json", "protocol_of",
-    "readers", "say", "say_lines", "slot_of", "virtual_infos",
+    "broken", "card_slot", "flush", "json_text", "listening", "looking", "note", "opened",
+    "print_json", "protocol_of", "readers", "say", "say_lines", "slot_of", "virtual_infos",
+    "virtual_reader",
 ]  # fmt: skip
 
+CARD_WAIT_S = 60.0
+"""How long a command that needs a card waits for a program to provide the card."""
 NO_READER = (
     "no CCID reader on USB (`ccid-probe doctor` looks for the reason, "
     "`--virtual` takes the built-in virtual reader)"
@@ -30,7 +36,7 @@ NO_READER = (
 
 
 def virtual_infos(model: str | None) -> list[ReaderInfo]:
-    """The built-in virtual reader, a card in it.
+    """The built-in virtual reader, with a card.
 
     Raises:
         ReaderNotFound: There is no such model.
@@ -38,6 +44,45 @@ def virtual_infos(model: str | None) -> list[ReaderInfo]:
     from ccid.virtual.models import make
 
     return make(model).infos
+
+
+def virtual_reader(options: argparse.Namespace) -> VirtualReader:
+    """The virtual reader that the command line asks for, the same at every call.
+
+    Raises:
+        ReaderNotFound: There is no such model.
+    """
+    if options.virtual_reader is None:
+        from ccid.virtual.models import make
+
+        kind = options.card
+        options.virtual_reader = (
+            make(options.model) if kind is None else make(options.model, kind.make)
+        )
+    made: VirtualReader = options.virtual_reader
+    return made
+
+
+@contextmanager
+def listening(options: argparse.Namespace) -> Iterator[list[VpcdListener]]:
+    """Meanwhile ``--card vpcd:PORT`` takes a card for each slot of the virtual reader.
+
+    Raises:
+        OSError: A port is in use.
+        ReaderNotFound: There are more slots than ports from PORT on.
+    """
+    if not options.virtual or options.card is None:
+        yield []
+        return
+    try:
+        listeners = options.card.listeners([virtual_reader(options)])
+    except ValueError as error:
+        raise ReaderNotFound(str(error)) from None
+    with ExitStack() as stack:
+        for listener in listeners:
+            stack.enter_context(listener)
+            note(f"slot {listener.slot} waits for a card at {shown(*listener.address)}")
+        yield listeners
 
 
 def broken(options: argparse.Namespace) -> list[Broken]:
@@ -69,7 +114,7 @@ def readers(options: argparse.Namespace) -> list[ReaderInfo]:
     Raises:
         ReaderNotFound: None.
     """
-    there = virtual_infos(options.model) if options.virtual else list_readers()
+    there = virtual_reader(options).infos if options.virtual else list_readers()
     if not there:
         raise ReaderNotFound(NO_READER)
     return there if options.reader is None else [select(there, options.reader)]
@@ -80,6 +125,7 @@ def opened(options: argparse.Namespace, info: ReaderInfo | None = None) -> Itera
     """A reader, open, traced as the command line asks."""
     info = info or readers(options)[0]
     with ExitStack() as stack:
+        options.listeners = stack.enter_context(listening(options))
         reader = stack.enter_context(open_reader(info))
         if options.sink is not None:
             stack.enter_context(reader.trace(options.sink, secrets=options.trace_secrets))
@@ -113,6 +159,19 @@ def slot_of(reader: Reader, index: int) -> Slot:
         wrong = f"no slot {index}" if abs(index) <= 0xFF else "and no such number"
         raise ReaderNotFound(f"{reader.name} has slots 0 to {len(reader.slots) - 1}, {wrong}")
     return reader.slots[index]
+
+
+def card_slot(reader: Reader, options: argparse.Namespace) -> Slot:
+    """The slot the command line asks for; waits for the card of ``--card vpcd:PORT``.
+
+    Raises:
+        ReaderNotFound: The reader has no such slot.
+    """
+    slot = slot_of(reader, options.slot)
+    for listener in options.listeners:
+        if listener.slot == slot.index:
+            listener.wait_for_card(CARD_WAIT_S)
+    return slot
 
 
 def protocol_of(options: argparse.Namespace) -> Protocol | None:

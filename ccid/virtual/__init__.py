@@ -18,7 +18,7 @@ Module                Content
 ``vpcd_messages``     the vpcd protocol: bytes to messages and back
 ``vpcd_card``         a card that a program elsewhere provides over the vpcd protocol
 ``vpcd_listener``     the socket at which such programs connect
-``vpcd_lender``       the card side of the vpcd protocol for a card in a reader here
+``vpcd_sockets``      TCP without delays, for the vpcd protocol
 ``control_socket``    the control socket: inserts and removes cards and readers
 ``usb_device``        the USB device around the interfaces: endpoints, control pipe
 ``port``              the edge to threads and to the clock

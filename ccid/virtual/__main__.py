@@ -29,8 +29,10 @@ from typing import Any
 from ccid.codec.descriptors import SmartCardDescriptor
 from ccid.codes import ExchangeLevel, Features, InterfaceProtocol
 from ccid.errors import CcidError
+from ccid.ground.host_port import host_port, shown
 from ccid.trace.log import TRAFFIC, PrintableFormatter
-from ccid.virtual.cards import Application, Contact, EchoCard, FileSystemCard
+from ccid.virtual.card_kinds import NAMES, CardKind, card_argument
+from ccid.virtual.cards import Contact, FileSystemCard
 from ccid.virtual.contact_options import add_arguments, on_contacts
 from ccid.virtual.control_socket import ControlCommands, ControlSocket
 from ccid.virtual.usbip import DEFAULT_PORT, UsbIpServer
@@ -41,17 +43,13 @@ from ccid.virtual.virtual_reader import (
     VirtualReader,
     make_descriptor,
 )
+from ccid.virtual.vpcd_listener import VpcdListener
 
 LEVELS = {
     "character": ExchangeLevel.CHARACTER,
     "tpdu": ExchangeLevel.TPDU,
     "short": ExchangeLevel.SHORT_APDU,
     "extended": ExchangeLevel.EXTENDED_APDU,
-}
-CARDS: dict[str, type[Application] | None] = {
-    "echo": EchoCard,
-    "files": FileSystemCard,
-    "none": None,
 }
 PROTOCOLS = {"t0": 0x01, "t1": 0x02, "both": 0x03}
 ICCD = {"a": InterfaceProtocol.ICCD_A, "b": InterfaceProtocol.ICCD_B}
@@ -61,13 +59,10 @@ ICCD = {"a": InterfaceProtocol.ICCD_A, "b": InterfaceProtocol.ICCD_B}
 
 
 def _host_port(text: str) -> tuple[str, int]:
-    match = re.fullmatch(r"(?:\[(?P<six>[^]]+)]|(?P<host>[^:]+))(?::(?P<port>\d{1,5}))?", text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
-    port = int(match["port"] or DEFAULT_PORT)
-    if port > 0xFFFF:
-        raise argparse.ArgumentTypeError(f"there is no port {port}")
-    return match["six"] or match["host"], port
+    try:
+        return host_port(text, DEFAULT_PORT)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _identity(text: str) -> tuple[int, int]:
@@ -136,7 +131,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--clock", type=_clock, default=4000, metavar="KHZ", help="clock for cards (default: 4000)")
     add("--real-time", action="store_true", help="characters on the contacts take their real time")
     add("--iccd", choices=ICCD, help="a card that is a USB device itself, ICCD version A or B")
-    add("--card", choices=CARDS, default="files", help="card in every slot (default: files)")
+    add(
+        "--card",
+        type=card_argument,
+        default="files",
+        metavar="CARD",
+        help=f"card in every slot: {', '.join(NAMES)} (default: files)",
+    )
     add(
         "--slots",
         type=_count,
@@ -184,8 +185,8 @@ def _descriptor(options: argparse.Namespace) -> SmartCardDescriptor:
 
 def _card(options: argparse.Namespace) -> Contact | None:
     """A new card for a slot."""
-    kind = CARDS[options.card]
-    return None if kind is None else on_contacts(kind, options)
+    kind: CardKind = options.card
+    return None if kind.make is None else on_contacts(kind.make(), options)
 
 
 def _readers(options: argparse.Namespace) -> list[VirtualReader]:
@@ -194,7 +195,7 @@ def _readers(options: argparse.Namespace) -> list[VirtualReader]:
 
         device = newest(*options.model)
         return [
-            virtual_reader(device, CARDS[options.card], secrets=options.log_secrets)
+            virtual_reader(device, options.card.make, secrets=options.log_secrets)
             for _ in range(options.count)
         ]
     vendor_id, product_id = options.id
@@ -220,7 +221,9 @@ def _readers(options: argparse.Namespace) -> list[VirtualReader]:
 # ----------------------------------------------------------------------------------------------
 
 
-def _serve(options: argparse.Namespace, server: UsbIpServer) -> None:
+def _serve(
+    options: argparse.Namespace, server: UsbIpServer, listeners: Sequence[VpcdListener]
+) -> None:
     """Serve until a signal says stop."""
     with ExitStack() as stack:
         selector = stack.enter_context(selectors.DefaultSelector())
@@ -234,17 +237,24 @@ def _serve(options: argparse.Namespace, server: UsbIpServer) -> None:
             signal.signal(number, lambda *_: None)
         selector.register(stopped, selectors.EVENT_READ)
         stack.enter_context(server)
+        for listener in listeners:
+            stack.enter_context(listener)
         if options.control is not None:
             commands = ControlCommands(server, lambda: _card(options) or FileSystemCard())
             stack.callback(ControlSocket(options.control, commands, selector).close)
         host, port = server.address
         for busid, reader in server.readers.items():
             device = reader.device.descriptor
-            where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             print(
                 f"usbip: {busid} {device.idVendor:04x}:{device.idProduct:04x} "
-                f"{reader.info.product} on {where}",
+                f"{reader.info.product} on {shown(host, port)}",
                 flush=True,
+            )
+        for listener in listeners:
+            busid = next(b for b, r in server.readers.items() if r is listener.reader)
+            host, port = listener.address
+            print(
+                f"vpcd: {busid} slot {listener.slot} waits for a card at {host}:{port}", flush=True
             )
         while True:
             for key, _ in selector.select():
@@ -269,11 +279,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CcidError as error:
         parser.error(f"--model: {error}")
     try:
+        listeners = options.card.listeners(readers, lambda card: on_contacts(card, options))
+    except ValueError as error:
+        parser.error(f"--card: {error}")
+    try:
         server = UsbIpServer(readers, *options.usbip)
     except (ValueError, OSError) as error:
         parser.error(f"--usbip: {error}")
     try:
-        _serve(options, server)
+        _serve(options, server, listeners)
     except OSError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1

@@ -152,10 +152,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def on_contacts(kind: Callable[[], Application], options: argparse.Namespace) -> Contact:
+def on_contacts(application: Application, options: argparse.Namespace) -> Contact:
     """A card with the contacts and faults that the command line asks for."""
     contact = Contact(
-        kind(),
+        application,
         ContactOptions(
             atr=options.atr,
             pps=Pps(options.pps),

@@ -6,6 +6,7 @@ interfaces and endpoints are those of the real reader; :class:`CcidFunction` doe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ccid.codec.descriptors import SmartCardDescriptor
@@ -39,11 +40,14 @@ QEMU = SmartCardDescriptor(
 """The figures of QEMU's usb-ccid."""
 
 
-def make(model: str | None = None) -> VirtualReader:
-    """A virtual reader of this model, with a card.
+def make(
+    model: str | None = None, card: Callable[[], Application] | None = FileSystemCard
+) -> VirtualReader:
+    """A virtual reader of this model.
 
     Args:
         model: ``vvvv:pppp``; None for the default.
+        card: Makes the card in slot 0 of each interface; None for empty slots.
 
     Raises:
         ReaderNotFound: The figures of such a reader are not known.
@@ -52,14 +56,18 @@ def make(model: str | None = None) -> VirtualReader:
     """
     match (model or DEFAULT).lower():
         case str(known) if known == DEFAULT:
-            return VirtualReader(level=ExchangeLevel.EXTENDED_APDU)
+            return VirtualReader(card() if card else None, level=ExchangeLevel.EXTENDED_APDU)
         case str(known) if known == QEMU_IDS:
             return VirtualReader(
-                descriptor=QEMU, vendor_id=0x08E6, product_id=0x4433, name="QEMU USB CCID"
+                card() if card else None,
+                descriptor=QEMU,
+                vendor_id=0x08E6,
+                product_id=0x4433,
+                name="QEMU USB CCID",
             )
         case str(known):
             vendor_id, product_id = (int(part, 16) for part in known.split(":"))
-    return virtual_reader(newest(vendor_id, product_id))
+    return virtual_reader(newest(vendor_id, product_id), card)
 
 
 def newest(vendor_id: int, product_id: int) -> DeviceFigures:
@@ -84,7 +92,7 @@ def newest(vendor_id: int, product_id: int) -> DeviceFigures:
 
 def virtual_reader(
     device: DeviceFigures,
-    card: type[Application] | None = FileSystemCard,
+    card: Callable[[], Application] | None = FileSystemCard,
     *,
     secrets: bool = False,
 ) -> VirtualReader:

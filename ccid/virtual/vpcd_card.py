@@ -15,6 +15,7 @@ The connection ends the card: afterwards the card is mute.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import Protocol
 
@@ -49,6 +50,9 @@ class Link(Protocol):
         """The next message of the other end; None after ``timeout_s`` seconds, or if the
         connection ends."""
 
+    def close(self) -> None:
+        """Ask for the end of the connection. Never blocks."""
+
 
 class _Box:
     """Keeps the answer to a command APDU that :meth:`VpcdCard.transmit` waits for."""
@@ -78,12 +82,8 @@ class VpcdCard(Application):
         self.is_lost = False
         self._link = link
         self._is_powered = False
+        self.deadline: float | None = None
         self._expected: deque[tuple[float, Later]] = deque()
-
-    @property
-    def deadline(self) -> float | None:
-        """The time by which the next response APDU must come; None if none is expected."""
-        return self._expected[0][0] if self._expected else None
 
     def reset(self) -> None:
         """Power-up or reset. Raises Mute if the connection is closed."""
@@ -111,9 +111,18 @@ class VpcdCard(Application):
         if not 1 < len(apdu) <= MAX_MESSAGE:
             return WRONG_LENGTH
         self.commands += 1
-        self._expected.append((now + RESPONSE_LIMIT_S, later))
+        self._expect(now + RESPONSE_LIMIT_S, later)
         self._link.send(frame(apdu))
         return None
+
+    def _expect(self, deadline: float, later: Later) -> None:
+        self._expected.append((deadline, later))
+        self.deadline = self._expected[0][0]
+
+    def _next(self) -> Later:
+        _, later = self._expected.popleft()
+        self.deadline = self._expected[0][0] if self._expected else None
+        return later
 
     def transmit(self, apdu: bytes) -> Answer:
         """Send a command APDU and wait for the response APDU, 30 s at most.
@@ -122,7 +131,7 @@ class VpcdCard(Application):
             Mute: No response APDU came; the card is lost afterwards.
         """
         box = _Box()
-        answer = self.begin(apdu, 0.0, box)
+        answer = self.begin(apdu, math.inf, box)  # wait() below has the time limit
         if answer is not None:
             return answer
         while not box.is_full:
@@ -130,9 +139,10 @@ class VpcdCard(Application):
             try:
                 if message is None:
                     raise MalformedMessage("vpcd: no response APDU")
-                self.take(message, 0.0)
+                self.take(message, math.inf)
             except MalformedMessage:
-                self.lose(0.0)
+                self.lose(math.inf)
+                self._link.close()
         if box.answer is None:
             raise Mute
         return box.answer
@@ -150,7 +160,7 @@ class VpcdCard(Application):
         if not self._expected:
             raise MalformedMessage("vpcd: a response APDU without a command APDU")
         response = checked_response(content)
-        _, later = self._expected.popleft()
+        later = self._next()
         sw = int.from_bytes(response[-MIN_RESPONSE:], "big")
         later(Answer(response[:-MIN_RESPONSE], sw), now)
 
@@ -158,5 +168,4 @@ class VpcdCard(Application):
         """The connection is closed: the commands under way get no response APDU."""
         self.is_lost = True
         while self._expected:
-            _, later = self._expected.popleft()
-            later(None, now)
+            self._next()(None, now)
