@@ -1,7 +1,7 @@
 """TCP sockets of the vpcd protocol, without delays.
 
 Some programs send the length and the content of a message by two calls. With Nagle's algorithm the
-second part then waits for the acknowledgement of the first, and the kernel delays an acknowledgement
+second part waits for the acknowledgement of the first, and the kernel delays an acknowledgement
 by 40 ms. :func:`receive` asks the kernel to acknowledge at once, where the kernel has the option.
 """
 
@@ -36,7 +36,5 @@ def receive(sock: socket.socket) -> bytes:
 
 def _acknowledge_at_once(sock: socket.socket) -> None:
     if QUICKACK is not None:
-        with suppress(
-            OSError
-        ):  # the connection is closed already, or the system has no such option
+        with suppress(OSError):  # the connection is closed already, or the system lacks the option
             sock.setsockopt(socket.IPPROTO_TCP, QUICKACK, 1)
