@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import select
 import selectors
 import socket
 import threading
@@ -255,16 +256,14 @@ class VpcdListener:
 
     def _run(self) -> None:
         while not self._is_closing:
-            ready = self._selector.select(self._sleep_s())
+            ready = [key.fileobj for key, _ in self._selector.select(self._sleep_s())]
+            if self._alarmed in ready:  # before the work: an alarm during the work stays
+                self._alarmed.recv(CHUNK)
             connection = self._connection
             if connection is not None:
-                self._serve(connection, any(k.fileobj is connection.sock for k, _ in ready))
-            for key, _ in ready:
-                if key.fileobj is self._listener:
-                    self._accept()
-                elif key.fileobj is self._alarmed:
-                    with suppress(BlockingIOError):
-                        self._alarmed.recv(CHUNK)
+                self._serve(connection, connection.sock in ready)
+            if self._listener in ready:
+                self._accept()
         if self._connection is not None:
             self._end(self._connection, "the listener closes")
 
@@ -285,6 +284,7 @@ class VpcdListener:
             logger.warning("a connection could not be accepted: %s", error)
             time.sleep(RETRY_S)
             return
+        self._catch_up()
         if self._connection is not None or self._slot_card() is not None:
             logger.info("a connection is closed at once: the slot has a card")
             sock.close()
@@ -295,6 +295,14 @@ class VpcdListener:
         self._selector.register(sock, selectors.EVENT_READ)
         self._connection.send(control(Control.POWER_ON) + control(Control.ATR))
         self._connection.send(control(Control.POWER_OFF))
+
+    def _catch_up(self) -> None:
+        """Read what the present connection has sent: perhaps its end, before the new one came."""
+        for _ in range(MAX_EXPECTED):
+            connection = self._connection
+            if connection is None or not select.select([connection.sock], [], [], 0)[0]:
+                return
+            self._serve(connection, True)
 
     def _serve(self, connection: Connection, is_ready: bool) -> None:
         """Do all pending work for the connection; close the connection if that fails."""
