@@ -7,7 +7,26 @@
             print(card.atr)
             print(card.transmit(bytes.fromhex("00A4000C023F00")).hex())
 
-Importing this module imports next to nothing; what is used is fetched when it is first used.
+Importing this package is cheap: a public name is imported when it is first used.
+
+The packages, from the bottom up; each imports only packages above it in this list:
+
+- ``ground``: hexadecimal text, safe text, values made once, functions called at exit.
+- ``errors``: all errors that the library raises.
+- ``codes``: the coded values of USB CCID rev 1.1.
+- ``codec``: descriptors and messages, bytes to objects and back.
+- ``iso7816``: ATR, PPS, command APDUs, T=0 and T=1.
+- ``known``: the table of readers: quirks, and figures of descriptors.
+- ``transport``: USB through libusb, and the search for readers.
+- ``pin``: structures and display texts for PIN pads.
+- ``link``: commands to a slot, the matching of replies, the state of a card.
+- ``masking``: PINs and keys in traffic, masked.
+- ``session``: activation of a card, and the exchange of APDUs.
+- ``trace``: traces of traffic, as log or pcapng file.
+- ``virtual``: virtual readers and cards.
+- ``device``: readers, slots and cards as objects.
+- ``pcsc``: the driver in pcscd.
+- ``probe``: the command ``ccid-probe``.
 """
 
 from __future__ import annotations
@@ -76,9 +95,11 @@ _HOME = {
     "open_reader": "ccid.device.find",
     "watch": "ccid.device.watching",
 }
+"""The module that defines each public name."""
 
 
 def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used (PEP 562)."""
     if name == "errors":
         return importlib.import_module("ccid.errors")
     if name not in _HOME:

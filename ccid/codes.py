@@ -1,6 +1,6 @@
-"""The coded values of USB CCID rev 1.1, each under the name the specification gives it.
+"""The coded values of USB CCID rev 1.1, each with its name in the specification.
 
-Tables that explain a value in words stand beside the enumeration of its codes.
+A table of texts, if there is one, follows the enumeration that it explains.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from enum import IntEnum, IntFlag
 CLASS_SMART_CARD = 0x0B
 """bInterfaceClass of a CCID interface."""
 CLASS_VENDOR = 0xFF
-"""bInterfaceClass of a proprietary interface, which some readers older than the class use."""
+"""bInterfaceClass of a proprietary interface; some readers older than the CCID class use it."""
 CCID_DESCRIPTOR_TYPE = 0x21
 """bDescriptorType of the smart card device class descriptor."""
 CCID_DESCRIPTOR_LENGTH = 54
@@ -135,6 +135,7 @@ FEATURES_TEXT = {
 }
 
 EXCHANGE_LEVEL_MASK = 0x0007_0000
+"""The bits of dwFeatures for the level of exchange."""
 
 
 class ExchangeLevel(IntEnum):
@@ -147,7 +148,8 @@ class ExchangeLevel(IntEnum):
 
 
 BLOCKWISE = (ExchangeLevel.CHARACTER, ExchangeLevel.TPDU)
-"""The levels at which the host speaks the card's protocol itself: what a block is depends on it."""
+"""The levels at which the host runs the protocol of the card: an XfrBlock carries a TPDU or a T=1
+block, or characters of these."""
 EXCHANGE_LEVEL_TEXT = {
     ExchangeLevel.CHARACTER: "character",
     ExchangeLevel.TPDU: "TPDU",
@@ -254,7 +256,7 @@ SLOT_ERROR_TEXT = {
 
 
 def slot_error_text(bError: int) -> str:
-    """Say in words what bError of a failed command means (USB CCID rev 1.1, table 6.2-2)."""
+    """The meaning of bError of a failed command in words (USB CCID rev 1.1, table 6.2-2)."""
     if 1 <= bError <= 0x7F:
         return f"byte {bError} of the command is wrong or not supported"
     try:
@@ -319,7 +321,8 @@ class HardwareErrorCode(IntFlag):
 
 
 class Level(IntEnum):
-    """wLevelParameter of XfrBlock at extended APDU level (6.1.4): the APDU's part in this block."""
+    """wLevelParameter of XfrBlock at extended APDU level (6.1.4): the part of the command APDU in
+    this block."""
 
     WHOLE = 0x0000
     BEGINS = 0x0001
@@ -329,7 +332,8 @@ class Level(IntEnum):
 
 
 class Chain(IntEnum):
-    """bChainParameter of RDR_to_PC_DataBlock (6.2.1): the response's part in this block."""
+    """bChainParameter of RDR_to_PC_DataBlock (6.2.1): the part of the response APDU in this
+    block."""
 
     WHOLE = 0x00
     BEGINS = 0x01

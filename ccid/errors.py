@@ -1,8 +1,8 @@
-"""Every error this library raises: one class per thing a caller would handle differently.
+"""All errors that the library raises: one class for each kind of failure that a caller handles.
 
-All derive from :class:`CcidError` and carry fields, not only prose. No error ever holds card
-data: an APDU may contain a PIN. A message is printable: what a device or a file put into it cannot
-reach a terminal as a command.
+Every class derives from :class:`CcidError` and has attributes besides its message. No error holds
+card data, since an APDU may contain a PIN. The message of every error is printable: text from a
+device or a file cannot command a terminal.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class CcidError(Exception):
     """Root of all errors of this library.
 
     Args:
-        message: What went wrong, where, and, where there is one, the cure.
+        message: What failed, where, and the cure if one is known.
         reader: Name of the reader concerned.
         slot: Index of the slot concerned (bSlot).
         bSeq: Sequence number of the command that failed.
@@ -76,12 +76,13 @@ class CcidError(Exception):
         self.bError = bError
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """For :mod:`copy` and :mod:`pickle`, whatever the arguments of a class are called."""
+        """Support :mod:`copy` and :mod:`pickle` for every subclass, whatever its constructor
+        takes."""
         return _remade, (type(self), self.args), self.__dict__
 
 
 def _remade(cls: type[CcidError], args: tuple[Any, ...]) -> CcidError:
-    """An error of this class with the message that is in ``args``, and no attributes yet."""
+    """An error of class ``cls`` with the message in ``args``, without attributes."""
     error = cls.__new__(cls, *args)
     error.args = args
     return error
@@ -91,37 +92,37 @@ def _remade(cls: type[CcidError], args: tuple[Any, ...]) -> CcidError:
 
 
 class UsbUnavailable(CcidError):
-    """libusb cannot be loaded, or this system does not let it see USB at all."""
+    """libusb cannot be loaded, or this system gives libusb no access to USB."""
 
 
 class ReaderNotFound(CcidError):
-    """No reader answers to what was asked for, or more than one does."""
+    """No reader matches the request, or more than one reader does."""
 
 
 class ReaderUnsupported(CcidError):
-    """The device is there, but it is no reader that this library can drive."""
+    """The device is present, but this library cannot drive it as a reader."""
 
 
 class ReaderTableError(CcidError):
-    """A file of the table of readers, or the user's own, is wrong.
+    """A file of the table of readers is wrong: a file of the package, or a file of the user.
 
     Attributes:
-        file: Which file.
-        line: Its line, from 1; 0 where no line can be named.
-        key: The key that is wrong, as ``reader.3437.status``; empty if it is no TOML at all.
+        file: Name of the file.
+        line: Number of the wrong line, from 1; 0 if no line can be named.
+        key: The key that is wrong, such as ``reader.3437.status``; empty if the file is no TOML.
     """
 
     def __init__(self, message: str, *, file: str, line: int = 0, key: str = "") -> None:
         where = printable(f"{file}:{line}" if line else file)
-        told = printable(f"{key}: {message}" if key else message)
-        super().__init__(f"{where}: {told}")
+        what = printable(f"{key}: {message}" if key else message)
+        super().__init__(f"{where}: {what}")
         self.file = file
         self.line = line
         self.key = key
 
 
 class ReaderRemoved(CcidError):
-    """The reader was unplugged; the object that stood for it is of no more use."""
+    """The reader was unplugged; the object for this reader cannot be used any more."""
 
 
 class ReaderClosed(CcidError):
@@ -129,14 +130,15 @@ class ReaderClosed(CcidError):
 
 
 class ReaderForked(CcidError):
-    """The reader was opened by the parent of this process; open it again here instead."""
+    """The parent process opened the reader before a fork; this process has to open the reader
+    itself."""
 
 
 class AccessDenied(CcidError):
     """The operating system does not let this user open the reader.
 
     Attributes:
-        cure: What to do about it (on Linux, the udev rule itself).
+        cure: How to get access (on Linux, the text of the udev rule).
     """
 
     def __init__(self, message: str, *, cure: str = "", reader: str | None = None) -> None:
@@ -145,11 +147,11 @@ class AccessDenied(CcidError):
 
 
 class ReaderBusy(CcidError):
-    """Somebody else holds the reader's interface.
+    """A kernel driver or another process holds the interface of the reader.
 
     Attributes:
-        holder: Who, as far as can be seen: a kernel driver, or a process and its number.
-        cure: What to do about it.
+        holder: The holder, if it is known: a kernel driver, or a process with its number.
+        cure: How to free the interface.
     """
 
     def __init__(
@@ -165,18 +167,18 @@ class TransportError(CcidError):
 
 
 class TransportTimeout(TransportError):
-    """The reader did not answer in time."""
+    """The reader did not answer within the time limit."""
 
 
 class TransportStall(TransportError):
-    """The reader halted an endpoint, or refused a control request."""
+    """The reader halted an endpoint, or stalled a control request (USB 2.0, 8.5.3.4 and 9.4.5)."""
 
 
 class MalformedDescriptor(CcidError):
     """A USB descriptor is truncated, or contradicts itself.
 
     Attributes:
-        field: Name of the offending field, as the specification spells it.
+        field: Name of the wrong field in the specification.
     """
 
     def __init__(self, message: str, *, field: str = "", reader: str | None = None) -> None:
@@ -188,7 +190,7 @@ class MalformedMessage(CcidError):
     """A CCID message is truncated, or contradicts itself.
 
     Attributes:
-        field: Name of the offending field, as the specification spells it.
+        field: Name of the wrong field in the specification.
     """
 
     def __init__(
@@ -205,10 +207,10 @@ class MalformedMessage(CcidError):
 
 
 class TraceFailed(CcidError, OSError):
-    """A file for traffic (a trace, a report) cannot be made, or cannot be written.
+    """A file for traffic (a trace, a report) cannot be created or written.
 
     Attributes:
-        file: Its name.
+        file: Name of the file.
     """
 
     def __init__(self, message: str, *, file: str | os.PathLike[str] = "") -> None:
@@ -224,15 +226,15 @@ class CommandFailed(CcidError):
 
 
 class SlotBusy(CommandFailed):
-    """The slot still works on an earlier command (CMD_SLOT_BUSY, BUSY_WITH_AUTO_SEQUENCE)."""
+    """The slot still executes an earlier command (CMD_SLOT_BUSY, BUSY_WITH_AUTO_SEQUENCE)."""
 
 
 class CommandCancelled(CcidError):
-    """The command was ended by :meth:`ccid.Slot.cancel` (USB CCID rev 1.1, 5.3.1 and 6.1.13)."""
+    """:meth:`ccid.Slot.cancel` ended the command (USB CCID rev 1.1, 5.3.1 and 6.1.13)."""
 
 
 class UnsupportedByReader(CcidError):
-    """This reader cannot do what was asked, by its descriptor or by its own answer."""
+    """The reader cannot do what was requested, according to its descriptor or its answer."""
 
 
 class SlotInUse(CcidError):
@@ -240,31 +242,31 @@ class SlotInUse(CcidError):
 
 
 class CardAbsent(CcidError):
-    """There is no card in the slot."""
+    """No card is in the slot."""
 
 
 class CardMute(CcidError):
-    """The card is there and does not answer."""
+    """A card is in the slot and does not answer."""
 
 
 class CardRemoved(CcidError):
-    """The card was taken out since it was connected, even if one is in the slot again."""
+    """The card was removed since it was connected, even if a card is in the slot again."""
 
 
 class CardReset(CcidError):
-    """The card was reset or powered off by another holder since it was connected."""
+    """Another holder reset the card or powered it off since the card was connected."""
 
 
 class CardDisconnected(CcidError):
-    """This :class:`ccid.Card` was disconnected by its own holder before this call."""
+    """The program disconnected this :class:`ccid.Card` before this call."""
 
 
 class ProtocolError(CcidError):
-    """The card or the reader broke the protocol.
+    """The card or the reader violated the protocol.
 
     Attributes:
-        may_have_executed: True if the card may have carried out the command whose answer was
-            lost, so that sending it again could do it twice.
+        may_have_executed: True if the card may have executed the command whose response was
+            lost. The same command sent again might then be executed twice.
     """
 
     def __init__(
@@ -285,12 +287,12 @@ class ProtocolError(CcidError):
 
 
 class PpsFailed(ProtocolError):
-    """The card did not confirm what was asked of it by PPS (ISO/IEC 7816-3:2006 9.3)."""
+    """The card did not confirm the PPS request (ISO/IEC 7816-3:2006 9.3)."""
 
 
 class InvalidApdu(CcidError):
-    """The bytes given are no command APDU (ISO/IEC 7816-3:2006 12.1)."""
+    """The bytes are no command APDU (ISO/IEC 7816-3:2006 12.1)."""
 
 
 class MalformedAtr(CcidError):
-    """The answer to reset breaks off, or contradicts itself (ISO/IEC 7816-3:2006 8)."""
+    """The ATR is incomplete, or contradicts itself (ISO/IEC 7816-3:2006 8)."""

@@ -16,7 +16,7 @@ from ccid.codec.messages import (
 )
 from ccid.codes import ExchangeLevel, Level, Protocol, SlotError
 from ccid.iso7816.apdu import CommandApdu
-from ccid.iso7816.edc import LRC
+from ccid.iso7816.error_detection import LRC
 from ccid.virtual import EchoCard
 from ccid.virtual.cards.application import Answer
 from ccid.virtual.ccid_function import CcidFunction

@@ -1,1 +1,6 @@
-"""Bytes to objects and back, each structure declared once: descriptors and messages. Pure."""
+"""USB descriptors and CCID messages: bytes to objects and back. Pure.
+
+- ``declaration``: how a descriptor or message is declared, once, as a dataclass.
+- ``descriptors``: the USB descriptors of a reader, and the class-specific requests.
+- ``messages``: the messages of USB CCID rev 1.1, chapter 6.
+"""

@@ -1,8 +1,9 @@
-"""Declarations: a dataclass whose fields say, with construct, how they stand on the wire.
+"""Declarations: a dataclass whose fields name their layout on the wire, as constructs.
 
-A message or a descriptor is written once, as a dataclass that reads like the specification's
-table, and everything else comes from it: construct's ``Struct`` that parses and builds it, and,
-where microseconds count, a :class:`struct.Struct` of the same layout (:func:`packer`).
+A message or a descriptor is declared once, as a dataclass that reads like the table in the
+specification. The rest follows from the declaration: the ``Struct`` of construct, which parses and
+builds the bytes, and, for the hot path, a :class:`struct.Struct` of the same layout
+(:func:`packer`).
 
     @declared
     class SlotStatus(Declared):
@@ -32,13 +33,13 @@ def wire(
     secret: bool = False,
     body: bool = False,
 ) -> Any:
-    """Declare one field.
+    """Declare one field of a :class:`Declared`.
 
     Args:
-        layout: Its construct.
-        default: Its default value; without one it must be given.
-        secret: Keep the value out of ``repr``: it may hold a PIN.
-        body: It stands behind a message's fixed header.
+        layout: The construct of the field.
+        default: The default value. A field without a default value is obligatory.
+        secret: ``repr`` hides the value, which may hold a PIN.
+        body: The field stands after the fixed header of a message.
     """
     metadata = {"wire": layout, "secret": secret, "body": body}
     if default is dataclasses.MISSING:
@@ -47,19 +48,19 @@ def wire(
 
 
 class Declared:
-    """Base of all declarations: builds, parses, and shows itself without its secrets.
+    """Base class of all declarations: build, parse, and ``repr`` without secrets.
 
-    A value never changes. What :mod:`dataclasses` would write for each class anew, and compile
-    whenever this library is imported, is here once.
+    Objects are immutable. The methods stand here once, because :mod:`dataclasses` would generate
+    and compile them for each class whenever the library is imported.
     """
 
     __slots__ = ()
     _defaults: ClassVar[dict[str, Any]] = {}
-    """Of each field, MISSING where it has none."""
+    """The default value of each field; MISSING for an obligatory field."""
     layout: ClassVar[Any]
-    """construct's ``Struct`` of the fields."""
+    """The ``Struct`` of construct with all fields."""
     error: ClassVar[type[MalformedMessage] | type[MalformedDescriptor]]
-    """What a failure to parse or build raises."""
+    """The class of the error that parsing and building raise."""
 
     def __init__(self, **values: Any) -> None:
         for name, default in self._defaults.items():
@@ -89,16 +90,30 @@ class Declared:
 
     @classmethod
     def length_field(cls) -> str:
-        """The field that says how many bytes there are; empty without one."""
+        """Name of the field that holds the number of bytes; empty without such a field."""
         return "bLength" if cls.error is MalformedDescriptor else ""
 
     def build(self) -> bytes:
-        """The bytes on the wire. Raises ``error`` if a value does not fit its field."""
+        """The bytes on the wire.
+
+        Raises:
+            MalformedMessage, MalformedDescriptor: A value does not fit its field; ``field`` names
+                the field.
+        """
         return build(self.layout, vars_of(self), type(self))
 
     @classmethod
     def parse(cls, data: bytes, **context: Any) -> Self:
-        """The declaration that ``data`` spells, all of it. Raises ``error`` naming the field."""
+        """The object that ``data`` encodes.
+
+        Args:
+            data: All bytes of the object, and no more.
+            **context: Values that the constructs of the fields need.
+
+        Raises:
+            MalformedMessage, MalformedDescriptor: ``data`` are too short, too long or wrong;
+                ``field`` names the wrong field.
+        """
         return cls(**parse(cls.layout, data, cls, **context))
 
     def __repr__(self) -> str:
@@ -119,7 +134,8 @@ class Declared:
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(wire,))
 def declared(cls: T) -> T:
-    """Make ``cls`` a dataclass and gather its fields' constructs into ``cls.layout``."""
+    """Class decorator: make ``cls`` a dataclass, and collect the constructs of its fields in
+    ``cls.layout``."""
     made: Any = dataclasses.dataclass(
         init=False, eq=False, repr=False, kw_only=True, match_args=False, slots=True
     )(cls)
@@ -134,12 +150,12 @@ def vars_of(value: Declared) -> dict[str, Any]:
 
 
 def _remade(cls: type[Declared], values: dict[str, Any]) -> Declared:
-    """A copy, for :mod:`copy` and :mod:`pickle`."""
+    """A copy for :mod:`copy` and :mod:`pickle`."""
     return cls(**values)
 
 
 def build(layout: Any, values: Mapping[str, Any], owner: type[Declared], **context: Any) -> bytes:
-    """``layout.build(values, **context)``, with errors as ``owner`` raises them."""
+    """``layout.build(values, **context)``; a failure raises ``owner.error``."""
     try:
         return cast(bytes, layout.build(values, **context))
     except (construct.ConstructError, TypeError, ValueError, AttributeError) as error:
@@ -147,7 +163,7 @@ def build(layout: Any, values: Mapping[str, Any], owner: type[Declared], **conte
 
 
 def parse(layout: Any, data: bytes, owner: type[Declared], **context: Any) -> dict[str, Any]:
-    """``layout.parse(data)`` to the last byte, with errors as ``owner`` raises them."""
+    """``layout.parse(data, **context)`` of all bytes; a failure raises ``owner.error``."""
     stream = io.BytesIO(data)
     try:
         container = layout.parse_stream(stream, **context)
@@ -164,14 +180,15 @@ def parse(layout: Any, data: bytes, owner: type[Declared], **context: Any) -> di
 def _explained(
     owner: type[Declared], what: str, error: Exception
 ) -> MalformedMessage | MalformedDescriptor:
-    """construct's ``error`` as one of ours. Only its path is told: its text may quote data."""
+    """An error of class ``owner.error`` for an error of construct. The message contains only the
+    path of the field, because the text of construct may quote data."""
     path = [step.strip() for step in (getattr(error, "path", None) or "").split("->")]
     field = path[-1] if len(path) > 1 else ""
     return owner.error(f"{owner.__name__}: {what}{f' at {field}' if field else ''}", field=field)
 
 
 class Nested(construct.Adapter):  # type: ignore[misc]
-    """A declaration used as the construct of a field of another one."""
+    """A declaration as the construct of a field in another declaration."""
 
     def __init__(self, cls: type[Declared]) -> None:
         super().__init__(cls.layout)
@@ -185,10 +202,13 @@ class Nested(construct.Adapter):  # type: ignore[misc]
 
 
 def packer(layout: Any) -> struct.Struct:
-    """A :class:`struct.Struct` of the same bytes as ``layout``, a ``Struct`` of plain numbers.
+    """A :class:`struct.Struct` of the same bytes as ``layout``.
 
-    A parse by construct costs tens of microseconds, by ``struct`` a fraction of one. Taking the
-    format from the declaration keeps the declaration the single truth.
+    construct needs tens of microseconds to parse a header, ``struct`` a fraction of one. The
+    format comes from the declaration, so that the layout is written only once.
+
+    Args:
+        layout: A ``Struct`` of construct whose fields are numbers.
 
     Raises:
         TypeError: A field is no little-endian number of fixed size.

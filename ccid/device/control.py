@@ -16,7 +16,7 @@ from ccid.codes import ExchangeLevel, PinSupport
 from ccid.errors import AccessDenied, CcidError, MalformedMessage, UnsupportedByReader
 from ccid.known.extended_apdus import NO_EXTENDED, extended_apdus
 from ccid.pin import pad_structures
-from ccid.session.exchange.secure import PinStructure, enter_pin
+from ccid.session.exchange.pin_entry import PinStructure, enter_pin
 
 if TYPE_CHECKING:
     from ccid.device.slot import Slot
@@ -212,7 +212,7 @@ def _secoder(data: bytes) -> bytes:
 
 def verify_pin(slot: Slot, structure: PinStructure) -> bytes:
     """Have a PIN entered at the reader for the command in ``structure``, as this reader takes it;
-    see :func:`ccid.session.exchange.secure.enter_pin`.
+    see :func:`ccid.session.exchange.pin_entry.enter_pin`.
 
     Raises:
         MalformedMessage: ``structure`` is none.

@@ -40,7 +40,7 @@ from ccid.errors import (
     UnsupportedByReader,
 )
 from ccid.known.quirks import Quirks
-from ccid.known.quirks.fixups import apply, data_rates, takes_apdu_mode
+from ccid.known.quirks.descriptor_fixups import apply, data_rates, takes_apdu_mode
 from ccid.link.conversation import FAREWELL_S, MAX_COMMAND_S, WAKING_S, Conversation
 from ccid.link.rate_lists import get_clock_frequencies, get_data_rates
 from ccid.link.reader_cards import Cards

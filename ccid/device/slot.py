@@ -15,14 +15,14 @@ from ccid.errors import (
     SlotInUse,
     UnsupportedByReader,
 )
-from ccid.known.quirks.fixups import apply, data_rates
+from ccid.known.quirks.descriptor_fixups import apply, data_rates
 from ccid.session.activation import Activation
 
 if TYPE_CHECKING:
     from ccid.device.reader import Reader
     from ccid.known.quirks import Quirks
     from ccid.link.slot_commands import SlotCommands
-    from ccid.session.exchange.secure import PinStructure
+    from ccid.session.exchange.pin_entry import PinStructure
 
 
 class Slot:

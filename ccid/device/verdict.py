@@ -23,7 +23,7 @@ from ccid.codes import (
 )
 from ccid.known.extended_apdus import EXTENDED, WITH_T1, extended_apdus
 from ccid.known.quirks import Quirks
-from ccid.known.quirks.fixups import apply
+from ccid.known.quirks.descriptor_fixups import apply
 from ccid.transport import ReaderInfo
 
 

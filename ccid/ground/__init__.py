@@ -1,4 +1,7 @@
-"""What every room may use: text made safe to show, hexadecimal, what is made once, the end.
+"""Tools for all other packages, without any knowledge of readers and cards.
 
-Pure except :mod:`~ccid.ground.once` (a lock) and :mod:`~ccid.ground.at_exit` (the end of Python).
+- ``safe_text``: text from a device, a file or a client, made safe to show. Pure.
+- ``hexadecimal``: bytes from hexadecimal text as people paste it. Pure.
+- ``once``: a value that is made once, also if several threads ask at the same time.
+- ``at_exit``: functions that are called when Python ends, before libusb ends.
 """

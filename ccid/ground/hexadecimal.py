@@ -1,16 +1,16 @@
-"""Bytes in hexadecimal, as people paste them. Pure.
+"""Bytes from hexadecimal text as people paste it. Pure.
 
-All of these are the same bytes::
+All of these texts mean the same bytes::
 
     3B650000    3B 65 00 00    3b:65:00:00    3B-65-00-00    3B,65,00,00    ATR: 3B 65 00 00
     0x3B650000  0x3B,0x65,0x00,0x00    [0x3B, 0x65, 0x0, 0x0]    { (byte) 0x3B, (byte) 0x65, … };
     "\\x3b\\x65\\x00\\x00"    b'\\x3B\\x65\\x00\\x00'    3Bh 65h 00h 00h    3B650000h    <3b650000>
 
-What may mean other bytes is refused: an odd number of digits in a row, ``[59, 65]`` that may be
-decimal, bytes with and without ``0x`` side by side, a byte that lacks between two commas.
+An ambiguous text is refused: an odd number of digits in a row, ``[59, 65]`` (which may be decimal),
+bytes with and without ``0x`` side by side, a missing byte between two commas.
 
-An error tells where, and no more of the text than one wrong character, and that only on request:
-the text may be an APDU with a PIN in it.
+An error message names the position. It quotes at most the wrong character, and only on request: the
+text may be an APDU with a PIN.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])")
-"""An escape sequence of a terminal: colours, mostly (ECMA-48, 5.4)."""
+"""An escape sequence of a terminal, such as a colour (ECMA-48, 5.4)."""
 LABEL = re.compile(
-    r"(?:[=*>-]{0,4}>\s*)?(?:"  # a quotation, or a command of a protocol
+    r"(?:[=*>-]{0,4}>\s*)?(?:"  # the mark of a quotation, or an arrow such as "=>"
     r"(?=[^:=\n]{0,40}?[g-z][^:=\n]{0,40}[:=])(?![0-9a-f]{1,2}h)"
     r"[*_$]{0,2}[a-z][\w .#()\[\]-]{1,40}?[:=]\*{0,2}\s*"
     r"|(?:(?:static|const|unsigned|char|uint8_t|byte(?:\[\])?)\s+){0,4}"
@@ -30,10 +30,10 @@ LABEL = re.compile(
     r")?(?:new\s+byte\s*\[\d*\]\s*)?(?:(?=\w{0,20}?[g-z])[a-z_][\w.]{0,40}(?=\())?",
     re.IGNORECASE,
 )
-"""What programs, and programmers, write before the bytes: ``ATR:``, ``Card ATR:``,
-``const uint8_t atr[] =``, ``bytes.fromhex``. A label has a letter that is no digit."""
+"""A label that programs and programmers write before the bytes: ``ATR:``, ``Card ATR:``,
+``const uint8_t atr[] =``, ``bytes.fromhex``. A label has a letter that is no hexadecimal digit."""
 PAIRS = {"[": "]", "{": "}", "(": ")", "<": ">", '"': '"', "'": "'", "“": "”", "‘": "’", "`": "`"}
-"""What may stand around the bytes, the first and the last of each."""
+"""Brackets and quotation marks that may enclose the bytes: opening to closing mark."""
 TOKEN = re.compile(
     r"(?P<cast>\(\s*byte\s*\)\s*)?(?P<prefix>0[xX]|\\?[xX]|[$%])?"
     r"(?P<digits>(?:(?!0[xX])[0-9A-Fa-f])+)(?P<suffix>[hH](?![0-9A-Za-z]))?"
@@ -41,22 +41,25 @@ TOKEN = re.compile(
 SEPARATOR = re.compile(
     r"""\s*(?:["']\s{0,9}(?P<comma>[,;]?)\s{0,9}["']|(?P<mark>[,;:|/_‐‑–-]))?\s*(?:\\\n\s*)?"""
 )
+"""What may stand between two groups of digits."""
 INVISIBLE = "\ufeff\u200b"
+"""Byte order mark and zero width space."""
 DECIMAL = re.compile(r"0|[1-9]\d{0,2}", re.ASCII)
-
+"""A group of digits that may be a decimal number."""
 
 BYTE = re.compile(
     r"""[\[({<"']*(?:\(byte\))?(?:0x|\\x)?[0-9A-Fa-f]{1,2}h?[\])}>"',;]*""", re.IGNORECASE
 )
-"""One byte, and what may stick to it."""
+"""One byte as a word of a command line, with brackets or marks at its ends."""
 PART = re.compile(r"(?:ATR|(?:[CR]-?)?APDU)[:=]?|[:=,\[\](){}<>;]|\(byte\)", re.IGNORECASE)
+"""A label or a mark as a word of a command line."""
 
 
 class NotHexadecimal(ValueError):
-    """A text is no bytes in hexadecimal.
+    """The text does not mean bytes in hexadecimal, or is ambiguous.
 
     Attributes:
-        position: Of the character that is wrong, from 1.
+        position: Number of the wrong character, from 1.
     """
 
     def __init__(self, message: str, position: int) -> None:
@@ -68,13 +71,13 @@ class NotHexadecimal(ValueError):
 
 
 class _Group(NamedTuple):
-    """Digits in a row.
+    """Hexadecimal digits in a row.
 
     Attributes:
         start: Index of the first character.
-        notation: ``0x``, ``\\x``, ``h`` or nothing.
+        notation: ``0x``, ``\\x``, ``h`` or empty.
         digits: The digits.
-        mark: What separates them from the digits before: a comma, say; empty for blanks.
+        mark: The mark between this group and the group before, such as a comma; empty for blanks.
     """
 
     start: int
@@ -84,14 +87,15 @@ class _Group(NamedTuple):
 
 
 def parse(text: str, *, quote: bool = False) -> bytes:
-    """The bytes that ``text`` stands for.
+    """The bytes that ``text`` means.
 
     Args:
-        text: In any of the notations above.
-        quote: An error may quote the one character that is wrong.
+        text: A text in any of the notations above.
+        quote: True if an error message may quote the wrong character.
 
     Raises:
-        NotHexadecimal: It is no bytes, or may be several; the message says where.
+        NotHexadecimal: ``text`` does not mean bytes, or is ambiguous; the message names the
+            position.
     """
     text = plain(text)
     start, end = body(text)
@@ -104,13 +108,13 @@ def parse(text: str, *, quote: bool = False) -> bytes:
 
 
 def plain(text: str) -> str:
-    """``text`` without the escape sequences of a terminal."""
+    """``text`` without escape sequences of a terminal."""
     return ANSI.sub("", text) if "\x1b" in text else text
 
 
 def body(text: str) -> tuple[int, int]:
-    """Where in ``text`` the digits begin and end: without blanks, a label such as ``ATR:``,
-    brackets, quotes and a semicolon around them."""
+    """The start and the end of the digits in ``text``: without blanks, label (such as ``ATR:``),
+    brackets, quotation marks and semicolon around them."""
     start, end = _stripped(text, 0, len(text))
     label = LABEL.match(text, start, end)
     if label is not None:
@@ -131,6 +135,7 @@ def body(text: str) -> tuple[int, int]:
 
 
 def _stripped(text: str, start: int, end: int) -> tuple[int, int]:
+    """``start`` and ``end`` without blanks at either end."""
     while start < end and (text[start].isspace() or text[start] in INVISIBLE):
         start += 1
     while end > start and text[end - 1].isspace():
@@ -139,6 +144,7 @@ def _stripped(text: str, start: int, end: int) -> tuple[int, int]:
 
 
 def _groups(text: str, start: int, end: int, quote: bool) -> list[_Group]:
+    """The groups of digits between ``start`` and ``end``."""
     groups: list[_Group] = []
     position = start
     while position < end:
@@ -162,7 +168,7 @@ def _groups(text: str, start: int, end: int, quote: bool) -> list[_Group]:
 
 
 def _wrong(text: str, at: int, quote: bool) -> NotHexadecimal:
-    """The error for the character at index ``at``."""
+    """The error for a wrong character at index ``at``."""
     if text[at : at + 2].lower() == "0x":
         at += 1  # no digit follows
     what = f", {text[at]!r}, is not hexadecimal" if quote else " is no hexadecimal digit"
@@ -170,7 +176,7 @@ def _wrong(text: str, at: int, quote: bool) -> NotHexadecimal:
 
 
 def _check_notation(groups: list[_Group]) -> None:
-    """Raise if the groups may be meant otherwise than as hexadecimal."""
+    """Raise NotHexadecimal if the groups may be decimal numbers, text or an offset."""
     notations = {group.notation for group in groups}
     marks = [group.mark for group in groups[1:]]
     if marks[:1] == [":"] and len(groups[0].digits) > 2 and ":" not in marks[1:]:
@@ -189,7 +195,7 @@ def _check_notation(groups: list[_Group]) -> None:
         return
     rest = groups[:-1] if groups[-1].notation == "h" else groups[1:]
     if not has_commas and not any(group.notation for group in rest):
-        return  # one 0x before all, or one h behind all
+        return  # one 0x before all bytes, or one h after all bytes
     first = next(group for group in groups if group.notation != groups[0].notation)
     raise NotHexadecimal(
         f"character {first.start + 1}: bytes with and without 0x, \\x or h side by side: those "
@@ -199,7 +205,13 @@ def _check_notation(groups: list[_Group]) -> None:
 
 
 def _even(group: _Group, count: int, length: int) -> str:
-    """The digits of a group, two for each byte."""
+    """The digits of a group, two for each byte.
+
+    Args:
+        group: The group.
+        count: Number of digits in all groups.
+        length: Number of characters of the text.
+    """
     digits = group.digits
     at = group.start + 1
     if group.notation == "\\x" and len(digits) != 2:
@@ -209,7 +221,7 @@ def _even(group: _Group, count: int, length: int) -> str:
     if group.notation and len(digits) == 1:
         return f"0{digits}"
     if group.notation == "h" and len(digits) == 3 and digits[0] == "0":
-        return digits[1:]  # 0FFh: an assembler's number begins with a figure
+        return digits[1:]  # 0FFh: in an assembler a number begins with a decimal digit
     if count % 2:
         what = f"{count} digit{'s' if count > 1 else ''} up to character {length}"
         raise NotHexadecimal(f"{what}: bytes have two each", length)
@@ -218,22 +230,24 @@ def _even(group: _Group, count: int, length: int) -> str:
     )
 
 
-# What may be told of a text -------------------------------------------------------------------
+# Quoting a word of the user that may hold an APDU ---------------------------------------------
 
 SEEMS_BYTES = re.compile(r"(?:(?:0x|\\?x)?[0-9A-Fa-f]h?[^0-9A-Za-z/]*){4,}", re.IGNORECASE)
-"""Four digits or more, whatever stands between them."""
+"""Four hexadecimal digits or more, with any marks between them."""
 SEEMS_MANY_BYTES = re.compile(SEEMS_BYTES.pattern.replace("4", "8"), re.IGNORECASE)
-"""Eight or more: a path may well have four."""
+"""Eight hexadecimal digits or more: a path often has four."""
 SLASHES = re.compile(r"(?:(?<![0-9A-Za-z])[0-9A-Fa-f]{2}/){4,}[0-9A-Fa-f]{2}(?![0-9A-Za-z])")
 """Bytes with slashes between them."""
 
 LONGEST_WORD, LONGEST_PATH = 80, 400
-"""Characters of a word, or of a path, that an error quotes."""
+"""Characters of a word and of a path that an error message quotes, at most."""
 
 
 def mentioned(text: str) -> str:
-    """``text`` in quotes for an error, or, where it may hold bytes, how long it is: they may be
-    an APDU with a PIN, typed where it does not belong."""
+    """``text`` in quotation marks for an error message; only its length if ``text`` may be bytes.
+
+    A user may type an APDU with a PIN in the wrong place.
+    """
     seems = SEEMS_MANY_BYTES if "/" in text else SEEMS_BYTES
     if seems.search(text) or SLASHES.search(text):
         return f"(a word of {len(text)} characters)"
@@ -242,8 +256,8 @@ def mentioned(text: str) -> str:
 
 
 def joined(words: Sequence[str]) -> list[str]:
-    """``words`` of a command line; as one, if each is a byte, or what may stand before or around
-    bytes: it lacks the quotes then."""
+    """``words`` of a command line, joined to one word if all are bytes, labels or brackets: the
+    user then forgot the quotation marks around the bytes."""
     if len(words) > 1 and all(BYTE.fullmatch(word) or PART.fullmatch(word) for word in words):
         return [" ".join(words)]
     return list(words)

@@ -1,10 +1,10 @@
-"""What is made once, whichever threads ask for it first at the same moment.
+"""A value that is made once, also if several threads ask for the value at the same time.
 
-:func:`functools.cache` makes a value twice when two threads miss at once, and throws one away. That
-does no harm to a value that is only computed. Of libusb's context there must be one.
+:func:`functools.cache` makes a value twice if two threads ask at the same time, and discards one.
+That is harmless for a computed value. The context of libusb must exist only once.
 
-A fork waits until no thread makes anything: a child in which half of libusb is loaded, by a thread
-that is not there, could never load the rest.
+A fork waits until no thread makes a value. Otherwise the child process might have a half-loaded
+libusb without the thread that loads the rest.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-_lock = (
-    threading.RLock()
-)  # the same thread may come again: for another value, or in a signal handler
+_lock = threading.RLock()
+"""Reentrant: making a value may need another value, and a signal handler may ask for a value."""
 
 
 class Once(Generic[T]):
-    """A function without arguments that is called once: when its value is first asked for.
+    """A value that is made at the first call.
 
     Args:
-        make: It. What it raises is raised, and it is called again next time.
+        make: Makes the value. An exception of ``make`` is passed on, and the next call tries
+            again.
     """
 
     def __init__(self, make: Callable[[], T]) -> None:
@@ -34,32 +34,38 @@ class Once(Generic[T]):
         self.__doc__ = make.__doc__
 
     def __call__(self) -> T:
+        """The value."""
         if not self._made:
             with _lock:
                 if not self._made:
-                    # a signal handler that came meanwhile may have made one: the first counts, and
-                    # none is thrown away
+                    # A signal handler may make a value during self._make(). The first value in the
+                    # list counts; the list keeps both.
                     self._made.append(self._make())
         return self._made[0]
 
     @property
     def is_made(self) -> bool:
-        """It was asked for, and is there."""
+        """True if the value was made."""
         return bool(self._made)
 
 
-def _acquire() -> None:
+def _before_fork() -> None:
     _lock.acquire()
 
 
-def _release() -> None:
+def _after_fork_in_parent() -> None:
     _lock.release()
 
 
-def _renew() -> None:
+def _after_fork_in_child() -> None:
+    """The lock of the parent belongs to a thread that the child does not have."""
     global _lock
     _lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_acquire, after_in_parent=_release, after_in_child=_renew)
+    os.register_at_fork(
+        before=_before_fork,
+        after_in_parent=_after_fork_in_parent,
+        after_in_child=_after_fork_in_child,
+    )

@@ -1,14 +1,14 @@
-"""The answer to reset: ISO/IEC 7816-3:2006 8.
+"""The answer to reset (ATR), parsed: ISO/IEC 7816-3:2006 8.
 
-TS tells the convention. T0 says which of TA1 to TD1 follow and how many historical bytes; every
-TDi says which of the next group follow, and for which protocol T they are. The groups beyond
-the second belong to the protocol that introduced them: the first TA for T=1 is IFSC, the first
-TB the waiting integers, the first TC the check code; the first TA for T=15 is the clock stop
-indicator and the operating classes. TCK closes the answer unless T=0 alone is offered.
+TS names the convention. T0 says which of TA1 to TD1 follow, and how many historical bytes. Each TDi
+says which bytes of the next group follow, and for which protocol T. A group after the second
+belongs to the protocol that its TD names: for T=1 the first TA is IFSC, the first TB holds the
+waiting time integers, the first TC names the error detection code; for T=15 the first TA holds the
+clock stop indicator and the operating classes. TCK ends the ATR unless the card offers only T=0.
 
-Real cards are sloppy at the end: a missing or wrong TCK, bytes too many and historical bytes too
-few are warnings here, and the rest is usable. An interface byte that is announced and missing is
-an error: what follows from it is not known.
+Real cards often violate the standard at the end of the ATR. A missing or wrong TCK, surplus bytes
+and missing historical bytes are warnings: the ATR stays usable. A missing interface byte is an
+error, because the parameters of the card are then unknown.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from typing import TYPE_CHECKING
 from ccid.errors import MalformedAtr
 
 if TYPE_CHECKING:
-    from ccid.iso7816.historical import Historical
+    from ccid.iso7816.historical_bytes import Historical
 
 MAX_LENGTH = 33
 """TS and at most 32 characters (ISO/IEC 7816-3:2006 8.1)."""
 
 DIRECT, INVERSE = 0x3B, 0x3F
+"""TS of the direct and the inverse convention (ISO/IEC 7816-3:2006 8.1)."""
 
 FI = (372, 372, 558, 744, 1116, 1488, 1860, None, None, 512, 768, 1024, 1536, 2048, None, None)
 """Clock rate conversion integers Fi (ISO/IEC 7816-3:2006, table 7); None is RFU."""
@@ -39,6 +40,7 @@ DI = (None, 1, 2, 4, 8, 16, 32, 64, 12, 20, None, None, None, None, None, None)
 
 DEFAULT_FIDI = 0x11
 """Fd = 372 and Dd = 1, in force after an ATR, coded as TA1 (ISO/IEC 7816-3:2006 8.3)."""
+# The values in force without the interface byte (ISO/IEC 7816-3:2006 10.2, 11.4.2, 11.4.3)
 DEFAULT_WI = 10
 DEFAULT_IFSC = 32
 DEFAULT_BWI = 4
@@ -47,11 +49,12 @@ DEFAULT_CWI = 13
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """TAi TBi TCi TDi.
+    """One group of interface bytes: TAi, TBi, TCi, TDi.
 
     Attributes:
         i: Number of the group, from 1.
-        t: The T of the TD that introduced it; None for the first group.
+        t: T of the TD before the group; None for the first group.
+        ta, tb, tc, td: The bytes; None for a byte that is absent.
     """
 
     i: int
@@ -62,7 +65,7 @@ class Group:
     td: int | None = None
 
     def items(self) -> Iterator[tuple[str, int]]:
-        """The bytes that are there, by name (``TA1``)."""
+        """The bytes that are present, each with its name (``TA1``)."""
         for letter, value in (("A", self.ta), ("B", self.tb), ("C", self.tc), ("D", self.td)):
             if value is not None:
                 yield f"T{letter}{self.i}", value
@@ -70,14 +73,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Atr:
-    """An answer to reset, parsed.
+    """A parsed ATR.
 
     Attributes:
-        raw: All bytes as the card sent them.
+        raw: All bytes from the card.
         groups: The interface bytes.
         historical: The historical bytes.
-        tck: The check byte, None if there is none.
-        warnings: What is wrong with it without making it useless.
+        tck: The check byte TCK; None without TCK.
+        warnings: Violations of the standard that leave the ATR usable, in words.
     """
 
     raw: bytes
@@ -88,10 +91,13 @@ class Atr:
 
     @classmethod
     def parse(cls, raw: bytes) -> Atr:
-        """Take an answer to reset apart (ISO/IEC 7816-3:2006 8.2).
+        """Parse an ATR (ISO/IEC 7816-3:2006 8.2).
+
+        Args:
+            raw: All bytes of the ATR, from TS on.
 
         Raises:
-            MalformedAtr: Shorter than two bytes, a wrong TS, or an announced interface byte is
+            MalformedAtr: The ATR has fewer than two bytes, TS is wrong, or an interface byte is
                 missing; the message names the byte.
         """
         raw = bytes(raw)
@@ -107,7 +113,7 @@ class Atr:
             warnings.append(f"T0 announces {count} historical bytes, {len(historical)} are there")
         offset += len(historical)
         tck, extra = None, raw[offset:]
-        expected = _wants_tck(groups)
+        expected = _needs_tck(groups)
         rest = reduce(xor, raw[1:offset])
         if expected and not extra:
             warnings.append("TCK is missing")
@@ -132,19 +138,20 @@ class Atr:
         return self.raw.hex()
 
     def explain(self) -> str:
-        """Every byte in words, one line each."""
+        """The ATR in words, one line for each byte (:mod:`ccid.iso7816.atr_text`)."""
         from ccid.iso7816.atr_text import explain
 
         return explain(self)
 
     def first(self, letter: str, t: int) -> int | None:
-        """The first TA, TB or TC beyond the second group that TD gave to ``t``, None without it.
+        """The first TA, TB or TC for ``t`` after the second group; None without it.
 
-        It is the one that has a meaning (ISO/IEC 7816-3:2006 8.3 for T=15, 11.4 for T=1).
+        The standard defines a meaning for the first such byte alone (ISO/IEC 7816-3:2006 8.3 for
+        T=15, 11.4 for T=1).
 
         Args:
             letter: ``"a"``, ``"b"`` or ``"c"``.
-            t: The protocol, or 15 for the global bytes.
+            t: The protocol number T; 15 for the global interface bytes.
         """
         for group in self.groups[2:]:
             value: int | None = getattr(group, f"t{letter}")
@@ -153,6 +160,7 @@ class Atr:
         return None
 
     def _at(self, letter: str, i: int) -> int | None:
+        """The byte with this letter in group ``i``; None without it."""
         value: int | None = (
             getattr(self.groups[i - 1], f"t{letter}") if len(self.groups) >= i else None
         )
@@ -160,7 +168,8 @@ class Atr:
 
     @property
     def tck_right(self) -> bool | None:
-        """T0 to TCK exclusive-ored give zero (ISO/IEC 7816-3:2006 8.2.5); None without TCK."""
+        """True if TCK is right: the exclusive or of T0 to TCK is zero (ISO/IEC 7816-3:2006 8.2.5).
+        None without TCK."""
         if self.tck is None:
             return None
         end = 2 + sum(1 for group in self.groups for _ in group.items()) + len(self.historical)
@@ -168,141 +177,145 @@ class Atr:
 
     @property
     def tck_expected(self) -> bool:
-        """TCK has to be there: anything but T=0 is named (ISO/IEC 7816-3:2006 8.2.5)."""
-        return _wants_tck(self.groups)
+        """True if the ATR needs TCK: a TD names another T than 0 (ISO/IEC 7816-3:2006 8.2.5)."""
+        return _needs_tck(self.groups)
 
     @cached_property
     def historical_data(self) -> Historical:
         """The historical bytes, decoded (ISO/IEC 7816-4:2013 12.1.1)."""
-        from ccid.iso7816.historical import Historical
+        from ccid.iso7816.historical_bytes import Historical
 
         return Historical.parse(self.historical)
 
     @property
     def inverse(self) -> bool:
-        """Inverse convention (TS = 3F)."""
+        """True for the inverse convention (TS = 3F)."""
         return self.raw[0] == INVERSE
 
     @property
     def ta1(self) -> int | None:
-        """TA1: the indicated Fi and Di."""
+        """TA1: the codes of Fi and Di; None without TA1."""
         return self._at("a", 1)
 
     @property
     def ta2(self) -> int | None:
-        """TA2: there in specific mode only (ISO/IEC 7816-3:2006 6.3.1)."""
+        """TA2, present in specific mode only (ISO/IEC 7816-3:2006 6.3.1); None without TA2."""
         return self._at("a", 2)
 
     @property
     def fi(self) -> int | None:
-        """Fi that TA1 indicates, 372 without TA1; None for a reserved code."""
+        """Fi of TA1; 372 without TA1; None for a reserved code."""
         return FI[0x1 if self.ta1 is None else self.ta1 >> 4]
 
     @property
     def di(self) -> int | None:
-        """Di that TA1 indicates, 1 without TA1; None for a reserved code."""
+        """Di of TA1; 1 without TA1; None for a reserved code."""
         return DI[0x1 if self.ta1 is None else self.ta1 & 0x0F]
 
     @property
     def fmax_mhz(self) -> float | None:
-        """f(max) that TA1 indicates, in MHz; None for a reserved code."""
+        """f(max) of TA1 in MHz; 5 without TA1; None for a reserved code."""
         return FMAX[0x1 if self.ta1 is None else self.ta1 >> 4]
 
     @property
     def extra_guard_time(self) -> int:
-        """N, TC1, in etu (ISO/IEC 7816-3:2006 8.3); 0 without TC1.
+        """The extra guard time N of TC1, in etu (ISO/IEC 7816-3:2006 8.3); 0 without TC1.
 
-        255 is no time but the shortest delay: 12 etu between characters with T=0, 11 with T=1.
+        255 means the shortest guard time: 12 etu with T=0, 11 etu with T=1.
         """
         value = self._at("c", 1)
         return 0 if value is None else value
 
     @cached_property
     def protocols(self) -> tuple[int, ...]:
-        """Every T offered, in the card's order, T=15 left out; T=0 if no TD names one."""
+        """All protocols that the card offers, in the order of the ATR, without T=15; T=0 if no TD
+        names a protocol."""
         named = [g.t for g in self.groups[1:] if g.t is not None and g.t != 15]
         return tuple(dict.fromkeys(named)) or (0,)
 
     @property
     def specific_mode(self) -> bool:
-        """The card works in one mode only, that of TA2 (ISO/IEC 7816-3:2006 6.3.1)."""
+        """True in specific mode: the ATR has TA2 (ISO/IEC 7816-3:2006 6.3.1)."""
         return self.ta2 is not None
 
     @property
     def can_change_mode(self) -> bool:
-        """A card in specific mode can be reset into negotiable mode (TA2, bit 8, is 0).
-
-        A card in negotiable mode is in that already: True (ISO/IEC 7816-3:2006 8.3).
-        """
+        """True if a reset can bring the card to negotiable mode (bit 8 of TA2 is 0), or if the card
+        is in negotiable mode (ISO/IEC 7816-3:2006 8.3)."""
         return self.ta2 is None or not self.ta2 & 0x80
 
     @property
     def implicit_parameters(self) -> bool:
-        """In specific mode F and D are agreed elsewhere, not those of TA1 (TA2, bit 5, is 1;
+        """True if, in specific mode, F and D are implicit, not those of TA1 (bit 5 of TA2 is 1;
         ISO/IEC 7816-3:2006 8.3)."""
         return self.ta2 is not None and bool(self.ta2 & 0x10)
 
     @property
     def default_protocol(self) -> int:
-        """T in force after this ATR if nobody asks for another: TA2's, or the first offered."""
+        """The protocol in force after this ATR without a PPS: the T of TA2, else the first protocol
+        offered (ISO/IEC 7816-3:2006 6.3.1)."""
         return self.protocols[0] if self.ta2 is None else self.ta2 & 0x0F
 
     @property
     def wi(self) -> int:
-        """WI, TC2 (ISO/IEC 7816-3:2006 10.2); 10 without TC2."""
+        """The waiting time integer WI of TC2 (ISO/IEC 7816-3:2006 10.2); 10 without TC2."""
         value = self._at("c", 2)
         return DEFAULT_WI if value is None else value
 
     @property
     def ifsc(self) -> int:
-        """IFSC in bytes (ISO/IEC 7816-3:2006 11.4.2); 32 without it, 254 for the reserved 255."""
+        """IFSC in bytes (ISO/IEC 7816-3:2006 11.4.2): 32 without the byte or for the reserved 0,
+        254 for the reserved 255."""
         value = self.first("a", 1)
         return DEFAULT_IFSC if not value else min(value, 254)
 
     @property
     def bwi(self) -> int:
-        """BWI (ISO/IEC 7816-3:2006 11.4.3); 4 without it."""
+        """The block waiting time integer BWI (ISO/IEC 7816-3:2006 11.4.3); 4 without the byte."""
         value = self.first("b", 1)
         return DEFAULT_BWI if value is None else value >> 4
 
     @property
     def cwi(self) -> int:
-        """CWI (ISO/IEC 7816-3:2006 11.4.3); 13 without it."""
+        """The character waiting time integer CWI (ISO/IEC 7816-3:2006 11.4.3); 13 without the
+        byte."""
         value = self.first("b", 1)
         return DEFAULT_CWI if value is None else value & 0x0F
 
     @property
     def crc(self) -> bool:
-        """T=1 checks by CRC instead of LRC (ISO/IEC 7816-3:2006 11.4.4)."""
+        """True if blocks of T=1 have a CRC instead of an LRC (ISO/IEC 7816-3:2006 11.4.4)."""
         return bool((self.first("c", 1) or 0) & 1)
 
     @property
     def clock_stop(self) -> int | None:
-        """Clock stop indicator, 0 to 3 (ISO/IEC 7816-3:2006 8.3, X); None without it."""
+        """The clock stop indicator X, 0 to 3 (ISO/IEC 7816-3:2006 8.3); None without the byte."""
         value = self.first("a", 15)
         return None if value is None else value >> 6
 
     @property
     def classes(self) -> int | None:
-        """Operating classes, bit 0 A (5 V), bit 1 B (3 V), bit 2 C (1.8 V); None without them."""
+        """The class indicator Y (ISO/IEC 7816-3:2006 8.3): bit 0 for class A (5 V), bit 1 for B
+        (3 V), bit 2 for C (1.8 V); None without the byte."""
         value = self.first("a", 15)
         return None if value is None else value & 0x3F
 
     @property
     def spu(self) -> int | None:
-        """Use of contact C6, first TB for T=15 (ISO/IEC 7816-3:2006 8.3); None without it.
+        """The use of contact C6: the first TB for T=15 (ISO/IEC 7816-3:2006 8.3); None without the
+        byte.
 
-        0: not used. Bit 8 tells proprietary (1) from standard use (0).
+        0 means not used. Bit 8 is 1 for proprietary use, 0 for standard use.
         """
         return self.first("b", 15)
 
 
-def _wants_tck(groups: tuple[Group, ...]) -> bool:
+def _needs_tck(groups: tuple[Group, ...]) -> bool:
     return any(group.t for group in groups)
 
 
 def _order(groups: tuple[Group, ...]) -> list[str]:
-    """What is wrong with the order of the protocols (ISO/IEC 7816-3:2006 8.2.3)."""
+    """Warnings about the order of the protocols (ISO/IEC 7816-3:2006 8.2.3)."""
     wrong = []
     if len(groups) > 1 and groups[1].t == 15:
         wrong.append("TD1 offers T=15, which is no protocol")
@@ -313,7 +326,7 @@ def _order(groups: tuple[Group, ...]) -> list[str]:
 
 
 def _groups(raw: bytes) -> tuple[tuple[Group, ...], int]:
-    """The interface bytes and where they end."""
+    """The groups of interface bytes, and the offset of the first byte after them."""
     groups: list[Group] = []
     follow, t, offset, by = raw[1] >> 4, None, 2, f"T0 = 0x{raw[1]:02X}"
     while True:

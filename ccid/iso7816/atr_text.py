@@ -1,10 +1,10 @@
-"""An answer to reset in words."""
+"""An ATR in words, one line for each byte (ISO/IEC 7816-3:2006 8)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ccid.iso7816.historical_text import lines as historical_lines
+from ccid.iso7816.historical_bytes_text import lines as historical_lines
 
 if TYPE_CHECKING:
     from ccid.iso7816.atr import Atr, Group
@@ -20,7 +20,8 @@ II = ("25 mA", "50 mA", "reserved", "reserved")
 
 
 def explain(atr: Atr) -> str:
-    """Every byte of ``atr`` in words, one line each (ISO/IEC 7816-3:2006 8.2 and 8.3)."""
+    """``atr`` in words: a line for each interface byte, then the historical bytes, TCK and warnings
+    (ISO/IEC 7816-3:2006 8.2 and 8.3)."""
     count = atr.raw[1] & 0x0F
     many = "1 historical byte" if count == 1 else f"{count} historical bytes"
     lines = [
@@ -42,6 +43,7 @@ def explain(atr: Atr) -> str:
 
 
 def _follows(bits: int, i: int) -> str:
+    """Which bytes of group ``i`` follow, by the four high bits of T0 or TD."""
     names = [f"T{letter}{i}" for bit, letter in enumerate("ABCD") if bits >> bit & 1]
     if not names:
         return "no interface bytes follow"
@@ -49,6 +51,7 @@ def _follows(bits: int, i: int) -> str:
 
 
 def _byte(atr: Atr, group: Group, letter: str, value: int, seen: set[tuple[str, int]]) -> str:
+    """The meaning of one interface byte; ``seen`` collects the bytes (letter, T) before it."""
     if letter == "D":
         return f"{_protocol(value & 0x0F)}, {_follows(value >> 4, group.i + 1)}"
     match group.i, letter:
@@ -97,7 +100,7 @@ def _ta1(atr: Atr) -> str:
 
 
 def _tb1(value: int) -> str:
-    """PI1 and II, which the standard has dropped since: ISO/IEC 7816-3:1997 6.5.4."""
+    """PI1 and II (ISO/IEC 7816-3:1997 6.5.4); the edition of 2006 deprecates them."""
     pi1, ii = value & 0x1F, value >> 5 & 3
     if pi1 == 0:
         return "programming voltage, deprecated: VPP not connected"

@@ -1,8 +1,8 @@
-"""Protocol and parameters selection: ISO/IEC 7816-3:2006 9.
+"""Protocol and parameters selection, PPS: request and response (ISO/IEC 7816-3:2006 9).
 
-In negotiable mode the interface device may, as the first thing after the ATR, ask the card for a
-protocol and for Fi and Di: PPSS, PPS0, PPS1 and PCK. The card confirms by the same bytes; without
-PPS1 in its response the default Fd and Dd hold.
+In negotiable mode the interface device may request a protocol and Fi and Di right after the ATR:
+PPSS, PPS0, PPS1, PCK. The card confirms with the same bytes. If the response has no PPS1, the
+default values Fd and Dd are in force.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from ccid.errors import PpsFailed
 from ccid.iso7816.atr import DEFAULT_FIDI
 
 PPSS = 0xFF
+"""The first byte of a PPS request and of a PPS response."""
 HAS_PPS1, HAS_PPS2, HAS_PPS3 = 0x10, 0x20, 0x40
+"""Bits of PPS0: the byte is present."""
 MAX_LENGTH = 6
 """Bytes of the longest response: PPSS, PPS0, PPS1, PPS2, PPS3, PCK."""
 
@@ -22,13 +24,13 @@ MAX_LENGTH = 6
 def request(
     protocol: int, fidi: int | None = None, pps2: int | None = None, pps3: int | None = None
 ) -> bytes:
-    """The PPS request (9.2).
+    """The PPS request (ISO/IEC 7816-3:2006 9.2).
 
     Args:
-        protocol: T.
-        fidi: PPS1, Fi and Di coded as TA1; None to leave the default.
-        pps2: For the first TB of T=15; None for none.
-        pps3: Reserved; None for none.
+        protocol: The protocol number T.
+        fidi: PPS1, Fi and Di coded as TA1; None for the default values.
+        pps2: PPS2, for the use of contact C6 (first TB for T=15); None for a request without it.
+        pps3: PPS3, reserved; None for a request without it.
     """
     parts = ((HAS_PPS1, fidi), (HAS_PPS2, pps2), (HAS_PPS3, pps3))
     pps0 = protocol | sum(bit for bit, value in parts if value is not None)
@@ -37,10 +39,18 @@ def request(
 
 
 def confirmed(asked: bytes, response: bytes, name: str = "the card") -> int:
-    """The Fi and Di in force after ``response`` to the request ``asked``, coded as TA1 (9.3).
+    """The Fi and Di in force after a PPS response (ISO/IEC 7816-3:2006 9.3).
+
+    Args:
+        asked: The PPS request.
+        response: The PPS response of the card.
+        name: Name of the reader, for errors.
+
+    Returns:
+        Fi and Di, coded as TA1.
 
     Raises:
-        PpsFailed: The response confirms something else, or nothing.
+        PpsFailed: ``response`` is no PPS response, or confirms other values than requested.
     """
     if len(response) < 3 or len(response) > len(asked):
         raise PpsFailed(f"{name} answers a PPS request of {len(asked)} bytes by {len(response)}")
@@ -66,13 +76,14 @@ def confirmed(asked: bytes, response: bytes, name: str = "the card") -> int:
 
 
 def is_pps(data: bytes) -> bool:
-    """True if ``data`` are a whole PPS request or response (9.2), its check byte right."""
+    """True if ``data`` are a whole PPS request or response with a right PCK (ISO/IEC 7816-3:2006
+    9.2)."""
     if len(data) < 3 or data[0] != PPSS or data[1] & 0x80:
         return False
     return len(data) == 3 + (data[1] >> 4 & 7).bit_count() and not reduce(xor, data)
 
 
 def _parameters(pps: bytes) -> dict[int, int]:
-    """PPS1 to PPS3 by their bit in PPS0."""
+    """The bytes PPS1 to PPS3 that are present, by their bit in PPS0."""
     there = [bit for bit in (HAS_PPS1, HAS_PPS2, HAS_PPS3) if pps[1] & bit]
     return dict(zip(there, pps[2:-1], strict=True))

@@ -1,8 +1,8 @@
-"""SW1 SW2 in words: ISO/IEC 7816-4:2013 5.6."""
+"""Status words SW1 SW2 in words (ISO/IEC 7816-4:2013 5.6)."""
 
 from __future__ import annotations
 
-EXACT = {
+MEANINGS = {
     0x9000: "normal processing",
     0x6200: "warning, nothing changed",
     0x6281: "part of the data may be corrupted",
@@ -43,16 +43,17 @@ EXACT = {
     0x6E00: "class not supported",
     0x6F00: "no precise diagnosis",
 }
+"""The status words with one meaning."""
 
 
 def explain(sw: int) -> str:
-    """What a status word means.
+    """The meaning of a status word.
 
     Args:
-        sw: SW1 SW2 as one number.
+        sw: SW1 SW2 as one number, 0 to 0xFFFF.
     """
-    if sw in EXACT:
-        return EXACT[sw]
+    if sw in MEANINGS:
+        return MEANINGS[sw]
     sw1, sw2 = sw >> 8, sw & 0xFF
     if sw1 == 0x61:
         return f"{sw2 or 256} bytes more by GET RESPONSE"

@@ -1,14 +1,15 @@
-"""T=0, the interface device's side: ISO/IEC 7816-3:2006 10 and 12.2.
+"""The protocol T=0, as the interface device runs it (ISO/IEC 7816-3:2006 10 and 12.2). Pure.
 
-Two machines, one above the other, both without input or output.
+Two machines (generators), one above the other:
 
-:func:`procedure` sends one TPDU character by character, for readers at character level. The card
-directs it by procedure bytes after the header: NULL (wait on), ACK (INS: all remaining data; its
-complement: one byte), SW1 (the end). It yields :class:`Characters` and is sent those that came.
-
-:func:`command` carries an APDU of any case by one or more TPDUs: a command with data both ways
-goes without its Le and fetches the response by GET RESPONSE, a wrong Le is repeated as the card
-wishes, an extended command goes by ENVELOPE. It yields TPDUs and is sent their responses.
+- :func:`procedure` sends one TPDU character by character, for readers at character level. The card
+  controls the transfer by procedure bytes after the header: NULL (wait), ACK (INS: transfer all
+  remaining data; complement of INS: transfer one byte), SW1 (end). The machine yields
+  :class:`Characters` and receives the characters from the card.
+- :func:`command` sends a command APDU of any case in one or more TPDUs. A command with data in both
+  directions goes without Le, and GET RESPONSE fetches the response. After 6Cxx the command goes
+  again with the Le that the card names. An extended command goes by ENVELOPE. The machine yields
+  TPDUs and receives their responses.
 """
 
 from __future__ import annotations
@@ -20,20 +21,22 @@ from ccid.errors import InvalidApdu, ProtocolError
 from ccid.iso7816.apdu import HEADER_LENGTH, SW_LENGTH, Bytes, CommandApdu
 
 NULL = 0x60
+"""The procedure byte that asks for more waiting time (10.3.3)."""
 GET_RESPONSE, ENVELOPE = 0xC0, 0xC2
+"""INS."""
 SW_OK = b"\x90\x00"
 MORE_DATA, WRONG_LE = 0x61, 0x6C
-"""SW1: SW2 bytes are waiting for GET RESPONSE; Le should have been SW2."""
+"""SW1: GET RESPONSE can fetch SW2 bytes; Le is wrong and SW2 is right."""
 MAX_SEGMENT = 255
-"""Bytes of an ENVELOPE's data."""
+"""Bytes of data in one ENVELOPE, at most."""
 
 
 class Characters(NamedTuple):
     """A step at character level.
 
     Attributes:
-        data: Characters to send, perhaps none.
-        expected: How many to wait for then.
+        data: Characters to send; may be empty.
+        expected: Number of characters to receive after that.
     """
 
     data: bytes
@@ -44,39 +47,40 @@ class Characters(NamedTuple):
 
 
 def procedure(tpdu: bytes, name: str = "T=0") -> Generator[Characters, bytes, bytes]:
-    """One TPDU, directed by the card's procedure bytes (10.3).
+    """The machine for one TPDU, controlled by the procedure bytes of the card (10.3).
 
     Args:
-        tpdu: A header of 4 bytes (P3 = 0 is added) or 5, and the data that P3 announces. With
-            data, a byte after them, the Le of a case 4 command, is not sent: the card tells by
-            61xx what there is.
-        name: Of reader and slot, for errors.
+        tpdu: A header of 4 bytes (P3 = 0 is added) or 5 bytes, and P3 bytes of data. A byte after
+            the data, the Le of a case 4 command, is not sent: the card announces its response
+            data by 61xx.
+        name: Name of reader and slot, for errors.
 
     Returns:
         Response data and SW1 SW2.
 
     Raises:
-        InvalidApdu: INS is 6x or 9x, or P3 and the data do not agree.
-        ProtocolError: The card sends no procedure byte, or more than it was asked for.
+        InvalidApdu: INS is 6x or 9x, or the length of the data differs from P3.
+        ProtocolError: The card sends a byte that is no procedure byte, or more bytes than
+            expected.
     """
     header, data = _split(tpdu)
     ins = header[1]
     expected = 0 if data or len(tpdu) == HEADER_LENGTH else header[4] or 256
-    came = _Stream(name)
-    yield from came.send(header, 1)
+    received = _Stream(name)
+    yield from received.send(header, 1)
     response, position = b"", 0
     while True:
-        byte = (yield from came.take(1))[0]
+        byte = (yield from received.take(1))[0]
         if byte == NULL:
             continue
         if byte >> 4 in (6, 9):
-            return response + bytes((byte,)) + (yield from came.take(1))
+            return response + bytes((byte,)) + (yield from received.take(1))
         if byte not in (ins, ins ^ 0xFF):
             raise ProtocolError(
                 f"{name}: the card answers the header by no procedure byte that there is",
                 may_have_executed=position > 0 or not data,
             )
-        size = 1 if byte != ins else None  # one byte, or all that remain
+        size = 1 if byte != ins else None  # one byte, or all remaining bytes
         if data:
             part = data[position:] if size is None else data[position : position + 1]
             if not part:
@@ -85,19 +89,20 @@ def procedure(tpdu: bytes, name: str = "T=0") -> Generator[Characters, bytes, by
                     may_have_executed=True,
                 )
             position += len(part)
-            yield from came.send(part, 1)
+            yield from received.send(part, 1)
         else:
             missing = expected - len(response)
             if missing < 1:
                 raise ProtocolError(
                     f"{name}: the card sends more data than P3 asks for", may_have_executed=True
                 )
-            # SW1 SW2 follow the last byte for certain, a procedure byte any other
+            # after the last byte come SW1 SW2, after any other byte a procedure byte
             beyond = SW_LENGTH if size is None or missing == 1 else 1
-            response += yield from came.take(size or missing, beyond)
+            response += yield from received.take(size or missing, beyond)
 
 
 def _split(tpdu: bytes) -> tuple[bytes, bytes]:
+    """The header with P3, and the data without Le."""
     if len(tpdu) < HEADER_LENGTH:
         raise InvalidApdu(f"{len(tpdu)} bytes; a command APDU has at least {HEADER_LENGTH}")
     if tpdu[1] >> 4 in (6, 9):
@@ -113,46 +118,55 @@ def _split(tpdu: bytes) -> tuple[bytes, bytes]:
 
 
 class _Stream:
-    """Characters of the card, asked for no more than they are sure to come."""
+    """The characters from the card. Never requests more characters than are certain to come: the
+    reader would wait for them until its time limit."""
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._came = b""
+        self._received = b""
 
     def send(self, data: bytes, expected: int) -> Generator[Characters, bytes, None]:
-        if self._came:
+        """Send ``data``, and receive up to ``expected`` characters."""
+        if self._received:
             raise ProtocolError(
-                f"{self._name}: the card sent {len(self._came)} bytes nobody asked for",
+                f"{self._name}: the card sent {len(self._received)} bytes nobody asked for",
                 may_have_executed=True,
             )
         self._keep((yield Characters(data, expected)), expected)
 
     def take(self, count: int, beyond: int = 0) -> Generator[Characters, bytes, bytes]:
-        """The next ``count`` characters; where any have to be fetched, ``beyond`` more."""
-        while len(self._came) < count:
-            missing = count + beyond - len(self._came)
+        """The next ``count`` characters. A request to the reader, if one is necessary, asks for
+        ``beyond`` more."""
+        while len(self._received) < count:
+            missing = count + beyond - len(self._received)
             self._keep((yield Characters(b"", missing)), missing)
-        taken, self._came = self._came[:count], self._came[count:]
+        taken, self._received = self._received[:count], self._received[count:]
         return taken
 
-    def _keep(self, came: bytes, asked: int) -> None:
-        if not came or len(came) > asked:
+    def _keep(self, characters: bytes, expected: int) -> None:
+        if not characters or len(characters) > expected:
             raise ProtocolError(
-                f"{self._name}: {len(came)} characters came where {asked} were asked for",
+                f"{self._name}: {len(characters)} characters came where {expected} were asked for",
                 may_have_executed=True,
             )
-        self._came += came
+        self._received += characters
 
 
 # Commands -------------------------------------------------------------------------------------
 
 
 def command(apdu: Bytes) -> Generator[bytes, bytes, bytes]:
-    """A command APDU of any case by TPDUs, and its whole response (12.2).
+    """The machine for a command APDU of any case, in TPDUs (12.2).
+
+    Args:
+        apdu: The command APDU.
+
+    Returns:
+        The whole response APDU.
 
     Raises:
-        InvalidApdu: It is none.
-        ProtocolError: The card goes round in circles, or answers by no status.
+        InvalidApdu: ``apdu`` is no command APDU.
+        ProtocolError: The card repeats 61xx or 6Cxx without end, or sends no status word.
     """
     parsed = CommandApdu.parse(bytes(apdu))
     if len(parsed.data) > MAX_SEGMENT:
@@ -165,13 +179,14 @@ def command(apdu: Bytes) -> Generator[bytes, bytes, bytes]:
         response = yield parsed.header  # the reader adds P3 = 0
     status = _status(response)
     if parsed.data and parsed.ne and status == SW_OK and len(response) == SW_LENGTH:
-        # Case 4.2: accepted, and what it has to say has to be asked for (12.2.5)
+        # Case 4S.2: the card accepts the command, and GET RESPONSE fetches the data (12.2.5)
         response = yield from _fetch(_get_response(parsed), parsed.ne)
     return (yield from _complete(parsed, response))
 
 
 def _fetch(header: bytes, ne: int) -> Generator[bytes, bytes, bytes]:
-    """Case 2: ``ne`` bytes, or as many as the card says there are (12.2.3)."""
+    """A case 2 command: the response of ``ne`` bytes, or of the length that the card names by
+    6Cxx (12.2.3)."""
     response = yield header + bytes((ne & 0xFF if ne <= 256 else 0,))
     status = _status(response)
     if status[0] == WRONG_LE and len(response) == SW_LENGTH:
@@ -184,7 +199,8 @@ def _fetch(header: bytes, ne: int) -> Generator[bytes, bytes, bytes]:
 
 
 def _complete(parsed: CommandApdu, response: bytes) -> Generator[bytes, bytes, bytes]:
-    """Fetch what 61xx announces until nothing is left, or Ne bytes are there (12.2.4)."""
+    """Fetch the data that 61xx announces, until no data are left or Ne bytes are complete
+    (12.2.4)."""
     data, status = response[:-SW_LENGTH], _status(response)
     while status[0] == MORE_DATA and parsed.ne > len(data):
         count = min(status[1] or 256, parsed.ne - len(data))
@@ -197,7 +213,7 @@ def _complete(parsed: CommandApdu, response: bytes) -> Generator[bytes, bytes, b
 
 
 def _by_envelope(parsed: CommandApdu, apdu: bytes) -> Generator[bytes, bytes, bytes]:
-    """An APDU with more than 255 bytes of data, in the data of ENVELOPE (12.2.6)."""
+    """Send an APDU with more than 255 bytes of data as the data of ENVELOPE commands (12.2.6)."""
     head = bytes((_class(parsed.cla), ENVELOPE, 0, 0))
     starts = range(0, len(apdu), MAX_SEGMENT)
     response = b""
@@ -214,14 +230,15 @@ def _get_response(parsed: CommandApdu) -> bytes:
 
 
 def _class(cla: int) -> int:
-    """CLA for GET RESPONSE and ENVELOPE: the channel stays, chaining and secure messaging go
-    (ISO/IEC 7816-4:2013 5.4.1)."""
+    """CLA of GET RESPONSE and ENVELOPE: the logical channel of ``cla``, without command chaining
+    and secure messaging (ISO/IEC 7816-4:2013 5.4.1)."""
     if cla >> 5 == 0:
         return cla & 0x03
     return cla & 0x4F if cla >> 6 == 1 else cla
 
 
 def _status(response: bytes) -> bytes:
+    """SW1 SW2 of ``response``."""
     if len(response) < SW_LENGTH:
         raise ProtocolError(f"{len(response)} bytes in answer to a command", may_have_executed=True)
     return response[-SW_LENGTH:]

@@ -1,9 +1,8 @@
-"""The rules by which T=1 gets a command to a card and its response back, as one table: ISO/IEC
-7816-3:2006 11.6.2 and 11.6.3.
+"""The rules of T=1 as one table of states (ISO/IEC 7816-3:2006 11.6.2 and 11.6.3). Pure.
 
-:class:`State` says how far a command has come, :class:`Heard` what the card sent, :class:`Act` what
-is done about it; :data:`TRANSITIONS` has one line for each pair of the first two.
-:mod:`ccid.iso7816.t1` carries the acts out.
+:class:`State` is the progress of a command, :class:`Heard` the kind of block that the card sent,
+:class:`Act` the action. :data:`TRANSITIONS` has one line for each pair of state and block.
+:mod:`ccid.iso7816.t1` executes the actions.
 """
 
 from __future__ import annotations
@@ -12,35 +11,35 @@ from enum import IntEnum, auto
 
 
 class State(IntEnum):
-    """How far a command has come."""
+    """The progress of a command."""
 
     SENDING = auto()
-    """Blocks of the command are left."""
+    """I-blocks of the command remain to be sent."""
     SENT = auto()
-    """The last block of the command went out."""
+    """The last I-block of the command was sent."""
     RECEIVING = auto()
-    """The response has begun."""
+    """The first I-block of the response was received."""
     ABORTED = auto()
-    """The card aborted a chain, and will say what it has instead."""
+    """The card aborted a chain; another response follows."""
     RECEIVING_INSTEAD = auto()
-    """The card says what it has instead."""
+    """The first I-block of the response after an aborted chain was received."""
 
 
 class Heard(IntEnum):
-    """What the card sent, or what became of it on the way."""
+    """The block that the card sent, or its failure."""
 
     DAMAGED = auto()
-    """A block with a wrong epilogue, or cut short, or a parity error."""
+    """A block with a wrong epilogue, an incomplete block, or a parity error."""
     NONSENSE = auto()
-    """No block, or one that the standard does not have, or not here."""
+    """No block, or a block that the standard does not allow here."""
     LAST = auto()
-    """An I-block with the expected N(S), the last of its chain."""
+    """An I-block with the expected N(S) and M = 0: the last of its chain."""
     PART = auto()
-    """An I-block with the expected N(S), and more follow."""
+    """An I-block with the expected N(S) and M = 1: more I-blocks follow."""
     NEXT = auto()
-    """An R-block that asks for the next I-block."""
+    """An R-block that requests the next I-block."""
     AGAIN = auto()
-    """An R-block that asks for the last I-block again."""
+    """An R-block that requests the last I-block again."""
     WTX = auto()
     """S(WTX request)."""
     IFS = auto()
@@ -50,26 +49,26 @@ class Heard(IntEnum):
 
 
 class Act(IntEnum):
-    """What is done about it."""
+    """The action of the interface device."""
 
     ASK = auto()
-    """Ask for what was lost, by an R-block (11.6.3.2, rules 7.1 and 7.2)."""
+    """Request the lost block by an R-block (11.6.3.2, rules 7.1 and 7.2)."""
     REPEAT = auto()
     """Send the last I-block again (11.6.3.2, rule 7.3)."""
     CONTINUE = auto()
     """Send the next I-block (11.6.2.3, rule 2.2)."""
     TAKE = auto()
-    """Take the part, acknowledge it by an R-block (11.6.2.3, rule 2.2)."""
+    """Store the part of the response, and acknowledge it by an R-block (11.6.2.3, rule 2.2)."""
     FINISH = auto()
-    """Take the part: the response is complete."""
+    """Store the last part of the response, and end."""
     GRANT = auto()
-    """S(WTX response) (11.6.2.3, rule 3)."""
+    """Send S(WTX response) (11.6.2.3, rule 3)."""
     AGREE = auto()
-    """S(IFS response) (11.6.2.3, rule 4)."""
+    """Send S(IFS response) (11.6.2.3, rule 4)."""
     GIVE_WAY = auto()
-    """S(ABORT response) (11.6.2.3, rule 9)."""
+    """Send S(ABORT response) (11.6.2.3, rule 9)."""
     LOSE = auto()
-    """End: the card wants nothing of the command any more."""
+    """End with an error: the card gave up the command."""
 
 
 _ALWAYS = {
@@ -79,15 +78,16 @@ _ALWAYS = {
     Heard.IFS: Act.AGREE,
     Heard.ABORT: Act.GIVE_WAY,
 }
+"""Actions that are the same in every state."""
 _ACTS: dict[State, dict[Heard, Act]] = {
     State.SENDING: {
         Heard.NEXT: Act.CONTINUE,
         Heard.AGAIN: Act.REPEAT,
-        Heard.PART: Act.ASK,  # no I-block acknowledges a part of a chain (11.6.2.3, rule 5)
+        Heard.PART: Act.ASK,  # an R-block acknowledges a part of a chain (11.6.2.3, rule 5)
         Heard.LAST: Act.ASK,
     },
     State.SENT: {
-        Heard.NEXT: Act.ASK,  # there is no next one
+        Heard.NEXT: Act.ASK,  # no next I-block exists
         Heard.AGAIN: Act.REPEAT,
         Heard.PART: Act.TAKE,
         Heard.LAST: Act.FINISH,
@@ -111,21 +111,25 @@ _ACTS: dict[State, dict[Heard, Act]] = {
         Heard.LAST: Act.FINISH,
     },
 }
+"""Actions that depend on the state."""
 _NEXT: dict[tuple[State, Act], State] = {
     (State.SENT, Act.TAKE): State.RECEIVING,
     (State.ABORTED, Act.TAKE): State.RECEIVING_INSTEAD,
     **{(state, Act.GIVE_WAY): State.ABORTED for state in State},
 }
+"""The next state, where an action changes the state."""
 TRANSITIONS: dict[State, dict[Heard, tuple[Act, State]]] = {
     state: {
         heard: (act, _NEXT.get((state, act), state)) for heard, act in {**_ALWAYS, **acts}.items()
     }
     for state, acts in _ACTS.items()
 }
-"""What is done, and which state follows. With the last block CONTINUE leads to SENT."""
+"""Action and next state for each state and each kind of block. CONTINUE with the last I-block leads
+to SENT."""
 
 
 ACKNOWLEDGED = frozenset((State.SENT, State.ABORTED))
-"""States in which an I-block of the card acknowledges the last one of ours (11.6.2.3, rule 2.1)."""
+"""States in which an I-block of the card acknowledges the last I-block of the interface device
+(11.6.2.3, rule 2.1)."""
 INSTEAD = frozenset((State.ABORTED, State.RECEIVING_INSTEAD))
-"""States in which a response does not leave the two sides in step."""
+"""States after which card and interface device have to resynchronise."""

@@ -1,6 +1,6 @@
-"""How long a card may take: ISO/IEC 7816-3:2006 7.1, 8.3, 10.2, 11.4.2 and 11.4.3.
+"""Waiting times of a card, and the time limits that follow (ISO/IEC 7816-3:2006 8.3, 10.2, 11.4).
 
-All results are seconds; clocks are Hz.
+All times are in seconds, all clocks in Hz.
 """
 
 from __future__ import annotations
@@ -11,38 +11,40 @@ from ccid.codes import Protocol
 from ccid.iso7816.atr import DEFAULT_FIDI, DI, FI, Atr
 
 FLOOR_S = 3.0
-"""No exchange is given up earlier: USB, the reader's own work, a slow host."""
+"""The shortest time limit of an exchange: USB, the reader and the host need time as well."""
 UNKNOWN_S = 60.0
-"""For a clock or an Fi or Di code that says nothing."""
+"""The time limit of an exchange with a card whose waiting times are unknown."""
 MAX_BWI = 9
-"""Greater values of BWI are reserved (ISO/IEC 7816-3:2006 11.4.3)."""
+"""The greatest BWI; greater values are reserved (ISO/IEC 7816-3:2006 11.4.3)."""
 UNKNOWN_BWT_S = 6.0
-"""BWT where it is unknown: BWI 4, the default, at 1 MHz, the slowest clock."""
+"""BWT of a card whose BWT is unknown: the default BWI, 4, at 1 MHz, the slowest clock."""
 PPS_CHARACTERS = 6
-"""Of the longest PPS response (ISO/IEC 7816-3:2006 9.2)."""
+"""Characters of the longest PPS response (ISO/IEC 7816-3:2006 9.2)."""
 LONGEST_PPS_S = 30.0
-"""No card takes longer for it, whatever its ATR says."""
+"""The longest time limit of a PPS exchange, whatever the ATR says."""
 ACTIVATION_S = 60.0
-"""For a power-on: the longest ATR takes 29 s at 4 MHz, and a reader may try three voltages."""
+"""The time limit of a power-on: the longest ATR takes 29 s at 4 MHz, and a reader may try three
+voltages."""
 BLOCK = 260
-"""Characters of the longest block: prologue, 254 bytes, epilogue; with one or two to spare."""
+"""Characters of the longest T=1 block, 259 (prologue 3, information field 254, epilogue 2), and
+one to spare."""
 BLOCK_MARGIN_S = 1.0
-"""Beyond what the standard gives a card of T=1: the way over USB and back."""
+"""Seconds beyond the waiting times of the standard, for USB."""
 MIN_GUARD = 255
-"""TC1 that asks for the shortest guard time (ISO/IEC 7816-3:2006 8.3)."""
+"""The value of TC1 for the shortest guard time (ISO/IEC 7816-3:2006 8.3)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """The times that follow from an ATR, the Fi and Di in force and the clock.
+    """The times that follow from the ATR, the Fi and Di in force, and the clock. All in seconds.
 
     Attributes:
-        etu_s: Elementary time unit.
-        guard_t0_s: From the leading edge of one character to the next, in the host's direction.
-        guard_t1_s: The same for T=1.
-        wwt_s: T=0: work waiting time.
-        cwt_s: T=1: character waiting time.
-        bwt_s: T=1: block waiting time.
+        etu_s: Elementary time unit (7.1).
+        guard_t0_s: T=0: from the leading edge of one character to the next, host to card (8.3).
+        guard_t1_s: T=1: from the leading edge of one character to the next, host to card (8.3).
+        wwt_s: T=0: work waiting time (10.2).
+        cwt_s: T=1: character waiting time (11.4.3).
+        bwt_s: T=1: block waiting time (11.4.3).
     """
 
     etu_s: float
@@ -62,16 +64,17 @@ class Timing:
         bwi: int | None = None,
         cwi: int | None = None,
     ) -> Timing | None:
-        """The times for a card.
+        """The times of a card.
 
         Args:
-            atr: Its answer to reset.
-            clock_hz: The clock the reader gives it, in Hz.
+            atr: The ATR of the card.
+            clock_hz: The clock of the card, in Hz.
             fidi: The Fi and Di in force, coded as TA1.
-            bwi, cwi: Instead of the ATR's, for a card whose ATR promises too much.
+            bwi, cwi: Values to use instead of those of the ATR, for a card that needs more time
+                than its ATR says.
 
         Returns:
-            None where the clock is 0 or the codes are reserved.
+            The times; None if the clock is 0 or the code of Fi or Di is reserved.
         """
         f, d = FI[fidi >> 4], DI[fidi & 0x0F]
         if f is None or d is None or clock_hz <= 0:
@@ -95,21 +98,23 @@ class Timing:
 
 
 def _guard_unit(atr: Atr, etu: float, clock_hz: float) -> float:
-    """What N counts: etu in force, or, with T=15 in the ATR, those that TA1 indicates (8.3)."""
+    """The unit of the extra guard time N, in seconds: the etu in force, or, with T=15 in the ATR,
+    the etu of the Fi and Di that TA1 indicates (8.3)."""
     if any(group.t == 15 for group in atr.groups) and atr.fi and atr.di:
         return atr.fi / atr.di / clock_hz
     return etu
 
 
 def exchange_timeout(timing: Timing | None, protocol: Protocol) -> float:
-    """How long to wait for the reply to one TPDU, block or APDU, in seconds.
+    """The time limit, in seconds, of the exchange of one TPDU, block or APDU.
 
-    For T=0 the worse of a command with 255 bytes out and of one with 256 bytes in, each received
-    character after up to WWT. For T=1 a full block out, BWT, and a full block in.
+    T=0: the longer of a command with 255 bytes of data and a command with 256 bytes of response,
+    if each character from the card takes WWT. T=1: a full block to the card, BWT, and a full block
+    from the card.
 
     Args:
-        timing: The card's; None if it cannot be known.
-        protocol: T in force.
+        timing: The times of the card; None if they are unknown.
+        protocol: The protocol in force.
     """
     if timing is None:
         return UNKNOWN_S
@@ -122,19 +127,19 @@ def exchange_timeout(timing: Timing | None, protocol: Protocol) -> float:
 
 
 def block_waiting_s(timing: Timing | None) -> float:
-    """BWT, which a waiting time extension of T=1 multiplies (11.4.3 and 11.6.2.3), in seconds.
+    """BWT in seconds, which a waiting time extension of T=1 multiplies (11.4.3 and 11.6.2.3).
 
     Args:
-        timing: The card's; None if it cannot be known.
+        timing: The times of the card; None if they are unknown.
     """
     return UNKNOWN_BWT_S if timing is None else timing.bwt_s
 
 
 def pps_timeout(timing: Timing | None) -> float:
-    """How long to wait for a PPS response, in seconds: each character after up to WT (9.2).
+    """The time limit, in seconds, of a PPS exchange; each character may take WT (9.2).
 
     Args:
-        timing: The card's, right after its reset; None if it cannot be known.
+        timing: The times of the card right after its reset; None if they are unknown.
     """
     if timing is None:
         return LONGEST_PPS_S

@@ -1,7 +1,7 @@
-"""The table of readers and the figures of their descriptors, put together to be searched.
+"""The catalog: the table of readers and their descriptors, together, for searches.
 
-What a reader can do is told after its quirks have mended what its descriptors say; of one that is
-known with several firmware releases, the newest counts.
+The abilities of a reader follow from its descriptors after its quirks were applied. If descriptors
+of several firmware releases are known, the newest release counts.
 """
 
 from __future__ import annotations
@@ -18,23 +18,24 @@ from ccid.codes import (
     PinSupport,
     Protocol,
 )
+from ccid.known.descriptor_figures import DeviceFigures, InterfaceFigures, all_figures
 from ccid.known.extended_apdus import EXTENDED as EXTENDED
 from ccid.known.extended_apdus import NO_EXTENDED as NO_EXTENDED
 from ccid.known.extended_apdus import WITH_T1 as WITH_T1
 from ccid.known.extended_apdus import extended_apdus
-from ccid.known.figures import DeviceFigures, InterfaceFigures, all_figures
 from ccid.known.quirks import VOCABULARY, Known, Quirks, known_readers, lookup
-from ccid.known.quirks.fixups import apply
+from ccid.known.quirks.descriptor_fixups import apply
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A reader and what is known of it.
+    """One reader of the catalog.
 
     Attributes:
-        known: What the table says.
-        devices: Its figures, the newest firmware first; empty where none are known.
-        descriptors: The class descriptors of the newest, an interface each, mended by its quirks.
+        known: The entry in the table of readers.
+        devices: The known descriptors, the newest firmware release first; may be empty.
+        descriptors: The class descriptors of the newest release, one for each interface, with the
+            quirks applied.
     """
 
     known: Known
@@ -43,28 +44,28 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """Its name."""
+        """The name of the reader; ``vvvv:pppp`` if the table has no name."""
         return self.known.quirks.name or self.known.id
 
     @property
     def interfaces(self) -> Sequence[InterfaceFigures]:
-        """Its CCID interfaces."""
+        """The smart-card interfaces of the newest firmware release."""
         return self.devices[0].interfaces if self.devices else ()
 
     @property
     def levels(self) -> list[ExchangeLevel]:
-        """Its levels of exchange, one for most."""
+        """The levels of exchange, one for most readers."""
         found = {d.exchange_level for d in self.descriptors}
         return sorted(level for level in found if level is not None)
 
     @property
     def protocols(self) -> list[Protocol]:
-        """T=0, T=1."""
+        """The protocols that the reader supports: T=0, T=1."""
         return [p for p in Protocol if any(d.dwProtocols >> p & 1 for d in self.descriptors)]
 
     @property
     def voltages(self) -> list[str]:
-        """``5 V``, ``3 V``, ``1.8 V``."""
+        """The supply voltages: ``5 V``, ``3 V``, ``1.8 V``."""
         found = 0
         for descriptor in self.descriptors:
             found |= descriptor.bVoltageSupport
@@ -72,12 +73,12 @@ class Entry:
 
     @property
     def slots(self) -> int:
-        """Slots, on all its interfaces; 0 where no figures are known."""
+        """Number of slots on all interfaces; 0 if no descriptors are known."""
         return sum(descriptor.slot_count for descriptor in self.descriptors)
 
     @property
     def pin_pad(self) -> list[str]:
-        """What its PIN pad does: ``verify``, ``modify``."""
+        """The functions of the PIN pad: ``verify``, ``modify``."""
         found = PinSupport(0)
         for descriptor in self.descriptors:
             found |= descriptor.pin_support
@@ -86,7 +87,7 @@ class Entry:
 
     @property
     def display(self) -> str:
-        """Its display, as ``2 × 16``; empty without one."""
+        """Lines and characters of the display, such as ``2 × 16``; empty without a display."""
         for d in self.descriptors:
             if d.wLcdLayout:
                 return f"{d.lcd_lines} × {d.lcd_characters}"
@@ -94,7 +95,8 @@ class Entry:
 
     @property
     def extended(self) -> str:
-        """Do extended APDUs get through: ``yes``, ``with T=1``, ``no``; empty if not known."""
+        """Whether the reader transfers extended APDUs: ``yes``, ``with T=1`` or ``no``; empty if
+        unknown."""
         if not self.descriptors:
             return ""
         found = {
@@ -105,24 +107,24 @@ class Entry:
 
     @property
     def kinds(self) -> list[str]:
-        """``CCID``, ``ICCD A``, ``ICCD B``."""
+        """The kinds of interface: ``CCID``, ``ICCD A``, ``ICCD B``."""
         found = {interface.reader.protocol for interface in self.interfaces}
         return [p.name.replace("_", " ") for p in InterfaceProtocol if p in found]
 
     @property
     def quirk_names(self) -> list[str]:
-        """The quirks it has, under whatever conditions."""
-        fields = {field for case in self.known.cases for field in case.bends}
+        """The names of the quirks of the reader, with and without conditions."""
+        fields = {field for case in self.known.cases for field in case.values}
         return [d.name for d in VOCABULARY.values() if d.field in fields]
 
     @property
     def is_virtual(self) -> bool:
-        """Can it be had as a virtual reader?"""
+        """True if a virtual reader with these descriptors can be made."""
         return self.kinds == ["CCID"]
 
     @property
     def words(self) -> str:
-        """All there is to search for, in small letters."""
+        """The text that a search looks into, in lower case."""
         parts = [
             self.known.id, self.name, self.known.vendor, self.known.quirks.status,
             *(f"{EXCHANGE_LEVEL_TEXT[level]} level" for level in self.levels),
@@ -136,10 +138,10 @@ class Entry:
 
 
 def catalog() -> Iterator[Entry]:
-    """Every reader known, by vendor and product id.
+    """All known readers, in the order of idVendor and idProduct.
 
     Raises:
-        ReaderTableError: A file is wrong.
+        ReaderTableError: A file of the table or of the user is wrong.
     """
     figures: dict[str, list[DeviceFigures]] = {}
     for device in all_figures():
@@ -147,12 +149,12 @@ def catalog() -> Iterator[Entry]:
     for known in known_readers():
         devices = tuple(figures.get(known.id, ()))
         descriptors = (
-            tuple(_mended(devices[0], i) for i in devices[0].interfaces) if devices else ()
+            tuple(_with_quirks(devices[0], i) for i in devices[0].interfaces) if devices else ()
         )
         yield Entry(known, devices, descriptors)
 
 
-def _mended(device: DeviceFigures, interface: InterfaceFigures) -> SmartCardDescriptor:
+def _with_quirks(device: DeviceFigures, interface: InterfaceFigures) -> SmartCardDescriptor:
     return apply(_quirks(device, interface), interface.descriptor, interface.reader.protocol)
 
 
@@ -161,11 +163,18 @@ def _quirks(device: DeviceFigures, interface: InterfaceFigures) -> Quirks:
 
 
 def search(entries: Iterable[Entry], words: Sequence[str]) -> list[Entry]:
-    """The entries in which every one of ``words`` stands, or is the name of a quirk they have."""
+    """The entries that match all words.
+
+    Args:
+        entries: The entries to search.
+        words: Each word is a part of :attr:`Entry.words`, or the name of a quirk; upper and lower
+            case are the same.
+    """
     wanted = [word.lower() for word in words]
+    return [entry for entry in entries if _matches(entry, wanted)]
 
-    def fits(entry: Entry) -> bool:
-        text, quirks = entry.words, {name.lower() for name in entry.quirk_names}
-        return all(word in text or word in quirks for word in wanted)
 
-    return [entry for entry in entries if fits(entry)]
+def _matches(entry: Entry, words: Sequence[str]) -> bool:
+    """True if ``entry`` matches all words, which are in lower case."""
+    text, quirks = entry.words, {name.lower() for name in entry.quirk_names}
+    return all(word in text or word in quirks for word in words)

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from ccid.codec.descriptors import ClassControl
-from ccid.codec.descriptors.requests import REQUEST_IN, REQUEST_OUT
+from ccid.codec.descriptors.class_requests import REQUEST_IN, REQUEST_OUT
 from ccid.codec.messages import Command
 from ccid.codes import Chain, ClockStatus, IccdRequest, IccStatus, Level
 from ccid.errors import (

@@ -1,25 +1,27 @@
-"""What a trace shows of an exchange that carries a PIN or a key. Pure.
+"""The censor: CCID messages for a trace, with PINs and keys masked. Pure.
 
-Nobody has to say that an exchange is secret: the messages themselves are followed, as they pass.
-Lengths stay; what may not be seen becomes :data:`MASK`. Check bytes are masked with the data: from
-an LRC, a digit could be reckoned back.
+No caller has to mark an exchange as secret: the censor follows the messages. A masked message keeps
+its length; each secret byte becomes :data:`MASK`. The epilogue of a T=1 block is masked with the
+data, because an LRC would reveal a digit.
 
-Theory of operation. What a block carries is judged by the watches of :mod:`~.exchange_watch`, which
-go by :mod:`ccid.iso7816.apdu`: what is known to carry no secret is shown, all else is masked.
-Secure is masked but for bPINOperation. Escape is the maker's own and may carry anything, an APDU
-too: one of two bytes, a code and a parameter, is shown with its answer. Of other commands and
-replies as many bytes are shown as the specification has there.
+Theory of operation. The watches of :mod:`~.exchange_watch` judge the blocks, by the rules of
+:mod:`ccid.masking.secret_commands`: a block that is known to carry no secret is shown, any other
+block is masked. Of PC_to_RDR_Secure only bPINOperation is shown. An Escape may carry anything, an
+APDU as well: only an Escape of at most two bytes (a code and a parameter) is shown, with its
+answer. Of other commands and replies the bytes that the specification defines are shown.
 
-A reply is judged by the command whose bSlot and bSeq it repeats. So the late answer to a secret
-command is masked, whatever was sent since. Each command is answered once. The data of a reply are
+A reply is judged by the command with the same bSlot and bSeq. So a late answer to a secret command
+is masked, whatever was sent after the command. A command has one reply. The data of a reply are
 masked if
 
-- no command waits for it: it comes again, before its command, or passed before the trace began;
-- it is of another kind than the command's;
-- its bSeq was that of a secret command, too, which was not answered (the number wraps at 255);
-- the secret command before was not answered, and this may be its answer under another number.
+- no command waits for the reply: it comes twice, or before its command, or the command passed
+  before the trace began;
+- the bMessageType of the reply does not belong to the command;
+- a secret command with the same bSeq was not answered (bSeq wraps at 255);
+- the secret command before was not answered, and the reply may belong to that command.
 
-Of a transfer that is no message, nothing is shown: it may be a part of one whose header was lost.
+A transfer that is no message is masked completely: it may be a part of a message whose header was
+lost.
 """
 
 from __future__ import annotations
@@ -83,26 +85,29 @@ ANSWERS: dict[int, int] = {
     PC_to_RDR_ResetParameters.bMessageType: PARAMETERS,
     PC_to_RDR_SetDataRateAndClockFrequency.bMessageType: DATA_RATE,
 }
-"""The kind of reply to a command (USB CCID rev 1.1, 6.1); SlotStatus to all others."""
+"""bMessageType of the reply by bMessageType of the command (USB CCID rev 1.1, 6.1); SlotStatus for
+all other commands."""
 SIZES: dict[int, int] = {
     PC_to_RDR_SetParameters.bMessageType: 7,
     PC_to_RDR_SetDataRateAndClockFrequency.bMessageType: 8,
     PARAMETERS: 7,
     DATA_RATE: 8,
 }
-"""Bytes of data of commands and replies that have some, at most; others have none, or any."""
+"""Greatest number of data bytes that the specification defines for commands and replies with data
+of a fixed form."""
 PLAIN_ESCAPE = 2
-"""Bytes of an Escape that are too few for a code and a secret."""
+"""Greatest number of bytes of an Escape that cannot hold a secret."""
 
 WATCHES: dict[Framing, type[Watch]] = {
     Framing.APDU: ApduWatch,
     Framing.T0: T0Watch,
     Framing.T1: T1Watch,
 }
+"""The class of the watch for each framing."""
 
 
 class Sent(Enum):
-    """What a command was."""
+    """Kind of a command, for the judgement of its reply."""
 
     PLAIN = "nothing secret, and no block to the card"
     BLOCK = "a block without a secret"
@@ -112,17 +117,18 @@ class Sent(Enum):
 
     @property
     def is_secret(self) -> bool:
+        """True if the reply may hold a secret."""
         return self in (Sent.SECRET, Sent.SECURE, Sent.DOUBT)
 
 
 @dataclass(slots=True)
 class _Command:
-    """A command that was not answered.
+    """A command without a reply so far.
 
     Attributes:
-        sent: What it was.
+        sent: Kind of the command.
         kind: bMessageType.
-        owed: So many secret ones before it, of the same number, were not answered either.
+        owed: Number of earlier secret commands with the same bSeq that have no reply either.
     """
 
     sent: Sent
@@ -132,14 +138,14 @@ class _Command:
 
 @dataclass(slots=True)
 class _Slot:
-    """What is known of a slot.
+    """The state of a slot.
 
     Attributes:
-        last: bSeq of the last command.
-        waits: The last was a block and its reply did not come yet.
-        owes: A secret command got no answer.
-        framings: What its blocks may be.
-        watches: Who follows them.
+        last: bSeq of the last command; None before the first.
+        waits: True if the last command was an XfrBlock without a reply so far.
+        owes: True if a secret command got no reply.
+        framings: The framings that the blocks may have.
+        watches: The watches that follow the blocks, one for each framing.
     """
 
     last: int | None = None
@@ -150,11 +156,11 @@ class _Slot:
 
 
 class Censor:
-    """Masks secrets in the messages of one reader, given in the order in which they pass.
+    """Masks secrets in the messages of one reader. The caller passes the messages in order.
 
     Args:
-        numbered: Commands have a bSeq. Without, a reply belongs to the last command, and there
-            may be several.
+        numbered: True if commands have a bSeq (CCID). False: a reply belongs to the last command,
+            which may have several replies (ICCD).
     """
 
     def __init__(self, numbered: bool = True) -> None:
@@ -165,11 +171,11 @@ class Censor:
     # Commands ---------------------------------------------------------------------------------
 
     def command(self, message: bytes, framings: tuple[Framing, ...]) -> bytes:
-        """A command as it may be seen.
+        """A command, masked.
 
         Args:
-            message: All of it.
-            framings: What its block may be, if it has one.
+            message: The whole message.
+            framings: The framings that a block in the message may have.
         """
         if len(message) < HEADER_LENGTH:
             return all_masked(message)
@@ -196,23 +202,25 @@ class Censor:
         return shown
 
     def _owed(self, slot: int, bSeq: int) -> int:
-        """How many secret commands of this number were not answered."""
+        """Number of secret commands of this slot and bSeq without a reply."""
         command = self._sent.get((slot, bSeq))
-        return 0 if command is None else command.owed + command.sent.is_secret
+        if command is None:
+            return 0
+        return command.owed + 1 if command.sent.is_secret else command.owed
 
     def _judge(self, slot: _Slot, message: bytes) -> tuple[bytes, Sent]:
-        """A command as it may be seen, and what it is."""
+        """A command, masked, and its kind."""
         kind, data = message[0], message[HEADER_LENGTH:]
         if kind == XFR_BLOCK:
             level = int.from_bytes(message[8:HEADER_LENGTH], "little")
             parts = [watch.out(data, level) for watch in slot.watches]
             secret = any(watch.secret for watch in slot.watches)
-            shown = message[:HEADER_LENGTH] + _least(data, parts)
+            shown = message[:HEADER_LENGTH] + _masked_by_any(data, parts)
             return shown, Sent.SECRET if secret else Sent.BLOCK
         if kind == SECURE:
             for watch in slot.watches:
                 watch.secure()
-            return masked(message, data[:1] in OPERATIONS, 0), Sent.SECURE
+            return masked(message, 1 if data[:1] in OPERATIONS else 0, 0), Sent.SECURE
         if kind == ESCAPE:
             if len(data) <= PLAIN_ESCAPE:
                 return message, Sent.PLAIN
@@ -224,7 +232,11 @@ class Censor:
     # Replies ----------------------------------------------------------------------------------
 
     def reply(self, message: bytes) -> bytes:
-        """A reply as it may be seen."""
+        """A reply, masked.
+
+        Args:
+            message: The whole message.
+        """
         if not message:
             return message
         if len(message) < HEADER_LENGTH:
@@ -251,7 +263,7 @@ class Censor:
         return self._block(slot, message, command, is_last)
 
     def _block(self, slot: _Slot, message: bytes, command: _Command, is_last: bool) -> bytes:
-        """A DataBlock as it may be seen, the answer to ``command``."""
+        """RDR_to_PC_DataBlock, the reply to ``command``, masked."""
         status, chain, data = message[7] >> 6, message[9], message[HEADER_LENGTH:]
         owes = slot.owes and not command.sent.is_secret
         if status != CommandStatus.TIME_EXTENSION:
@@ -267,15 +279,17 @@ class Censor:
             return message if is_plain else masked(message, 0, 0)
         slot.waits = False
         parts = [watch.back(data, chain) for watch in slot.watches]
-        return masked(message, 0, 0) if in_doubt else message[:HEADER_LENGTH] + _least(data, parts)
+        if in_doubt:
+            return masked(message, 0, 0)
+        return message[:HEADER_LENGTH] + _masked_by_any(data, parts)
 
     def _answered(self, slot: int, bSeq: int, status: int) -> _Command | None:
-        """The command that is answered; None if there is none that waits for it."""
+        """The command that a reply answers; None if no command waits for the reply."""
         command = self._sent.get((slot, bSeq))
         if command is None or not self.numbered:
             return command
         is_last = status != CommandStatus.TIME_EXTENSION
-        if command.owed:  # it may be any of them, and the others remain
+        if command.owed:  # the reply may answer any of these commands; the others still wait
             if is_last:
                 self._sent[slot, bSeq] = _Command(Sent.DOUBT, command.kind, command.owed - 1)
             return _Command(Sent.DOUBT, command.kind)
@@ -285,18 +299,19 @@ class Censor:
 
 
 OPERATIONS = frozenset(bytes((operation,)) for operation in PinOperation)
+"""The values of bPINOperation, each as one byte."""
+EVENTS = frozenset((bytes((NOTIFY_SLOT_CHANGE,)), bytes((HARDWARE_ERROR,)), b""))
+"""The first byte of the event messages (USB CCID rev 1.1, 6.3); empty for an empty transfer."""
 
 
 def notification(message: bytes) -> bytes:
-    """What came on the interrupt endpoint as it may be seen: what USB CCID rev 1.1, 6.3 has."""
+    """A transfer from the interrupt endpoint: shown if it is an event message (USB CCID rev 1.1,
+    6.3), else masked."""
     return message if message[:1] in EVENTS else all_masked(message)
 
 
-EVENTS = frozenset((bytes((NOTIFY_SLOT_CHANGE,)), bytes((HARDWARE_ERROR,)), b""))
-
-
-def _least(data: bytes, shown: list[bytes]) -> bytes:
-    """``data``, masked where one of ``shown`` is."""
+def _masked_by_any(data: bytes, shown: list[bytes]) -> bytes:
+    """``data``, with each byte masked that any element of ``shown`` masks."""
     if len(shown) == 1:
         return shown[0]
     return bytes(
@@ -305,19 +320,24 @@ def _least(data: bytes, shown: list[bytes]) -> bytes:
 
 
 def tail(data: bytes, bChainParameter: int) -> int:
-    """How many bytes at the end of a block from the card are SW1 SW2."""
+    """Number of bytes at the end of a block from the card that are SW1 SW2: 0 or 2."""
     is_last = bChainParameter in (Chain.WHOLE, Chain.ENDS)
     return 2 if is_last and could_be_sw(data[-2:]) else 0
 
 
 def all_masked(message: bytes) -> bytes:
-    """``message`` with nothing of it shown."""
+    """``message`` with all bytes masked."""
     return bytes([MASK]) * len(message)
 
 
 def masked(message: bytes, head: int, tail: int) -> bytes:
-    """``message`` with its data masked but for ``head`` bytes at the start and ``tail`` at the
-    end of them."""
+    """``message`` with its data masked.
+
+    Args:
+        message: A message with a header of 10 bytes, which stays visible.
+        head: Number of visible bytes at the start of the data.
+        tail: Number of visible bytes at the end of the data.
+    """
     hidden = len(message) - HEADER_LENGTH - head - tail
     if hidden <= 0:
         return message

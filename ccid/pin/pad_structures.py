@@ -1,9 +1,9 @@
-"""What a PIN pad gets: the structures of PC/SC part 10 as this reader takes them, pure.
+"""PIN pad structures: from PC/SC part 10 to PC_to_RDR_Secure, adapted to the reader. Pure.
 
-An application says how a PIN is entered and put into an APDU (PIN_VERIFY_STRUCTURE and
-PIN_MODIFY_STRUCTURE), and :func:`verification` and :func:`modification` make of it the structure
-of PC_to_RDR_Secure (USB CCID rev 1.1, 6.1.11). Readers differ in what they take: their quirks say
-how.
+An application describes how a user enters a PIN and where the PIN goes in the command APDU:
+PIN_VERIFY_STRUCTURE or PIN_MODIFY_STRUCTURE (PC/SC part 10, 2.5.2 and 2.5.3). :func:`verification`
+and :func:`modification` translate the structure to abPINDataStructure of PC_to_RDR_Secure (USB CCID
+rev 1.1, 6.1.11). Readers accept different values; the quirks of the reader say which.
 
     request = pin.verification(data, slot.quirks, features)  # or pin.request(structure, …)
     if request.escape is not None:
@@ -23,7 +23,7 @@ from typing import NamedTuple, TypeVar
 
 from construct import Byte, Bytes, GreedyBytes, Int16ul, Int32ul
 
-from ccid.codec.declaration import Declared, declared, wire
+from ccid.codec.declaration import Declared, declared, vars_of, wire
 from ccid.codec.messages.structures import (
     PinModification,
     PinModificationAllIndexes,
@@ -35,20 +35,22 @@ from ccid.iso7816.apdu import HEADER_LENGTH
 from ccid.known.quirks import Quirks
 
 REFUSALS = (CardAbsent, CardMute, CommandFailed, UnsupportedByReader)
-"""What a reader's refusal of an Escape may be, a card in it or not."""
+"""Errors by which a reader refuses an Escape, with or without a card in the slot."""
 ENTRY_S = 90.0
-"""How long a person may take at the least, seconds."""
+"""Shortest time-out for a PIN entry, in seconds: a user needs that long."""
 MARGIN_S = 10.0
-"""And how much longer than bTimeOut the reader may."""
+"""Seconds that the reader may need beyond bTimeOut."""
 ENTER_KEY = 0x02
 """bEntryValidationCondition: the PIN ends with the Enter key."""
 ALL_CONDITIONS = 0x07
+"""bEntryValidationCondition: maximum size reached, Enter key, or time-out."""
 FEATURES_LENGTH = 21
+"""Bytes of the block that the Escape of the quirk ``features-escape`` returns."""
 NO_MESSAGE, ALL_MESSAGES, DEFAULT_MESSAGE = 0, 3, 0xFF
-"""bNumberMessage of a modification."""
+"""Values of bNumberMessage of a modification (USB CCID rev 1.1, 6.1.11.2)."""
 
 
-# What applications say -------------------------------------------------------------------------
+# Structures from applications ------------------------------------------------------------------
 
 
 @declared
@@ -102,43 +104,65 @@ S = TypeVar("S", PinVerifyStructure, PinModifyStructure)
 
 
 def _parsed(cls: type[S], data: bytes, byteorder: str) -> S:
-    """``data`` as the structure it is to be, its numbers little-endian or, from a caller on a
-    big-endian machine, in that order.
+    """``data`` as a structure of type ``cls``.
+
+    The numbers are little-endian. They are big-endian if ``byteorder`` is ``"big"`` and
+    ulDataLength says so: an application on a big-endian machine writes them either way.
 
     Raises:
-        MalformedMessage: It is none, or carries no command APDU.
+        MalformedMessage: ``data`` are no such structure, or hold no command APDU.
     """
-    said = cls.parse(data)
-    if byteorder == "big" and said.ulDataLength == _swapped(len(said.abData), 4):
-        said = dataclasses.replace(
-            said,
-            wPINMaxExtraDigit=_swapped(said.wPINMaxExtraDigit, 2),
-            wLangId=_swapped(said.wLangId, 2),
-            ulDataLength=_swapped(said.ulDataLength, 4),
+    structure = cls.parse(data)
+    if byteorder == "big" and structure.ulDataLength == _swapped(len(structure.abData), 4):
+        structure = dataclasses.replace(
+            structure,
+            wPINMaxExtraDigit=_swapped(structure.wPINMaxExtraDigit, 2),
+            wLangId=_swapped(structure.wLangId, 2),
+            ulDataLength=_swapped(structure.ulDataLength, 4),
         )
-    if said.ulDataLength != len(said.abData) or said.ulDataLength < HEADER_LENGTH:
+    size = len(structure.abData)
+    if structure.ulDataLength != size or size < HEADER_LENGTH:
         raise MalformedMessage(
-            f"{cls.__name__}: ulDataLength says {said.ulDataLength} bytes of APDU, "
-            f"{len(said.abData)} are there",
+            f"{cls.__name__}: ulDataLength says {structure.ulDataLength} bytes of APDU, "
+            f"{size} are there",
             field="ulDataLength",
         )
-    return said
+    return structure
 
 
 def _swapped(number: int, size: int) -> int:
+    """``number`` with its ``size`` bytes in reverse order."""
     return int.from_bytes(number.to_bytes(size, "little"), "big")
 
 
-# What the reader says of itself ----------------------------------------------------------------
+def _for_secure(
+    structure: PinVerifyStructure | PinModifyStructure,
+) -> PinVerification | PinModification:
+    """The structure of PC_to_RDR_Secure with the values of an application's structure.
+
+    The fields have the same names, except bTimerOut (bTimeOut) and abData (abPINApdu). bTimerOut2
+    and ulDataLength have no counterpart. A modification keeps all three message indexes.
+    """
+    values = vars_of(structure)
+    del values["bTimerOut2"], values["ulDataLength"]
+    values["bTimeOut"] = values.pop("bTimerOut")
+    values["abPINApdu"] = values.pop("abData")
+    if isinstance(structure, PinVerifyStructure):
+        return PinVerification(**values)
+    return PinModificationAllIndexes(**values)
+
+
+# Features of the PIN pad -----------------------------------------------------------------------
 
 
 class PinPadFeatures(NamedTuple):
-    """What the block that ``features-escape`` returns says of a PIN pad.
+    """Features of a PIN pad, from the block that the Escape of ``features-escape`` returns.
 
     Attributes:
-        bEntryValidationCondition: The bits that it takes.
-        heeds_number_of_messages: A modification carries the indexes that its bNumberMessage says.
-        fewest, most: Digits of a PIN.
+        bEntryValidationCondition: The bits that the PIN pad accepts.
+        heeds_number_of_messages: A modification carries as many message indexes as its
+            bNumberMessage says.
+        fewest, most: Least and greatest number of digits of a PIN.
     """
 
     bEntryValidationCondition: int
@@ -148,18 +172,21 @@ class PinPadFeatures(NamedTuple):
 
     @classmethod
     def parse(cls, block: bytes) -> PinPadFeatures | None:
-        """What ``block`` says; None if it is none of 21 bytes."""
+        """The features in ``block``; None if ``block`` does not have 21 bytes."""
         if len(block) != FEATURES_LENGTH:
             return None
         return cls(block[3], bool(block[8] & 0x04), block[13], block[14])
 
 
 def features(quirks: Quirks, escape: Callable[[bytes], bytes]) -> PinPadFeatures | None:
-    """Ask a reader for its features; None for one that has no such block, which is no error.
+    """Ask a reader for the features of its PIN pad.
 
     Args:
-        quirks: What is known of it.
-        escape: Sends an Escape and returns its answer.
+        quirks: The quirks of the reader.
+        escape: Sends an Escape and returns the answer.
+
+    Returns:
+        The features; None if the reader has no ``features-escape`` or refuses the Escape.
     """
     if quirks.features_escape is None:
         return None
@@ -170,11 +197,11 @@ def features(quirks: Quirks, escape: Callable[[bytes], bytes]) -> PinPadFeatures
 
 
 class PinProperties(NamedTuple):
-    """What applications are told of a PIN pad.
+    """Properties of a PIN pad for applications (PC/SC part 10).
 
     Attributes:
-        bEntryValidationCondition: The bits that it takes.
-        sizes: Fewest and most digits; None if that is not known.
+        bEntryValidationCondition: The bits that the PIN pad accepts.
+        sizes: Least and greatest number of digits of a PIN; None if they are unknown.
     """
 
     bEntryValidationCondition: int
@@ -182,11 +209,11 @@ class PinProperties(NamedTuple):
 
 
 def properties(quirks: Quirks, known: PinPadFeatures | None = None) -> PinProperties:
-    """What to tell applications of a PIN pad.
+    """The properties of a PIN pad for applications.
 
     Args:
-        quirks: What is known of the reader.
-        known: What it says itself.
+        quirks: The quirks of the reader.
+        known: The features that the reader reported (:func:`features`); None without them.
     """
     if known is not None:
         return PinProperties(known.bEntryValidationCondition, (known.fewest, known.most))
@@ -194,39 +221,54 @@ def properties(quirks: Quirks, known: PinPadFeatures | None = None) -> PinProper
     return PinProperties(ALL_CONDITIONS if reported is None else reported, quirks.pin_sizes)
 
 
-# What goes to the reader -----------------------------------------------------------------------
+# Structures for the reader ---------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class PinRequest:
-    """One PIN entry, as the reader takes it.
+    """One PIN entry, in the form that the reader accepts.
 
     Attributes:
-        bPINOperation: Verification or modification.
         structure: abPINDataStructure, without bPINOperation.
-        delay_s: Seconds to wait before it is sent.
-        escape: An Escape to send before; None for none. If it fails, nothing more is sent.
+        delay_s: Seconds to wait before PC_to_RDR_Secure.
+        escape: An Escape to send before PC_to_RDR_Secure; None for none. If the Escape fails,
+            PC_to_RDR_Secure is not sent.
     """
 
-    bPINOperation: PinOperation
     structure: PinVerification | PinModification
     delay_s: float = 0.0
     escape: bytes | None = None
 
     @property
+    def bPINOperation(self) -> PinOperation:  # noqa: N802 - the specification's name
+        """Verification or modification (USB CCID rev 1.1, 6.1.11)."""
+        return operation_of(self.structure)
+
+    @property
     def timeout_s(self) -> float:
-        """Seconds to wait for the reply, before extensions."""
+        """Seconds to wait for the reply, without time extensions."""
         return entry_timeout_s(self.structure.bTimeOut)
 
 
-def entry_timeout_s(bTimerOut: int) -> float:
-    """Seconds to wait for a PIN that the reader waits ``bTimerOut`` seconds for."""
-    return max(ENTRY_S, bTimerOut + MARGIN_S)
+def operation_of(structure: PinVerification | PinModification) -> PinOperation:
+    """bPINOperation of a structure (USB CCID rev 1.1, 6.1.11)."""
+    if isinstance(structure, PinVerification):
+        return PinOperation.VERIFICATION
+    return PinOperation.MODIFICATION
 
 
-def _condition(asked: int, quirks: Quirks, known: PinPadFeatures | None) -> int:
-    """bEntryValidationCondition: a wrong one crashes some readers."""
-    condition = asked if 1 <= asked <= ALL_CONDITIONS else ENTER_KEY
+def entry_timeout_s(bTimeOut: int) -> float:
+    """Seconds to wait for the reply to a PIN entry.
+
+    Args:
+        bTimeOut: Seconds that the reader waits for the PIN.
+    """
+    return max(ENTRY_S, bTimeOut + MARGIN_S)
+
+
+def _condition(requested: int, quirks: Quirks, known: PinPadFeatures | None) -> int:
+    """bEntryValidationCondition for this reader: a wrong value crashes some readers."""
+    condition = requested if 1 <= requested <= ALL_CONDITIONS else ENTER_KEY
     if quirks.pin_entry_validation is not None:
         condition = quirks.pin_entry_validation
     return condition if known is None else condition & known.bEntryValidationCondition
@@ -237,18 +279,21 @@ def request(
     quirks: Quirks,
     known: PinPadFeatures | None = None,
 ) -> PinRequest:
-    """A PIN entry, as the reader takes it: whoever asks for one, it goes this way.
+    """A PIN entry in the form that the reader accepts. Every PIN entry passes here.
 
     Args:
-        structure: What is wanted, as the specification has it.
-        quirks: What is known of the reader.
-        known: What it says itself (:func:`features`).
+        structure: The PIN entry as the specification describes it.
+        quirks: The quirks of the reader.
+        known: The features that the reader reported (:func:`features`); None without them.
 
     Raises:
-        MalformedMessage: A bNumberMessage that 6.1.11.2 has not.
+        MalformedMessage: bNumberMessage has a value that USB CCID rev 1.1, 6.1.11.2 does not
+            define.
     """
+    condition = _condition(structure.bEntryValidationCondition, quirks, known)
+    structure = dataclasses.replace(structure, bEntryValidationCondition=condition)
     if isinstance(structure, PinVerification):
-        return _verification(structure, quirks, known)
+        return _verification(structure, quirks)
     return _modification(structure, quirks, known)
 
 
@@ -258,51 +303,29 @@ def verification(
     known: PinPadFeatures | None = None,
     byteorder: str = sys.byteorder,
 ) -> PinRequest:
-    """A verification that an application asks for, as the reader takes it.
+    """The PIN verification that an application requests, in the form that the reader accepts.
 
     Args:
-        data: PIN_VERIFY_STRUCTURE.
-        quirks: What is known of the reader.
-        known: What it says itself (:func:`features`).
-        byteorder: Of the application's machine.
+        data: PIN_VERIFY_STRUCTURE (PC/SC part 10, 2.5.2).
+        quirks: The quirks of the reader.
+        known: The features that the reader reported (:func:`features`); None without them.
+        byteorder: ``"little"`` or ``"big"``, of the machine of the application.
 
     Raises:
         MalformedMessage: ``data`` are no such structure.
     """
-    said = _parsed(PinVerifyStructure, data, byteorder)
-    wanted = PinVerification(
-        bTimeOut=said.bTimerOut,
-        bmFormatString=said.bmFormatString,
-        bmPINBlockString=said.bmPINBlockString,
-        bmPINLengthFormat=said.bmPINLengthFormat,
-        wPINMaxExtraDigit=said.wPINMaxExtraDigit,
-        bEntryValidationCondition=said.bEntryValidationCondition,
-        bNumberMessage=said.bNumberMessage,
-        wLangId=said.wLangId,
-        bMsgIndex=said.bMsgIndex,
-        bTeoPrologue=said.bTeoPrologue,
-        abPINApdu=said.abData,
-    )
-    return request(wanted, quirks, known)
+    return request(_for_secure(_parsed(PinVerifyStructure, data, byteorder)), quirks, known)
 
 
-def _verification(
-    wanted: PinVerification, quirks: Quirks, known: PinPadFeatures | None
-) -> PinRequest:
-    messages, digits = wanted.bNumberMessage, wanted.wPINMaxExtraDigit
+def _verification(structure: PinVerification, quirks: Quirks) -> PinRequest:
+    messages, digits = structure.bNumberMessage, structure.wPINMaxExtraDigit
     if quirks.pin_verify_messages is not None:
         messages = quirks.pin_verify_messages
     if quirks.pin_swap_extra_digit:
         digits = _swapped(digits, 2)
-    case_1 = len(wanted.abPINApdu) == HEADER_LENGTH and wanted.bmPINBlockString == 0
+    case_1 = len(structure.abPINApdu) == HEADER_LENGTH and structure.bmPINBlockString == 0
     return PinRequest(
-        PinOperation.VERIFICATION,
-        dataclasses.replace(
-            wanted,
-            wPINMaxExtraDigit=digits,
-            bEntryValidationCondition=_condition(wanted.bEntryValidationCondition, quirks, known),
-            bNumberMessage=messages,
-        ),
+        dataclasses.replace(structure, wPINMaxExtraDigit=digits, bNumberMessage=messages),
         quirks.pin_delay_s,
         quirks.pin_case1_escape if case_1 else None,
     )
@@ -314,79 +337,62 @@ def modification(
     known: PinPadFeatures | None = None,
     byteorder: str = sys.byteorder,
 ) -> PinRequest:
-    """A modification that an application asks for, as the reader takes it.
+    """The PIN modification that an application requests, in the form that the reader accepts.
 
     Args:
-        data: PIN_MODIFY_STRUCTURE.
-        quirks: What is known of the reader.
-        known: What it says itself (:func:`features`).
-        byteorder: Of the application's machine.
+        data: PIN_MODIFY_STRUCTURE (PC/SC part 10, 2.5.3).
+        quirks: The quirks of the reader.
+        known: The features that the reader reported (:func:`features`); None without them.
+        byteorder: ``"little"`` or ``"big"``, of the machine of the application.
 
     Raises:
-        MalformedMessage: ``data`` are no such structure, or have a bNumberMessage that 6.1.11.2
-            has not.
+        MalformedMessage: ``data`` are no such structure, or bNumberMessage has a value that USB
+            CCID rev 1.1, 6.1.11.2 does not define.
     """
-    said = _parsed(PinModifyStructure, data, byteorder)
-    wanted = PinModificationAllIndexes(
-        bTimeOut=said.bTimerOut,
-        bmFormatString=said.bmFormatString,
-        bmPINBlockString=said.bmPINBlockString,
-        bmPINLengthFormat=said.bmPINLengthFormat,
-        bInsertionOffsetOld=said.bInsertionOffsetOld,
-        bInsertionOffsetNew=said.bInsertionOffsetNew,
-        wPINMaxExtraDigit=said.wPINMaxExtraDigit,
-        bConfirmPIN=said.bConfirmPIN,
-        bEntryValidationCondition=said.bEntryValidationCondition,
-        bNumberMessage=said.bNumberMessage,
-        wLangId=said.wLangId,
-        bMsgIndex1=said.bMsgIndex1,
-        bMsgIndex2=said.bMsgIndex2,
-        bMsgIndex3=said.bMsgIndex3,
-        bTeoPrologue=said.bTeoPrologue,
-        abPINApdu=said.abData,
-    )
-    return request(wanted, quirks, known)
+    return request(_for_secure(_parsed(PinModifyStructure, data, byteorder)), quirks, known)
 
 
 def _modification(
-    wanted: PinModification, quirks: Quirks, known: PinPadFeatures | None
+    structure: PinModification, quirks: Quirks, known: PinPadFeatures | None
 ) -> PinRequest:
-    if wanted.bNumberMessage > ALL_MESSAGES and wanted.bNumberMessage != DEFAULT_MESSAGE:
+    if structure.bNumberMessage > ALL_MESSAGES and structure.bNumberMessage != DEFAULT_MESSAGE:
         raise MalformedMessage(
-            f"PinModifyStructure: bNumberMessage {wanted.bNumberMessage}", field="bNumberMessage"
+            f"PinModifyStructure: bNumberMessage {structure.bNumberMessage}",
+            field="bNumberMessage",
         )
-    messages, (first, second, third) = _messages(wanted, quirks)
-    heeds = known is not None and known.heeds_number_of_messages
-    every = quirks.pin_modify_zero_indexes or (quirks.pin_modify_all_indexes and not heeds)
-    shape = PinModificationAllIndexes if every else PinModification
-    fields = {field.name: getattr(wanted, field.name) for field in dataclasses.fields(wanted)}
-    fields |= {
-        "bEntryValidationCondition": _condition(wanted.bEntryValidationCondition, quirks, known),
+    messages, (first, second, third) = _messages(structure, quirks)
+    heeds_number = known is not None and known.heeds_number_of_messages
+    all_indexes = quirks.pin_modify_zero_indexes or (
+        quirks.pin_modify_all_indexes and not heeds_number
+    )
+    shape = PinModificationAllIndexes if all_indexes else PinModification
+    values = vars_of(structure) | {
         "bNumberMessage": messages,
         "bMsgIndex1": first,
-        "bMsgIndex2": second if every or messages != NO_MESSAGE else None,
-        "bMsgIndex3": third if every or messages >= ALL_MESSAGES else None,
+        "bMsgIndex2": second if all_indexes or messages != NO_MESSAGE else None,
+        "bMsgIndex3": third if all_indexes or messages >= ALL_MESSAGES else None,
     }
-    return PinRequest(PinOperation.MODIFICATION, shape(**fields))
+    return PinRequest(shape(**values))
 
 
-def _messages(wanted: PinModification, quirks: Quirks) -> tuple[int, tuple[int, int, int]]:
-    """bNumberMessage, and bMsgIndex1 to 3; one that was not given is that of its usual message."""
+def _messages(structure: PinModification, quirks: Quirks) -> tuple[int, tuple[int, int, int]]:
+    """bNumberMessage and bMsgIndex1 to bMsgIndex3. An index that the structure lacks is the index
+    of the usual message: 1 (new PIN) for bMsgIndex2, 2 (confirm) for bMsgIndex3."""
     if quirks.pin_modify_zero_indexes:
         return NO_MESSAGE, (0, 0, 0)
-    number = wanted.bNumberMessage
+    number = structure.bNumberMessage
     if quirks.pin_modify_messages is not None:
         number = quirks.pin_modify_messages
     if number == NO_MESSAGE and quirks.pin_modify_messages_for_0 is not None:
         number = quirks.pin_modify_messages_for_0
     second, third = (
         default if given is None else given
-        for given, default in ((wanted.bMsgIndex2, 1), (wanted.bMsgIndex3, 2))
+        for given, default in ((structure.bMsgIndex2, 1), (structure.bMsgIndex3, 2))
     )
-    return number, (wanted.bMsgIndex1, second, third)
+    return number, (structure.bMsgIndex1, second, third)
 
 
-# When a reader is opened -----------------------------------------------------------------------
+# Setting up the PIN pad ------------------------------------------------------------------------
 
 
 def prepare(
@@ -396,18 +402,20 @@ def prepare(
     name: str,
     environment: Mapping[str, str],
 ) -> None:
-    """Have the display of a PIN pad show what it should, and leave the retry counter alone.
+    """Set up the PIN pad of a reader that was just opened: display texts and retry counter.
+
+    A reader that refuses the texts stays usable; that is no error.
 
     Args:
-        quirks: What is known of the reader.
-        escape: Sends an Escape and returns its answer.
-        no_retry_counter: Keep it from sending an empty VERIFY of its own.
-        name: The reader's, for errors.
-        environment: The variables of this process, which name the language (POSIX.1-2017, 8.2).
+        quirks: The quirks of the reader.
+        escape: Sends an Escape and returns the answer.
+        no_retry_counter: Keep the reader from sending an empty VERIFY to read the retry counter.
+        name: The name of the reader, for errors.
+        environment: The environment variables that name the locale (POSIX.1-2017, 8.2).
 
     Raises:
-        UnsupportedByReader, CommandFailed: It does not leave the retry counter alone. That it
-            does not take the texts is no error: it is a reader all the same.
+        UnsupportedByReader, CommandFailed: The reader cannot be kept from reading the retry
+            counter.
     """
     if quirks.pin_messages_escape is not None:
         from ccid.pin.pad_texts import language, texts
@@ -424,6 +432,7 @@ def prepare(
 
 
 def _locale(environment: Mapping[str, str]) -> str:
-    """The locale of messages (POSIX.1-2017, 8.2)."""
+    """The locale for messages that the environment variables name (POSIX.1-2017, 8.2); empty
+    without one."""
     names = ("LC_ALL", "LC_MESSAGES", "LANG")
     return next((environment[name] for name in names if environment.get(name)), "")

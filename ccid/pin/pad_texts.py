@@ -1,12 +1,14 @@
-"""What a PIN pad with a display shows, in eight languages.
+"""The texts that the display of a PIN pad shows, in eight languages. Pure.
 
-Ten texts of 16 ASCII characters: enter PIN, new PIN, confirm it, right, wrong, time over, tries
-left (* stands for the figure), insert card, card error, PIN blocked.
+Each language has ten texts of at most 16 ASCII characters, in this order: enter the PIN, new PIN,
+confirm the new PIN, PIN right, PIN wrong, time over, tries left (``*`` stands for their number),
+insert the card, card error, PIN blocked.
 """
 
 from __future__ import annotations
 
 WIDTH = 16
+"""Characters of one line of the display."""
 
 TEXTS = {
     "en": (
@@ -46,10 +48,11 @@ TEXTS = {
 
 
 def language(locale: str) -> str:
-    """The language for a locale such as ``de_AT.UTF-8``; English for those that are lacking."""
+    """The language for a POSIX locale such as ``de_AT.UTF-8``; ``en`` for a language that
+    :data:`TEXTS` does not have."""
     return locale[:2] if locale[:2] in TEXTS else "en"
 
 
 def texts(language: str) -> bytes:
-    """The ten texts, as a reader takes them: 160 bytes."""
+    """The ten texts of a language in one string of 160 bytes, each padded with blanks."""
     return b"".join(text.ljust(WIDTH).encode("ascii") for text in TEXTS[language])

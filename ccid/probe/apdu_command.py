@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from ccid.ground import hexadecimal
 from ccid.ground.hexadecimal import NotHexadecimal, joined
-from ccid.iso7816.apdu import Secrecy, visible_length
 from ccid.masking.exchange_watch import hidden
+from ccid.masking.secret_commands import Secrecy, visible_length
 from ccid.probe.card_command import show
 from ccid.probe.reader_choice import card_slot, flush, note, opened, protocol_of
 from ccid.probe.text_file import name, read_lines

@@ -11,7 +11,7 @@ from ccid.errors import MalformedAtr
 from ccid.ground.hexadecimal import joined, mentioned
 from ccid.iso7816.atr import Atr
 from ccid.iso7816.atr_text import CLASSES, CLOCK_STOP
-from ccid.iso7816.historical import Historical
+from ccid.iso7816.historical_bytes import Historical
 from ccid.probe.atr_list import Entry, NotHexadecimal, parse, read
 from ccid.probe.reader_choice import note, print_json, say
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from ccid.errors import CcidError, ReaderTableError
 from ccid.ground.safe_text import printable
-from ccid.known import figures
-from ccid.known.figures import DeviceFigures, as_toml
-from ccid.known.quirks import library, lookup
+from ccid.known import descriptor_figures
+from ccid.known.descriptor_figures import DeviceFigures, as_toml
+from ccid.known.quirks import lookup, reader_table
 from ccid.known.quirks.toml_values import quoted
 from ccid.probe.command_files import replace, taken
 from ccid.probe.imported import devices, unique
@@ -41,7 +41,7 @@ def entry_of(found: Iterable[DeviceFigures]) -> str:
     """The TOML of the readers: entries of those the table does not have, and all figures."""
     parts: list[str] = []
     named = set()
-    entered = {key for source in library.user_sources() for key in source.readers()}
+    entered = {key for source in reader_table.user_sources() for key in source.readers()}
     for device in found:
         known = lookup(device.vendor_id, device.product_id)
         if device.id in named:
@@ -62,8 +62,8 @@ def entry_of(found: Iterable[DeviceFigures]) -> str:
 
 def target() -> Path:
     """The user's file that --save adds to: the last that CCID_READERS names, or the usual one."""
-    files = library.user_files()
-    return files[-1] if files else library.default_user_file()
+    files = reader_table.user_files()
+    return files[-1] if files else reader_table.default_user_file()
 
 
 def save(found: list[DeviceFigures]) -> None:
@@ -75,7 +75,7 @@ def save(found: list[DeviceFigures]) -> None:
         CcidError: It would be, or it changed meanwhile.
         OSError: It cannot be read or written.
     """
-    new = [d for d in found if d not in figures.figures(d.vendor_id, d.product_id)]
+    new = [d for d in found if d not in descriptor_figures.figures(d.vendor_id, d.product_id)]
     file = target()
     if not new:
         note("all of it is known already")
@@ -87,7 +87,7 @@ def save(found: list[DeviceFigures]) -> None:
         text = (ending if before.endswith(b"\n") else 2 * ending) + text
     after = before + text.encode("utf-8")
     try:
-        there = set(figures.of_user(str(file), after))
+        there = set(descriptor_figures.of_user(str(file), after))
     except ReaderTableError as error:
         raise CcidError(f"nothing was added, the file would be wrong then: {error}") from None
     if any(device not in there for device in new):

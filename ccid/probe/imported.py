@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from ccid.errors import CcidError, MalformedDescriptor
 from ccid.ground.safe_text import short
-from ccid.known.figures import DeviceFigures, apart
+from ccid.known.descriptor_figures import DeviceFigures, distinct
 from ccid.probe.hexdump import STARTS, from_bytes, from_hex
 from ccid.probe.pasted import MAX_BYTES, decoded, plain
 from ccid.probe.printed import SECTION, from_lsusb, from_parse
@@ -153,7 +153,7 @@ def _joined(found: list[DeviceFigures]) -> Iterator[DeviceFigures]:
     same = all(replace(one, interfaces=()) == replace(first, interfaces=()) for one in rest)
     interfaces = [interface for one in found for interface in one.interfaces]
     if same and len({interface.number for interface in interfaces}) == len(interfaces):
-        yield replace(first, interfaces=apart(interfaces))
+        yield replace(first, interfaces=distinct(interfaces))
     else:
         yield from found
 

@@ -16,7 +16,7 @@ from ccid.codec.descriptors.smart_card import DESCRIPTOR_TYPES, SmartCardDescrip
 from ccid.codes import CCID_DESCRIPTOR_LENGTH, CLASS_SMART_CARD, CLASS_VENDOR
 from ccid.errors import MalformedDescriptor
 from ccid.ground.safe_text import short
-from ccid.known.figures import DeviceFigures
+from ccid.known.descriptor_figures import DeviceFigures
 from ccid.probe.told import STRINGS, Fields, device, ids_in, spelled, unnamed
 
 _BCD = ("bcdDevice", "bcdCCID")

@@ -8,7 +8,7 @@ from typing import Any
 from ccid.codes import EXCHANGE_LEVEL_TEXT
 from ccid.known.catalog import Entry, catalog, search
 from ccid.known.quirks import VOCABULARY
-from ccid.known.quirks.kinds import shown
+from ccid.known.quirks.value_kinds import shown
 from ccid.probe.fields import bcd
 from ccid.probe.reader_choice import note, print_json, say
 
@@ -74,12 +74,12 @@ def quirks_of(entry: Entry) -> list[dict[str, str]]:
     return [
         {
             "name": d.name,
-            "value": shown(case.bends[d.field], d.kind),
+            "value": shown(case.values[d.field], d.kind),
             "condition": case.condition,
         }
         for case in entry.known.cases
         for d in VOCABULARY.values()
-        if d.field in case.bends
+        if d.field in case.values
     ]
 
 

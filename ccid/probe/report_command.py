@@ -19,7 +19,7 @@ from ccid.device.verdict import Level, judge
 from ccid.errors import CcidError, TransportTimeout, UsbUnavailable
 from ccid.iso7816.status_words import explain
 from ccid.known.quirks import VOCABULARY, Quirks
-from ccid.known.quirks.kinds import shown
+from ccid.known.quirks.value_kinds import shown
 from ccid.probe import dump_command
 from ccid.probe.card_command import SELECT_MF
 from ccid.probe.reader_choice import json_text, note, opened, readers, say_lines

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ccid.errors import MalformedDescriptor
-from ccid.known.figures import (
+from ccid.known.descriptor_figures import (
     ENDPOINT_FIELDS,
     INTERFACE_FIELDS,
     SMART_CARD_FIELDS,
     DeviceFigures,
     InterfaceFigures,
-    made,
+    make_interface,
     number,
     string,
 )
@@ -127,7 +127,7 @@ def _interface(
 ) -> InterfaceFigures:
     values = {name: _there(interface, name) for name in INTERFACE_FIELDS}
     values |= {name: _there(smart_card, name) for name in SMART_CARD_FIELDS}
-    found = made(
+    found = make_interface(
         values,
         [{name: _there(endpoint, name) for name in ENDPOINT_FIELDS} for endpoint in endpoints],
         misplaced=misplaced,

@@ -1,9 +1,9 @@
-"""Powering a card up: from no power to an agreement by which APDUs go.
+"""Activation of a card: power-up, then agreement on protocol, speed and parameters.
 
-Voltage, ATR, protocol, speed (by PPS where that is up to the host), parameters, IFSD. An attempt
-that fails costs a reset and is followed by a slower one, in the end by the default that every
-card understands (ISO/IEC 7816-3:2006 6.3 and 9): a speed that does not work must not make a card
-look dead.
+The steps are voltage, ATR, protocol, speed (by PPS if the host has to send the PPS), parameters,
+IFSD. After a failure the card is reset, and the next attempt uses a lower speed; the last attempt
+uses the default speed, which every card supports (ISO/IEC 7816-3:2006 6.3 and 9). So a wrong speed
+does not make a card unusable.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from ccid.errors import (
 )
 from ccid.iso7816 import pps
 from ccid.iso7816.atr import DEFAULT_FIDI, Atr
-from ccid.iso7816.machine import run
+from ccid.iso7816.protocol_runner import run
 from ccid.iso7816.t1 import MAX_IFS
 from ccid.iso7816.timing import Timing, pps_timeout
 from ccid.known.quirks.vocabulary import TPDU_ESCAPE
@@ -52,27 +52,30 @@ from ccid.session.negotiation import (
 )
 
 FAILURES = (CardMute, CommandFailed, MalformedAtr, TransportStall)
-"""What a power-on that is worth another try ends in: the card or the line to it failed. A stall is
-all that an ICCD device of version A can say."""
+"""Errors after which a power-on is tried again: the card or the line to the card failed. A stall is
+the only error that an ICCD device of version A can report."""
 REST_S = 0.1
-"""Seconds without power before a power-on is tried once more: contacts come to rest, and a
-contactless card gets further into the field."""
+"""Seconds without power before a power-on is tried again: contacts stop bouncing, and a contactless
+card moves further into the field."""
 BUSY_S = 2.0
-"""How long a reader may be busy by itself with a card that is to be powered."""
+"""Seconds that a reader may be busy with a card by itself before a power-on."""
 
 
 T = TypeVar("T")
 
 
 class Activation:
-    """One power-up of a card, in one go (:meth:`run`) or in two steps, :meth:`power_up` and
-    :meth:`agree`, for those who are asked in two.
+    """The activation of a card: in one step (:meth:`run`), or in two steps, :meth:`power_up` and
+    :meth:`agree`, for a caller that gets two requests (pcscd).
 
     Args:
-        commands: The slot's commands.
-        descriptor: The reader's class descriptor.
-        rates: What GET_DATA_RATES returned, in bit/s.
-        first_voltage: What to try first where that is the host's choice; None for 5 V.
+        commands: The commands of the slot.
+        descriptor: The class descriptor of the reader.
+        rates: The answer to GET_DATA_RATES, in bit/s.
+        first_voltage: The first voltage to try if the host chooses the voltage; None for 5 V.
+
+    Attributes:
+        raw: The ATR of the last power-up; empty without one.
     """
 
     def __init__(
@@ -88,20 +91,25 @@ class Activation:
         self._quirks = commands.quirks
         self._first_voltage = first_voltage
         self.raw = b""
-        """The ATR of the last power-up."""
         self._select = PowerSelect.AUTOMATIC
-        self._again: PowerSelect | None = None
-        self._untouched = False
-        """It is active, and nothing was said to the card since its ATR."""
+        """bPowerSelect of the last power-on."""
+        self._retry_at: PowerSelect | None = None
+        """bPowerSelect for one more power-on after all failed; None for none."""
+        self._is_fresh = False
+        """The card is active, and nothing was sent to the card after its ATR."""
 
     def run(self, wanted: Protocol | None) -> tuple[Atr, Agreement]:
-        """Power the card up and agree with it; if that fails, power it off.
+        """Power the card up, and agree on protocol and parameters. After a failure the card is
+        powered off.
 
         Args:
-            wanted: The protocol to insist on; None for the best.
+            wanted: The required protocol; None for the best.
+
+        Returns:
+            The ATR and the agreement.
 
         Raises:
-            What :meth:`power_up` and :meth:`agree` do.
+            The errors of :meth:`power_up` and :meth:`agree`.
         """
         return self._or_off(lambda: self._powered_and_agreed(wanted))
 
@@ -110,8 +118,8 @@ class Activation:
         return self.agree(wanted)
 
     def _or_off(self, work: Callable[[], T]) -> T:
-        """Do ``work`` as one operation, and take the card's power if that fails: even if the time
-        of the operation is over."""
+        """Do ``work`` as one operation; after a failure power the card off, even if the time of the
+        operation is over."""
         with self.commands.conversation.turn(self.commands.slot):
             try:
                 return self.commands.perform(work)
@@ -120,28 +128,24 @@ class Activation:
                     self.commands.power_off()
                 raise
 
-    @staticmethod
-    def _is_gone(error: CcidError) -> bool:
-        return (error.bStatus or 0) & 0x03 == IccStatus.ABSENT
-
     # Power ------------------------------------------------------------------------------------
 
     def power_up(self) -> bytes:
-        """The first of the two steps of :meth:`run`: activate or reset the card, at one voltage
-        after the other until it answers; then at the one its ATR names. If that fails, power it
-        off.
+        """The first step: activate or reset the card. After a failure the card is powered off.
 
-        A card that answers at none, or by an ATR that is broken, is powered off and on once more:
-        its contacts may have bounced, or it was still on its way into the field.
+        The voltages are tried in turn until the card answers; if the class indicator of the ATR
+        requires another voltage, the card is powered again at that voltage. A card that never
+        answers, or answers with a damaged ATR, is powered off and on once more: the contacts may
+        have bounced, or a contactless card was at the edge of the field.
 
         Returns:
-            Its ATR, which may be malformed (:meth:`agree` says so), or empty for a card that is
-            active and says nothing.
+            The ATR. The ATR may be malformed (:meth:`agree` then raises MalformedAtr), or empty for
+            a card that is active without an ATR.
 
         Raises:
-            CardAbsent, CardMute, CommandFailed: There is nothing that answers.
-            MalformedAtr: It answered by no ATR, and then no more.
-            CardRemoved: The reader said so between the two tries.
+            CardAbsent, CardMute, CommandFailed: No card answers.
+            MalformedAtr: The card sent a malformed ATR, and no ATR in the second attempt.
+            CardRemoved: The reader reported the removal of the card between the attempts.
         """
         self._or_off(self._power_up)
         return self.raw
@@ -157,76 +161,81 @@ class Activation:
                 self._power_cycle()
 
     def _activate(self, selects: Iterable[PowerSelect]) -> None:
-        """Have the card answer at one of ``selects``; once more where it seems best if it does
-        not. One that is active then stays so, whatever its ATR."""
+        """Power the card on with each value of ``selects`` in turn; after failures once more with
+        the most promising value. A card that is then active stays active, whatever its ATR."""
         heard = self.commands.conversation.cards.heard
         try:
-            self._at_one_of(selects)
+            self._power_on_with_any(selects)
         except FAILURES as first:
-            if self._again is None:
+            if self._retry_at is None:
                 raise
             self._off()
             time.sleep(REST_S)
             self._check_present(heard)
             try:
-                self._at(self._again)
+                self._power_on(self._retry_at)
             except FAILURES as second:
-                if self._untouched:
+                if self._is_fresh:
                     return
-                if _telling(second) > _telling(first):
+                if _severity(second) > _severity(first):
                     raise
                 raise first from second
 
-    def _at_one_of(self, selects: Iterable[PowerSelect]) -> None:
-        """Try ``selects`` until the card answers at one.
+    def _power_on_with_any(self, selects: Iterable[PowerSelect]) -> None:
+        """Power the card on with each value of ``selects`` in turn, until the card sends a sound
+        ATR.
 
         Raises:
-            The most telling failure, and ``_again`` is where to try once more, if at all.
+            The most severe failure; ``_retry_at`` is then the value for one more power-on.
         """
-        self._again = None
+        self._retry_at = None
         failures: list[CcidError] = []
-        again: PowerSelect | None = None
+        retry_at: PowerSelect | None = None
         for select in selects:
             if failures:
                 self._off()
             try:
-                self._at(select)
+                self._power_on(select)
                 return
             except FAILURES as failure:
-                if self._is_gone(failure) or isinstance(failure, SlotBusy):
+                if _is_absent(failure) or isinstance(failure, SlotBusy):
                     raise
                 failures.append(failure)
-            if self._untouched:  # it answers, by no ATR
-                again = select
+            if self._is_fresh:  # the card is active; its ATR is malformed or missing
+                retry_at = select
                 if self.raw:
                     break
-            elif again is None and not _is_refusal(failures[-1]):
-                again = select
-        self._again = again
-        raise max(failures, key=_telling)
+            elif retry_at is None and not _is_refusal(failures[-1]):
+                retry_at = select
+        self._retry_at = retry_at
+        raise max(failures, key=_severity)
 
-    def _at(self, select: PowerSelect) -> None:
-        """IccPowerOn with this bPowerSelect. Raises one of ``FAILURES`` unless a sound ATR comes;
-        ``_untouched`` then if the card is active all the same."""
+    def _power_on(self, select: PowerSelect) -> None:
+        """IccPowerOn with this bPowerSelect.
+
+        Raises:
+            One of ``FAILURES`` unless the card sends a sound ATR; ``_is_fresh`` is then True if the
+            card is active.
+        """
         self._select = select
         self._reset()
         atr = self._atr()
-        if _is_broken(atr):
+        if _is_damaged(atr):
             raise self._malformed("; ".join(atr.warnings))
 
-    def _reset(self) -> bytes:
-        self.raw, self._untouched = b"", False
+    def _reset(self) -> None:
+        """IccPowerOn, at the voltage of the last power-on."""
+        self.raw, self._is_fresh = b"", False
         until = time.monotonic() + BUSY_S
         while True:
             try:
                 self.raw = self.commands.power_on(self._select)
                 break
-            except SlotBusy:  # with what it does by itself when a card is put in
+            except SlotBusy:  # the reader activates the card by itself after the insertion
                 if time.monotonic() >= until:
                     raise
                 time.sleep(REST_S)
-        self._untouched = True
-        return self.raw
+        self._is_fresh = True
 
     def _off(self) -> None:
         with suppress(*FAILURES, UnsupportedByReader):
@@ -237,8 +246,9 @@ class Activation:
         self._activate([self._select])
 
     def _check_present(self, heard: int) -> None:
-        """Raise CardRemoved if the reader has said since it had said ``heard`` that the slot is
-        empty. Another card, or the same that bounced, is as good: whoever minds will be told."""
+        """Raise CardRemoved if the reader has sent notifications since their count was ``heard``,
+        and the slot is empty. A card that is in the slot again is used, the same or another one:
+        the state of the card tells the other holders."""
         conversation, slot = self.commands.conversation, self.commands.slot
         conversation.transport.take_events()
         cards = conversation.cards
@@ -246,6 +256,12 @@ class Activation:
             raise conversation.card_removed(slot)
 
     def _atr(self) -> Atr:
+        """The parsed ATR of the last power-up.
+
+        Raises:
+            CardMute: The card is active and sent no ATR.
+            MalformedAtr: The ATR cannot be parsed.
+        """
         if not self.raw:
             raise CardMute(
                 f"{self.commands.name}: the card in slot {self.commands.slot} is active and "
@@ -265,23 +281,26 @@ class Activation:
     # Agreeing ---------------------------------------------------------------------------------
 
     def agree(self, wanted: Protocol | None, fidi: int | None = None) -> tuple[Atr, Agreement]:
-        """The second step of :meth:`run`: agree on protocol, speed and parameters with the card
-        that :meth:`power_up` activated. One that was talked to since is reset first.
+        """The second step: agree on protocol, speed and parameters with the card that
+        :meth:`power_up` activated. A card that got any block after its ATR is reset first.
 
         Args:
-            wanted: The protocol to insist on; None for the best.
-            fidi: Fi and Di to insist on, coded as TA1; None for the fastest that works.
+            wanted: The required protocol; None for the best.
+            fidi: The required Fi and Di, coded as TA1; None for the highest speed that works.
+
+        Returns:
+            The ATR of the last reset, and the agreement.
 
         Raises:
-            CardAbsent, CardMute: There is nothing that answers.
-            MalformedAtr: It answers, but not with an ATR.
+            CardAbsent, CardMute: No card answers.
+            MalformedAtr: The ATR cannot be parsed.
             UnsupportedByReader: Card and reader have no protocol or speed in common.
-            CommandFailed, ProtocolError: It answers, and nothing more can be agreed.
+            CommandFailed, ProtocolError: All attempts failed; this is the error of the last one.
         """
         return self.commands.perform(lambda: self._agree(wanted, fidi))
 
     def _agree(self, wanted: Protocol | None, fidi: int | None) -> tuple[Atr, Agreement]:
-        if not self._untouched:
+        if not self._is_fresh:
             self._power_cycle()
         atr = self._atr()
         attempts = list(self._attempts(atr, wanted, fidi))
@@ -291,7 +310,7 @@ class Activation:
             except CardAbsent:
                 raise
             except (CardMute, CommandFailed, ProtocolError, UnsupportedByReader) as error:
-                if self._is_gone(error):
+                if _is_absent(error):
                     raise
                 self._power_cycle()
                 atr = self._atr()
@@ -300,6 +319,7 @@ class Activation:
     def _attempts(
         self, atr: Atr, wanted: Protocol | None, fidi: int | None
     ) -> Iterator[tuple[Protocol, int]]:
+        """Protocol and speed of each attempt, in order."""
         no_pps = self._quirks.no_pps
         for protocol in choose_protocol(atr, self.descriptor, wanted, no_pps=no_pps):
             if fidi is not None:
@@ -309,9 +329,9 @@ class Activation:
                 yield protocol, speed
 
     def _agreed(self, atr: Atr, protocol: Protocol, fidi: int) -> tuple[Atr, Agreement]:
-        """PPS, parameters and IFSD for one protocol and speed, right after a reset; the ATR of
-        the last reset, and the agreement."""
-        self._untouched = False
+        """One attempt right after a reset: PPS, parameters and IFSD for a protocol and a speed.
+        Returns the ATR of the last reset, and the agreement."""
+        self._is_fresh = False
         if needs_pps(atr, self.descriptor, protocol, fidi):
             if self._quirks.no_pps:
                 raise UnsupportedByReader(
@@ -327,10 +347,10 @@ class Activation:
             try:
                 protocol, fidi = self._set_parameters(atr, protocol, fidi)
             except (CardMute, CommandFailed) as error:
-                ends = protocol is not Protocol.T1 or self._is_gone(error)
-                if ends or not self._quirks.reset_if_parameters_fail:
+                final = protocol is not Protocol.T1 or _is_absent(error)
+                if final or not self._quirks.reset_if_parameters_fail:
                     raise
-                atr, fidi = self._as_it_is()
+                atr, fidi = self._reset_twice()
         bwi, cwi = waiting_integers(atr)
         timing = Timing.of(atr, self._clock_hz, fidi, bwi=bwi, cwi=cwi)
         session = self.commands.conversation.cards.session(self.commands.slot)
@@ -341,16 +361,16 @@ class Activation:
                 self._start_t1(atr, agreement)
             elif self._quirks.tpdu_escape:
                 machine = make_t1(atr, self.descriptor, self.commands.name, len(TPDU_ESCAPE))
-                machine.ifsd = MAX_IFS  # what the reader announced is not known
+                machine.ifsd = MAX_IFS  # the IFSD that the reader announced is unknown
                 agreement.by_escape = machine
         return atr, agreement
 
-    def _as_it_is(self) -> tuple[Atr, int]:
-        """Reset the card twice, cold and warm, and leave it to the reader: its ATR then, and Fi
+    def _reset_twice(self) -> tuple[Atr, int]:
+        """Reset the card twice, cold and warm, without SetParameters. Returns the ATR, and the Fi
         and Di in force."""
         self._power_cycle()
         self._reset()
-        self._untouched = False
+        self._is_fresh = False
         atr = self._atr()
         return atr, self._fidi_in_force(DEFAULT_FIDI if atr.ta1 is None else atr.ta1)
 
@@ -359,13 +379,13 @@ class Activation:
         return self.descriptor.dwDefaultClock * 1000
 
     def _pps(self, atr: Atr, protocol: Protocol, fidi: int) -> int:
-        """Ask the card for protocol and speed (ISO/IEC 7816-3:2006 9); returns Fi and Di in
-        force then."""
+        """Request protocol and speed from the card by PPS (ISO/IEC 7816-3:2006 9). Returns the Fi
+        and Di in force after that, coded as TA1."""
         asked = pps.request(protocol, fidi if fidi != DEFAULT_FIDI else None)
         timeout_s = pps_timeout(Timing.of(atr, self._clock_hz))
         if self.descriptor.exchange_level is ExchangeLevel.CHARACTER:
             response, _ = self.commands.xfr_block(asked, timeout_s=timeout_s, wLevelParameter=2)
-            if len(response) == 2:  # PPS0 tells how many follow
+            if len(response) == 2:  # PPSS and PPS0, which tells how many bytes follow
                 missing = 1 + (response[1] >> 4 & 7).bit_count()
                 response += self.commands.xfr_block(
                     b"", timeout_s=timeout_s, wLevelParameter=missing
@@ -375,29 +395,30 @@ class Activation:
         return pps.confirmed(asked, response, self.commands.name)
 
     def _set_parameters(self, atr: Atr, protocol: Protocol, fidi: int) -> tuple[Protocol, int]:
-        """Tell the reader what is in force now, or what it shall negotiate by itself; returns
-        what it makes of it."""
+        """Tell the reader the parameters in force, or those that the reader has to negotiate.
+        Returns the protocol and the Fi and Di in force after that."""
         try:
             self.commands.set_parameters(protocol_data(atr, protocol, fidi))
         except UnsupportedByReader:
-            # It has a will of its own: then it is the card's default that is in force
+            # The reader takes no parameters; the default protocol of the card is in force.
             if protocol != atr.default_protocol and self.descriptor.exchange_level in BLOCKWISE:
                 raise
         except CommandFailed as error:
-            if not 1 <= (error.bError or 0) <= 127:
+            if not _is_refusal(error):
                 raise
-            return protocol, self._fidi_in_force(fidi)  # that value cannot be changed
+            return protocol, self._fidi_in_force(fidi)  # the reader does not change this value
         return protocol, fidi
 
     def _negotiated(self, atr: Atr, wanted: Protocol, fidi: int) -> tuple[Protocol, int]:
-        """What a reader that negotiates by itself has agreed on with the card. At APDU level that
-        is its own affair; else the host has to know, and may have to insist."""
+        """The protocol and the Fi and Di that a reader with automatic negotiation agreed on with
+        the card. At APDU level the host need not know them. At the levels below the host has to
+        know them, and requires the protocol ``wanted`` by SetParameters if necessary."""
         common = [t for t in atr.protocols if self.descriptor.dwProtocols >> t & 1]
         if self.descriptor.exchange_level not in BLOCKWISE or len(common) < 2:
-            return wanted, fidi  # there is nothing that it could have chosen otherwise
+            return wanted, fidi  # the reader has only one protocol to choose
         try:
-            found = self._said_to_be_in_force()
-        except (CommandFailed, TransportTimeout):  # it would say, and could not
+            found = self._reported_parameters()
+        except (CommandFailed, TransportTimeout):  # GetParameters is supported and failed
             in_force = fidi
         else:
             if found is None:
@@ -416,18 +437,20 @@ class Activation:
             ) from None
         return wanted, in_force
 
-    def _said_to_be_in_force(self) -> ProtocolDataT0 | ProtocolDataT1 | None:
-        """The parameters that the reader says are in force; None if it does not say, or says
-        nonsense (QEMU's announces no data and sends some).
+    def _reported_parameters(self) -> ProtocolDataT0 | ProtocolDataT1 | None:
+        """The parameters in force as the reader reports them by GetParameters; None if the reader
+        does not support GetParameters or sends a wrong reply (the reader of QEMU announces no data
+        and sends data).
 
         Raises:
-            CommandFailed, TransportTimeout: It has such a command, and the command failed.
+            CommandFailed, TransportTimeout: The reader supports GetParameters, and GetParameters
+                failed.
         """
         until = time.monotonic() + BUSY_S
         while True:
             try:
                 parameters = self.commands.get_parameters()
-            except SlotBusy:  # with its negotiation, still
+            except SlotBusy:  # the negotiation of the reader is under way
                 if time.monotonic() >= until:
                     raise
                 time.sleep(REST_S)
@@ -437,32 +460,39 @@ class Activation:
                 return None if isinstance(parameters, bytes) else parameters
 
     def _fidi_in_force(self, wanted: int) -> int:
+        """The Fi and Di in force as the reader reports them; ``wanted`` without a report."""
         try:
-            found = self._said_to_be_in_force()
+            found = self._reported_parameters()
         except (CommandFailed, TransportTimeout):
             found = None
         return wanted if found is None else found.bmFindexDindex
 
     def _start_t1(self, atr: Atr, agreement: Agreement) -> None:
+        """Begin T=1 with the card: announce IFSD, unless the reader does."""
         machine = make_t1(atr, self.descriptor, self.commands.name)
         agreement.t1 = machine
         ifsd = choose_ifsd(self.descriptor, machine)
         if self.descriptor.features & Features.AUTO_IFSD:
-            machine.ifsd = ifsd  # the reader has told the card so, or will
+            machine.ifsd = ifsd  # the reader announces this IFSD to the card
             return
         character = self.descriptor.exchange_level is ExchangeLevel.CHARACTER
         link = (CharacterBlockLink if character else BlockLink)(self.commands, agreement)
         run(machine.announce_ifsd(ifsd), link)
 
 
+def _is_absent(error: CcidError) -> bool:
+    """True if the reply says that no card is in the slot."""
+    return (error.bStatus or 0) & 0x03 == IccStatus.ABSENT
+
+
 def _is_refusal(error: CcidError) -> bool:
-    """The reader finds a field of the command wrong (USB CCID rev 1.1, 6.2.6): it has no such
-    voltage."""
+    """True if the reader refuses a field of the command (USB CCID rev 1.1, 6.2.6): for IccPowerOn
+    the voltage, for SetParameters a parameter."""
     return 1 <= (error.bError or 0) <= 127
 
 
-def _telling(error: CcidError) -> int:
-    """How much the failure of a power-on tells, to be compared."""
+def _severity(error: CcidError) -> int:
+    """The rank of a failed power-on; the failure with the highest rank is reported."""
     if isinstance(error, MalformedAtr):
         return 3
     if _is_refusal(error):
@@ -470,8 +500,9 @@ def _telling(error: CcidError) -> int:
     return 1 if isinstance(error, CardMute) else 2
 
 
-def _is_broken(atr: Atr) -> bool:
-    """Something of ``atr`` got lost or spoilt on its way, or its card is sloppy."""
+def _is_damaged(atr: Atr) -> bool:
+    """True if bytes of ``atr`` are lost or wrong: by a bad line, or because the card violates the
+    standard."""
     return (
         atr.tck_right is False
         or (atr.tck_expected and atr.tck is None)

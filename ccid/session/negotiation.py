@@ -1,7 +1,7 @@
-"""What to ask of a card after its ATR: voltage, protocol, speed, parameters. Pure.
+"""Decisions for the activation of a card: voltage, protocol, speed, parameters, IFSD. Pure.
 
-dwFeatures says what the reader does by itself (USB CCID rev 1.1, 5.1); the rest is decided here
-and done by :mod:`ccid.session.activation`.
+dwFeatures declares what the reader does automatically (USB CCID rev 1.1, 5.1). This module decides
+the rest; :mod:`ccid.session.activation` executes the decisions.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ VOLTAGES = (
     (VoltageSupport.V1_8, PowerSelect.V1_8),
     (VoltageSupport.V3_0, PowerSelect.V3_0),
 )
-"""In the order they are tried."""
+"""The voltages in the order in which they are tried."""
 CLASSES = {PowerSelect.V5_0: 1, PowerSelect.V3_0: 2, PowerSelect.V1_8: 4}
-"""The operating class of each, as the class indicator of an ATR codes it (ISO/IEC 7816-3:2006
-8.3)."""
+"""The bit of each voltage in the class indicator of an ATR (ISO/IEC 7816-3:2006 8.3)."""
 MAX_SPEEDS = 3
-"""How many speeds are tried before the default one: each costs a reset."""
+"""Number of speeds to try before the default speed; each failure costs a reset."""
 AUTOMATIC_PPS = Features.AUTO_NEGOTIATION | Features.AUTO_PPS
-"""The reader sends the PPS itself."""
+"""Features of a reader that sends the PPS request itself."""
 RATE_TOLERANCE = 1
-"""Bit/s that a rate may be off the reader's figures: they are rounded either way."""
+"""Greatest difference, in bit/s, between a computed data rate and the figure of the reader, which
+may be rounded up or down."""
 
 
 def power_selects(
@@ -38,13 +38,13 @@ def power_selects(
     first: PowerSelect | None = None,
     wished: PowerSelect | None = None,
 ) -> list[PowerSelect]:
-    """The values of bPowerSelect to try on a card, in order (USB CCID rev 1.1, 6.1.1).
+    """The values of bPowerSelect to try with a card, in order (USB CCID rev 1.1, 6.1.1).
 
     Args:
-        descriptor: The reader's.
-        first: What to begin with, whatever the reader declares.
-        wished: What to begin with else, where the host chooses and the reader has it; AUTOMATIC
-            is tried on any reader.
+        descriptor: The class descriptor of the reader.
+        first: The first value, whatever the reader declares; None for no such value.
+        wished: The first value if the host chooses the voltage and the reader declares this value;
+            AUTOMATIC is tried with any reader. None for 5 V.
     """
     if descriptor.features & (Features.AUTO_VOLTAGE | Features.AUTO_ACTIVATION):
         known = [PowerSelect.AUTOMATIC]
@@ -60,8 +60,17 @@ def power_selects(
 
 
 def better_voltage(atr: Atr, used: PowerSelect, descriptor: SmartCardDescriptor) -> PowerSelect:
-    """The voltage to use for a card that answered at ``used``: another one only if its class
-    indicator excludes that and names one that the reader has (ISO/IEC 7816-3:2006 6.2.4)."""
+    """The voltage to use for a card that answered at voltage ``used`` (ISO/IEC 7816-3:2006 6.2.4).
+
+    Args:
+        atr: The ATR of the card.
+        used: The voltage in use.
+        descriptor: The class descriptor of the reader.
+
+    Returns:
+        ``used``, unless the class indicator of the ATR excludes ``used`` and allows a voltage that
+        the reader supports.
+    """
     own = CLASSES.get(used)
     if own is None or not atr.classes or atr.classes & own:
         return used
@@ -74,16 +83,18 @@ def choose_protocol(
 ) -> list[Protocol]:
     """The protocols to try, in order.
 
+    In specific mode this is the protocol of TA2. In negotiable mode T=1 comes first if card and
+    reader support it, as with PC/SC, and T=0 second. Without a PPS (:func:`lacks_pps`) the first
+    protocol of the ATR comes first.
+
     Args:
-        atr: The card's.
-        descriptor: The reader's.
-        wanted: What the caller insists on. None: TA2's in specific mode, else T=1 where the
-            card and the reader have it, as PC/SC does, else T=0; the other as the second try.
-            Where nobody sends a PPS (:func:`lacks_pps`), the card's own first.
-        no_pps: The reader cannot send a PPS: the first protocol of the ATR stays.
+        atr: The ATR of the card.
+        descriptor: The class descriptor of the reader.
+        wanted: The protocol that the caller requires; None for any.
+        no_pps: The reader cannot send a PPS: only the first protocol of the ATR is possible.
 
     Raises:
-        UnsupportedByReader: Card and reader have none in common, or not the one wanted.
+        UnsupportedByReader: Card and reader have no protocol in common, or not ``wanted``.
     """
     card = [Protocol(t) for t in atr.protocols if t in (0, 1)]
     if atr.specific_mode or no_pps:
@@ -100,38 +111,39 @@ def choose_protocol(
 
 
 MADE_UP_ATR = b"\x3b\x00"
-"""What some contactless readers say for a card that they do not know (no ATR comes from the card
-itself there)."""
+"""The ATR that some contactless readers build for an unknown card. A contactless card sends no
+ATR."""
 
 
 def _nothing_in_common(
     atr: Atr, descriptor: SmartCardDescriptor, wanted: Protocol | None, no_pps: bool
 ) -> str:
-    """Why card and reader have no protocol in common, or not ``wanted``, and what may help."""
+    """The error message: why card and reader have no protocol in common, or not ``wanted``, and the
+    cure if there is one."""
     has = [p for p in Protocol if descriptor.dwProtocols >> p & 1]
     only = " alone" if len(has) == 1 else ""
-    said = f"the card offers {_named(atr.protocols)}"
+    reason = f"the card offers {_named(atr.protocols)}"
     if atr.specific_mode:
-        said += f", insists on T={atr.default_protocol}"
+        reason += f", insists on T={atr.default_protocol}"
     if no_pps:
-        said += ", and no PPS gets through this reader"
-    said += f"; the reader has {_named(has) or 'neither T=0 nor T=1'}{only}"
+        reason += ", and no PPS gets through this reader"
+    reason += f"; the reader has {_named(has) or 'neither T=0 nor T=1'}{only}"
     if wanted is not None:
-        said += f"; {wanted} was asked for"
+        reason += f"; {wanted} was asked for"
     if atr.raw == MADE_UP_ATR:
         return (
-            f"{said}. If this reader is contactless it made up the ATR: it does not know this type "
-            f"of card, and no other protocol helps"
+            f"{reason}. If this reader is contactless it made up the ATR: it does not know this "
+            f"type of card, and no other protocol helps"
         )
     if no_pps or wanted is not None:
-        return said
+        return reason
     usable = [atr.default_protocol] if atr.specific_mode else atr.protocols
-    lacked = [t for t in usable if t in (0, 1)]
-    return f"{said}. This card needs a reader that has {_named(lacked)}" if lacked else said
+    needed = [t for t in usable if t in (0, 1)]
+    return f"{reason}. This card needs a reader that has {_named(needed)}" if needed else reason
 
 
 def _named(protocols: Iterable[int]) -> str:
-    """``T=0 and T=1``."""
+    """The protocols in words: ``T=0 and T=1``."""
     return " and ".join(f"T={int(t)}" for t in protocols)
 
 
@@ -139,18 +151,23 @@ def _named(protocols: Iterable[int]) -> str:
 
 
 def data_rate(clock_khz: int, fidi: int) -> int:
-    """The rate in bit/s that a clock and Fi and Di, coded as TA1, give; 0 for reserved codes."""
+    """The data rate in bit/s; 0 for a reserved code of Fi or Di (ISO/IEC 7816-3:2006 7.1).
+
+    Args:
+        clock_khz: The clock in kHz.
+        fidi: Fi and Di, coded as TA1.
+    """
     f, d = FI[fidi >> 4], DI[fidi & 0x0F]
     return 0 if f is None or d is None else 1000 * clock_khz * d // f
 
 
 def has_rate(descriptor: SmartCardDescriptor, rates: list[int], fidi: int) -> bool:
-    """True if the reader can talk at Fi and Di, coded as TA1.
+    """True if the reader supports the data rate of Fi and Di.
 
     Args:
-        descriptor: The reader's.
-        rates: What GET_DATA_RATES returned, in bit/s; empty for any up to dwMaxDataRate.
-        fidi: Coded as TA1.
+        descriptor: The class descriptor of the reader.
+        rates: The answer to GET_DATA_RATES, in bit/s; empty for all rates up to dwMaxDataRate.
+        fidi: Fi and Di, coded as TA1.
     """
     rate = data_rate(descriptor.dwDefaultClock, fidi)
     if not rate:
@@ -163,19 +180,20 @@ def has_rate(descriptor: SmartCardDescriptor, rates: list[int], fidi: int) -> bo
 def speeds(
     atr: Atr, descriptor: SmartCardDescriptor, rates: list[int], *, no_pps: bool = False
 ) -> list[int]:
-    """The Fi and Di to try on a card, in order, coded as TA1.
+    """The values of Fi and Di to try with a card, in order, coded as TA1.
 
-    A card in negotiable mode takes, besides what TA1 indicates, any smaller D
-    (ISO/IEC 7816-3:2006 9.2), and the default. One in specific mode takes TA1's alone.
+    A card in negotiable mode supports the values of TA1, any smaller D (ISO/IEC 7816-3:2006 9.2),
+    and the default values. A card in specific mode supports only the values of TA1.
 
     Args:
-        atr: The card's.
-        descriptor: The reader's.
-        rates: What GET_DATA_RATES returned, in bit/s; empty for any up to dwMaxDataRate.
-        no_pps: The reader cannot send a PPS: a card in negotiable mode keeps the default.
+        atr: The ATR of the card.
+        descriptor: The class descriptor of the reader.
+        rates: The answer to GET_DATA_RATES, in bit/s; empty for all rates up to dwMaxDataRate.
+        no_pps: The reader cannot send a PPS: a card in negotiable mode keeps the default values.
 
     Raises:
-        UnsupportedByReader: The card insists on a speed that this reader has not.
+        UnsupportedByReader: The card is in specific mode at a speed that the reader does not
+            support.
     """
     indicated = DEFAULT_FIDI if atr.ta1 is None else atr.ta1
     if descriptor.features & Features.AUTO_NEGOTIATION:
@@ -186,7 +204,7 @@ def speeds(
         return [DEFAULT_FIDI]
     tried = []
     if atr.fi and atr.di and indicated != DEFAULT_FIDI:
-        doublings = 8 if indicated & 0x0F < 8 else len(DI)  # D = 12 and 20 are another series
+        doublings = 8 if indicated & 0x0F < 8 else len(DI)  # D = 12 and 20 are no power of 2
         slower = sorted(
             (code for code, d in enumerate(DI[:doublings]) if d is not None and d <= atr.di),
             key=lambda code: -(DI[code] or 0),
@@ -205,7 +223,7 @@ def speeds(
 def _specific(
     atr: Atr, ta2: int, indicated: int, descriptor: SmartCardDescriptor, rates: list[int]
 ) -> int:
-    """The one speed of a card in specific mode (ISO/IEC 7816-3:2006 6.3.1)."""
+    """The only speed of a card in specific mode, coded as TA1 (ISO/IEC 7816-3:2006 6.3.1)."""
     if ta2 & 0x10:
         raise UnsupportedByReader(
             f"the card is in specific mode with parameters known to its issuer alone (TA2 = "
@@ -227,18 +245,26 @@ def _specific(
 
 
 def needs_pps(atr: Atr, descriptor: SmartCardDescriptor, protocol: Protocol, fidi: int) -> bool:
-    """True if it is up to the host to ask the card for ``protocol`` and ``fidi`` by PPS."""
+    """True if the host has to request ``protocol`` and ``fidi`` from the card by PPS.
+
+    Args:
+        atr: The ATR of the card.
+        descriptor: The class descriptor of the reader.
+        protocol: The protocol to use.
+        fidi: The Fi and Di to use, coded as TA1.
+    """
     if descriptor.features & AUTOMATIC_PPS or atr.specific_mode or lacks_pps(descriptor):
         return False
     return protocol != atr.default_protocol or fidi != DEFAULT_FIDI
 
 
 def lacks_pps(descriptor: SmartCardDescriptor) -> bool:
-    """True if the card is asked for nothing by PPS: a reader at APDU level that does not declare
-    to send one itself. Its XfrBlock carries APDUs, and would take a PPS for one; so the card keeps
-    the first protocol of its ATR and the default speed, and SetParameters says so to the reader.
+    """True if neither host nor reader can send a PPS: a reader at APDU level that does not declare
+    an automatic PPS. The XfrBlock of such a reader carries APDUs; the reader would take a PPS for
+    an APDU. So the card keeps the first protocol of its ATR and the default speed, and
+    SetParameters tells the reader these values.
 
-    The specification has no such reader (USB CCID rev 1.1, 3.2 and 5.1); there are some.
+    The specification does not allow such readers (USB CCID rev 1.1, 3.2 and 5.1), but they exist.
     """
     level = descriptor.exchange_level
     return level not in BLOCKWISE and not descriptor.features & AUTOMATIC_PPS
@@ -248,7 +274,13 @@ def lacks_pps(descriptor: SmartCardDescriptor) -> bool:
 
 
 def protocol_data(atr: Atr, protocol: Protocol, fidi: int) -> ProtocolDataT0 | ProtocolDataT1:
-    """What SetParameters tells the reader of a card (USB CCID rev 1.1, 6.1.7)."""
+    """The parameters of a card for PC_to_RDR_SetParameters (USB CCID rev 1.1, 6.1.7).
+
+    Args:
+        atr: The ATR of the card.
+        protocol: The protocol in force.
+        fidi: The Fi and Di in force, coded as TA1.
+    """
     convention = 0x02 if atr.inverse else 0x00
     if protocol is Protocol.T0:
         return ProtocolDataT0(
@@ -260,7 +292,7 @@ def protocol_data(atr: Atr, protocol: Protocol, fidi: int) -> ProtocolDataT0 | P
     bwi, cwi = waiting_integers(atr)
     return ProtocolDataT1(
         bmFindexDindex=fidi,
-        bmTCCKST1=0x10 | convention | atr.crc,
+        bmTCCKST1=0x10 | convention | (0x01 if atr.crc else 0x00),
         bGuardTimeT1=atr.extra_guard_time,
         bmWaitingIntegersT1=bwi << 4 | cwi,
         bIFSC=atr.ifsc,
@@ -268,19 +300,20 @@ def protocol_data(atr: Atr, protocol: Protocol, fidi: int) -> ProtocolDataT0 | P
 
 
 def waiting_integers(atr: Atr) -> tuple[int, int]:
-    """BWI and CWI of a card: its ATR's, or better ones for a card known to promise too much."""
+    """BWI and CWI of a card: those of the ATR, or greater values for a card that is known to need
+    more time (:mod:`ccid.known.card_quirks`)."""
     known = waiting_times(atr.raw)
     return (atr.bwi, atr.cwi) if known is None else (known >> 4, known & 0x0F)
 
 
 def make_t1(atr: Atr, descriptor: SmartCardDescriptor, name: str, taken: int = 0) -> T1:
-    """The state of T=1 with a card, its blocks held to what a message of the reader carries.
+    """The state of T=1 with a card; its blocks fit into a message of the reader.
 
     Args:
-        atr: The card's.
-        descriptor: The reader's.
-        name: Of the reader, for errors.
-        taken: Bytes of a message's data that are not the block's.
+        atr: The ATR of the card.
+        descriptor: The class descriptor of the reader.
+        name: Name of the reader, for errors.
+        taken: Bytes in the data of a message that do not belong to the block.
     """
     edc_length = 2 if atr.crc else 1
     room = descriptor.dwMaxCCIDMessageLength - HEADER_LENGTH - taken - PROLOGUE - edc_length
@@ -288,6 +321,12 @@ def make_t1(atr: Atr, descriptor: SmartCardDescriptor, name: str, taken: int = 0
 
 
 def choose_ifsd(descriptor: SmartCardDescriptor, t1: T1) -> int:
-    """IFSD for a reader: dwMaxIFSD where that makes sense, and what a message carries."""
+    """IFSD in bytes for a reader: dwMaxIFSD (254 for an impossible value), but not more than a
+    message of the reader can carry.
+
+    Args:
+        descriptor: The class descriptor of the reader.
+        t1: The state of T=1 with the card.
+    """
     ifsd = descriptor.dwMaxIFSD
     return min(ifsd if 1 <= ifsd <= MAX_IFS else MAX_IFS, t1.max_inf)

@@ -22,7 +22,7 @@ from enum import IntEnum
 from typing import Any
 
 from ccid.codec.descriptors import ClassControl, SmartCardDescriptor
-from ccid.codec.descriptors.requests import REQUEST_IN, REQUEST_OUT
+from ccid.codec.descriptors.class_requests import REQUEST_IN, REQUEST_OUT
 from ccid.codec.descriptors.standard import TransferType
 from ccid.codec.messages import PC_to_RDR_XfrBlock, RDR_to_PC_DataBlock
 from ccid.codes import (

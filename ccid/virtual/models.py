@@ -1,7 +1,7 @@
 """Models of virtual readers, by ``vvvv:pppp``: what ``ccid-probe --virtual`` takes.
 
-Every reader with known figures (:mod:`ccid.known.figures`) is a model. Class, levels, slots,
-interfaces and endpoints are those of the real reader; :class:`CcidFunction` does the rest.
+Every reader with known figures (:mod:`ccid.known.descriptor_figures`) is a model. Class, levels,
+slots, interfaces and endpoints are those of the real reader; :class:`CcidFunction` does the rest.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ccid.virtual.iccd_function import IccdFunction
 from ccid.virtual.virtual_reader import PRODUCT_ID, VENDOR_ID, VirtualReader
 
 if TYPE_CHECKING:
-    from ccid.known.figures import DeviceFigures, InterfaceFigures
+    from ccid.known.descriptor_figures import DeviceFigures, InterfaceFigures
 
 DEFAULT = f"{VENDOR_ID:04x}:{PRODUCT_ID:04x}"
 QEMU_IDS = "08e6:4433"
@@ -77,7 +77,7 @@ def newest(vendor_id: int, product_id: int) -> DeviceFigures:
         ReaderNotFound: The figures are not known.
         ReaderTableError: The user's file is wrong.
     """
-    from ccid.known.figures import figures
+    from ccid.known.descriptor_figures import figures
 
     devices = figures(vendor_id, product_id)
     if not devices:

@@ -1,10 +1,12 @@
 """The path of every APDU, against others on the same reader: QEMU's at xHCI with our card, a
 command of 5 bytes and a reply of 4, everything in one run and interleaved.
 
-The guest has no KVM where this usually runs, so a figure says little; the ratios of one run say
-how much each way costs. Goals: ``card.transmit`` at 1.15 times pyusb's own read and write with a
-buffer of 300 bytes, and 2.3 times pyscard through pcscd and libccid. ``pytest tests/bench -s``
-prints the table; ``tools/full`` takes the full counts.
+It shows that all ways work with a kernel's real USB stack, and which of two versions of this
+library has less to do. It does not show how fast anything is: the guest has no KVM where this
+usually runs, so Python costs some twenty times as much as on a real machine, other programs cost
+less than that, and so rates and ratios alike are those of emulation. ``tools/bench-native``
+measures natively, and README has its figures. ``pytest tests/bench -s`` prints the table;
+``tools/full`` takes the full counts.
 """
 
 from __future__ import annotations
@@ -141,6 +143,6 @@ def test_hot_path(
         benchmark.extra_info[name] = seen
         lines.append(
             f"{name:26} {statistics.median(seen):7.0f} ({min(seen):.0f}-{max(seen):.0f})   "
-            f"ccid is {statistics.median(ratios):5.2f} times that"
+            f"ccid is {statistics.median(ratios):5.2f} times that, emulated"
         )
     tell("\n".join(lines))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from ccid.known.quirks import library, lookup
+from ccid.known.quirks import lookup, reader_table
 
 GOAL_S = 0.002
 
@@ -17,26 +17,31 @@ GOAL_S = 0.002
 @pytest.fixture(autouse=True)
 def no_user_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The table alone, whatever this user added to it."""
-    monkeypatch.delenv(library.VARIABLE, raising=False)
+    monkeypatch.delenv(reader_table.VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
 
 
 def forget() -> None:
     """As in a process that has asked nothing yet."""
-    for cached in (library.vendors, library._source, library._lookup, library._user_sources):
+    for cached in (
+        reader_table.vendors,
+        reader_table._source,
+        reader_table._lookup,
+        reader_table._user_sources,
+    ):
         cached.cache_clear()
 
 
 def largest() -> int:
     """The vendor with the largest file."""
-    files = library.vendors()
-    return max(files, key=lambda vendor: len((library.table() / files[vendor]).read_bytes()))
+    files = reader_table.vendors()
+    return max(files, key=lambda vendor: len((reader_table.table() / files[vendor]).read_bytes()))
 
 
 @pytest.mark.benchmark(group="lookup", min_rounds=50)
 def test_the_first_lookup_of_the_largest_vendor(benchmark: Any) -> None:
     vendor_id = largest()
-    text = (library.table() / library.vendors()[vendor_id]).read_text("utf-8")
+    text = (reader_table.table() / reader_table.vendors()[vendor_id]).read_text("utf-8")
     (product, *_) = tomllib.loads(text)["reader"]
     found = benchmark.pedantic(
         lookup, (vendor_id, int(product, 16), 0x0100), setup=forget, rounds=100

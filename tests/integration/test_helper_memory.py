@@ -49,7 +49,10 @@ def test_openings_that_fail_leave_nothing(
             assert rounds_cost(5, fail) < SMALL
             assert gc.get_freeze_count() == 0
             assert plug.handler.last_error is None
+        plug.helper.settle()
+        assert gc.get_freeze_count() == 0
         ask(request, Operation.OPEN, b"virtual:")
+        plug.helper.settle()
         frozen = gc.get_freeze_count()
         assert frozen > 0
         assert gc.isenabled()
@@ -87,6 +90,7 @@ def test_readers_that_come_and_go_leave_nothing() -> None:
             ask(request, Operation.CLOSE)
 
         come_and_go()
+        plug.helper.settle()
         frozen, threads = gc.get_freeze_count(), threading.active_count()
         assert rounds_cost(20, come_and_go) < SMALL
 

@@ -12,9 +12,9 @@ import pytest
 
 from ccid.device.watching import watch
 from ccid.errors import ReaderTableError
-from ccid.known import figures
-from ccid.known.figures import HIGHEST, SMART_CARD_FIELDS
-from ccid.known.quirks import library, lookup
+from ccid.known import descriptor_figures
+from ccid.known.descriptor_figures import HIGHEST, SMART_CARD_FIELDS
+from ccid.known.quirks import lookup, reader_table
 from ccid.probe import command_files as files
 from ccid.virtual.models import make
 from tests.unit.printing import printed
@@ -31,7 +31,7 @@ def user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A user's file."""
     file = tmp_path / "readers.toml"
     file.write_text("")
-    monkeypatch.setenv(library.VARIABLE, str(file))
+    monkeypatch.setenv(reader_table.VARIABLE, str(file))
     return file
 
 
@@ -49,7 +49,7 @@ KEYS = ["dwFeatures", "bMaxSlotIndex", "bDescriptorType", "data-rates", "clock-f
 def test_odd_values_of_figures(user: Path, key: str, value: str) -> None:
     user.write_text(f"{FIGURES}{key} = {value}\n")
     with pytest.raises(ReaderTableError, match=r"readers\.toml:1: ") as caught:
-        figures.figures(0x1209, 0xAAAA)
+        descriptor_figures.figures(0x1209, 0xAAAA)
     assert len(str(caught.value)) < 400
     assert printed("card", "--virtual", "1209:aaaa")[0] == 1
     assert printed("readers", "1209:aaaa")[0] == 1
@@ -61,7 +61,7 @@ def test_odd_values_of_a_device(user: Path, key: str, value: str) -> None:
     own = "" if key == "interfaces" else "interfaces = [{}]\n"
     user.write_text(f'[[figures."1209:aaaa"]]\n{own}{key} = {value}\n')
     with pytest.raises(ReaderTableError, match="wrong figures"):
-        figures.figures(0x1209, 0xAAAA)
+        descriptor_figures.figures(0x1209, 0xAAAA)
 
 
 @pytest.mark.parametrize(
@@ -70,9 +70,9 @@ def test_odd_values_of_a_device(user: Path, key: str, value: str) -> None:
 def test_figures_that_are_none(user: Path, text: str) -> None:
     user.write_text(text)
     with pytest.raises(ReaderTableError):
-        figures.figures(0x1209, 0xAAAA)
+        descriptor_figures.figures(0x1209, 0xAAAA)
     with pytest.raises(ReaderTableError):
-        list(figures.all_figures())
+        list(descriptor_figures.all_figures())
 
 
 QUIRKS = ["dwMaxIFSD", "open-delay-s", "data-rates", "no-pps", "power-on-escape", "pseudo-apdus",
@@ -119,13 +119,13 @@ def test_a_table_with_a_mark_of_its_encoding(user: Path) -> None:
 
 @pytest.mark.parametrize("name", ["/", "/dev/null", "/nowhere/x", "x" * 300, "/etc/passwd/x"])
 def test_a_table_that_is_no_file(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    monkeypatch.setenv(library.VARIABLE, name)
+    monkeypatch.setenv(reader_table.VARIABLE, name)
     with pytest.raises(ReaderTableError, match="CCID_READERS names it"):
         lookup(0x1209, 0xAAAA)
 
 
 def test_a_table_that_goes_meanwhile(user: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(library, "user_files", lambda: [user / "gone"])
+    monkeypatch.setattr(reader_table, "user_files", lambda: [user / "gone"])
     with pytest.raises(ReaderTableError, match="cannot be read"):
         lookup(0x1209, 0xAAAA)
 

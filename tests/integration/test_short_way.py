@@ -10,7 +10,7 @@ import pytest
 
 import ccid
 from ccid import errors
-from ccid.iso7816.machine import run
+from ccid.iso7816.protocol_runner import run
 from ccid.iso7816.t1 import T1, Block, LinkError
 from ccid.link.slot_commands import Commands
 from ccid.virtual import make_descriptor

@@ -11,7 +11,7 @@ import pytest
 
 import ccid
 from ccid.codes import ExchangeLevel
-from ccid.known.quirks import VOCABULARY, library
+from ccid.known.quirks import VOCABULARY, reader_table
 from ccid.virtual import EchoCard, make_descriptor
 from ccid.virtual.cards import Application
 
@@ -47,7 +47,7 @@ class Table:
 
     def as_it_is(self) -> None:
         """The table, nothing added."""
-        self._monkeypatch.setenv(library.VARIABLE, "")
+        self._monkeypatch.setenv(reader_table.VARIABLE, "")
 
     def without(self, reader: str) -> None:
         """Nothing is known of ``reader``."""
@@ -61,7 +61,7 @@ class Table:
     def _use(self, text: str) -> None:
         file = self._folder / f"readers-{next(self._numbers)}.toml"
         file.write_text(text)
-        self._monkeypatch.setenv(library.VARIABLE, str(file))
+        self._monkeypatch.setenv(reader_table.VARIABLE, str(file))
 
 
 def virtual(

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ccid.errors import InvalidApdu
-from ccid.iso7816.apdu import Case, CommandApdu, is_secret, visible_length
+from ccid.iso7816.apdu import Case, CommandApdu
 from ccid.iso7816.status_words import explain
+from ccid.masking.secret_commands import is_secret, visible_length
 
 
 @pytest.mark.parametrize(

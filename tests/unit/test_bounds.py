@@ -25,7 +25,7 @@ from ccid.errors import (
 from ccid.iso7816.atr import Atr
 from ccid.iso7816.t1 import Block
 from ccid.iso7816.timing import LONGEST_PPS_S, UNKNOWN_BWT_S, Timing, pps_timeout
-from ccid.known.figures import figures
+from ccid.known.descriptor_figures import figures
 from ccid.link import conversation as conversation_module
 from ccid.link import iccd_commands as iccd_module
 from ccid.link import inbox

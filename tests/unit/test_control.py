@@ -21,11 +21,11 @@ from ccid.codec.messages import (
 )
 from ccid.codes import CommandStatus, ExchangeLevel, SlotError
 from ccid.device.control import ControlCode, control
-from ccid.iso7816.edc import LRC
+from ccid.iso7816.error_detection import LRC
 from ccid.known.quirks import Quirks
 from ccid.pcsc.ifd import Action, Code, IFDHandler
 from ccid.pin import pad_structures as pin
-from ccid.session.exchange.secure import CANCELLED_SW, TIMEOUT_SW
+from ccid.session.exchange.pin_entry import CANCELLED_SW, TIMEOUT_SW
 from ccid.trace.log import TRAFFIC
 from ccid.virtual import EchoCard, make_descriptor
 from ccid.virtual.ccid_function import CcidFunction

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ccid.known.figures import all_figures
+from ccid.known.descriptor_figures import all_figures
 from ccid.pcsc.plug import install
 from ccid.probe.__main__ import parser as probe_parser
 from ccid.virtual import __main__ as virtual_main

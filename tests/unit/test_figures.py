@@ -13,8 +13,8 @@ import pytest
 
 from ccid.codec.descriptors import EndpointDescriptor
 from ccid.errors import ReaderTableError
-from ccid.known import figures
-from ccid.known.quirks import known_readers, library
+from ccid.known import descriptor_figures
+from ccid.known.quirks import known_readers, reader_table
 
 FOLDER = Path(__file__).parents[2] / "readers" / "descriptors"
 FILES = sorted(FOLDER.iterdir())
@@ -23,19 +23,19 @@ FILES = sorted(FOLDER.iterdir())
 @pytest.fixture(autouse=True)
 def no_user_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The table alone, whatever this user added to it."""
-    monkeypatch.delenv(library.VARIABLE, raising=False)
+    monkeypatch.delenv(reader_table.VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_file_is_as_it_is_written(file: Path) -> None:
-    figures.check(file.read_text("utf-8"), file.name)
+    descriptor_figures.check(file.read_text("utf-8"), file.name)
 
 
 def test_a_file_written_otherwise_is_refused() -> None:
     text = FILES[0].read_text("utf-8")
     with pytest.raises(ReaderTableError, match="not as tools/reader-figures writes it"):
-        figures.check(text.replace(" ", "  ", 1), FILES[0].name)
+        descriptor_figures.check(text.replace(" ", "  ", 1), FILES[0].name)
 
 
 def test_files_are_named_as_the_tables() -> None:
@@ -43,7 +43,7 @@ def test_files_are_named_as_the_tables() -> None:
 
 
 def test_all_of_them() -> None:
-    devices = list(figures.all_figures())
+    devices = list(descriptor_figures.all_figures())
     ids = {device.id for device in devices}
     assert len(devices) >= 597
     assert len(ids) >= 577
@@ -51,27 +51,29 @@ def test_all_of_them() -> None:
 
 
 def test_one_reader() -> None:
-    (device,) = figures.figures(0x08E6, 0x5503)
+    (device,) = descriptor_figures.figures(0x08E6, 0x5503)
     assert [interface.number for interface in device.interfaces] == [1, 2]
     assert device.product
     assert all(interface.descriptor.bLength == 54 for interface in device.interfaces)
 
 
 def test_the_newest_firmware_comes_first() -> None:
-    for vendor_id, product_id in {(d.vendor_id, d.product_id) for d in figures.all_figures()}:
-        releases = [d.bcdDevice for d in figures.figures(vendor_id, product_id)]
+    for vendor_id, product_id in {
+        (d.vendor_id, d.product_id) for d in descriptor_figures.all_figures()
+    }:
+        releases = [d.bcdDevice for d in descriptor_figures.figures(vendor_id, product_id)]
         assert releases == sorted(releases, reverse=True)
 
 
 @pytest.mark.parametrize("ids", [(0x0B97, 0x7762), (0x0C4B, 0x0500), (0x1B0E, 0x1078)])
 def test_misplaced_class_descriptors(ids: tuple[int, int]) -> None:
-    for device in figures.figures(*ids):
+    for device in descriptor_figures.figures(*ids):
         assert all(interface.reader.misplaced for interface in device.interfaces)
 
 
 @pytest.mark.parametrize("ids", [(0xFFFF, 1), (0x08E6, 0xFFFF)])
 def test_a_reader_that_nothing_is_known_of(ids: tuple[int, int]) -> None:
-    assert figures.figures(*ids) == []
+    assert descriptor_figures.figures(*ids) == []
 
 
 USER = """\
@@ -104,7 +106,7 @@ def user(tmp_path: Path) -> Any:
 
 def test_figures_of_the_user(user: Any) -> None:
     user(USER)
-    (device,) = figures.figures(0x1234, 0x5678)
+    (device,) = descriptor_figures.figures(0x1234, 0x5678)
     (interface,) = device.interfaces
     assert (device.bcdDevice, device.product) == (0x0102, "Mine")
     assert interface.descriptor.dwFeatures == 0x000204BA
@@ -112,7 +114,7 @@ def test_figures_of_the_user(user: Any) -> None:
     assert interface.reader.endpoints == (
         EndpointDescriptor(bEndpointAddress=1, bmAttributes=2, wMaxPacketSize=512),
     )
-    assert device in list(figures.all_figures())
+    assert device in list(descriptor_figures.all_figures())
 
 
 @pytest.mark.parametrize(
@@ -127,7 +129,7 @@ def test_figures_of_the_user(user: Any) -> None:
 def test_wrong_figures_of_the_user(user: Any, old: str, new: str, line: int, words: str) -> None:
     file = user(USER.replace(old, new))
     with pytest.raises(ReaderTableError) as caught:
-        figures.figures(0x1234, 0x5678)
+        descriptor_figures.figures(0x1234, 0x5678)
     assert (caught.value.file, caught.value.line) == (str(file), line)
     assert caught.value.key == 'figures."1234:5678".0'
     assert words in str(caught.value)
@@ -136,20 +138,20 @@ def test_wrong_figures_of_the_user(user: Any, old: str, new: str, line: int, wor
 def test_ids_of_the_user_are_small(user: Any) -> None:
     user(USER.replace("1234:5678", "1234:567F"))
     with pytest.raises(ReaderTableError, match="small letters"):
-        list(figures.all_figures())
+        list(descriptor_figures.all_figures())
 
 
 @pytest.mark.parametrize("ids", [(0x08E6, 0x5503), (0x0B97, 0x7762), (0x076B, 0x5422)])
 def test_there_and_back_by_toml(user: Any, ids: tuple[int, int]) -> None:
-    before = figures.figures(*ids)
-    user("\n".join(figures.as_toml(device) for device in before))
-    assert figures.figures(*ids) == before + before
+    before = descriptor_figures.figures(*ids)
+    user("\n".join(descriptor_figures.as_toml(device) for device in before))
+    assert descriptor_figures.figures(*ids) == before + before
 
 
 def test_there_and_back_by_json() -> None:
-    (device,) = figures.figures(0x08E6, 0x5503)
-    content = json.loads(figures.as_json({"5503": [device]}))
-    assert figures.parse(0x08E6, 0x5503, content["5503"][0]) == device
+    (device,) = descriptor_figures.figures(0x08E6, 0x5503)
+    content = json.loads(descriptor_figures.as_json({"5503": [device]}))
+    assert descriptor_figures.parse(0x08E6, 0x5503, content["5503"][0]) == device
 
 
 # The tool that adds some ----------------------------------------------------------------------
@@ -176,7 +178,7 @@ def test_new_figures_go_with_the_old(tool: Any, tmp_path: Path) -> None:
     assert tool.main([str(REPORTS / "lsusb.txt")]) == 0
     (file,) = tmp_path.glob("*.json")
     assert file.name == "08e6-gemalto.json"
-    figures.check(file.read_text("utf-8"), file.name)
+    descriptor_figures.check(file.read_text("utf-8"), file.name)
     before = json.loads((FOLDER / file.name).read_text("utf-8"))
     after = json.loads(file.read_text("utf-8"))
     assert len(after["4433"]) == len(before["4433"]) + 1

@@ -96,6 +96,7 @@ class Plug:
         for thread in threads:
             thread.join(5)
         self.handler.close()
+        self.helper.has_reader = False  # its heart beats on for a while, and would settle others
 
 
 def ask(request: socket.socket, operation: int, data: bytes = b"", room: int = 300) -> bytes:
@@ -158,6 +159,32 @@ def test_a_channel_that_is_joined_again_gets_the_reader(plug: Plug) -> None:
     assert told(new, Operation.PRESENCE)[0] == Code.ICC_PRESENT
     ask(new, Operation.CLOSE)
     assert told(new, Operation.PRESENCE)[0] == Code.COMMUNICATION_ERROR
+
+
+def test_the_collector_runs_when_the_first_response_is_out(
+    virtual: ccid.VirtualReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes long, so the heart has it run, and no request waits for it."""
+    beat = threading.Event()
+
+    class Clock:
+        monotonic = staticmethod(time.monotonic)
+
+        @staticmethod
+        def sleep(_seconds: float) -> None:
+            beat.wait(10)
+
+    monkeypatch.setattr(module, "time", Clock)
+    gc.disable()
+    with Plug(lambda name, taken: virtual.info) as plug:
+        request, _ = plug.join(SLOT)
+        ask(request, Operation.OPEN, b"virtual:")
+        assert told(request, Operation.PRESENCE)[0] == Code.ICC_PRESENT
+        assert not gc.isenabled()
+        assert gc.get_freeze_count() == 0
+        beat.set()
+        until(gc.isenabled)
+        assert gc.get_freeze_count() > 0
 
 
 @pytest.mark.parametrize(

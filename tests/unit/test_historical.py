@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ccid.iso7816.historical import (
+from ccid.iso7816.historical_bytes import (
     CardCapabilities,
     CardServiceData,
     Historical,
@@ -14,7 +14,7 @@ from ccid.iso7816.historical import (
     StatusIndicator,
     Tag,
 )
-from ccid.iso7816.historical_text import lines
+from ccid.iso7816.historical_bytes_text import lines
 
 
 def parse(text: str) -> Historical:

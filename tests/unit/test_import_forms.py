@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import ccid
 from ccid.errors import MalformedDescriptor
-from ccid.known.figures import DeviceFigures
+from ccid.known.descriptor_figures import DeviceFigures
 from ccid.probe.imported import devices
 from tests.unit.conftest import Run
 from tests.unit.printing import printed

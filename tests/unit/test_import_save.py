@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ccid.errors import CcidError, MalformedDescriptor
-from ccid.known import figures
-from ccid.known.quirks import library, lookup
+from ccid.known import descriptor_figures
+from ccid.known.quirks import lookup, reader_table
 from ccid.probe import import_command
 from ccid.probe.imported import devices
 from tests.unit.printing import EVIL, TAMED, printed
@@ -28,7 +28,7 @@ PARSE = (DATA / "parse.txt").read_text("utf-8")
 @pytest.fixture(autouse=True)
 def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """Where the user's file goes."""
-    monkeypatch.delenv(library.VARIABLE, raising=False)
+    monkeypatch.delenv(reader_table.VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     return tmp_path / "ccid/readers.toml"
 
@@ -36,7 +36,7 @@ def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def report() -> str:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(library.VARIABLE, "")
+        patch.setenv(reader_table.VARIABLE, "")
         return printed("report", "--virtual")[1]
 
 
@@ -81,7 +81,7 @@ def test_a_name_stays_a_name(
     assert set(content["reader"]["1209:0001"]) == {"name", "status"}
     assert lookup(0x08E6, 0x3437) == before
     assert printed("card", "--virtual", "1209:0001")[0] == 0
-    (device,) = figures.figures(0x1209, 1)
+    (device,) = descriptor_figures.figures(0x1209, 1)
     saved = {
         "iProduct": device.product,
         "iManufacturer": device.manufacturer,
@@ -93,7 +93,7 @@ def test_a_name_stays_a_name(
 
 def test_a_harmless_name_is_kept(tmp_path: Path, report: str) -> None:
     save(tmp_path, changed(report, "strings", "iProduct", to="0x10 Card Reader"))
-    assert figures.figures(0x1209, 1)[0].product == "0x10 Card Reader"
+    assert descriptor_figures.figures(0x1209, 1)[0].product == "0x10 Card Reader"
 
 
 # Values that are none -------------------------------------------------------------------------
@@ -148,7 +148,7 @@ def test_the_edges_of_a_field(report: str, path: tuple[Any, ...], highest: int) 
         text = changed(report, *path, to=value)
         (device,) = devices(text, "sent")
         entry = import_command.entry_of([device]).encode()
-        assert figures.of_user("x", entry) == [device]
+        assert descriptor_figures.of_user("x", entry) == [device]
     with pytest.raises(MalformedDescriptor, match="does not fit"):
         devices(changed(report, *path, to=highest + 1), "sent")
 
@@ -262,7 +262,7 @@ def test_what_is_taken_is_read_again(report: str, values: dict[tuple[Any, ...], 
         found = devices(json.dumps(document), "sent")
     except MalformedDescriptor:
         return
-    assert figures.of_user("x", import_command.entry_of(found).encode()) == found
+    assert descriptor_figures.of_user("x", import_command.entry_of(found).encode()) == found
 
 
 # The user's file ------------------------------------------------------------------------------
@@ -278,7 +278,7 @@ def test_what_is_there_stays_as_it_is(tmp_path: Path, home: Path) -> None:
     assert content.startswith(b"\xef\xbb\xbf" + KEPT.encode() + b"\r\n[reader.")
     assert content.count(b"\n") == content.count(b"\r\n")
     assert lookup(0x08E6, 0x3437).no_pps
-    assert figures.figures(0x1234, 0x5678)
+    assert descriptor_figures.figures(0x1234, 0x5678)
 
 
 def test_an_entry_without_a_name_is_not_made_twice(tmp_path: Path, home: Path) -> None:
@@ -288,7 +288,7 @@ def test_an_entry_without_a_name_is_not_made_twice(tmp_path: Path, home: Path) -
     assert status == 0
     assert "# 1234:5678 has an entry in your file" in out
     assert lookup(0x1234, 0x5678).no_pps
-    assert figures.figures(0x1234, 0x5678)
+    assert descriptor_figures.figures(0x1234, 0x5678)
 
 
 @pytest.mark.parametrize(
@@ -346,7 +346,7 @@ def test_a_symbolic_link_stays_one(tmp_path: Path, home: Path, there: bool) -> N
     assert save(tmp_path, PARSE)[0] == 0
     assert home.is_symlink()
     assert real.read_text("utf-8").startswith("# mine\n" if there else "[reader")
-    assert figures.figures(0x1234, 0x5678)
+    assert descriptor_figures.figures(0x1234, 0x5678)
 
 
 def test_a_link_to_itself_is_an_error(tmp_path: Path, home: Path) -> None:
@@ -386,13 +386,13 @@ def test_a_change_meanwhile_is_not_lost(
 ) -> None:
     home.parent.mkdir()
     home.write_text("# mine\n")
-    check = figures.of_user
+    check = descriptor_figures.of_user
 
-    def slowly(file: str, content: bytes) -> list[figures.DeviceFigures]:
+    def slowly(file: str, content: bytes) -> list[descriptor_figures.DeviceFigures]:
         home.write_text("# theirs\n")
         return check(file, content)
 
-    monkeypatch.setattr(figures, "of_user", slowly)
+    monkeypatch.setattr(descriptor_figures, "of_user", slowly)
     status, _, err = save(tmp_path, PARSE)
     assert (status, home.read_text()) == (1, "# theirs\n")
     assert "changed it meanwhile" in err

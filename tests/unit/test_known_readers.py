@@ -10,8 +10,8 @@ import pytest
 import ccid
 from ccid.device.verdict import Level, Verdict, judge
 from ccid.errors import ReaderUnsupported
-from ccid.known.figures import DeviceFigures, all_figures
-from ccid.known.quirks import library, lookup
+from ccid.known.descriptor_figures import DeviceFigures, all_figures
+from ccid.known.quirks import lookup, reader_table
 from ccid.session import activation
 from ccid.transport import ReaderInfo
 from ccid.virtual import __main__ as virtual_main
@@ -27,7 +27,7 @@ READ_HELLO = bytes.fromhex("00B0810019")
 def no_user_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The table alone, whatever this user added to it; and no pause between two power-ons."""
     monkeypatch.setattr(activation, "REST_S", 0.0)
-    monkeypatch.delenv(library.VARIABLE, raising=False)
+    monkeypatch.delenv(reader_table.VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
 
 

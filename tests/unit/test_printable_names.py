@@ -18,7 +18,7 @@ import pytest
 import ccid
 from ccid.errors import AccessDenied, CcidError, ReaderBusy, ReaderTableError
 from ccid.known import catalog
-from ccid.known.quirks import library, lookup
+from ccid.known.quirks import lookup, reader_table
 from ccid.probe.output import json_text, note, say, say_lines
 from ccid.trace.log import PrintableFormatter
 from ccid.transport import access_problems as cures
@@ -61,7 +61,7 @@ def evil_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A user's file whose names command a terminal."""
     file = tmp_path / "readers.toml"
     file.write_text(f"{READER}\n{FIGURES}", "utf-8")
-    monkeypatch.setenv(library.VARIABLE, str(file))
+    monkeypatch.setenv(reader_table.VARIABLE, str(file))
     return file
 
 
@@ -75,7 +75,7 @@ def evil_usb(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
     monkeypatch.setattr(discovery, "LINUX", True)
     strings = {"manufacturer", "product", "serial", "interface"}
     monkeypatch.setattr(linux, "attribute", lambda _, name: EVIL if name in strings else None)
-    monkeypatch.setenv(library.VARIABLE, "")
+    monkeypatch.setenv(reader_table.VARIABLE, "")
     return backend
 
 
@@ -230,7 +230,7 @@ def tool(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    monkeypatch.setenv(library.VARIABLE, "")
+    monkeypatch.setenv(reader_table.VARIABLE, "")
     loader.exec_module(module)
     return module
 
@@ -244,7 +244,7 @@ def test_the_page_of_readers(
         f"{FIGURES.replace('evil', '<b>')}\n"
         + READER.replace("evil", "</summary><script>alert(1)</script>' onclick='x")
     )
-    monkeypatch.setenv(library.VARIABLE, str(own))
+    monkeypatch.setenv(reader_table.VARIABLE, str(own))
     (entry,) = [one for one in catalog.catalog() if one.known.id == "1209:aaaa"]
     text = page.row(entry)
     assert all(line.isprintable() for line in text.split("\n"))

@@ -16,10 +16,10 @@ import pytest
 import ccid
 from ccid.codes import ExchangeLevel, Protocol
 from ccid.errors import MalformedDescriptor
-from ccid.known import figures
+from ccid.known import descriptor_figures
 from ccid.known.catalog import NO_EXTENDED, WITH_T1, Entry, catalog, search
-from ccid.known.quirks import VOCABULARY, known_readers, library, lookup
-from ccid.known.quirks.kinds import shown
+from ccid.known.quirks import VOCABULARY, known_readers, lookup, reader_table
+from ccid.known.quirks.value_kinds import shown
 from ccid.probe import doctor_command
 from ccid.probe import reader_choice as session
 from ccid.probe.imported import devices
@@ -36,7 +36,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     backend = FakeBackend()
     for module in (discovery, usb):
         monkeypatch.setattr(module, "backend", lambda: backend)
-    monkeypatch.delenv(library.VARIABLE, raising=False)
+    monkeypatch.delenv(reader_table.VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 
@@ -85,8 +85,8 @@ def test_every_value_can_be_shown(entries: dict[str, Entry]) -> None:
     for entry in entries.values():
         for case in entry.known.cases:
             for d in VOCABULARY.values():
-                if d.field in case.bends:
-                    assert shown(case.bends[d.field], d.kind)
+                if d.field in case.values:
+                    assert shown(case.values[d.field], d.kind)
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_import_of_a_report(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "report.json"
     run("report", "--virtual", "08e6:5503", "--output", str(file))
     (device,) = devices(file.read_text("utf-8"), "x")
-    (real,) = figures.figures(0x08E6, 0x5503)
+    (real,) = descriptor_figures.figures(0x08E6, 0x5503)
     assert (device.id, device.bcdDevice, device.product) == (real.id, real.bcdDevice, real.product)
     assert [i.descriptor for i in device.interfaces] == [i.descriptor for i in real.interfaces]
     assert [i.number for i in device.interfaces] == [1, 2]
@@ -253,7 +253,7 @@ def test_import_of_a_misplaced_descriptor(run: Run, tmp_path: Path) -> None:
 def test_import_of_a_dump(run: Run) -> None:
     text = run("dump", "--json", "--virtual", "0403:c587")[1]
     (device,) = devices(text, "x")
-    real = figures.figures(0x0403, 0xC587)[0]
+    real = descriptor_figures.figures(0x0403, 0xC587)[0]
     assert device.interfaces[0].descriptor == real.interfaces[0].descriptor
     assert device.interfaces[0].data_rates == real.interfaces[0].data_rates != ()
 
@@ -328,7 +328,9 @@ def test_import_prints_an_entry_that_can_be_read(run: Run, tmp_path: Path) -> No
     file.parent.mkdir(parents=True)
     file.write_text(out)
     assert lookup(0x1234, 0x5678).name == "Example Dual Reader"
-    assert figures.figures(0x1234, 0x5678) == devices((DATA / "parse.txt").read_text(), "x")
+    assert descriptor_figures.figures(0x1234, 0x5678) == devices(
+        (DATA / "parse.txt").read_text(), "x"
+    )
 
 
 def test_import_and_the_virtual_reader(run: Run) -> None:
@@ -353,8 +355,8 @@ def test_import_twice_saves_once(run: Run, tmp_path: Path) -> None:
 def test_import_adds_to_what_is_there(run: Run, tmp_path: Path) -> None:
     run("import", "--save", str(DATA / "parse.txt"))
     run("import", "--save", str(DATA / "lsusb.txt"))
-    assert figures.figures(0x1234, 0x5678)
-    assert figures.figures(0x08E6, 0x4433)[0].product == "QEMU USB CCID"
+    assert descriptor_figures.figures(0x1234, 0x5678)
+    assert descriptor_figures.figures(0x08E6, 0x4433)[0].product == "QEMU USB CCID"
     assert lookup(0x08E6, 0x4433).status == "supported"
 
 

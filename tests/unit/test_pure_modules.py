@@ -35,7 +35,7 @@ SYSTEM = frozenset(
     }
 )
 """What asks the system or its files for something."""
-LOOK_UP = "known.quirks.library"
+LOOK_UP = "known.quirks.reader_table"
 """The module that reads the table of readers."""
 HARMLESS = frozenset({"fspath", "PathLike"})
 """What ``os`` has that asks for nothing."""
@@ -85,8 +85,16 @@ def asks(file: Path) -> frozenset[str]:
 
 @cache
 def imports(module: str) -> frozenset[str]:
-    """The modules of this project that ``module`` imports when it runs."""
-    return frozenset(targets(MODULES[module], types=False))
+    """The modules of this project that ``module`` imports when it runs, or when a name is used."""
+    return frozenset(targets(MODULES[module], types=False)) | by_name(MODULES[module])
+
+
+def by_name(file: Path) -> frozenset[str]:
+    """The modules that a package names for ``import_module``, to import them when they are used."""
+    text = file.read_text("utf-8")
+    if "import_module(" not in text:
+        return frozenset()
+    return frozenset(re.findall(r'"ccid\.([\w.]+)"', text)) & MODULES.keys()
 
 
 def reached(module: str) -> set[str]:

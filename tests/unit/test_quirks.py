@@ -13,9 +13,9 @@ from ccid.codes import ExchangeLevel, Features, InterfaceProtocol, PowerSelect
 from ccid.device.verdict import Level, judge
 from ccid.errors import ReaderTableError, ReaderUnsupported
 from ccid.known import card_quirks
-from ccid.known.quirks import VOCABULARY, Quirks, known_readers, library, lookup
-from ccid.known.quirks.entries import STATUSES, Source
-from ccid.known.quirks.fixups import apply, data_rates, takes_apdu_mode
+from ccid.known.quirks import VOCABULARY, Quirks, known_readers, lookup, reader_table
+from ccid.known.quirks.descriptor_fixups import apply, data_rates, takes_apdu_mode
+from ccid.known.quirks.table_entries import STATUSES, Source
 from ccid.known.quirks.toml_lines import line_of
 from ccid.virtual import make_descriptor
 
@@ -23,7 +23,7 @@ from ccid.virtual import make_descriptor
 @pytest.fixture(autouse=True)
 def no_user_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The table alone, whatever this user added to it."""
-    monkeypatch.delenv(library.VARIABLE, raising=False)
+    monkeypatch.delenv(reader_table.VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 
@@ -178,7 +178,7 @@ def test_every_quirk_is_described() -> None:
 
 
 def test_every_quirk_is_used_or_for_the_user() -> None:
-    used = {field for known in known_readers() for case in known.cases for field in case.bends}
+    used = {field for known in known_readers() for case in known.cases for field in case.values}
     assert {d.field for d in VOCABULARY.values()} - used == {"power_on_voltage"}
 
 

@@ -22,8 +22,8 @@ from ccid.errors import (
     UnsupportedByReader,
 )
 from ccid.iso7816.apdu import CommandApdu
-from ccid.iso7816.edc import lrc
-from ccid.known.figures import figures
+from ccid.iso7816.error_detection import lrc
+from ccid.known.descriptor_figures import figures
 from ccid.virtual import EchoCard, faults, known_faults, make_descriptor
 from ccid.virtual.cards import Contact
 from ccid.virtual.models import virtual_reader

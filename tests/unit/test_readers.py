@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ccid.known.quirks import Quirks, known_readers, lookup, table
-from ccid.known.quirks.entries import Source
+from ccid.known.quirks.table_entries import Source
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "readers").glob("*.toml"))

@@ -16,11 +16,12 @@ from ccid.codec.messages import (
 )
 from ccid.codes import Chain, ExchangeLevel, Level, Protocol
 from ccid.errors import CommandFailed, TransportTimeout
-from ccid.iso7816.apdu import Bytes, CommandApdu, Secrecy, carries_secret
-from ccid.iso7816.edc import lrc
+from ccid.iso7816.apdu import Bytes, CommandApdu
+from ccid.iso7816.error_detection import lrc
 from ccid.link.slot_commands import Commands
 from ccid.masking.censor import MASK, Censor
 from ccid.masking.exchange_watch import Framing, T1Watch, framings
+from ccid.masking.secret_commands import Secrecy, carries_secret
 from ccid.session.exchange import agreement
 from ccid.virtual import Answer, EchoCard, faults, make_descriptor
 from tests.unit.test_trace import PIN, VERIFY, Recorder, exposed

@@ -11,8 +11,9 @@ import ccid
 from ccid.codec.messages import PC_to_RDR_XfrBlock
 from ccid.codes import Chain, ExchangeLevel, Level, Protocol
 from ccid.errors import CcidError, InvalidApdu
-from ccid.iso7816.apdu import CommandApdu, Secrecy, carries_secret
+from ccid.iso7816.apdu import CommandApdu
 from ccid.masking.exchange_watch import ApduWatch, Framing, T0Watch, T1Watch
+from ccid.masking.secret_commands import Secrecy, carries_secret
 from ccid.trace import TRAFFIC
 from ccid.virtual import Answer, EchoCard
 from ccid.virtual.journal import Journal

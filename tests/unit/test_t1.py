@@ -11,7 +11,7 @@ from typing import TypeVar
 import pytest
 
 from ccid.errors import CardMute, InvalidApdu, ProtocolError
-from ccid.iso7816.edc import CRC, crc, crc_inverted, lrc
+from ccid.iso7816.error_detection import CRC, crc, crc_inverted, lrc
 from ccid.iso7816.t1 import T1, Block, LinkError, Reply
 
 MUTE, PARITY, OTHER = LinkError.MUTE, LinkError.PARITY, LinkError.OTHER

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ccid.errors import CardMute, ProtocolError
-from ccid.iso7816.machine import run
+from ccid.iso7816.protocol_runner import run
 from ccid.iso7816.t1 import MAX_NOTICES, RESYNCH_ATTEMPTS, RETRIES, T1, Block, LinkError, Reply
 from ccid.virtual.cards import contact_faults
 from ccid.virtual.cards.application import Answer

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from ccid.errors import ReaderTableError
-from ccid.known.quirks.library import user_source
+from ccid.known.quirks.reader_table import user_source
 
 
 @pytest.mark.parametrize("text", ["a." * 50_000 + "b = 1", "[" + "a . " * 50_000 + "b]"])

@@ -1,10 +1,12 @@
-"""USB descriptors of a reader: bytes to objects and back, pure.
+"""USB descriptors of a reader: bytes to objects and back. Pure.
 
-``standard`` declares the descriptors of USB 2.0 chapter 9.6, ``smart_card`` the 54 bytes of USB
-CCID rev 1.1, 5.1, ``configuration`` walks a whole configuration and finds the readers in it, and
-``requests`` has the class-specific requests.
+- ``standard``: the standard descriptors (USB 2.0, 9.6).
+- ``smart_card``: the smart card device class descriptor of 54 bytes (USB CCID rev 1.1, 5.1).
+- ``configuration``: a whole configuration, and the smart-card readers in it.
+- ``class_requests``: the class-specific requests on the control pipe (USB CCID rev 1.1, 5.3).
 """
 
+from ccid.codec.descriptors.class_requests import ClassControl, parse_u32_list
 from ccid.codec.descriptors.configuration import (
     Configuration,
     Endpoint,
@@ -13,7 +15,6 @@ from ccid.codec.descriptors.configuration import (
     parse_configuration,
     smart_card_interfaces,
 )
-from ccid.codec.descriptors.requests import ClassControl, parse_u32_list
 from ccid.codec.descriptors.smart_card import SmartCardDescriptor
 from ccid.codec.descriptors.standard import (
     ConfigurationDescriptor,

@@ -1,4 +1,4 @@
-"""A whole configuration, as GET_DESCRIPTOR returns it, and the readers in it."""
+"""A whole USB configuration (USB 2.0, 9.6.3), and the smart-card readers in it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _Growing = tuple[EndpointDescriptor, bytearray]
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """An endpoint and the descriptors behind it that are not standard ones."""
+    """An endpoint, and the bytes of the class-specific descriptors after its descriptor."""
 
     descriptor: EndpointDescriptor
     extra: bytes = b""
@@ -37,7 +37,8 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """One alternate setting of an interface."""
+    """One alternate setting of an interface, the bytes of the class-specific descriptors after its
+    descriptor, and its endpoints."""
 
     descriptor: InterfaceDescriptor
     extra: bytes = b""
@@ -46,7 +47,8 @@ class Interface:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """A configuration and its interfaces, every alternate setting an entry of its own."""
+    """A configuration and its interfaces. Every alternate setting is an entry in
+    ``interfaces``."""
 
     descriptor: ConfigurationDescriptor
     extra: bytes = b""
@@ -55,14 +57,15 @@ class Configuration:
 
 @dataclass(frozen=True, slots=True)
 class SmartCardInterface:
-    """An interface that is a smart-card reader, by class or by a proprietary interface's
-    class descriptor.
+    """An interface that is a smart-card reader: of the smart card class, or a proprietary
+    interface with a smart card class descriptor.
 
     Attributes:
-        interface: Its interface descriptor.
-        endpoints: Its endpoints, in the descriptor's order.
-        smart_card: Its class descriptor.
-        misplaced: The class descriptor stood behind an endpoint, not behind the interface.
+        interface: The interface descriptor.
+        endpoints: The endpoint descriptors, in the order of the configuration.
+        smart_card: The smart card device class descriptor.
+        misplaced: True if the class descriptor stands after an endpoint descriptor, not after the
+            interface descriptor.
     """
 
     interface: InterfaceDescriptor
@@ -72,7 +75,7 @@ class SmartCardInterface:
 
     @property
     def protocol(self) -> InterfaceProtocol | None:
-        """CCID, ICCD version A or B; None for a bInterfaceProtocol that no specification has."""
+        """CCID, ICCD version A or ICCD version B; None for an undefined bInterfaceProtocol."""
         try:
             return InterfaceProtocol(self.interface.bInterfaceProtocol)
         except ValueError:
@@ -80,8 +83,9 @@ class SmartCardInterface:
 
     @property
     def is_iccd(self) -> bool:
-        """It has no bulk endpoints and takes control requests instead (USB ICCD rev 1.0). One
-        with bulk endpoints is driven by them, whatever bInterfaceProtocol it names."""
+        """True if the interface has no bulk endpoints and takes control requests instead (USB
+        ICCD rev 1.0). An interface with bulk endpoints is driven as CCID, whatever its
+        bInterfaceProtocol."""
         return (
             self.protocol in (InterfaceProtocol.ICCD_A, InterfaceProtocol.ICCD_B)
             and self.bulk_out is None
@@ -96,25 +100,29 @@ class SmartCardInterface:
 
     @property
     def bulk_out(self) -> EndpointDescriptor | None:
-        """The endpoint that takes commands."""
+        """The bulk-OUT endpoint, which takes commands; None without it."""
         return self._endpoint(TransferType.BULK, False)
 
     @property
     def bulk_in(self) -> EndpointDescriptor | None:
-        """The endpoint that gives replies."""
+        """The bulk-IN endpoint, which returns replies; None without it."""
         return self._endpoint(TransferType.BULK, True)
 
     @property
     def interrupt_in(self) -> EndpointDescriptor | None:
-        """The endpoint that tells of cards coming and going, where there is one."""
+        """The interrupt-IN endpoint, which reports cards inserted and removed; None without it."""
         return self._endpoint(TransferType.INTERRUPT, True)
 
 
 def descriptors(data: bytes, where: str) -> Iterator[tuple[int, bytes]]:
-    """The descriptors that ``data`` strings together: bDescriptorType and all bytes of each.
+    """The descriptors in ``data``, one after the other: bDescriptorType and all bytes of each.
+
+    Args:
+        data: The descriptors.
+        where: Name of the place, for the error.
 
     Raises:
-        MalformedDescriptor: A bLength below 2 or beyond the end.
+        MalformedDescriptor: bLength is less than 2, or exceeds the remaining bytes.
     """
     offset = 0
     while offset < len(data):
@@ -135,10 +143,13 @@ def descriptors(data: bytes, where: str) -> Iterator[tuple[int, bytes]]:
 
 
 def parse_configuration(data: bytes) -> Configuration:
-    """Parse a configuration descriptor with all that wTotalLength covers.
+    """Parse a configuration descriptor and all descriptors that wTotalLength covers.
+
+    Args:
+        data: The bytes that GET_DESCRIPTOR returned; bytes after wTotalLength are ignored.
 
     Raises:
-        MalformedDescriptor: Truncated, or one descriptor contradicts another.
+        MalformedDescriptor: ``data`` are truncated, or one descriptor contradicts another.
     """
     head = ConfigurationDescriptor.parse(data[: ConfigurationDescriptor.layout.sizeof()])
     if head.wTotalLength > len(data):
@@ -172,15 +183,17 @@ def parse_configuration(data: bytes) -> Configuration:
 
 
 def _standard(cls: type[D], raw: bytes) -> tuple[D, bytes]:
-    """A standard descriptor and what its bLength has beyond it (as audio endpoints do)."""
+    """A standard descriptor, and the bytes that bLength counts beyond its standard length (an
+    audio endpoint has such bytes)."""
     size = cls.layout.sizeof()
     return cls.parse(bytes([min(raw[0], size)]) + raw[1:size]), raw[size:]
 
 
 def _tree(head: ConfigurationDescriptor, parts: Iterable[tuple[int, bytes]]) -> Configuration:
-    """Group ``parts``: endpoints to their interface, the unknown to what stands before them."""
+    """The configuration from its descriptors: endpoints go to the interface before them, other
+    descriptors to the interface or endpoint before them."""
     extra = bytearray()
-    behind = extra  # where a descriptor that is no standard one goes
+    behind = extra  # receives the next class-specific descriptors
     interfaces: list[tuple[InterfaceDescriptor, bytearray, list[_Growing]]] = []
     for kind, raw in parts:
         if kind == DescriptorType.INTERFACE:
@@ -204,8 +217,8 @@ def _tree(head: ConfigurationDescriptor, parts: Iterable[tuple[int, bytes]]) -> 
 
 
 def smart_card_interfaces(configuration: Configuration) -> list[SmartCardInterface]:
-    """The readers in a configuration: first alternate settings of class 0x0B, or of class 0xFF
-    with a smart card class descriptor of 54 bytes.
+    """The smart-card readers in a configuration: interfaces of class 0x0B, or of class 0xFF with
+    a smart card class descriptor of 54 bytes. Only alternate setting 0 counts.
 
     Raises:
         MalformedDescriptor: An interface of class 0x0B has no class descriptor of 54 bytes.
@@ -220,13 +233,14 @@ def smart_card_interfaces(configuration: Configuration) -> list[SmartCardInterfa
 
 
 def smart_card_interface(interface: Interface) -> SmartCardInterface | None:
-    """``interface`` as a reader; None if it is none.
+    """``interface`` as a smart-card reader; None if the interface is no reader.
 
-    The class descriptor stands behind the interface descriptor; some readers have it behind an
-    endpoint.
+    The class descriptor stands after the interface descriptor. In some readers it stands after an
+    endpoint descriptor.
 
     Raises:
-        MalformedDescriptor: It is of class 0x0B and has no class descriptor of 54 bytes.
+        MalformedDescriptor: The interface is of class 0x0B and has no class descriptor of 54
+            bytes.
     """
     head = interface.descriptor
     if head.bInterfaceClass not in (CLASS_SMART_CARD, CLASS_VENDOR):
@@ -252,8 +266,13 @@ def smart_card_interface(interface: Interface) -> SmartCardInterface | None:
 
 
 def _class_descriptor(extra: bytes, where: str, certain: bool) -> bytes | None:
-    """The smart card class descriptor among ``extra``; ``certain`` of a reader, one of a wrong
-    length is an error."""
+    """The smart card class descriptor in ``extra``; None without it.
+
+    Args:
+        extra: Class-specific descriptors.
+        where: Name of the interface, for the error.
+        certain: True for an interface of class 0x0B: a wrong length is then an error.
+    """
     try:
         for kind, raw in descriptors(extra, where):
             if kind in DESCRIPTOR_TYPES and len(raw) == CCID_DESCRIPTOR_LENGTH:

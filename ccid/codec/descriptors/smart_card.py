@@ -1,4 +1,4 @@
-"""The smart card device class descriptor: USB CCID rev 1.1, 5.1 (and USB ICCD rev 1.0, 5.4)."""
+"""The smart card device class descriptor (USB CCID rev 1.1, 5.1; USB ICCD rev 1.0, 5.4)."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ from ccid.codes import (
 from ccid.errors import MalformedDescriptor
 
 DESCRIPTOR_TYPES = (CCID_DESCRIPTOR_TYPE, CLASS_VENDOR)
-"""bDescriptorType 0x21, or 0xFF on proprietary readers that are CCID all the same."""
+"""bDescriptorType: 0x21, or 0xFF for readers with a proprietary interface."""
 
 LEVELS = {int(level): level for level in ExchangeLevel}
+"""The levels of exchange by their bits in dwFeatures."""
 
 
 @declared
 class SmartCardDescriptor(Declared):
-    """The 54 bytes that say what a reader is. Clocks in kHz, rates in bit/s."""
+    """The smart card device class descriptor, 54 bytes. Clocks are in kHz, data rates in bit/s,
+    lengths in bytes."""
 
     error = MalformedDescriptor
 
@@ -67,8 +69,8 @@ class SmartCardDescriptor(Declared):
 
     @property
     def exchange_level(self) -> ExchangeLevel | None:
-        """The level of exchange; None where more than one bit of it is set."""
-        # a flag of enum's takes microseconds for an "and", and APDUs come by here
+        """The level of exchange; None if dwFeatures has more than one bit for the level."""
+        # On plain numbers: an IntFlag takes microseconds for an "and", and every APDU needs this.
         return LEVELS.get(int(self.dwFeatures) & EXCHANGE_LEVEL_MASK)
 
     @property
@@ -98,7 +100,7 @@ class SmartCardDescriptor(Declared):
 
     @property
     def lcd_lines(self) -> int:
-        """Lines of the display, 0 without one (wLcdLayout, high byte)."""
+        """Lines of the display; 0 without a display (wLcdLayout, high byte)."""
         return self.wLcdLayout >> 8
 
     @property

@@ -1,4 +1,4 @@
-"""Standard descriptors: USB 2.0, 9.6."""
+"""The standard USB descriptors: device, configuration, interface, endpoint (USB 2.0, 9.6)."""
 
 from __future__ import annotations
 
@@ -32,12 +32,13 @@ class TransferType(IntEnum):
 
 
 def _fixed(value: int) -> Any:
+    """Declare a byte that always has this value."""
     return wire(Const(value, Byte), default=value)
 
 
 @declared
 class DeviceDescriptor(Declared):
-    """USB 2.0, table 9-8."""
+    """A device descriptor (USB 2.0, table 9-8)."""
 
     error = MalformedDescriptor
 
@@ -59,7 +60,7 @@ class DeviceDescriptor(Declared):
 
 @declared
 class ConfigurationDescriptor(Declared):
-    """USB 2.0, table 9-10. bMaxPower counts in units of 2 mA."""
+    """A configuration descriptor (USB 2.0, table 9-10). bMaxPower is in units of 2 mA."""
 
     error = MalformedDescriptor
 
@@ -75,7 +76,7 @@ class ConfigurationDescriptor(Declared):
 
 @declared
 class InterfaceDescriptor(Declared):
-    """USB 2.0, table 9-12."""
+    """An interface descriptor (USB 2.0, table 9-12)."""
 
     error = MalformedDescriptor
 
@@ -92,7 +93,7 @@ class InterfaceDescriptor(Declared):
 
 @declared
 class EndpointDescriptor(Declared):
-    """USB 2.0, table 9-13."""
+    """An endpoint descriptor (USB 2.0, table 9-13)."""
 
     error = MalformedDescriptor
 
@@ -105,15 +106,15 @@ class EndpointDescriptor(Declared):
 
     @property
     def transfer_type(self) -> TransferType:
-        """What kind of transfers this endpoint does."""
+        """The transfer type of the endpoint."""
         return TransferType(self.bmAttributes & 0x03)
 
     @property
     def is_in(self) -> bool:
-        """True for device to host."""
+        """True if the direction is device to host."""
         return bool(self.bEndpointAddress & 0x80)
 
     @property
     def max_packet_size(self) -> int:
-        """Bytes a packet holds at most (bits 0 to 10 of wMaxPacketSize)."""
+        """Greatest size of a packet in bytes (bits 0 to 10 of wMaxPacketSize)."""
         return self.wMaxPacketSize & 0x07FF

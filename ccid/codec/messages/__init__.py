@@ -1,14 +1,18 @@
-"""The codec: every message of USB CCID rev 1.1, chapter 6, bytes to objects and back.
+"""The messages of USB CCID rev 1.1, chapter 6: bytes to objects and back. Pure.
 
-Pure: no I/O, no state. Each message is a class named as in the specification; fields too.
+Each message is a class. Classes and fields have the names of the specification.
 
     >>> from ccid.codec.messages import PC_to_RDR_XfrBlock, parse_command
     >>> wire = PC_to_RDR_XfrBlock(bSeq=1, abData=bytes.fromhex("00A4040000")).build()
     >>> parse_command(wire)
     PC_to_RDR_XfrBlock(bSlot=0, bSeq=1, bBWI=0, wLevelParameter=0, abData=<5 bytes>)
 
-``base`` holds what they share, ``commands`` chapter 6.1, ``replies`` 6.2, ``events`` 6.3, and
-``headers`` the fixed 10 bytes at ``struct`` speed for the path that every APDU takes.
+- ``bulk_message``: the header of 10 bytes and the data that all bulk messages have.
+- ``commands``: the command messages on bulk-OUT (6.1).
+- ``replies``: the response messages on bulk-IN (6.2).
+- ``events``: the event messages on interrupt-IN (6.3).
+- ``structures``: protocol parameters (6.1.7) and PIN data (6.1.11) inside messages.
+- ``headers``: the header as :class:`struct.Struct`, for the hot path of every APDU.
 """
 
 from ccid.codec.messages.bulk_message import HEADER_LENGTH, Command, Message, Reply

@@ -1,4 +1,4 @@
-"""What all bulk messages share: a header of 10 bytes, then dwLength bytes of data."""
+"""The form of all bulk messages: a header of 10 bytes, then dwLength bytes of data."""
 
 from __future__ import annotations
 
@@ -14,47 +14,51 @@ from ccid.codes import CommandStatus, IccStatus, slot_error_text
 from ccid.errors import MalformedMessage
 
 HEADER_LENGTH = 10
-"""Bytes before the data of every bulk message (USB CCID rev 1.1, 6.1 and 6.2)."""
+"""Bytes of the header of every bulk message (USB CCID rev 1.1, 6.1 and 6.2)."""
 
 M = TypeVar("M", bound="Message")
 
 
 def data(layout: Any = GreedyBytes, *, default: Any = b"", secret: bool = True) -> Any:
-    """Declare a field of what follows the header, whose length is dwLength.
+    """Declare a field of the data after the header. dwLength is the length of the data.
 
-    Bytes there are never shown by ``repr``: they may hold a PIN.
+    Args:
+        layout: The construct of the field.
+        default: The default value.
+        secret: ``repr`` hides the value, which may hold a PIN.
     """
     return wire(layout, default=default, secret=secret, body=True)
 
 
 def rfu(count: int) -> Any:
-    """Declare ``count`` bytes that are reserved for future use, zero."""
+    """Declare ``count`` bytes reserved for future use; their value is zero."""
     return wire(Bytes(count), default=bytes(count))
 
 
 @declared
 class Message(Declared):
-    """A bulk message. Every subclass fixes bMessageType and declares its own fields."""
+    """A bulk message. Every subclass defines bMessageType and declares its fields."""
 
     error = MalformedMessage
     bMessageType: ClassVar[int] = -1
     header: ClassVar[Any]
-    """construct's ``Struct`` of the first 10 bytes, bMessageType and dwLength with them."""
+    """The ``Struct`` of construct for the header of 10 bytes, with bMessageType and dwLength."""
     body: ClassVar[Any]
-    """construct's ``Struct`` of the dwLength bytes that follow."""
+    """The ``Struct`` of construct for the dwLength bytes of data."""
 
     bSlot: int = wire(Byte, default=0)
     bSeq: int = wire(Byte, default=0)
 
     @classmethod
     def length_field(cls) -> str:
+        """Name of the field that holds the number of data bytes: dwLength."""
         return "dwLength"
 
     def build(self) -> bytes:
         """The bytes on the wire.
 
         Raises:
-            MalformedMessage: A value does not fit its field; ``field`` names it.
+            MalformedMessage: A value does not fit its field; ``field`` names the field.
         """
         values = vars_of(self)
         abData = build(self.body, values, type(self), **values)
@@ -63,11 +67,12 @@ class Message(Declared):
 
     @classmethod
     def parse(cls, data: bytes, **context: Any) -> Self:
-        """The message that ``data`` spells.
+        """The message that ``data`` encodes.
 
         Raises:
-            MalformedMessage: Too short, of another type, dwLength is not the number of bytes
-                after the header, or a field is out of order; ``field`` names it.
+            MalformedMessage: ``data`` are too short or of another type, dwLength is not the
+                number of bytes after the header, or the value of a field is not allowed; ``field``
+                names the wrong field.
         """
         if len(data) < HEADER_LENGTH:
             raise MalformedMessage(
@@ -94,7 +99,7 @@ class Message(Declared):
 
 
 def _field_at(cls: type[Message], offset: int) -> str:
-    """Name of the header's field that a message cut at ``offset`` lacks first."""
+    """Name of the first header field that a message of ``offset`` bytes lacks."""
     for named in cls.header.subcons:
         offset -= named.sizeof()
         if offset < 0:
@@ -104,9 +109,9 @@ def _field_at(cls: type[Message], offset: int) -> str:
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(wire,))
 def message(bMessageType: int) -> Callable[[type[M]], type[M]]:
-    """Class decorator: a declared :class:`Message` of this type.
+    """Class decorator: declare a :class:`Message` with this bMessageType.
 
-    The fields up to byte 9 make the header; the one declared by :func:`data`, the body.
+    Fields that :func:`data` declares are the body; all other fields are the header.
     """
 
     def decorate(cls: type[M]) -> type[M]:
@@ -150,17 +155,22 @@ class Reply(Message):
 
     @property
     def error_text(self) -> str:
-        """What bError says, in words; empty unless the command failed."""
+        """The meaning of bError in words; empty if the command did not fail."""
         if self.command_status is not CommandStatus.FAILED:
             return ""
         return slot_error_text(self.bError)
 
 
 def by_type(types: Mapping[int, type[M]], kind: str, data: bytes) -> M:
-    """Parse ``data`` as the message its first byte says, one of ``types``.
+    """Parse ``data`` as the message of ``types`` that the first byte, bMessageType, names.
+
+    Args:
+        types: The message classes by bMessageType.
+        kind: The kind of message, for the error.
+        data: One message.
 
     Raises:
-        MalformedMessage: No such type, or as :meth:`Message.parse`.
+        MalformedMessage: ``types`` has no such bMessageType, or :meth:`Message.parse` fails.
     """
     if not data:
         raise MalformedMessage(f"an empty transfer is no {kind}", field="bMessageType")

@@ -1,4 +1,4 @@
-"""Command messages, bulk-OUT: USB CCID rev 1.1, 6.1."""
+"""The command messages on bulk-OUT (USB CCID rev 1.1, 6.1)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ccid.codes import PinOperation
 
 @message(0x62)
 class PC_to_RDR_IccPowerOn(Command):
-    """6.1.1: activate the card, cold or warm; the reply brings the ATR."""
+    """6.1.1: activate the card (cold or warm reset). The reply holds the ATR."""
 
     bPowerSelect: int = wire(Byte, default=0)
     abRFU: bytes = rfu(2)
@@ -33,15 +33,15 @@ class PC_to_RDR_IccPowerOff(Command):
 
 @message(0x65)
 class PC_to_RDR_GetSlotStatus(Command):
-    """6.1.3: is there a card, and is it active?"""
+    """6.1.3: ask whether a card is in the slot and active."""
 
     abRFU: bytes = rfu(3)
 
 
 @message(0x6F)
 class PC_to_RDR_XfrBlock(Command):
-    """6.1.4: a block for the card. wLevelParameter is a :class:`ccid.codes.Level` or, at
-    character level, the number of bytes expected back."""
+    """6.1.4: a block for the card. wLevelParameter is a :class:`ccid.codes.Level`, or, at
+    character level, the number of bytes expected from the card."""
 
     bBWI: int = wire(Byte, default=0)
     wLevelParameter: int = wire(Int16ul, default=0)
@@ -50,21 +50,21 @@ class PC_to_RDR_XfrBlock(Command):
 
 @message(0x6C)
 class PC_to_RDR_GetParameters(Command):
-    """6.1.5: which parameters are in force?"""
+    """6.1.5: ask for the protocol parameters in force."""
 
     abRFU: bytes = rfu(3)
 
 
 @message(0x6D)
 class PC_to_RDR_ResetParameters(Command):
-    """6.1.6: back to the reader's default parameters."""
+    """6.1.6: set the default protocol parameters of the reader."""
 
     abRFU: bytes = rfu(3)
 
 
 @message(0x61)
 class PC_to_RDR_SetParameters(Command):
-    """6.1.7: put these parameters in force."""
+    """6.1.7: set the protocol parameters."""
 
     bProtocolNum: int = wire(Byte, default=0)
     abRFU: bytes = rfu(2)
@@ -73,7 +73,7 @@ class PC_to_RDR_SetParameters(Command):
 
 @message(0x6B)
 class PC_to_RDR_Escape(Command):
-    """6.1.8: something of the reader's maker."""
+    """6.1.8: a command that the manufacturer of the reader defines."""
 
     abRFU: bytes = rfu(3)
     abData: bytes = data()
@@ -81,7 +81,7 @@ class PC_to_RDR_Escape(Command):
 
 @message(0x6E)
 class PC_to_RDR_IccClock(Command):
-    """6.1.9: stop or restart the card's clock."""
+    """6.1.9: stop or restart the clock of the card."""
 
     bClockCommand: int = wire(Byte, default=0)
     abRFU: bytes = rfu(2)
@@ -89,7 +89,8 @@ class PC_to_RDR_IccClock(Command):
 
 @message(0x6A)
 class PC_to_RDR_T0APDU(Command):
-    """6.1.10: which class bytes the reader gives GET RESPONSE and ENVELOPE (T=0, APDU level)."""
+    """6.1.10: set the class bytes of GET RESPONSE and ENVELOPE that the reader sends (T=0 at APDU
+    level)."""
 
     bmChanges: int = wire(Byte, default=0)
     bClassGetResponse: int = wire(Byte, default=0)
@@ -98,7 +99,7 @@ class PC_to_RDR_T0APDU(Command):
 
 @message(0x69)
 class PC_to_RDR_Secure(Command):
-    """6.1.11: have the PIN entered at the reader; it never comes to the host."""
+    """6.1.11: PIN entry at the reader. The host never gets the PIN."""
 
     bBWI: int = wire(Byte, default=0)
     wLevelParameter: int = wire(Int16ul, default=0)
@@ -116,14 +117,14 @@ class PC_to_RDR_Mechanical(Command):
 
 @message(0x72)
 class PC_to_RDR_Abort(Command):
-    """6.1.13: the second half of the ABORT pair; the first is the control request."""
+    """6.1.13: the second half of the ABORT pair. The first half is a control request (5.3.1)."""
 
     abRFU: bytes = rfu(3)
 
 
 @message(0x73)
 class PC_to_RDR_SetDataRateAndClockFrequency(Command):
-    """6.1.14: set the slot's rate (bit/s) and clock (kHz)."""
+    """6.1.14: set the data rate (bit/s) and the clock (kHz) of the slot."""
 
     abRFU: bytes = rfu(3)
     dwClockFrequency: int = data(Int32ul, default=0, secret=False)
@@ -153,9 +154,9 @@ COMMANDS: dict[int, type[Command]] = {
 
 
 def parse_command(data: bytes) -> Command:
-    """The command that one bulk-OUT message spells.
+    """The command that one bulk-OUT message encodes.
 
     Raises:
-        MalformedMessage: It is none; ``field`` names what is wrong.
+        MalformedMessage: ``data`` are no command; ``field`` names the wrong field.
     """
     return by_type(COMMANDS, "command of the host", data)

@@ -1,4 +1,4 @@
-"""Event messages, interrupt-IN: USB CCID rev 1.1, 6.3."""
+"""The event messages on interrupt-IN (USB CCID rev 1.1, 6.3)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ccid.errors import MalformedMessage
 
 
 class SlotChange(NamedTuple):
-    """The two bits of one slot in bmSlotICCState."""
+    """The two bits of one slot in bmSlotICCState: a card is present; the state has changed."""
 
     slot: int
     present: bool
@@ -20,7 +20,8 @@ class SlotChange(NamedTuple):
 
 @declared
 class RDR_to_PC_NotifySlotChange(Declared):
-    """6.3.1: a card came or went. Two bits a slot, four slots a byte, low bits first."""
+    """6.3.1: a card was inserted or removed. Two bits for each slot, four slots in each byte, low
+    bits first."""
 
     error = MalformedMessage
     bMessageType: ClassVar[int] = 0x50
@@ -40,7 +41,8 @@ class RDR_to_PC_NotifySlotChange(Declared):
         return cls(bmSlotICCState=bytes(state))
 
     def slots(self, count: int) -> list[SlotChange]:
-        """The bits of slots 0 to ``count`` - 1; those the message is too short for are left out."""
+        """The bits of slots 0 to ``count`` - 1. A slot beyond the end of the message is left
+        out."""
         known = min(count, 4 * len(self.bmSlotICCState))
         bits = [self.bmSlotICCState[i // 4] >> 2 * (i % 4) for i in range(known)]
         return [SlotChange(i, bool(b & 1), bool(b & 2)) for i, b in enumerate(bits)]
@@ -48,7 +50,7 @@ class RDR_to_PC_NotifySlotChange(Declared):
 
 @declared
 class RDR_to_PC_HardwareError(Declared):
-    """6.3.2: a hardware error; bHardwareErrorCode bit 0 is overcurrent."""
+    """6.3.2: a hardware error. Bit 0 of bHardwareErrorCode means overcurrent."""
 
     error = MalformedMessage
     bMessageType: ClassVar[int] = 0x51
@@ -63,10 +65,10 @@ class RDR_to_PC_HardwareError(Declared):
 
 
 def parse_event(data: bytes) -> RDR_to_PC_NotifySlotChange | RDR_to_PC_HardwareError:
-    """The event that one interrupt-IN transfer spells.
+    """The event that one interrupt-IN transfer encodes.
 
     Raises:
-        MalformedMessage: It is none; ``field`` names what is wrong.
+        MalformedMessage: ``data`` are no event; ``field`` names the wrong field.
     """
     match data[:1]:
         case b"\x50":

@@ -1,7 +1,7 @@
-"""The fixed 10 bytes of every message at ``struct`` speed, for the path each APDU takes.
+"""The headers of XfrBlock and of its reply as :class:`struct.Struct`, for the hot path of APDUs.
 
-The formats come from the declarations (:func:`ccid.codec.declaration.packer`), so there is one
-truth.
+The formats come from the declarations (:func:`ccid.codec.declaration.packer`), so that each layout
+is written only once.
 """
 
 from __future__ import annotations

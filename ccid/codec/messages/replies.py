@@ -1,4 +1,4 @@
-"""Response messages, bulk-IN: USB CCID rev 1.1, 6.2."""
+"""The response messages on bulk-IN (USB CCID rev 1.1, 6.2)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ccid.codec.messages.structures import ProtocolData, ProtocolDataStructure, 
 
 @message(0x80)
 class RDR_to_PC_DataBlock(Reply):
-    """6.2.1: answers IccPowerOn, XfrBlock and Secure. bChainParameter is a
+    """6.2.1: the reply to IccPowerOn, XfrBlock and Secure. bChainParameter is a
     :class:`ccid.codes.Chain`."""
 
     bChainParameter: int = wire(Byte, default=0)
@@ -20,15 +20,15 @@ class RDR_to_PC_DataBlock(Reply):
 
 @message(0x81)
 class RDR_to_PC_SlotStatus(Reply):
-    """6.2.2: answers IccPowerOff, GetSlotStatus, IccClock, T0APDU, Mechanical and Abort, and
-    any command that the reader does not know."""
+    """6.2.2: the reply to IccPowerOff, GetSlotStatus, IccClock, T0APDU, Mechanical and Abort, and
+    to any command that the reader does not know."""
 
     bClockStatus: int = wire(Byte, default=0)
 
 
 @message(0x82)
 class RDR_to_PC_Parameters(Reply):
-    """6.2.3: answers GetParameters, ResetParameters and SetParameters."""
+    """6.2.3: the reply to GetParameters, ResetParameters and SetParameters."""
 
     bProtocolNum: int = wire(Byte, default=0)
     abProtocolDataStructure: ProtocolData = data(ProtocolDataStructure(), default=ProtocolDataT0())
@@ -36,7 +36,7 @@ class RDR_to_PC_Parameters(Reply):
 
 @message(0x83)
 class RDR_to_PC_Escape(Reply):
-    """6.2.4: answers Escape."""
+    """6.2.4: the reply to Escape."""
 
     bRFU: int = wire(Byte, default=0)
     abData: bytes = data()
@@ -44,7 +44,8 @@ class RDR_to_PC_Escape(Reply):
 
 @message(0x84)
 class RDR_to_PC_DataRateAndClockFrequency(Reply):
-    """6.2.5: answers SetDataRateAndClockFrequency; kHz and bit/s as they are now."""
+    """6.2.5: the reply to SetDataRateAndClockFrequency: the clock (kHz) and the data rate (bit/s)
+    in force."""
 
     bRFU: int = wire(Byte, default=0)
     dwClockFrequency: int = data(Int32ul, default=0, secret=False)
@@ -65,9 +66,9 @@ REPLIES: dict[int, type[Reply]] = {
 
 
 def parse_reply(data: bytes) -> Reply:
-    """The reply that one bulk-IN message spells.
+    """The reply that one bulk-IN message encodes.
 
     Raises:
-        MalformedMessage: It is none; ``field`` names what is wrong.
+        MalformedMessage: ``data`` are no reply; ``field`` names the wrong field.
     """
     return by_type(REPLIES, "reply of a reader", data)

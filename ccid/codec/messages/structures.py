@@ -1,4 +1,4 @@
-"""Structures inside messages: protocol parameters (6.1.7) and PIN operations (6.1.11)."""
+"""Structures in messages: protocol parameters and PIN data (USB CCID rev 1.1, 6.1.7, 6.1.11)."""
 
 from __future__ import annotations
 
@@ -63,7 +63,8 @@ class PinVerification(Declared):
 class PinModification(Declared):
     """abPINDataStructure of a modification, without bPINOperation (6.1.11.2).
 
-    bMsgIndex2 is on the wire unless bNumberMessage is 0, bMsgIndex3 if it is 3 or 0xFF.
+    bMsgIndex2 is on the wire unless bNumberMessage is 0; bMsgIndex3 is on the wire if
+    bNumberMessage is 3 or 0xFF.
     """
 
     error = MalformedMessage
@@ -88,8 +89,8 @@ class PinModification(Declared):
 
 @declared
 class PinModificationAllIndexes(PinModification):
-    """A modification with bMsgIndex1 to 3 whatever its bNumberMessage: against 6.1.11.2, and what
-    some readers take."""
+    """A modification with bMsgIndex1 to bMsgIndex3 for every value of bNumberMessage. Some readers
+    expect this form, against 6.1.11.2."""
 
     bMsgIndex2: int | None = wire(Byte, default=0)
     bMsgIndex3: int | None = wire(Byte, default=0)
@@ -100,27 +101,28 @@ PinData = PinVerification | PinModification | bytes
 
 
 class _Structure(construct.Adapter):  # type: ignore[misc]
-    """Bytes that are a structure or not, by a field of the header; unknown ones stay bytes."""
+    """The construct of a structure whose type another field names; bytes of an unknown type stay
+    bytes."""
 
     def __init__(self) -> None:
         super().__init__(GreedyBytes)
 
     def _encode(self, obj: Declared | bytes, context: Any, path: Any) -> bytes:
         data = obj if isinstance(obj, bytes) else obj.build()
-        meant = type(self._decode(data, context, path))
-        if not isinstance(obj, meant):
+        expected = type(self._decode(data, context, path))
+        if not isinstance(obj, expected):
             raise MalformedMessage(
-                f"{type(obj).__name__} where these {len(data)} bytes would be {meant.__name__}",
+                f"{type(obj).__name__} where these {len(data)} bytes would be {expected.__name__}",
                 field=path.split("->")[-1].strip(),
             )
         return data
 
 
 class ProtocolDataStructure(_Structure):
-    """abProtocolDataStructure, by bProtocolNum and its length.
+    """The construct of abProtocolDataStructure; bProtocolNum and the length name the type.
 
-    A reader may answer with a structure of the other protocol's length, or none when it
-    refuses; that stays bytes.
+    A reader may send a structure whose length belongs to the other protocol, or, when the reader
+    refuses, none. Such data stay bytes.
     """
 
     def _decode(self, obj: bytes, context: Any, path: Any) -> ProtocolData:
@@ -133,7 +135,7 @@ class ProtocolDataStructure(_Structure):
 
 
 class PinDataStructure(_Structure):
-    """abPINDataStructure, by bPINOperation."""
+    """The construct of abPINDataStructure; bPINOperation names the type."""
 
     def _decode(self, obj: bytes, context: Any, path: Any) -> PinData:
         match context.bPINOperation:

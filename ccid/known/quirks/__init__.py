@@ -1,4 +1,4 @@
-"""What is known of a reader beyond its descriptors: ``readers/*.toml``, one file a USB vendor.
+"""Quirks: differences of a reader from its descriptors and the specification (``readers/*.toml``).
 
     vendor = "Gemalto"
 
@@ -6,12 +6,19 @@
     name = "Gemalto GemPC433-Swap"
     status = "supported"
 
-``vocabulary`` declares every quirk, ``entries`` parses a file, ``library`` finds what is known of
-a reader, and ``fixups`` bends its class descriptor. Code asks ``quirks.interfaces_take_turns``,
-never for a vendor's number.
+Each USB vendor has a file. Code asks for a quirk (``quirks.interfaces_take_turns``), never for the
+number of a vendor.
+
+- ``vocabulary``: every quirk, declared once as a field of :class:`Quirks`.
+- ``value_kinds``: the kinds of values that quirks have.
+- ``table_entries``: one file of the table, parsed.
+- ``reader_table``: the whole table with the user's files; :func:`lookup` finds the quirks of a
+  reader.
+- ``descriptor_fixups``: the class descriptor of a reader, corrected by quirks.
+- ``toml_values``, ``toml_lines``: writing TOML values; line numbers in TOML texts for errors.
 """
 
-from ccid.known.quirks.library import Known, known_readers, lookup, table
+from ccid.known.quirks.reader_table import Known, known_readers, lookup, table
 from ccid.known.quirks.vocabulary import VOCABULARY, Description, Quirks
 
 __all__ = ["VOCABULARY", "Description", "Known", "Quirks", "known_readers", "lookup", "table"]

@@ -1,4 +1,4 @@
-"""On which line of a TOML text a key stands: for errors, which the TOML parser leaves without."""
+"""Line numbers of keys in a TOML text, for error messages; tomllib does not keep them. Pure."""
 
 from __future__ import annotations
 
@@ -6,10 +6,17 @@ import re
 from collections.abc import Sequence
 
 Path = tuple[str, ...]
+"""The parts of a dotted key."""
 
 
 def line_of_error(text: str, error: str) -> int:
-    """The line that the TOML parser complains of; the last one if it names none."""
+    """The line number in an error message of tomllib, from 1; the last line if the message has
+    none.
+
+    Args:
+        text: The TOML text.
+        error: The message.
+    """
     found = re.search(r"\(at line (\d+)", error)
     return int(found[1]) if found else text.count("\n") + 1
 
@@ -20,12 +27,14 @@ _PART = re.compile(r"""[\w-]+|"[^"]*"|'[^']*'""")
 
 
 def line_of(text: str, key: Sequence[str | int]) -> int:
-    """The line, from 1, where a key of a TOML text stands, or what is nearest around it; 0 if
-    there is nothing.
+    """The number of the line, from 1, with a key of a TOML text.
 
     Args:
-        text: The TOML.
-        key: Its parts; a number is the index in an array of tables.
+        text: The TOML text.
+        key: The parts of the key; a number is the index in an array of tables.
+
+    Returns:
+        The line of the key, else of the innermost table around the key; 0 without such a table.
     """
     best, deepest, head = 0, 0, []
     counts: dict[Path, int] = {}
@@ -47,7 +56,13 @@ def line_of(text: str, key: Sequence[str | int]) -> int:
 
 
 def _parts(text: str, counts: dict[Path, int], is_array: bool) -> list[str | int]:
-    """The parts of a dotted key, an index behind each array of tables."""
+    """The parts of a dotted key, with an index after each array of tables.
+
+    Args:
+        text: The dotted key.
+        counts: The index of the current element of each array of tables; updated.
+        is_array: The key is the header of an array of tables.
+    """
     parts: list[str | int] = []
     words = [part.strip("\"'") for part in _PART.findall(text)]
     for index, word in enumerate(words):

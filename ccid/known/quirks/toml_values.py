@@ -1,8 +1,8 @@
-"""Values as TOML, to be added to a user's file. Pure.
+"""Values as TOML text, to be appended to a user's file. Pure.
 
-Python reads TOML and does not write it. Libraries that do (tomli-w, tomlkit) are more than these
-few kinds of values need, and a file of the user's keeps its own text anyway: something is added
-to its end. So this is all: strings, whole numbers, true and false, lists, and tables on one line.
+The standard library reads TOML and does not write it. A library that writes TOML (tomli-w, tomlkit)
+would be a further dependency for a few kinds of values: strings, whole numbers, true and false,
+lists, and tables on one line. The user's file keeps its text; new text is appended.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from typing import Any
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _SHORT = {'"': '\\"', "\\": "\\\\"}
 _LAST_OF_FOUR = 0xFFFF
+"""The greatest code point that an escape with four digits can name."""
 
 
 class Hexadecimal(str):
-    """A whole number as a file has it: ``0x0204``. Bare in TOML, a string in JSON.
+    """A whole number in hexadecimal: ``0x0204`` in TOML, ``"0x0204"`` in JSON.
 
     Args:
         value: The number.
-        digits: How many it has at least.
+        digits: The least number of digits.
     """
 
     __slots__ = ()
@@ -30,8 +31,8 @@ class Hexadecimal(str):
 
 
 def quoted(text: str) -> str:
-    """A basic string: what is not printable is escaped. TOML has no lone surrogates; U+FFFD
-    takes the place of one."""
+    """A basic string of TOML. Characters that are not printable are escaped. U+FFFD replaces a
+    lone surrogate, which TOML does not allow."""
     return f'"{"".join(_escaped(character) for character in text)}"'
 
 
@@ -47,7 +48,7 @@ def _escaped(character: str) -> str:
 
 
 def key(name: str) -> str:
-    """A key, quoted where it has to be."""
+    """A key, in quotation marks if necessary."""
     return name if _BARE.fullmatch(name) else quoted(name)
 
 
@@ -55,7 +56,7 @@ def value(content: Any) -> str:
     """A value on one line.
 
     Raises:
-        TypeError: It is of a kind that no file of ours has.
+        TypeError: The type of ``content`` is none of those that the table of readers has.
     """
     if isinstance(content, Hexadecimal):
         return str(content)

@@ -29,8 +29,12 @@ if TYPE_CHECKING:
     from ccid.pcsc.ifd import IFDHandler
 
 CONTROL_FD = 3
-UNUSED = ("hashlib", "inspect", "pdb", "pickle")
-"""What construct and, before Python 3.12, dataclasses import for others."""
+UNUSED = (
+    *("hashlib", "inspect", "pdb", "pickle"),  # construct; dataclasses before Python 3.12
+    *("shutil", "subprocess", "tempfile"),  # ctypes.util
+    *("ipaddress", "locale", "traceback"),  # urllib.parse, subprocess, logging
+)
+"""What other modules import for functions that a driver hardly ever calls, and which modules."""
 BEAT_S = 1.0
 IDLE_BEATS = 3
 """After so many beats without a request the heart sleeps until the next one."""
@@ -153,7 +157,7 @@ class Channel(threading.Thread):
                 gc.collect()  # the reader in the traceback of the error
         if code:
             return reply(code)
-        self.helper.settle()
+        self.helper.has_reader = True
         return reply(code, bytes([handler.has_events(self.lun)]))
 
 
@@ -183,6 +187,7 @@ class Heart(threading.Thread):
             idle = 0
             while idle < IDLE_BEATS:
                 time.sleep(BEAT_S)
+                self._helper.settle()
                 running = [c for c in self._helper.channels if c.since is not None]
                 idle = 0 if running else idle + 1
                 now = time.monotonic()
@@ -207,6 +212,8 @@ class Helper:
         self._folder = folder
         self._making = threading.Lock()
         self._handler: IFDHandler | None = None
+        self.has_reader = False
+        """A reader was opened."""
         self._is_settled = False
         self.channels: list[Channel] = []
         self.heart = Heart(self)
@@ -228,14 +235,15 @@ class Helper:
         return self._handler
 
     def settle(self) -> None:
-        """A reader is open: what there is now stays, and need not be looked through again and
-        again. Later readers go again."""
-        with self._making:
-            if not self._is_settled:
-                self._is_settled = True
-                gc.collect()
-                gc.freeze()
-                gc.enable()
+        """Once a reader is open, what there is now stays, and need not be looked through again and
+        again. Later readers go again. The heart calls this, and not the channel that opens the
+        reader: to look through everything takes some 10 ms, for which the first response would
+        wait."""
+        if self.has_reader and not self._is_settled:
+            self._is_settled = True
+            gc.collect()
+            gc.freeze()
+            gc.enable()
 
     def _on_event(self, lun: int) -> None:
         is_gone = self._handler is not None and self._handler.is_gone(lun)
@@ -312,7 +320,7 @@ class Helper:
 
 def main() -> None:
     """Serve the plug that started this process."""
-    gc.disable()  # until the first reader is open: imports leave nothing to collect
+    gc.disable()  # until the helper settles: imports leave nothing to collect
     os.closerange(CONTROL_FD + 1, os.sysconf("SC_OPEN_MAX"))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for pcscd, whose end we notice
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))

@@ -1,7 +1,7 @@
-"""From an APDU to what this reader takes, and back: the four levels of exchange.
+"""The exchange of APDUs at the four levels of exchange.
 
-dwFeatures says how much of ISO/IEC 7816-3 a reader does itself (USB CCID rev 1.1, 5.1). Each
-way is a class with one method, ``transmit``; :func:`choose` picks it:
+dwFeatures declares which part of ISO/IEC 7816-3 the reader does itself (USB CCID rev 1.1, 5.1).
+Each way of exchange is a class with the method ``transmit``; :func:`choose` selects the class:
 
 =====================  ===========  ===========
 Level                  T=0          T=1
@@ -12,14 +12,18 @@ short APDU             SingleBlock  SingleBlock
 short and extended     Chained      Chained
 =====================  ===========  ===========
 
-SingleBlock is in ``one_block``, Chained in ``chained_blocks``, Blocks and CharacterT0 in
-``host_protocols``. ICCD devices of version A have a way of their own (``iccd_tpdu``).
-
-A reader at short APDU level that takes T=1 blocks by its maker's Escape gets extended APDUs so
-(:class:`~.escape_blocks.Escaped`).
-
-With T=0 at character and TPDU level the caller sees 61xx and 6Cxx, as through PC/SC; on request
+With T=0 at character and TPDU level the caller gets 61xx and 6Cxx, as through PC/SC; on request
 :class:`~.host_protocols.Mapped` does the whole mapping instead.
+
+- ``one_block``: SingleBlock, one XfrBlock for each APDU or TPDU.
+- ``chained_blocks``: Chained, an APDU in several XfrBlocks.
+- ``host_protocols``: Blocks (T=1), CharacterT0 and Mapped (T=0): the host runs the protocol.
+- ``block_links``: how a T=1 block or T=0 characters get through a reader.
+- ``escape_blocks``: Escaped, extended APDUs in T=1 blocks by an Escape, at short APDU level.
+- ``iccd_tpdu``: IccdAT0, for ICCD devices of version A.
+- ``pin_entry``: a command APDU whose PIN is entered at the reader.
+- ``agreement``: what reader and card agreed on during the activation.
+- ``refused_extended``: the error for an extended APDU that a reader does not transfer.
 """
 
 from __future__ import annotations
@@ -45,10 +49,10 @@ from ccid.session.exchange.refused_extended import T0
 
 
 class Exchange(Interface):
-    """How APDUs get through one reader to one card."""
+    """The way of exchange between one reader and one card."""
 
     def transmit(self, apdu: Bytes) -> bytes:
-        """Send a command APDU and return the response APDU, data and SW1 SW2."""
+        """Send a command APDU, and return the response APDU: data and SW1 SW2."""
 
 
 def choose(
@@ -57,17 +61,17 @@ def choose(
     agreement: Agreement,
     auto_get_response: bool = False,
 ) -> Exchange:
-    """The exchange for a card.
+    """The way of exchange for a card.
 
     Args:
-        commands: The slot's commands.
-        descriptor: The reader's class descriptor.
-        agreement: What card and reader agreed on.
-        auto_get_response: With T=0 where the reader leaves it to the host: fetch responses by
-            GET RESPONSE, and do the rest of the mapping.
+        commands: The commands of the slot.
+        descriptor: The class descriptor of the reader.
+        agreement: The agreement with the card.
+        auto_get_response: With T=0 at character and TPDU level, map APDUs to TPDUs completely:
+            fetch responses by GET RESPONSE, and so on (ISO/IEC 7816-3:2006 12.2).
 
     Raises:
-        ReaderUnsupported: dwFeatures has no single level.
+        ReaderUnsupported: dwFeatures has more than one level of exchange.
     """
     room = descriptor.dwMaxCCIDMessageLength - HEADER_LENGTH
     if descriptor.exchange_level not in BLOCKWISE:
@@ -106,7 +110,12 @@ def choose(
 def answering(
     transmit: Callable[[Bytes], bytes], answers: Mapping[bytes, bytes]
 ) -> Callable[[Bytes], bytes]:
-    """``transmit`` that answers some command APDUs itself: the keys of ``answers``."""
+    """A function like ``transmit`` that answers some command APDUs without the card.
+
+    Args:
+        transmit: Sends any other command APDU.
+        answers: Response APDU by command APDU.
+    """
 
     def answer(apdu: Bytes) -> bytes:
         own = answers.get(bytes(apdu))

@@ -1,4 +1,4 @@
-"""What a reader and a card agreed on when the card was powered up."""
+"""The agreement: what reader and card agreed on during the activation, and its time limits."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ from ccid.link.card_state import Session
 TRANSPARENT = b"\xff\xc2\x01"
 """CLA INS P1 of a transparent exchange with a contactless card (PC/SC part 3, 3.2.2.2.1)."""
 APDU_LEVEL_S = 60.0
-"""The longest wait at APDU level. The reader keeps the card's times itself, and asks for more."""
+"""The longest time limit at APDU level, in seconds. The reader enforces the waiting times of the
+card, and sends time extensions."""
 BLOCK_LEVEL_S = 120.0
-"""The longest wait at the levels below. There, too, a reader keeps the waiting times, and says that
-a card is mute; an ATR may promise hours."""
+"""The longest time limit at TPDU and character level, in seconds. There the reader enforces the
+waiting times as well, and reports a mute card; the waiting times of an ATR may be hours."""
 TRANSPARENT_S = 90.0
-"""What that may take: its own timer is among its data."""
+"""The time limit of a transparent exchange, in seconds: its data contain a timer of their own."""
 
 
 @dataclass(slots=True)
 class Agreement:
-    """What a reader and a card agreed on.
+    """What reader and card agreed on during the activation.
 
     Attributes:
-        protocol: T in force.
-        fidi: Fi and Di in force, coded as TA1; where the reader negotiates by itself, those
-            that it will have chosen.
-        timing: The card's times; None if they cannot be known.
-        t1: The state of T=1, where the host speaks it.
-        by_escape: The state of T=1 where the reader speaks it, and takes blocks of the host's by
-            an Escape besides.
-        extra_s: Seconds that this reader may need beyond the card's.
-        longest_s: Seconds to wait at most for a reply, before extensions and ``extra_s``.
-        session: The power-up of the card that this holds for; None where nobody watches over it.
+        protocol: The protocol in force.
+        fidi: The Fi and Di in force, coded as TA1. For a reader with automatic negotiation these
+            are the values that the reader probably chose.
+        timing: The times of the card; None if they are unknown.
+        t1: The state of T=1 if the host runs T=1, else None.
+        by_escape: The state of T=1 for blocks by Escape if the reader runs T=1, else None.
+        extra_s: Seconds that this reader needs beyond the times of the card.
+        longest_s: The longest time limit of a reply in seconds, without time extensions and
+            ``extra_s``.
+        session: The power-up of the card to which the agreement belongs; None for any.
     """
 
     protocol: Protocol
@@ -49,10 +50,11 @@ class Agreement:
     session: Session | None = None
 
     def timeout_s(self, multiplier: int = 0) -> float:
-        """Seconds to wait for a reply.
+        """The time limit of a reply in seconds.
 
         Args:
-            multiplier: As T=1's waiting time extension has it, of the block waiting time alone.
+            multiplier: Multiplier of the block waiting time, from the waiting time extension of
+                T=1; 0 without.
         """
         wait_s = min(exchange_timeout(self.timing, self.protocol), self.longest_s) + self.extra_s
         if multiplier > 1:
@@ -60,6 +62,6 @@ class Agreement:
         return wait_s
 
     def patience_s(self, apdu: Bytes) -> float:
-        """Seconds to wait for the reply to ``apdu``, sent whole."""
+        """The time limit, in seconds, of the reply to ``apdu`` in one XfrBlock."""
         usual = self.timeout_s()
         return max(usual, TRANSPARENT_S) if apdu[:3] == TRANSPARENT else usual

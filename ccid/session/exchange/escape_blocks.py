@@ -1,13 +1,14 @@
-"""Extended APDUs through a reader at short APDU level whose maker's Escape carries T=1 blocks.
+"""Extended APDUs in T=1 blocks by an Escape, for readers at short APDU level (``tpdu-escape``).
 
-OMNIKEY's readers have such an Escape: 1A and a block; its answer is 1A and the card's block. It is
-not documented. GnuPG's scdaemon has used it since 2009, and so its maker's driver for Windows.
-(https://lists.gnupg.org/pipermail/gnupg-devel/2009-June/025210.html)
+OMNIKEY readers have such an Escape: 1A and a block; the answer is 1A and the block of the card. The
+Escape is not documented. scdaemon of GnuPG has used it since 2009, after the driver of the
+manufacturer for Windows
+(https://lists.gnupg.org/pipermail/gnupg-devel/2009-June/025210.html).
 
-Short APDUs go as ever, and the reader speaks T=1 for them, with sequence numbers of its own. So
-before each extended APDU S(RESYNCH) makes an end to what it and the card counted (ISO/IEC
-7816-3:2006 11.6.2.3, rule 6); after one, the reader puts itself in step with the card in the same
-way, when its next block is answered by an R-block.
+Short APDUs go by XfrBlock, and the reader runs T=1 for them, with sequence numbers of its own. So
+S(RESYNCH request) goes before each extended APDU, to reset the sequence numbers (ISO/IEC
+7816-3:2006 11.6.2.3, rule 6). After an extended APDU the card answers the next block of the reader
+by an R-block, and the reader resynchronises in the same way.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ccid.errors import (
     UnsupportedByReader,
 )
 from ccid.iso7816.apdu import Bytes, is_extended, octets
-from ccid.iso7816.machine import run
+from ccid.iso7816.protocol_runner import run
 from ccid.iso7816.t1 import R_BLOCK, T1, Block, LinkError
 from ccid.known.quirks.vocabulary import TPDU_ESCAPE
 from ccid.link.slot_commands import SlotCommands
@@ -31,14 +32,14 @@ from ccid.session.exchange.refused_extended import SHORT_LEVEL, short_only
 
 
 class EscapeLink:
-    """One Escape a block.
+    """Transfers each T=1 block by one Escape.
 
     Args:
-        commands: The slot's commands.
-        agreement: With the card.
+        commands: The commands of the slot.
+        agreement: The agreement with the card.
 
     Attributes:
-        has_sent: An I-block went out.
+        has_sent: True if an I-block was sent.
     """
 
     def __init__(self, commands: SlotCommands, agreement: Agreement) -> None:
@@ -47,7 +48,7 @@ class EscapeLink:
         self.has_sent = False
 
     def __call__(self, block: Block) -> bytes | LinkError:
-        """Send a block and return the card's."""
+        """Send a block, and return the block of the card, or the reason why no block came."""
         self.has_sent |= block.data[1] < R_BLOCK
         timeout_s = self.agreement.timeout_s(block.multiplier)
         try:
@@ -66,13 +67,13 @@ class EscapeLink:
 
 
 class Escaped:
-    """Short APDUs by XfrBlock, extended ones in T=1 blocks by Escape.
+    """Sends short APDUs by XfrBlock, and extended APDUs in T=1 blocks by Escape.
 
     Args:
-        commands: The slot's commands.
-        machine: The state of T=1 for the latter.
-        link: How a block gets to the card.
-        single: Sends the former.
+        commands: The commands of the slot.
+        machine: The state of T=1 for extended APDUs.
+        link: Transfers the blocks of extended APDUs.
+        single: Sends short APDUs.
     """
 
     def __init__(
@@ -85,13 +86,13 @@ class Escaped:
         self.short = single.transmit
 
     def transmit(self, apdu: Bytes) -> bytes:
-        """Send ``apdu`` and return the response.
+        """Send a command APDU, and return the response APDU.
 
         Raises:
-            InvalidApdu: Fewer than 4 bytes, or too many.
-            UnsupportedByReader: This reader has no such Escape.
-            ProtocolError: Card and reader have lost each other; ``may_have_executed`` tells
-                whether the card may have carried it out.
+            InvalidApdu: ``apdu`` has fewer than 4 or more than 65,544 bytes.
+            UnsupportedByReader: The reader refuses the Escape.
+            ProtocolError: Card and host are out of step. ``may_have_executed`` is True if the card
+                may have executed the command.
         """
         if not is_extended(apdu):
             return self.short(apdu)

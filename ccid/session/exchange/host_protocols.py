@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator
 from ccid.errors import CardMute, CommandFailed, ProtocolError
 from ccid.iso7816 import t0, t1
 from ccid.iso7816.apdu import Bytes, is_extended, octets
-from ccid.iso7816.machine import run
+from ccid.iso7816.protocol_runner import run
 from ccid.link.slot_commands import SlotCommands
 from ccid.session.exchange.agreement import Agreement
 from ccid.session.exchange.block_links import BlockLink, character_link, link_error

@@ -1,7 +1,7 @@
-"""T=0 with an ICCD device of version A: a TPDU in phases, each announced by the status byte.
+"""T=0 TPDUs with an ICCD device of version A: the phases of a TPDU (USB ICCD rev 1.0, 6.4.2).
 
-USB ICCD rev 1.0, 6.4.2: the header goes out; if the device then wants data they follow, or it has
-some and they are fetched; at the end the status word is fetched.
+The host sends the header. The status byte of the device names the next phase: the host sends the
+data, or fetches the response data. At the end the host fetches SW1 SW2.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from ccid.link.iccd_commands import DATA_EXPECTED, STATUS_READY, IccdA
 from ccid.session.exchange.refused_extended import T0, short_only
 
 P3_END = HEADER_LENGTH + 1
-"""Bytes of a TPDU's header with P3."""
+"""Bytes of the header of a TPDU, with P3."""
 
 
 class IccdAT0:
-    """Sends a TPDU and hands up the reply as it is: 61xx and 6Cxx are the caller's.
+    """Sends an APDU as one TPDU, and returns the response unchanged, 61xx and 6Cxx as well.
 
     Args:
-        commands: The device's commands.
-        session: The power-up that the TPDUs are for; None for any.
+        commands: The commands of the device.
+        session: The power-up of the card to which the TPDUs belong; None for any.
     """
 
     def __init__(self, commands: IccdA, session: Session | None = None) -> None:
@@ -29,12 +29,12 @@ class IccdAT0:
         self.session = session
 
     def transmit(self, apdu: Bytes) -> bytes:
-        """Send ``apdu`` as one TPDU.
+        """Send ``apdu`` as one TPDU, and return the response.
 
         Raises:
-            InvalidApdu: Fewer than 4 bytes, or more than a header and the data that P3 announces.
-            UnsupportedByReader: An extended APDU.
-            ProtocolError: The device asks for a phase that the TPDU has not.
+            InvalidApdu: ``apdu`` has fewer than 4 bytes, or P3 differs from the length of the data.
+            UnsupportedByReader: ``apdu`` is an extended APDU.
+            ProtocolError: The status byte of the device fits no phase, or SW1 SW2 are incomplete.
         """
         apdu = octets(apdu)
         if is_extended(apdu):
@@ -44,12 +44,13 @@ class IccdAT0:
         header = apdu[:P3_END].ljust(P3_END, b"\0")
         data = apdu[P3_END:]
         if data and len(data) == header[4] + 1:
-            data = data[:-1]  # case 4 goes as case 3: the card tells by 61xx what there is
+            data = data[:-1]  # case 4 goes as case 3: the card announces its response by 61xx
         if data and len(data) != header[4]:
             raise InvalidApdu(f"P3 says {header[4]} bytes of data, {len(data)} follow")
         return self.commands.perform(lambda: self._phases(header, data), session=self.session)
 
     def _phases(self, header: bytes, data: bytes) -> bytes:
+        """All phases of one TPDU; returns response data and SW1 SW2."""
         response = b""
         status = self.commands.send(header)
         if status & DATA_EXPECTED:

@@ -1,8 +1,8 @@
-"""Why an extended APDU does not get through, in words that help.
+"""The error for an extended APDU that a reader does not transfer, with the reason and the cure.
 
-A reader at short APDU level, and T=0 everywhere but at extended APDU level, carry short APDUs
-alone (USB CCID rev 1.1, 3.2; ISO/IEC 7816-3:2006 12.2). What a reader says of an extended one is
-of no use: mostly that the card's protocol is not supported, which is not the matter.
+A reader at short APDU level, and T=0 below extended APDU level, transfer only short APDUs (USB CCID
+rev 1.1, 3.2; ISO/IEC 7816-3:2006 12.2). The bError of the reader for an extended APDU misleads:
+mostly it says that the protocol of the card is not supported.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ REFUSALS = {
     SlotError.ICC_PROTOCOL_NOT_SUPPORTED,
     *range(1, 0x80),
 }
-"""bError by which a reader says that it does not take what it was sent, not that the card or the
-line failed."""
+"""Values of bError by which a reader refuses a command. Other values report a failure of the card
+or of the line."""
 
 
 def short_only(commands: SlotCommands, why: str, more: str = "") -> UnsupportedByReader:
-    """The error for an extended APDU.
+    """The error for an extended APDU; the caller raises the error.
 
     Args:
-        commands: The slot's.
+        commands: The commands of the slot.
         why: :data:`SHORT_LEVEL` or :data:`T0`.
-        more: What else there is to say: the reader's answer, say.
+        more: Further details, such as the answer of the reader.
     """
     return UnsupportedByReader(
         f"{commands.name}: slot {commands.slot}: {why}{f' ({more})' if more else ''}",
@@ -50,21 +50,23 @@ def short_only(commands: SlotCommands, why: str, more: str = "") -> UnsupportedB
 
 
 def explained(error: CcidError, apdu: Bytes, commands: SlotCommands, why: str) -> CcidError:
-    """``error`` as a reader's answer to ``apdu``, or, where that is an extended APDU, one that
-    says so.
+    """The error to raise for a failed XfrBlock with ``apdu``.
 
     Args:
-        error: What its answer was made into.
-        apdu: The command.
-        commands: The slot's.
+        error: The error of the XfrBlock.
+        apdu: The command APDU.
+        commands: The commands of the slot.
         why: :data:`SHORT_LEVEL` or :data:`T0`.
+
+    Returns:
+        ``error``, or, for an extended APDU, an error that says why the APDU is not transferred.
     """
-    is_there = (error.bStatus or 0) & 0x03 == IccStatus.ACTIVE
-    if not is_extended(apdu) or not is_there or isinstance(error, SlotBusy):
+    is_active = (error.bStatus or 0) & 0x03 == IccStatus.ACTIVE
+    if not is_extended(apdu) or not is_active or isinstance(error, SlotBusy):
         return error
-    said = str(error).removeprefix(f"{commands.name}: slot {commands.slot}: ")
-    made: CcidError = short_only(commands, why, f"the reader's answer: {said}")
+    answer = str(error).removeprefix(f"{commands.name}: slot {commands.slot}: ")
+    better: CcidError = short_only(commands, why, f"the reader's answer: {answer}")
     if isinstance(error, CardMute | CommandFailed) and error.bError not in REFUSALS:
-        made = type(error)(str(made), reader=error.reader, slot=error.slot)
-    made.bSeq, made.bStatus, made.bError = error.bSeq, error.bStatus, error.bError
-    return made
+        better = type(error)(str(better), reader=error.reader, slot=error.slot)
+    better.bSeq, better.bStatus, better.bError = error.bSeq, error.bStatus, error.bError
+    return better

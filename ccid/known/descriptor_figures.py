@@ -1,14 +1,15 @@
-"""Figures of real readers' descriptors: ``readers/descriptors/*.json``, one file a USB vendor.
+"""The descriptors of real readers, as figures: ``readers/descriptors/*.json``, one file per vendor.
 
-They make virtual readers, and answer questions about readers that are not here; nothing reads
-them when a reader is opened. A file has its readers by product id, each with one device or more
-(one a firmware release or variant, the newest first), and for each CCID interface of a device the
-fields of its descriptors by the specification's names. Left out are the fields that are 0, a
-bInterfaceClass of 0x0B, and a bMaxCCIDBusySlots of 1.
+Virtual readers are made of these figures, and ``ccid-probe readers`` shows them; opening a reader
+reads none of them. A file has the readers of one USB vendor by product id. Each reader has one or
+more devices: one for each firmware release or variant, the newest first. Each device has its
+smart-card interfaces with the fields of their descriptors, by the names of the specification. A
+field is left out if its value is 0, and bInterfaceClass if it is 0x0B, bDescriptorType if it is
+0x21, bMaxCCIDBusySlots if it is 1.
 
     {"3437": [{"bcdDevice": "0x0200", "iProduct": "GemPC Twin", "interfaces": [{…}]}]}
 
-A user's file (:mod:`ccid.known.quirks.library`) may have figures too:
+A file of the user (:mod:`ccid.known.quirks.reader_table`) may have figures as well:
 ``[["figures"."08e6:3437"]]``.
 """
 
@@ -34,8 +35,8 @@ from ccid.codes import CCID_DESCRIPTOR_TYPE, CLASS_SMART_CARD, InterfaceProtocol
 from ccid.errors import ReaderTableError
 from ccid.ground.safe_text import printable, short
 from ccid.known.quirks import toml_values
-from ccid.known.quirks.entries import Source
-from ccid.known.quirks.library import is_id, table, user_source, user_sources
+from ccid.known.quirks.reader_table import is_id, table, user_source, user_sources
+from ccid.known.quirks.table_entries import Source
 from ccid.known.quirks.toml_values import Hexadecimal
 
 USUAL = {
@@ -43,7 +44,7 @@ USUAL = {
     "bDescriptorType": CCID_DESCRIPTOR_TYPE,
     "bMaxCCIDBusySlots": 1,
 }
-"""What a field is that is left out, where it is not 0."""
+"""The value of a field that is left out, if the value is not 0."""
 
 INTERFACE_FIELDS = (
     "bInterfaceNumber", "bNumEndpoints", "bInterfaceClass", "bInterfaceSubClass",
@@ -57,30 +58,32 @@ HEXADECIMAL = {
     "dwFeatures": 8, "bClassGetResponse": 2, "bClassEnvelope": 2, "wLcdLayout": 4,
     "bPINSupport": 2, "bEndpointAddress": 2, "bmAttributes": 2,
 }  # fmt: skip
-"""Fields written in hexadecimal, as strings, and their digits."""
+"""Fields that a file has in hexadecimal, as strings, and the number of digits."""
 HIGHEST = {
     part.name: 256 ** part.sizeof() - 1
     for cls in (DeviceDescriptor, InterfaceDescriptor, SmartCardDescriptor, EndpointDescriptor)
     for part in cls.layout.subcons
 } | {"data-rates": 0xFFFF_FFFF, "clock-frequencies": 0xFFFF_FFFF}
-"""The highest value of each field, by its size."""
+"""The greatest value of each field, which follows from the size of the field."""
 MAX_STRING = 126
-"""UTF-16 units of a string descriptor (USB 2.0, 9.6.7)."""
+"""UTF-16 code units of a string descriptor, at most (USB 2.0, 9.6.7)."""
 MAX_LISTED = 256
-"""Clocks or rates of a list; their number in the class descriptor is a byte."""
+"""Elements of a list of clocks or data rates, at most; the class descriptor counts them in a
+byte."""
 MAX_ENDPOINTS = 30
-"""Endpoints that a device can have besides the control pipe (USB 2.0, 9.6.6)."""
+"""Endpoints of a device besides the control pipe, at most (USB 2.0, 9.6.6)."""
 
 
 @dataclass(frozen=True, slots=True)
 class InterfaceFigures:
-    """One CCID interface of a device.
+    """The descriptors of one smart-card interface.
 
     Attributes:
-        reader: Its descriptors. Where only the number of endpoints is known, theirs are made up.
-        name: The string of iInterface; empty if not known.
-        data_rates: What GET_DATA_RATES returns, bit/s.
-        clock_frequencies: What GET_CLOCK_FREQUENCIES returns, kHz.
+        reader: The descriptors. If only the number of endpoints is known, the endpoint descriptors
+            are the usual ones (:func:`usual_endpoints`).
+        name: The string of iInterface; empty if unknown.
+        data_rates: The answer to GET_DATA_RATES, in bit/s.
+        clock_frequencies: The answer to GET_CLOCK_FREQUENCIES, in kHz.
     """
 
     reader: SmartCardInterface
@@ -101,13 +104,13 @@ class InterfaceFigures:
 
 @dataclass(frozen=True, slots=True)
 class DeviceFigures:
-    """A device.
+    """The descriptors of one device.
 
     Attributes:
         vendor_id, product_id: idVendor and idProduct.
-        bcdDevice: Its firmware release.
-        manufacturer, product: Its strings; empty if not known.
-        interfaces: Its CCID interfaces.
+        bcdDevice: The firmware release.
+        manufacturer, product: The strings of iManufacturer and iProduct; empty if unknown.
+        interfaces: The smart-card interfaces.
     """
 
     vendor_id: int
@@ -119,7 +122,7 @@ class DeviceFigures:
 
     @property
     def id(self) -> str:
-        """``vvvv:pppp``, as lsusb writes it."""
+        """``vvvv:pppp``, the notation of lsusb."""
         return f"{self.vendor_id:04x}:{self.product_id:04x}"
 
 
@@ -128,7 +131,7 @@ class DeviceFigures:
 
 @functools.cache
 def _vendor(vendor_id: int) -> dict[str, Any]:
-    """What the table has of one vendor's readers, by product id."""
+    """The content of the file of one vendor, by product id; empty without a file."""
     prefix = f"{vendor_id:04x}-"
     for file in (table() / "descriptors").iterdir():
         if file.name.startswith(prefix):
@@ -138,18 +141,19 @@ def _vendor(vendor_id: int) -> dict[str, Any]:
 
 
 def figures(vendor_id: int, product_id: int) -> list[DeviceFigures]:
-    """All that is known of ``vendor_id:product_id``: the user's first, then the table's, the
-    newest first; empty if nothing is.
+    """The known devices with this idVendor and idProduct; may be empty.
+
+    Devices from files of the user come first, then those of the table, the newest first.
 
     Raises:
-        ReaderTableError: The user's file is wrong.
+        ReaderTableError: A file of the user is wrong.
     """
     name = f"{vendor_id:04x}:{product_id:04x}"
     found = []
     for source in user_sources():
-        devices = _listed(source, name) if name in _tables(source) else []
+        devices = _user_devices(source, name) if name in _tables(source) else []
         for index, device in enumerate(devices):
-            found.append(_of_user(source, name, index, device))
+            found.append(_parse_user_device(source, name, index, device))
     found += [
         parse(vendor_id, product_id, device)
         for device in _vendor(vendor_id).get(f"{product_id:04x}", [])
@@ -158,19 +162,20 @@ def figures(vendor_id: int, product_id: int) -> list[DeviceFigures]:
 
 
 def _tables(source: Source) -> dict[str, Any]:
-    """The figures in a user's file, as they stand."""
+    """The table ``figures`` of a user's file, not yet checked."""
     return source.table(source.content.get("figures", {}), ["figures"])
 
 
-def _listed(source: Source, name: str) -> list[Any]:
-    """The devices of one reader in a user's file, as they stand."""
+def _user_devices(source: Source, name: str) -> list[Any]:
+    """The devices of one reader in a user's file, not yet checked."""
     devices = _tables(source)[name]
     if not isinstance(devices, list):
         raise source.error(["figures", name], f'[[figures."{printable(name)}"]] is wanted here')
     return devices
 
 
-def _of_user(source: Source, name: str, index: int, device: Any) -> DeviceFigures:
+def _parse_user_device(source: Source, name: str, index: int, device: Any) -> DeviceFigures:
+    """A device of a user's file; an error names the place in the file."""
     try:
         return parse(int(name[:4], 16), int(name[5:], 16), device)
     except ValueError as error:
@@ -178,7 +183,7 @@ def _of_user(source: Source, name: str, index: int, device: Any) -> DeviceFigure
 
 
 def _ids(source: Source) -> Iterator[str]:
-    """The readers that a user's file has figures of."""
+    """The readers (``vvvv:pppp``) with figures in a user's file."""
     for key in _tables(source):
         if not is_id(key):
             raise source.error(["figures", key], 'a reader is named "vvvv:pppp", small letters')
@@ -186,25 +191,29 @@ def _ids(source: Source) -> Iterator[str]:
 
 
 def of_user(file: str, content: bytes) -> list[DeviceFigures]:
-    """All figures of a user's file, with everything else in it looked at too.
+    """All devices in a user's file; the entries of readers are checked as well.
 
     Args:
-        file: Its name, for errors.
-        content: What is in it.
+        file: Name of the file, for errors.
+        content: The bytes of the file.
 
     Raises:
-        ReaderTableError: It is wrong.
+        ReaderTableError: The file is wrong.
     """
     source = user_source(file, content)
     return [
-        _of_user(source, name, index, device)
+        _parse_user_device(source, name, index, device)
         for name in _ids(source)
-        for index, device in enumerate(_listed(source, name))
+        for index, device in enumerate(_user_devices(source, name))
     ]
 
 
 def all_figures() -> Iterator[DeviceFigures]:
-    """The figures of every reader that they are known of, by vendor and product id."""
+    """All known devices, in the order of idVendor and idProduct.
+
+    Raises:
+        ReaderTableError: A file of the user is wrong.
+    """
     ids = set()
     for file in (table() / "descriptors").iterdir():
         if file.name.endswith(".json"):
@@ -217,12 +226,16 @@ def all_figures() -> Iterator[DeviceFigures]:
 
 
 def parse(vendor_id: int, product_id: int, device: Any) -> DeviceFigures:
-    """A device of a file.
+    """One device of a file.
+
+    Args:
+        vendor_id, product_id: idVendor and idProduct.
+        device: The content of the file for the device.
 
     Raises:
-        ValueError: It is none; the field that is wrong is named.
+        ValueError: ``device`` is wrong; the message names the field.
     """
-    table_of(device, {"bcdDevice", "iManufacturer", "iProduct", "interfaces"}, "a device")
+    check_table(device, {"bcdDevice", "iManufacturer", "iProduct", "interfaces"}, "a device")
     interfaces = device.get("interfaces")
     if not isinstance(interfaces, list) or not interfaces:
         raise ValueError("interfaces: a list of them is wanted")
@@ -232,15 +245,20 @@ def parse(vendor_id: int, product_id: int, device: Any) -> DeviceFigures:
         number("bcdDevice", device.get("bcdDevice", 0)),
         string("iManufacturer", device.get("iManufacturer", "")),
         string("iProduct", device.get("iProduct", "")),
-        apart([_interface(interface) for interface in interfaces]),
+        distinct([_interface(interface) for interface in interfaces]),
     )
 
 
-def table_of(content: Any, known: Set[str], what: str) -> None:
-    """Is ``content`` a table with no other keys than these?
+def check_table(content: Any, known: Set[str], what: str) -> None:
+    """Check that ``content`` is a table that has no keys other than ``known``.
+
+    Args:
+        content: The content of a file.
+        known: The allowed keys.
+        what: The kind of table, for the error.
 
     Raises:
-        ValueError: It is not.
+        ValueError: ``content`` is no table, or has another key.
     """
     if not isinstance(content, Mapping):
         raise ValueError(f"{short(content)}: {what} is wanted, a table")
@@ -249,10 +267,10 @@ def table_of(content: Any, known: Set[str], what: str) -> None:
 
 
 def number(name: str, value: Any) -> int:
-    """The value of a field: a number, or its text as ``"0x0204"``.
+    """The value of a field: a number, or text such as ``"0x0204"``.
 
     Raises:
-        ValueError: It is none, or does not fit.
+        ValueError: ``value`` is no number, or does not fit the field ``name``.
     """
     found = value
     if isinstance(value, str):
@@ -270,10 +288,10 @@ def number(name: str, value: Any) -> int:
 
 
 def string(name: str, value: Any) -> str:
-    """A string of a device, printable.
+    """A string of a device, made printable.
 
     Raises:
-        ValueError: It is none, or longer than a string descriptor can be.
+        ValueError: ``value`` is no string, or too long for a string descriptor.
     """
     if not isinstance(value, str):
         raise ValueError(f"{name}: {short(value)} is no string")
@@ -284,10 +302,10 @@ def string(name: str, value: Any) -> str:
 
 
 def numbers(name: str, value: Any) -> tuple[int, ...]:
-    """A list of clocks or rates.
+    """A list of clocks (kHz) or data rates (bit/s).
 
     Raises:
-        ValueError: It is none, or has a number that does not fit.
+        ValueError: ``value`` is no list, is too long, or has a wrong number.
     """
     if not isinstance(value, list | tuple):
         raise ValueError(f"{name}: {short(value)} is no list")
@@ -297,21 +315,21 @@ def numbers(name: str, value: Any) -> tuple[int, ...]:
 
 
 def flag(name: str, value: Any) -> bool:
-    """True or false.
+    """A truth value.
 
     Raises:
-        ValueError: It is neither.
+        ValueError: ``value`` is neither true nor false.
     """
     if not isinstance(value, bool):
         raise ValueError(f"{name}: {short(value)} is neither true nor false")
     return value
 
 
-def apart(interfaces: Sequence[InterfaceFigures]) -> tuple[InterfaceFigures, ...]:
-    """The interfaces of one device.
+def distinct(interfaces: Sequence[InterfaceFigures]) -> tuple[InterfaceFigures, ...]:
+    """The interfaces of one device, checked to have different numbers.
 
     Raises:
-        ValueError: Two have the same number.
+        ValueError: Two interfaces have the same bInterfaceNumber.
     """
     found = set()
     for interface in interfaces:
@@ -321,7 +339,7 @@ def apart(interfaces: Sequence[InterfaceFigures]) -> tuple[InterfaceFigures, ...
     return tuple(interfaces)
 
 
-def made(
+def make_interface(
     values: Mapping[str, Any],
     endpoints: Any,
     *,
@@ -330,20 +348,21 @@ def made(
     data_rates: Any = (),
     clock_frequencies: Any = (),
 ) -> InterfaceFigures:
-    """An interface from what somebody wrote, each value looked at.
+    """An interface from unchecked values.
 
     Args:
-        values: The fields of interface and class descriptor.
-        endpoints: Tables with the fields of the endpoints'; none for the usual ones.
-        misplaced, name, data_rates, clock_frequencies: As :class:`InterfaceFigures` has them.
+        values: The fields of interface descriptor and class descriptor.
+        endpoints: A table of fields for each endpoint; empty for the usual endpoints.
+        misplaced: See :class:`~ccid.codec.descriptors.SmartCardInterface`.
+        name, data_rates, clock_frequencies: See :class:`InterfaceFigures`.
 
     Raises:
-        ValueError: A value is none for its field, which is named.
+        ValueError: A value is wrong; the message names the field.
     """
     if not isinstance(endpoints, list | tuple) or len(endpoints) > MAX_ENDPOINTS:
         raise ValueError(f"endpoints: a list of at most {MAX_ENDPOINTS} is wanted")
     for endpoint in endpoints:
-        table_of(endpoint, set(ENDPOINT_FIELDS), "an endpoint")
+        check_table(endpoint, set(ENDPOINT_FIELDS), "an endpoint")
     head = InterfaceDescriptor(**{n: number(n, values[n]) for n in INTERFACE_FIELDS})
     known = tuple(
         EndpointDescriptor(**{n: number(n, endpoint.get(n, 0)) for n in ENDPOINT_FIELDS})
@@ -362,8 +381,8 @@ def made(
 
 def _interface(content: Any) -> InterfaceFigures:
     own = {"iInterface", "misplaced", "endpoints", "data-rates", "clock-frequencies"}
-    table_of(content, own | set(INTERFACE_FIELDS) | set(SMART_CARD_FIELDS), "an interface")
-    return made(
+    check_table(content, own | set(INTERFACE_FIELDS) | set(SMART_CARD_FIELDS), "an interface")
+    return make_interface(
         {
             name: content.get(name, USUAL.get(name, 0))
             for name in (*INTERFACE_FIELDS, *SMART_CARD_FIELDS)
@@ -377,8 +396,8 @@ def _interface(content: Any) -> InterfaceFigures:
 
 
 def usual_endpoints(head: InterfaceDescriptor) -> tuple[EndpointDescriptor, ...]:
-    """Endpoints as an interface with this number of them has them: bulk-OUT, bulk-IN and
-    interrupt-IN for CCID, interrupt-IN alone for ICCD."""
+    """The endpoints that an interface with bNumEndpoints endpoints usually has: bulk-OUT, bulk-IN
+    and interrupt-IN for CCID, only interrupt-IN for ICCD."""
     if head.bInterfaceProtocol == InterfaceProtocol.CCID:
         kinds = [(0x01, TransferType.BULK), (0x82, TransferType.BULK)]
     else:
@@ -399,7 +418,7 @@ def usual_endpoints(head: InterfaceDescriptor) -> tuple[EndpointDescriptor, ...]
 
 
 def as_content(device: DeviceFigures) -> dict[str, Any]:
-    """A device as a file has it."""
+    """A device in the form of a file."""
     content: dict[str, Any] = {"bcdDevice": Hexadecimal(device.bcdDevice, 4)}
     if device.manufacturer:
         content["iManufacturer"] = device.manufacturer
@@ -436,17 +455,17 @@ def _fields(values: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
 
 
 def as_json(readers: Mapping[str, Sequence[DeviceFigures]]) -> str:
-    """The text of a vendor's file: a field a line, so that it diffs well.
+    """The text of a vendor's file. Each field has a line of its own, for readable diffs.
 
     Args:
-        readers: The devices, by product id as four hexadecimal digits.
+        readers: The devices by product id, written as four hexadecimal digits.
     """
     content = {key: [as_content(device) for device in readers[key]] for key in sorted(readers)}
     return "\n".join(_lines(content, "")) + "\n"
 
 
 def _lines(value: Any, indent: str) -> Iterator[str]:
-    """``value`` as JSON, lists of plain values on one line."""
+    """The lines of ``value`` as JSON; a list of plain values is one line."""
     is_flat_list = isinstance(value, list) and not any(isinstance(v, dict) for v in value)
     if not isinstance(value, dict | list) or is_flat_list:
         yield json.dumps(value, ensure_ascii=False)
@@ -463,7 +482,7 @@ def _lines(value: Any, indent: str) -> Iterator[str]:
 
 
 def as_toml(device: DeviceFigures) -> str:
-    """A device as a user's file has it."""
+    """The TOML text of a device for a user's file."""
     lines = [f'[[figures."{device.id}"]]']
     content = as_content(device)
     interfaces = content.pop("interfaces")
@@ -475,10 +494,14 @@ def as_toml(device: DeviceFigures) -> str:
 
 
 def check(text: str, file: str) -> None:
-    """Is ``text`` a vendor's file as it is written?
+    """Check that ``text`` is what ``tools/reader-figures`` writes for a vendor's file.
+
+    Args:
+        text: The text of the file.
+        file: Name of the file, which begins with the vendor id.
 
     Raises:
-        ReaderTableError: It is not.
+        ReaderTableError: ``text`` differs.
     """
     vendor_id = int(file[:4], 16)
     readers = {

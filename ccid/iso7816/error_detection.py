@@ -1,9 +1,9 @@
-"""The epilogue of a T=1 block, its error detection code: ISO/IEC 7816-3:2006 11.3.4.
+"""Error detection codes LRC and CRC, the epilogue of a T=1 block (ISO/IEC 7816-3:2006 11.3.4).
 
-LRC is the exclusive or of all bytes. For CRC the standard points to ISO/IEC 13239 and leaves
-open whether the register is inverted at the end and which byte goes first; readers and card
-simulators disagree. So there are four CRCs here, the customary one first, and a
-:class:`~ccid.iso7816.t1.T1` keeps to the one that its card uses.
+The LRC is the exclusive or of all bytes. For the CRC the standard refers to ISO/IEC 13239 and does
+not say whether the register is inverted at the end, nor which byte goes first; readers and card
+simulators differ. So this module has four CRCs, the most usual first. A
+:class:`~ccid.iso7816.t1.T1` uses the CRC that its card uses.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 Edc = Callable[[bytes], bytes]
-"""The epilogue that belongs to NAD, PCB, LEN and INF."""
+"""A function that returns the epilogue for NAD, PCB, LEN and INF."""
 
 _HALVES = (2048, 1024, 512, 256, 128, 64, 32, 16, 8)
-"""Halves of a block of up to 512 bytes, in bits."""
+"""Shifts, in bits, that fold a block of up to 512 bytes to one byte: each halves the block."""
 _HALVES_OF = tuple(_HALVES[9 - bits :] for bits in range(10))
-"""The same for shorter blocks, by the bit length of their size less one."""
+"""The shifts for a shorter block. The index is the bit length of (size of the block - 1)."""
 
 
 def exclusive_or(block: bytes) -> int:
-    """The exclusive or of all bytes of ``block``, 1 to 512 of them."""
+    """The exclusive or of all bytes of ``block``, which has 1 to 512 bytes."""
     folded = int.from_bytes(block, "big")
     for half in _HALVES_OF[(len(block) - 1).bit_length()]:
         folded ^= folded >> half
@@ -28,11 +28,12 @@ def exclusive_or(block: bytes) -> int:
 
 
 def lrc(block: bytes) -> bytes:
-    """The exclusive or of all bytes of ``block``: one byte."""
+    """The LRC of ``block``, one byte."""
     return bytes((exclusive_or(block),))
 
 
 def _reflected(byte: int) -> int:
+    """The CRC register after one byte, low bit first."""
     for _ in range(8):
         byte = byte >> 1 ^ (0x8408 if byte & 1 else 0)
     return byte
@@ -42,7 +43,8 @@ _TABLE = tuple(_reflected(byte) for byte in range(256))
 
 
 def _register(block: bytes) -> int:
-    """x^16 + x^12 + x^5 + 1, the low bit of a byte first, the register all ones at the start."""
+    """The CRC register after ``block``: polynomial x^16 + x^12 + x^5 + 1, low bit of a byte first,
+    all bits one at the start."""
     register = 0xFFFF
     for byte in block:
         register = register >> 8 ^ _TABLE[(register ^ byte) & 0xFF]
@@ -50,25 +52,25 @@ def _register(block: bytes) -> int:
 
 
 def crc(block: bytes) -> bytes:
-    """The register as it is, its high byte first: what readers' drivers have in common."""
+    """The register, high byte first: the CRC that drivers of readers usually use."""
     return _register(block).to_bytes(2, "big")
 
 
 def crc_inverted(block: bytes) -> bytes:
-    """The register inverted, its low byte first: the frame check sequence of ISO/IEC 13239."""
+    """The inverted register, low byte first: the frame check sequence of ISO/IEC 13239."""
     return (_register(block) ^ 0xFFFF).to_bytes(2, "little")
 
 
 def crc_inverted_high_first(block: bytes) -> bytes:
-    """The register inverted, its high byte first."""
+    """The inverted register, high byte first."""
     return (_register(block) ^ 0xFFFF).to_bytes(2, "big")
 
 
 def crc_low_first(block: bytes) -> bytes:
-    """The register as it is, its low byte first."""
+    """The register, low byte first."""
     return _register(block).to_bytes(2, "little")
 
 
 LRC: tuple[Edc, ...] = (lrc,)
 CRC: tuple[Edc, ...] = (crc, crc_inverted, crc_inverted_high_first, crc_low_first)
-"""In the order in which they are tried on a card."""
+"""The CRCs, in the order in which they are tried with a card."""

@@ -1,11 +1,11 @@
-"""Historical bytes in words."""
+"""The historical bytes of an ATR in words (ISO/IEC 7816-4:2013 12.1.1)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from ccid.iso7816 import status_words
-from ccid.iso7816.historical import (
+from ccid.iso7816.historical_bytes import (
     COMPACT_TLV,
     DIR_DATA_REFERENCE,
     STATUS_AT_END,
@@ -27,11 +27,11 @@ SELECTION = (
     (0x10, "file identifier"),
     (0x08, "implicit"),
 )
-"""How a DF can be selected: first software function table, bits 8 to 4."""
+"""Methods to select a DF: first software function table, bits 8 to 4."""
 REFERENCES = ((0x04, "short EF identifier"), (0x02, "record number"), (0x01, "record identifier"))
-"""How an EF or a record can be named: first software function table, bits 3 to 1."""
+"""References to an EF or a record: first software function table, bits 3 to 1."""
 CHANNELS = (None, "the interface device", "the card", "the interface device or the card")
-"""Who gives out logical channels: third software function table, bits 5 and 4."""
+"""The side that assigns logical channels: third software function table, bits 5 and 4."""
 
 STORAGE_STANDARDS = {
     0x01: "ISO/IEC 14443 A, part 1",
@@ -55,11 +55,12 @@ STORAGE_NAMES = {
     0x003A: "Mifare Ultralight C",
     0x003B: "FeliCa",
 }
-"""NN of the storage cards met most (PC/SC part 3, supplemental document)."""
+"""NN of the most frequent storage cards (PC/SC part 3, supplemental document)."""
 
 
 def lines(historical: Historical) -> list[str]:
-    """Historical bytes in words, a line for each thing told (ISO/IEC 7816-4:2013 12.1.1)."""
+    """``historical`` in words, one line for each element, then the warnings (ISO/IEC 7816-4:2013
+    12.1.1)."""
     return [*_lines(historical), *(f"Warning: {warning}" for warning in historical.warnings)]
 
 
@@ -104,8 +105,8 @@ def _object(o: DataObject) -> str:
         case Tag.ISSUER_IDENTIFICATION_NUMBER:
             return f"issuer identification number {digits(o.value)} (ISO/IEC 7812-1)"
         case Tag.CARD_SERVICE_DATA:
-            told = _service(CardServiceData(o.value[0])) if o.value else "missing"
-            return f"card service data: {told}"
+            service = _service(CardServiceData(o.value[0])) if o.value else "missing"
+            return f"card service data: {service}"
         case Tag.INITIAL_ACCESS_DATA:
             read = (
                 f": READ BINARY of {o.value[0] or 256} bytes" if o.length == 1 and o.value else ""
@@ -183,14 +184,14 @@ def _channels(tables: CardCapabilities) -> str:
 
 
 def _status(status: StatusIndicator) -> str:
-    told = []
+    parts = []
     if status.lcs is not None:
         state = LifeCycle.of(status.lcs).value
-        told.append(f"life cycle {status.lcs:02X}, {state}")
+        parts.append(f"life cycle {status.lcs:02X}, {state}")
     if status.sw is not None:
         words = status_words.explain(status.sw) if status.sw else "not reported"
-        told.append(f"SW {status.sw:04X}, {words}")
-    return "; ".join(told) or "of a length the standard does not allow"
+        parts.append(f"SW {status.sw:04X}, {words}")
+    return "; ".join(parts) or "of a length the standard does not allow"
 
 
 def _storage_card(raw: bytes, card: StorageCard) -> Iterator[str]:

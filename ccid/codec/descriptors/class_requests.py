@@ -1,4 +1,4 @@
-"""Class-specific requests on the control pipe: USB CCID rev 1.1, 5.3."""
+"""Class-specific requests on the control pipe (USB CCID rev 1.1, 5.3)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from ccid.codes import ClassRequest
 from ccid.errors import MalformedDescriptor
 
 REQUEST_OUT = 0x21
-"""bmRequestType: class request to an interface, host to device or without data."""
+"""bmRequestType: class-specific request to an interface, host to device or without data."""
 REQUEST_IN = 0xA1
-"""bmRequestType: class request to an interface, device to host."""
+"""bmRequestType: class-specific request to an interface, device to host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,31 +25,31 @@ class ClassControl:
 
     @classmethod
     def abort(cls, interface: int, slot: int, bSeq: int) -> ClassControl:
-        """5.3.1: the first half of the ABORT pair; bSeq is PC_to_RDR_Abort's."""
+        """5.3.1: the first half of the ABORT pair. ``bSeq`` is the bSeq of PC_to_RDR_Abort."""
         return cls(REQUEST_OUT, ClassRequest.ABORT, bSeq << 8 | slot, interface)
 
     @classmethod
     def get_clock_frequencies(cls, interface: int, bNumClockSupported: int) -> ClassControl:
-        """5.3.2: the clocks (kHz) the reader can give a card."""
+        """5.3.2: ask for the clock frequencies (kHz) that the reader supports."""
         wLength = 4 * bNumClockSupported
         return cls(REQUEST_IN, ClassRequest.GET_CLOCK_FREQUENCIES, 0, interface, wLength)
 
     @classmethod
     def get_data_rates(cls, interface: int, bNumDataRatesSupported: int) -> ClassControl:
-        """5.3.3: the rates (bit/s) the reader can talk to a card."""
+        """5.3.3: ask for the data rates (bit/s) that the reader supports."""
         wLength = 4 * bNumDataRatesSupported
         return cls(REQUEST_IN, ClassRequest.GET_DATA_RATES, 0, interface, wLength)
 
 
 def parse_u32_list(data: bytes, field: str) -> list[int]:
-    """The numbers that GET_CLOCK_FREQUENCIES or GET_DATA_RATES returned.
+    """The numbers that GET_CLOCK_FREQUENCIES (kHz) or GET_DATA_RATES (bit/s) returned.
 
     Args:
-        data: What the reader sent.
+        data: The bytes from the reader.
         field: Name of the list, for the error.
 
     Raises:
-        MalformedDescriptor: Not a whole number of 32-bit values.
+        MalformedDescriptor: The length of ``data`` is no multiple of 4 bytes.
     """
     if len(data) % 4:
         raise MalformedDescriptor(

@@ -1,12 +1,12 @@
-"""The historical bytes of an ATR: ISO/IEC 7816-4:2013 12.1.1.
+"""The historical bytes of an ATR, parsed (ISO/IEC 7816-4:2013 12.1.1).
 
-The first is the category indicator. After 00 and 80 come COMPACT-TLV data objects, each a byte of
-tag number and length and then the value; after 00 the last three bytes are a status indicator,
-after 80 it is an object like the others. After 10 comes the DIR data reference. 81 to 8F are
-reserved, and all else is the issuer's own affair.
+The first byte is the category indicator. The values 00 and 80 announce COMPACT-TLV data objects:
+one byte with tag number and length, then the value. The status indicator is the last three bytes
+after 00, and a data object after 80. The value 10 announces the DIR data reference. The values 81
+to 8F are reserved; all other values are proprietary.
 
-Nothing here is an error: a card is not worse for what it tells of itself. What does not fit is
-told in ``warnings``, and what is left over in ``rest``.
+Parsing never fails: wrong historical bytes do not make a card unusable. ``warnings`` holds
+violations of the standard, ``rest`` the bytes without a meaning in the standard.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ STATUS_AT_END, DIR_DATA_REFERENCE, COMPACT_TLV = 0x00, 0x10, 0x80
 """Category indicators."""
 
 PCSC_STORAGE_CARD = bytes.fromhex("804F0CA000000306")
-"""How the historical bytes begin that a contactless reader makes up for a storage card (PC/SC
-part 3, 3.1.3.2.3): an application identifier, written as BER-TLV."""
+"""The first historical bytes in the ATR that a contactless reader builds for a storage card (PC/SC
+part 3, 3.1.3.2.3): category indicator, and a BER-TLV object with an application identifier."""
 
 
 class Tag(IntEnum):
@@ -38,7 +38,7 @@ class Tag(IntEnum):
 
 
 class LifeCycle(Enum):
-    """What a life cycle status byte says (ISO/IEC 7816-4:2013 7.4.10)."""
+    """The meanings of a life cycle status byte (ISO/IEC 7816-4:2013 7.4.10)."""
 
     NOT_REPORTED = "not reported"
     CREATION = "creation state"
@@ -51,7 +51,7 @@ class LifeCycle(Enum):
 
     @classmethod
     def of(cls, lcs: int) -> LifeCycle:
-        """The state that a life cycle status byte codes."""
+        """The meaning of a life cycle status byte."""
         if lcs > 0x0F:
             return cls.PROPRIETARY
         known = {0: cls.NOT_REPORTED, 1: cls.CREATION, 3: cls.INITIALISATION}
@@ -70,8 +70,8 @@ class DataObject:
 
     Attributes:
         tag: Tag number, 0 to 15.
-        length: The length it announces, 0 to 15.
-        value: The bytes that are there, at most ``length``.
+        length: The length in the header, 0 to 15 bytes.
+        value: The bytes that are present, at most ``length``.
     """
 
     tag: int
@@ -80,7 +80,7 @@ class DataObject:
 
     @property
     def header(self) -> int:
-        """The byte that the object begins with."""
+        """The first byte of the object: tag number and length."""
         return self.tag << 4 | self.length
 
 
@@ -89,29 +89,29 @@ class CardServiceData:
     """The card service data byte (ISO/IEC 7816-4:2013 12.1.1, compact header 31).
 
     Attributes:
-        byte: The byte as it is.
+        byte: The byte.
     """
 
     byte: int
 
     @property
     def select_by_full_df_name(self) -> bool:
-        """Applications can be selected by full DF name (bit 8)."""
+        """True if applications can be selected by full DF name (bit 8)."""
         return bool(self.byte & 0x80)
 
     @property
     def select_by_partial_df_name(self) -> bool:
-        """Applications can be selected by partial DF name (bit 7)."""
+        """True if applications can be selected by partial DF name (bit 7)."""
         return bool(self.byte & 0x40)
 
     @property
     def ef_dir(self) -> bool:
-        """Data objects are available in EF.DIR (bit 6)."""
+        """True if data objects are available in EF.DIR (bit 6)."""
         return bool(self.byte & 0x20)
 
     @property
     def ef_atr(self) -> bool:
-        """Data objects are available in EF.ATR (bit 5)."""
+        """True if data objects are available in EF.ATR (bit 5)."""
         return bool(self.byte & 0x10)
 
     @property
@@ -122,7 +122,7 @@ class CardServiceData:
 
     @property
     def has_mf(self) -> bool:
-        """The card has a master file (bit 1 is 0)."""
+        """True if the card has a master file (bit 1 is 0)."""
         return not self.byte & 0x01
 
 
@@ -132,9 +132,9 @@ class CardCapabilities:
 
     Attributes:
         selection: First table: how DFs, EFs and records are selected.
-        coding: Second table, the data coding byte; None if it is not told.
-        commands: Third table: command chaining, length fields, logical channels; None if it is
-            not told.
+        coding: Second table, the data coding byte; None without it.
+        commands: Third table: command chaining, length fields, logical channels; None without
+            it.
     """
 
     selection: int
@@ -143,30 +143,33 @@ class CardCapabilities:
 
     @property
     def write_function(self) -> str | None:
-        """What a write does: ``one-time``, ``proprietary``, ``OR`` or ``AND``."""
+        """The behaviour of write functions: ``one-time``, ``proprietary``, ``OR`` or ``AND``; None
+        without the second table."""
         if self.coding is None:
             return None
         return ("one-time", "proprietary", "OR", "AND")[self.coding >> 5 & 3]
 
     @property
     def data_unit_quartets(self) -> int | None:
-        """Size of a data unit, in quartets (half bytes)."""
+        """Size of a data unit in quartets (half bytes); None without the second table."""
         return None if self.coding is None else 2 ** (self.coding & 0x0F)
 
     @property
     def command_chaining(self) -> bool | None:
-        """Commands may be chained (third table, bit 8)."""
+        """True if the card supports command chaining (third table, bit 8); None without the third
+        table."""
         return None if self.commands is None else bool(self.commands & 0x80)
 
     @property
     def extended_length(self) -> bool | None:
-        """Extended Lc and Le fields are understood (third table, bit 7)."""
+        """True if the card supports extended Lc and Le fields (third table, bit 7); None without
+        the third table."""
         return None if self.commands is None else bool(self.commands & 0x40)
 
     @property
     def logical_channels(self) -> int | None:
-        """The most logical channels there can be, 8 for eight or more; 1 without any but the
-        basic one (third table, bits 5 to 1)."""
+        """The greatest number of logical channels (third table, bits 5 to 1): 1 for the basic
+        channel alone, 8 for eight or more; None without the third table."""
         if self.commands is None:
             return None
         return (self.commands & 7) + 1 if self.commands & 0x18 else 1
@@ -177,8 +180,8 @@ class StatusIndicator:
     """The status indicator (ISO/IEC 7816-4:2013 12.1.1).
 
     Attributes:
-        lcs: Life cycle status byte; None if it is not told.
-        sw: SW1 SW2 as one number; None if it is not told.
+        lcs: Life cycle status byte; None without it.
+        sw: SW1 SW2 as one number; None without it.
     """
 
     lcs: int | None = None
@@ -186,17 +189,17 @@ class StatusIndicator:
 
     @property
     def life_cycle(self) -> LifeCycle | None:
-        """The state that ``lcs`` codes."""
+        """The meaning of ``lcs``; None without ``lcs``."""
         return None if self.lcs is None else LifeCycle.of(self.lcs)
 
 
 @dataclass(frozen=True, slots=True)
 class StorageCard:
-    """A memory card behind a contactless reader, which made up the ATR (PC/SC part 3).
+    """A storage card in a contactless reader that builds the ATR (PC/SC part 3, 3.1.3.2.3).
 
     Attributes:
-        standard: SS, the standard the card keeps.
-        name: NN, the number of its name.
+        standard: SS, the number of the standard that the card conforms to.
+        name: NN, the number of the card name.
     """
 
     standard: int
@@ -205,17 +208,18 @@ class StorageCard:
 
 @dataclass(frozen=True, slots=True)
 class Historical:
-    """Historical bytes, taken apart.
+    """Parsed historical bytes.
 
     Attributes:
         raw: The bytes.
         category: The category indicator; None without historical bytes.
-        objects: The COMPACT-TLV objects, in the card's order.
-        status: The status indicator, wherever it stood; None without it.
+        objects: The COMPACT-TLV data objects, in the order of the ATR.
+        status: The status indicator, of the last three bytes or of a data object; None without
+            it.
         dir_reference: The DIR data reference; None in other categories.
-        storage_card: What a contactless reader tells of a storage card.
-        rest: What belongs to none of these: all of a proprietary category.
-        warnings: What does not fit.
+        storage_card: The storage card in a contactless reader; None for other cards.
+        rest: The bytes that belong to no other attribute, such as those of a proprietary category.
+        warnings: Violations of the standard, in words.
     """
 
     raw: bytes
@@ -229,7 +233,7 @@ class Historical:
 
     @classmethod
     def parse(cls, raw: bytes) -> Historical:
-        """Take historical bytes apart; any bytes will do."""
+        """Parse historical bytes (ISO/IEC 7816-4:2013 12.1.1). Parsing never fails."""
         raw = bytes(raw)
         if not raw:
             return cls(raw)
@@ -245,9 +249,9 @@ class Historical:
                 card = StorageCard(raw[8], int.from_bytes(raw[9:11], "big"))
                 return cls(raw, category, storage_card=card, rest=raw[11:])
             objects, warnings = _objects(body)
-            status = next((o for o in objects if o.tag == Tag.STATUS_INDICATOR), None)
-            told = None if status is None else _status(status.value)
-            return cls(raw, category, objects, told, warnings=warnings)
+            found = next((o for o in objects if o.tag == Tag.STATUS_INDICATOR), None)
+            status = None if found is None else _status(found.value)
+            return cls(raw, category, objects, status, warnings=warnings)
         if category == DIR_DATA_REFERENCE:
             if not body:
                 return cls(raw, category, warnings=("the DIR data reference is missing",))
@@ -255,52 +259,55 @@ class Historical:
         return cls(raw, category, rest=body)
 
     def value(self, tag: int) -> bytes | None:
-        """The value of the first object with a tag number; None without one."""
+        """The value of the first data object with tag number ``tag``; None without such an
+        object."""
         return next((o.value for o in self.objects if o.tag == tag), None)
 
     @property
     def proprietary(self) -> bool:
-        """The category is the issuer's own: these bytes keep no standard."""
+        """True if the category is proprietary: the standard does not define these bytes."""
         if self.category is None or self.category in (STATUS_AT_END, DIR_DATA_REFERENCE):
             return False
         return self.category >> 4 != 0x8
 
     @property
     def country_code(self) -> str | None:
-        """Country code, three digits of ISO 3166-1 (compact header 12)."""
+        """The country code, three digits of ISO 3166-1 (compact header 12); None without it."""
         value = self.value(Tag.COUNTRY_CODE)
         return None if value is None else digits(value)
 
     @property
     def issuer_identification_number(self) -> str | None:
-        """Issuer identification number, digits of ISO/IEC 7812-1 (compact header 2Y)."""
+        """The issuer identification number, digits of ISO/IEC 7812-1 (compact header 2Y); None
+        without it."""
         value = self.value(Tag.ISSUER_IDENTIFICATION_NUMBER)
         return None if value is None else digits(value)
 
     @property
     def card_service_data(self) -> CardServiceData | None:
-        """The card service data byte (compact header 31)."""
+        """The card service data byte (compact header 31); None without it."""
         value = self.value(Tag.CARD_SERVICE_DATA)
         return CardServiceData(value[0]) if value else None
 
     @property
     def card_capabilities(self) -> CardCapabilities | None:
-        """The software function tables (compact headers 71 to 73)."""
+        """The software function tables (compact headers 71 to 73); None without them."""
         value = self.value(Tag.CARD_CAPABILITIES)
         return CardCapabilities(*value[:3]) if value else None
 
     @property
     def application_identifier(self) -> bytes | None:
-        """Application identifier (compact header FY)."""
+        """The application identifier (compact header FY); None without it."""
         return self.value(Tag.APPLICATION_IDENTIFIER)
 
 
 def digits(value: bytes) -> str:
-    """Quartets as digits, without the F that fills up the last byte."""
+    """The quartets of ``value`` as digits, without the F that pads the last byte."""
     return value.hex().upper().rstrip("F")
 
 
 def _status(value: bytes) -> StatusIndicator | None:
+    """The status indicator of 1 to 3 bytes; None for another length."""
     match len(value):
         case 1:
             return StatusIndicator(lcs=value[0])
@@ -317,11 +324,11 @@ LENGTHS: dict[int, tuple[int, ...]] = {
     Tag.CARD_CAPABILITIES: (1, 2, 3),
     Tag.STATUS_INDICATOR: (1, 2, 3),
 }
-"""Lengths that the standard allows, where it fixes them."""
+"""Lengths in bytes that the standard allows for the value of a data object."""
 
 
 def _objects(body: bytes) -> tuple[tuple[DataObject, ...], tuple[str, ...]]:
-    """The COMPACT-TLV objects in ``body``, and what does not fit."""
+    """The COMPACT-TLV data objects in ``body``, and warnings about them."""
     found, warnings = list(_split(body)), []
     for o in found:
         allowed = LENGTHS.get(o.tag)

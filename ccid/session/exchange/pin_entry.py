@@ -1,8 +1,9 @@
-"""A command APDU whose PIN is entered at the reader: PC_to_RDR_Secure (USB CCID rev 1.1, 6.1.11).
+"""PIN entry at the reader: a command APDU by PC_to_RDR_Secure (USB CCID rev 1.1, 6.1.11).
 
 At APDU level, and with T=0, the reader takes the APDU as it is. With T=1 at TPDU level the host
-speaks the protocol, so the structure carries the prologue of the I-block and the reader makes the
-rest of it; what follows (waiting time extensions, blocks asked for again) are usual blocks.
+runs the protocol: bTeoPrologue of the structure holds the prologue of the I-block, and the reader
+builds the rest of the block. The blocks after the I-block (waiting time extensions, repeated
+blocks) go by XfrBlock.
 """
 
 from __future__ import annotations
@@ -10,17 +11,18 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ccid.codec.messages.structures import PinModification, PinVerification
-from ccid.codes import PinOperation, SlotError
+from ccid.codes import SlotError
 from ccid.errors import CommandFailed, ProtocolError, UnsupportedByReader
 from ccid.iso7816 import t1
-from ccid.iso7816.machine import run
+from ccid.iso7816.protocol_runner import run
 from ccid.link.slot_commands import SlotCommands
-from ccid.pin.pad_structures import entry_timeout_s
+from ccid.pin.pad_structures import entry_timeout_s, operation_of
 from ccid.session.exchange.agreement import Agreement
 from ccid.session.exchange.block_links import BlockLink
 
 TIMEOUT_SW, CANCELLED_SW = b"\x64\x00", b"\x64\x01"
-"""What a PIN that was not entered is answered by (PC/SC part 10, 2.5.7)."""
+"""The response APDUs for a PIN that was not entered: time-out, and Cancel key (PC/SC part 10,
+2.5.7)."""
 
 PinStructure = PinVerification | PinModification
 
@@ -28,20 +30,21 @@ PinStructure = PinVerification | PinModification
 def enter_pin(
     commands: SlotCommands, agreement: Agreement | None, structure: PinStructure
 ) -> bytes:
-    """Have the PIN entered at the reader and the command sent to the card.
+    """Have the user enter the PIN at the reader, and the reader send the command APDU to the card.
 
     Args:
-        commands: The slot's commands.
-        agreement: With the card.
-        structure: What the reader is to do, with the command.
+        commands: The commands of the slot.
+        agreement: The agreement with the card; None if no card is connected.
+        structure: abPINDataStructure: how the PIN is entered, and the command APDU.
 
     Returns:
-        The response APDU; 6400 if the PIN was not entered in time, 6401 if that was cancelled.
+        The response APDU; 6400 if the PIN was not entered in time, 6401 if the user cancelled.
 
     Raises:
-        UnsupportedByReader: It has no PIN pad, or the command does not fit into one block.
-        MalformedMessage: The structure is none, or a value does not fit its field.
-        CommandFailed: It does not like the structure: bError is the offset of what is wrong.
+        UnsupportedByReader: The reader has no PIN pad, or the command APDU does not fit into one
+            block of T=1.
+        MalformedMessage: ``structure`` is no structure, or a value does not fit its field.
+        CommandFailed: The reader refuses the structure; bError is the offset of the wrong field.
         CardAbsent, CardMute, ProtocolError: As for any command.
     """
     try:
@@ -71,14 +74,13 @@ def _entered(commands: SlotCommands, agreement: Agreement | None, structure: Pin
 
 
 def _secure(commands: SlotCommands, structure: PinStructure) -> bytes:
-    is_verification = isinstance(structure, PinVerification)
-    operation = PinOperation.VERIFICATION if is_verification else PinOperation.MODIFICATION
     timeout_s = entry_timeout_s(structure.bTimeOut)
-    return commands.secure(operation, structure, timeout_s=timeout_s)[0]
+    return commands.secure(operation_of(structure), structure, timeout_s=timeout_s)[0]
 
 
 class _PinLink:
-    """T=1 at TPDU level: the one I-block goes by Secure, all others as they always do."""
+    """T=1 at TPDU level: the only I-block goes by PC_to_RDR_Secure, every other block by
+    XfrBlock."""
 
     def __init__(
         self, commands: SlotCommands, agreement: Agreement, structure: PinStructure

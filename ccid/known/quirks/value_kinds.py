@@ -1,6 +1,7 @@
-"""What the value of a quirk may be: each kind turns what TOML has into what code asks for.
+"""The kinds of values that quirks have: each kind converts a TOML value and checks it. Pure.
 
-A kind raises :class:`ValueError` with what it wants instead; who reads a file adds where.
+A kind raises :class:`ValueError` with a text that says which value is right. The reader of the file
+adds the name of the file and the line.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 from ccid.codes import ExchangeLevel, PowerSelect
 
 ALL_INTERFACES = tuple(range(256))
-"""What ``composite-interfaces = "all"`` stands for."""
+"""The value of ``composite-interfaces = "all"``."""
 
 LEVELS = {
     "character": ExchangeLevel.CHARACTER,
@@ -31,8 +32,9 @@ class Kind(NamedTuple):
     """A kind of value.
 
     Attributes:
-        name: For people.
-        parse: What TOML has, to what code asks for; raises ValueError.
+        name: Name of the kind in documents.
+        parse: Converts a TOML value to the value of the quirk; raises ValueError for a wrong
+            value.
     """
 
     name: str
@@ -106,7 +108,7 @@ def _word_of(table: dict[str, Any], value: Any) -> Any:
 
 
 def _patterns(value: Any) -> tuple[str, ...]:
-    """Hexadecimal bytes, ``..`` for any one byte; ``*`` alone for everything."""
+    """Patterns: bytes in hexadecimal, ``..`` for any byte; ``*`` alone for any bytes."""
     wanted = 'a list of bytes in hexadecimal, ".." for any one, or ["*"]'
     if not isinstance(value, list):
         raise ValueError(wanted)
@@ -147,7 +149,7 @@ APDUS = Kind("APDUs and texts", _apdus)
 
 
 def shown(value: Any, kind: Kind) -> str:
-    """A value for people, much as a file has it."""
+    """The text of a value for documents and ``ccid-probe``, similar to the text in a file."""
     if value is True:
         return "true"
     if kind is INTERFACES and value == ALL_INTERFACES:

@@ -1,8 +1,9 @@
-"""The table of readers: which file has a reader, what the user adds, and what comes of both.
+"""The table of readers: the files of the package, the files of the user, and :func:`lookup`.
 
-A lookup reads one small file, the vendor's, once; and the user's own where there is one:
-``CCID_READERS`` (several files as in ``PATH``, the later ones win), else
-``$XDG_CONFIG_HOME/ccid/readers.toml``, by default ``~/.config/ccid/readers.toml``.
+A lookup reads the small file of one vendor, once, and the files of the user: those that the
+environment variable ``CCID_READERS`` names (several, separated as in ``PATH``; a later file
+overrides an earlier one), else ``$XDG_CONFIG_HOME/ccid/readers.toml``, by default
+``~/.config/ccid/readers.toml``.
 """
 
 from __future__ import annotations
@@ -16,32 +17,34 @@ from typing import TYPE_CHECKING
 
 from ccid.errors import ReaderTableError
 from ccid.ground.safe_text import printable
-from ccid.known.quirks.entries import Case, Entry, Source
+from ccid.known.quirks.table_entries import Case, Entry, Source
 from ccid.known.quirks.vocabulary import Quirks
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
 
 VARIABLE = "CCID_READERS"
+"""The environment variable with the names of the user's files."""
 MAX_BYTES = 4 << 20
-"""Of a user's file: what is longer is none."""
+"""Greatest size of a user's file in bytes."""
 
 DIGITS = set("0123456789abcdef")
 
 _Stamp = tuple[str, int, int]
+"""Name, time of last modification (ns) and size (bytes) of a user's file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A reader that the table knows.
+    """A reader in the table.
 
     Attributes:
         vendor_id, product_id: idVendor and idProduct.
-        vendor: Whose it is.
-        quirks: What is known of it, whatever its firmware.
-        cases: Its quirks with their conditions, those of all readers of the vendor first.
-        vendor_case: The first of them is of all readers of the vendor.
-        file: Where it stands.
+        vendor: Name of the vendor.
+        quirks: The quirks that do not depend on conditions.
+        cases: All quirks with their conditions; the quirks of all readers of the vendor come first.
+        vendor_case: True if the first case holds the quirks of all readers of the vendor.
+        file: Name of the file with the entry.
     """
 
     vendor_id: int
@@ -54,20 +57,20 @@ class Known:
 
     @property
     def id(self) -> str:
-        """``vvvv:pppp``, as lsusb writes it."""
+        """``vvvv:pppp``, the notation of lsusb."""
         return f"{self.vendor_id:04x}:{self.product_id:04x}"
 
 
 def is_id(text: str) -> bool:
-    """Is it ``vvvv:pppp``, in small letters?"""
+    """True if ``text`` has the form ``vvvv:pppp``, in lower case."""
     return len(text) == 9 and text[4] == ":" and set(text[:4] + text[5:]) <= DIGITS
 
 
 @functools.cache
 def table() -> Traversable:
-    """The folder of the table: package data, or beside the package in a source tree."""
+    """The folder of the table: in the package, or beside the package in a source tree."""
     package: Traversable = Path(__file__).parents[2]
-    if not package.is_dir():  # in an archive; this import costs a driver megabytes
+    if not package.is_dir():  # in an archive; only then, because this import costs megabytes
         import importlib.resources
 
         package = importlib.resources.files("ccid")
@@ -77,16 +80,16 @@ def table() -> Traversable:
 
 @functools.cache
 def vendors() -> dict[int, str]:
-    """The names of the table's files, by idVendor."""
+    """The names of the files of the table, by idVendor."""
     folder = table()
-    # on disk, far cheaper than a path for each
+    # os.listdir() is much faster than a Path for each file
     names = os.listdir(folder) if isinstance(folder, Path) else [f.name for f in folder.iterdir()]
     return {int(name[:4], 16): name for name in names if name.endswith(".toml")}
 
 
 @functools.lru_cache(maxsize=2048)
 def _source(vendor_id: int, product: str | None = None) -> Source | None:
-    """A vendor's file, or what it has on one product; None if there is none."""
+    """The file of a vendor, or its part for one product; None without a file."""
     name = vendors().get(vendor_id)
     return None if name is None else Source(name, (table() / name).read_text("utf-8"), product)
 
@@ -95,10 +98,10 @@ def _source(vendor_id: int, product: str | None = None) -> Source | None:
 
 
 def user_files() -> list[Path]:
-    """The user's files, the later ones win. Those that ``CCID_READERS`` names have to be there.
+    """The files of the user; a later file overrides an earlier one.
 
     Raises:
-        ReaderTableError: One is not.
+        ReaderTableError: A file that ``CCID_READERS`` names does not exist.
     """
     listed = os.environ.get(VARIABLE)
     if listed is not None:
@@ -114,8 +117,8 @@ def user_files() -> list[Path]:
 
 
 def _is_file(file: Path) -> bool:
-    """Is it a file that is there? One in a folder that this user may not enter is not: so it is
-    in another user's home, as under su without a login."""
+    """True if ``file`` exists and can be found. A folder that this user may not enter counts as
+    empty: after ``su`` without a login the home directory is that of another user."""
     try:
         return file.is_file()
     except OSError:
@@ -123,22 +126,23 @@ def _is_file(file: Path) -> bool:
 
 
 def default_user_file() -> Path:
-    """The user's file where ``CCID_READERS`` names none; it need not be there."""
+    """The user's file if ``CCID_READERS`` is not set; the file may be absent."""
     configured = os.environ.get("XDG_CONFIG_HOME", "")
     home = Path(configured) if configured else Path(os.path.expanduser("~")) / ".config"
     return home / "ccid" / "readers.toml"
 
 
 def user_sources() -> tuple[Source, ...]:
-    """The user's files, read; again if they changed.
+    """The files of the user, parsed; read again after a change.
 
     Raises:
-        ReaderTableError: One is wrong.
+        ReaderTableError: A file is wrong.
     """
     return _user_sources(_stamps())
 
 
 def _stamps() -> tuple[_Stamp, ...]:
+    """The stamps of the user's files: a change of a file changes its stamp."""
     found = []
     for file in user_files():
         try:
@@ -164,14 +168,14 @@ def _user_sources(stamps: tuple[_Stamp, ...]) -> tuple[Source, ...]:
 
 
 def user_source(file: str, content: bytes) -> Source:
-    """A user's file, its readers looked at.
+    """A user's file, with all its entries checked.
 
     Args:
-        file: Its name, for errors.
-        content: What is in it.
+        file: Name of the file, for errors.
+        content: The bytes of the file.
 
     Raises:
-        ReaderTableError: It is wrong.
+        ReaderTableError: The file is wrong.
     """
     try:
         text = content.decode("utf-8-sig")
@@ -188,7 +192,7 @@ def user_source(file: str, content: bytes) -> Source:
     return source
 
 
-# What is known of a reader ---------------------------------------------------------------------
+# The quirks of a reader ------------------------------------------------------------------------
 
 
 def lookup(
@@ -199,16 +203,17 @@ def lookup(
     slot: int = 0,
     interface: int = 0,
 ) -> Quirks:
-    """What is known of ``vendor_id:product_id``.
+    """The quirks of a reader.
 
     Args:
         vendor_id, product_id: idVendor and idProduct.
-        bcdDevice: Its firmware release; without it, what depends on that is left out.
-        slot: bSlot: what holds of this slot.
-        interface: bInterfaceNumber: what holds of this interface.
+        bcdDevice: The firmware release; None if unknown: quirks with a condition on the release
+            are then left out.
+        slot: bSlot.
+        interface: bInterfaceNumber.
 
     Raises:
-        ReaderTableError: The user's file is wrong.
+        ReaderTableError: A file of the user is wrong.
     """
     return _lookup(vendor_id, product_id, bcdDevice, slot, interface, _stamps())
 
@@ -223,18 +228,20 @@ def _lookup(
     stamps: tuple[_Stamp, ...],
 ) -> Quirks:
     bare, cases = _gathered(vendor_id, product_id, stamps)
-    return _bent(bare, [case for case in cases if case.holds(bcdDevice, slot, interface)])
+    return _with(bare, [case for case in cases if case.holds(bcdDevice, slot, interface)])
 
 
-def _bent(bare: Quirks, cases: list[Case]) -> Quirks:
-    bends = {field: value for case in cases for field, value in case.bends.items()}
-    return replace(bare, **bends) if bends else bare
+def _with(bare: Quirks, cases: list[Case]) -> Quirks:
+    """``bare`` with the quirks of ``cases``."""
+    values = {field: value for case in cases for field, value in case.values.items()}
+    return replace(bare, **values) if values else bare
 
 
 def _gathered(
     vendor_id: int, product_id: int, stamps: tuple[_Stamp, ...]
 ) -> tuple[Quirks, list[Case]]:
-    """Name, status and reason, and all quirks; what stands later wins."""
+    """Name, status and reason without quirks, and all cases. A later entry overrides an earlier
+    one."""
     source = _source(vendor_id, f"{product_id:04x}")
     of_vendor = None if source is None else source.vendor_case()
     cases = [] if of_vendor is None else [of_vendor]
@@ -248,12 +255,12 @@ def _gathered(
             status, reason = entry.status, ""
         reason = reason if entry.reason is None else entry.reason
         cases += entry.cases
-    # a reader that the user adds is one that should work, unless the user says more
+    # a reader that the user adds without a status should work
     return Quirks(name, status or ("should-work" if entries else "unknown"), reason), cases
 
 
 def _entries(vendor_id: int, product_id: int, stamps: tuple[_Stamp, ...]) -> Iterator[Entry]:
-    """What is said of a reader: by the table, by the user."""
+    """The entries of a reader: of the table, then of the user's files."""
     product = f"{product_id:04x}"
     source = _source(vendor_id, product)
     if source is not None and (entry := source.entry(product)) is not None:
@@ -265,7 +272,7 @@ def _entries(vendor_id: int, product_id: int, stamps: tuple[_Stamp, ...]) -> Ite
 
 
 def known_readers() -> Iterator[Known]:
-    """Every reader that the table or the user's file knows, by vendor and product id.
+    """All readers of the table and of the user's files, in the order of idVendor and idProduct.
 
     Raises:
         ReaderTableError: A file is wrong.
@@ -286,5 +293,5 @@ def known_readers() -> Iterator[Known]:
         bare, cases = _gathered(vendor_id, product_id, stamps)
         always = [case for case in cases if not case.condition]
         of_vendor = source is not None and bool(cases) and cases[0] == source.vendor_case()
-        quirks = _bent(bare, always)
+        quirks = _with(bare, always)
         yield Known(vendor_id, product_id, vendor, quirks, tuple(cases), of_vendor, file)

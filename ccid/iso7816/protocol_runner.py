@@ -1,4 +1,7 @@
-"""Driving the protocol machines of this package, which know neither input nor output."""
+"""Driving a protocol machine of :mod:`~ccid.iso7816.t0` or :mod:`~ccid.iso7816.t1` over a link.
+
+A machine is a generator: it yields what to send, and receives the answer of the card.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,14 @@ Result = TypeVar("Result")
 
 
 def run(machine: Generator[Step, Answer, Result], link: Callable[[Step], Answer]) -> Result:
-    """Drive a machine over a link that sends a step and returns the card's answer.
+    """Drive a machine to its end.
+
+    Args:
+        machine: The machine. It is closed at the end, also after an error.
+        link: Sends a step of the machine to the card and returns the answer.
+
+    Returns:
+        The result of the machine.
 
     Raises:
         What the machine or the link raises.

@@ -1,4 +1,4 @@
-"""One file of the table of readers: TOML to entries, pure.
+"""One file of the table of readers: TOML text to checked entries. Pure.
 
     vendor = "Gemalto"
 
@@ -15,8 +15,9 @@
     min-slot = 1
     quirks.dwMaxDataRate = 125000
 
-A user's file has readers of any vendor, by ``vvvv:pppp``: ``[reader."08e6:3480"]``. Such an entry
-adds to what the table has, quirk by quirk; with ``replace = true`` it stands alone.
+A file of the user has readers of any vendor, by ``vvvv:pppp``: ``[reader."08e6:3480"]``. Such an
+entry adds its quirks to those of the table; with ``replace = true`` it replaces the entry of the
+table.
 """
 
 from __future__ import annotations
@@ -28,29 +29,31 @@ from typing import Any, NamedTuple
 
 from ccid.errors import ReaderTableError
 from ccid.ground.safe_text import printable, short
-from ccid.known.quirks import kinds
+from ccid.known.quirks import value_kinds
 from ccid.known.quirks.vocabulary import VOCABULARY
 
 STATUSES = ("supported", "should-work", "unsupported", "disabled")
-"""What a reader may be."""
+"""The values of ``status``."""
 
 _KEYS = {"name", "status", "reason", "quirks", "when"}
+"""Keys of an entry."""
 _CONDITIONS = {"bcdDevice", "min-bcdDevice", "max-bcdDevice", "min-slot", "interface", "quirks"}
+"""Keys of ``[[…when]]``: conditions, and the quirks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Quirks that hold under conditions.
+    """Quirks, and the conditions under which they are in force.
 
     Attributes:
-        releases: The bcdDevice they hold for; empty for all.
-        min_release, max_release: Or a range of it, both ends included.
-        min_slot: The first bSlot they hold for.
-        interface: The bInterfaceNumber they hold for; None for all.
-        bends: The quirks, by field of :class:`ccid.known.quirks.Quirks`.
+        values: The values of quirks, by field of :class:`ccid.known.quirks.Quirks`.
+        releases: The values of bcdDevice; empty for all.
+        min_release, max_release: The range of bcdDevice, both ends included; None for no limit.
+        min_slot: The lowest bSlot.
+        interface: The bInterfaceNumber; None for all.
     """
 
-    bends: Mapping[str, Any]
+    values: Mapping[str, Any]
     releases: tuple[int, ...] = ()
     min_release: int | None = None
     max_release: int | None = None
@@ -58,7 +61,14 @@ class Case:
     interface: int | None = None
 
     def holds(self, bcdDevice: int | None, slot: int, interface: int) -> bool:
-        """Do they hold? A release that is not known (None) fulfils no condition on it."""
+        """True if the conditions are fulfilled.
+
+        Args:
+            bcdDevice: The firmware release; None if unknown. An unknown release fulfils no
+                condition on the release.
+            slot: bSlot.
+            interface: bInterfaceNumber.
+        """
         if slot < self.min_slot or self.interface not in (None, interface):
             return False
         if not self.releases and self.min_release is None and self.max_release is None:
@@ -71,7 +81,7 @@ class Case:
 
     @property
     def condition(self) -> str:
-        """The conditions in words; empty for none."""
+        """The conditions in words; empty without conditions."""
         words = []
         if self.releases:
             words.append("bcdDevice " + " or ".join(f"{r:04X}" for r in self.releases))
@@ -87,12 +97,12 @@ class Case:
 
 
 class Entry(NamedTuple):
-    """What a file says of one reader.
+    """The entry of one reader in a file.
 
     Attributes:
-        name, status, reason: None where it does not say.
-        cases: Its quirks; the later win.
-        replace: It stands alone, whatever else is known of the reader.
+        name, status, reason: None without the key.
+        cases: The quirks; a later case overrides an earlier one.
+        replace: The entry replaces all other knowledge about the reader.
     """
 
     name: str | None = None
@@ -103,12 +113,12 @@ class Entry(NamedTuple):
 
 
 def part_of(text: str, product: str) -> str:
-    """What a file of the table has on one reader and on all of its vendor, and no other reader:
-    to parse that is several times as fast.
+    """The part of a file that concerns one reader: its entry, and the quirks of all readers of the
+    vendor. Parsing the part is several times as fast as parsing the file.
 
     Args:
-        text: The file.
-        product: The product id, four hexadecimal digits.
+        text: The text of the file.
+        product: The product id as four hexadecimal digits.
     """
     own = (f"reader.{product}]", f"reader.{product}.", f"[reader.{product}.")
     head, *blocks = text.split("\n[")
@@ -117,19 +127,19 @@ def part_of(text: str, product: str) -> str:
 
 
 DEEP = re.compile(r"(?:[\w\"'-]{1,64}\s{0,8}\.\s{0,8}){32}")
-"""A key of so many parts is none of a table of readers."""
+"""A key with 32 parts or more, which no table of readers has."""
 
 
 class Source:
-    """A file's name, text and content, and what to say when something in it is wrong.
+    """One file of the table of readers: its content and entries, and errors with file and line.
 
     Args:
-        file: Its name, for errors.
-        text: What is in it.
-        product: Heed this reader alone.
+        file: Name of the file, for errors.
+        text: Text of the file.
+        product: Parse only this reader, four hexadecimal digits; None for the whole file.
 
     Raises:
-        ReaderTableError: It is no TOML.
+        ReaderTableError: ``text`` is no TOML.
     """
 
     def __init__(self, file: str, text: str, product: str | None = None) -> None:
@@ -140,21 +150,21 @@ class Source:
         self._vendor_case: Case | None = None
         try:
             wanted = text if product is None else part_of(text, product)
-            if DEEP.search(wanted) is not None:  # Python's reader takes the square of the depth
+            if DEEP.search(wanted) is not None:  # the time of tomllib grows with the depth squared
                 raise RecursionError
             self.content: dict[str, Any] = tomllib.loads(wanted)
         except RecursionError:
             raise ReaderTableError("nested too deeply", file=file) from None
-        except ValueError as error:  # a TOMLDecodeError, or a number of too many digits
+        except ValueError as error:  # TOMLDecodeError, or a number with too many digits
             from ccid.known.quirks.toml_lines import line_of_error
 
             if product is not None:
-                Source(file, text)  # raises, with the line in the whole of it
+                Source(file, text)  # raises the error with the line number in the whole file
             line = line_of_error(text, str(error))
             raise ReaderTableError(str(error), file=file, line=line) from None
 
     def error(self, key: Sequence[str | int], message: str) -> ReaderTableError:
-        """The error to raise for what stands at ``key``."""
+        """The error for a wrong value at ``key``; the caller raises the error."""
         from ccid.known.quirks.toml_lines import line_of
 
         parts = [printable(str(k)) for k in key]
@@ -162,34 +172,50 @@ class Source:
         return ReaderTableError(message, file=self.file, line=line_of(self.text, key), key=shown)
 
     def table(self, content: Any, key: Sequence[str | int]) -> dict[str, Any]:
-        """``content``, which has to be a table."""
+        """``content``, checked to be a table.
+
+        Raises:
+            ReaderTableError: ``content`` is no table.
+        """
         if not isinstance(content, dict):
             raise self.error(key, "a table is wanted here")
         return content
 
     def word(self, content: Mapping[str, Any], key: Sequence[str | int], name: str) -> str | None:
-        """The string ``name`` of a table, printable; None if it has none."""
+        """The string ``name`` of a table, made printable; None without the key.
+
+        Raises:
+            ReaderTableError: The value is no string.
+        """
         value = content.get(name)
         if value is not None and not isinstance(value, str):
             raise self.error([*key, name], "a string is wanted here")
         return None if value is None else printable(value)
 
     def readers(self) -> dict[str, Any]:
-        """The entries as they stand."""
+        """The entries of all readers, not yet checked.
+
+        Raises:
+            ReaderTableError: ``reader`` is no table.
+        """
         return self.table(self.content.get("reader", {}), ["reader"])
 
     def vendor_case(self) -> Case | None:
-        """The quirks of all readers of the vendor."""
+        """The quirks that all readers of the vendor have; None without such quirks.
+
+        Raises:
+            ReaderTableError: The quirks are wrong.
+        """
         if self._vendor_case is None and "quirks" in self.content:
-            self._vendor_case = Case(self._bends(self.content["quirks"], ["quirks"]))
+            self._vendor_case = Case(self._quirks(self.content["quirks"], ["quirks"]))
         return self._vendor_case
 
     def entry(self, name: str, *, user: bool = False) -> Entry | None:
-        """What it says of one reader, None if nothing.
+        """The entry of one reader; None without an entry.
 
         Args:
-            name: The reader's key: product id, or ``vvvv:pppp`` in a user's file.
-            user: It is a user's file, where nothing is obligatory.
+            name: The key of the reader: product id, or ``vvvv:pppp`` in a user's file.
+            user: The file is a user's file, in which no key is obligatory.
 
         Raises:
             ReaderTableError: The entry is wrong.
@@ -225,7 +251,7 @@ class Source:
 
     def _cases(self, content: dict[str, Any], key: list[str]) -> Iterator[Case]:
         if "quirks" in content:
-            yield Case(self._bends(content["quirks"], [*key, "quirks"]))
+            yield Case(self._quirks(content["quirks"], [*key, "quirks"]))
         cases = content.get("when", [])
         if not isinstance(cases, list):
             raise self.error([*key, "when"], "[[…when]] is wanted here")
@@ -242,35 +268,36 @@ class Source:
             raise self.error(key, "a condition and quirks are wanted here")
         releases = content.get("bcdDevice", [])
         return Case(
-            self._bends(content["quirks"], [*key, "quirks"]),
+            self._quirks(content["quirks"], [*key, "quirks"]),
             tuple(
-                self._parsed(kinds.RELEASE, one, [*key, "bcdDevice"])
+                self._parsed(value_kinds.RELEASE, one, [*key, "bcdDevice"])
                 for one in (releases if isinstance(releases, list) else [releases])
             ),
-            self._maybe(kinds.RELEASE, content, key, "min-bcdDevice"),
-            self._maybe(kinds.RELEASE, content, key, "max-bcdDevice"),
-            self._maybe(kinds.BYTE, content, key, "min-slot") or 0,
-            self._maybe(kinds.BYTE, content, key, "interface"),
+            self._optional(value_kinds.RELEASE, content, key, "min-bcdDevice"),
+            self._optional(value_kinds.RELEASE, content, key, "max-bcdDevice"),
+            self._optional(value_kinds.BYTE, content, key, "min-slot") or 0,
+            self._optional(value_kinds.BYTE, content, key, "interface"),
         )
 
-    def _maybe(
-        self, kind: kinds.Kind, content: dict[str, Any], key: list[str | int], name: str
+    def _optional(
+        self, kind: value_kinds.Kind, content: dict[str, Any], key: list[str | int], name: str
     ) -> int | None:
         if name not in content:
             return None
         number: int = self._parsed(kind, content[name], [*key, name])
         return number
 
-    def _bends(self, content: Any, key: Sequence[str | int]) -> dict[str, Any]:
-        bends = {}
+    def _quirks(self, content: Any, key: Sequence[str | int]) -> dict[str, Any]:
+        """The values of the quirks in a table, by field of :class:`ccid.known.quirks.Quirks`."""
+        values = {}
         for name, value in self.table(content, key).items():
             description = VOCABULARY.get(name)
             if description is None:
                 raise self.error([*key, name], "there is no such quirk; docs/quirks.md has them")
-            bends[description.field] = self._parsed(description.kind, value, [*key, name])
-        return bends
+            values[description.field] = self._parsed(description.kind, value, [*key, name])
+        return values
 
-    def _parsed(self, kind: kinds.Kind, value: Any, key: Sequence[str | int]) -> Any:
+    def _parsed(self, kind: value_kinds.Kind, value: Any, key: Sequence[str | int]) -> Any:
         try:
             return kind.parse(value)
         except ValueError as error:

@@ -1,7 +1,7 @@
-"""The class descriptor as it should be: what quirks mend in it, pure.
+"""The class descriptor of a reader, corrected by quirks. Pure.
 
-What the reader itself says stays in :attr:`ccid.transport.ReaderInfo.descriptor`; these are the
-figures a driver goes by.
+The driver uses the corrected descriptor. The original descriptor stays in
+:attr:`ccid.transport.ReaderInfo.descriptor`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ def apply(
     descriptor: SmartCardDescriptor,
     protocol: InterfaceProtocol | None = InterfaceProtocol.CCID,
 ) -> SmartCardDescriptor:
-    """``descriptor`` as ``quirks`` mend it; the same object if they do not.
+    """The class descriptor with the corrections of the quirks.
 
     Args:
-        quirks: What is known of the reader (of this slot and interface of it).
-        descriptor: What the reader says.
-        protocol: bInterfaceProtocol. An ICCD version B device that declares short APDUs chains
-            all the same, and counts as one at extended APDU level; its blocks are never less
-            than a TPDU.
+        quirks: The quirks of this interface and slot of the reader.
+        descriptor: The class descriptor from the reader.
+        protocol: bInterfaceProtocol. An ICCD version B device that declares short APDU level chains
+            blocks, and counts as a device at extended APDU level; one that declares character level
+            counts as a device at TPDU level.
+
+    Returns:
+        The corrected descriptor; ``descriptor`` itself if nothing changes.
     """
     changes: dict[str, Any] = {}
     if quirks.no_pin_support:
@@ -54,7 +57,7 @@ def apply(
 def _level(
     quirks: Quirks, declared: ExchangeLevel | None, protocol: InterfaceProtocol | None
 ) -> ExchangeLevel | None:
-    """The level to take instead of the declared one; None to keep that."""
+    """The level of exchange that replaces the declared level; None to keep the declared level."""
     wanted, only_if = quirks.exchange_level, quirks.exchange_level_if
     if wanted is not None and only_if in (None, declared):
         return wanted
@@ -66,11 +69,11 @@ def _level(
 
 
 def data_rates(quirks: Quirks, listed: Sequence[int]) -> list[int]:
-    """The data rates (bit/s) a reader can do.
+    """The data rates, in bit/s, that the reader supports.
 
     Args:
-        quirks: What is known of the reader (of this slot of it).
-        listed: What GET_DATA_RATES returned.
+        quirks: The quirks of this slot of the reader.
+        listed: The answer to GET_DATA_RATES, in bit/s.
     """
     rates = listed if quirks.data_rates is None else quirks.data_rates
     highest = quirks.max_data_rate
@@ -78,6 +81,6 @@ def data_rates(quirks: Quirks, listed: Sequence[int]) -> list[int]:
 
 
 def takes_apdu_mode(descriptor: SmartCardDescriptor) -> SmartCardDescriptor:
-    """``descriptor`` after ``apdu-mode-escape`` was accepted: short APDU level."""
+    """``descriptor`` at short APDU level: for a reader that accepted ``apdu-mode-escape``."""
     features = descriptor.dwFeatures & ~EXCHANGE_LEVEL_MASK | Features.SHORT_APDU_LEVEL
     return dataclasses.replace(descriptor, dwFeatures=features)

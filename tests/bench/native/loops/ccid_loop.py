@@ -1,0 +1,109 @@
+"""B: ``card.transmit`` with all its checks, notifications armed.
+
+ccid_loop.py APDU               in the first reader
+ccid_loop.py APDU THREADS       as many readers, a thread each
+ccid_loop.py modules            what a program has imported when the first response is there
+ccid_loop.py connect MODULES    once, with those imported before: ms to the first response
+ccid_loop.py watch              ``ccid.watch()`` until standard input ends
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import threading
+import time
+
+began = time.perf_counter()
+
+from measured_loop import counts, read_apdu, say, serve  # noqa: E402
+
+import ccid  # noqa: E402
+
+FIRST = bytes.fromhex("0010000002")
+
+
+def first_response() -> list[float]:
+    """Open, connect, transmit, close; the time at the beginning and after each of the first 3."""
+    times = [time.perf_counter()]
+    reader = ccid.open_reader()
+    times.append(time.perf_counter())
+    card = reader.slots[0].connect()
+    times.append(time.perf_counter())
+    card.transmit(FIRST)
+    times.append(time.perf_counter())
+    reader.close()
+    return times
+
+
+def modules() -> None:
+    first_response()
+    ours = ("ccid", "usb", "libusb_package", "construct")
+    say(modules=[name for name in sys.modules if name.split(".")[0] in ours])
+
+
+def connect(names: list[str]) -> None:
+    for name in names:
+        importlib.import_module(name)
+    imported = time.perf_counter()
+    start, opened, connected, done = first_response()
+    say(
+        ms=(done - start) * 1e3,
+        imports=(imported - began) * 1e3,
+        opens=(opened - start) * 1e3,
+        connects=(connected - opened) * 1e3,
+    )
+
+
+def watch() -> None:
+    def tell() -> None:
+        for _event in ccid.watch():
+            pass
+
+    threading.Thread(target=tell, daemon=True).start()
+    say(ready=True)
+    sys.stdin.read()
+
+
+def serve_threads(apdu: bytes, number: int) -> None:
+    cards = [ccid.open_reader(info).slots[0].connect() for info in ccid.list_readers()[:number]]
+    assert len(cards) == number
+    replies: dict[int, bytes] = {}
+
+    def run(index: int, count: int) -> None:
+        transmit = cards[index].transmit
+        for _ in range(count):
+            reply = transmit(apdu)
+        replies[index] = reply
+
+    for count in counts():
+        replies.clear()
+        cpu, start = time.process_time(), time.perf_counter()
+        threads = [threading.Thread(target=run, args=(i, count)) for i in range(number)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        wall, cpu = time.perf_counter() - start, time.process_time() - cpu
+        assert len(replies) == number
+        (reply,) = set(replies.values())
+        say(wall=wall, cpu=cpu, p50=0, p99=0, reply=reply.hex())
+
+
+def main(what: str, *more: str) -> None:
+    if what == "modules":
+        modules()
+    elif what == "connect":
+        connect(more[0].split(","))
+    elif what == "watch":
+        watch()
+    elif more:
+        serve_threads(read_apdu(what), int(more[0]))
+    else:
+        apdu = read_apdu(what)
+        with ccid.open_reader() as reader, reader.slots[0].connect() as card:
+            serve(lambda: card.transmit(apdu))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
