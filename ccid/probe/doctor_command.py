@@ -15,7 +15,7 @@ from ccid.device.verdict import Level, judge
 from ccid.errors import AccessDenied, CcidError, ReaderBusy, UsbUnavailable
 from ccid.known.quirks import lookup
 from ccid.probe import whose_name
-from ccid.probe.reader_choice import opened, print_json, say, virtual_reader
+from ccid.probe.reader_choice import opened, print_json, say, virtual_infos
 from ccid.transport import ReaderInfo, linux
 from ccid.transport.access_problems import PCSCD, linux_holder, who_holds
 
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     """Examine everything; 1 if there is any trouble."""
     machine = Patient("this machine", "", "")
     patients: list[Patient] = []
-    infos = virtual_reader(options).infos if options.virtual else _look(machine, patients)
+    infos = virtual_infos(options) if options.virtual else _look(machine, patients)
     if options.reader is not None:
         infos = [select(infos, options.reader)]
     patients.extend(_examine(options, info) for info in infos)

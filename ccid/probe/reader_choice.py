@@ -18,13 +18,11 @@ from ccid.transport import ReaderInfo
 
 if TYPE_CHECKING:
     from ccid.transport.discovery import Broken
-    from ccid.virtual.virtual_reader import VirtualReader
     from ccid.virtual.vpcd_listener import VpcdListener
 
 __all__ = [
     "broken", "card_slot", "flush", "json_text", "listening", "looking", "note", "opened",
     "print_json", "protocol_of", "readers", "say", "say_lines", "slot_of", "virtual_infos",
-    "virtual_reader",
 ]  # fmt: skip
 
 CARD_WAIT_S = 60.0
@@ -35,32 +33,23 @@ NO_READER = (
 )
 
 
-def virtual_infos(model: str | None) -> list[ReaderInfo]:
-    """The built-in virtual reader, with a card.
+def virtual_infos(options: argparse.Namespace | None) -> list[ReaderInfo]:
+    """The virtual reader that the command line asks for; with None the built-in one.
 
     Raises:
         ReaderNotFound: There is no such model.
     """
     from ccid.virtual.models import make
 
-    return make(model).infos
-
-
-def virtual_reader(options: argparse.Namespace) -> VirtualReader:
-    """The virtual reader that the command line asks for, the same at every call.
-
-    Raises:
-        ReaderNotFound: There is no such model.
-    """
+    if options is None:
+        return make().infos
     if options.virtual_reader is None:
-        from ccid.virtual.models import make
-
         kind = options.card
         options.virtual_reader = (
             make(options.model) if kind is None else make(options.model, kind.make)
         )
-    made: VirtualReader = options.virtual_reader
-    return made
+    infos: list[ReaderInfo] = options.virtual_reader.infos
+    return infos
 
 
 @contextmanager
@@ -71,11 +60,11 @@ def listening(options: argparse.Namespace) -> Iterator[list[VpcdListener]]:
         OSError: A port is in use.
         ReaderNotFound: There are more slots than ports from PORT on.
     """
-    if not options.virtual or options.card is None:
+    if options.virtual_reader is None or options.card is None:
         yield []
         return
     try:
-        listeners = options.card.listeners([virtual_reader(options)])
+        listeners = options.card.listeners([options.virtual_reader])
     except ValueError as error:
         raise ReaderNotFound(str(error)) from None
     with ExitStack() as stack:
@@ -114,7 +103,7 @@ def readers(options: argparse.Namespace) -> list[ReaderInfo]:
     Raises:
         ReaderNotFound: None.
     """
-    there = virtual_reader(options).infos if options.virtual else list_readers()
+    there = virtual_infos(options) if options.virtual else list_readers()
     if not there:
         raise ReaderNotFound(NO_READER)
     return there if options.reader is None else [select(there, options.reader)]
