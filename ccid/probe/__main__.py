@@ -38,8 +38,9 @@ exit status: 0 for success, 1 if there is no reader or something failed, 2 for a
 
 Readers are named by their name, a part of it, vvvv:pppp, or their path as `list` shows it.
 --virtual uses the built-in virtual reader instead of USB, with a card in it;
-`--virtual vvvv:pppp` another model of it. --card chooses the card: files (the default), echo, none,
-or vpcd:PORT, the card of a program that connects to 127.0.0.1:PORT (vsmartcard's vicc, jCardSim).
+`--virtual vvvv:pppp` another model of it. --card chooses the card: files (the default), echo, piv,
+none, or vpcd:PORT, the card of a program that connects to 127.0.0.1:PORT (vsmartcard's vicc,
+jCardSim).
 """
 
 

@@ -5,6 +5,7 @@ Name          Card
 ============= ==========================================================================
 ``files``     a card with files and a PIN, after ISO/IEC 7816-4
 ``echo``      a card whose answers a test chooses by INS
+``piv``       a PIV card (SP 800-73-4) with new keys; needs ``pyccid[piv]``
 ``none``      no card
 ``vpcd:PORT`` the card of a program that connects to this TCP port of 127.0.0.1 and speaks
               the vpcd protocol: vsmartcard's ``vicc``, jCardSim
@@ -27,9 +28,17 @@ if TYPE_CHECKING:
     from ccid.virtual.virtual_slot import Card
     from ccid.virtual.vpcd_listener import VpcdListener
 
+
+def _piv_card() -> Application:
+    from ccid.virtual.cards.piv_card import PivCard
+
+    return PivCard()
+
+
 MAKERS: dict[str, Callable[[], Application] | None] = {
     "echo": EchoCard,
     "files": FileSystemCard,
+    "piv": _piv_card,
     "none": None,
 }
 NAMES = (*MAKERS, "vpcd:PORT")

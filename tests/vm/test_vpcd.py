@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from lab.guest import Guest
 from lab.link import Job
 from lab.qemu import cache_dir
@@ -64,13 +68,20 @@ def card_is_in(guest: Guest) -> bool:
     return "Yes" in line
 
 
-def test_a_virtual_readers_card_is_lent(guest: Guest, vpcd: Job) -> None:
-    lend = [sys.executable, "-m", "ccid.probe", "lend", "--virtual", f"127.0.0.1:{PORT}"]
+@contextmanager
+def lent(guest: Guest, *words: str) -> Iterator[None]:
+    """A virtual reader's card is in pcscd's virtual reader."""
+    lend = [sys.executable, "-m", "ccid.probe", "lend", "--virtual", *words, f"127.0.0.1:{PORT}"]
     with guest.popen(lend) as job:
-        job.wait_for(r"is lent to 127\.0\.0\.1", timeout=120)
+        job.wait_for(r"is lent to 127\.0\.0\.1", timeout=300)
         for _ in range(20):
             if card_is_in(guest):
                 break
+        yield
+
+
+def test_a_virtual_readers_card_is_lent(guest: Guest, vpcd: Job) -> None:
+    with lent(guest):
         atr, selected, challenge = ask(guest, "00A4000C023F00", "0084000008")
         assert bytes.fromhex(atr) == FileSystemCard.atr
         assert selected == "9000"
@@ -80,3 +91,25 @@ def test_a_virtual_readers_card_is_lent(guest: Guest, vpcd: Job) -> None:
         if not card_is_in(guest):
             break
     assert not card_is_in(guest)
+
+
+@pytest.mark.parametrize(("key", "mechanism"), [("01", "SHA256-RSA-PKCS"), ("02", "ECDSA-SHA256")])
+def test_opensc_signs_with_the_piv_card(
+    guest: Guest, vpcd: Job, tmp_path: Path, key: str, mechanism: str
+) -> None:
+    message, signature, certificate = (
+        tmp_path / name for name in ("message", "signature", "certificate")
+    )
+    message.write_bytes(b"to be signed")
+    with lent(guest, "--card", "piv"):
+        command = ["pkcs11-tool", "--login", "--pin", "123456", "--sign", "-m", mechanism]
+        files = ["--id", key, "-i", str(message), "-o", str(signature)]
+        guest.run([*command, *files, "--signature-format", "openssl"], timeout=300, check=True)
+        read = ["pkcs11-tool", "-r", "-y", "cert", "--id", key, "-o", str(certificate)]
+        guest.run(read, timeout=300, check=True)
+    public = x509.load_der_x509_certificate(certificate.read_bytes()).public_key()
+    if isinstance(public, rsa.RSAPublicKey):
+        public.verify(signature.read_bytes(), b"to be signed", padding.PKCS1v15(), hashes.SHA256())
+    else:
+        assert isinstance(public, ec.EllipticCurvePublicKey)
+        public.verify(signature.read_bytes(), b"to be signed", ec.ECDSA(hashes.SHA256()))

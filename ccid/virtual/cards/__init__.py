@@ -15,6 +15,8 @@ Module             Content
 ``tlv``            BER-TLV data objects
 ``contact``        :class:`Contact`, a card behind contacts, character by character
 ``contact_faults`` what a card does wrong on its contacts
+``piv_card``       a PIV card, after SP 800-73-4
+``piv_keys``       the keys and certificates of that card
 ``line``           characters, elementary time units and waiting times
 ``pps_card``       protocol and parameters selection
 ``t0_card``        T=0 by characters

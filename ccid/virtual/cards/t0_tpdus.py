@@ -27,6 +27,7 @@ class T0Face:
     def __init__(self, application: Application) -> None:
         self.application = application
         self._response = b""
+        self._sw = 0
         self._enveloped = bytearray()
 
     def takes_data(self, header: bytes) -> bool:
@@ -65,8 +66,7 @@ class T0Face:
         answer = self.application.process(command)
         if not answer.data:
             return answer
-        self._response = answer.data
-        return Answer(sw=self._waiting(), after_s=answer.after_s)
+        return Answer(sw=self._keep(answer.data, answer.sw), after_s=answer.after_s)
 
     def _without(self, command: CommandApdu) -> Answer:
         """Cases 1 and 2: the answer to a wrong Le is 6Cxx."""
@@ -75,8 +75,8 @@ class T0Face:
             return Answer(answer.data[: command.ne], answer.sw, answer.after_s)
         if len(answer.data) < command.ne:
             return Answer(sw=0x6C00 | len(answer.data), after_s=answer.after_s)
-        self._response = answer.data[command.ne :]
-        return Answer(answer.data[: command.ne], self._waiting(), answer.after_s)
+        sw = self._keep(answer.data[command.ne :], answer.sw)
+        return Answer(answer.data[: command.ne], sw, answer.after_s)
 
     def _envelope(self, data: bytes) -> Answer:
         """A part of an APDU; a part that is not full, or empty, is the last
@@ -89,15 +89,19 @@ class T0Face:
         answer = self.application.transmit(apdu)
         if not answer.data:
             return answer
-        self._response = answer.data
-        return Answer(sw=self._waiting(), after_s=answer.after_s)
+        return Answer(sw=self._keep(answer.data, answer.sw), after_s=answer.after_s)
 
     def _more(self, ne: int) -> Answer:
         """GET RESPONSE (ISO/IEC 7816-4:2013 11.8.1)."""
         if ne > len(self._response):
             return Answer(sw=0x6C00 | len(self._response))
         part, self._response = self._response[:ne], self._response[ne:]
-        return Answer(part, self._waiting() if self._response else 0x9000)
+        return Answer(part, self._waiting() if self._response else self._sw)
+
+    def _keep(self, data: bytes, sw: int) -> int:
+        """Keep ``data`` for GET RESPONSE, and SW1-SW2 for its end; return 61xx."""
+        self._response, self._sw = data, sw
+        return self._waiting()
 
     def _waiting(self) -> int:
         return 0x6100 | min(len(self._response), 256) & 0xFF
