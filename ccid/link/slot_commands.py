@@ -9,6 +9,7 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from ccid.codec.messages import (
@@ -52,18 +53,20 @@ from ccid.errors import (
 from ccid.iso7816.apdu import Bytes, octets
 from ccid.iso7816.timing import ACTIVATION_S
 from ccid.known.quirks import Quirks
+from ccid.link.block_ways import BlockWay, PatienceS
 from ccid.link.card_state import Session
 from ccid.link.conversation import Conversation, seconds
 from ccid.link.pipe import Pipe
+from ccid.link.raw_commands import RawCommand
 from ccid.link.reply_errors import reply_error
 from ccid.link.reply_matching import RawReply, whole
 
 DEFAULT_TIMEOUT_S = 3.0
 """For commands that do not wait for a card."""
 ESCAPE_TIMEOUT_S = 30.0
-"""For an Escape, which may do anything."""
+"""For an Escape: the maker of the reader decides what it does."""
 STATUS_S = 5.0
-"""For GetSlotStatus and IccPowerOff with all extensions, which no reader has much reason for."""
+"""For GetSlotStatus and IccPowerOff with all extensions, for which readers have little reason."""
 MACOS = sys.platform == "darwin"
 
 R = TypeVar("R", bound=Reply)
@@ -78,7 +81,7 @@ class SlotStatus(NamedTuple):
 
 
 class SlotCommands(ABC):
-    """The commands of one slot, however they travel: what is above knows no more.
+    """The commands of one slot, whatever carries them. The rooms above use this interface alone.
 
     Args:
         conversation: With the reader.
@@ -112,21 +115,21 @@ class SlotCommands(ABC):
         return self.conversation.perform(self.slot, work, limit_s, session)
 
     def cancel(self) -> bool:
-        """End what another thread has under way here; False if it is nothing."""
+        """End what another thread has under way here; False if there is nothing."""
         return self.conversation.cancel(self.slot)
 
     @abstractmethod
     def give_up(self) -> None:
-        """Note that the reader may still be at something that nobody waits for any more."""
+        """Note that the reader may still work on a command that no thread waits for any more."""
 
     @property
     @abstractmethod
     def is_given_up(self) -> bool:
-        """The reader may still be at something that nobody waits for any more."""
+        """The reader may still work on a command that no thread waits for any more."""
 
     @abstractmethod
     def abort(self) -> None:
-        """End whatever the slot is at."""
+        """End whatever the slot works on."""
 
     @abstractmethod
     def _send(self, command: Command, reply: type[R], timeout_s: float = DEFAULT_TIMEOUT_S) -> R:
@@ -155,13 +158,13 @@ class SlotCommands(ABC):
         """
 
     @abstractmethod
-    def quick_xfr_block(
+    def apdu_way(
         self,
-        patience_s: Callable[[Bytes], float],
+        patience_s: PatienceS,
         more: Callable[[bytes, int], bytes],
         session: Session | None = None,
-    ) -> Callable[[Bytes], bytes]:
-        """:meth:`xfr_block` for a whole APDU in one block, made once and called often.
+    ) -> BlockWay:
+        """:meth:`xfr_block` for a whole APDU in one block, made once and used often.
 
         Args:
             patience_s: How many seconds to wait for the reply to an APDU, before extensions.
@@ -169,10 +172,10 @@ class SlotCommands(ABC):
             session: The power-up that the APDUs are for; None for any.
         """
 
-    def quick_t1_block(
-        self, patience_s: Callable[[Bytes], float], session: Session | None = None
-    ) -> Callable[[Bytes], bytes] | None:
-        """:meth:`xfr_block` for a block of T=1 with bBWI 0, made once and called often; None where
+    def t1_block_way(
+        self, patience_s: PatienceS, session: Session | None = None
+    ) -> BlockWay | None:
+        """:meth:`xfr_block` for a block of T=1 with bBWI 0, made once and used often; None where
         there is no such way.
 
         Args:
@@ -434,12 +437,14 @@ class Commands(SlotCommands):
         """Send ``command`` and decode its reply. Raises what :meth:`failure` makes of it."""
         wire = command.build()
         raw = self.pipe.transact(
-            self.slot,
-            command.bMessageType,
-            wire[7:HEADER_LENGTH],
-            wire[HEADER_LENGTH:],
-            reply.bMessageType,
-            timeout_s,
+            RawCommand(
+                self.slot,
+                command.bMessageType,
+                wire[7:HEADER_LENGTH],
+                wire[HEADER_LENGTH:],
+                reply.bMessageType,
+                timeout_s,
+            )
         )
         if raw.failed:
             raise self.failure(raw)
@@ -474,27 +479,27 @@ class Commands(SlotCommands):
         wLevelParameter: int = Level.WHOLE,
     ) -> tuple[bytes, int]:
         specific, abData = self._specific(bBWI, wLevelParameter), octets(abData)
-        raw = self.pipe.transact(self.slot, XFR_BLOCK, specific, abData, DATA_BLOCK, timeout_s)
+        raw = self.pipe.transact(
+            RawCommand(self.slot, XFR_BLOCK, specific, abData, DATA_BLOCK, timeout_s)
+        )
         if raw.failed:
             raise self.failure(raw)
         return raw.data, raw.parameter
 
-    def quick_xfr_block(
+    def apdu_way(
         self,
-        patience_s: Callable[[Bytes], float],
+        patience_s: PatienceS,
         more: Callable[[bytes, int], bytes],
         session: Session | None = None,
-    ) -> Callable[[Bytes], bytes]:
-        return self.pipe.quick(
-            self.slot, patience_s, lambda reply: whole(reply, self.failure, more), session
-        )
+    ) -> BlockWay:
+        result = partial(whole, failure=self.failure, more=more)
+        return self.pipe.way(self.slot, patience_s, result, session)
 
-    def quick_t1_block(
-        self, patience_s: Callable[[Bytes], float], session: Session | None = None
-    ) -> Callable[[Bytes], bytes]:
-        def block(reply: RawReply) -> bytes:
-            if reply.failed:
-                raise self.failure(reply)
-            return reply.data
+    def t1_block_way(self, patience_s: PatienceS, session: Session | None = None) -> BlockWay:
+        return self.pipe.way(self.slot, patience_s, self._block_of, session)
 
-        return self.pipe.quick(self.slot, patience_s, block, session)
+    def _block_of(self, reply: RawReply) -> bytes:
+        """The block of T=1 that ``reply`` brings."""
+        if reply.failed:
+            raise self.failure(reply)
+        return reply.data

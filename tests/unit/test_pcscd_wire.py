@@ -1,4 +1,4 @@
-"""Frames between the plug and its helper, as they come from a socket."""
+"""Frames between the plug and its helper, received from a socket."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def pair(kind: int) -> Iterator[Ends]:
 
 @pytest.fixture
 def messages() -> Iterator[Ends]:
-    """As the plug has them on Linux."""
+    """Message sockets, which the plug uses on Linux."""
     yield from pair(socket.SOCK_SEQPACKET)
 
 
 @pytest.fixture
 def stream() -> Iterator[Ends]:
-    """As it has them on macOS."""
+    """Stream sockets, which the plug uses on macOS."""
     yield from pair(socket.SOCK_STREAM)
 
 
@@ -53,7 +53,7 @@ def test_one_message_is_one_request(messages: Ends) -> None:
      REQUEST.pack(7, 0, 0, 0) + b"a"],
 )  # fmt: skip
 def test_a_message_that_is_no_request(messages: Ends, broken: bytes) -> None:
-    """What comes after it is not taken for its rest."""
+    """The next message is not taken for the rest of the bad message."""
     plug, helper = messages
     requests = Requests(helper)
     plug.send(broken)

@@ -1,7 +1,5 @@
-"""Each quirk on a virtual reader that has the fault: without it the reader fails, with it works.
-
-Here: class descriptors that are wrong, and what goes between card and reader.
-"""
+"""Each quirk on a virtual reader with the fault: the reader fails without the quirk and works with
+the quirk. In this file: wrong class descriptors, and the exchange between card and reader."""
 
 from __future__ import annotations
 
@@ -33,9 +31,9 @@ from tests.vm.differential import scenarios as atrs
 
 OK = [b"\x90\x00"]
 IMPATIENT_S = 0.4
-"""For commands that are never answered."""
+"""Time limit in seconds for commands that are never answered."""
 MANUAL = Features.AUTO_VOLTAGE | Features.AUTO_CLOCK | Features.AUTO_BAUD_RATE
-"""PPS and IFSD are the host's affair."""
+"""The host does PPS and IFSD."""
 T1_ONLY = bytes.fromhex("3B80810100")
 T0_ONLY = bytes.fromhex("3B00")
 
@@ -49,7 +47,7 @@ def tpdu(
 
 
 def declares(reader: ccid.VirtualReader, really: SmartCardDescriptor) -> ccid.VirtualReader:
-    """``reader`` with its descriptor, that does what another one says."""
+    """``reader`` with its own class descriptor, which behaves like a reader with another one."""
     reader.functions[0].descriptor = really
     return reader
 
@@ -130,7 +128,8 @@ def test_rates_that_are_declared_and_do_not_work(table: Table) -> None:
 
 @covers("data-rates")
 def test_a_slot_that_is_slower_than_the_others(table: Table) -> None:
-    """T=0: no block goes over before the first APDU, so nothing tells in time."""
+    """With T=0 no block goes to the card before the first APDU, so the reader cannot report its
+    time."""
 
     def pos_pro() -> ccid.VirtualReader:
         fields = {"dwFeatures": MANUAL | ExchangeLevel.TPDU, "dwMaxDataRate": 500_000}
@@ -178,7 +177,8 @@ def test_a_reader_that_chains_without_declaring_it(table: Table) -> None:
 
 @covers("exchange-level-if")
 def test_a_level_that_only_some_declare_wrongly(table: Table) -> None:
-    """One firmware of a reader declares short APDU and chains, another does what it declares."""
+    """One firmware of a reader declares short APDU level and chains; another behaves as
+    declared."""
 
     def kc1000(declared: ExchangeLevel, really: ExchangeLevel) -> ccid.VirtualReader:
         reader = virtual("046a:00a1", declared, EchoCard(T1_ONLY))
@@ -259,7 +259,7 @@ def test_a_card_whose_parameters_the_reader_does_not_set(table: Table) -> None:
     assert answers(reader) == OK
     assert reader.functions[0].slots[0].power_ons == 3, "up, then cold, then warm"
     with pytest.raises(CcidError):
-        answers(au9540(2))  # it was taken out
+        answers(au9540(2))  # taken out
     with ccid.open_reader(virtual("058f:9540")) as opened:
         opened.slots[0].connect(Protocol.T0).disconnect()
 
@@ -286,7 +286,8 @@ def test_a_reader_that_asks_for_no_time(table: Table, monkeypatch: pytest.Monkey
 @covers("split-full-packets")
 @pytest.mark.parametrize(("atr", "count"), [(T0_ONLY, 52), (T0_ONLY, 116), (T1_ONLY, 51)])
 def test_a_reader_that_loses_full_packets(table: Table, atr: bytes, count: int) -> None:
-    """A message of 64 or 128 bytes: with T=0 data and SW1 SW2, with T=1 the check byte too."""
+    """A message of 64 or 128 bytes: with T=0 data and SW1 SW2 are lost, with T=1 also the check
+    byte."""
     read = bytes((0, 0x10, 0, 0, count))
 
     def oz776() -> ccid.VirtualReader:
@@ -301,7 +302,7 @@ def test_a_reader_that_loses_full_packets(table: Table, atr: bytes, count: int) 
     assert answers(oz776(), read) == [bytes(range(count)) + b"\x90\x00"]
 
 
-# APDUs that are not for the card ----------------------------------------------------------------
+# APDUs that the driver answers ------------------------------------------------------------------
 
 
 @covers("pseudo-apdus")
@@ -328,15 +329,15 @@ def test_apdus_that_the_driver_answers(table: Table) -> None:
 
 
 def test_no_other_reader_pays_for_them(table: Table) -> None:
-    """The card's function is the exchange's, nothing around it."""
+    """The card has the exchange of the reader, without a wrapper."""
     with ccid.open_reader(virtual("08e6:3437")) as reader, reader.slots[0].connect() as card:
-        assert card._transmit.__qualname__ == "SingleBlock.transmit"
+        assert type(card._exchange).__name__ == "SingleBlock"
     with ccid.open_reader(virtual("0d46:301d")) as reader, reader.slots[0].connect() as card:
-        assert "answering" in card._transmit.__qualname__
+        assert type(card._exchange).__name__ == "Answering"
 
 
 def test_a_block_that_gets_lost_is_no_quirk(table: Table) -> None:
-    """Split reads end where nothing came."""
+    """The second of two reads ends where no data came."""
     reader = virtual("0b97:7762", ExchangeLevel.CHARACTER, EchoCard(T0_ONLY))
     reader.faults.append(faults.failing(SlotError.ICC_MUTE, on=PC_to_RDR_XfrBlock, after=1))
     with pytest.raises((CardMute, ProtocolError)):
@@ -355,8 +356,8 @@ EXTENDED = CommandApdu(0, 0x30, data=LONG, ne=65536, extended=True).build()
 def omnikey(
     escape: Any = None, *, reader: str = "076b:6622", counted: int = 1
 ) -> tuple[ccid.VirtualReader, Contact]:
-    """A reader at short APDU level, and the contacts of the card in it; ``counted`` blocks have
-    passed over those by the reader's own T=1."""
+    """A reader at short APDU level, and the contacts of its card. ``counted``: the blocks that the
+    reader's own T=1 has exchanged."""
     card = EchoCard(T1_FAST)
     contact = Contact(card)
     contact.reset()
@@ -394,7 +395,7 @@ def test_with_t0_there_is_no_such_way(table: Table) -> None:
 
 @pytest.mark.parametrize("answer", [b"", b"\x1b\x00", b"\x1a", b"\x1a" + bytes(40)])
 def test_a_reader_of_that_id_without_that_escape(table: Table, answer: bytes) -> None:
-    """The command has not gone out, and the error says what is the matter."""
+    """The card did not get the command, and the error names the reason."""
     heard: list[bytes] = []
 
     def escape(data: bytes) -> bytes:

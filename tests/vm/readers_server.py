@@ -29,8 +29,8 @@ READERS = {
     "composite": "08e6:5503",
     "sim": "08e6:3480",
 }
-"""In the order of their bus ids, 1-1 and so on. The reference driver has no exceptions for the
-pads, but for control code MCT of the last."""
+"""The readers, in the order of their bus ids: 1-1 and so on. For the PIN pads the reference driver
+has no exceptions, except the control code MCT for the last."""
 PADS = 3
 
 
@@ -80,7 +80,7 @@ def make() -> dict[str, VirtualReader]:
 
 
 def main(port: int, path: str) -> None:
-    """Serve until a signal ends it; says the serial numbers when it is ready."""
+    """Print the serial numbers when the server is ready, and serve until a signal comes."""
     readers = make()
     with (
         selectors.DefaultSelector() as selector,

@@ -6,8 +6,8 @@ the host which part of the response (USB CCID rev 1.1, 6.1.4 and 6.2.1).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 from ccid.codes import Chain, Level
 from ccid.errors import (
@@ -33,6 +33,9 @@ from ccid.link.reply_errors import chain_parameter
 from ccid.link.slot_commands import SlotCommands
 from ccid.session.exchange.agreement import Agreement
 
+ENDED_BY_READER = (CommandFailed, CardAbsent, CardMute, UnsupportedByReader)
+"""Errors of a reader that has ended the chain itself."""
+
 
 class Chained:
     """Splits a command APDU to the reader's message length and joins the response.
@@ -55,12 +58,9 @@ class Chained:
         self.commands = commands
         self.room = min(room, MAX_EXTENDED)
         self.agreement = agreement
-        self._whole = commands.quick_xfr_block(
-            agreement.patience_s,
-            lambda reply, parameter: self._to_the_end(lambda: self._receive(reply, parameter)),
-            agreement.session,
-        )
-        self.whole = self._whole
+        self.way = commands.apdu_way(agreement.patience_s, self._rest, agreement.session)
+        self._is_broken_off = False
+        """The host broke a chain off, and the reader has not been told yet."""
 
     def transmit(self, apdu: Bytes) -> bytes:
         """Send ``apdu``, up to 65,544 bytes.
@@ -71,7 +71,9 @@ class Chained:
         """
         try:
             if HEADER_LENGTH <= len(apdu) <= self.room:
-                return self.whole(apdu)
+                if self._is_broken_off:
+                    self._abort()
+                return self.way.transmit(apdu)
         except (TypeError, ValueError):
             octets(apdu)  # it has no length
             raise
@@ -82,38 +84,38 @@ class Chained:
                 reader=self.commands.name,
                 slot=self.commands.slot,
             )
-        response = self.commands.perform(
-            lambda: self._to_the_end(lambda: self._chain(apdu)), session=self.agreement.session
-        )
+        response = self.commands.perform(partial(self._chain, apdu), session=self.agreement.session)
         if len(response) < SW_LENGTH:
             raise self._lost(f"a response of {len(response)} bytes")
         return response
 
     def _chain(self, apdu: bytes) -> bytes:
-        if self.whole != self._whole:
+        """A command in several blocks, and its response."""
+        if self._is_broken_off:
             self._abort()
-        return self._receive(*self._send(apdu))
-
-    def _to_the_end(self, work: Callable[[], bytes]) -> bytes:
-        """Do ``work``, a chain of blocks. If the host breaks it off, in a time-out, a cancellation
-        or an exception of a signal's handler, the reader has to be told before the next APDU."""
         try:
-            return work()
-        except (CommandFailed, CardAbsent, CardMute, UnsupportedByReader):
-            raise  # it is the reader that has ended it
-        except BaseException:
-            self.whole = self._whole_after_abort
+            return self._receive(*self._send(apdu))
+        except ENDED_BY_READER:
+            raise
+        except BaseException:  # a time-out, a cancellation, an exception of a signal handler
+            self._is_broken_off = True
             raise
 
-    def _whole_after_abort(self, apdu: Bytes) -> bytes:
-        self._abort()
-        return self._whole(apdu)
+    def _rest(self, reply: bytes, parameter: int) -> bytes:
+        """The response that begins with ``reply``, the answer to a whole command."""
+        try:
+            return self._receive(reply, parameter)
+        except ENDED_BY_READER:
+            raise
+        except BaseException:  # a time-out, a cancellation, an exception of a signal handler
+            self._is_broken_off = True
+            raise
 
     def _abort(self) -> None:
-        """Have the reader forget the chain. One that knows no ABORT says so, or is busy."""
+        """Tell the reader that the chain is over. A reader without ABORT refuses, or is busy."""
         with suppress(TransportError, ProtocolError, MalformedMessage):
             self.commands.abort()
-        self.whole = self._whole
+        self._is_broken_off = False
 
     def _block(self, data: Bytes, level: Level) -> tuple[bytes, int]:
         timeout_s = self.agreement.timeout_s()

@@ -19,6 +19,12 @@ OLD_SCM_ROOM = 263 - 10
 """dwMaxCCIDMessageLength 263 of old SCM readers is too small: they take 271 bytes."""
 
 
+def as_it_came(data: bytes, bChainParameter: int) -> bytes:
+    """``data``: bChainParameter has a meaning at extended APDU level alone (USB CCID rev 1.1,
+    6.2.1)."""
+    return data
+
+
 class SingleBlock:
     """Sends the bytes as they are and hands up the reply as it is.
 
@@ -43,10 +49,7 @@ class SingleBlock:
         self.commands = commands
         self.short_only = short_only
         self.room = MAX_SHORT if room == OLD_SCM_ROOM else min(room, MAX_EXTENDED)
-        # bChainParameter has a meaning at extended APDU level alone (6.2.1)
-        self.xfr_block = commands.quick_xfr_block(
-            agreement.patience_s, lambda data, _: data, agreement.session
-        )
+        self.way = commands.apdu_way(agreement.patience_s, as_it_came, agreement.session)
 
     def transmit(self, apdu: Bytes) -> bytes:
         """Send ``apdu`` in one block.
@@ -58,7 +61,7 @@ class SingleBlock:
         """
         try:
             if HEADER_LENGTH <= len(apdu) <= self.room:
-                return self.xfr_block(apdu)
+                return self.way.transmit(apdu)
         except (CardMute, CommandFailed, UnsupportedByReader) as error:
             told = explained(error, apdu, self.commands, self.short_only)
             if told is error:

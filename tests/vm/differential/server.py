@@ -34,7 +34,7 @@ SHOWN = 24
 
 
 class Recorder(Journal):
-    """Keeps every message."""
+    """Keeps all messages."""
 
     def __init__(self, kept: list[list[str]]) -> None:
         super().__init__("recorder")
@@ -55,7 +55,7 @@ class Recorder(Journal):
 
 
 class Hand:
-    """Does what lines of text say."""
+    """Executes the lines of text."""
 
     def __init__(self) -> None:
         self.kept: list[list[str]] = []
@@ -91,7 +91,7 @@ class Hand:
 
 
 def main(port: int, path: str) -> None:
-    """Serve until the socket's directory goes away, or a signal ends it."""
+    """Serve until the folder of the socket is removed, or a signal comes."""
     hand = Hand()
     with selectors.DefaultSelector() as selector:
         control = ControlSocket(path, hand, selector)  # type: ignore[arg-type]
@@ -104,7 +104,7 @@ def main(port: int, path: str) -> None:
 
 
 def ask(path: str, line: str) -> None:
-    """Say one line to the server and wait until it is done."""
+    """Send one line to the server, and wait until the server has executed it."""
     with socket.socket(socket.AF_UNIX) as s:
         s.connect(path)
         s.sendall(line.encode() + b"\n")
