@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ccid._version import __version__
 from ccid.codes import Protocol
@@ -18,10 +18,13 @@ from ccid.ground.hexadecimal import mentioned
 from ccid.ground.safe_text import printable
 from ccid.probe.output import flush, note, silence
 
+if TYPE_CHECKING:
+    from ccid.virtual.card_kinds import CardKind
+
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit codes."""
 
-OPENING = ("dump", "card", "apdu", "doctor", "report")
+OPENING = ("dump", "card", "apdu", "lend", "doctor", "report")
 """The commands that open readers."""
 OPENS_NONE = "opens no reader: --trace and --log would stay empty"
 WITHOUT_TRACE = {
@@ -35,7 +38,9 @@ exit status: 0 for success, 1 if there is no reader or something failed, 2 for a
 
 A reader is named by its name, a part of the name, vvvv:pppp, or its path as `list` shows it.
 --virtual uses the built-in virtual reader, with a card in it, instead of USB;
-`--virtual vvvv:pppp` makes the virtual reader behave as that model.
+`--virtual vvvv:pppp` makes the virtual reader behave as that model. --card chooses the card: files
+(the default), echo, piv, none, or vpcd:PORT, the card of a program that connects to
+127.0.0.1:PORT (vsmartcard's vicc, jCardSim).
 """
 
 
@@ -75,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"ccid-probe {__version__}")
     _add_common(top, {"virtual": False, "trace": None, "log": False, "trace_secrets": False,
-                      "reader": None})  # fmt: skip
+                      "reader": None, "card": None})  # fmt: skip
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
 
     def command(
@@ -95,7 +100,8 @@ def parser() -> argparse.ArgumentParser:
     command("check", "judge whether a reader will work, and why", json=True)
     card = command("card", "power the card, explain its ATR, select its master file")
     apdu = command("apdu", "send command APDUs to the card")
-    for sub in (card, apdu):
+    lend = command("lend", "lend the card to a vpcd (vsmartcard's virtual reader) elsewhere")
+    for sub in (card, apdu, lend):
         sub.add_argument("--slot", type=int, default=0, metavar="N", help="bSlot, from 0")
         sub.add_argument(
             "--protocol", type=protocol, metavar="T=0|T=1", help="insist on this protocol"
@@ -107,6 +113,10 @@ def parser() -> argparse.ArgumentParser:
     apdu.add_argument(
         "--file", action="append", default=[], metavar="FILE",
         help="read APDUs from FILE, one a line: no PIN appears in the list of processes",
+    )  # fmt: skip
+    lend.add_argument(
+        "to", type=lend_to, metavar="HOST:PORT",
+        help="the vpcd, which has no authentication and no encryption (port 35963 if not given)",
     )  # fmt: skip
     atr = command("atr", "explain ATRs, without a reader", json=True, reader=False)
     atr.add_argument(
@@ -167,6 +177,24 @@ def protocol(text: str) -> Protocol:
     return Protocol(int(found[1]))
 
 
+def card_kind(text: str) -> CardKind:
+    """A kind of virtual card, for argparse."""
+    from ccid.virtual.card_kinds import card_argument
+
+    return card_argument(text)
+
+
+def lend_to(text: str) -> tuple[str, int]:
+    """Host and port of a vpcd, for argparse."""
+    from ccid.ground.host_port import host_port
+    from ccid.virtual.vpcd_messages import DEFAULT_PORT
+
+    try:
+        return host_port(text, DEFAULT_PORT)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def seconds(text: str) -> float:
     """A time, for argparse."""
     value = float(text)
@@ -181,6 +209,7 @@ def _add_common(to: argparse.ArgumentParser, defaults: dict[str, Any]) -> None:
     flag: dict[str, Any] = {"action": "store_true"}
     for name, text, more in (
         ("virtual", "use the built-in virtual reader, not USB", flag),
+        ("card", "which card the virtual reader has", {"metavar": "CARD", "type": card_kind}),
         ("reader", "which reader, if there are several", {"metavar": "NAME"}),
         ("trace", "write all USB messages to FILE (pcapng, for Wireshark)", {"metavar": "FILE"}),
         ("log", "log all USB messages to stderr", flag),
@@ -256,7 +285,10 @@ def _run(words: Sequence[str]) -> int:
         top.error("a command is missing")
     if model is not None and not IDS.fullmatch(model):
         top.error(f"--virtual={mentioned(model)}: a model is named vvvv:pppp")
+    if options.card is not None and not options.virtual:
+        top.error("--card chooses the card of the virtual reader: it needs --virtual")
     options.model = model
+    options.virtual_reader = None
     if options.command not in OPENING and (options.trace is not None or options.log):
         top.error(f"{options.command} {WITHOUT_TRACE.get(options.command, OPENS_NONE)}")
     module = options.command.replace("-", "_")
@@ -287,7 +319,7 @@ def _has_command(words: Sequence[str]) -> bool:
     for before, word in zip(["", *words], words, strict=False):
         if word in ("-h", "--help", "--version"):
             return True
-        if not word.startswith("-") and before not in ("--trace", "--reader"):
+        if not word.startswith("-") and before not in ("--trace", "--reader", "--card"):
             return True
     return False
 

@@ -10,7 +10,7 @@ from ccid.ground.hexadecimal import NotHexadecimal, joined
 from ccid.masking.exchange_watch import hidden
 from ccid.masking.secret_commands import Secrecy, visible_length
 from ccid.probe.card_command import show
-from ccid.probe.reader_choice import flush, note, opened, protocol_of, slot_of
+from ccid.probe.reader_choice import card_slot, flush, note, opened, protocol_of
 from ccid.probe.text_file import name, read_lines
 
 MASKED = "masked: --trace-secrets shows it"
@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
         return 2
     secrecy = Secrecy()
     with opened(options) as reader:
-        slot = slot_of(reader, options.slot)
+        slot = card_slot(reader, options)
         with slot.connect(protocol_of(options)) as card:
             for apdu in apdus:
                 response = card.transmit(apdu)

@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     """Examine the machine and all readers. Exit status 1 if there is any trouble."""
     machine = Patient("this machine", "", "")
     patients: list[Patient] = []
-    infos = virtual_infos(options.model) if options.virtual else _look(machine, patients)
+    infos = virtual_infos(options) if options.virtual else _look(machine, patients)
     if options.reader is not None:
         infos = [select(infos, options.reader)]
     patients.extend(_examine(options, info) for info in infos)

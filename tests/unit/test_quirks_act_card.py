@@ -146,7 +146,7 @@ def test_every_known_reader_that_declares_263_has_the_quirk() -> None:
 def test_rates_that_are_declared_and_do_not_work(table: Table) -> None:
     def au9540() -> ccid.VirtualReader:
         device = figures(0x058F, 0x9540)[0]
-        reader = virtual_reader(device, lambda: EchoCard(atrs.FAST_T1))  # type: ignore[arg-type]
+        reader = virtual_reader(device, lambda: EchoCard(atrs.FAST_T1))
         reader.faults.append(known_faults.mute_at(lambda rate: rate > 200_000))
         return reader
 

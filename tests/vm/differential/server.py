@@ -22,8 +22,8 @@ from pathlib import Path
 
 from ccid.codec.messages import MESSAGE_HEADER
 from ccid.masking.exchange_watch import Framing
-from ccid.virtual.__main__ import Control
 from ccid.virtual.cards import Contact
+from ccid.virtual.control_socket import ControlSocket
 from ccid.virtual.journal import Journal
 from ccid.virtual.usbip import UsbIpServer
 from ccid.virtual.virtual_reader import VirtualReader, make_descriptor
@@ -94,7 +94,7 @@ def main(port: int, path: str) -> None:
     """Serve until the folder of the socket is removed, or a signal comes."""
     hand = Hand()
     with selectors.DefaultSelector() as selector:
-        control = Control(path, hand, selector)  # type: ignore[arg-type]
+        control = ControlSocket(path, hand, selector)  # type: ignore[arg-type]
         with UsbIpServer(list(hand.readers.values()), "127.0.0.1", port):
             print(f"serving {len(hand.readers)} readers", flush=True)
             while True:
