@@ -5,6 +5,7 @@ Here a reply's bStatus and bError become a value or an error of :mod:`ccid.error
 
 from __future__ import annotations
 
+import struct
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -67,6 +68,8 @@ ESCAPE_TIMEOUT_S = 30.0
 """For an Escape: the maker of the reader decides what it does."""
 STATUS_S = 5.0
 """For GetSlotStatus and IccPowerOff with all extensions, for which readers have little reason."""
+SPECIFIC = struct.Struct("<BH")
+"""bBWI and wLevelParameter."""
 MACOS = sys.platform == "darwin"
 
 R = TypeVar("R", bound=Reply)
@@ -191,12 +194,14 @@ class SlotCommands(ABC):
 
     def _specific(self, bBWI: int, wLevelParameter: int) -> bytes:
         """Bytes 7 to 9 of XfrBlock. Raises MalformedMessage if a value does not fit."""
-        for field, value, size in ("bBWI", bBWI, 1), ("wLevelParameter", wLevelParameter, 2):
-            if not isinstance(value, int) or not 0 <= value < 1 << 8 * size:
-                raise MalformedMessage(
-                    f"{self.name}: {field} {value} does not fit", field=field, reader=self.name
-                )
-        return bytes((bBWI, wLevelParameter & 0xFF, wLevelParameter >> 8))
+        try:
+            return SPECIFIC.pack(bBWI, wLevelParameter)
+        except struct.error:
+            fits = isinstance(bBWI, int) and 0 <= bBWI <= 0xFF
+            field, value = ("wLevelParameter", wLevelParameter) if fits else ("bBWI", bBWI)
+        raise MalformedMessage(
+            f"{self.name}: {field} {value} does not fit", field=field, reader=self.name
+        )
 
     # Power and presence -----------------------------------------------------------------------
 
