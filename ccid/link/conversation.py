@@ -376,6 +376,8 @@ class Conversation:
         """
         if session is None:
             card = self.cards[slot]
+            if card.power is Power.ON:  # nearly always; to look it up in a set takes longer
+                return
             session = card.session
             if card.power not in TO_SETTLE or session is None:
                 return

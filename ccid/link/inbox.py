@@ -66,12 +66,15 @@ class Inbox:
     def __init__(self, name: str, longest_message: int = 0) -> None:
         self.name = name
         self.longest_message = longest_message
+        self._first_read = 0
         self.later: deque[bytes] = deque()
         self.surplus = 0
 
     def first_read(self, transport: Transport) -> int:
         """How many bytes of a message to ask for at first."""
-        return first_read(transport.packet_size, self.longest_message)
+        if not self._first_read:
+            self._first_read = first_read(transport.packet_size, self.longest_message)
+        return self._first_read
 
     def read(
         self, transport: Transport, timeout_ms: int, patience: Patience, is_last: bool = False

@@ -133,9 +133,9 @@ class Pipe(Conversation):
             TransportTimeout: No reply in time. And all that the transport raises.
             ValueError, TypeError: ``timeout_s`` is no time.
         """
-        slot = command.slot
-        timeout_s = min(seconds(command.timeout_s, "timeout_s"), LONGEST_WAIT_S)
-        if timeout_s != command.timeout_s:
+        slot, timeout_s = command.slot, command.timeout_s
+        if type(timeout_s) is not float or not 0.0 <= timeout_s <= LONGEST_WAIT_S:
+            timeout_s = min(seconds(timeout_s, "timeout_s"), LONGEST_WAIT_S)
             command = command._replace(timeout_s=timeout_s)
         with self.turn(slot):
             self.proceed(slot)
@@ -144,7 +144,7 @@ class Pipe(Conversation):
                 self.look(slot, session)
             try:
                 reply = self._once(command)
-                if self._past.is_in_the_way(slot, reply):
+                if reply.failed and self._past.is_in_the_way(slot, reply):
                     reply = self._freed(command)
                 self._past.answered(slot)
             finally:

@@ -5,6 +5,7 @@ Here a reply's bStatus and bError become a value or an error of :mod:`ccid.error
 
 from __future__ import annotations
 
+import struct
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -68,6 +69,8 @@ ESCAPE_TIMEOUT_S = 30.0
 STATUS_S = 5.0
 """Longest time of GetSlotStatus and IccPowerOff, with all time extensions (of an ICCD device: with
 all busy answers)."""
+SPECIFIC = struct.Struct("<BH")
+"""bBWI and wLevelParameter."""
 MACOS = sys.platform == "darwin"
 
 R = TypeVar("R", bound=Reply)
@@ -192,12 +195,14 @@ class SlotCommands(ABC):
 
     def _specific(self, bBWI: int, wLevelParameter: int) -> bytes:
         """Bytes 7 to 9 of XfrBlock. Raises MalformedMessage if a value does not fit."""
-        for field, value, size in ("bBWI", bBWI, 1), ("wLevelParameter", wLevelParameter, 2):
-            if not isinstance(value, int) or not 0 <= value < 1 << 8 * size:
-                raise MalformedMessage(
-                    f"{self.name}: {field} {value} does not fit", field=field, reader=self.name
-                )
-        return bytes((bBWI, wLevelParameter & 0xFF, wLevelParameter >> 8))
+        try:
+            return SPECIFIC.pack(bBWI, wLevelParameter)
+        except struct.error:
+            fits = isinstance(bBWI, int) and 0 <= bBWI <= 0xFF
+            field, value = ("wLevelParameter", wLevelParameter) if fits else ("bBWI", bBWI)
+        raise MalformedMessage(
+            f"{self.name}: {field} {value} does not fit", field=field, reader=self.name
+        )
 
     # Power and presence -----------------------------------------------------------------------
 
