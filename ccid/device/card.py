@@ -32,6 +32,7 @@ from ccid.errors import (
 )
 from ccid.iso7816.apdu import Bytes
 from ccid.iso7816.atr import Atr
+from ccid.iso7816.t0 import SW_OK
 from ccid.session.exchange import Answering, Exchange, choose
 from ccid.session.exchange.agreement import Agreement
 
@@ -377,6 +378,6 @@ class Card:
         bcdDevice = self.slot.reader.info.device.bcdDevice
         release = f"{bcdDevice >> 8:x}.{bcdDevice & 0xFF:02x}"
         return {
-            apdu: text.replace("{bcdDevice}", release).encode() + b"\x90\x00"
+            apdu: text.replace("{bcdDevice}", release).encode() + SW_OK
             for apdu, text in self.slot.quirks.pseudo_apdus
         }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from ccid.codec.descriptors import SmartCardDescriptor
-from ccid.codec.messages import HEADER_LENGTH
+from ccid.codec.messages import MESSAGE_HEADER
 from ccid.codes import InterfaceProtocol
 from ccid.device.open_readers import opened
 from ccid.link.conversation import Conversation
@@ -155,7 +155,7 @@ def make_commands(
         if quirks.presence_of_interface is not None:
             commands.detector = Neighbour(info, quirks.presence_of_interface)
         return commands
-    room = descriptor.dwMaxCCIDMessageLength - HEADER_LENGTH
+    room = descriptor.dwMaxCCIDMessageLength - MESSAGE_HEADER
     is_a = info.reader.protocol is InterfaceProtocol.ICCD_A
     return (IccdA if is_a else IccdB)(conversation, room, quirks)
 

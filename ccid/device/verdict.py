@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ccid.codec.descriptors import SmartCardDescriptor, SmartCardInterface
-from ccid.codec.messages import HEADER_LENGTH
+from ccid.codec.messages import MESSAGE_HEADER
 from ccid.codes import (
     CLASS_VENDOR,
     EXCHANGE_LEVEL_TEXT,
@@ -22,6 +22,7 @@ from ccid.codes import (
     Protocol,
     Protocols,
 )
+from ccid.iso7816.apdu import MAX_SHORT
 from ccid.known.extended_apdus import EXTENDED, WITH_T1, extended_apdus
 from ccid.known.quirks import Quirks
 from ccid.known.quirks.descriptor_fixups import apply
@@ -175,18 +176,18 @@ def _interface(reader: SmartCardInterface) -> Iterator[Reason]:
 
 def _class(d: SmartCardDescriptor) -> Iterator[Reason]:
     yield from _level(d)
-    if d.dwMaxCCIDMessageLength < HEADER_LENGTH + 5:
+    if d.dwMaxCCIDMessageLength < MESSAGE_HEADER + 5:
         yield Reason(
             "dwMaxCCIDMessageLength",
             f"{d.dwMaxCCIDMessageLength} bytes hold no command for a card",
             Weight.FATAL,
         )
-    elif _whole_apdus(d) and d.dwMaxCCIDMessageLength < 271 and d.dwMaxCCIDMessageLength != 263:
+    elif _whole_apdus(d) and d.dwMaxCCIDMessageLength < MESSAGE_HEADER + MAX_SHORT:
         only = "" if d.exchange_level is ExchangeLevel.SHORT_APDU else "with T=0 "
         yield Reason(
             "dwMaxCCIDMessageLength",
             f"{d.dwMaxCCIDMessageLength}: {only}APDUs of at most "
-            f"{d.dwMaxCCIDMessageLength - HEADER_LENGTH} bytes, 261 may be needed",
+            f"{d.dwMaxCCIDMessageLength - MESSAGE_HEADER} bytes, {MAX_SHORT} may be needed",
             Weight.LIMIT,
         )
     if not d.bVoltageSupport & 0x07 and not d.features & (

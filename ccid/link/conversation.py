@@ -33,6 +33,8 @@ from ccid.transport import Transport, nothing_to_end
 
 R = TypeVar("R")
 
+CONTROL_TIMEOUT_MS = 3000
+"""Longest time of one control transfer."""
 WAKING_S = 10.0
 """How long the first commands to a reader may take in all."""
 FAREWELL_S = 4.0
@@ -374,6 +376,8 @@ class Conversation:
         """
         if session is None:
             card = self.cards[slot]
+            if card.power is Power.ON:  # nearly always; to look it up in a set takes longer
+                return
             session = card.session
             if card.power not in TO_SETTLE or session is None:
                 return

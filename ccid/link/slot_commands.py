@@ -5,6 +5,7 @@ Here a reply's bStatus and bError become a value or an error of :mod:`ccid.error
 
 from __future__ import annotations
 
+import struct
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from ccid.codec.messages import (
-    HEADER_LENGTH,
+    MESSAGE_HEADER,
     Command,
     PC_to_RDR_Escape,
     PC_to_RDR_GetParameters,
@@ -66,7 +67,10 @@ DEFAULT_TIMEOUT_S = 3.0
 ESCAPE_TIMEOUT_S = 30.0
 """For an Escape: the maker of the reader decides what it does."""
 STATUS_S = 5.0
-"""For GetSlotStatus and IccPowerOff with all extensions, for which readers have little reason."""
+"""Longest time of GetSlotStatus and IccPowerOff, with all time extensions (of an ICCD device: with
+all busy answers)."""
+SPECIFIC = struct.Struct("<BH")
+"""bBWI and wLevelParameter."""
 MACOS = sys.platform == "darwin"
 
 R = TypeVar("R", bound=Reply)
@@ -191,12 +195,14 @@ class SlotCommands(ABC):
 
     def _specific(self, bBWI: int, wLevelParameter: int) -> bytes:
         """Bytes 7 to 9 of XfrBlock. Raises MalformedMessage if a value does not fit."""
-        for field, value, size in ("bBWI", bBWI, 1), ("wLevelParameter", wLevelParameter, 2):
-            if not isinstance(value, int) or not 0 <= value < 1 << 8 * size:
-                raise MalformedMessage(
-                    f"{self.name}: {field} {value} does not fit", field=field, reader=self.name
-                )
-        return bytes((bBWI, wLevelParameter & 0xFF, wLevelParameter >> 8))
+        try:
+            return SPECIFIC.pack(bBWI, wLevelParameter)
+        except struct.error:
+            fits = isinstance(bBWI, int) and 0 <= bBWI <= 0xFF
+            field, value = ("wLevelParameter", wLevelParameter) if fits else ("bBWI", bBWI)
+        raise MalformedMessage(
+            f"{self.name}: {field} {value} does not fit", field=field, reader=self.name
+        )
 
     # Power and presence -----------------------------------------------------------------------
 
@@ -440,8 +446,8 @@ class Commands(SlotCommands):
             RawCommand(
                 self.slot,
                 command.bMessageType,
-                wire[7:HEADER_LENGTH],
-                wire[HEADER_LENGTH:],
+                wire[7:MESSAGE_HEADER],
+                wire[MESSAGE_HEADER:],
                 reply.bMessageType,
                 timeout_s,
             )

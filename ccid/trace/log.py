@@ -6,9 +6,9 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ccid.codec.messages import COMMANDS, HEADER_LENGTH, REPLIES, parse_event
+from ccid.codec.messages import COMMANDS, MESSAGE_HEADER, REPLIES, parse_event
 from ccid.codec.messages.headers import reply_header
-from ccid.codes import CommandStatus, IccStatus, slot_error_text
+from ccid.codes import DIRECTION_IN, CommandStatus, IccStatus, slot_error_text
 from ccid.errors import MalformedMessage, TransportTimeout
 from ccid.ground.safe_text import printable, printable_lines
 from ccid.trace.tap import Kind, Sink, Transfer
@@ -91,7 +91,7 @@ def describe(transfer: Transfer) -> str:
     Args:
         transfer: The transfer; its data are shown as they are.
     """
-    arrow = "<-" if transfer.endpoint & 0x80 else "->"
+    arrow = "<-" if transfer.endpoint & DIRECTION_IN else "->"
     line = f"{arrow} {_what(transfer)}"
     if transfer.is_masked:
         line += " (secret, masked)"
@@ -123,7 +123,7 @@ def describe_message(data: bytes) -> str:
     Args:
         data: The message, or any other bytes.
     """
-    if len(data) < HEADER_LENGTH:
+    if len(data) < MESSAGE_HEADER:
         return f"{len(data)} bytes {_hex(data)}".rstrip()
     kind, _, bSlot, bSeq, bStatus, bError, parameter = reply_header.unpack_from(data)
     name = NAMES.get(kind, f"0x{kind:02X}")
@@ -136,9 +136,9 @@ def describe_message(data: bytes) -> str:
             text += f" bError={bError:02X}"
         if parameter:
             text += f" byte9={parameter:02X}"
-    elif any(data[7:HEADER_LENGTH]):
-        text += f" bytes7-9={_hex(data[7:HEADER_LENGTH])}"
-    return f"{text} {_hex(data[HEADER_LENGTH:])}".rstrip()
+    elif any(data[7:MESSAGE_HEADER]):
+        text += f" bytes7-9={_hex(data[7:MESSAGE_HEADER])}"
+    return f"{text} {_hex(data[MESSAGE_HEADER:])}".rstrip()
 
 
 def _hex(data: bytes) -> str:

@@ -16,6 +16,7 @@ import time
 from typing import BinaryIO
 
 from ccid.codec.descriptors import ClassControl
+from ccid.codes import DIRECTION_IN, GET_DESCRIPTOR
 from ccid.errors import (
     CcidError,
     ReaderRemoved,
@@ -41,8 +42,6 @@ flags, number of isochronous descriptors."""
 
 SUBMIT, COMPLETE = ord("S"), ord("C")
 """Events of a URB."""
-GET_DESCRIPTOR = 0x06
-"""bRequest of a standard request (USB 2.0, 9.4)."""
 EINPROGRESS = -115
 """Status of a URB that is submitted."""
 STATUS: tuple[tuple[type[CcidError], int], ...] = (
@@ -111,8 +110,8 @@ class PcapngSink(Sink):
     def _begin(self, info: ReaderInfo) -> None:
         device, now = info.device.build(), time.time()
         for wValue, data in ((0x0100, device), (0x0200, info.raw_configuration)):
-            setup = ClassControl(0x80, GET_DESCRIPTOR, wValue, 0, len(data))
-            whole = Transfer(Kind.CONTROL, 0x80, now, now, None, data, len(data), setup)
+            setup = ClassControl(DIRECTION_IN, GET_DESCRIPTOR, wValue, 0, len(data))
+            whole = Transfer(Kind.CONTROL, DIRECTION_IN, now, now, None, data, len(data), setup)
             self.transfer(info, whole)
 
     def transfer(self, info: ReaderInfo, transfer: Transfer) -> None:
@@ -125,7 +124,7 @@ class PcapngSink(Sink):
         Raises:
             OSError: The file cannot be written.
         """
-        is_in = bool(transfer.endpoint & 0x80)
+        is_in = bool(transfer.endpoint & DIRECTION_IN)
         with self._lock:
             if self._ended:
                 return
@@ -159,7 +158,7 @@ class PcapngSink(Sink):
         submitted = event == SUBMIT
         when = transfer.began if submitted else transfer.ended
         microseconds = round(when * 1_000_000)
-        is_in = bool(transfer.endpoint & 0x80)
+        is_in = bool(transfer.endpoint & DIRECTION_IN)
         has_setup = submitted and transfer.setup is not None
         length = transfer.asked if submitted == is_in and submitted else len(transfer.data)
         head = URB.pack(

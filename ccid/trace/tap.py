@@ -13,12 +13,12 @@ from enum import IntEnum
 
 from ccid.codec.descriptors import ClassControl
 from ccid.codec.messages import (
-    HEADER_LENGTH,
+    MESSAGE_HEADER,
     PC_to_RDR_IccPowerOn,
     PC_to_RDR_XfrBlock,
     RDR_to_PC_DataBlock,
 )
-from ccid.codes import Chain, ClassRequest, IccdRequest, InterfaceProtocol, Level
+from ccid.codes import DIRECTION_IN, Chain, ClassRequest, IccdRequest, InterfaceProtocol, Level
 from ccid.errors import CcidError
 from ccid.link.iccd_commands import DATA_EXPECTED, FAILED, POLLING
 from ccid.masking.censor import Censor, all_masked, notification
@@ -129,10 +129,11 @@ class Tap(SeparateTransfers):
         self.framings = framings
         self.sinks: tuple[Listener, ...] = ()
         self.out, self.inp, self.packet_size = inner.out, inner.inp, inner.packet_size
-        endpoints = info.reader
-        self._out = endpoints.bulk_out.bEndpointAddress if endpoints.bulk_out else 0
-        self._in = endpoints.bulk_in.bEndpointAddress if endpoints.bulk_in else 0x80
-        self._events = endpoints.interrupt_in.bEndpointAddress if endpoints.interrupt_in else 0x80
+        reader = info.reader
+        bulk_out, bulk_in, interrupt_in = reader.bulk_out, reader.bulk_in, reader.interrupt_in
+        self._out = bulk_out.bEndpointAddress if bulk_out else 0
+        self._in = bulk_in.bEndpointAddress if bulk_in else DIRECTION_IN
+        self._events = interrupt_in.bEndpointAddress if interrupt_in else DIRECTION_IN
         self._censor = Censor(numbered=not info.reader.is_iccd)
         self._lock = threading.RLock()  # a sink may end its own trace
         self._expected = False
@@ -169,7 +170,7 @@ class Tap(SeparateTransfers):
                 return notification(data)
             if setup is not None:
                 return self._mask_control(setup, data)
-            if endpoint & 0x80:
+            if endpoint & DIRECTION_IN:
                 return self._censor.reply(data)
             return self._mask_out(data)
         except Exception as error:  # the text of the error may hold secrets
@@ -179,7 +180,7 @@ class Tap(SeparateTransfers):
 
     def _mask_out(self, message: bytes) -> bytes:
         """A bulk-OUT message."""
-        if len(message) < HEADER_LENGTH:
+        if len(message) < MESSAGE_HEADER:
             return all_masked(message)
         return self._censor.command(message, self.framings(message[5]))
 
@@ -203,7 +204,7 @@ class Tap(SeparateTransfers):
                 if is_a:  # a header, or the data that the header announced
                     level = Level.CONTINUES if self._expected else Level.WHOLE
                 command = PC_to_RDR_XfrBlock(wLevelParameter=level, abData=data)
-                return self._mask_out(command.build())[HEADER_LENGTH:]
+                return self._mask_out(command.build())[MESSAGE_HEADER:]
             case IccdRequest.DATA_BLOCK if is_a:
                 return self._mask_answer(
                     data, Chain.BEGINS
@@ -219,7 +220,7 @@ class Tap(SeparateTransfers):
         if not data:
             return data
         reply = RDR_to_PC_DataBlock(bChainParameter=chain, abData=data)
-        return self._censor.reply(reply.build())[HEADER_LENGTH:]
+        return self._censor.reply(reply.build())[MESSAGE_HEADER:]
 
     # Methods of Transport ---------------------------------------------------------------------
 
@@ -270,7 +271,7 @@ class Tap(SeparateTransfers):
 
     def control(self, request: ClassControl, timeout_ms: int, data: bytes = b"") -> bytes:
         """:meth:`Transport.control`, told to the sinks."""
-        endpoint = request.bmRequestType & 0x80
+        endpoint = request.bmRequestType & DIRECTION_IN
         with self._telling(Kind.CONTROL, endpoint, request.wLength, request) as note:
             if not endpoint:
                 note.data = data
@@ -362,6 +363,6 @@ class _Note:
 def _announced(part: bytes) -> int:
     """Length in bytes of the message that begins with ``part``; 0 if ``part`` is shorter than a
     header."""
-    if len(part) < HEADER_LENGTH:
+    if len(part) < MESSAGE_HEADER:
         return 0
-    return HEADER_LENGTH + int.from_bytes(part[1:5], "little")
+    return MESSAGE_HEADER + int.from_bytes(part[1:5], "little")

@@ -191,7 +191,7 @@ def test_closing_a_reader_on_usb(backend: FakeBackend, fake: FakeEvents) -> None
         prepare()
 
     prepare()
-    files = ("transport/usb.py", "transport/lifetime.py")
+    files = ("transport/usb.py", "transport/bulk.py", "transport/lifetime.py")
     assert everywhere(lambda: made.close(), then, *files) > 10
 
 

@@ -25,7 +25,7 @@ from ccid.codec.descriptors import (
     smart_card_interfaces,
 )
 from ccid.codec.messages import (
-    HEADER_LENGTH,
+    MESSAGE_HEADER,
     PC_to_RDR_GetSlotStatus,
     PC_to_RDR_IccPowerOn,
     PC_to_RDR_XfrBlock,
@@ -212,7 +212,7 @@ class UsbIpClient:
         assert self.returned[seqnum][0].actual_length == (0 if status else len(data))
         return status
 
-    def exchange(self, message: bytes, length: int = 65556 + HEADER_LENGTH) -> bytes:
+    def exchange(self, message: bytes, length: int = 65556 + MESSAGE_HEADER) -> bytes:
         assert self.out(message) == 0
         status, data = self.wait_for(self.submit_in(IN, length))
         assert status == 0
@@ -252,7 +252,7 @@ def client(serve: Serve, reader: VirtualReader) -> Iterator[UsbIpClient]:
 
 def extended_reader() -> VirtualReader:
     descriptor = make_descriptor(
-        ExchangeLevel.EXTENDED_APDU, dwMaxCCIDMessageLength=65556 + HEADER_LENGTH
+        ExchangeLevel.EXTENDED_APDU, dwMaxCCIDMessageLength=65556 + MESSAGE_HEADER
     )
     return VirtualReader(EchoCard(), descriptor=descriptor)
 
@@ -541,7 +541,7 @@ def test_what_is_left_of_a_transfer_stays_empty(long_client: UsbIpClient) -> Non
     following = client.submit_in(IN, URB)
     assert client.out(PC_to_RDR_GetSlotStatus(bSeq=1).build()) == 0
     status, data = client.wait_for(first)
-    assert (status, len(data)) == (EREMOTEIO, HEADER_LENGTH)
+    assert (status, len(data)) == (EREMOTEIO, MESSAGE_HEADER)
     assert client.out(PC_to_RDR_GetSlotStatus(bSeq=2).build()) == 0
     assert client.wait_for(following)[1][6] == 2
     assert [client.unlink(urb) for urb in (second, last)] == [ECONNRESET] * 2
@@ -562,7 +562,7 @@ def test_a_transfer_stays_open_after_full_packets(
     assert urb not in client.returned
     assert client.out(PC_to_RDR_GetSlotStatus(bSeq=7).build()) == 0
     status, data = client.wait_for(urb)
-    assert (status, len(data), data[64 + 6]) == (0, 64 + HEADER_LENGTH, 7)
+    assert (status, len(data), data[64 + 6]) == (0, 64 + MESSAGE_HEADER, 7)
 
 
 def test_zero_packet_ends_an_out_transfer(client: UsbIpClient, reader: VirtualReader) -> None:
@@ -791,7 +791,7 @@ def test_the_log_of_the_program_masks_pins(option: str, seen: bool) -> None:
             client.power_on()
             verify = bytes.fromhex("0020000004 31323334")
             reply = client.exchange(PC_to_RDR_XfrBlock(abData=verify).build())
-            assert reply[HEADER_LENGTH:] == b"\x90\x00"
+            assert reply[MESSAGE_HEADER:] == b"\x90\x00"
         code, errors = program.end(signal.SIGTERM)
     assert code == 0
     assert "PC_to_RDR_XfrBlock" in errors

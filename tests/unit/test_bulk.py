@@ -17,14 +17,19 @@ import pytest
 import ccid
 from ccid import errors
 from ccid.codec.descriptors import ClassControl
+from ccid.codes import ExchangeLevel
+from ccid.link.shared_pipe import SharedPipe
 from ccid.transport import asynchronous, bulk, discovery, libusb, linux, usb
 from ccid.transport.asynchronous import attendants
 from ccid.transport.libusb import Status
+from ccid.virtual import EchoCard, make_descriptor
 from tests.interruptions import Places, interrupt_everywhere
 from tests.unit.fake_events import GONE, STALLED, FakeEvents
 from tests.unit.fake_usb import FakeBackend, FakeDevice
 from tests.unit.test_asynchronous import until
 from tests.unit.test_descriptors import QEMU
+from tests.unit.test_shared_pipe import delay
+from tests.unit.usb_over_port import over_usb
 
 OUT, IN = 0x03, 0x82
 FILES = ("transport/bulk.py",)
@@ -464,6 +469,26 @@ def test_no_look_for_notifications_right_after_a_transfer(
     fake.rounds = [lambda: rounds.append(2)]
     transport.take_events()
     assert rounds == [1, 2] or rounds == [2]
+
+
+def test_slots_that_work_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread reads for all, by the transfer that waits; the others send meanwhile."""
+    descriptor = make_descriptor(ExchangeLevel.SHORT_APDU, 3, bMaxCCIDBusySlots=3)
+    virtual = ccid.VirtualReader([EchoCard() for _ in range(3)], descriptor=descriptor)
+    info = over_usb(virtual, monkeypatch)
+    with ccid.open_reader(info) as reader, ThreadPoolExecutor(3) as pool:
+        assert isinstance(reader.pipe, SharedPipe)
+        cards = [slot.connect() for slot in reader.slots]
+
+        def talk(card: ccid.Card) -> set[bytes]:
+            return {card.transmit(bytes.fromhex("0010000004")) for _ in range(20)}
+
+        assert list(pool.map(talk, cards)) == [{bytes.fromhex("000102039000")}] * 3
+        slow = pool.submit(cards[1].transmit, delay(60000))
+        until(lambda: reader.slots[1].cancel())
+        with pytest.raises(errors.CommandCancelled):
+            slow.result(10)
+        assert talk(cards[1]) == {bytes.fromhex("000102039000")}
 
 
 # ctypes ---------------------------------------------------------------------------------------

@@ -542,8 +542,9 @@ def test_extensions_are_bounded_by_total_time(protocol: Protocol) -> None:
             if protocol is Protocol.T1
             else contact_faults.nulls(100_000, every_s=0.01)
         )
-        with ccid.open_reader(reader_of(contact, level), max_command_s=0.3) as reader:
+        with ccid.open_reader(reader_of(contact, level)) as reader:
             with reader.slots[0].connect(protocol) as card:
+                reader.pipe.max_command_s = 0.3
                 contact.faults[:] = [fault]
                 began = time.monotonic()
                 with pytest.raises(CcidError):

@@ -384,6 +384,7 @@ def test_no_quirk_changes_nothing() -> None:
         (Quirks(no_pin_support=True), "bPINSupport", 0),
         (Quirks(protocols=1), "dwProtocols", 1),
         (Quirks(max_ifsd=254), "dwMaxIFSD", 254),
+        (Quirks(message_length=300), "dwMaxCCIDMessageLength", 300),
         (Quirks(max_data_rate=9600), "dwMaxDataRate", 9600),
         (Quirks(data_rates=(1, 2, 3)), "bNumDataRatesSupported", 3),
         (Quirks(features_set=0x100), "dwFeatures", SHORT.dwFeatures | 0x100),
@@ -404,6 +405,10 @@ def test_one_field_is_mended_and_no_other(quirks: Quirks, field: str, value: int
     assert getattr(mended, field) == value
     assert dataclasses.replace(mended, **{field: getattr(SHORT, field)}) == SHORT
     assert apply(quirks, mended) is mended
+
+
+def test_a_declared_message_length_that_is_larger_stays() -> None:
+    assert apply(Quirks(message_length=200), SHORT) is SHORT
 
 
 def test_a_level_only_instead_of_another() -> None:

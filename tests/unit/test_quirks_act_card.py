@@ -19,8 +19,9 @@ from ccid.errors import (
     TransportTimeout,
     UnsupportedByReader,
 )
-from ccid.iso7816.apdu import CommandApdu
+from ccid.iso7816.apdu import MAX_SHORT, CommandApdu
 from ccid.iso7816.error_detection import lrc
+from ccid.known.catalog import catalog
 from ccid.known.descriptor_figures import figures
 from ccid.virtual import EchoCard, faults, known_faults, make_descriptor
 from ccid.virtual.cards import Contact
@@ -111,11 +112,41 @@ def test_a_buffer_smaller_than_declared(table: Table) -> None:
         assert reader.descriptor.dwMaxIFSD == 254
 
 
+@covers("dwMaxCCIDMessageLength")
+def test_a_message_length_smaller_than_the_reader_takes(table: Table) -> None:
+    longest = bytes.fromhex("00400000FF") + bytes(255) + b"\0"
+
+    def scr331() -> ccid.VirtualReader:
+        fields = {"dwMaxCCIDMessageLength": 263}
+        return virtual("04e6:5111", bcdDevice=0x0632, fields=fields)
+
+    assert len(longest) == MAX_SHORT
+    table.without("04e6:5111")
+    with pytest.raises(UnsupportedByReader, match="dwMaxCCIDMessageLength allows 253"):
+        answers(scr331(), longest)
+    table.as_it_is()
+    assert answers(scr331(), longest)[0][-2:] == b"\x90\x00"
+
+
+def test_every_known_reader_that_declares_263_has_the_quirk() -> None:
+    declaring = [
+        entry.known
+        for entry in catalog()
+        if any(
+            i.descriptor.dwMaxCCIDMessageLength == 263
+            for one in entry.devices
+            for i in one.interfaces
+        )
+    ]
+    assert len(declaring) == 8
+    assert all(known.quirks.message_length == 271 for known in declaring)
+
+
 @covers("dwMaxDataRate")
 def test_rates_that_are_declared_and_do_not_work(table: Table) -> None:
     def au9540() -> ccid.VirtualReader:
         device = figures(0x058F, 0x9540)[0]
-        reader = virtual_reader(device, lambda: EchoCard(atrs.FAST_T1))  # type: ignore[arg-type]
+        reader = virtual_reader(device, lambda: EchoCard(atrs.FAST_T1))
         reader.faults.append(known_faults.mute_at(lambda rate: rate > 200_000))
         return reader
 

@@ -106,13 +106,6 @@ def test_too_long_for_a_short_apdu_reader() -> None:
                 card.transmit(bytes(262))
 
 
-def test_readers_that_say_263_take_261_bytes() -> None:
-    descriptor = make_descriptor(ExchangeLevel.SHORT_APDU, dwMaxCCIDMessageLength=263)
-    with ccid.open_reader(ccid.VirtualReader(EchoCard(), descriptor=descriptor)) as reader:
-        with reader.slots[0].connect() as card:
-            assert card.transmit(echo(bytes(255))) == bytes(255) + b"\x90\x00"
-
-
 def test_buffers_of_other_kinds() -> None:
     with ccid.open_reader(ccid.VirtualReader(EchoCard())) as reader:
         with reader.slots[0].connect() as card:

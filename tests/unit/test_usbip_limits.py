@@ -18,7 +18,7 @@ import pytest
 
 import ccid
 from ccid.virtual import usbip, usbip_cable
-from ccid.virtual.__main__ import MAX_CLIENTS, Control, Hand
+from ccid.virtual.control_socket import MAX_CLIENTS, ControlCommands, ControlSocket
 from ccid.virtual.usbip import UsbIpServer
 from ccid.virtual.usbip_messages import DeviceList, ImportRequest, Op, OpHeader
 
@@ -347,7 +347,7 @@ def test_clients_of_the_control_socket(
     monkeypatch.setattr(socket.socket, "accept", fail)
     with contextlib.ExitStack() as stack:
         selector = stack.enter_context(selectors.DefaultSelector())
-        control = Control(path, Hand(server), selector)
+        control = ControlSocket(path, ControlCommands(server), selector)
         stack.callback(control.close)
 
         def turn() -> None:

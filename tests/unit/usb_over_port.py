@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import threading
 from typing import Any
 
 import pytest
@@ -24,6 +25,8 @@ class PortEvents(FakeEvents):
     def __init__(self, virtual: ccid.VirtualReader) -> None:
         super().__init__()
         self.port = virtual.port
+        self._events = threading.RLock()
+        """Held by the thread that handles events; others wait, as in libusb."""
 
     def _play(self, address: int) -> int:
         transfer = Transfer.from_address(address)
@@ -41,6 +44,12 @@ class PortEvents(FakeEvents):
         return 0
 
     def _handle(self, context: Any, wait: Any, completed: Any) -> int:
+        with self._events:
+            if completed is not None and completed._obj.value:
+                return 0
+            return self._handle_all(context, wait, completed)
+
+    def _handle_all(self, context: Any, wait: Any, completed: Any) -> int:
         with self._happened:
             waiting, done = tuple(self._fresh), bool(self._done)
         seconds = asynchronous.Timeval.from_address(ctypes.addressof(wait._obj))

@@ -13,8 +13,8 @@ from ccid.codec.descriptors import SmartCardDescriptor
 from ccid.codec.messages import PC_to_RDR_GetSlotStatus
 from ccid.codes import ExchangeLevel, IccStatus, SlotError
 from ccid.virtual import EchoCard, faults, known_faults
-from ccid.virtual.__main__ import Control, Hand
 from ccid.virtual.ccid_function import CcidFunction
+from ccid.virtual.control_socket import ControlCommands, ControlSocket
 from ccid.virtual.usbip import UsbIpServer
 from ccid.virtual.virtual_reader import VirtualReader, make_descriptor
 from tests.pin_pad import MISMATCHED, SCRIPT, PinPad
@@ -86,7 +86,7 @@ def main(port: int, path: str) -> None:
         selectors.DefaultSelector() as selector,
         UsbIpServer(list(readers.values()), "127.0.0.1", port) as server,
     ):
-        Control(path, Hand(server, EchoCard), selector)
+        ControlSocket(path, ControlCommands(server, EchoCard), selector)
         print("serving", *(reader.info.serial for reader in readers.values()), flush=True)
         while True:
             for key, _ in selector.select():

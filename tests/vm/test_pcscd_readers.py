@@ -58,7 +58,7 @@ class Served:
         self.guest.run("udevadm settle; sleep 1", check=True)
 
     def hand(self, line: str) -> None:
-        """Send a line to :class:`ccid.virtual.__main__.Hand`."""
+        """Send a line to :class:`ccid.virtual.control_socket.ControlCommands`."""
         name, *_ = words = line.split()
         where = f"1-{list(READERS).index(words[2]) + 1}"
         source = (

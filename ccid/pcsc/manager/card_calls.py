@@ -10,7 +10,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
-from ccid.pcsc.ifd.ifd_codes import Code
+from ccid.pcsc.ifd_numbers import Code
 from ccid.pcsc.manager.card_protocols import available, wanted_first
 from ccid.pcsc.manager.pcsc_call import Action, Job, LockRule, Outcome, Steps, Wait
 from ccid.pcsc.manager.pcsc_state import CardIn, Context, Handle, Slot

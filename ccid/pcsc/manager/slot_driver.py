@@ -14,7 +14,7 @@ from ccid.errors import CcidError
 from ccid.link.card_state import Power
 from ccid.pcsc.ifd import Action as IfdAction
 from ccid.pcsc.ifd import Code, IFDHandler
-from ccid.pcsc.ifd.ifd_codes import MAX_RESPONSE
+from ccid.pcsc.ifd_numbers import MAX_RESPONSE
 from ccid.pcsc.manager.pcsc_call import Action, Call, CardSeen, Job, Loss, Outcome
 from ccid.pcsc.manager.scard_codes import MAX_ATTRIBUTE
 

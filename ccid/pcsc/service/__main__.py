@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from ccid.errors import CcidError
 from ccid.ground.safe_text import printable_lines
-from ccid.pcsc.plug.lazy_modules import later
+from ccid.pcsc.plug.lazy_modules import load_lazily
 from ccid.pcsc.service import virtual_options
 from ccid.pcsc.service.socket_place import default_path, listen, make_folder, passed_socket
 
@@ -235,7 +235,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return install(options.group)
     if not hasattr(socket, "AF_UNIX"):
         parser.error("this system has no Unix sockets")
-    later(*UNUSED)
+    load_lazily(*UNUSED)
     group = _group(options.group, parser)
     _log(options)
     _allow_descriptors()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 from functools import partial
 
+from ccid.codec.messages import MESSAGE_HEADER
 from ccid.codes import Chain, Level
 from ccid.errors import (
     CardAbsent,
@@ -22,7 +23,7 @@ from ccid.errors import (
     UnsupportedByReader,
 )
 from ccid.iso7816.apdu import (
-    HEADER_LENGTH,
+    APDU_HEADER,
     MAX_EXTENDED,
     MAX_RESPONSE,
     SW_LENGTH,
@@ -52,7 +53,7 @@ class Chained:
     def __init__(self, commands: SlotCommands, room: int, agreement: Agreement) -> None:
         if room < 1:
             raise ReaderUnsupported(
-                f"{commands.name}: dwMaxCCIDMessageLength {room + 10} leaves no room",
+                f"{commands.name}: dwMaxCCIDMessageLength {room + MESSAGE_HEADER} leaves no room",
                 reader=commands.name,
             )
         self.commands = commands
@@ -70,7 +71,7 @@ class Chained:
             ProtocolError: The reader loses its place in the chain.
         """
         try:
-            if HEADER_LENGTH <= len(apdu) <= self.room:
+            if APDU_HEADER <= len(apdu) <= self.room:
                 if self._is_broken_off:
                     self._abort()
                 return self.way.transmit(apdu)
@@ -78,9 +79,9 @@ class Chained:
             octets(apdu)  # it has no length
             raise
         apdu = octets(apdu)
-        if not HEADER_LENGTH <= len(apdu) <= MAX_EXTENDED:
+        if not APDU_HEADER <= len(apdu) <= MAX_EXTENDED:
             raise InvalidApdu(
-                f"{len(apdu)} bytes; a command APDU has {HEADER_LENGTH} to {MAX_EXTENDED}",
+                f"{len(apdu)} bytes; a command APDU has {APDU_HEADER} to {MAX_EXTENDED}",
                 reader=self.commands.name,
                 slot=self.commands.slot,
             )
@@ -117,28 +118,30 @@ class Chained:
             self.commands.abort()
         self._is_broken_off = False
 
-    def _block(self, data: Bytes, level: Level) -> tuple[bytes, int]:
-        timeout_s = self.agreement.timeout_s()
-        return self.commands.xfr_block(data, timeout_s=timeout_s, wLevelParameter=level)
-
     def _send(self, apdu: Bytes) -> tuple[bytes, int]:
         """All blocks of the command; returns the reply to the last and its bChainParameter."""
+        xfr_block, timeout_s = self.commands.xfr_block, self.agreement.timeout_s()
         starts = range(0, len(apdu), self.room)
         for start in starts[:-1]:
             level = Level.BEGINS if start == 0 else Level.CONTINUES
-            reply, parameter = self._block(apdu[start : start + self.room], level)
+            block = apdu[start : start + self.room]
+            reply, parameter = xfr_block(block, timeout_s=timeout_s, wLevelParameter=level)
             if reply or parameter not in (Chain.COMMAND_EXPECTED, Chain.WHOLE):
                 raise self._lost(
                     f"{len(reply)} bytes and bChainParameter 0x{parameter:02X} in answer to a "
                     f"block that the command continues after"
                 )
-        return self._block(apdu[starts[-1] :], Level.ENDS)
+        last = apdu[starts[-1] :]
+        return xfr_block(last, timeout_s=timeout_s, wLevelParameter=Level.ENDS)
 
     def _receive(self, reply: bytes, parameter: int) -> bytes:
         """The response that begins with ``reply``, to its end."""
+        xfr_block, timeout_s = self.commands.xfr_block, self.agreement.timeout_s()
         response = bytearray(reply)
         while chain_parameter(parameter) not in (Chain.WHOLE, Chain.ENDS):
-            reply, parameter = self._block(b"", Level.CONTINUE_RESPONSE)
+            reply, parameter = xfr_block(
+                b"", timeout_s=timeout_s, wLevelParameter=Level.CONTINUE_RESPONSE
+            )
             response += reply
             if len(response) > MAX_RESPONSE:
                 raise self._lost(f"a response of more than {MAX_RESPONSE} bytes")
