@@ -1,8 +1,8 @@
-"""What happened to the card in one slot; pure.
+"""What happened to the card in one slot: the state machine; pure.
 
 Theory of operation. Three sources tell of a card: notifications of the reader (USB CCID rev 1.1,
 6.3.1), status answers (bmICCStatus, 6.2.6), and the host's own commands that give power and take
-it. All are inputs of two tables, and nothing else in this library decides what became of a card.
+it. All are inputs of two tables. Nothing else in this library decides what happened to a card.
 
 :data:`PRESENCE` says whether a card is in the slot. A notification has two bits for a slot:
 present, and changed since the notification before. Full and changed means that a card came. If
@@ -12,7 +12,7 @@ notifications are asked for up to four times a second only, and the first one af
 about what happened before.
 
 :data:`POWER` says what became of the card that the host gave power. Three things can happen to
-such a card, and they are told apart:
+such a card, and the state machine keeps them apart:
 
 - It is *removed*: the slot was empty meanwhile, whatever is in there now.
 - It is *reset* by a command of the host: another holder gave it power anew, or took it.
@@ -89,7 +89,7 @@ class Input(Enum):
     POWERED_OFF = auto()
     """IccPowerOff is about to be sent."""
     TOLD = auto()
-    """Those who use the card were told that it is gone."""
+    """The users of the card were told that it is gone."""
     # What PRESENCE makes of a notification
     LEFT = auto()
     """The slot is empty, for certain."""

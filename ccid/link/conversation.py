@@ -1,18 +1,10 @@
-"""What all conversations with a reader have in common: turns, limits, and ending one early.
+"""What all conversations with a reader have in common: turns, limits, and cancellation.
 
-A turn is held by the thread whose commands follow each other on a slot. An operation is what an
-application sees as one thing (an APDU, a power-up) and may take many commands: their time counts
-together, and :meth:`Conversation.cancel` ends them together, between two of them as well.
+A thread holds the turn of a slot while its commands to that slot follow each other. An operation is
+what an application sees as one thing (an APDU, a power-up). It may take many commands: their time
+counts together, and :meth:`Conversation.cancel` ends them together, also between two commands.
 
-Signals. Python runs the handler of a signal (Ctrl-C) between two steps of a program, and what it
-raises ends what is under way there. So this goes for every lock below :mod:`ccid.device.reader`:
-
-- A lock is an RLock and is entered by ``with``. Both ends of that are C, and no handler runs in
-  between. ``acquire()`` has a handler run before its result is looked at; so does an
-  ``__enter__`` or ``__exit__`` in Python, as those of Condition, Semaphore and Event are.
-- Threads wake each other by a SimpleQueue, and wait on it in slices: a lost notice costs a slice.
-- What is noted for the time of a lock is noted within ``try`` and taken back in its ``finally``, in
-  the same function, with nothing called before. :meth:`Conversation.perform` does so for all.
+:mod:`ccid.link.locks` says what a signal may do while a lock is held.
 """
 
 from __future__ import annotations
@@ -21,11 +13,9 @@ import copy
 import math
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from operator import methodcaller
 from typing import Any, NoReturn, TypeVar
 
 from ccid.codes import IccStatus
@@ -37,28 +27,27 @@ from ccid.errors import (
     TransportTimeout,
 )
 from ccid.link.card_state import Fate, Power, Session
+from ccid.link.locks import SLICE_MS, Lock, Quiet, Shut, giving_back, nothing_meanwhile, run, take
 from ccid.link.reader_cards import Cards
 from ccid.transport import Transport, nothing_to_end
 
 R = TypeVar("R")
 
-SLICE_MS = 250
-"""How long a wait goes on before it looks whether it is still wanted."""
-QUIET_S = 10.0
-"""How long closing waits for a command under way to end."""
+CONTROL_TIMEOUT_MS = 3000
+"""Longest time of one control transfer."""
 WAKING_S = 10.0
 """How long the first commands to a reader may take in all."""
 FAREWELL_S = 4.0
 """How long the last commands to a reader may take in all."""
 MAX_COMMAND_S = 30 * 60.0
-"""An operation may ask for more time up to this long in all: a card may compute a key for
+"""An operation may take so long in all, time extensions included: a card may compute a key for
 minutes."""
 NOTICE_S = 0.3
-"""How late a notification may be: a reader is asked for one every quarter of a second at least."""
+"""How late a notification may be: the host polls a reader for one every 255 ms at least."""
 NOTICE_TRIES = 10
 """How many times that wait is begun again after other USB events ended it."""
 TO_SETTLE = frozenset((Power.DOUBTFUL, Power.LOST, Power.REMOVED))
-"""States of a slot whose card must not be sent a command as if nothing had happened."""
+"""States of a slot whose card gets no command before its fate is known."""
 FATES = {
     Fate.REMOVED: (CardRemoved, "the card was taken out of slot {slot}"),
     Fate.RESET: (
@@ -98,34 +87,11 @@ def seconds(value: Any, what: str) -> float:
     return number
 
 
-class Shut:
-    """What takes the lock's place when no more can be said: whoever enters is told why.
-
-    The path of every APDU enters the lock anyway, so it need not look at a flag. And a forked
-    child must never wait for a lock that a thread of its parent holds.
-    """
-
-    def __init__(self, reason: CcidError) -> None:
-        self.reason = reason
-
-    def acquire(self, blocking: bool = True, timeout: float = -1) -> NoReturn:
-        raise copy.copy(self.reason)
-
-    __enter__ = acquire
-
-    def __exit__(self, *_: object) -> None:
-        """Never reached: entering raises."""
-
-    release = __exit__
-
-    @staticmethod
-    def _is_owned() -> bool:
-        """No thread holds it."""
-        return False
-
-
 class Ended:
-    """What takes the transport's place when a thread has its turn still: it raises ``reason``."""
+    """Replaces the transport of a closed reader, for a thread that still has its turn.
+
+    Every call raises ``reason``.
+    """
 
     def __init__(self, inner: Transport, reason: CcidError) -> None:
         self.out, self.inp, self.packet_size = inner.out, inner.inp, inner.packet_size
@@ -135,85 +101,21 @@ class Ended:
         assert self.dead is not None
         raise copy.copy(self.dead)
 
-    send = receive = take_events = control = _refuse
+    exchange = wait = send = receive = take_events = control = _refuse
 
     def listen(self, tell: Callable[[bytes], None]) -> None:
-        """There will be nothing."""
+        """No notification comes any more."""
 
     def attend(self) -> Callable[[], None]:
-        """There is nothing to wait for."""
+        """No notification comes any more."""
         return nothing_to_end
 
     def close(self) -> None:
-        """The transport is not this one's to close."""
+        """The reader closes its transport itself."""
 
     def when_dead(self, tell: Callable[[CcidError], None]) -> None:
         assert self.dead is not None
         tell(self.dead)
-
-
-Lock = Any  # threading.RLock is a function before Python 3.13; or a Shut
-
-
-def take(lock: Lock, taken: list[Lock], timeout_s: float) -> bool:
-    """Acquire a lock, noted in ``taken`` before: between acquiring and noting, what a signal's
-    handler raises could come, and nobody would know that the lock is held. False if it takes more
-    than ``timeout_s``. One that this thread holds already is left alone: it is another's to give
-    back."""
-    if lock._is_owned():
-        return True
-    taken.append(lock)
-    acquired: bool = lock.acquire(timeout=timeout_s)
-    return acquired
-
-
-def giving_back(taken: list[Lock]) -> Iterator[None]:
-    """What releases those of ``taken`` that this thread holds when it is given to :data:`run`.
-
-    All of that happens in C. So it is one step, and where it is the first thing that a ``finally``
-    does, no handler of a signal runs before or within it, as often as it may be called.
-    """
-    return map(RELEASE, filter(IS_OWNED, taken))
-
-
-RELEASE, IS_OWNED = methodcaller("release"), methodcaller("_is_owned")
-run = deque[None](maxlen=0).extend
-
-
-class Quiet:
-    """Locks held, as :meth:`Conversation.quiet` says. It may be left without having been entered,
-    and more than once: an ``ExitStack`` on which it was pushed before, twice, gives the locks back
-    even if a signal's handler raises as the first begins to."""
-
-    def __init__(self, locks: list[Lock], meanwhile: Callable[[], object]) -> None:
-        self._locks = locks
-        self._meanwhile = meanwhile
-        self._taken: list[Lock] = []
-
-    def __enter__(self) -> bool:
-        back, again = giving_back(self._taken), giving_back(self._taken)
-        try:
-            try:
-                return self._take()
-            except BaseException:
-                run(back)
-                raise
-        except BaseException:
-            run(again)
-            raise
-
-    def _take(self) -> bool:
-        until, quiet = time.monotonic() + QUIET_S, True
-        for lock in self._locks:
-            while not take(lock, self._taken, SLICE_MS / 1000):
-                self._meanwhile()
-                if time.monotonic() > until:
-                    quiet = False
-                    break
-        return quiet
-
-    def __exit__(self, *_: object) -> None:
-        run(giving_back(self._taken))
 
 
 @dataclass(slots=True)
@@ -222,8 +124,8 @@ class Operation:
 
     Attributes:
         first: Number of its first command.
-        began: When, on the monotonic clock.
-        until: When it has taken too long; None for never.
+        began: Time of its begin, on the monotonic clock.
+        until: Time at which it has taken too long; None for never.
         hears: :meth:`Conversation.cancel` ends it.
     """
 
@@ -240,10 +142,10 @@ class Conversation:
         transport: The open interface. The conversation does not close it.
         name: The reader's name, for errors.
         interface: bInterfaceNumber.
-        lock: Who may talk; given where several interfaces must take turns.
+        lock: The lock of all commands; given where several interfaces must take turns.
         max_command_s: Most seconds an operation may take with all extensions; None, or infinity,
             for no limit. More than 0.
-        cards: What happened to the cards of this reader.
+        cards: States of the cards of this reader.
     """
 
     def __init__(
@@ -266,18 +168,18 @@ class Conversation:
                 raise ValueError("max_command_s: 0 s is no time for a command")
         self.max_command_s = max_command_s if max_command_s != math.inf else None
         self.latest: float | None = None
-        """When (monotonic clock) all operations that begin now are over at the latest."""
+        """Time (monotonic clock) at which every operation that begins now ends at the latest."""
         self.lock: Lock = lock or threading.RLock()
         self._locks = [self.lock]
         self.count = -1
-        """Number of the last command; where there is a bSeq, its low byte is that."""
+        """Number of the last command. bSeq, where there is one, is its low byte."""
         self.busy_slot = -1
-        """The slot it went to, while it is under way; else -1."""
+        """Slot of the command under way; -1 while none is."""
         self.stale = 0
-        """Replies dropped because nobody waited for them any more."""
+        """Replies dropped: no command waited for them any more."""
         self.deadlines: dict[int, float] = {}
-        """Until when (monotonic clock) the last reply that was waited for might have come, by
-        slot: whoever watches over this process sees by it that a long wait is no hang."""
+        """By slot: time (monotonic clock) until which the last awaited reply may come. A
+        supervisor of this process tells by it a long wait from a hang."""
         self._operations: dict[int, Operation] = {}
         self._cancelled: dict[int, int] = {}
         transport.when_dead(self._shut)
@@ -286,32 +188,31 @@ class Conversation:
         self.lock = Shut(reason)
 
     def turn(self, slot: int) -> Lock:
-        """The lock to hold to have commands to ``slot`` follow each other undisturbed."""
+        """The lock to hold while commands to ``slot`` follow each other, with no other between."""
         return self.lock
 
     def check(self) -> None:
-        """Raise why no more can be said, if that is so."""
+        """Raise the reason if no command can be sent any more."""
         lock = self.lock
         if isinstance(lock, Shut):
             lock.acquire()
 
-    def quiet(self, meanwhile: Callable[[], object] = bool) -> Quiet:
-        """Hold this to have no command under way, even on a reader that is gone. It gives False
-        if a thread does not let go of its turn in time: that is waited for no longer.
+    def quiet(self, meanwhile: Callable[[], object] = nothing_meanwhile) -> Quiet:
+        """A context in which no command is under way, even on a reader that is gone. Entering
+        gives False if a thread does not end its turn within :data:`~ccid.link.locks.QUIET_S`.
 
         Args:
-            meanwhile: Called again and again while it waits.
+            meanwhile: Called every :data:`~ccid.link.locks.SLICE_MS` while entering waits.
         """
         return Quiet(self._locks, meanwhile)
 
     def every_turn(self, action: Callable[[], R]) -> R:
         """Do ``action`` in the turns of all slots: no APDU is under way, and none is half done.
 
-        Of several turns, no more than one is waited for, and none held meanwhile: so nobody
-        waits for somebody who waits for him.
+        Deadlock avoidance: block on at most one lock, and hold none while blocking.
 
         Raises:
-            What ``action`` does; and why no more can be said, if that is so.
+            What ``action`` raises; the reason why no command can be sent any more, if so.
         """
         taken: list[Lock] = []
         back, again = giving_back(taken), giving_back(taken)
@@ -325,7 +226,7 @@ class Conversation:
             run(again)
 
     def _take_all(self, taken: list[Lock]) -> None:
-        """Take all turns, and note in ``taken`` which they are."""
+        """Acquire all turns, noted in ``taken``."""
         first, is_complete = 0, False
         while not is_complete:
             self.check()
@@ -336,10 +237,10 @@ class Conversation:
                     taken.clear()
                     first, is_complete = (first + i) % len(locks), False
                     break
-        self.check()  # what was taken may be a turn of a reader that is gone
+        self.check()  # the reader may have gone meanwhile
 
     def end(self, reason: CcidError) -> None:
-        """Say no more: whoever tries, or is about something, is told ``reason``."""
+        """Send no more commands. Every thread that tries, or has one under way, gets ``reason``."""
         self.transport = Ended(self.transport, reason)
         self._shut(reason)
 
@@ -356,9 +257,9 @@ class Conversation:
 
         Args:
             slot: bSlot.
-            work: What to do; its result is returned.
+            work: Sends the commands; its result is returned.
             limit_s: Most seconds it may take with all extensions. Without it, an operation within
-                another is a part of that.
+                another is part of the outer one.
             session: The power-up that the commands are for, if they are for one.
 
         Raises:
@@ -383,7 +284,8 @@ class Conversation:
     @contextmanager
     def operation(self, slot: int, session: Session | None = None) -> Iterator[None]:
         """Hold the turn of ``slot``; all commands meanwhile are one operation. Where a signal may
-        come, :meth:`perform` is better: it leaves nothing to the collector of garbage.
+        come, :meth:`perform` is better: a generator that a signal interrupts is closed only when
+        Python collects it.
 
         Args:
             slot: bSlot.
@@ -414,11 +316,11 @@ class Conversation:
         return Operation(first, began, min(ends, default=None))
 
     def _current(self, slot: int, count: int) -> Operation:
-        """The operation that command ``count`` is part of: perhaps that command alone."""
+        """The operation that command ``count`` is part of: where none is noted, one of its own."""
         return self._operations.get(slot) or self._operation_of(count)
 
     def proceed(self, slot: int) -> None:
-        """To be called between the commands of an operation.
+        """Check, between two commands of an operation, that it may go on.
 
         Raises:
             CommandCancelled: :meth:`cancel` was called meanwhile.
@@ -444,20 +346,20 @@ class Conversation:
     # What happened to a card ------------------------------------------------------------------
 
     def powering(self, slot: int) -> None:
-        """The card in ``slot`` is about to be powered; whatever came before does not count."""
+        """The card in ``slot`` is about to be powered; earlier notifications do not count."""
         self.transport.take_events()
         self.cards.powering(slot)
 
     def fate(self, slot: int, session: Session) -> Fate | None:
         """What ended ``session``; None while it goes on. A slot in doubt is asked for its status
-        (USB CCID rev 1.1, 6.1.3). A card that lost its power may have been exchanged: that is
-        told only after the time in which a notification would have come."""
+        (USB CCID rev 1.1, 6.1.3). A card that lost its power may have been exchanged, so this
+        first waits :data:`NOTICE_S` for a notification that says so."""
         self.transport.take_events()
         if session.signs and session.fate is None:
             self._ask(slot)
         if session.fate is Fate.LOST_POWER and self.cards.notifies and not session.is_settled:
             until = time.monotonic() + NOTICE_S
-            for _ in range(NOTICE_TRIES):  # what else lets libusb handle events ends a wait, too
+            for _ in range(NOTICE_TRIES):  # other USB events end a wait early
                 left_ms = int((until - time.monotonic()) * 1000)
                 if left_ms <= 0 or session.fate is not Fate.LOST_POWER:
                     break
@@ -466,14 +368,16 @@ class Conversation:
         return session.fate
 
     def look(self, slot: int, session: Session | None = None) -> None:
-        """Raise what ended ``session``, if something did; without one, what became of the card
-        in ``slot`` that was powered last.
+        """Raise the error for what ended ``session``, if something did. Without a session, that of
+        the card in ``slot`` that was powered last.
 
         Raises:
             CardRemoved, CardReset: The session is over.
         """
         if session is None:
             card = self.cards[slot]
+            if card.power is Power.ON:  # nearly always; to look it up in a set takes longer
+                return
             session = card.session
             if card.power not in TO_SETTLE or session is None:
                 return
@@ -482,8 +386,8 @@ class Conversation:
             raise self.card_gone(slot, fate)
 
     def was_removed(self, slot: int) -> bool:
-        """The card powered in ``slot`` was taken out, even if there is one again. True until that
-        is powered, or :meth:`Cards.told` was called."""
+        """The card powered in ``slot`` was taken out, even if a card is there again. True until
+        the new one is powered, or :meth:`Cards.told` was called."""
         self.transport.take_events()
         card = self.cards[slot]
         if card.power in TO_SETTLE and card.session is not None:
@@ -491,12 +395,12 @@ class Conversation:
         return card.power is Power.REMOVED
 
     def _ask(self, slot: int) -> None:
-        """Have :attr:`cards` know the status of ``slot``. Here, that of a card that is one with
-        its reader."""
+        """Update :attr:`cards` with the status of ``slot``. Here the card is part of its reader,
+        and always active."""
         self.cards.saw(slot, IccStatus.ACTIVE)
 
     def card_gone(self, slot: int, fate: Fate, **fields: Any) -> CcidError:
-        """The error for a card whose session met ``fate``; for its reader, if that is gone too."""
+        """The error for a card whose session met ``fate``; of its reader, if that is gone too."""
         if self.transport.dead is not None:
             return copy.copy(self.transport.dead)
         kind, words = FATES[fate]
@@ -509,7 +413,7 @@ class Conversation:
         """The error for a card that was taken out."""
         return self.card_gone(slot, Fate.REMOVED, **fields)
 
-    # Ending one early -------------------------------------------------------------------------
+    # Cancellation -----------------------------------------------------------------------------
 
     def cancel(self, slot: int) -> bool:
         """End the operation that another thread has under way on ``slot``.
@@ -526,17 +430,18 @@ class Conversation:
         return True
 
     def _is_under_way(self, slot: int) -> bool:
-        """A command to ``slot``, or an operation there: merely to hold its turn is none."""
+        """A command or an operation is under way on ``slot``. A turn that is held is neither."""
         return self.busy_slot == slot or slot in self._operations
 
     def _cancel_operation(self, slot: int) -> None:
-        """Have what is under way on ``slot`` cancelled, if it has sent no command yet, too."""
+        """Note that the operation under way on ``slot`` is cancelled, even before its first
+        command."""
         operation = self._operations.get(slot)
         first = -1 if operation is None else operation.first
         self._cancelled[slot] = max(self.count, first)
 
     def _is_cancelled(self, slot: int, operation: Operation) -> bool:
-        """True, once, if :meth:`cancel` was called for this operation."""
+        """True, the first time, if :meth:`cancel` was called for this operation."""
         if not operation.hears:
             return False
         count = self._cancelled.pop(slot, None)

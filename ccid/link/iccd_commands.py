@@ -1,17 +1,16 @@
 """The commands of an ICCD device, the twin of :mod:`ccid.link.slot_commands`: USB ICCD rev 1.0.
 
 Theory of operation. A USB token that is reader and card in one may do without bulk endpoints:
-everything goes by class-specific requests on the control pipe, and nothing is numbered. Version A
-(bInterfaceProtocol 1) is directed by a status byte: after each transfer the host asks for it until
-the device is not busy, and it tells whether data are expected or a status word is ready. Version B
-(bInterfaceProtocol 2) puts a byte before each answer that tells what it is: data, a part of a
-chain, a failure, or that the host shall ask again after some time.
+everything goes by class-specific requests on the control pipe, and commands have no numbers.
+Version A (bInterfaceProtocol 1) is directed by a status byte: after each transfer the host asks for
+it until the device is not busy. The byte tells whether data are expected or a status word is ready.
+Version B (bInterfaceProtocol 2) puts a byte before each answer that tells what follows: data, a
+part of a chain, a failure, or that the host is to ask again after some time.
 
-Asking again is bounded by time, never by count, and heeds :meth:`ccid.Slot.cancel`. To be busy is
+Asking again is bounded by time, never by count, and heeds :meth:`ccid.Slot.cancel`. "Busy" here is
 what a time extension is elsewhere: a card may compute for as long as a command may take. A question
-about the slot has no more than seconds, and a power-up no more than elsewhere. The devices
-have no ABORT: what a command that was given up still has to say is waited for and dropped before
-the next one goes out.
+about the slot is bounded by seconds, and a power-up as elsewhere. The devices have no ABORT: the
+answer to a command that was given up is waited for and dropped before the next command goes out.
 """
 
 from __future__ import annotations
@@ -19,6 +18,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Callable
+from functools import partial
 from typing import NoReturn
 
 from ccid.codec.descriptors import ClassControl
@@ -34,20 +34,18 @@ from ccid.errors import (
     UnsupportedByReader,
 )
 from ccid.iso7816.apdu import SW_LENGTH, Bytes, octets
-from ccid.iso7816.atr import MAX_LENGTH as MAX_ATR
+from ccid.iso7816.atr import MAX_ATR
 from ccid.iso7816.timing import ACTIVATION_S
 from ccid.known.quirks import Quirks
+from ccid.link.block_ways import BlockWay, PatienceS
 from ccid.link.card_state import Session
-from ccid.link.conversation import SLICE_MS, Conversation, seconds
+from ccid.link.conversation import CONTROL_TIMEOUT_MS, Conversation, seconds
+from ccid.link.locks import SLICE_MS
 from ccid.link.reply_errors import reply_error
-from ccid.link.slot_commands import DEFAULT_TIMEOUT_S, R, SlotCommands, SlotStatus
+from ccid.link.slot_commands import DEFAULT_TIMEOUT_S, STATUS_S, R, SlotCommands, SlotStatus
 
-CONTROL_TIMEOUT_MS = 3000
-"""For one control transfer."""
 MAX_CONTROL = 4096
 """Bytes of the longest control transfer that every system allows."""
-STATUS_S = 5.0
-"""How long a device may be busy when it is asked for its status, or loses its power."""
 UNIT_S = 0.01
 """Of wDelayTime, and how long to wait where a device does not say."""
 
@@ -73,11 +71,11 @@ class IccdCommands(SlotCommands):
         self._owes = False
 
     def abort(self) -> None:
-        """There is no ABORT: what it still has to say is waited for and dropped."""
+        """There is no ABORT: the answer that is still due is waited for and dropped."""
         self.perform(lambda: self._drain() if self._owes else None, STATUS_S)
 
     def give_up(self) -> None:
-        """Note that the device may still have something to say that nobody waits for."""
+        """Note that the device may owe an answer that no thread waits for."""
         self._owes = True
 
     @property
@@ -86,10 +84,10 @@ class IccdCommands(SlotCommands):
 
     @abstractmethod
     def _drain(self) -> None:
-        """Wait for what the device still has to say, and drop it."""
+        """Wait for the answer that the device still owes, and drop it."""
 
     def _send_block(self, wValue: int, data: Bytes) -> None:
-        """XFR_BLOCK, once the device has nothing left to say of an earlier one."""
+        """XFR_BLOCK, once the device owes no answer to an earlier one."""
         if self._owes:
             self._drain()
         self._owes = True
@@ -129,7 +127,7 @@ class IccdCommands(SlotCommands):
         return max(1, min(CONTROL_TIMEOUT_MS, int((latest - time.monotonic()) * 1000)))
 
     def _pause(self, seconds: float) -> None:
-        """Wait before asking again, ready to be cancelled."""
+        """Wait before asking again; a cancellation ends the wait."""
         until = self.conversation.deadlines[self.slot] = time.monotonic() + seconds
         while (left := until - time.monotonic()) > 0:
             self.conversation.proceed(self.slot)
@@ -153,30 +151,54 @@ class IccdCommands(SlotCommands):
         self._owes = False
         return SlotStatus(IccStatus.INACTIVE, ClockStatus.STOPPED_LOW)
 
-    def quick_xfr_block(
+    def apdu_way(
         self,
-        patience_s: Callable[[Bytes], float],
+        patience_s: PatienceS,
         more: Callable[[bytes, int], bytes],
         session: Session | None = None,
-    ) -> Callable[[Bytes], bytes]:
-        def whole(apdu: Bytes) -> bytes:
-            data, chain = self.xfr_block(apdu, timeout_s=patience_s(apdu))
-            return more(data, chain) if chain else data
-
-        def transmit(apdu: Bytes) -> bytes:
-            data = self.perform(lambda: whole(octets(apdu)), session=session)
-            if len(data) < SW_LENGTH:
-                raise reply_error(self.name, self.slot, len(data), 0, 0, 0)
-            return data
-
-        return transmit
+    ) -> BlockWay:
+        return IccdWay(self, patience_s, more, session)
 
     def _send(self, command: Command, reply: type[R], timeout_s: float = DEFAULT_TIMEOUT_S) -> R:
-        """Reader and card are one: there is nothing to set, and nobody to press keys."""
+        """Reader and card are one device: it has no parameters to set, and no keypad."""
         what = type(command).__name__.removeprefix("PC_to_RDR_")
         raise UnsupportedByReader(
             f"{self.name}: an ICCD device has no {what}", reader=self.name, slot=self.slot
         )
+
+
+class IccdWay(BlockWay):
+    """The way of an APDU to an ICCD device.
+
+    Args:
+        commands: The device's commands.
+        patience_s: How many seconds to wait for the reply to an APDU, before extensions.
+        more: Called with abData and bChainParameter where that is not 0; returns the whole.
+        session: The power-up that the APDUs are for; None for any.
+    """
+
+    def __init__(
+        self,
+        commands: IccdCommands,
+        patience_s: PatienceS,
+        more: Callable[[bytes, int], bytes],
+        session: Session | None,
+    ) -> None:
+        self.commands = commands
+        self.patience_s = patience_s
+        self.more = more
+        self.session = session
+
+    def transmit(self, data: Bytes) -> bytes:
+        commands, apdu = self.commands, octets(data)
+        response = commands.perform(partial(self._whole, apdu), session=self.session)
+        if len(response) < SW_LENGTH:
+            raise reply_error(commands.name, commands.slot, len(response), 0, 0, 0)
+        return response
+
+    def _whole(self, apdu: bytes) -> bytes:
+        data, chain = self.commands.xfr_block(apdu, timeout_s=self.patience_s(apdu))
+        return self.more(data, chain) if chain else data
 
 
 class IccdA(IccdCommands):
@@ -320,7 +342,7 @@ class IccdB(IccdCommands):
             if self._owes:  # it has not ended
                 raise
         except CcidError:
-            pass  # how it ended is nobody's concern any more
+            pass  # no command waits for this answer any more
         self._owes = False
 
     def _answer(self, wLength: int) -> tuple[bytes, int]:

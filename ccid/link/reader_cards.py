@@ -1,6 +1,6 @@
 """The cards of one reader: their states, and the one lock under which they change.
 
-What the reader says comes from whatever thread handles USB events, what the host does from those
+Notifications come from the thread that handles USB events, the host's own acts from the threads
 that send commands. All go through :class:`Cards`, one after the other.
 """
 
@@ -18,7 +18,7 @@ logger = logging.getLogger("ccid.cards")
 
 
 class Cards:
-    """What is known of the cards of one reader.
+    """The states of the cards of one reader.
 
     Args:
         auto_activating: The reader gives power to a card as soon as it is put in (dwFeatures
@@ -49,7 +49,7 @@ class Cards:
 
     def listen(self, tell: Callable[[int], None]) -> Callable[[], None]:
         """Have ``tell`` called with the slot whenever a card came or went, as far as is known
-        now. It must not wait for anything. Returns what ends this."""
+        now. It must not wait for anything. Returns a function that ends this."""
 
         def end() -> None:
             with self._lock:
@@ -58,7 +58,7 @@ class Cards:
         try:
             with self._lock:
                 self._tellers = (*self._tellers, tell)
-        except BaseException:  # as Ctrl-C, behind it
+        except BaseException:  # as Ctrl-C, after the assignment
             end()
             raise
         return end
@@ -74,7 +74,7 @@ class Cards:
             for tell in self._tellers:
                 try:
                     tell(slot)
-                except Exception:  # others are told still, and the command under way goes on
+                except Exception:  # the others are still told, and the command under way goes on
                     logger.exception("slot %d: an event could not be told", slot)
 
     # What the reader says ---------------------------------------------------------------------
@@ -106,7 +106,7 @@ class Cards:
         self.apply(slot, Input.POWERED_OFF)
 
     def told(self, slot: int) -> None:
-        """Those who use the card of ``slot`` know that it is gone: no card is known there."""
+        """The users of the card of ``slot`` know that it is gone: no card is known there."""
         self.apply(slot, Input.TOLD)
 
     def session(self, slot: int) -> Session | None:

@@ -1,11 +1,11 @@
-"""Replies as they come: matched with their commands, and what they say of earlier ones; pure."""
+"""Replies matched with their commands, and what slots may still work on; pure."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ccid.codec.messages import HEADER_LENGTH, RDR_to_PC_SlotStatus
+from ccid.codec.messages import MESSAGE_HEADER, RDR_to_PC_SlotStatus
 from ccid.codec.messages.headers import reply_header
 from ccid.codes import CommandStatus, IccStatus, SlotError
 from ccid.errors import CcidError, MalformedMessage, ProtocolError
@@ -70,11 +70,11 @@ def whole(
 def match(
     message: bytes | MalformedMessage, slot: int, count: int, reply_type: int, name: str
 ) -> RawReply | None:
-    """``message`` as the reply to a command; None if it is a late one, or no message at all that
-    came for another command.
+    """``message`` as the reply to a command; None if it is a late reply, or a malformed one to
+    another command.
 
     Args:
-        message: What came, or what is wrong with it.
+        message: The message, or what is wrong with it.
         slot: bSlot of the command.
         count: Its number; the low byte is bSeq.
         reply_type: bMessageType of the reply.
@@ -112,14 +112,14 @@ def match(
             slot=slot,
             bSeq=bSeq,
         )
-    return RawReply(kind, bSeq, bStatus, bError, parameter, message[HEADER_LENGTH:])
+    return RawReply(kind, bSeq, bStatus, bError, parameter, message[MESSAGE_HEADER:])
 
 
 class Past:
-    """What slots may still be at.
+    """What slots may still work on.
 
     Attributes:
-        given_up: Slots that may be at something that nobody waits for any more.
+        given_up: Slots that may work on a command that no thread waits for any more.
         half_aborted: Slots that got the first half of an ABORT pair, and perhaps not the second.
     """
 
@@ -127,10 +127,10 @@ class Past:
         self.given_up: set[int] = set()
         self.half_aborted: set[int] = set()
         self._heard: set[int] = set()
-        """Slots that have answered: what they are at since then, we began."""
+        """Slots that have answered: whatever they work on since then, this process began."""
 
     def answered(self, slot: int) -> None:
-        """``slot`` took a command: it is at nothing else."""
+        """``slot`` took a command: it works on nothing else."""
         self.aborted(slot)
         self._heard.add(slot)
 
@@ -140,8 +140,8 @@ class Past:
         self.half_aborted.discard(slot)
 
     def is_in_the_way(self, slot: int, reply: RawReply) -> bool:
-        """True if ``slot`` did not begin a command because it is at something that was given up,
-        here or by whoever had the reader before, or waits for the second half of an ABORT pair."""
+        """True if ``slot`` did not begin a command because it works on one that was given up, here
+        or by an earlier user of the reader, or waits for the second half of an ABORT pair."""
         unheard = slot not in self._heard
         match reply.bError if reply.failed else None:
             case SlotError.CMD_SLOT_BUSY:  # perhaps with another slot
@@ -151,5 +151,5 @@ class Past:
         return False
 
     def may_be_busy(self, slot: int) -> bool:
-        """True if ``slot`` may be at something that nobody here waits for."""
+        """True if ``slot`` may work on a command that no thread of this process waits for."""
         return slot not in self._heard or slot in self.given_up

@@ -1,14 +1,14 @@
 """The conversation with a reader whose slots work at the same time.
 
 Theory of operation. With bMaxCCIDBusySlots > 1 (USB CCID rev 1.1, 5.1) that many slots may have a
-command under way, and their replies come in any order over the one bulk-IN endpoint. A slot has
-a lock of its own; writing has the pipe's. Of the threads that wait for replies, one reads for
-all, and puts what it reads into the box of the slot it is for: a message, what is wrong with one,
-or an error of the transport, which is everybody's. None in a box has its owner look whether it is
-its turn to read, or to send.
+command under way. Their replies come in any order over the one bulk-IN endpoint. Each slot has a
+lock of its own; the pipe's lock guards writing. Of the threads that wait for replies, one reads for
+all. It puts each message into the box of the slot that the message is for: the message, or what is
+wrong with it. An error of the transport goes into all boxes. None in a box tells its thread to look
+whether it can read, or send, now.
 
-What :mod:`ccid.link.conversation` says of signals goes for all of this: a box is a SimpleQueue, and
-who reads holds a lock that others try and do not wait for.
+The rules for signals (:mod:`ccid.link.locks`) hold here too: a box is a SimpleQueue, and the
+reading thread holds a lock that other threads try to acquire without waiting for it.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from ccid.codec.messages.headers import DATA_BLOCK, XFR_BLOCK
 from ccid.errors import CcidError, CommandCancelled, MalformedMessage, TransportTimeout
-from ccid.iso7816.apdu import Bytes, octets
+from ccid.link.block_ways import BlockWay, PatienceS, SharedWay
 from ccid.link.card_state import Session
-from ccid.link.conversation import SLICE_MS, Lock, Operation, Shut
+from ccid.link.locks import SLICE_MS, Lock, Shut
 from ccid.link.pipe import Pipe
+from ccid.link.raw_commands import RawCommand, UnderWay
 from ccid.link.reply_matching import RawReply
 from ccid.transport import Transport
 
 BOX_ROOM = 64
-"""What a box holds; a reader that says more to one command in a slice of time is not heard."""
+"""Messages that a box holds. More messages to one command in a slice of time are dropped."""
 
 Mail = bytes | CcidError | None
 
@@ -39,7 +39,7 @@ Mail = bytes | CcidError | None
 class SharedPipe(Pipe):
     """The conversation with a reader whose slots work at the same time (bMaxCCIDBusySlots > 1).
 
-    Whoever waits first reads for all: a message for another slot goes into that slot's box.
+    The first thread that waits reads for all: a message for another slot goes into that slot's box.
 
     Args:
         busy_slots: bMaxCCIDBusySlots.
@@ -57,7 +57,7 @@ class SharedPipe(Pipe):
         """Slots whose command waits until fewer are under way."""
         self._boxes = [SimpleQueue[Mail]() for _ in range(slot_count)]
         self._reader = threading.RLock()
-        """Whoever holds it reads for all."""
+        """Held by the thread that reads for all."""
         super().__init__(transport, slot_count=slot_count, **common)
         self._locks = [*self._slot_locks, self.lock]
 
@@ -66,31 +66,24 @@ class SharedPipe(Pipe):
 
     # One command ------------------------------------------------------------------------------
 
-    def _once(
-        self,
-        slot: int,
-        bMessageType: int,
-        specific: bytes,
-        data: Bytes,
-        reply_type: int,
-        timeout_s: float,
-    ) -> RawReply:
+    def _once(self, command: RawCommand) -> RawReply:
         try:
-            self._wait_for_room(slot, timeout_s)
-            return super()._once(slot, bMessageType, specific, data, reply_type, timeout_s)
+            self._wait_for_room(command)
+            return super()._once(command)
         finally:
-            self._under_way.pop(slot, None)
-            self._queued.discard(slot)
+            self._under_way.pop(command.slot, None)
+            self._queued.discard(command.slot)
             self._knock(self._queued)  # there is room
             self._knock(self._under_way)  # this thread reads no more
 
-    def _wait_for_room(self, slot: int, timeout_s: float) -> None:
+    def _wait_for_room(self, command: RawCommand) -> None:
         """Wait until the reader may be given one more command, and count it.
 
         Raises:
             CommandCancelled, TransportTimeout: Before there was room: nothing was sent.
-            Why there can be no more commands, if there cannot.
+            The reason why no command can be sent any more, if so.
         """
+        slot, timeout_s = command.slot, command.timeout_s
         operation = self._operations.get(slot)
         if operation is None:
             self._cancelled.pop(slot, None)  # it was for an earlier one
@@ -117,16 +110,22 @@ class SharedPipe(Pipe):
                 self._boxes[slot].get(timeout=min(left_s, SLICE_MS / 1000))
 
     def _knock(self, slots: set[int] | dict[int, int]) -> None:
-        """Have the threads of these slots look again."""
+        """Wake the threads of these slots."""
         for slot in tuple(slots):
             if self._boxes[slot].empty():
                 self._boxes[slot].put(None)
 
-    def _write(self, slot: int, bMessageType: int, specific: bytes, data: Bytes) -> int:
+    def _write(self, command: RawCommand) -> UnderWay:
         with self.lock:  # before the reply can come, which another thread may read
-            self._boxes[slot] = SimpleQueue()
-            self._under_way[slot] = self.count + 1
-            return super()._write(slot, bMessageType, specific, data)
+            self._boxes[command.slot] = SimpleQueue()
+            self._under_way[command.slot] = self.count + 1
+            return super()._write(command)
+
+    def _exchange(self, command: RawCommand, heard: int | None = None) -> RawReply:
+        """Send a command and wait for its reply, which another thread may read."""
+        sent = self._write(command)
+        sent.heard = heard
+        return self._await(sent)
 
     def abort(self, slot: int) -> None:
         try:
@@ -147,21 +146,19 @@ class SharedPipe(Pipe):
 
     # Reading ----------------------------------------------------------------------------------
 
-    def _next(
-        self, slot: int, count: int, deadline: float, operation: Operation
-    ) -> bytes | MalformedMessage | None:
-        box = self._boxes[slot]
+    def _next(self, sent: UnderWay, deadline: float) -> bytes | MalformedMessage | None:
+        box = self._boxes[sent.slot]
         try:
             mail = box.get_nowait()
         except Empty:
             try:
                 if self._reader.acquire(blocking=False):
-                    return self._read_for_all(slot, count, deadline, operation)
-            finally:  # an exception may have come before it was seen who holds it
-                try:  # and no context manager in Python may come before the release
+                    return self._read_for_all(sent, deadline)
+            finally:  # a signal handler may have raised before the result of acquire was seen
+                try:  # the release must be the first call
                     self._reader.release()
                 except RuntimeError:
-                    mail = None  # another thread does
+                    mail = None  # another thread holds it
             left_s = max(0.0, deadline - time.monotonic())
             try:
                 mail = box.get(timeout=min(left_s, SLICE_MS / 1000))
@@ -175,15 +172,14 @@ class SharedPipe(Pipe):
         return self.transport.inp[5] == slot
 
     def _sweep(self) -> None:
-        """What comes behind a message is delivered at once."""
+        """A message that comes behind another is delivered at once: none is left to drop."""
 
-    def _read_for_all(
-        self, slot: int, count: int, deadline: float, operation: Operation
-    ) -> bytes | MalformedMessage | None:
-        """Read what comes and deliver it; what is for ``slot`` is returned. An error of the
-        transport is told to all."""
+    def _read_for_all(self, sent: UnderWay, deadline: float) -> bytes | MalformedMessage | None:
+        """Read messages and deliver them; the message for the slot of ``sent`` is returned. An
+        error of the transport is delivered to all."""
+        slot = sent.slot
         try:
-            first = self._read(slot, count, deadline, operation)
+            first = self._read(sent, deadline)
         except CommandCancelled:
             raise
         except CcidError as error:
@@ -220,20 +216,11 @@ class SharedPipe(Pipe):
 
     # The path of every APDU -------------------------------------------------------------------
 
-    def quick(
+    def way(
         self,
         slot: int,
-        patience_s: Callable[[Bytes], float],
+        patience_s: PatienceS,
         result: Callable[[RawReply], bytes],
         session: Session | None = None,
-    ) -> Callable[[Bytes], bytes]:
-        def transmit(data: Bytes) -> bytes:
-            data = octets(data)
-            timeout_s = patience_s(data)
-            with self.turn(slot):  # until the rest of a chained response is here
-                reply = self.transact(
-                    slot, XFR_BLOCK, bytes(3), data, DATA_BLOCK, timeout_s, session
-                )
-                return result(reply)
-
-        return transmit
+    ) -> BlockWay:
+        return SharedWay(self, slot, patience_s, result, session)

@@ -5,14 +5,16 @@ Here a reply's bStatus and bError become a value or an error of :mod:`ccid.error
 
 from __future__ import annotations
 
+import struct
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from ccid.codec.messages import (
-    HEADER_LENGTH,
+    MESSAGE_HEADER,
     Command,
     PC_to_RDR_Escape,
     PC_to_RDR_GetParameters,
@@ -52,18 +54,23 @@ from ccid.errors import (
 from ccid.iso7816.apdu import Bytes, octets
 from ccid.iso7816.timing import ACTIVATION_S
 from ccid.known.quirks import Quirks
+from ccid.link.block_ways import BlockWay, PatienceS
 from ccid.link.card_state import Session
 from ccid.link.conversation import Conversation, seconds
 from ccid.link.pipe import Pipe
+from ccid.link.raw_commands import RawCommand
 from ccid.link.reply_errors import reply_error
 from ccid.link.reply_matching import RawReply, whole
 
 DEFAULT_TIMEOUT_S = 3.0
 """For commands that do not wait for a card."""
 ESCAPE_TIMEOUT_S = 30.0
-"""For an Escape, which may do anything."""
+"""For an Escape: the maker of the reader decides what it does."""
 STATUS_S = 5.0
-"""For GetSlotStatus and IccPowerOff with all extensions, which no reader has much reason for."""
+"""Longest time of GetSlotStatus and IccPowerOff, with all time extensions (of an ICCD device: with
+all busy answers)."""
+SPECIFIC = struct.Struct("<BH")
+"""bBWI and wLevelParameter."""
 MACOS = sys.platform == "darwin"
 
 R = TypeVar("R", bound=Reply)
@@ -78,7 +85,7 @@ class SlotStatus(NamedTuple):
 
 
 class SlotCommands(ABC):
-    """The commands of one slot, however they travel: what is above knows no more.
+    """The commands of one slot, whatever carries them. The rooms above use this interface alone.
 
     Args:
         conversation: With the reader.
@@ -112,21 +119,21 @@ class SlotCommands(ABC):
         return self.conversation.perform(self.slot, work, limit_s, session)
 
     def cancel(self) -> bool:
-        """End what another thread has under way here; False if it is nothing."""
+        """End what another thread has under way here; False if there is nothing."""
         return self.conversation.cancel(self.slot)
 
     @abstractmethod
     def give_up(self) -> None:
-        """Note that the reader may still be at something that nobody waits for any more."""
+        """Note that the reader may still work on a command that no thread waits for any more."""
 
     @property
     @abstractmethod
     def is_given_up(self) -> bool:
-        """The reader may still be at something that nobody waits for any more."""
+        """The reader may still work on a command that no thread waits for any more."""
 
     @abstractmethod
     def abort(self) -> None:
-        """End whatever the slot is at."""
+        """End whatever the slot works on."""
 
     @abstractmethod
     def _send(self, command: Command, reply: type[R], timeout_s: float = DEFAULT_TIMEOUT_S) -> R:
@@ -155,13 +162,13 @@ class SlotCommands(ABC):
         """
 
     @abstractmethod
-    def quick_xfr_block(
+    def apdu_way(
         self,
-        patience_s: Callable[[Bytes], float],
+        patience_s: PatienceS,
         more: Callable[[bytes, int], bytes],
         session: Session | None = None,
-    ) -> Callable[[Bytes], bytes]:
-        """:meth:`xfr_block` for a whole APDU in one block, made once and called often.
+    ) -> BlockWay:
+        """:meth:`xfr_block` for a whole APDU in one block, made once and used often.
 
         Args:
             patience_s: How many seconds to wait for the reply to an APDU, before extensions.
@@ -169,10 +176,10 @@ class SlotCommands(ABC):
             session: The power-up that the APDUs are for; None for any.
         """
 
-    def quick_t1_block(
-        self, patience_s: Callable[[Bytes], float], session: Session | None = None
-    ) -> Callable[[Bytes], bytes] | None:
-        """:meth:`xfr_block` for a block of T=1 with bBWI 0, made once and called often; None where
+    def t1_block_way(
+        self, patience_s: PatienceS, session: Session | None = None
+    ) -> BlockWay | None:
+        """:meth:`xfr_block` for a block of T=1 with bBWI 0, made once and used often; None where
         there is no such way.
 
         Args:
@@ -188,12 +195,14 @@ class SlotCommands(ABC):
 
     def _specific(self, bBWI: int, wLevelParameter: int) -> bytes:
         """Bytes 7 to 9 of XfrBlock. Raises MalformedMessage if a value does not fit."""
-        for field, value, size in ("bBWI", bBWI, 1), ("wLevelParameter", wLevelParameter, 2):
-            if not isinstance(value, int) or not 0 <= value < 1 << 8 * size:
-                raise MalformedMessage(
-                    f"{self.name}: {field} {value} does not fit", field=field, reader=self.name
-                )
-        return bytes((bBWI, wLevelParameter & 0xFF, wLevelParameter >> 8))
+        try:
+            return SPECIFIC.pack(bBWI, wLevelParameter)
+        except struct.error:
+            fits = isinstance(bBWI, int) and 0 <= bBWI <= 0xFF
+            field, value = ("wLevelParameter", wLevelParameter) if fits else ("bBWI", bBWI)
+        raise MalformedMessage(
+            f"{self.name}: {field} {value} does not fit", field=field, reader=self.name
+        )
 
     # Power and presence -----------------------------------------------------------------------
 
@@ -434,12 +443,14 @@ class Commands(SlotCommands):
         """Send ``command`` and decode its reply. Raises what :meth:`failure` makes of it."""
         wire = command.build()
         raw = self.pipe.transact(
-            self.slot,
-            command.bMessageType,
-            wire[7:HEADER_LENGTH],
-            wire[HEADER_LENGTH:],
-            reply.bMessageType,
-            timeout_s,
+            RawCommand(
+                self.slot,
+                command.bMessageType,
+                wire[7:MESSAGE_HEADER],
+                wire[MESSAGE_HEADER:],
+                reply.bMessageType,
+                timeout_s,
+            )
         )
         if raw.failed:
             raise self.failure(raw)
@@ -474,27 +485,27 @@ class Commands(SlotCommands):
         wLevelParameter: int = Level.WHOLE,
     ) -> tuple[bytes, int]:
         specific, abData = self._specific(bBWI, wLevelParameter), octets(abData)
-        raw = self.pipe.transact(self.slot, XFR_BLOCK, specific, abData, DATA_BLOCK, timeout_s)
+        raw = self.pipe.transact(
+            RawCommand(self.slot, XFR_BLOCK, specific, abData, DATA_BLOCK, timeout_s)
+        )
         if raw.failed:
             raise self.failure(raw)
         return raw.data, raw.parameter
 
-    def quick_xfr_block(
+    def apdu_way(
         self,
-        patience_s: Callable[[Bytes], float],
+        patience_s: PatienceS,
         more: Callable[[bytes, int], bytes],
         session: Session | None = None,
-    ) -> Callable[[Bytes], bytes]:
-        return self.pipe.quick(
-            self.slot, patience_s, lambda reply: whole(reply, self.failure, more), session
-        )
+    ) -> BlockWay:
+        result = partial(whole, failure=self.failure, more=more)
+        return self.pipe.way(self.slot, patience_s, result, session)
 
-    def quick_t1_block(
-        self, patience_s: Callable[[Bytes], float], session: Session | None = None
-    ) -> Callable[[Bytes], bytes]:
-        def block(reply: RawReply) -> bytes:
-            if reply.failed:
-                raise self.failure(reply)
-            return reply.data
+    def t1_block_way(self, patience_s: PatienceS, session: Session | None = None) -> BlockWay:
+        return self.pipe.way(self.slot, patience_s, self._block_of, session)
 
-        return self.pipe.quick(self.slot, patience_s, block, session)
+    def _block_of(self, reply: RawReply) -> bytes:
+        """The block of T=1 that ``reply`` brings."""
+        if reply.failed:
+            raise self.failure(reply)
+        return reply.data

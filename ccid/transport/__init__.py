@@ -1,7 +1,7 @@
-"""The way to a reader: bytes over USB, or to a virtual reader in this process.
+"""Transports: bytes to a reader on USB, or to a virtual reader in this process.
 
-Everything above sees a :class:`Transport`; ``usb`` and ``virtual`` implement it,
-:class:`ccid.trace.Tap` wraps one. What a reader is, before it is opened, is a :class:`ReaderInfo`.
+The rooms above use a :class:`Transport`; ``usb`` and ``virtual`` implement it,
+:class:`ccid.trace.Tap` wraps one. A :class:`ReaderInfo` describes a reader that is not opened.
 """
 
 from __future__ import annotations
@@ -28,12 +28,8 @@ IN_CAPACITY = 128 * 1024
 """Bytes of the longest message received, and whole packets of any size beyond it."""
 
 
-def no_events(wait_ms: int = 0, /) -> None:
-    """``take_events`` of a transport to which none come."""
-
-
 def nothing_to_end() -> None:
-    """What ends the wait for events that never come."""
+    """Ends the wait for events where none can come."""
 
 
 def tell_first(inbox: deque[bytes], tell: Callable[[bytes], None]) -> None:
@@ -50,12 +46,12 @@ def tell_first(inbox: deque[bytes], tell: Callable[[bytes], None]) -> None:
 class Transport(Protocol):
     """An open CCID interface. One thread at a time sends, one at a time receives.
 
-    The next message to send is put into ``out``, what is received lands in ``inp``: the path of
-    every APDU allocates nothing.
+    The caller builds the next message in ``out``, and received bytes land in ``inp``: the path of
+    every APDU allocates no buffer.
 
     Attributes:
         out: Where the next message is built.
-        inp: Where transfers land.
+        inp: Where received bytes land.
         packet_size: Bytes of a full bulk-IN packet; a shorter one ends a transfer.
     """
 
@@ -67,6 +63,31 @@ class Transport(Protocol):
     def dead(self) -> CcidError | None:
         """Why it can do no more; None while it can."""
 
+    def exchange(self, length: int, size: int, write_ms: int, wait_ms: int, /) -> int:
+        """Send a command and receive the first transfer of its reply: :meth:`send` and
+        :meth:`wait` in one, with both transfers under way at once where that is possible.
+
+        Args:
+            length: Bytes of ``out`` to send.
+            size: Bytes to receive into ``inp`` at most, whole packets.
+            write_ms: Milliseconds that sending may take.
+            wait_ms: Milliseconds to wait for the reply after that.
+
+        Returns:
+            The bytes received; 0 for an empty packet, or if nothing came in time. A reply that has
+            not come goes on waiting: call :meth:`wait`.
+
+        Raises:
+            As :meth:`send`; TransportTimeout only if the command was not sent.
+        """
+
+    def wait(self, size: int, wait_ms: int, /) -> int:
+        """Wait for a reply, or go on waiting for it, as :meth:`exchange` does.
+
+        Raises:
+            As :meth:`send`, but no TransportTimeout.
+        """
+
     def send(self, length: int, timeout_ms: int, /) -> None:
         """Send the first ``length`` bytes of ``out`` as one bulk-OUT transfer.
 
@@ -76,7 +97,9 @@ class Transport(Protocol):
         """
 
     def receive(self, offset: int, size: int, timeout_ms: int, /) -> int:
-        """Receive one bulk-IN transfer into ``inp`` at ``offset``, ``size`` bytes at most.
+        """Receive one bulk-IN transfer into ``inp`` at ``offset``, ``size`` bytes at most. One that
+        :meth:`exchange` or :meth:`wait` has left waiting at ``offset`` is that transfer. It ends
+        here.
 
         Returns:
             The bytes received, fewer than asked if the time ran out in between.
@@ -86,24 +109,24 @@ class Transport(Protocol):
         """
 
     def listen(self, tell: Callable[[bytes], None]) -> None:
-        """Have an interrupt-IN transfer wait from now on, always, and ``tell`` called with what
-        each brings: by :meth:`take_events`, or see :meth:`attend`. Without such an endpoint it
-        is never called. ``tell`` must not call this transport."""
+        """Have an interrupt-IN transfer wait from now on, always. ``tell`` is called with each
+        notification: by :meth:`take_events`, or see :meth:`attend`. Without such an endpoint it is
+        never called. ``tell`` must not call this transport."""
 
     def take_events(self, wait_ms: int = 0, /) -> None:
-        """Have what came told of now. Says nothing of a reader that is gone.
+        """Pass on the notifications that came. Does nothing for a reader that is gone.
 
         Args:
             wait_ms: How long to wait for something to come; 0 for not at all.
         """
 
     def attend(self) -> Callable[[], None]:
-        """Have everything told of as soon as it comes, from a thread of its own, the end of the
-        reader too (:meth:`when_dead`). Returns what ends this, at once."""
+        """Have notifications passed on as soon as they come, from a thread of its own, and the end
+        of the reader too (:meth:`when_dead`). Returns a function that ends this at once."""
 
     def control(self, request: ClassControl, timeout_ms: int, data: bytes = b"") -> bytes:
-        """Do a class-specific request, with ``data`` to the reader or none, and return what
-        the reader sent.
+        """Send a class-specific request, with ``data`` to the reader or none, and return the bytes
+        that the reader sent.
 
         Raises:
             As :meth:`send`; TransportStall if the reader refuses it.

@@ -35,7 +35,7 @@ GROUP = "plugdev"
 
 
 def udev_rule(info: ReaderInfo) -> str:
-    """The udev rule that lets whoever sits at the machine open this reader.
+    """The udev rule that lets the user at the machine open this reader.
 
     logind gives that access to the user of a session on a seat (73-seat-late.rules): not to one
     who came by SSH, to a service, or in a container.
@@ -44,7 +44,7 @@ def udev_rule(info: ReaderInfo) -> str:
 
 
 def group_rule(info: ReaderInfo) -> str:
-    """The udev rule that lets the members of a group open this reader, wherever they are."""
+    """The udev rule that lets the members of a group open this reader, from anywhere."""
     return f'{_matches(info)}, MODE="0660", GROUP="{GROUP}"'
 
 
@@ -96,7 +96,7 @@ def access_denied(info: ReaderInfo) -> AccessDenied:
 
 
 def busy(info: ReaderInfo) -> ReaderBusy:
-    """The error for an interface that somebody else holds, naming who as far as can be seen."""
+    """The error for an interface that another program holds; names the holder if it can be seen."""
     holder, cure = who_holds(info)
     if not holder:
         holder, cure = (
@@ -114,7 +114,7 @@ def busy(info: ReaderInfo) -> ReaderBusy:
 
 
 def who_holds(info: ReaderInfo) -> tuple[str, str]:
-    """Who holds the interface, and what to do about it; empty if nobody can be seen."""
+    """The holder of the interface, and what to do about it; empty if no holder can be seen."""
     if sys.platform == "darwin":
         return MACOS_HOLDER, MACOS_CURE
     if sys.platform == "win32":

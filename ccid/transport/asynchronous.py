@@ -1,19 +1,21 @@
-"""libusb's asynchronous side: interrupt transfers that stay armed, and who comes and goes.
+"""libusb's asynchronous side: its events, interrupt transfers that stay armed, the event thread.
 
-pyusb offers neither, so both are asked of the library it has loaded.
+pyusb has none of that, so the functions are bound from the library that pyusb has loaded.
 
-Theory of operation. A transfer is submitted and libusb calls back when it is done; the callback
-submits it again, so it is always armed. Callbacks run wherever libusb handles events: inside any
-synchronous transfer, of any thread, or in :func:`handle_events`. So whoever only uses a reader
-needs no thread. Whoever waits for events registers with :data:`attendants`, and as long as anybody
-does, one thread handles libusb's events for all. While that thread waits in libusb, every transfer
-of another is completed by it, which doubles the time of an APDU; so whoever exchanges something
-sends it away (:meth:`Attendants.make_way`), handles events for himself, and it comes back when he
-has done nothing for a while or waits himself. Whoever handled events that were another's has them
-told (:attr:`Attendants.came`): that thread may have looked just before, and be in libusb by now.
+Theory of operation. A transfer is submitted, and libusb calls back when it is done. The callback
+submits it again, so it is always armed. Callbacks run wherever libusb handles events: in any
+transfer of any thread (:mod:`ccid.transport.bulk`), or in :class:`EventHandler`. So a program that
+only uses a reader needs no thread. A program that waits for events registers with
+:data:`attendants`. While any function is registered, one thread handles libusb's events for all.
+
+A transfer that the event thread completes for another thread takes twice the time of an APDU: two
+threads have to be woken. So the event thread stays out of libusb while any exchange is under way
+(:attr:`Attendants.under_way`) and for :data:`BUSY_S` after one began (:meth:`Attendants.make_way`).
+The exchanging thread handles all events meanwhile. If it has handled an event of another reader
+(:attr:`Attendants.came`), it calls the registered functions itself.
 
 A callback notes what came and does no more: it must neither block nor wait for a lock that a thread
-in libusb might hold. What it noted is told outside libusb.
+in libusb may hold. The note is passed on outside libusb.
 """
 
 from __future__ import annotations
@@ -31,24 +33,29 @@ from typing import Any, ClassVar, NamedTuple
 from ccid.errors import TransportError
 from ccid.ground import at_exit
 from ccid.ground.once import Once
-from ccid.transport.libusb import Buffer, Status, backend, callback_type, function, is_fork
+from ccid.transport.libusb import (
+    Buffer,
+    Status,
+    at,
+    backend,
+    callback_type,
+    function,
+    plain,
+)
 
 logger = logging.getLogger("ccid.transport")
 
 EVENT_SIZE = 64
 """Bytes asked for on interrupt-IN: a notification of many slots."""
 END_S = 2.0
-"""How long a cancelled transfer may take to end. It takes no time, but for a broken system."""
+"""How long a cancelled transfer may take to end. Only a broken system takes any time."""
 NUDGE_S = 0.01
 """How often a thread is told to end until it does."""
 IDLE_S, TROUBLED_S = 60, 0.02
 """How long the thread sleeps when nothing happens; and while a transfer cannot be armed."""
-BUSY_S = 0.005
-"""So long after an exchange began the thread stays out of libusb."""
-HAS_HOTPLUG = 1
-"""libusb_has_capability: LIBUSB_CAP_HAS_HOTPLUG."""
-ARRIVED, LEFT = 1, 2
-ANY = -1
+BUSY_S, LONG_S = 0.005, 0.05
+"""The thread stays out of libusb for so long after an exchange began; and it looks so often at most
+whether a longer one has ended."""
 INTERRUPT = 3
 """Type of a transfer."""
 
@@ -63,7 +70,7 @@ OUTCOMES = {
 """Statuses of a transfer (enum libusb_transfer_status) as return codes; 0 is done."""
 
 
-class _Transfer(ctypes.Structure):
+class Transfer(ctypes.Structure):
     """struct libusb_transfer, as far as it is needed."""
 
     _fields_: ClassVar = [
@@ -82,18 +89,30 @@ class _Transfer(ctypes.Structure):
     ]
 
 
-class _Timeval(ctypes.Structure):
+class Timeval(ctypes.Structure):
+    """struct timeval."""
+
     _fields_: ClassVar = [("tv_sec", ctypes.c_long), ("tv_usec", ctypes.c_long)]
+
+    @classmethod
+    def of(cls, wait_s: float) -> Any:
+        """A pointer to ``wait_s`` seconds; none at all if that is not more than 0."""
+        seconds = max(0.0, wait_s)
+        return ctypes.byref(cls(int(seconds), int(seconds % 1 * 1_000_000)))
 
 
 class Calls(NamedTuple):
-    """Functions of libusb by the ends of their names; pointers are integers."""
+    """Functions of the loaded libusb, bound by name.
 
+    The first two are called for every message: they take pointers as
+    :func:`ccid.transport.libusb.at` makes them. For the others pointers are integers.
+    """
+
+    submit: Callable[[Any], int]
+    handle_events: Callable[[Any, Any, Any], int]
     alloc_transfer: Callable[[int], int | None]
     free_transfer: Callable[[int], None]
-    submit_transfer: Callable[[int], int]
     cancel_transfer: Callable[[int], int]
-    handle_events_timeout_completed: Callable[[int, int, int | None], int]
     interrupt_event_handler: Callable[[int], None]
     has_capability: Callable[[int], int]
     hotplug_register_callback: Callable[..., int]
@@ -102,15 +121,15 @@ class Calls(NamedTuple):
 
 @Once
 def calls() -> Calls:
-    """They, in the libusb that is loaded."""
+    """Functions of the loaded libusb, bound by name."""
     pointer, integer = ctypes.c_void_p, ctypes.c_int
     hotplug = (*[integer] * 5, pointer, pointer, pointer)
     found = Calls(
+        plain("libusb_submit_transfer", pointer),
+        plain("libusb_handle_events_timeout_completed", pointer, pointer, pointer),
         function("libusb_alloc_transfer", pointer, integer),
         function("libusb_free_transfer", None, pointer),
-        function("libusb_submit_transfer", integer, pointer),
         function("libusb_cancel_transfer", integer, pointer),
-        function("libusb_handle_events_timeout_completed", integer, pointer, pointer, pointer),
         function("libusb_interrupt_event_handler", None, pointer),
         function("libusb_has_capability", integer, ctypes.c_uint32),
         function("libusb_hotplug_register_callback", integer, pointer, *hotplug),
@@ -126,42 +145,49 @@ def context() -> int:
     return value
 
 
-def event_handler(called: int | None = None) -> Callable[[float], None]:
-    """A function that has libusb do what there is to do. It waits for something to do as many
-    seconds as it is given, 0 for not at all.
+class EventHandler:
+    """Has libusb handle its events.
 
     Args:
-        called: Address of an int: while that is not 0 libusb does not begin to wait.
+        called: A pointer to an int: while that is not 0, libusb does not begin to wait.
     """
-    handle, where = calls().handle_events_timeout_completed, context()
-    at_once = _Timeval(0, 0)
-    address = ctypes.addressof(at_once)
 
-    def handle_events(wait_s: float, _kept: object = at_once) -> None:
-        if wait_s > 0:
-            wait = _Timeval(int(wait_s), int(wait_s % 1 * 1_000_000))
-            handle(where, ctypes.addressof(wait), called)
-        else:
-            handle(where, address, called)
+    def __init__(self, called: Any = None) -> None:
+        self._handle_events = calls().handle_events
+        self._context = at(context())
+        self._called = called
+        self._at_once = Timeval.of(0.0)
 
-    return handle_events
+    def handle(self, wait_s: float, called: Any = None) -> None:
+        """Handle what is due.
+
+        Args:
+            wait_s: Seconds to wait for the first event; 0 for not at all.
+            called: A pointer to an int as above, for this call.
+        """
+        wait = Timeval.of(wait_s) if wait_s > 0 else self._at_once
+        code = self._handle_events(self._context, wait, called or self._called)
+        if code < 0 and code != Status.INTERRUPTED and wait_s > 0:
+            time.sleep(min(wait_s, NUDGE_S))  # it did not wait; the caller may be in a loop
 
 
 # Interrupt transfers ----------------------------------------------------------------------------
 
 
 class Interrupt:
-    """An interrupt-IN transfer that stays armed. One: of several, Linux leaves marks in an xHCI's
-    ring when they are cancelled, which QEMU (seen with 7.2) takes for transfers without room, and
-    ends when a notification comes.
+    """An interrupt-IN transfer that stays armed.
+
+    There is one per reader. With several, Linux leaves no-op entries in an xHCI ring when they are
+    cancelled. QEMU (seen with 7.2) takes those for transfers without room, and aborts at the next
+    notification.
 
     Args:
         handle: Address of libusb's handle on the device.
         endpoint: bEndpointAddress.
 
     Attributes:
-        inbox: What came and was not taken yet.
-        is_armed: It waits. Else :attr:`failure` tells why not.
+        inbox: Notifications that came and were not taken yet.
+        is_armed: The transfer waits. If not, :attr:`failure` tells why.
         failure: A return code of libusb.
     """
 
@@ -170,28 +196,28 @@ class Interrupt:
         self.is_armed = False
         self.failure: int = Status.SUCCESS
         self._calls = calls()
-        self._handle_events = event_handler()
+        self._events = EventHandler()
         self._ends = False
         self._buffer = Buffer(EVENT_SIZE)
         self._callback = callback_type(None, ctypes.c_void_p)(self._done)
         address = self._calls.alloc_transfer(0)
         if not address:
             raise TransportError("libusb has no memory for a transfer")
-        self._address = address
-        self._transfer = made = _Transfer.from_address(address)
+        self._address, self._pointer = address, at(address)
+        self._transfer = made = Transfer.from_address(address)
         made.dev_handle, made.endpoint, made.type = handle, endpoint, INTERRUPT
         made.callback = ctypes.cast(self._callback, ctypes.c_void_p).value
         made.buffer, made.length = self._buffer.address, EVENT_SIZE
         _living.add(self)
 
     def arm(self) -> None:
-        """Have it wait, if it does not."""
+        """Submit it, unless it waits already."""
         if not self.is_armed and not self._ends:
             self._submit()
 
     def _submit(self) -> None:
         self.is_armed = True  # it may be done before this returns
-        code = self._calls.submit_transfer(self._address)
+        code = self._calls.submit(self._pointer)
         if code and code != Status.BUSY:  # busy: it is submitted already
             self.failure, self.is_armed = code, False
 
@@ -208,10 +234,10 @@ class Interrupt:
                 else:
                     self._submit()
         except BaseException as error:
-            # What a signal handler raises here would get lost in libusb: it is raised outside.
+            # An exception of a signal handler would get lost in libusb: it is raised outside.
             attendants.interrupted.append(error)
             self._submit()  # if it was submitted, libusb says so
-        attendants.came = True  # last: another thread may look at once, and all is to be seen
+        attendants.came = True  # last: another thread may look at once, and must see all
 
     def end(self) -> bool:
         """Disarm it for good. False if it does not end: then the handle must stay open."""
@@ -222,7 +248,7 @@ class Interrupt:
                 _lost.append(self)
                 return False
             self._calls.cancel_transfer(self._address)
-            self._handle_events(NUDGE_S)
+            self._events.handle(NUDGE_S)
         _living.discard(self)
         address, self._address = self._address, 0
         if address:
@@ -231,21 +257,24 @@ class Interrupt:
 
 
 _living: set[Interrupt] = set()
-"""Those that libusb may call back: they must not be forgotten before it does."""
+"""Transfers that libusb may call back: they must stay in memory until then."""
 _lost: list[Interrupt] = []
-"""Transfers that never ended: libusb may call them back any time, so they are kept."""
+"""Transfers that never ended: libusb may call them back at any time, so they are kept."""
 
 
-# Those who wait ---------------------------------------------------------------------------------
+# Functions that wait for events -----------------------------------------------------------------
 
 
 class Attendants:
-    """Who waits for events. While anybody does, one thread handles libusb's for all.
+    """The functions to call after events. While there is one, a thread handles libusb's events.
 
     Attributes:
-        came: Something came, in whatever thread, and was not told yet. Whoever let libusb handle
-            events calls :meth:`take` then.
-        interrupted: What signal handlers raised in callbacks; :meth:`take` raises it.
+        thread: That thread; None while no function is registered.
+        came: Something came, in any thread, and was not passed on yet. A thread that has handled
+            events then calls :meth:`take`.
+        interrupted: Exceptions of signal handlers in callbacks; :meth:`take` raises them.
+        under_way: Threads (``threading.get_ident``) that have an exchange under way: the event
+            thread stays out of libusb.
     """
 
     def __init__(self) -> None:
@@ -255,13 +284,14 @@ class Attendants:
         """Begin anew; in a forked child, where all of this is the parent's."""
         self._lock = threading.RLock()  # within it a forgotten reader may be collected, and closed
         self._takers: tuple[Callable[[], bool], ...] = ()
-        self._thread: _EventThread | None = None
+        self.thread: _EventThread | None = None
         self.came = False
         self.interrupted: list[BaseException] = []
+        self.under_way: set[int] = set()
 
     def add(self, take: Callable[[], bool]) -> Callable[[], None]:
-        """Have ``take`` called after events were handled; it returns True to be called again
-        soon. Returns what ends that.
+        """Register ``take``, to be called after events were handled. It returns True to be called
+        again soon. Returns a function that ends that.
 
         Raises:
             TransportError: The system has no thread left.
@@ -273,11 +303,11 @@ class Attendants:
         try:
             with self._lock:
                 self._takers = (*self._takers, take)
-                if self._thread is None:
-                    self._thread = _EventThread(self.take)
-                    self._thread.start()
+                if self.thread is None:
+                    self.thread = _EventThread(self.take)
+                    self.thread.start()
                 else:
-                    self._thread.nudge()
+                    self.thread.nudge()
         except RuntimeError as error:
             end()
             raise TransportError(
@@ -293,7 +323,7 @@ class Attendants:
         self._keep(lambda one: one != take)
 
     def take(self) -> bool:
-        """Tell those who wait of what came. True if somebody is to be asked again soon."""
+        """Call all registered functions. True if one is to be called again soon."""
         self.came = again = False
         if self.interrupted:
             if threading.current_thread() is threading.main_thread():  # where signals are handled
@@ -307,7 +337,7 @@ class Attendants:
             except BaseException:  # a signal: the others are still to be told
                 self.came = True
                 raise
-        thread = self._thread
+        thread = self.thread
         if again and thread is not None and thread is not threading.current_thread():
             thread.nudge()  # it asks again until all is well
         return again
@@ -316,13 +346,13 @@ class Attendants:
         ending: _EventThread | None = None
         try:
             with self._lock:
-                takers, thread = tuple(filter(wanted, self._takers)), self._thread
+                takers, thread = tuple(filter(wanted, self._takers)), self.thread
                 if takers or thread is None:
                     self._takers = takers
                     return
                 # nothing is called here, so no signal can come in between; on leaving it can
                 ending = thread
-                thread.ends, self._thread, self._takers = True, None, takers
+                thread.ends, self.thread, self._takers = True, None, takers
             ending.end()
         except BaseException:
             if ending is not None:
@@ -330,15 +360,17 @@ class Attendants:
             raise
 
     def make_way(self) -> None:
-        """Somebody is about to exchange something: the thread is not to handle his events."""
-        thread = self._thread
+        """An exchange is about to begin: the event thread is to leave libusb, and to stay out."""
+        thread = self.thread
         if thread is not None:
             thread.busy_until = time.monotonic() + BUSY_S
             if thread.is_inside:
                 thread.nudge()
+            else:
+                thread.called.value = 1  # it may be about to enter
 
     def end(self) -> None:
-        """Nobody waits any more."""
+        """Drop all registered functions, and end the thread."""
         self._keep(lambda _: False)
 
 
@@ -354,31 +386,37 @@ class _EventThread(threading.Thread):
         self._take = take
         self.ends = False
         """It is to end when it looks around."""
-        self._called = ctypes.c_int()
-        """It is to look around; libusb asks this once no other thread can take the interruption."""
+        self.called = ctypes.c_int()
+        """Not 0: the thread is to leave libusb. libusb reads this while it holds the lock by which
+        another thread could take the interruption for its own."""
         self.is_inside = False
         """It waits in libusb."""
         self.busy_until = 0.0
 
     def run(self) -> None:
-        handle_events = event_handler(ctypes.addressof(self._called))
+        events, pause_s = EventHandler(ctypes.byref(self.called)), BUSY_S
         while True:
-            self._called.value = 0
+            self.called.value = 0
             again = self._take()
             if self.ends:
                 return
+            if attendants.under_way:
+                time.sleep(pause_s)
+                pause_s = min(2 * pause_s, LONG_S)
+                continue
+            pause_s = BUSY_S
             busy_s = self.busy_until - time.monotonic()
             if busy_s > 0:
                 time.sleep(busy_s)
                 continue
             self.is_inside = True
-            handle_events(TROUBLED_S if again else IDLE_S)
+            events.handle(TROUBLED_S if again else IDLE_S)
             self.is_inside = False
 
     def nudge(self) -> None:
-        """Have it look around, even if it is about to wait and another thread that handles events
+        """Have it leave libusb, even if it is about to wait and another thread that handles events
         takes the interruption for its own."""
-        self._called.value = 1
+        self.called.value = 1
         calls().interrupt_event_handler(context())
 
     def end(self) -> None:
@@ -392,81 +430,11 @@ class _EventThread(threading.Thread):
 attendants = Attendants()
 
 
-# Who comes and goes -----------------------------------------------------------------------------
-
-
-class _Happened:
-    """For one who waits for devices: one came or went, and he was not told yet. A flag alone: a
-    :class:`threading.Event` has a lock, which a signal handler that raises may leave held."""
-
-    is_set = False
-
-
-_happened: list[_Happened] = []
-"""Of each who waits for devices."""
-
-
-def _happens(*_: Any) -> int:
-    """libusb calls this, from any thread."""
-    try:
-        for happened in tuple(_happened):
-            happened.is_set = True
-    except BaseException as error:
-        attendants.interrupted.append(error)
-        for happened in tuple(_happened):
-            happened.is_set = True
-    attendants.came = True
-    return 0
-
-
-_callback = callback_type(
-    ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p
-)(_happens)
-"""One for all, never freed: it may be taken back when a thread of libusb is about to call it."""
-
-
-def on_hotplug(tell: Callable[[], None]) -> Callable[[], None] | None:
-    """Have ``tell`` called after a device came or went. Returns what ends that; None where this
-    libusb does not tell."""
-    made, where = calls(), context()
-    if is_fork() or not made.has_capability(HAS_HOTPLUG):
-        return None
-    happened, number = _Happened(), ctypes.c_int()
-    wanted = (ARRIVED | LEFT, 0, ANY, ANY, ANY)
-    address = ctypes.cast(_callback, ctypes.c_void_p).value
-    _happened.append(happened)
-    if made.hotplug_register_callback(where, *wanted, address, None, ctypes.addressof(number)):
-        _happened.remove(happened)
-        return None
-
-    def take() -> bool:
-        if happened.is_set:
-            happened.is_set = False
-            tell()
-        return False
-
-    try:
-        leave = attendants.add(take)
-    except BaseException:
-        attendants.leave(take)
-        _happened.remove(happened)
-        made.hotplug_deregister_callback(where, number.value)
-        raise
-
-    def end() -> None:
-        leave()
-        if happened in _happened:  # else it was ended, or is the parent's
-            _happened.remove(happened)
-            made.hotplug_deregister_callback(where, number.value)
-
-    return end
-
-
 # The end ----------------------------------------------------------------------------------------
 
 
 def _end_all() -> None:
-    """Python ends: nothing may call it back any more."""
+    """Python ends: libusb must not call back any more."""
     attendants.end()
     for interrupt in list(_living):
         with contextlib.suppress(Exception):
@@ -474,9 +442,8 @@ def _end_all() -> None:
 
 
 def _after_fork() -> None:
-    """Those are the parent's."""
+    """All of this belongs to the parent process."""
     _living.clear()
-    _happened.clear()
     attendants.reset()
 
 

@@ -1,7 +1,6 @@
-"""The way to a reader that sends stray empty packets: they are fetched before anything is sent.
+"""The transport of a reader that sends stray empty packets: they are fetched before each command.
 
-Only a reader with the quirk ``drain-before-write-s`` gets this around its transport; no other pays
-for it.
+Only a reader with the quirk ``drain-before-write-s`` gets this wrapper around its transport.
 """
 
 from __future__ import annotations
@@ -12,9 +11,10 @@ from contextlib import suppress
 from ccid.codec.descriptors import ClassControl
 from ccid.errors import CcidError, TransportStall, TransportTimeout
 from ccid.transport import Transport
+from ccid.transport.separate_transfers import SeparateTransfers
 
 
-class Draining:
+class Draining(SeparateTransfers):
     """A transport that does what ``inner`` does, and fetches an empty bulk-IN transfer before
     every bulk-OUT transfer.
 
@@ -33,12 +33,15 @@ class Draining:
         """Why the transport can do no more."""
         return self.inner.dead
 
-    def send(self, length: int, timeout_ms: int) -> None:
+    def send(self, length: int, timeout_ms: int, /) -> None:
         with suppress(TransportTimeout, TransportStall):
             self.inner.receive(0, 0, self.timeout_ms)
         self.inner.send(length, timeout_ms)
 
-    def receive(self, offset: int, size: int, timeout_ms: int) -> int:
+    def wait(self, size: int, wait_ms: int, /) -> int:
+        return self.inner.wait(size, wait_ms)
+
+    def receive(self, offset: int, size: int, timeout_ms: int, /) -> int:
         return self.inner.receive(offset, size, timeout_ms)
 
     def listen(self, tell: Callable[[bytes], None]) -> None:

@@ -1,15 +1,16 @@
-"""libusb: found once, called in two ways.
+"""libusb: loaded once, called in two ways.
 
 pyusb finds and loads the library and serves discovery, descriptors, claims and control
 transfers, through its backend interface: its :class:`usb.core.Device` opens devices unasked.
-The two calls of every APDU, one bulk-OUT and one bulk-IN, go to the same loaded library by a
-ctypes prototype with buffers that are made once: pyusb's own read and write cost three times as
-much Python. What pyusb does not have is in :mod:`ccid.transport.asynchronous`.
+The calls of every APDU go to the same loaded library by ctypes, with transfers and buffers that are
+made once (:mod:`ccid.transport.bulk`): pyusb's own read and write cost three times as much Python.
+What pyusb does not have is in :mod:`ccid.transport.asynchronous`.
 """
 
 from __future__ import annotations
 
 import ctypes
+import ctypes.util
 import logging
 import os
 import sys
@@ -22,6 +23,10 @@ from typing import Any
 from ccid.errors import UsbUnavailable
 from ccid.ground import at_exit
 from ccid.ground.once import Once
+
+LINUX = sys.platform.startswith("linux")
+SONAME = "libusb-1.0.so.0"
+"""libusb 1.0 on Linux."""
 
 logger = logging.getLogger("ccid.transport")
 
@@ -63,9 +68,6 @@ STATUS_TEXT = {
 
 SPEEDS = {1: "low", 2: "full", 3: "high", 4: "super", 5: "super+"}
 
-Transfer = Callable[[int, int, int, int, int, int], int]
-"""libusb_bulk_transfer(handle, endpoint, address, length, address of the count, timeout in ms)"""
-
 
 def status_text(status: int) -> str:
     """A return code in words."""
@@ -105,7 +107,7 @@ def status_of(error: Exception) -> int:
 
 
 class _State:
-    """How it is with the libusb context of this process.
+    """The state of the libusb context of this process.
 
     Attributes:
         is_over: Python ends: the context has ended, or may any time.
@@ -141,7 +143,7 @@ def _loaded() -> Any:
 def _load() -> Any:
     import usb.backend.libusb1
 
-    found = usb.backend.libusb1.get_backend()
+    found = usb.backend.libusb1.get_backend(find_library=_find if LINUX else None)
     if found is None:
         import libusb_package
 
@@ -152,6 +154,17 @@ def _load() -> Any:
             "libusb-package: reinstall the latter with pip, or see whether USB is there at all"
         )
     return found
+
+
+def _find(candidate: str) -> str | None:
+    """The name of a shared library, as ``ctypes.util.find_library``. The loader is asked first for
+    the one name that libusb 1.0 has on Linux: ``find_library`` runs ``ldconfig``, and where that
+    is missing a compiler, which takes milliseconds."""
+    try:
+        ctypes.CDLL(SONAME)
+    except OSError:
+        return ctypes.util.find_library(candidate)
+    return SONAME
 
 
 def library_name() -> str:
@@ -180,12 +193,24 @@ def function(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
     return found
 
 
-@Once
-def bulk_transfer() -> Transfer:
-    """``libusb_bulk_transfer``, all pointers as integers."""
-    pointer, integer = ctypes.c_void_p, ctypes.c_int
-    arguments = (pointer, ctypes.c_ubyte, pointer, integer, pointer, ctypes.c_uint)
-    return function("libusb_bulk_transfer", integer, *arguments)
+def at(address: int) -> Any:
+    """A pointer as :func:`plain` functions take it, made once."""
+    return ctypes.byref(ctypes.c_char.from_address(address))
+
+
+def plain(name: str, *arguments: Any) -> Callable[..., int]:
+    """A function of libusb that returns an int and is called often: nothing is converted.
+
+    Pointers are given as :func:`at` or ``ctypes.byref`` make them, and numbers are C ints. On
+    32-bit Windows the called function removes its arguments from the stack, so there the types are
+    declared as for :func:`function`.
+
+    Args:
+        name: The function.
+        arguments: The types of its arguments.
+    """
+    is_declared = sys.platform == "win32" and ctypes.sizeof(ctypes.c_void_p) == 4
+    return function(name, ctypes.c_int, *(arguments if is_declared else ()))
 
 
 class Buffer:
@@ -193,17 +218,13 @@ class Buffer:
 
     Attributes:
         view: The bytes.
-        address: Where they are.
-        count: How many the last transfer moved.
-        count_address: Where libusb writes that.
+        address: Address of the first byte.
     """
 
     def __init__(self, size: int) -> None:
         self._memory = (ctypes.c_ubyte * size)()
         self.view = memoryview(self._memory).cast("B")
         self.address = ctypes.addressof(self._memory)
-        self.count = ctypes.c_int()
-        self.count_address = ctypes.addressof(self.count)
 
 
 # Its end, and forks ---------------------------------------------------------------------------
@@ -213,7 +234,7 @@ def _end(reference: weakref.ref[Any]) -> None:
     """Python ends, and pyusb is about to end the context."""
     found = reference()
     if found is None:
-        return  # it was one that nobody used
+        return  # a second one, which was never used
     at_exit.run()
     _State.is_over = True
     if threading.active_count() > 1:
@@ -248,13 +269,13 @@ def _renewed() -> None:
 
 
 def is_over() -> bool:
-    """Python ends: whatever was libusb's is gone, or may be any time."""
+    """Python ends: the memory of libusb is freed, or may be at any time."""
     return _State.is_over
 
 
 def is_fork() -> bool:
-    """This process is a fork of one that had loaded libusb: the thread by which libusb hears who
-    comes and goes is not there."""
+    """This process is a fork of one that had loaded libusb: libusb's thread for hot-plug events is
+    not there."""
     return _State.is_fork
 
 

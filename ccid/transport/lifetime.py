@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable
-from typing import NoReturn
 from weakref import WeakSet
 
 from ccid.errors import CcidError, ReaderClosed, ReaderForked, ReaderRemoved
@@ -14,7 +13,7 @@ _living: WeakSet[Life] = WeakSet()
 
 
 def living() -> list[Life]:
-    """The transports that there are, whatever became of them."""
+    """All transports in memory, open or not."""
     while True:
         try:
             return list(_living)
@@ -22,17 +21,8 @@ def living() -> list[Life]:
             continue
 
 
-def refusal(reason: CcidError) -> Callable[..., NoReturn]:
-    """What stands in for ``send`` and ``receive`` of a transport that can do no more."""
-
-    def refuse(*_: object) -> NoReturn:
-        raise copy.copy(reason)
-
-    return refuse
-
-
 class Life:
-    """Base of transports. The first reason to end counts, and all who asked are told.
+    """Base of transports. The first reason to end counts, and every registered function gets it.
 
     Args:
         name: The reader's name, for errors.
@@ -43,7 +33,7 @@ class Life:
         self.dead: CcidError | None = None
         self._listeners: list[Callable[[CcidError], None]] = []
         self._told = 0
-        """So many of them were told, at least."""
+        """How many of them were called, at least."""
         _living.add(self)
 
     def when_dead(self, tell: Callable[[CcidError], None]) -> None:
@@ -60,8 +50,8 @@ class Life:
     def _die(self, reason: CcidError) -> None:
         if self.dead is None:
             self.dead = reason
-        # A signal handler may have raised in the middle of it: then this goes on there. Whoever is
-        # told twice hears the same.
+        # If a signal handler raised in the middle of an earlier call, this one goes on there. A
+        # function that is called twice gets the same reason.
         for i in range(self._told, len(self._listeners)):
             self._listeners[i](self.dead)
             self._told = i + 1

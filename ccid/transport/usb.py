@@ -1,4 +1,4 @@
-"""Readers on USB: claimed and talked to."""
+"""Readers on USB: opening and claiming, notifications, control requests, failures."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, NoReturn
 
-from ccid.codec.descriptors import ClassControl, EndpointDescriptor
+from ccid.codec.descriptors import ClassControl
+from ccid.codes import DIRECTION_IN
 from ccid.errors import (
     CcidError,
     ReaderForked,
@@ -24,27 +26,17 @@ from ccid.errors import (
 from ccid.ground import at_exit
 from ccid.ground.once import Once
 from ccid.transport import (
-    IN_CAPACITY,
-    OUT_CAPACITY,
     ReaderInfo,
     access_problems,
     libusb,
     linux,
-    no_events,
     nothing_to_end,
     tell_first,
 )
-from ccid.transport.asynchronous import Interrupt, attendants, event_handler
-from ccid.transport.libusb import (
-    Buffer,
-    Status,
-    backend,
-    bulk_transfer,
-    status_of,
-    status_text,
-    usb_errors,
-)
-from ccid.transport.lifetime import Life, living, refusal
+from ccid.transport.asynchronous import Interrupt, attendants
+from ccid.transport.bulk import BulkPair
+from ccid.transport.libusb import Status, backend, status_of, status_text, usb_errors
+from ccid.transport.lifetime import living
 
 FIRST_RETRY_S, LAST_RETRY_S = 0.02, 1.0
 """After a failed interrupt transfer: pauses before it is armed again, each twice the one before."""
@@ -52,6 +44,9 @@ GONE_S = 1.0
 """How long after an input/output error to look whether the device is gone. Hubs are asked four
 times a second."""
 MICROFRAME_S = 0.000125
+FRESH_S = 0.0005
+"""So long after a transfer ended, no command looks for notifications: that transfer has
+fetched them, and the next one fetches what came since."""
 INTERVAL_MORE_S = 0.02
 """A notification is fetched so long after its time at the latest."""
 LINUX = sys.platform.startswith("linux")
@@ -59,11 +54,7 @@ LINUX = sys.platform.startswith("linux")
 logger = logging.getLogger("ccid.transport")
 
 
-class _InputOutput(TransportError):
-    """The first transfer failed with an input/output error, and is worth another attempt."""
-
-
-class UsbTransport(Life):
+class UsbTransport(BulkPair):
     """An open interface on USB: a :class:`ccid.transport.Transport`.
 
     Args:
@@ -74,49 +65,29 @@ class UsbTransport(Life):
         AccessDenied, ReaderBusy, ReaderRemoved, TransportError.
     """
 
-    send: Callable[[int, int], None]
-    receive: Callable[[int, int, int], int]
-    take_events: Callable[..., None]
-
     def __init__(self, device: Any, info: ReaderInfo) -> None:
-        super().__init__(info.name)
-        self.info = info
+        super().__init__(info)
         self._handle: Any = None
         self._driver_detached = False
         self._events, self._controls = threading.RLock(), threading.Lock()
         self._interrupt: Interrupt | None = None
         self._retry_s, self._retry_at = FIRST_RETRY_S, 0.0
-        out, inp = info.reader.bulk_out, info.reader.bulk_in
-        if not info.reader.is_iccd and (out is None or inp is None):
-            raise ReaderUnsupported(f"{info.name} has no bulk endpoints", reader=info.name)
-        self.packet_size = (inp.max_packet_size if inp else 0) or 64
+        self._longest_rest_s = self._interval_s() + INTERVAL_MORE_S
+        self._taken_at = 0.0
         self._is_asleep = info.reader.is_iccd
         """No request was made yet of a device that has but the control pipe: it may sleep."""
-        self._is_waking = False
-        """A transfer is under way that may be tried again if it fails."""
         try:
             self._handle = self._twice(lambda: backend().open_device(device))
         except Exception as error:
             raise self._open_error(error) from None
         try:
             self._claim()
-            self.take_events = no_events
-            self._out, self._in = Buffer(OUT_CAPACITY), Buffer(IN_CAPACITY)
-            self.out, self.inp = self._out.view, self._in.view
-            if out is not None and inp is not None:
-                self.send = self._first_send(self._make_send(out))
-                self.receive = self._make_receive(inp)
+            self._open_bulk(self._handle.handle.value)
         except BaseException:
             handle, self._handle = self._handle, None
             backend().close_device(handle)
             raise
         _close_at_end()
-        self.when_dead(self._refuse_all)
-
-    def _refuse_all(self, reason: CcidError) -> None:
-        """From now on nothing reaches libusb: the handle may be freed any time."""
-        self.send = self.receive = refusal(reason)
-        self.take_events = no_events
 
     # Opening and closing ----------------------------------------------------------------------
 
@@ -136,8 +107,8 @@ class UsbTransport(Life):
         )
 
     def _twice(self, do: Callable[[], Any]) -> Any:
-        """``do`` it; once more if an input/output error was all that came of it. The first thing
-        asked of a device that slept (autosuspend) may fail so."""
+        """Call ``do``; once more after an input/output error. The first request to a device that
+        slept (autosuspend) may fail so."""
         try:
             return do()
         except Exception as error:
@@ -147,7 +118,7 @@ class UsbTransport(Life):
             return do()
 
     def _claim(self) -> None:
-        """Configure the device if nobody has, send a kernel driver away, claim the interface."""
+        """Configure the device if it is not, detach a kernel driver, claim the interface."""
         number = self.info.interface_number
         try:
             active = self._configure()
@@ -164,7 +135,7 @@ class UsbTransport(Life):
                 self._set_configuration()
                 self._claim_interface()
         except Exception as error:
-            told = self._open_error(error)  # while it can be seen who holds it
+            told = self._open_error(error)  # while the holder can still be seen
             self._give_back(self._handle)
             raise told from None
         except BaseException:
@@ -182,8 +153,9 @@ class UsbTransport(Life):
         return value
 
     def _configure(self) -> int:
-        """Set the reader's configuration if none is set, never another: others may be at work in
-        the active one, and setting even the same resets the device. Returns the active one."""
+        """Set the reader's configuration if none is set, and never replace another: other programs
+        may use the active one, and setting even the same one resets the device. Returns the active
+        one."""
         wanted, active = self.info.configuration.bConfigurationValue, self._configuration()
         if active == wanted:
             return active
@@ -221,7 +193,10 @@ class UsbTransport(Life):
         if libusb.is_over():  # and the handle with it
             self._handle = self._interrupt = None
             return
-        if interrupt is not None and not interrupt.end():
+        ended = self._end_bulk()
+        if interrupt is not None:
+            ended = interrupt.end() and ended
+        if not ended:
             logger.error("%s: a transfer does not end; its handle stays open", self.name)
             self._handle = self._interrupt = None
             return
@@ -230,7 +205,7 @@ class UsbTransport(Life):
             backend().release_interface(handle, self.info.interface_number)
         self._give_back(handle)
         close = backend().close_device
-        self._handle = None  # before: what is closed twice is freed twice
+        self._handle = None  # before closing: a handle that is closed twice is freed twice
         close(handle)
 
     def _give_back(self, handle: Any) -> None:
@@ -240,81 +215,7 @@ class UsbTransport(Life):
             with suppress(*usb_errors()):
                 backend().attach_kernel_driver(handle, self.info.interface_number)
 
-    # Bulk -------------------------------------------------------------------------------------
-
-    def _first_send(self, send: Callable[[int, int], None]) -> Callable[[int, int], None]:
-        """What stands in for ``send`` until it succeeded once. A device that wakes up may lose
-        its first transfer, or the answer to it: what fails so is tried once more, that is, the
-        command that a reader is opened with. No later one is."""
-
-        def first_send(length: int, timeout_ms: int) -> None:
-            again = self._try_twice(lambda: send(length, timeout_ms))[1]
-            if not again:
-                self.receive = self._first_receive(self.receive)
-            self.send = send
-            self._unless_dead()
-
-        return first_send
-
-    def _first_receive(
-        self, receive: Callable[[int, int, int], int]
-    ) -> Callable[[int, int, int], int]:
-        def first_receive(offset: int, size: int, timeout_ms: int) -> int:
-            count: int = self._try_twice(lambda: receive(offset, size, timeout_ms))[0]
-            self.receive = receive
-            self._unless_dead()
-            return count
-
-        return first_receive
-
-    def _try_twice(self, transfer: Callable[[], Any]) -> tuple[Any, bool]:
-        """What comes of a transfer that may be tried twice, and whether it was."""
-        self._is_waking = True
-        try:
-            return transfer(), False
-        except _InputOutput as error:
-            logger.info("%s: on opening: %s; once more", self.name, error)
-        finally:
-            self._is_waking = False
-        return transfer(), True
-
-    def _unless_dead(self) -> None:
-        """After ``send`` or ``receive`` was replaced: by a refusal, if this died meanwhile."""
-        if self.dead is not None:
-            self._refuse_all(self.dead)
-
-    def _make_send(self, endpoint: EndpointDescriptor) -> Callable[[int, int], None]:
-        bulk, handle = bulk_transfer(), self._handle.handle.value
-        number, buffer = endpoint.bEndpointAddress, self._out
-        address, count, count_address = buffer.address, buffer.count, buffer.count_address
-
-        def send(length: int, timeout_ms: int) -> None:
-            status = bulk(handle, number, address, length, count_address, timeout_ms)
-            if attendants.came:
-                attendants.take()
-            if status:
-                self._fail(status, number)
-            if count.value != length:
-                raise TransportError(
-                    f"{self.name}: {count.value} of {length} bytes were sent", reader=self.name
-                )
-
-        return send
-
-    def _make_receive(self, endpoint: EndpointDescriptor) -> Callable[[int, int, int], int]:
-        bulk, handle = bulk_transfer(), self._handle.handle.value
-        number, buffer = endpoint.bEndpointAddress, self._in
-        address, count, count_address = buffer.address, buffer.count, buffer.count_address
-
-        def receive(offset: int, size: int, timeout_ms: int) -> int:
-            status = bulk(handle, number, address + offset, size, count_address, timeout_ms)
-            if attendants.came:
-                attendants.take()
-            if status and not (status == Status.TIMEOUT and count.value):
-                self._fail(status, number)
-            return count.value
-
-        return receive
+    # Failures ---------------------------------------------------------------------------------
 
     def _fail(self, status: int, endpoint: int) -> NoReturn:
         """Raise what a failed transfer means; a halt is cleared first."""
@@ -323,8 +224,6 @@ class UsbTransport(Life):
                 raise TransportTimeout(f"{self.name}: nothing came or went", reader=self.name)
             case Status.NO_DEVICE:
                 raise self.removed()
-            case Status.IO if self._is_waking and not self._has_no_node():
-                raise _InputOutput(f"{self.name}: {status_text(status)}", reader=self.name)
             case Status.PIPE:
                 with suppress(*usb_errors()):
                     backend().clear_halt(self._handle, endpoint)
@@ -360,32 +259,42 @@ class UsbTransport(Life):
         with self._events:
             self.check()
             interrupt = Interrupt(self._handle.handle.value, endpoint.bEndpointAddress)
-            self._interrupt, self._tell = interrupt, tell
+            self._tell, self._taken_at = tell, time.monotonic()
+            self._interrupt = interrupt
             interrupt.arm()
-        self.take_events = self._make_take(interrupt)
 
-    def _make_take(self, interrupt: Interrupt) -> Callable[..., None]:
-        handle_events, inbox, clock = event_handler(), interrupt.inbox, time.monotonic
-        interval_s = self._interval_s() + INTERVAL_MORE_S
-        taken_at = clock()
-
-        def take_events(wait_ms: int = 0, /) -> None:
-            nonlocal taken_at
+    def take_events(self, wait_ms: int = 0, /) -> None:
+        interrupt = self._interrupt
+        if interrupt is None or self.dead is not None:
+            return
+        if attendants.thread is not None:
             attendants.make_way()
-            handle_events(wait_ms / 1000)
-            now = clock()
-            rested_s, taken_at = now - taken_at, now
-            if inbox or not interrupt.is_armed:
-                came = bool(inbox)
-                self._deliver()
-                if came and rested_s > interval_s:  # the reader may have had more to say since
-                    while not inbox and interrupt.is_armed and clock() < taken_at + interval_s:
-                        handle_events(taken_at + interval_s - clock())
-                    self._deliver()
-            if attendants.came:
-                attendants.take()
+        now = time.monotonic()
+        is_fresh = now - self._handled_at < FRESH_S
+        if is_fresh and not wait_ms and interrupt.is_armed and not interrupt.inbox:
+            self._taken_at = now
+            return
+        self._rounds.handle(wait_ms / 1000)
+        now = time.monotonic()
+        rested_s, self._taken_at = now - self._taken_at, now
+        if interrupt.inbox or not interrupt.is_armed:
+            came = len(interrupt.inbox) > 0
+            self._deliver()
+            if came and rested_s > self._longest_rest_s:  # the reader may have more to say
+                self._take_more(interrupt)
+        if attendants.came:
+            attendants.take()
 
-        return take_events
+    def _take_more(self, interrupt: Interrupt) -> None:
+        """Wait, for the polling interval, for the notification that the reader may have held back
+        while no transfer waited for it."""
+        until = self._taken_at + self._longest_rest_s
+        while not interrupt.inbox and interrupt.is_armed:
+            left_s = until - time.monotonic()
+            if left_s <= 0:
+                break
+            self._rounds.handle(left_s)
+        self._deliver()
 
     def _interval_s(self) -> float:
         """How long a notification may wait to be fetched (USB 2.0, table 9-13)."""
@@ -435,26 +344,26 @@ class UsbTransport(Life):
     # The rest ---------------------------------------------------------------------------------
 
     def control(self, request: ClassControl, timeout_ms: int, data: bytes = b"") -> bytes:
-        is_in = bool(request.bmRequestType & 0x80)
+        is_in = bool(request.bmRequestType & DIRECTION_IN)
         buffer = array.array("B", bytes(request.wLength) if is_in else data)
 
-        def transfer() -> int:
-            count: int = backend().ctrl_transfer(
-                self._handle,
-                request.bmRequestType,
-                request.bRequest,
-                request.wValue,
-                request.wIndex,
-                buffer,
-                timeout_ms,
-            )
-            return count
-
+        transfer = partial(
+            backend().ctrl_transfer,
+            self._handle,
+            request.bmRequestType,
+            request.bRequest,
+            request.wValue,
+            request.wIndex,
+            buffer,
+            timeout_ms,
+        )
+        thread = threading.get_ident()
         try:
+            attendants.under_way.add(thread)
             with self._controls:
                 self.check()
                 is_asleep, self._is_asleep = self._is_asleep, False
-                count = self._twice(transfer) if is_asleep else transfer()
+                count: int = self._twice(transfer) if is_asleep else transfer()
         except CcidError:
             raise
         except Exception as error:
@@ -465,6 +374,7 @@ class UsbTransport(Life):
                 ) from None
             self._fail(status, 0)
         finally:
+            attendants.under_way.discard(thread)
             if attendants.came:
                 attendants.take()
         return buffer.tobytes()[:count] if is_in else b""
@@ -480,4 +390,6 @@ def _close_all() -> None:
                 logger.exception("%s cannot be closed", transport.name)
 
 
-_close_at_end = Once(lambda: at_exit.add(_close_all))
+@Once
+def _close_at_end() -> None:
+    at_exit.add(_close_all)

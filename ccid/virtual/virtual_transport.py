@@ -1,4 +1,4 @@
-"""The way to a virtual reader in this process."""
+"""The transport to a virtual reader in this process."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from ccid.codec.descriptors import ClassControl, EndpointDescriptor
 from ccid.codec.descriptors.standard import DescriptorType
+from ccid.codes import DIRECTION_IN, ENGLISH_US
 from ccid.errors import (
     CcidError,
     ReaderBusy,
@@ -24,25 +25,21 @@ from ccid.transport import (
     IN_CAPACITY,
     OUT_CAPACITY,
     ReaderInfo,
-    no_events,
     nothing_to_end,
     tell_first,
 )
-from ccid.transport.lifetime import Life, refusal
+from ccid.transport.lifetime import Life
+from ccid.transport.separate_transfers import SeparateTransfers
 from ccid.virtual.port import LONGEST_S, Port, Unplugged
 from ccid.virtual.usb_device import Request, Stall
 
 
-class VirtualTransport(Life):
+class VirtualTransport(SeparateTransfers, Life):
     """An open interface of a virtual device: a :class:`ccid.transport.Transport`.
 
     Raises:
-        ReaderBusy: It is open already.
+        ReaderBusy: The interface is open already.
     """
-
-    send: Callable[[int, int], None]
-    receive: Callable[[int, int, int], int]
-    take_events: Callable[..., None]
 
     def __init__(self, port: Port, info: ReaderInfo) -> None:
         super().__init__(info.name)
@@ -51,25 +48,29 @@ class VirtualTransport(Life):
         self._events = threading.RLock()
         self._inbox: deque[bytes] = deque()
         self._came: list[queue.SimpleQueue[None]] = []
-        """For each who waits for events: he should look. Not a :class:`threading.Event`, whose
-        lock a signal handler that raises may leave held."""
-        self.take_events = no_events
+        """One queue for each thread that waits for events; an item wakes the thread. Not a
+        :class:`threading.Event`: a signal handler that raises may leave its lock held."""
+        self._tell: Callable[[bytes], None] | None = None
+        """Takes each notification; None before :meth:`listen`."""
         self.out = memoryview(bytearray(OUT_CAPACITY))
         self.inp = memoryview(bytearray(IN_CAPACITY))
+        self._out_endpoint = self._in_endpoint = 0
         if not info.reader.is_iccd:
-            self.send = self._make_send(self._address(info.reader.bulk_out))
-            self.receive = self._make_receive(self._address(info.reader.bulk_in))
+            self._out_endpoint = self._address(info.reader.bulk_out)
+            self._in_endpoint = self._address(info.reader.bulk_in)
+        interrupt = info.reader.interrupt_in
+        self._event_endpoint = interrupt.bEndpointAddress if interrupt else 0
+        self._event_size = interrupt.max_packet_size if interrupt else 0
         inp = info.reader.bulk_in
         self.packet_size = (inp.max_packet_size if inp else 0) or 64
         try:
             self._claim()
-            self.when_dead(self._refuse_all)
         except BaseException:
             self._unclaim()
             raise
 
     def _claim(self) -> None:
-        """Have the interface. A transport that was forgotten before it was of any use has none."""
+        """Claim the interface. A transport that was garbage-collected has no claim any more."""
         claims, number = self.port.claims, self.info.interface_number
         with self.port.changed:
             holder = claims.get(number)
@@ -84,7 +85,7 @@ class VirtualTransport(Life):
         )
 
     def _unclaim(self) -> None:
-        """Let go of the interface, if it is this one's."""
+        """Release the interface, if this transport has the claim."""
         claims, number = self.port.claims, self.info.interface_number
         with self.port.changed:
             holder = claims.get(number)
@@ -96,90 +97,86 @@ class VirtualTransport(Life):
             raise ReaderUnsupported(f"{self.name} has no bulk endpoints", reader=self.name)
         return endpoint.bEndpointAddress
 
-    def _refuse_all(self, reason: CcidError) -> None:
-        """From now on nothing reaches the device."""
-        self.send = self.receive = refusal(reason)
+    def send(self, length: int, timeout_ms: int, /) -> None:
+        self.check()
+        try:
+            self.port.out(self._out_endpoint, self.out[:length].tobytes())
+        except Stall:
+            raise self._stalled(self._out_endpoint) from None
+        except Unplugged:
+            raise self.removed() from None
 
-    def _make_send(self, endpoint: int) -> Callable[[int, int], None]:
-        submit, out = self.port.out, self.out
+    def receive(self, offset: int, size: int, timeout_ms: int, /) -> int:
+        self.check()
+        try:
+            came = self.port.receive(self._in_endpoint, size, timeout_ms / 1000)
+        except TimeoutError:
+            raise TransportTimeout(f"{self.name}: nothing came", reader=self.name) from None
+        except Stall:
+            raise self._stalled(self._in_endpoint) from None
+        except Unplugged:
+            raise self.removed() from None
+        got = len(came)
+        self.inp[offset : offset + got] = came
+        return got
 
-        def send(length: int, timeout_ms: int) -> None:
-            try:
-                submit(endpoint, out[:length].tobytes())
-            except Stall:
-                raise self._stalled(endpoint) from None
-            except Unplugged:
-                raise self.removed() from None
-
-        return send
-
-    def _make_receive(self, endpoint: int) -> Callable[[int, int, int], int]:
-        take, inp = self.port.receive, self.inp
-
-        def receive(offset: int, size: int, timeout_ms: int) -> int:
-            try:
-                came = take(endpoint, size, timeout_ms / 1000)
-            except TimeoutError:
-                raise TransportTimeout(f"{self.name}: nothing came", reader=self.name) from None
-            except Stall:
-                raise self._stalled(endpoint) from None
-            except Unplugged:
-                raise self.removed() from None
-            got = len(came)
-            inp[offset : offset + got] = came
-            return got
-
-        return receive
+    # Notifications ----------------------------------------------------------------------------
 
     def listen(self, tell: Callable[[bytes], None]) -> None:
-        endpoint = self.info.reader.interrupt_in
-        if endpoint is None:
+        if not self._event_endpoint:
             return
         self.check()
-        number, size, port = endpoint.bEndpointAddress, endpoint.max_packet_size, self.port
-        events, inbox = port.device.pipe(number), self._inbox
+        self._tell = tell
+        self.when_dead(self._no_more_events)
+        self.port.armed.append(self._look)
+        if self.dead is not None:  # the transport died since the check above
+            self._no_more_events(self.dead)
 
-        def complete() -> None:
-            while self.dead is None and (message := port.poll(number, size)) is not None:
-                inbox.append(message)
+    def take_events(self, wait_ms: int = 0, /) -> None:
+        tell, number, inbox = self._tell, self._event_endpoint, self._inbox
+        if tell is None or self.dead is not None:
+            return
+        try:
+            if wait_ms:
+                self.port.wait(number, wait_ms / 1000, self._has_events)
+            if not self.port.device.pipe(number).is_silent:
+                self._complete()
+        except Stall:
+            self._stalled(number)
+        except Unplugged:
+            self.removed()
+        if inbox:
+            with self._events:
+                while inbox:
+                    tell_first(inbox, tell)
 
-        def take_events(wait_ms: int = 0, /) -> None:
-            try:
-                if wait_ms:
-                    port.wait(number, wait_ms / 1000, lambda: bool(inbox))
-                if not events.is_silent:
-                    complete()
-            except Stall:
-                self._stalled(number)
-            except Unplugged:
-                self.removed()
-            if inbox:
-                with self._events:
-                    while inbox:
-                        tell_first(inbox, tell)
+    def _has_events(self) -> bool:
+        return len(self._inbox) > 0
 
-        self.take_events = take_events
-
-        def look() -> None:
-            if events.is_silent:
-                if inbox or port.device.is_unplugged:
-                    self._wake()
+    def _complete(self) -> None:
+        """Complete the interrupt transfer as often as the device has a notification."""
+        while self.dead is None:
+            message = self.port.poll(self._event_endpoint, self._event_size)
+            if message is None:
                 return
-            with suppress(Stall, Unplugged):  # take_events will see it
-                complete()
-            self._wake()  # it is here, or will be
+            self._inbox.append(message)
 
-        def no_more(reason: CcidError) -> None:
-            self.take_events = no_events
-            with suppress(ValueError):  # told twice
-                port.armed.remove(look)
-            if not isinstance(reason, ReaderForked):  # of the parent's lock nothing is known
+    def _look(self) -> None:
+        """The device may have a notification."""
+        if self.port.device.pipe(self._event_endpoint).is_silent:
+            if self._inbox or self.port.device.is_unplugged:
                 self._wake()
+            return
+        with suppress(Stall, Unplugged):  # take_events meets the same error
+            self._complete()
+        self._wake()  # a message is here, or comes later
 
-        self.when_dead(no_more)
-        port.armed.append(look)
-        if self.dead is not None:  # since; it is told once
-            no_more(self.dead)
+    def _no_more_events(self, reason: CcidError) -> None:
+        self._tell = None
+        with suppress(ValueError):  # removed before
+            self.port.armed.remove(self._look)
+        if not isinstance(reason, ReaderForked):  # the state of the parent's lock is unknown
+            self._wake()
 
     def _wake(self) -> None:
         for came in tuple(self._came):
@@ -187,17 +184,16 @@ class VirtualTransport(Life):
                 came.put(None)
 
     def attend(self) -> Callable[[], None]:
-        endpoint = self.info.reader.interrupt_in
-        if endpoint is None:
+        number = self._event_endpoint
+        if not number:
             return nothing_to_end
-        number = endpoint.bEndpointAddress
         ended, device, came = False, self.port.device, queue.SimpleQueue[None]()
-        came.put(None)  # there may be something already
+        came.put(None)  # a message may be there already
         self._came.append(came)
 
         def wait() -> None:
             while not ended and self.dead is None:
-                with self.port.changed:  # another thread may take it
+                with self.port.changed:  # another thread may take the message
                     due = device.next_due(number)
                 wait_s = LONGEST_S if due is None else max(0.0, due - self.port.now())
                 with suppress(queue.Empty):
@@ -212,7 +208,7 @@ class VirtualTransport(Life):
             nonlocal ended
             ended = True
             came.put(None)
-            with suppress(ValueError):  # called twice
+            with suppress(ValueError):  # removed before
                 self._came.remove(came)
             if thread is not threading.current_thread() and thread.is_alive():
                 thread.join()
@@ -242,7 +238,7 @@ class VirtualTransport(Life):
             raise self.removed() from None
 
     def _stalled(self, endpoint: int) -> CcidError:
-        """Clear the halt, as a host does, and say that it was; or that the reader is gone."""
+        """Clear the halt, as a host does; return TransportStall, or a removed reader's error."""
         try:
             self.port.control(ClassControl(0x02, Request.CLEAR_FEATURE, 0, endpoint))
         except Unplugged:
@@ -254,7 +250,9 @@ class VirtualTransport(Life):
         if not index:
             return None
         wValue = DescriptorType.STRING << 8 | index & 0xFF
-        descriptor = self.control(ClassControl(0x80, Request.GET_DESCRIPTOR, wValue, 0x0409, 255))
+        descriptor = self.control(
+            ClassControl(DIRECTION_IN, Request.GET_DESCRIPTOR, wValue, ENGLISH_US, 255)
+        )
         return descriptor[2:].decode("utf-16-le", "replace")
 
     def close(self) -> None:

@@ -8,11 +8,13 @@ are those of pcsc-lite's own tests for its functions.
 from __future__ import annotations
 
 import ctypes
+import queue
 import sys
 import threading
 import time
 from collections.abc import Callable
 
+from smartcard.CardMonitoring import CardMonitor, CardObserver
 from smartcard.scard import (
     SCARD_ATTR_ATR_STRING,
     SCARD_ATTR_DEVICE_FRIENDLY_NAME_A,
@@ -69,6 +71,7 @@ from smartcard.scard import (
     SCardStatus,
     SCardTransmit,
 )
+from smartcard.System import readers
 
 SELECT = [0x00, 0xA4, 0x00, 0x0C, 0x02, 0x3F, 0x00]
 PNP = "\\\\?PnP?\\Notification"
@@ -563,6 +566,35 @@ def buffers() -> None:
         )
         same(code(sent), wanted)
         assert length.value == 34
+
+
+class Seen(CardObserver):  # type: ignore[misc]
+    """What pyscard's monitor tells."""
+
+    def __init__(self) -> None:
+        self.told: queue.SimpleQueue[tuple[int, int]] = queue.SimpleQueue()
+
+    def update(self, observable: object, handlers: tuple[list[object], list[object]]) -> None:
+        added, removed = handlers
+        if added or removed:  # its first word is that nothing happened yet
+            self.told.put((len(added), len(removed)))
+
+
+def monitor() -> None:
+    """pyscard's own monitor of cards, and its connections."""
+    cards, seen = CardMonitor(), Seen()
+    cards.addObserver(seen)
+    assert seen.told.get(timeout=10) == (1, 0)
+    (reader,) = readers()
+    connection = reader.createConnection()
+    connection.connect()
+    assert connection.transmit(SELECT)[1:] == (0x90, 0x00)
+    connection.disconnect()
+    ask("take out")
+    assert seen.told.get(timeout=10) == (0, 1)
+    ask("put in")
+    assert seen.told.get(timeout=10) == (1, 0)
+    cards.deleteObserver(seen)
 
 
 def stress() -> None:

@@ -1,10 +1,15 @@
-"""T=1 at TPDU level goes a short way where one block each way is all. The long way has the same
-replies and the same messages: every scenario of the differential tests is played both ways."""
+"""The short ways have the replies and the messages of the long ones: every scenario of the
+differential tests is played both ways.
+
+Where one block each way is all, an APDU goes a short way through the pipe, and T=1 one around its
+machine. On USB a command and its reply are two transfers at once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import cache
+from typing import Any, cast
 
 import pytest
 
@@ -12,8 +17,13 @@ import ccid
 from ccid import errors
 from ccid.iso7816.protocol_runner import run
 from ccid.iso7816.t1 import T1, Block, LinkError
+from ccid.link.block_ways import SharedWay
+from ccid.link.pipe import Pipe
 from ccid.link.slot_commands import Commands
+from ccid.transport.separate_transfers import SeparateTransfers
+from ccid.transport.usb import UsbTransport
 from ccid.virtual import make_descriptor
+from tests.unit.usb_over_port import over_usb
 from tests.vm.differential.ours import PROTOCOLS
 from tests.vm.differential.scenarios import READERS, SCENARIOS, Scenario
 from tests.vm.differential.server import Recorder
@@ -21,8 +31,16 @@ from tests.vm.differential.server import Recorder
 BLOCKS = [name for name, one in SCENARIOS.items() if READERS[one.reader].level.name == "TPDU"]
 
 
-def played(scenario: Scenario) -> tuple[list[str], list[list[str]], int]:
-    """What each step comes to, all messages, and how often the short way was taken."""
+Open = Callable[[ccid.VirtualReader], Any]
+
+
+def itself(virtual: ccid.VirtualReader) -> Any:
+    """The virtual reader, in this process."""
+    return virtual
+
+
+def played(scenario: Scenario, open_as: Open = itself) -> tuple[list[str], list[list[str]], int]:
+    """The result of each step, all messages, and how often the short way was taken."""
     model = READERS[scenario.reader]
     virtual = ccid.VirtualReader(
         None, descriptor=make_descriptor(model.level, **model.fields), name=model.name
@@ -34,7 +52,7 @@ def played(scenario: Scenario) -> tuple[list[str], list[list[str]], int]:
     virtual.insert(card_in)
     said: list[str] = []
     singles = 0
-    with ccid.open_reader(virtual) as reader:
+    with ccid.open_reader(open_as(virtual)) as reader:
         card: ccid.Card | None = None
         for step in scenario.steps:
             word, _, rest = step.partition(" ")
@@ -60,15 +78,66 @@ def played(scenario: Scenario) -> tuple[list[str], list[list[str]], int]:
     return said, kept, singles
 
 
+@cache
+def usual(name: str) -> tuple[list[str], list[list[str]], int]:
+    """A scenario by the short ways, in this process."""
+    return played(SCENARIOS[name])
+
+
 @pytest.mark.parametrize("name", BLOCKS)
 def test_every_scenario_both_ways(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    short = played(SCENARIOS[name])
-    monkeypatch.setattr(Commands, "quick_t1_block", lambda *_: None)
+    short = usual(name)
+    monkeypatch.setattr(Commands, "t1_block_way", lambda *_: None)
     assert played(SCENARIOS[name])[:2] == short[:2]
 
 
+def long_way(pipe: Pipe, *words: Any) -> SharedWay:
+    """Every block by :meth:`Pipe.transact`."""
+    return SharedWay(cast(Any, pipe), *words)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_every_scenario_without_the_short_way(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    short = usual(name)
+    monkeypatch.setattr(Pipe, "way", long_way)
+    assert played(SCENARIOS[name]) == short
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_every_scenario_with_two_transfers_at_once(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And on USB with one after the other, and with a reader in this process."""
+
+    def on_usb(virtual: ccid.VirtualReader) -> Any:
+        return over_usb(virtual, monkeypatch)
+
+    at_once = played(SCENARIOS[name], on_usb)
+    monkeypatch.setattr(UsbTransport, "exchange", SeparateTransfers.exchange)
+    monkeypatch.setattr(UsbTransport, "wait", SeparateTransfers.wait)
+    assert played(SCENARIOS[name], on_usb) == at_once
+    assert usual(name)[0] == at_once[0]
+
+
+def test_the_two_transfers_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The long way of the transport would be slow, and nobody would see it."""
+    virtual = ccid.VirtualReader(descriptor=make_descriptor(READERS["short"].level))
+    with (
+        ccid.open_reader(over_usb(virtual, monkeypatch)) as reader,
+        reader.slots[0].connect() as card,
+        monkeypatch.context() as patch,
+    ):
+
+        def never(*_: Any) -> Any:
+            raise AssertionError("the long way")
+
+        patch.setattr(UsbTransport, "_finish_exchange", never)
+        for _ in range(3):
+            assert card.transmit(bytes.fromhex("00A4000C023F00")) == b"\x90\x00"
+
+
 def test_it_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that is driven from the start would be slow, and nobody would see it."""
+    """A protocol machine that runs from the start would be slow, and no other test would notice."""
 
     def never(*_: Any) -> Any:
         raise AssertionError("the long way")
@@ -84,7 +153,7 @@ APDU = bytes.fromhex("00B0000002")
 
 
 def sound(ns: int, inf: bytes = b"\x12\x34\x90\x00") -> bytes:
-    """An I-block of a card."""
+    """A correct I-block of a card."""
     return T1()._block(0x40 * ns, inf)
 
 
@@ -110,7 +179,7 @@ def sound(ns: int, inf: bytes = b"\x12\x34\x90\x00") -> bytes:
     ],
 )
 def test_any_first_answer_both_ways(first: bytes | LinkError) -> None:
-    """What the short way does not take goes on as if it had never been."""
+    """A block that the short way does not accept is handled as if the short way did not exist."""
 
     def link(sent: list[bytes], answers: list[bytes | LinkError]) -> Any:
         def exchange(block: Block) -> bytes | LinkError:
@@ -157,7 +226,7 @@ def test_a_sound_answer_both_ways() -> None:
 
 
 def test_what_is_given_up_in_between_is_resynchronised() -> None:
-    """A time-out, a Ctrl-C: nobody knows whether the card carried it out."""
+    """After a time-out or Ctrl-C the host does not know whether the card executed the command."""
     machine = T1()
     assert machine.single(APDU) is not None
     assert machine.single(APDU) is None, "the next one begins with S(RESYNCH)"

@@ -1,7 +1,7 @@
 """Processes that end: each case is a fork of this program that runs to its end as any program does.
 
-The libusb is real, its context too; devices and what is done to them are not. What is done after
-``libusb_exit`` is told as a line ``AFTER …``: with a device, libusb would use memory that is freed.
+libusb and its context are real; the devices are not. Each call of libusb after ``libusb_exit`` is
+printed as a line ``AFTER …``: with a real device, libusb would use freed memory.
 """
 
 from __future__ import annotations
@@ -27,9 +27,7 @@ import ccid
 import ccid.device.watching
 from ccid.errors import CcidError
 from ccid.transport import asynchronous, libusb, linux
-from ccid.transport import usb as usb_transport
 from ccid.virtual.port import Unplugged
-from ccid.virtual.usb_device import Stall
 from tests.unit.fake_usb import FakeBackend, FakeDevice
 
 IN_TIME_S = 20
@@ -37,12 +35,12 @@ say = os.write
 
 
 def tell(text: str) -> None:
-    """One line of what happened; nothing of Python's own is needed for it."""
+    """Print one line. Uses file descriptor 1, since Python's own streams may be gone."""
     say(1, f"{text}\n".encode())
 
 
 class Stub(FakeBackend, usb._objfinalizer.AutoFinalizedObject):  # type: ignore[misc]
-    """pyusb's backend: a context of libusb's own, and a device that is a virtual reader."""
+    """pyusb's backend, with a real context of libusb, and a device that is a virtual reader."""
 
     def __new__(cls, *_: object) -> Stub:
         made: Stub = usb._objfinalizer.AutoFinalizedObject.__new__(cls)
@@ -55,6 +53,8 @@ class Stub(FakeBackend, usb._objfinalizer.AutoFinalizedObject):  # type: ignore[
         self.ctx = ctypes.c_void_p()
         assert self.lib.libusb_init(ctypes.byref(self.ctx)) == 0
         self.ended = False
+        self.waiting: list[int] = []
+        """Transfers that wait for a reply, by their addresses."""
         self.owner = os.getpid()
 
     def _do(self, name: str) -> None:
@@ -68,28 +68,45 @@ class Stub(FakeBackend, usb._objfinalizer.AutoFinalizedObject):  # type: ignore[
         self._do("enumerate_devices")
         return super().enumerate_devices()
 
-    def bulk(
-        self, handle: int, endpoint: int, address: int, length: int, count: int, timeout: int
-    ) -> int:
+    def submit(self, pointer: Any) -> int:
+        """libusb_submit_transfer for the bulk endpoints: a command is there at once."""
         self._do("bulk")
-        moved, port = ctypes.c_int.from_address(count), self.virtual.port
+        address = ctypes.addressof(pointer._obj)
+        transfer = asynchronous.Transfer.from_address(address)
+        if transfer.endpoint & 0x80:
+            self.waiting.append(address)
+            return 0
+        data = ctypes.string_at(transfer.buffer, transfer.length)
+        if data[0] == 0x63:
+            tell("power off")
         try:
-            if endpoint & 0x80:
-                data = port.receive(endpoint, length, timeout / 1000)
-                ctypes.memmove(address, data, len(data))
-                moved.value = len(data)
-            else:
-                data = ctypes.string_at(address, length)
-                if data[0] == 0x63:
-                    tell("power off")
-                port.out(endpoint, data)
-                moved.value = length
-        except TimeoutError:
-            return libusb.Status.TIMEOUT
-        except Stall:
-            return libusb.Status.PIPE
+            self.virtual.port.out(transfer.endpoint, data)
         except Unplugged:
             return libusb.Status.NO_DEVICE
+        transfer.status, transfer.actual_length = 0, transfer.length
+        return 0
+
+    def cancel(self, address: int) -> int:
+        """libusb_cancel_transfer."""
+        self._do("cancel")
+        self.waiting.remove(address)
+        asynchronous.Transfer.from_address(address).status = 3
+        return 0
+
+    def handle_events(self, context: Any, wait: Any, completed: Any) -> int:
+        """libusb_handle_events_timeout_completed: the real one where no reply is waited for."""
+        if not self.waiting:
+            return real().handle_events(context, wait, completed)
+        self._do("bulk")
+        transfer = asynchronous.Transfer.from_address(self.waiting[0])
+        wait_s = wait._obj.tv_sec + wait._obj.tv_usec / 1e6
+        try:
+            data = self.virtual.port.receive(transfer.endpoint, transfer.length, wait_s)
+        except TimeoutError:
+            return 0
+        ctypes.memmove(transfer.buffer, data, len(data))
+        self.waiting.clear()
+        transfer.status, transfer.actual_length = 0, len(data)
         return 0
 
     def _finalize_object(self) -> None:
@@ -108,7 +125,18 @@ def get_backend(find_library: object = None) -> Stub:
 
 
 usb.backend.libusb1.get_backend = get_backend
-setattr(usb_transport, "bulk_transfer", lambda: made[0].bulk)  # noqa: B010
+real = asynchronous.calls
+
+
+def stub_calls() -> asynchronous.Calls:
+    """libusb's functions, with the stub's for bulk transfers."""
+    functions, stub = real(), made[0]
+    return functions._replace(
+        submit=stub.submit, handle_events=stub.handle_events, cancel_transfer=stub.cancel
+    )
+
+
+setattr(asynchronous, "calls", stub_calls)  # noqa: B010
 setattr(linux, "attribute", lambda *_: None)  # noqa: B010
 keep: list[Any] = []
 
@@ -194,7 +222,7 @@ def a_watch_that_is_suspended() -> None:
 
 
 def a_forgotten_reader_within_a_lock() -> None:
-    """Of threading, which starting a thread takes."""
+    """The lock belongs to :mod:`threading`; starting a thread acquires it."""
     reader: Any = powered()
     reader.me = reader
     with threading._active_limbo_lock:  # type: ignore[attr-defined]
@@ -265,15 +293,15 @@ CASES: dict[str, Callable[[], None]] = {
 
 
 def run(name: str) -> None:
-    """In a process that is to end by itself."""
+    """Run a case in a process that ends by itself."""
     import atexit
 
     signal.alarm(IN_TIME_S)
-    if name == "last":  # before anything of weakref's: it comes after pyusb's
+    if name == "last":  # before any finalizer of weakref is registered: pyusb's then comes later
         atexit.register(an_exit_handler_that_comes_last)
         in_a_global()
     elif name == "opens before pyusb ends":
-        weakref.finalize(Stub, bool)  # as in a program that has used it before
+        weakref.finalize(Stub, bool)  # as in a program that has used libusb before
         libusb.backend()  # pyusb's finalizer is called after this handler
         atexit.register(an_exit_handler_that_opens)
     elif name == "opens first":
@@ -290,9 +318,9 @@ NAMES = [*CASES, "last", "opens before pyusb ends", "opens first", "opens betwee
 
 
 def collect(pid: int, output: int) -> dict[str, Any]:
-    """What came of a case."""
+    """The output of a case."""
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    os.lseek(output, 0, os.SEEK_SET)  # it is shared with that process
+    os.lseek(output, 0, os.SEEK_SET)  # the file is shared with that process
     with open(output, encoding="utf-8") as file:
         lines = file.read().splitlines()
     return {"status": status, "lines": lines}

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from ccid.pcsc.ifd.ifd_codes import Code
+from ccid.pcsc.ifd_numbers import Code
 from ccid.pcsc.manager.core import Core
 from ccid.pcsc.manager.functions import Functions
 from ccid.pcsc.manager.pcsc_call import Action, Call, CardSeen, Done, Job, Loss, Outcome, Steps

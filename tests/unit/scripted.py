@@ -1,4 +1,4 @@
-"""A transport that plays a script, for tests of what is above it."""
+"""A transport that plays a script, for tests of the layers above."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from ccid.codec.messages import Command, Reply, parse_command
 from ccid.errors import TransportError, TransportTimeout
 from ccid.transport import IN_CAPACITY, OUT_CAPACITY, nothing_to_end
 from ccid.transport.lifetime import Life
+from ccid.transport.separate_transfers import SeparateTransfers
 
 Answer = bytes | Exception | Sequence[bytes | Exception] | None
 
 
-class ScriptedTransport(Life):
-    """Records commands and gives what ``answer`` makes of each.
+class ScriptedTransport(SeparateTransfers, Life):
+    """Records commands, and answers each by ``answer``.
 
     Args:
-        answer: Takes a command and returns a transfer, several, an error, or None for silence.
-        packet_size: Of bulk-IN.
+        answer: Called with a command; returns a transfer, several, an error, or None for silence.
+        packet_size: wMaxPacketSize of bulk-IN, in bytes.
     """
 
     def __init__(self, answer: Callable[[Command], Answer], packet_size: int = 64) -> None:
@@ -35,12 +36,12 @@ class ScriptedTransport(Life):
         self.pending: list[bytes | Exception] = []
         self.reads: list[tuple[int, int]] = []
         self.events: list[bytes] = []
-        """Notifications that came."""
+        """The notifications that came."""
         self.idle: Callable[[], None] = lambda: None
         self.paced = True
-        """Takes the time it is given to say nothing; else says at once that it ran out."""
+        """True to take the given time before a time-out; False to time out at once."""
 
-    def send(self, length: int, timeout_ms: int) -> None:
+    def send(self, length: int, timeout_ms: int, /) -> None:
         self.check()
         command = parse_command(bytes(self.out[:length]))
         self.commands.append(command)
@@ -48,7 +49,7 @@ class ScriptedTransport(Life):
         if answer is not None:
             self.pending += [answer] if isinstance(answer, bytes | Exception) else answer
 
-    def receive(self, offset: int, size: int, timeout_ms: int) -> int:
+    def receive(self, offset: int, size: int, timeout_ms: int, /) -> int:
         self.check()
         self.reads.append((offset, size))
         if not self.pending:
@@ -85,7 +86,7 @@ class ScriptedTransport(Life):
 
 
 def reply(command: Command, cls: type[Reply], **fields: Any) -> bytes:
-    """The reply of this kind to ``command``."""
+    """A reply of this type to ``command``."""
     return cls(**({"bSlot": command.bSlot, "bSeq": command.bSeq} | fields)).build()
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import ccid
 from ccid import errors
-from ccid.transport import asynchronous, discovery, linux, usb
+from ccid.transport import asynchronous, discovery, hotplug, linux, usb
 from ccid.transport.libusb import Status
 from tests.unit.fake_events import FAILED, GONE, STALLED, FakeEvents
 from tests.unit.fake_usb import FakeBackend, FakeDevice
@@ -36,7 +36,6 @@ def backend(monkeypatch: pytest.MonkeyPatch, fake: FakeEvents, tmp_path: Path) -
     node.touch()
     for module in (discovery, usb):
         monkeypatch.setattr(module, "backend", lambda: made)
-    monkeypatch.setattr(usb, "bulk_transfer", lambda: lambda *_: 0)
     monkeypatch.setattr(linux, "attribute", lambda *_: None)
     monkeypatch.setattr(linux, "node", lambda *_: node)
     return made
@@ -150,7 +149,7 @@ def test_a_transfer_that_does_not_end_keeps_its_handle(
     """libusb may call it back any time: neither it nor the handle may be freed."""
     monkeypatch.setattr(asynchronous, "END_S", 0.05)
     monkeypatch.setattr(asynchronous, "_lost", [])
-    fake.ends = False
+    fake.can_cancel = False
     transport.close()
     assert fake.freed == 0
     assert "close_device" not in backend.calls
@@ -231,7 +230,7 @@ def test_pulled_out_while_another_thread_looks_what_came(
     made: Any = info.connect(info)
     made.listen(lambda _: None)
     fake.comes(PRESENT)
-    asynchronous.event_handler()(0)
+    asynchronous.EventHandler().handle(0)
     assert asynchronous.attendants.came
     made.close()
 
@@ -322,7 +321,7 @@ def test_who_comes_while_another_thread_handles_events_is_heard(
         return False
 
     end = asynchronous.attendants.add(take)
-    asynchronous.event_handler()(0)
+    asynchronous.EventHandler().handle(0)
     outside()
     assert called.wait(10)
     end()
@@ -348,7 +347,7 @@ def test_trouble_that_another_thread_saw_is_looked_after(fake: FakeEvents) -> No
     assert reached.wait(10)
     is_troubled = True
     assert asynchronous.attendants.take()
-    asynchronous.event_handler()(0)
+    asynchronous.EventHandler().handle(0)
     released.set()
     assert mended.wait(10)
     for end in ends:
@@ -357,7 +356,7 @@ def test_trouble_that_another_thread_saw_is_looked_after(fake: FakeEvents) -> No
 
 def test_no_wait_for_a_time_that_is_over(fake: FakeEvents) -> None:
     began = time.monotonic()
-    asynchronous.event_handler()(-0.001)
+    asynchronous.EventHandler().handle(-0.001)
     assert time.monotonic() - began < 0.5
 
 
@@ -382,7 +381,7 @@ def test_an_attendant_may_leave_from_the_thread_itself(fake: FakeEvents) -> None
 
 def test_hotplug(fake: FakeEvents) -> None:
     before, told = threading.active_count(), threading.Event()
-    end = asynchronous.on_hotplug(told.set)
+    end = hotplug.on_hotplug(told.set)
     assert end is not None
     assert fake.hears_hotplug
     fake.plug()
@@ -395,7 +394,7 @@ def test_hotplug(fake: FakeEvents) -> None:
 def test_who_leaves_frees_nothing_that_libusb_is_about_to_call(fake: FakeEvents) -> None:
     """It makes sure of no more than that it does not begin to."""
     told = [threading.Event(), threading.Event()]
-    ends = [asynchronous.on_hotplug(one.set) for one in told]
+    ends = [hotplug.on_hotplug(one.set) for one in told]
     about = fake._hotplug
     for end in ends:
         assert end is not None
@@ -409,4 +408,4 @@ def test_who_leaves_frees_nothing_that_libusb_is_about_to_call(fake: FakeEvents)
 
 def test_a_libusb_that_does_not_tell(fake: FakeEvents) -> None:
     fake.can_hotplug = False
-    assert asynchronous.on_hotplug(threading.Event().set) is None
+    assert hotplug.on_hotplug(threading.Event().set) is None

@@ -1,4 +1,5 @@
-"""Everything ends: silence, endless extensions, replies that drip, a device that is stuck."""
+"""Everything ends in time: silence, endless extensions, replies that drip, a device that is
+stuck."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ import pytest
 import ccid
 from ccid.codec.messages import PC_to_RDR_GetSlotStatus, PC_to_RDR_IccPowerOff, PC_to_RDR_XfrBlock
 from ccid.codes import BLOCKWISE, ExchangeLevel, InterfaceProtocol, Protocol
+from ccid.device import first_commands
 from ccid.device import reader as reader_module
 from ccid.errors import (
     CcidError,
@@ -35,6 +37,7 @@ from ccid.link.slot_commands import Commands
 from ccid.session.exchange import choose
 from ccid.session.exchange.agreement import APDU_LEVEL_S, BLOCK_LEVEL_S, Agreement
 from ccid.session.exchange.block_links import BlockLink
+from ccid.session.exchange.one_block import as_it_came
 from ccid.transport import Transport
 from ccid.virtual import EchoCard, make_descriptor
 from ccid.virtual.virtual_transport import VirtualTransport
@@ -52,7 +55,7 @@ ATRS = [
     "3BF01100FF91 81 31 FE 9D".replace(" ", "") + "00",
     "3B808131 FE F9".replace(" ", "") + "47",
 ]
-"""Of an ordinary card of type A; and such that promise hours."""
+"""ATRs of an ordinary card of type A, and ATRs that promise hours."""
 KNOWN = [(0x0C4B, 0x9102), (0x31AA, 0x0324), (0x072F, 0x2200), (0x04E6, 0x5790), (0x076B, 0x5022)]
 
 
@@ -89,7 +92,8 @@ def test_known_readers_at_apdu_level(vid: int, pid: int) -> None:
 
 
 def test_a_multiplier_is_of_the_block_waiting_time() -> None:
-    """BWT is 1.4 s and the characters of two blocks take 201 s: 255 times the one, not both."""
+    """BWT is 1.4 s, and the characters of two blocks take 201 s: the multiplier 255 applies to BWT
+    only."""
     timing = Timing.of(_atr("3B80810001"), 4_000_000)
     assert timing is not None
     agreement = Agreement(Protocol.T1, timing=timing)
@@ -119,16 +123,16 @@ def test_a_block_carries_its_multiplier() -> None:
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipe_module, "SLICE_MS", 20)
     monkeypatch.setattr(pipe_module, "ABORT_S", 0.2)
-    monkeypatch.setattr(reader_module, "WAKING_S", 0.4)
+    monkeypatch.setattr(first_commands, "WAKING_S", 0.4)
     monkeypatch.setattr(reader_module, "FAREWELL_S", 0.3)
 
 
 class Streaming(ScriptedTransport):
-    """Says the same for ever, in answer to the last command.
+    """Repeats an answer to the last command without end.
 
     Args:
-        say: Makes it of the command.
-        pause_s: Between two times.
+        say: Called with the last command; returns the answer.
+        pause_s: Seconds between two answers.
     """
 
     def __init__(self, say: Callable[[Any], Answer], pause_s: float = 0.0) -> None:
@@ -161,7 +165,7 @@ FLOODS: dict[str, Callable[[Any], bytes]] = {
 @pytest.mark.parametrize("pause_s", [0.0, 0.001, 0.01])
 @pytest.mark.parametrize("flood", FLOODS)
 def test_a_flood_ends(flood: str, pause_s: float, way: int) -> None:
-    pipe = Pipe(Streaming(FLOODS[flood], pause_s), name="script", max_command_s=0.3)
+    pipe = Pipe(Streaming(FLOODS[flood], pause_s), name="script", max_command_s=0.1)
     began = time.monotonic()
     with pytest.raises(TransportTimeout):
         both_ways(pipe)[way]()
@@ -173,14 +177,14 @@ def test_a_flood_ends(flood: str, pause_s: float, way: int) -> None:
 def test_a_flood_is_cancelled(flood: str, way: int) -> None:
     pipe = Pipe(Streaming(FLOODS[flood], 0.001), name="script")
     commands = Commands(pipe, 0)
-    quick = commands.quick_xfr_block(lambda _: 60.0, lambda data, _: data)
+    quick = commands.apdu_way(lambda _: 60.0, as_it_came).transmit
     until = time.monotonic() + 10
 
     def cancel() -> None:
         while not pipe.cancel(0) and time.monotonic() < until:
             time.sleep(0.01)
 
-    threading.Timer(0.1, cancel).start()
+    threading.Timer(0.05, cancel).start()
     with pytest.raises(CommandCancelled):
         quick(APDU) if way else commands.xfr_block(APDU, timeout_s=60)
     assert time.monotonic() < until
@@ -193,7 +197,7 @@ def test_the_abort_pair_is_bounded_too() -> None:
 
 
 class Dripping(ScriptedTransport):
-    """Announces 130,000 bytes and sends a packet every now and then."""
+    """Announces 130,000 bytes, and sends one packet every 20 ms."""
 
     def receive(self, offset: int, size: int, timeout_ms: int) -> int:
         if not self.commands or not isinstance(self.commands[-1], PC_to_RDR_XfrBlock):
@@ -207,7 +211,7 @@ class Dripping(ScriptedTransport):
 
 @WAYS
 def test_a_reply_that_drips(way: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inbox, "REST_MS", 300)
+    monkeypatch.setattr(inbox, "REST_MS", 100)
     pipe = Pipe(Dripping(lambda c: None), name="script")
     began = time.monotonic()
     with pytest.raises(MalformedMessage):
@@ -238,11 +242,11 @@ def test_a_reply_that_drips_is_cancelled(way: int) -> None:
 
 
 class Slow(VirtualTransport):
-    """Asks for more time again and again in answer to some commands.
+    """Requests time extensions again and again after some commands.
 
     Attributes:
-        on: To which, by the message.
-        every_s: How often.
+        on: Called with a command; True if the command gets time extensions only.
+        every_s: Seconds between two time extensions.
     """
 
     on: Callable[[bytes], bool] = staticmethod(lambda _: False)
@@ -251,18 +255,16 @@ class Slow(VirtualTransport):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.slow: bytes | None = None
-        self.sends, self.receives = self.send, self.receive
-        self.send, self.receive = self._slow_send, self._slow_receive
 
-    def _slow_send(self, length: int, timeout_ms: int) -> None:
+    def send(self, length: int, timeout_ms: int, /) -> None:
         command = bytes(self.out[:length])
         self.slow = command if self.on(command) else None
         if self.slow is None:
-            self.sends(length, timeout_ms)
+            super().send(length, timeout_ms)
 
-    def _slow_receive(self, offset: int, size: int, timeout_ms: int) -> int:
+    def receive(self, offset: int, size: int, timeout_ms: int, /) -> int:
         if self.slow is None:
-            return self.receives(offset, size, timeout_ms)
+            return super().receive(offset, size, timeout_ms)
         time.sleep(self.every_s)
         kind = 0x80 if self.slow[0] in (0x62, 0x6F) else 0x81
         said = bytes((kind, 0, 0, 0, 0, *self.slow[5:7], 0x80, 1, 0))
@@ -335,7 +337,7 @@ def test_status_and_disconnect_have_a_time_of_their_own(
 
 
 def test_after_closing_the_time_is_over_for_nobody_else() -> None:
-    """Nor after opening."""
+    """Other operations have no such time limit, neither after closing nor after opening."""
     with ccid.open_reader(virtual_of(1)) as reader:
         assert reader.pipe.latest is None
     with pytest.raises(ReaderClosed):
@@ -395,7 +397,7 @@ def test_a_cancelled_wait_for_a_late_answer_sends_nothing() -> None:
         card = reader.slots[0].connect()
         with pytest.raises(TransportTimeout):
             card.transmit(bytes.fromhex("0050012C"))  # 0.3 s
-        with pytest.raises(TransportTimeout):  # what it owes does not come in time
+        with pytest.raises(TransportTimeout):  # the late answer does not come in time
             card.transmit(bytes.fromhex("0010000004"))
         time.sleep(0.2)
         assert card.transmit(bytes.fromhex("0010000004")) == bytes.fromhex("000102039000")

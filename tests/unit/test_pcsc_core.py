@@ -248,6 +248,14 @@ def test_tags_of_a_driver_are_no_clients_business() -> None:
         assert code is ScardCode.E_UNSUPPORTED_FEATURE
 
 
+def test_times_of_calls_that_are_over_are_forgotten() -> None:
+    world = World()
+    card = world.connect(world.context())
+    for _ in range(2000):
+        assert world.begin(world.functions.status, card, timeout=3600.0).code is OK
+    assert len(world.core._alarms) <= 257
+
+
 # Names --------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ import pytest
 import ccid
 from ccid.errors import ReaderBusy, UsbUnavailable
 from ccid.pcsc.manager import PNP_READER, Manager, ReaderState, ScardCode, ScardError, reader_finder
-from ccid.transport import ReaderInfo, Transport, asynchronous
+from ccid.transport import ReaderInfo, Transport, hotplug
 
 
 class Bus:
@@ -55,7 +55,7 @@ class Bus:
 def bus(monkeypatch: pytest.MonkeyPatch) -> Bus:
     made = Bus()
     monkeypatch.setattr(reader_finder, "list_readers", made.list_readers)
-    monkeypatch.setattr(asynchronous, "on_hotplug", made.on_hotplug)
+    monkeypatch.setattr(hotplug, "on_hotplug", made.on_hotplug)
     return made
 
 

@@ -94,6 +94,16 @@ def test_names_and_slots(made: Made) -> None:
     assert names[2].startswith("OMNIKEY 5422 Smartcard Reader (")
 
 
+def test_one_more_reader(made: Made, pool: ThreadPoolExecutor) -> None:
+    manager = made()
+    reader = ccid.VirtualReader()
+    context = manager.establish()
+    change = pool.submit(manager.get_status_change, context, -1, [ReaderState(PNP_READER)])
+    manager.plug(reader)
+    assert change.result(10)[0] is ScardCode.S_SUCCESS
+    assert len(manager.list_readers(context)) == 1
+
+
 def test_without_readers(made: Made) -> None:
     manager = made()
     with pytest.raises(ScardError) as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes.util
+import logging
 import os
 import socket
 from pathlib import Path
@@ -70,6 +71,13 @@ def test_a_virtual_reader_that_is_not_known(
     assert pcscd.main(["--socket", str(tmp_path / "s"), "--virtual", "9999:9999"]) == 1
     assert "9999:9999" in capsys.readouterr().err
     assert not (tmp_path / "s").exists()
+
+
+def test_a_flood_of_records_is_dammed() -> None:
+    gate = pcscd.FloodGate(2, 10)
+    records = [logging.makeLogRecord({"msg": str(n), "created": 100.0 + n}) for n in range(12)]
+    assert [gate.filter(record) for record in records] == [True] * 2 + [False] * 8 + [True] * 2
+    assert records[10].getMessage() == "(8 more before this) 10"
 
 
 # Units --------------------------------------------------------------------------------------------

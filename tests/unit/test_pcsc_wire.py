@@ -374,3 +374,27 @@ def test_a_name_that_is_no_text_is_an_unknown_reader() -> None:
     body = struct.pack("=I128sIIIII", client.context, 128 * b"\xff", 2, 3, 0, 0, 0)
     reply = client.ask(Command.CONNECT, body=body)
     assert struct.unpack("=I", reply[-4:])[0] == ScardCode.E_UNKNOWN_READER
+
+
+def test_an_event_of_a_context_that_is_released_is_not_told() -> None:
+    server = Server()
+    client = server.client(6)
+    client.establish()
+    client.ask(Command.WAIT)
+    server.world.take_out()
+    server.settle()
+    assert client.rv(Command.RELEASE, client.context, 0) == 0
+    assert len(client.ask(Command.ESTABLISH, 2, 0, 0)) == 12
+
+
+def test_a_wait_without_a_context_ends_with_the_next_context_or_client() -> None:
+    for ends in ("context", "client"):
+        server = Server()
+        client = server.client(3)
+        client.ask(Command.WAIT, 0, 0)
+        if ends == "context":
+            client.establish()
+        else:
+            client.hang_up()
+        assert not server.core._watchers
+        assert client.take() == b""

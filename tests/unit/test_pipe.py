@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -34,8 +35,10 @@ from ccid.link import conversation as conversation_module
 from ccid.link import inbox
 from ccid.link import pipe as pipe_module
 from ccid.link.pipe import Pipe
+from ccid.link.raw_commands import RawCommand
 from ccid.link.reply_matching import RawReply
 from ccid.link.slot_commands import Commands
+from ccid.session.exchange.one_block import as_it_came
 from tests.unit.scripted import Answer, ScriptedTransport, broken, reply
 
 DATA = b"\x01\x02\x90\x00"
@@ -54,7 +57,7 @@ def make(answer: Callable[[Command], Answer], **options: Any) -> tuple[Pipe, Scr
 def both_ways(pipe: Pipe) -> list[Callable[[], bytes]]:
     """XfrBlock by the general way and by the quick one: they must agree in everything."""
     commands = Commands(pipe, 0)
-    quick = commands.quick_xfr_block(lambda _: 0.5, lambda data, _: data)
+    quick = commands.apdu_way(lambda _: 0.5, as_it_came).transmit
     return [
         lambda: commands.xfr_block(APDU, timeout_s=0.5)[0],
         lambda: quick(APDU),
@@ -509,7 +512,7 @@ def cancelled(answer: Callable[[Command], Answer], way: int) -> tuple[Exception,
     transport.idle = waiting.set
     result: list[Exception] = []
     commands = Commands(pipe, 0)
-    quick = commands.quick_xfr_block(lambda _: 60, lambda data, _: data)
+    quick = commands.apdu_way(lambda _: 60, as_it_came).transmit
 
     def run() -> None:
         try:
@@ -689,3 +692,55 @@ def test_quiet_works_on_a_pipe_that_is_shut() -> None:
     transport.removed()
     with pipe.quiet():
         assert transport.reads == []
+
+
+# The first read -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("packet", "longest", "size"),
+    [
+        (64, 0, 512),
+        (64, 271, 512),
+        (64, 512, 512),
+        (64, 513, 576),
+        (512, 1024, 1024),
+        (512, 4096, 4096),
+        (512, 4097, 512),
+        (512, 65556, 512),
+    ],
+)
+def test_how_much_is_asked_for_at_first(packet: int, longest: int, size: int) -> None:
+    """The longest message where that is not much: a third transfer takes more time."""
+    answer = data_block(PC_to_RDR_XfrBlock(abData=APDU), bSeq=0)
+    transport = ScriptedTransport(lambda _: answer, packet)
+    pipe = Pipe(transport, name="script", longest_message=longest)
+    assert Commands(pipe, 0).apdu_way(lambda _: 0.5, as_it_came).transmit(APDU) == DATA
+    assert transport.reads == [(0, size)]
+
+
+def test_the_last_wait_for_a_reply_ends_its_transfer() -> None:
+    """So the end of a message is seen that fills its last packet, with none behind it."""
+    last: list[str] = []
+
+    class Waiting(ScriptedTransport):
+        def wait(self, size: int, wait_ms: int, /) -> int:
+            last.append("wait")
+            return super().wait(size, wait_ms)
+
+        def receive(self, offset: int, size: int, timeout_ms: int, /) -> int:
+            last.append("receive")
+            return super().receive(offset, size, timeout_ms)
+
+    pipe = Pipe(Waiting(lambda _: None), name="script")
+    with pytest.raises(TransportTimeout):
+        Commands(pipe, 0).xfr_block(APDU, timeout_s=0.1)
+    calls = " ".join(last)
+    assert re.fullmatch("(wait receive )+(receive ?)+", calls), "all but the last leave it waiting"
+
+
+def test_no_secret_is_shown_of_a_command() -> None:
+    shown = repr(RawCommand(0, 0x6F, bytes(3), b"\x12\x34", 0x80, 1.0))
+    assert "0x6F" in shown
+    assert "1234" not in shown
+    assert r"\x12" not in shown

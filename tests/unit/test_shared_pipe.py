@@ -24,6 +24,7 @@ from ccid.errors import (
 from ccid.iso7816.apdu import CommandApdu
 from ccid.iso7816.timing import Timing
 from ccid.link.shared_pipe import SharedPipe
+from ccid.transport.separate_transfers import SeparateTransfers
 from ccid.virtual import EchoCard, make_descriptor
 from ccid.virtual.faults import silence
 
@@ -143,7 +144,7 @@ def test_an_answer_that_never_comes_costs_only_its_slot() -> None:
         assert cards[0].transmit(echo(0, 1)) == b"0 1\x90\x00"
 
 
-class OneSlotIsOdd:
+class OneSlotIsOdd(SeparateTransfers):
     """Between a pipe and its transport: what comes for slot 1 is bent, or fails."""
 
     def __init__(self, inner: Any, bend: Callable[[bytes], bytes | Exception]) -> None:
@@ -152,7 +153,10 @@ class OneSlotIsOdd:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
-    def receive(self, offset: int, size: int, timeout_ms: int) -> int:
+    def send(self, length: int, timeout_ms: int, /) -> None:
+        self.inner.send(length, timeout_ms)
+
+    def receive(self, offset: int, size: int, timeout_ms: int, /) -> int:
         got = int(self.inner.receive(offset, size, timeout_ms))
         if got <= 10 or self.inner.inp[5] != 1:
             return got

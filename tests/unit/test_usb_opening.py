@@ -1,4 +1,4 @@
-"""Opening an interface on USB: the configuration, a device that wakes up, what no device says."""
+"""Opening an interface on USB: the configuration, a device that wakes up, odd strings."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ import pytest
 
 import ccid
 from ccid import errors
+from ccid.codes import IccStatus
 from ccid.link.slot_commands import SlotCommands
-from ccid.transport import asynchronous, discovery, libusb, linux, usb
+from ccid.transport import asynchronous, discovery, hotplug, libusb, linux, usb
+from ccid.transport.bulk import BulkPair
 from ccid.transport.libusb import Status
-from tests.unit.fake_events import FakeEvents
+from tests.unit.fake_events import FakeBulk, FakeEvents
 from tests.unit.fake_usb import FakeBackend, FakeDevice, error
 from tests.unit.test_descriptors import QEMU, SMART_CARD, configuration, interface
-from tests.unit.test_usb_transport import FakeBulk
 
 ANSWER = bytes.fromhex("81000000000000000000")
 
 
 class Usbfs(FakeBackend):
-    """Sets no configuration while an interface is claimed, as Linux."""
+    """A device that accepts no SET_CONFIGURATION while an interface is claimed, as on Linux."""
 
     def __init__(self, *devices: FakeDevice) -> None:
         super().__init__(*devices)
@@ -63,7 +64,7 @@ Plug = Callable[[bytes], Usbfs]
 
 @pytest.fixture
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The device's; it is there."""
+    """The device node, which exists."""
     made = tmp_path / "node"
     made.touch()
     monkeypatch.setattr(linux, "node", lambda *_: made)
@@ -72,24 +73,27 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def plug(monkeypatch: pytest.MonkeyPatch, node: Path) -> Plug:
+def events() -> FakeEvents:
+    return FakeEvents()
+
+
+@pytest.fixture
+def plug(monkeypatch: pytest.MonkeyPatch, node: Path, events: FakeEvents) -> Plug:
     def use(raw: bytes) -> Usbfs:
         backend = Usbfs(FakeDevice(raw))
         for module in (discovery, usb):
             monkeypatch.setattr(module, "backend", lambda: backend)
         return backend
 
-    monkeypatch.setattr(asynchronous, "calls", FakeEvents().calls)
+    monkeypatch.setattr(asynchronous, "calls", events.calls)
     monkeypatch.setattr(asynchronous, "context", lambda: 1)
     monkeypatch.setattr(linux, "attribute", lambda *_: None)
     return use
 
 
 @pytest.fixture
-def bulk(monkeypatch: pytest.MonkeyPatch) -> FakeBulk:
-    made = FakeBulk()
-    monkeypatch.setattr(usb, "bulk_transfer", lambda: made)
-    return made
+def bulk(events: FakeEvents) -> FakeBulk:
+    return events.bulk
 
 
 def numbered(raw: bytes, value: int) -> bytes:
@@ -98,7 +102,7 @@ def numbered(raw: bytes, value: int) -> bytes:
 
 
 BOTH_WAYS = QEMU[79:93]
-"""The bulk endpoints."""
+"""The bulk endpoints of both directions."""
 TWO = configuration(
     *(interface(0, 2), SMART_CARD, BOTH_WAYS),
     *(interface(1, 2), SMART_CARD, BOTH_WAYS),
@@ -139,7 +143,8 @@ def test_an_unconfigured_device_is_configured_once(plug: Plug, bulk: FakeBulk) -
 
 
 def test_a_configuration_0_that_is_not_set(plug: Plug, bulk: FakeBulk) -> None:
-    """It looks as if it were, until the claim: then there is no such interface."""
+    """The configuration seems set until the interface is claimed: then there is no such
+    interface."""
     backend = plug(numbered(TWO, 0))
     backend.current_configuration = 0
     backend.script = {"claim_interface": [Status.NOT_FOUND]}
@@ -165,7 +170,7 @@ def test_another_sets_it_at_the_same_moment(plug: Plug, bulk: FakeBulk) -> None:
 
 
 def test_another_configuration_is_left_alone(plug: Plug, bulk: FakeBulk) -> None:
-    """An interface of the same number in the active one is another interface."""
+    """An interface with the same number in the active configuration is another interface."""
     backend = plug(numbered(TWO, 2))
     backend.current_configuration = 1
     with pytest.raises(errors.ReaderUnsupported, match=r"part of configuration 2.* 1 set"):
@@ -245,7 +250,7 @@ def test_a_later_command_is_not_sent_twice(
     plug: Plug, bulk: FakeBulk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, traced: bool
 ) -> None:
     monkeypatch.setattr(usb, "GONE_S", 0.01)
-    monkeypatch.setattr(SlotCommands, "status_timeout_s", 0.1)  # nothing answers at the end
+    monkeypatch.setattr(SlotCommands, "status_timeout_s", 0.1)  # no answer comes at the end
     plug(QEMU)
     bulk.script = [(0, b""), (0, ANSWER)]
     with ccid.open_reader() as reader:
@@ -268,18 +273,23 @@ def test_a_device_that_is_gone_is_not_asked_again(plug: Plug, bulk: FakeBulk, no
     assert len(bulk.sent) == 1
 
 
-def test_after_the_first_command_send_and_receive_are_the_plain_ones(
-    plug: Plug, bulk: FakeBulk
+def test_after_the_first_command_the_path_is_the_short_one(
+    plug: Plug, bulk: FakeBulk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plug(QEMU)
     bulk.script = [(0, b""), (0, ANSWER)]
     with ccid.open_reader() as reader:
-        made: Any = reader.transport
-        assert made.send.__name__ == "send"
-        assert made.receive.__name__ == "receive"
+
+        def never(*_: Any) -> Any:
+            raise AssertionError("the long way")
+
+        bulk.script = [(0, b""), (0, ANSWER[:6] + b"\x01" + ANSWER[7:])]
+        with monkeypatch.context() as patch:
+            patch.setattr(BulkPair, "_finish_exchange", never)
+            assert reader.slots[0].status() is IccStatus.ACTIVE
 
 
-# What no device says ----------------------------------------------------------------------------
+# Malformed strings and descriptors --------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -417,12 +427,13 @@ def test_odd_strings_of_a_virtual_device(text: str) -> None:
 
 
 def test_a_fork_hears_no_hotplug(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The thread that would tell is the parent's: devices are listed instead."""
+    """The thread that reports hot-plug events is the parent's: the child lists the devices
+    instead."""
     fake = FakeEvents()
     monkeypatch.setattr(asynchronous, "calls", fake.calls)
     monkeypatch.setattr(asynchronous, "context", lambda: 1)
     monkeypatch.setattr(libusb._State, "is_fork", True)
-    assert asynchronous.on_hotplug(lambda: None) is None
+    assert hotplug.on_hotplug(lambda: None) is None
     assert not fake.hears_hotplug
 
 
@@ -450,7 +461,7 @@ def test_no_thread_for_those_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_claims_go_by_the_port_and_not_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two ports at once that id() takes for one."""
+    """Two ports at the same time with an equal id()."""
     one, two = ccid.VirtualReader(), ccid.VirtualReader()
     monkeypatch.setattr("builtins.id", lambda _: 1)
     with ccid.open_reader(one), ccid.open_reader(two):
@@ -462,3 +473,21 @@ def test_a_status_that_is_no_number() -> None:
     made = libusb.usb_error()("odd")
     made.backend_error_code = odd  # type: ignore[attr-defined]
     assert libusb.status_of(made) == Status.OTHER
+
+
+# Which libusb ---------------------------------------------------------------------------------
+
+
+def test_the_loader_is_asked_for_libusb_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``find_library`` runs ldconfig, which takes longer than all the rest of opening."""
+    asked: list[str] = []
+    monkeypatch.setattr("ctypes.CDLL", asked.append)
+    monkeypatch.setattr("ctypes.util.find_library", lambda name: f"found {name}")
+    assert libusb._find("usb-1.0") == "libusb-1.0.so.0"
+    assert asked == ["libusb-1.0.so.0"]
+
+    def missing(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    monkeypatch.setattr("ctypes.CDLL", missing)
+    assert libusb._find("usb-1.0") == "found usb-1.0"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import io
 import sys
 import threading
@@ -15,18 +14,23 @@ import pytest
 import ccid
 from ccid import errors
 from ccid.codec.descriptors import ClassControl
-from ccid.link import conversation
+from ccid.link import locks
 from ccid.link.pipe import Pipe
 from ccid.transport import access_problems as cures
 from ccid.transport import asynchronous, discovery, linux, usb
 from ccid.transport.libusb import Status
-from tests.unit.fake_events import FakeEvents
+from tests.unit.fake_events import FakeBulk, FakeEvents
 from tests.unit.fake_usb import FakeBackend, FakeDevice
 from tests.unit.test_descriptors import BULK, QEMU, SMART_CARD, configuration, interface
 
 
 @pytest.fixture
-def plug(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeBackend]:
+def events() -> FakeEvents:
+    return FakeEvents()
+
+
+@pytest.fixture
+def plug(monkeypatch: pytest.MonkeyPatch, events: FakeEvents) -> Callable[..., FakeBackend]:
     """Have these devices on USB, and no system to ask for anything else."""
 
     def use(*devices: FakeDevice) -> FakeBackend:
@@ -35,7 +39,7 @@ def plug(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeBackend]:
             monkeypatch.setattr(module, "backend", lambda: backend)
         return backend
 
-    monkeypatch.setattr(asynchronous, "calls", FakeEvents().calls)
+    monkeypatch.setattr(asynchronous, "calls", events.calls)
     monkeypatch.setattr(asynchronous, "context", lambda: 1)
     monkeypatch.setattr(linux, "attribute", lambda *_: None)
     return use
@@ -215,41 +219,9 @@ def test_which_reader_is_not_clear(
 # Opening --------------------------------------------------------------------------------------
 
 
-class FakeBulk:
-    """libusb_bulk_transfer and libusb_interrupt_transfer: return codes and data to play."""
-
-    def __init__(self) -> None:
-        self.script: list[tuple[int, bytes]] = []
-        self.sent: list[bytes] = []
-        self.most = 1 << 20
-        """Bytes a transfer to the device moves at most."""
-        self.calls = 0
-        self.idle: Callable[[], None] | None = None
-        """What happens when there is nothing to play; then the time runs out."""
-
-    def __call__(
-        self, handle: int, endpoint: int, address: int, length: int, count: int, timeout: int
-    ) -> int:
-        self.calls += 1
-        if not self.script and self.idle is not None:
-            self.idle()
-            return Status.TIMEOUT
-        status, data = self.script.pop(0) if self.script else (0, b"")
-        if endpoint & 0x80:
-            ctypes.memmove(address, data, len(data))
-            moved = len(data)
-        else:
-            self.sent.append(ctypes.string_at(address, length))
-            moved = min(length, self.most) if not status else 0
-        ctypes.c_int.from_address(count).value = moved
-        return status
-
-
 @pytest.fixture
-def bulk(monkeypatch: pytest.MonkeyPatch) -> FakeBulk:
-    made = FakeBulk()
-    monkeypatch.setattr(usb, "bulk_transfer", lambda: made)
-    return made
+def bulk(events: FakeEvents) -> FakeBulk:
+    return events.bulk
 
 
 def transport(backend: FakeBackend) -> Any:
@@ -471,12 +443,12 @@ def test_a_thread_that_waited_while_the_reader_was_closed_reaches_no_usb(
     traced: bool,
 ) -> None:
     """A handle that was closed is freed memory: libusb must not see it any more."""
-    monkeypatch.setattr(conversation, "QUIET_S", 0.3)
+    monkeypatch.setattr(locks, "QUIET_S", 0.3)
     backend = plug(FakeDevice(QEMU))
     bulk.script = [(0, b""), (0, bytes.fromhex("81000000000000000000"))]
     reader = ccid.open_reader(ccid.list_readers()[0])
     assert isinstance(reader.pipe, Pipe)
-    send = reader.pipe.quick(0, lambda _: 1.0, lambda reply: reply.data)
+    send = reader.pipe.way(0, lambda _: 1.0, lambda reply: reply.data).transmit
     if traced:
         reader.trace(io.BytesIO())
     closed, entered, raised = threading.Event(), threading.Event(), []

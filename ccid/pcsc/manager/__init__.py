@@ -18,6 +18,7 @@
     code, states = manager.get_status_change(context, 5000, [ReaderState(names[0], current)])
     manager.cancel(context)                             # from any thread
     manager.disconnect(handle, Disposition.UNPOWER)
+    manager.plug(ccid.VirtualReader())                  # one more; it leaves by its unplug()
     manager.is_valid(context); manager.release(context); manager.close()
 
 Each function raises :class:`ScardError` with ``code`` where PC/SC returns one that is not

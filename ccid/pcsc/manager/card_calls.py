@@ -10,7 +10,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
-from ccid.pcsc.ifd.ifd_codes import Code
+from ccid.pcsc.ifd_numbers import Code
 from ccid.pcsc.manager.card_protocols import available, wanted_first
 from ccid.pcsc.manager.pcsc_call import Action, Job, LockRule, Outcome, Steps, Wait
 from ccid.pcsc.manager.pcsc_state import CardIn, Context, Handle, Slot
@@ -126,8 +126,6 @@ def connect(
             yield from _agree(slot, wanted)
     if slot.is_gone:
         raise ScardError(ScardCode.E_UNKNOWN_READER)
-    if context.is_released:
-        raise ScardError(ScardCode.E_INVALID_HANDLE)
     _may_connect(context, slot, share)  # a direct one needs no turn and may have come meanwhile
     made = resources.new_handle(context, slot, share, is_raw)
     return made.number, Proto.RAW if is_raw else slot.protocol

@@ -37,6 +37,8 @@ logger = logging.getLogger("ccid.pcsc")
 
 STICKY_S = 0.5
 """A cancellation that came just before its wait counts so long."""
+MANY_ALARMS = 256
+"""Alarms beyond which those of no use are thrown away."""
 RECHECK_S = 0.25
 """A deadline that counts only in a transaction is looked at again after this."""
 LIST_PATIENCE_S = 3.0
@@ -75,6 +77,7 @@ class Core:
         self._alarms: list[tuple[float, int, Call | Slot | None]] = []
         self._order = itertools.count()
         self._stirred: deque[Slot] = deque()
+        self._many_alarms = MANY_ALARMS
         self._told_version = 0
         self._searching_until: float | None = None
         self._is_found = False
@@ -272,7 +275,6 @@ class Core:
             context: It.
             by: The call that asks for it; all others of the context end.
         """
-        context.is_released = True
         self.resources.contexts.pop(context.number, None)
         for call in list(context.calls):
             if call is not by:
@@ -365,6 +367,10 @@ class Core:
 
     def _alarm(self, when: float, what: Call | Slot | None) -> None:
         heapq.heappush(self._alarms, (when, next(self._order), what))
+        if len(self._alarms) > self._many_alarms:
+            self._alarms = [alarm for alarm in self._alarms if self._counts(*alarm)]
+            heapq.heapify(self._alarms)
+            self._many_alarms = max(MANY_ALARMS, 2 * len(self._alarms))
 
     @property
     def next_time(self) -> float | None:

@@ -82,6 +82,13 @@ class Abandoned:
     call: Call
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Plugged:
+    """A message: there are more virtual readers."""
+
+    infos: tuple[ReaderInfo, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Ended:
     """A message: power off and give back all there is, for good."""
@@ -112,6 +119,7 @@ class Engine:
         self._readers: dict[ReaderKey, PluggedReader] = {}
         self._drivers: dict[Slot, SlotDriver] = {}
         self._finder: ReaderFinder | None = None
+        self._virtual = list(settings.virtual)
         self._is_on = False
         self._is_ended = False
         self._has_refused = False
@@ -235,7 +243,7 @@ class Engine:
     def _claim(self, now: float) -> None:
         self._is_on = True
         self.core.search_begins(now)
-        self._open(self.settings.virtual)
+        self._open(self._virtual)
         if self.settings.usb:
             self._finder = ReaderFinder(self.post, self.settings.names)
             self._finder.begin()
@@ -268,6 +276,11 @@ class Engine:
             reader.state = state
             self._readers[reader.key] = reader
             reader.begin_opening()
+
+    def _plug(self, infos: Sequence[ReaderInfo]) -> None:
+        self._virtual += infos
+        if self._is_on:
+            self._open(infos)
 
     def _remove(self, reader: PluggedReader) -> threading.Thread:
         if self._readers.get(reader.key) is reader:
@@ -304,6 +317,8 @@ class Engine:
                 self._found(message.infos, now)
             case Abandoned():
                 self.core.abandon(message.call, now)
+            case Plugged():
+                self._plug(message.infos)
             case Ended():
                 self.end()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import queue
 import threading
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ccid.ground.once import Once
 from ccid.pcsc.manager.card_calls import CardStatus
-from ccid.pcsc.manager.engine import Abandoned, Ended, Engine, Settings
+from ccid.pcsc.manager.engine import Abandoned, Ended, Engine, Plugged, Settings
 from ccid.pcsc.manager.pcsc_call import Call, Done, Steps
 from ccid.pcsc.manager.resources import GRACE_S
 from ccid.pcsc.manager.scard_codes import (
@@ -29,6 +30,8 @@ from ccid.pcsc.manager.status_changes import ReaderState
 
 if TYPE_CHECKING:
     from ccid.virtual import VirtualReader
+
+logger = logging.getLogger("ccid.pcsc")
 
 MAX_SLOTS = 256
 """So many readers there are at most, where nobody says less."""
@@ -93,8 +96,15 @@ class Manager:
     def _run(self) -> None:
         engine = self._engine
         while not engine.is_ended:
-            engine.wait(engine.run())
+            try:
+                engine.wait(engine.run())
+            except Exception:  # a fault of ours must not keep all callers waiting for ever
+                logger.exception("the resource manager goes on after a fault")
         engine.run()
+
+    def plug(self, reader: VirtualReader) -> None:
+        """Have one more virtual reader. It leaves by :meth:`ccid.VirtualReader.unplug`."""
+        self._engine.post(Plugged(tuple(reader.infos)))
 
     def close(self) -> None:
         """Power all cards off and give all readers back. More than once does no harm."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
-from ccid.pcsc.ifd.ifd_codes import Code
+from ccid.pcsc.ifd_numbers import Code
 from ccid.pcsc.manager.pcsc_state import Context, Handle, Slot
 from ccid.pcsc.manager.scard_codes import ScardCode
 

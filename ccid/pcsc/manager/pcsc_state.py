@@ -90,14 +90,12 @@ class Context:
         handles: Its handles, those of readers that are gone too.
         calls: What is under way for it.
         cancelled_until: A cancellation that came just before its wait counts until then.
-        is_released: It is of no more use.
     """
 
     number: int
     handles: list[Handle] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     cancelled_until: float | None = None
-    is_released: bool = False
 
 
 @dataclass(slots=True, eq=False)

@@ -62,7 +62,7 @@ class ReaderFinder:
 
     def _run(self) -> None:
         try:
-            from ccid.transport.asynchronous import on_hotplug
+            from ccid.transport.hotplug import on_hotplug
 
             self._find()
             self._end_hotplug = on_hotplug(self.look)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 
-from ccid.pcsc.ifd.ifd_codes import Code
+from ccid.pcsc.ifd_numbers import Code
 from ccid.pcsc.manager.pcsc_call import Action, CardSeen, Job, Loss, Outcome
 from ccid.pcsc.manager.pcsc_state import (
     CardIn,

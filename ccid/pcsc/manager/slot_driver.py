@@ -14,9 +14,13 @@ from ccid.errors import CcidError
 from ccid.link.card_state import Power
 from ccid.pcsc.ifd import Action as IfdAction
 from ccid.pcsc.ifd import Code, IFDHandler
-from ccid.pcsc.ifd.ifd_codes import MAX_RESPONSE
+from ccid.pcsc.ifd_numbers import MAX_RESPONSE
 from ccid.pcsc.manager.pcsc_call import Action, Call, CardSeen, Job, Loss, Outcome
 from ccid.pcsc.manager.scard_codes import MAX_ATTRIBUTE
+
+ABORT_S = 0.1
+"""A job that could not be ended is tried again after this."""
+ABORT_TRIES = 50
 
 logger = logging.getLogger("ccid.pcsc")
 
@@ -53,6 +57,8 @@ class SlotDriver:
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._current: Call | None = None
+        self._idle = threading.Event()
+        self._idle.set()
 
     def begin(self, call: Call, job: Job) -> None:
         """Have a job done."""
@@ -67,19 +73,30 @@ class SlotDriver:
         self._jobs.put(None)
 
     def abort(self, call: Call | None = None) -> None:
-        """End the job of ``call`` early, if it is under way and can be ended; None for any."""
+        """End the job of ``call`` early, if it is under way and can be ended; None for any. A job
+        that has begun may not have come to its command yet: then it is tried again."""
+        for _ in range(ABORT_TRIES):
+            if not self._abort(call):
+                return
+            self._idle.wait(ABORT_S)
+
+    def _abort(self, call: Call | None) -> bool:
+        """Try to; True if that is worth another try."""
         with self._lock:  # within which no other job begins
             channel = self._handler.channel(self._lun)
             is_meant = self._current is not None and call in (None, self._current)
-            if channel is not None and is_meant:
-                with suppress(CcidError):
-                    channel.slot.cancel()
+            if channel is None or not is_meant:
+                return False
+            with suppress(CcidError):
+                return not channel.slot.cancel()
+        return False
 
     def _run(self) -> None:
         while (item := self._jobs.get()) is not None:
             call, job = item
             with self._lock:
                 self._current = call
+                self._idle.clear()
             try:
                 outcome = self._do(job)
             except Exception as error:  # a fault of ours costs this job and no more
@@ -87,6 +104,7 @@ class SlotDriver:
                 outcome = Outcome(Code.COMMUNICATION_ERROR)
             with self._lock:
                 self._current = None
+                self._idle.set()
             self._post(JobDone(call, job, outcome))
             del item, call, job, outcome  # a job may hold a secret: it is not kept for the next
 

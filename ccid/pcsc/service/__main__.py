@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from ccid.errors import CcidError
 from ccid.ground.safe_text import printable_lines
-from ccid.pcsc.plug.lazy_modules import later
+from ccid.pcsc.plug.lazy_modules import load_lazily
 from ccid.pcsc.service import virtual_options
 from ccid.pcsc.service.socket_place import default_path, listen, make_folder, passed_socket
 
@@ -35,6 +35,8 @@ UNUSED = ("hashlib", "inspect", "pdb", "pickle")
 DEFAULT_READERS = 16
 TRAFFIC = 5
 MAX_READERS = 255
+MAX_RECORDS, RECORDS_S = 50, 10.0
+"""Records of the log in so many seconds, unless it is one to find a fault by."""
 DESCRIPTORS = 4096
 """Open files that suffice for all clients that are let in."""
 LEVELS = {
@@ -88,6 +90,12 @@ def _parser() -> argparse.ArgumentParser:
         f"that number (default: {DEFAULT_READERS}; Fedora's: 48)",
     )
     add("--ready-fd", type=int, metavar="N", help="write a line there when it listens")
+    add(
+        "--until-fd",
+        type=int,
+        metavar="N",
+        help="end when the other end of this pipe is closed, as by the end of who started this",
+    )
     add("--no-escape", action="store_true", help="no Escape commands of programs")
     add(
         "--log-level",
@@ -123,9 +131,37 @@ class _Formatter(logging.Formatter):
         return printable_lines(super().format(record))
 
 
+class FloodGate(logging.Filter):
+    """Lets so many records through in a while, and says how many it has left out. What clients do
+    wrong is told, and must neither fill a disk nor wait for whoever reads the log.
+
+    Args:
+        most: Records.
+        while_s: In so many seconds.
+    """
+
+    def __init__(self, most: int, while_s: float) -> None:
+        super().__init__()
+        self._most = most
+        self._while_s = while_s
+        self._since = 0.0
+        self._count = self._left_out = 0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not self._since <= record.created < self._since + self._while_s:
+            if self._left_out:
+                record.msg = f"({self._left_out} more before this) {record.msg}"
+            self._since, self._count, self._left_out = record.created, 0, 0
+        self._count += 1
+        self._left_out += self._count > self._most
+        return self._count <= self._most
+
+
 def _log(options: argparse.Namespace) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_Formatter("%(asctime)s %(name)s %(message)s"))
+    if options.log_level in ("error", "warning", "info"):
+        handler.addFilter(FloodGate(MAX_RECORDS, RECORDS_S))
     logging.basicConfig(handlers=[handler], level=LEVELS[options.log_level])
     if options.log_level == "traffic":
         logging.getLogger("ccid.traffic").setLevel(TRAFFIC)
@@ -199,7 +235,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return install(options.group)
     if not hasattr(socket, "AF_UNIX"):
         parser.error("this system has no Unix sockets")
-    later(*UNUSED)
+    load_lazily(*UNUSED)
     group = _group(options.group, parser)
     _log(options)
     _allow_descriptors()
@@ -215,6 +251,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         server = SocketServer(
             listener, settings, entries=options.entries, same_user=options.group is None
         )
+        if options.until_fd is not None:
+            server.end_with(options.until_fd)
         _serve(server, options.ready_fd)
     finally:
         if path is not None:

@@ -17,6 +17,7 @@ ends that client.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -36,6 +37,7 @@ from ccid.pcsc.service.client_messages import (
     BadRequest,
     Command,
 )
+from ccid.pcsc.service.client_replies import Replies, u32
 
 logger = logging.getLogger("ccid.pcsc")
 
@@ -201,18 +203,10 @@ class ClientSession:
         self.is_over = True
         self._in.clear()
         self.out.clear()
-        for wait in self._waits:
-            wait.is_withdrawn = True
-        now = self.host.now()
         call, self._call = self._call, None
         if call is not None:
-            self.host.core.abandon(call, now)
-        for wait in self._waits:
-            self.host.core.abandon(wait, now)
-        self._waits.clear()
-        if self.context is not None:
-            self.host.core.client_gone(self.context, now)
-            self.context = None
+            self.host.core.abandon(call, self.host.now())
+        self._drop_context()
 
     def shut_down(self) -> None:
         """The service ends: tell a client that waits for something."""
@@ -307,13 +301,11 @@ class ClientSession:
 
     def _establish(self, body: bytes) -> None:
         scope, _, _ = THREE.unpack(body)
-        if self.context is not None:
-            self.host.core.client_gone(self.context, self.host.now())
-            self.context = None
+        self._drop_context()
         if not self._connection.may_establish():
             self.out += THREE.pack(scope, 0, ScardCode.E_NO_MEMORY)
             return
-        self._begin(_Replies.establish, self.host.functions.establish, scope)
+        self._begin(Replies.establish, self.host.functions.establish, scope)
 
     def _release(self, body: bytes) -> None:
         number, _ = TWO.unpack(body)
@@ -321,12 +313,23 @@ class ClientSession:
         if self.context is not None:
             code = ScardCode.E_INVALID_VALUE
             if number == self.context.number:
-                for wait in self._waits:
-                    wait.is_withdrawn = True
-                self._waits.clear()
-                self.host.core.client_gone(self.context, self.host.now())
-                self.context, code = None, ScardCode.S_SUCCESS
+                self._drop_context()
+                code = ScardCode.S_SUCCESS
         self.out += TWO.pack(number, code)
+
+    def _drop_context(self) -> None:
+        """The context is released, if there is one; what waits is not told. A client may have
+        begun to wait before it had a context."""
+        now = self.host.now()
+        for wait in self._waits:
+            wait.is_withdrawn = True
+            self.host.core.abandon(wait, now)
+        self._waits.clear()
+        self._held.clear()
+        self._holds_events = False
+        if self.context is not None:
+            self.host.core.client_gone(self.context, now)
+            self.context = None
 
     def _cancel(self, body: bytes) -> None:
         number, _ = TWO.unpack(body)
@@ -335,7 +338,7 @@ class ClientSession:
             return
         call = ClientCall(self, self.host.functions.cancel, (number, True))
         call.context = None  # any may be cancelled
-        call.reply = _Replies(body).two
+        call.reply = Replies(body).two
         self._call = call
         self.host.begin(call)
 
@@ -343,7 +346,7 @@ class ClientSession:
         is_old = len(body) == messages.CONNECT_OLD.size
         form = messages.CONNECT_OLD if is_old else messages.CONNECT
         number, name, share, protocols, _, _, _ = form.unpack(body)
-        replies = _Replies(body)
+        replies = Replies(body)
         if is_old:
             self._name_size = messages.OLD_NAME
         if self.context is None:
@@ -356,10 +359,10 @@ class ClientSession:
             self._begin(replies.connect, connect, number, text, share, protocols)
 
     def _of_card(self, command: Command, body: bytes) -> None:
-        replies, functions = _Replies(body), self.host.functions
-        fields = [int.from_bytes(body[i : i + 4], _ORDER) for i in range(0, len(body), 4)]
+        replies, functions = Replies(body), self.host.functions
+        fields = [int.from_bytes(body[i : i + 4], sys.byteorder) for i in range(0, len(body), 4)]
         if self.context is None:
-            self.out += body[:-4] + _rv(ScardCode.E_INVALID_HANDLE)
+            self.out += body[:-4] + u32(ScardCode.E_INVALID_HANDLE)
             return
         match command:
             case Command.RECONNECT:
@@ -375,7 +378,7 @@ class ClientSession:
 
     def _transmit(self, body: bytes, data: bytes) -> None:
         number, protocol, *_ = TRANSMIT.unpack(body)
-        replies, transmit = _Replies(body), self.host.functions.transmit
+        replies, transmit = Replies(body), self.host.functions.transmit
         if self.context is None:
             self.out += replies.transmitted(b"", 0, ScardCode.E_INVALID_HANDLE)
         else:
@@ -383,7 +386,7 @@ class ClientSession:
 
     def _control(self, body: bytes, data: bytes) -> None:
         number, code, *_ = SIX.unpack(body)
-        replies = _Replies(body)
+        replies = Replies(body)
         if self.context is None:
             self.out += replies.controlled(b"", ScardCode.E_INVALID_HANDLE)
         else:
@@ -391,9 +394,9 @@ class ClientSession:
 
     def _attribute(self, command: Command, body: bytes) -> None:
         number, attribute, value, length, _ = ATTRIBUTE.unpack(body)
-        replies, functions = _Replies(body), self.host.functions
+        replies, functions = Replies(body), self.host.functions
         if self.context is None:
-            self.out += body[:-4] + _rv(ScardCode.E_INVALID_HANDLE)
+            self.out += body[:-4] + u32(ScardCode.E_INVALID_HANDLE)
         elif command is Command.GETATTRIB:
             self._begin(replies.get_attribute, functions.get_attribute, number, attribute)
         else:
@@ -470,92 +473,3 @@ class ClientSession:
         wait.is_withdrawn = True
         self.host.core.abandon(wait, self.host.now())
         self.out += TWO.pack(timeout, ScardCode.S_SUCCESS)
-
-
-_ORDER: Any = "little" if messages.HEADER.pack(1, 0)[0] else "big"
-
-
-def _rv(code: int) -> bytes:
-    return int(code).to_bytes(4, _ORDER)
-
-
-class _Replies:
-    """Makes the reply to one request: its body, with results filled in.
-
-    Args:
-        body: Of the request.
-    """
-
-    def __init__(self, body: bytes) -> None:
-        self._body = body
-
-    @staticmethod
-    def establish(call: ClientCall) -> bytes:
-        """The session has a context from now on."""
-        scope = call.arguments[0]
-        if call.code is not ScardCode.S_SUCCESS:
-            return THREE.pack(scope, 0, call.code)
-        call.session.context = call.result
-        return THREE.pack(scope, call.result.number, ScardCode.S_SUCCESS)
-
-    def plain(self, call: ClientCall) -> bytes:
-        """Nothing but the code."""
-        assert call.code is not None
-        return self._body[:-4] + _rv(call.code)
-
-    two = plain
-
-    def connect(self, call: ClientCall) -> bytes:
-        """Handle and active protocol."""
-        assert call.code is not None
-        number, protocol = call.result or (0, 0)
-        return self.connected(number, int(protocol), call.code)
-
-    def connected(self, number: int, protocol: int, code: ScardCode) -> bytes:
-        """The same, by values."""
-        return self._body[:-12] + _rv(number) + _rv(protocol) + _rv(code)
-
-    def reconnect(self, call: ClientCall) -> bytes:
-        """The active protocol."""
-        assert call.code is not None
-        return self._body[:-8] + _rv(call.result or 0) + _rv(call.code)
-
-    def transmit(self, call: ClientCall) -> bytes:
-        """The response."""
-        assert call.code is not None
-        response, protocol = call.result or (b"", 0)
-        return self.transmitted(response, protocol, call.code)
-
-    def transmitted(self, response: bytes, protocol: int, code: ScardCode) -> bytes:
-        """The same, by values; no response where the client has no room for it."""
-        fields = TRANSMIT.unpack(self._body)
-        head, room = fields[:4], fields[6]
-        length = len(response)
-        if code is ScardCode.S_SUCCESS and length > room:
-            code, response = ScardCode.E_INSUFFICIENT_BUFFER, b""
-        got = protocol if code is ScardCode.S_SUCCESS else fields[4]
-        return TRANSMIT.pack(*head, got, fields[5], length, code) + response
-
-    def control(self, call: ClientCall) -> bytes:
-        """The answer."""
-        assert call.code is not None
-        return self.controlled(call.result or b"", call.code)
-
-    def controlled(self, answer: bytes, code: ScardCode) -> bytes:
-        """The same, by values."""
-        number, control, sent, room, _, _ = SIX.unpack(self._body)
-        length = len(answer)
-        if code is ScardCode.S_SUCCESS and length > room:
-            code, answer = ScardCode.E_INSUFFICIENT_BUFFER, b""
-        return SIX.pack(number, control, sent, room, length, code) + answer
-
-    def get_attribute(self, call: ClientCall) -> bytes:
-        """The value of an attribute."""
-        number, attribute, data, length, _ = ATTRIBUTE.unpack(self._body)
-        assert call.code is not None
-        code, value = call.code, call.result or b""
-        if code is ScardCode.S_SUCCESS and len(value) > length:
-            code = ScardCode.E_INSUFFICIENT_BUFFER
-        if code is ScardCode.S_SUCCESS:
-            return ATTRIBUTE.pack(number, attribute, value, len(value), code)
-        return ATTRIBUTE.pack(number, attribute, data, length, code)

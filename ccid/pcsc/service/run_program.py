@@ -10,7 +10,6 @@ status is the program's.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import ctypes.util
 import os
 import shutil
@@ -20,7 +19,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from types import FrameType
 
 from ccid.pcsc.service import virtual_options
 
@@ -29,14 +27,12 @@ END_S = 10.0
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 """Exit statuses as a shell has them."""
 BY_SIGNAL = 128
-PASSED_ON = (
-    signal.SIGHUP,
-    signal.SIGINT,
-    signal.SIGQUIT,
-    signal.SIGTERM,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-)
+AWAITED = {
+    *(signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM),
+    *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD),
+}
+FROM_KERNEL = 0x80
+"""SI_KERNEL of sigaction(2)."""
 
 PACKAGES = {
     "debian": "apt install libpcsclite1",
@@ -118,17 +114,19 @@ class _Service:
     def __init__(self, folder: Path, arguments: Sequence[str]) -> None:
         self.path = folder / "pcscd.comm"
         self._ready, ready = os.pipe()
+        until, self._until = os.pipe()  # closed when this process ends, however it does
         command = [sys.executable, "-m", "ccid.pcsc.service", "--socket", str(self.path)]
-        command += ["--ready-fd", str(ready)]
+        command += ["--ready-fd", str(ready), "--until-fd", str(until)]
         try:
             self._process = subprocess.Popen(
                 [*command, *arguments],
                 stdin=subprocess.DEVNULL,
-                pass_fds=[ready],
+                pass_fds=[ready, until],
                 start_new_session=True,  # Ctrl-C is for the program
             )
         finally:
             os.close(ready)
+            os.close(until)
 
     def wait_until_ready(self) -> bool:
         """Wait until it listens; False if it ended instead."""
@@ -145,10 +143,12 @@ class _Service:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        os.close(self._until)
 
 
 class _Program:
-    """The program. Signals that come meanwhile are passed on to it.
+    """The program. Signals that come meanwhile are passed on to it; not those of the terminal
+    (Ctrl-C), which the program gets by itself.
 
     Args:
         words: The program and its arguments.
@@ -158,32 +158,37 @@ class _Program:
     def __init__(self, words: Sequence[str], path: Path) -> None:
         self._words = words
         self._environment = {**os.environ, "PCSCLITE_CSOCK_NAME": str(path)}
-        self._process: subprocess.Popen[bytes] | None = None
-        self._pending: list[int] = []
 
     def run(self) -> int:
         """Run it; returns its exit status, as a shell has it."""
-        for number in PASSED_ON:
-            signal.signal(number, self._pass_on)
+        signal.pthread_sigmask(signal.SIG_BLOCK, AWAITED)  # until it is waited for them
         try:
-            self._process = subprocess.Popen(self._words, env=self._environment)
+            process = subprocess.Popen(
+                self._words, env=self._environment, preexec_fn=_hear_signals_again
+            )
         except FileNotFoundError:
             print(f"ccid-run: there is no program {self._words[0]!r}", file=sys.stderr)
             return NOT_FOUND
         except OSError as error:
             print(f"ccid-run: {self._words[0]}: {error.strerror}", file=sys.stderr)
             return NOT_EXECUTABLE
-        for early in self._pending:
-            self._process.send_signal(early)
-        status = self._process.wait()
+        while (status := process.poll()) is None:
+            number, is_terminals = _next_signal()
+            if number != signal.SIGCHLD and not is_terminals:
+                process.send_signal(number)
         return BY_SIGNAL - status if status < 0 else status
 
-    def _pass_on(self, number: int, _: FrameType | None) -> None:
-        if self._process is None:
-            self._pending.append(number)  # it is being started
-        else:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(number)
+
+def _hear_signals_again() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, AWAITED)
+
+
+def _next_signal() -> tuple[int, bool]:
+    """Wait for a signal: its number, and whether the terminal sent it."""
+    if hasattr(signal, "sigwaitinfo"):
+        told = signal.sigwaitinfo(AWAITED)
+        return told.si_signo, told.si_code == FROM_KERNEL
+    return signal.sigwait(AWAITED), False
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -194,9 +199,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not program:
         parser.error("which program? ccid-run [options] -- PROGRAM [ARGUMENT ...]")
     _warn_without_library()
-    folder = Path(tempfile.mkdtemp(prefix="ccid-run-", dir=os.environ.get("XDG_RUNTIME_DIR")))
     try:
-        service = _Service(folder, _service_arguments(options))
+        return _with_service(program, _service_arguments(options))
+    except KeyboardInterrupt:  # before the program began
+        return BY_SIGNAL + signal.SIGINT
+
+
+def _with_service(program: Sequence[str], arguments: Sequence[str]) -> int:
+    """Run the program with a service; returns the exit status."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    usable = runtime if runtime and os.access(runtime, os.W_OK) else None
+    folder = Path(tempfile.mkdtemp(prefix="ccid-run-", dir=usable))
+    try:
+        service = _Service(folder, arguments)
         try:
             if not service.wait_until_ready():
                 print("ccid-run: the service did not start", file=sys.stderr)

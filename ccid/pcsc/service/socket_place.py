@@ -14,7 +14,7 @@ from pathlib import Path
 from ccid.errors import CcidError
 
 NAME = "pcscd.comm"
-BACKLOG = 128
+BACKLOG = 1024
 MAX_PATH = 107
 """Bytes of the longest path of a Unix socket, which libpcsclite has, too."""
 FIRST_FD = 3

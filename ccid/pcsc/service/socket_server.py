@@ -26,8 +26,14 @@ MAX_CLIENTS_OF_PROCESS = 256
 """Connections of one process; more are hung up on. A context takes one, a cancellation another."""
 MAX_CONTEXTS_OF_PROCESS = 200
 """Contexts of one process, as pcscd has for all; more get SCARD_E_NO_MEMORY."""
+MAX_ACCEPTED = 64
+"""Connections that are taken before others are heard again."""
 FAREWELL_S = 0.5
 """How long clients have to hear that the service ends."""
+
+
+_PIPE = "pipe"
+"""What the selector has with the pipe of :meth:`SocketServer.end_with`."""
 
 
 class _Client:
@@ -168,6 +174,10 @@ class SocketServer:
         with contextlib.suppress(OSError):
             self._waker.send(b"\0")
 
+    def end_with(self, descriptor: int) -> None:
+        """End :meth:`serve` when the other end of this pipe is closed."""
+        self.selector.register(descriptor, selectors.EVENT_READ, _PIPE)
+
     @property
     def waker(self) -> int:
         """A descriptor that wakes the loop by what is written to it."""
@@ -179,7 +189,10 @@ class SocketServer:
         """Serve until :meth:`stop`; then tell the clients, and power all cards off."""
         try:
             while not self._is_stopped:
-                self._round()
+                try:
+                    self._round()
+                except Exception:  # a fault of ours must not end the service for all
+                    logger.exception("the service goes on after a fault")
         finally:
             self._end()
 
@@ -197,6 +210,8 @@ class SocketServer:
                     key.data.ready(events)
             elif key.fileobj is self._listener:
                 self._accept()
+            elif key.data is _PIPE:
+                self._is_stopped = True
             else:
                 with contextlib.suppress(OSError):
                     self._woken.recv(READ_SIZE)
@@ -217,13 +232,18 @@ class SocketServer:
     # Clients --------------------------------------------------------------------------------------
 
     def _accept(self) -> None:
-        try:
-            connection, _ = self._listener.accept()
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._refuse_one(error)
-            return
+        """Take those that connect, but no more at once than those who wait can bear."""
+        for _ in range(MAX_ACCEPTED):
+            try:
+                connection, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._refuse_one(error)
+                return
+            self._take(connection)
+
+    def _take(self, connection: socket.socket) -> None:
         connection.setblocking(False)
         try:
             peer = peer_of(connection)

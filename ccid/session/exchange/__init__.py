@@ -28,11 +28,11 @@ With T=0 at character and TPDU level the caller gets 61xx and 6Cxx, as through P
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Protocol as Interface
 
 from ccid.codec.descriptors import SmartCardDescriptor
-from ccid.codec.messages import HEADER_LENGTH
+from ccid.codec.messages import MESSAGE_HEADER
 from ccid.codes import BLOCKWISE, ExchangeLevel, Protocol
 from ccid.errors import ReaderUnsupported
 from ccid.iso7816.apdu import Bytes
@@ -73,7 +73,7 @@ def choose(
     Raises:
         ReaderUnsupported: dwFeatures has more than one level of exchange.
     """
-    room = descriptor.dwMaxCCIDMessageLength - HEADER_LENGTH
+    room = descriptor.dwMaxCCIDMessageLength - MESSAGE_HEADER
     if descriptor.exchange_level not in BLOCKWISE:
         agreement.longest_s = APDU_LEVEL_S
     exchange: Exchange
@@ -107,18 +107,19 @@ def choose(
     return Mapped(commands, exchange.transmit) if auto_get_response else exchange
 
 
-def answering(
-    transmit: Callable[[Bytes], bytes], answers: Mapping[bytes, bytes]
-) -> Callable[[Bytes], bytes]:
-    """A function like ``transmit`` that answers some command APDUs without the card.
+class Answering:
+    """An exchange in which the host answers some command APDUs itself.
 
     Args:
-        transmit: Sends any other command APDU.
-        answers: Response APDU by command APDU.
+        exchange: The exchange for all others.
+        answers: Response APDUs by command APDU.
     """
 
-    def answer(apdu: Bytes) -> bytes:
-        own = answers.get(bytes(apdu))
-        return transmit(apdu) if own is None else own
+    def __init__(self, exchange: Exchange, answers: Mapping[bytes, bytes]) -> None:
+        self.exchange = exchange
+        self.answers = answers
 
-    return answer
+    def transmit(self, apdu: Bytes) -> bytes:
+        """Send ``apdu``, or answer it."""
+        own = self.answers.get(bytes(apdu))
+        return self.exchange.transmit(apdu) if own is None else own

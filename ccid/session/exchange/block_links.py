@@ -10,9 +10,7 @@ itself, or of a card that is gone, is an error for the caller.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from ccid.codec.messages import HEADER_LENGTH
+from ccid.codec.messages import MESSAGE_HEADER
 from ccid.codes import IccStatus, SlotError
 from ccid.errors import CardMute, CommandFailed
 from ccid.iso7816.t0 import Characters
@@ -69,7 +67,7 @@ def characters(
         first = expected
     else:
         size = commands.conversation.transport.packet_size
-        first = expected if (HEADER_LENGTH + expected) % size else 1
+        first = expected if (MESSAGE_HEADER + expected) % size else 1
     got = commands.xfr_block(data, timeout_s=timeout_s, bBWI=bBWI, wLevelParameter=first)[0]
     if first == expected or len(got) < first:
         return got
@@ -105,10 +103,19 @@ class CharacterBlockLink:
         return characters(self.commands, data, expected, timeout_s, multiplier)
 
 
-def character_link(commands: SlotCommands, agreement: Agreement) -> Callable[[Characters], bytes]:
-    """T=0 at character level: sends a step and returns the characters that came."""
+class CharacterLink:
+    """T=0 at character level.
 
-    def link(step: Characters) -> bytes:
-        return characters(commands, step.data, step.expected, agreement.timeout_s())
+    Args:
+        commands: The slot's commands.
+        agreement: With the card.
+    """
 
-    return link
+    def __init__(self, commands: SlotCommands, agreement: Agreement) -> None:
+        self.commands = commands
+        self.agreement = agreement
+
+    def __call__(self, step: Characters) -> bytes:
+        """Send a step and return the characters that come back."""
+        timeout_s = self.agreement.timeout_s()
+        return characters(self.commands, step.data, step.expected, timeout_s)

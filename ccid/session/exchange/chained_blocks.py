@@ -6,9 +6,10 @@ the host which part of the response (USB CCID rev 1.1, 6.1.4 and 6.2.1).
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
+from ccid.codec.messages import MESSAGE_HEADER
 from ccid.codes import Chain, Level
 from ccid.errors import (
     CardAbsent,
@@ -22,7 +23,7 @@ from ccid.errors import (
     UnsupportedByReader,
 )
 from ccid.iso7816.apdu import (
-    HEADER_LENGTH,
+    APDU_HEADER,
     MAX_EXTENDED,
     MAX_RESPONSE,
     SW_LENGTH,
@@ -32,6 +33,9 @@ from ccid.iso7816.apdu import (
 from ccid.link.reply_errors import chain_parameter
 from ccid.link.slot_commands import SlotCommands
 from ccid.session.exchange.agreement import Agreement
+
+ENDED_BY_READER = (CommandFailed, CardAbsent, CardMute, UnsupportedByReader)
+"""Errors of a reader that has ended the chain itself."""
 
 
 class Chained:
@@ -49,18 +53,15 @@ class Chained:
     def __init__(self, commands: SlotCommands, room: int, agreement: Agreement) -> None:
         if room < 1:
             raise ReaderUnsupported(
-                f"{commands.name}: dwMaxCCIDMessageLength {room + 10} leaves no room",
+                f"{commands.name}: dwMaxCCIDMessageLength {room + MESSAGE_HEADER} leaves no room",
                 reader=commands.name,
             )
         self.commands = commands
         self.room = min(room, MAX_EXTENDED)
         self.agreement = agreement
-        self._whole = commands.quick_xfr_block(
-            agreement.patience_s,
-            lambda reply, parameter: self._to_the_end(lambda: self._receive(reply, parameter)),
-            agreement.session,
-        )
-        self.whole = self._whole
+        self.way = commands.apdu_way(agreement.patience_s, self._rest, agreement.session)
+        self._is_broken_off = False
+        """The host broke a chain off, and the reader has not been told yet."""
 
     def transmit(self, apdu: Bytes) -> bytes:
         """Send ``apdu``, up to 65,544 bytes.
@@ -70,73 +71,77 @@ class Chained:
             ProtocolError: The reader loses its place in the chain.
         """
         try:
-            if HEADER_LENGTH <= len(apdu) <= self.room:
-                return self.whole(apdu)
+            if APDU_HEADER <= len(apdu) <= self.room:
+                if self._is_broken_off:
+                    self._abort()
+                return self.way.transmit(apdu)
         except (TypeError, ValueError):
             octets(apdu)  # it has no length
             raise
         apdu = octets(apdu)
-        if not HEADER_LENGTH <= len(apdu) <= MAX_EXTENDED:
+        if not APDU_HEADER <= len(apdu) <= MAX_EXTENDED:
             raise InvalidApdu(
-                f"{len(apdu)} bytes; a command APDU has {HEADER_LENGTH} to {MAX_EXTENDED}",
+                f"{len(apdu)} bytes; a command APDU has {APDU_HEADER} to {MAX_EXTENDED}",
                 reader=self.commands.name,
                 slot=self.commands.slot,
             )
-        response = self.commands.perform(
-            lambda: self._to_the_end(lambda: self._chain(apdu)), session=self.agreement.session
-        )
+        response = self.commands.perform(partial(self._chain, apdu), session=self.agreement.session)
         if len(response) < SW_LENGTH:
             raise self._lost(f"a response of {len(response)} bytes")
         return response
 
     def _chain(self, apdu: bytes) -> bytes:
-        if self.whole != self._whole:
+        """A command in several blocks, and its response."""
+        if self._is_broken_off:
             self._abort()
-        return self._receive(*self._send(apdu))
-
-    def _to_the_end(self, work: Callable[[], bytes]) -> bytes:
-        """Do ``work``, a chain of blocks. If the host breaks it off, in a time-out, a cancellation
-        or an exception of a signal's handler, the reader has to be told before the next APDU."""
         try:
-            return work()
-        except (CommandFailed, CardAbsent, CardMute, UnsupportedByReader):
-            raise  # it is the reader that has ended it
-        except BaseException:
-            self.whole = self._whole_after_abort
+            return self._receive(*self._send(apdu))
+        except ENDED_BY_READER:
+            raise
+        except BaseException:  # a time-out, a cancellation, an exception of a signal handler
+            self._is_broken_off = True
             raise
 
-    def _whole_after_abort(self, apdu: Bytes) -> bytes:
-        self._abort()
-        return self._whole(apdu)
+    def _rest(self, reply: bytes, parameter: int) -> bytes:
+        """The response that begins with ``reply``, the answer to a whole command."""
+        try:
+            return self._receive(reply, parameter)
+        except ENDED_BY_READER:
+            raise
+        except BaseException:  # a time-out, a cancellation, an exception of a signal handler
+            self._is_broken_off = True
+            raise
 
     def _abort(self) -> None:
-        """Have the reader forget the chain. One that knows no ABORT says so, or is busy."""
+        """Tell the reader that the chain is over. A reader without ABORT refuses, or is busy."""
         with suppress(TransportError, ProtocolError, MalformedMessage):
             self.commands.abort()
-        self.whole = self._whole
-
-    def _block(self, data: Bytes, level: Level) -> tuple[bytes, int]:
-        timeout_s = self.agreement.timeout_s()
-        return self.commands.xfr_block(data, timeout_s=timeout_s, wLevelParameter=level)
+        self._is_broken_off = False
 
     def _send(self, apdu: Bytes) -> tuple[bytes, int]:
         """All blocks of the command; returns the reply to the last and its bChainParameter."""
+        xfr_block, timeout_s = self.commands.xfr_block, self.agreement.timeout_s()
         starts = range(0, len(apdu), self.room)
         for start in starts[:-1]:
             level = Level.BEGINS if start == 0 else Level.CONTINUES
-            reply, parameter = self._block(apdu[start : start + self.room], level)
+            block = apdu[start : start + self.room]
+            reply, parameter = xfr_block(block, timeout_s=timeout_s, wLevelParameter=level)
             if reply or parameter not in (Chain.COMMAND_EXPECTED, Chain.WHOLE):
                 raise self._lost(
                     f"{len(reply)} bytes and bChainParameter 0x{parameter:02X} in answer to a "
                     f"block that the command continues after"
                 )
-        return self._block(apdu[starts[-1] :], Level.ENDS)
+        last = apdu[starts[-1] :]
+        return xfr_block(last, timeout_s=timeout_s, wLevelParameter=Level.ENDS)
 
     def _receive(self, reply: bytes, parameter: int) -> bytes:
         """The response that begins with ``reply``, to its end."""
+        xfr_block, timeout_s = self.commands.xfr_block, self.agreement.timeout_s()
         response = bytearray(reply)
         while chain_parameter(parameter) not in (Chain.WHOLE, Chain.ENDS):
-            reply, parameter = self._block(b"", Level.CONTINUE_RESPONSE)
+            reply, parameter = xfr_block(
+                b"", timeout_s=timeout_s, wLevelParameter=Level.CONTINUE_RESPONSE
+            )
             response += reply
             if len(response) > MAX_RESPONSE:
                 raise self._lost(f"a response of more than {MAX_RESPONSE} bytes")

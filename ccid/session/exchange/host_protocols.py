@@ -7,6 +7,7 @@ its blocks are bounded by time together and cancelled together.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
+from functools import partial
 
 from ccid.errors import CardMute, CommandFailed, ProtocolError
 from ccid.iso7816 import t0, t1
@@ -14,7 +15,7 @@ from ccid.iso7816.apdu import Bytes, is_extended, octets
 from ccid.iso7816.protocol_runner import run
 from ccid.link.slot_commands import SlotCommands
 from ccid.session.exchange.agreement import Agreement
-from ccid.session.exchange.block_links import BlockLink, character_link, link_error
+from ccid.session.exchange.block_links import BlockLink, CharacterLink, link_error
 from ccid.session.exchange.refused_extended import T0, short_only
 
 
@@ -42,12 +43,17 @@ class Blocks:
         self.commands = commands
         self.machine = agreement.t1
         self.session = agreement.session
+        self.agreement = agreement
         self.link = link
         self.short_way = (
-            commands.quick_t1_block(lambda _: agreement.timeout_s(), agreement.session)
+            commands.t1_block_way(self._patience_s, agreement.session)
             if isinstance(link, BlockLink)
             else None
         )
+
+    def _patience_s(self, block: Bytes) -> float:
+        """Seconds to wait for the answer to a block."""
+        return self.agreement.timeout_s()
 
     def transmit(self, apdu: Bytes) -> bytes:
         """Send ``apdu`` and return the response.
@@ -64,7 +70,7 @@ class Blocks:
                 return self._long_way(apdu, self.link)
             answer: bytes | t1.LinkError
             try:
-                answer = self.short_way(block)
+                answer = self.short_way.transmit(block)
             except (CardMute, CommandFailed) as error:
                 answer = link_error(error)
             response = self.machine.single_answer(answer)
@@ -74,7 +80,7 @@ class Blocks:
 
     def _long_way(self, apdu: bytes, link: Callable[[t1.Block], bytes | t1.LinkError]) -> bytes:
         exchange = self.machine.exchange(apdu)
-        return self.commands.perform(lambda: run(exchange, link), session=self.session)
+        return self.commands.perform(partial(run, exchange, link), session=self.session)
 
 
 class _After:
@@ -109,7 +115,7 @@ class CharacterT0:
     def __init__(self, commands: SlotCommands, agreement: Agreement) -> None:
         self.commands = commands
         self.session = agreement.session
-        self.link = character_link(commands, agreement)
+        self.link = CharacterLink(commands, agreement)
         self._is_amid_a_command = False
 
     def transmit(self, apdu: Bytes) -> bytes:
@@ -125,7 +131,7 @@ class CharacterT0:
         if is_extended(apdu):
             raise short_only(self.commands, T0)
         machine = t0.procedure(apdu, self.commands.name)
-        return self.commands.perform(lambda: self._whole(machine), session=self.session)
+        return self.commands.perform(partial(self._whole, machine), session=self.session)
 
     def _whole(self, machine: Generator[t0.Characters, bytes, bytes]) -> bytes:
         if self._is_amid_a_command:
@@ -159,4 +165,4 @@ class Mapped:
     def transmit(self, apdu: Bytes) -> bytes:
         """Send ``apdu`` of any case and return its whole response."""
         machine = t0.command(octets(apdu))
-        return self.commands.perform(lambda: run(machine, self.tpdu))
+        return self.commands.perform(partial(run, machine, self.tpdu))

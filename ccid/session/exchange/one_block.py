@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from ccid.errors import CardMute, CommandFailed, InvalidApdu, UnsupportedByReader
 from ccid.iso7816.apdu import (
-    HEADER_LENGTH,
+    APDU_HEADER,
     MAX_EXTENDED,
-    MAX_SHORT,
     Bytes,
     is_extended,
     octets,
@@ -15,8 +14,11 @@ from ccid.link.slot_commands import SlotCommands
 from ccid.session.exchange.agreement import Agreement
 from ccid.session.exchange.refused_extended import SHORT_LEVEL, explained, short_only
 
-OLD_SCM_ROOM = 263 - 10
-"""dwMaxCCIDMessageLength 263 of old SCM readers is too small: they take 271 bytes."""
+
+def as_it_came(data: bytes, bChainParameter: int) -> bytes:
+    """``data``: bChainParameter has a meaning at extended APDU level alone (USB CCID rev 1.1,
+    6.2.1)."""
+    return data
 
 
 class SingleBlock:
@@ -42,11 +44,8 @@ class SingleBlock:
     ) -> None:
         self.commands = commands
         self.short_only = short_only
-        self.room = MAX_SHORT if room == OLD_SCM_ROOM else min(room, MAX_EXTENDED)
-        # bChainParameter has a meaning at extended APDU level alone (6.2.1)
-        self.xfr_block = commands.quick_xfr_block(
-            agreement.patience_s, lambda data, _: data, agreement.session
-        )
+        self.room = min(room, MAX_EXTENDED)
+        self.way = commands.apdu_way(agreement.patience_s, as_it_came, agreement.session)
 
     def transmit(self, apdu: Bytes) -> bytes:
         """Send ``apdu`` in one block.
@@ -57,8 +56,8 @@ class SingleBlock:
                 or an extended APDU that the reader refuses.
         """
         try:
-            if HEADER_LENGTH <= len(apdu) <= self.room:
-                return self.xfr_block(apdu)
+            if APDU_HEADER <= len(apdu) <= self.room:
+                return self.way.transmit(apdu)
         except (CardMute, CommandFailed, UnsupportedByReader) as error:
             told = explained(error, apdu, self.commands, self.short_only)
             if told is error:
@@ -69,9 +68,9 @@ class SingleBlock:
             raise
         apdu = octets(apdu)
         name = self.commands.name
-        if len(apdu) < HEADER_LENGTH:
+        if len(apdu) < APDU_HEADER:
             raise InvalidApdu(
-                f"{len(apdu)} bytes; a command APDU has at least {HEADER_LENGTH}",
+                f"{len(apdu)} bytes; a command APDU has at least {APDU_HEADER}",
                 reader=name,
                 slot=self.commands.slot,
             )
