@@ -6,12 +6,12 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from ccid.pcsc.ifd_numbers import Code
 from ccid.pcsc.manager.core import Core
 from ccid.pcsc.manager.functions import Functions
 from ccid.pcsc.manager.pcsc_call import Action, Call, CardSeen, Done, Job, Loss, Outcome, Steps
 from ccid.pcsc.manager.pcsc_state import PcscReader, Slot
 from ccid.pcsc.manager.scard_codes import ScardCode
+from ccid.pcsc.numbers.ifd_numbers import Code
 
 ATR = bytes.fromhex("3B9B9680B1FE451FC78031F073F621E0830590004C")
 """T=0 and T=1."""

@@ -26,7 +26,7 @@ from ccid.codec.messages import (
 )
 from ccid.codes import ExchangeLevel, Features, IccStatus, InterfaceProtocol, Protocol
 from ccid.pcsc.ifd import IFDHandler
-from ccid.pcsc.ifd_numbers import Action, Code
+from ccid.pcsc.numbers.ifd_numbers import Action, Code
 from ccid.virtual import EchoCard, make_descriptor
 from tests.unit.scripted import ScriptedTransport, reply
 

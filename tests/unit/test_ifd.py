@@ -18,7 +18,7 @@ from ccid.codes import ExchangeLevel, Features, SlotError, VoltageSupport
 from ccid.pcsc.ifd import Action, Code, IFDHandler, Tag
 from ccid.pcsc.ifd.device_strings import DeviceName, find
 from ccid.pcsc.ifd.ifd_codes import code_of
-from ccid.pcsc.ifd_numbers import MAX_RESPONSE, PTS1, PTS2, Asker
+from ccid.pcsc.numbers.ifd_numbers import MAX_RESPONSE, PTS1, PTS2, Asker
 from ccid.transport import ReaderInfo
 from ccid.virtual import EchoCard, faults, make_descriptor
 from ccid.virtual.models import make

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from ccid.pcsc import ifd_numbers
 from ccid.pcsc.ifd import device_strings
-from ccid.pcsc.ifd_numbers import Asker, Code, Tag
+from ccid.pcsc.numbers import ifd_numbers
+from ccid.pcsc.numbers.ifd_numbers import Asker, Code, Tag
 from ccid.pcsc.plug import bundle, frames, helper
 from ccid.pcsc.plug.frames import Kind, Operation
 from tests.unit.plug_source import Declarations, numbers, parsed

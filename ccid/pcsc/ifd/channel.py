@@ -21,7 +21,7 @@ from ccid.errors import (
 )
 from ccid.iso7816.atr import Atr
 from ccid.pcsc.ifd.ifd_codes import code_of
-from ccid.pcsc.ifd_numbers import PTS1, PTS2, PTS3, Code
+from ccid.pcsc.numbers.ifd_numbers import PTS1, PTS2, PTS3, Code
 from ccid.session.activation import Activation
 from ccid.session.negotiation import choose_protocol
 

@@ -32,7 +32,7 @@ from ccid.iso7816.atr import MAX_ATR
 from ccid.pcsc.ifd.channel import Channel
 from ccid.pcsc.ifd.device_strings import DeviceName, find
 from ccid.pcsc.ifd.ifd_codes import code_of
-from ccid.pcsc.ifd_numbers import (
+from ccid.pcsc.numbers.ifd_numbers import (
     MAX_READERS,
     MAX_RESPONSE,
     READER_SHIFT,

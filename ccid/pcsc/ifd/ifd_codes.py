@@ -10,7 +10,7 @@ from ccid.errors import (
     ReaderClosed,
     ReaderRemoved,
 )
-from ccid.pcsc.ifd_numbers import Code
+from ccid.pcsc.numbers.ifd_numbers import Code
 
 ERRORS: tuple[tuple[type[CcidError], Code], ...] = (
     (ReaderRemoved, Code.NO_SUCH_DEVICE),

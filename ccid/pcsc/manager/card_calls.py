@@ -10,7 +10,6 @@ from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
-from ccid.pcsc.ifd_numbers import Code
 from ccid.pcsc.manager.card_protocols import available, wanted_first
 from ccid.pcsc.manager.pcsc_call import Action, Job, LockRule, Outcome, Steps, Wait
 from ccid.pcsc.manager.pcsc_state import CardIn, Context, Handle, Slot
@@ -28,6 +27,7 @@ from ccid.pcsc.manager.scard_codes import (
     ScardError,
     Share,
 )
+from ccid.pcsc.numbers.ifd_numbers import Code
 
 PROTOCOLS = Proto.T0 | Proto.T1 | Proto.RAW | Proto.ANY_OLD
 """Bits of which one must be there, where a card is to be used."""

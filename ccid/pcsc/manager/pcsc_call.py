@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
-from ccid.pcsc.ifd_numbers import Code
 from ccid.pcsc.manager.pcsc_state import Context, Handle, Slot
 from ccid.pcsc.manager.scard_codes import ScardCode
+from ccid.pcsc.numbers.ifd_numbers import Code
 
 
 class Action(Enum):

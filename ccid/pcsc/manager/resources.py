@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 
-from ccid.pcsc.ifd_numbers import Code
 from ccid.pcsc.manager.pcsc_call import Action, CardSeen, Job, Loss, Outcome
 from ccid.pcsc.manager.pcsc_state import (
     CardIn,
@@ -20,6 +19,7 @@ from ccid.pcsc.manager.pcsc_state import (
 )
 from ccid.pcsc.manager.reader_names import Numbers, slot_name
 from ccid.pcsc.manager.scard_codes import Proto, ScardCode, ScardError, Share
+from ccid.pcsc.numbers.ifd_numbers import Code
 
 MAX_CONTEXTS = 10_000
 """Of one manager. A service has tighter limits of its own, for each client."""

@@ -14,9 +14,9 @@ from ccid.errors import CcidError
 from ccid.link.card_state import Power
 from ccid.pcsc.ifd import Action as IfdAction
 from ccid.pcsc.ifd import Code, IFDHandler
-from ccid.pcsc.ifd_numbers import MAX_RESPONSE
 from ccid.pcsc.manager.pcsc_call import Action, Call, CardSeen, Job, Loss, Outcome
 from ccid.pcsc.manager.scard_codes import MAX_ATTRIBUTE
+from ccid.pcsc.numbers.ifd_numbers import MAX_RESPONSE
 
 ABORT_S = 0.1
 """A job that could not be ended is tried again after this."""

@@ -23,7 +23,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ccid.ground.safe_text import printable_lines
-from ccid.pcsc.ifd_numbers import Code
+from ccid.pcsc.numbers.ifd_numbers import Code
 from ccid.pcsc.plug.frames import (
     ALIVE,
     CONNECTION,

@@ -56,7 +56,7 @@
 
 /* Shared with Python ---------------------------------------------------------------------------
  *
- * tests/unit/test_plug_numbers.py compares this section with ccid/pcsc/ifd_numbers.py,
+ * tests/unit/test_plug_numbers.py compares this section with ccid/pcsc/numbers/ifd_numbers.py,
  * ccid/pcsc/plug/frames.py and the modules beside it: a declaration that only one side has, or that
  * differs, fails the test. */
 

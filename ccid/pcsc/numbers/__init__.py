@@ -1,0 +1,1 @@
+"""Numbers that the faces towards PC/SC share; no module here imports anything of the driver."""
