@@ -364,6 +364,33 @@ def transmit(handle: Handle, protocol: int, apdu: bytes) -> Steps:
             raise ScardError(ScardCode.E_PROTO_MISMATCH)
     number, card = T1 if slot.protocol is Proto.T1 else T0, slot.card_number
     outcome: Outcome = yield Job(slot, Action.TRANSMIT, number, apdu)
+    return transmitted(handle, number, card, outcome)
+
+
+def may_transmit_now(handle: Handle, protocol: int) -> bool:
+    """Nothing keeps SCardTransmit waiting, and it has nothing to tell but the response."""
+    slot = handle.slot
+    is_free = slot.turn is None and not slot.queue and slot.holder in (None, handle)
+    is_well = handle.word is None and not handle.is_closed and not slot.is_gone
+    has_card = slot.card is CardIn.PRESENT and slot.is_powered and not slot.is_arriving
+    if not (is_free and is_well and has_card) or handle.share is Share.DIRECT:
+        return False
+    return protocol in (Proto.RAW, Proto.ANY_OLD) or bool(protocol and protocol == slot.protocol)
+
+
+def transmitted(handle: Handle, number: int, card: int, outcome: Outcome) -> tuple[bytes, int]:
+    """What SCardTransmit makes of a driver's outcome: the response and ``number``.
+
+    Args:
+        handle: Its handle.
+        number: The protocol, as drivers number it.
+        card: The number of the card that there was before.
+        outcome: What the driver says; recorded already.
+
+    Raises:
+        ScardError: There is no response.
+    """
+    slot = handle.slot
     match outcome.code:
         case Code.SUCCESS:
             return outcome.data, number

@@ -115,7 +115,7 @@ class Core:
             self._drop(call)
         else:
             self._go_on(call, outcome)
-        self._stir(job.slot)
+        self.stir(job.slot)
         self._settle()
 
     def _drop(self, call: Call) -> None:
@@ -183,7 +183,7 @@ class Core:
                 what.slot.queue.insert(0, call)  # what is to be done before any client goes on
             else:
                 what.slot.queue.append(call)
-            self._stir(what.slot)
+            self.stir(what.slot)
 
     def _leave_queue(self, call: Call) -> None:
         what = call.waits_for
@@ -196,14 +196,14 @@ class Core:
         slot = call.turn
         if slot is not None:
             call.turn = slot.turn = None
-            self._stir(slot)
+            self.stir(slot)
         if call.context is not None and call in call.context.calls:
             call.context.calls.remove(call)
         self.ended.append(call)
 
     # What follows from what -----------------------------------------------------------------------
 
-    def _stir(self, slot: Slot) -> None:
+    def stir(self, slot: Slot) -> None:
         """Something at ``slot`` may let calls go on."""
         if slot not in self._stirred:
             self._stirred.append(slot)
@@ -212,7 +212,7 @@ class Core:
         """Something somewhere may let calls go on."""
         for slot in self.resources.slots:
             if slot is not None:
-                self._stir(slot)
+                self.stir(slot)
 
     def _settle(self) -> None:
         """Go on with all that can go on."""
@@ -222,7 +222,7 @@ class Core:
                 slot = resources.arrivals.pop(0)
                 self._begin_own(power_arrival(resources, slot))
             elif resources.freed:
-                self._stir(resources.freed.pop())
+                self.stir(resources.freed.pop())
             elif self._stirred:
                 self._advance(self._stirred.popleft())
             elif self._told_version != resources.version:
@@ -242,13 +242,13 @@ class Core:
                 if wait.turn and slot.turn is None and not slot.is_gone:
                     slot.turn, call.turn = call, slot
                 self._go_on(call)
-                self._stir(slot)
+                self.stir(slot)
                 return
             if call.refuses_own_lock and wait.is_locked_out:
                 holder = slot.holder
                 if holder is not None and holder.context is call.context:
                     self._throw(call, ScardError(ScardCode.E_SHARING_VIOLATION))
-                    self._stir(slot)
+                    self.stir(slot)
                     return
         if self.resources.review_power(slot, self.now) and slot.off_at is not None:
             self._alarm(slot.off_at, slot)
@@ -283,7 +283,7 @@ class Core:
             slot, was_holder = handle.slot, handle.slot.holder is handle
             is_clean = handle.word is None
             self.resources.close_handle(handle)
-            self._stir(slot)
+            self.stir(slot)
             if was_holder and is_clean and slot.has_card:
                 self.resources.reset_begins(slot, None)
                 self._begin_own(reset_left_card(slot))
@@ -346,14 +346,14 @@ class Core:
         self.now = now
         self.resources.reader_left(reader)
         for slot in reader.slots:
-            self._stir(slot)
+            self.stir(slot)
         self._settle()
 
     def saw(self, slot: Slot, seen: CardSeen, now: float) -> None:
         """A driver tells, unasked, what it knows of a card."""
         self.now = now
         self.resources.saw(slot, seen)
-        self._stir(slot)
+        self.stir(slot)
         self._settle()
 
     def look(self, slot: Slot, now: float) -> None:

@@ -22,10 +22,11 @@ from dataclasses import dataclass
 
 from ccid.errors import CcidError
 from ccid.pcsc.ifd import Code
+from ccid.pcsc.manager.card_calls import may_transmit_now
 from ccid.pcsc.manager.core import Core
 from ccid.pcsc.manager.functions import Functions
-from ccid.pcsc.manager.pcsc_call import Call, Job, Outcome
-from ccid.pcsc.manager.pcsc_state import Slot
+from ccid.pcsc.manager.pcsc_call import Action, Call, CardSeen, Job, Outcome
+from ccid.pcsc.manager.pcsc_state import Handle, Slot
 from ccid.pcsc.manager.plugged_reader import (
     PluggedReader,
     ReaderKey,
@@ -37,6 +38,7 @@ from ccid.pcsc.manager.plugged_reader import (
 )
 from ccid.pcsc.manager.reader_finder import ReaderFinder, ReadersFound
 from ccid.pcsc.manager.resources import DEFAULT_SLOTS, GRACE_S
+from ccid.pcsc.manager.scard_codes import MAX_EXTENDED, Proto
 from ccid.pcsc.manager.slot_driver import JobDone, SlotDriver
 from ccid.transport import ReaderInfo
 
@@ -89,6 +91,30 @@ class Plugged:
     infos: tuple[ReaderInfo, ...]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Missed:
+    """A message: a caller's own thread found a slot's reader gone, or was interrupted there."""
+
+    slot: Slot
+
+
+@dataclass(frozen=True, slots=True)
+class DoneByCaller:
+    """A job that a caller's own thread did.
+
+    Attributes:
+        job: It.
+        card: The number of the card that there was before.
+        outcome: What came of it.
+        is_plain: There is a response, and nothing else to tell.
+    """
+
+    job: Job
+    card: int
+    outcome: Outcome
+    is_plain: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Ended:
     """A message: power off and give back all there is, for good."""
@@ -118,6 +144,8 @@ class Engine:
         self._inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
         self._readers: dict[ReaderKey, PluggedReader] = {}
         self._drivers: dict[Slot, SlotDriver] = {}
+        self._at_work: dict[Call, SlotDriver] = {}
+        self._by_callers: dict[Call, tuple[Handle, SlotDriver]] = {}
         self._finder: ReaderFinder | None = None
         self._virtual = list(settings.virtual)
         self._is_on = False
@@ -135,6 +163,51 @@ class Engine:
     def has_messages(self) -> bool:
         """A message was posted that :meth:`run` has not handled."""
         return not self._inbox.empty()
+
+    def transmit_now(self, number: int, protocol: int, apdu: bytes) -> DoneByCaller | None:
+        """Have the calling thread exchange an APDU by itself, if nobody else is at the slot: no
+        other thread has to be woken for it. From any thread.
+
+        What is asked here of slots and handles may change at the same moment. Then the exchange
+        counts as one that came before the change: the gate keeps all jobs after the change waiting.
+
+        Args:
+            number: Of the handle.
+            protocol: Of the send header.
+            apdu: The command APDU.
+
+        Returns:
+            What came of it; None where the call has to go the usual way: nothing was sent.
+        """
+        handle = self.core.resources.handles.get(number)
+        driver = None if handle is None else self._drivers.get(handle.slot)
+        if handle is None or driver is None or driver.gate.locked() or len(apdu) > MAX_EXTENDED:
+            return None
+        slot = handle.slot
+        call = Call(self.functions.transmitted)
+        with driver.gate:
+            if not may_transmit_now(handle, protocol):
+                return None
+            card, arrivals = slot.card_number, slot.arrivals
+            job = Job(slot, Action.TRANSMIT, 1 if slot.protocol is Proto.T1 else 0, apdu)
+            self._by_callers[call] = handle, driver
+            try:
+                outcome = driver.do(call, job)
+            except BaseException:  # as Ctrl-C
+                self.post(Missed(slot))
+                raise
+            finally:
+                self._by_callers.pop(call, None)
+        if outcome.code is Code.NO_SUCH_DEVICE:
+            self.post(Missed(slot))
+        is_same = outcome.seen is not None and outcome.seen == CardSeen(True, arrivals)
+        return DoneByCaller(job, card, outcome, is_same and outcome.code is Code.SUCCESS)
+
+    def end_now(self, context: int) -> None:
+        """End what threads of callers are doing by themselves for a context. From any thread."""
+        for call, (handle, driver) in list(self._by_callers.items()):
+            if handle.context.number == context:
+                _begin_abort(driver, call)
 
     # What the thread that runs this calls ---------------------------------------------------------
 
@@ -197,6 +270,9 @@ class Engine:
             thread.join(max(0.0, until - time.monotonic()))
 
     def _finish(self, call: Call) -> None:
+        driver = self._at_work.pop(call, None)
+        if driver is not None:
+            driver.end_turn(call)
         call.finished()
         is_new = call.function == self.functions.establish
         if is_new and self._has_refused and self._finder is not None:
@@ -315,6 +391,9 @@ class Engine:
                 self._refuse(message.reader, message.error, now)
             case ReadersFound():
                 self._found(message.infos, now)
+            case Missed():
+                self._check_gone(message.slot)
+                self.core.look(message.slot, now)
             case Abandoned():
                 self.core.abandon(message.call, now)
             case Plugged():
@@ -385,12 +464,14 @@ class Engine:
         if driver is None:
             self.core.finished(call, job, Outcome(Code.NO_SUCH_DEVICE), time.monotonic())
         else:
+            self._at_work[call] = driver
             driver.begin(call, job)
 
     def _abort(self, call: Call, slot: Slot) -> None:
         driver = self._drivers.get(slot)
         if driver is not None:
-            thread = threading.Thread(
-                target=driver.abort, args=(call,), name="pcsc abort", daemon=True
-            )
-            thread.start()
+            _begin_abort(driver, call)
+
+
+def _begin_abort(driver: SlotDriver, call: Call) -> None:
+    threading.Thread(target=driver.abort, args=(call,), name="pcsc abort", daemon=True).start()

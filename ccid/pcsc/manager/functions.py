@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from ccid.pcsc.manager import card_calls
 from ccid.pcsc.manager.core import Core
-from ccid.pcsc.manager.pcsc_call import AnyChange, Call, Done, Steps
+from ccid.pcsc.manager.pcsc_call import AnyChange, Call, Done, Job, Outcome, Steps
 from ccid.pcsc.manager.pcsc_state import Context, Handle
 from ccid.pcsc.manager.scard_codes import (
     MAX_ATTRIBUTE,
@@ -165,6 +165,21 @@ class Functions:
         if len(apdu) > MAX_EXTENDED:
             raise ScardError(ScardCode.E_INSUFFICIENT_BUFFER)
         return card_calls.transmit(handle, protocol, apdu)
+
+    def transmitted(self, call: Call, number: int, job: Job, card: int, outcome: Outcome) -> Done:
+        """SCardTransmit that the caller's own thread did, and of which there is more to tell than
+        a response: the same result.
+
+        Args:
+            call: The call.
+            number: Of its handle.
+            job: What was done.
+            card: Number of the card that there was before.
+            outcome: What the driver says.
+        """
+        self._resources.record(job, outcome)
+        self._core.stir(job.slot)
+        return Done(card_calls.transmitted(self._handle(call, number), job.argument, card, outcome))
 
     def control(self, call: Call, number: int, code: int, data: bytes) -> Steps:
         """SCardControl: the answer."""

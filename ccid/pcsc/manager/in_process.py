@@ -146,6 +146,7 @@ class Manager:
     def release(self, context: int) -> None:
         """SCardReleaseContext: its handles are closed, its calls ended."""
         self._call(self._functions.release, context)
+        self._engine.end_now(context)
 
     def is_valid(self, context: int) -> bool:
         """SCardIsValidContext."""
@@ -259,9 +260,18 @@ class Manager:
         Returns:
             The response APDU, and the protocol of the receive header (0 for T=0, 1 for T=1).
         """
-        response, number = self._call(
-            self._functions.transmit, handle, protocol, bytes(apdu), timeout=timeout
-        )
+        apdu = bytes(apdu)
+        done = None
+        if not self._is_closed and self._owner == os.getpid():
+            done = self._engine.transmit_now(handle, protocol, apdu)
+        if done is None:
+            transmit = self._functions.transmit
+            response, number = self._call(transmit, handle, protocol, apdu, timeout=timeout)
+        elif done.is_plain:
+            return done.outcome.data, done.job.argument
+        else:
+            told = self._functions.transmitted
+            response, number = self._call(told, handle, done.job, done.card, done.outcome)
         return response, number
 
     def control(self, handle: int, code: int, data: bytes = b"") -> bytes:

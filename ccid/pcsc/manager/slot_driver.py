@@ -47,6 +47,11 @@ class SlotDriver:
         handler: Its reader.
         lun: The slot, as ``handler`` knows it.
         post: Takes a :class:`JobDone` for each job.
+
+    Attributes:
+        gate: Held from the first job of a call to the call's end (:meth:`end_turn`), or by a
+            thread that does one job by itself (:meth:`do`). It keeps jobs apart that different
+            threads do; who is next decides the core.
     """
 
     def __init__(self, handler: IFDHandler, lun: int, post: Post) -> None:
@@ -55,10 +60,11 @@ class SlotDriver:
         self._post = post
         self._jobs: queue.SimpleQueue[tuple[Call, Job] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self.gate = threading.Lock()
+        self._holder: Call | None = None
         self._lock = threading.Lock()
         self._current: Call | None = None
-        self._idle = threading.Event()
-        self._idle.set()
+        self._busy = threading.Lock()
 
     def begin(self, call: Call, job: Job) -> None:
         """Have a job done."""
@@ -67,6 +73,12 @@ class SlotDriver:
             self._thread = threading.Thread(target=self._run, name=name, daemon=True)
             self._thread.start()
         self._jobs.put((call, job))
+
+    def end_turn(self, call: Call) -> None:
+        """A call for which jobs were done is over."""
+        if self._holder is call:
+            self._holder = None
+            self.gate.release()
 
     def end(self) -> None:
         """Do no more jobs."""
@@ -78,7 +90,8 @@ class SlotDriver:
         for _ in range(ABORT_TRIES):
             if not self._abort(call):
                 return
-            self._idle.wait(ABORT_S)
+            if self._busy.acquire(timeout=ABORT_S):
+                self._busy.release()
 
     def _abort(self, call: Call | None) -> bool:
         """Try to; True if that is worth another try."""
@@ -94,19 +107,30 @@ class SlotDriver:
     def _run(self) -> None:
         while (item := self._jobs.get()) is not None:
             call, job = item
-            with self._lock:
-                self._current = call
-                self._idle.clear()
-            try:
-                outcome = self._do(job)
-            except Exception as error:  # a fault of ours costs this job and no more
-                logger.error("%r failed: %s", job, type(error).__name__)
-                outcome = Outcome(Code.COMMUNICATION_ERROR)
-            with self._lock:
-                self._current = None
-                self._idle.set()
+            if self._holder is not call:
+                self.gate.acquire()
+                self._holder = call
+            outcome = self.do(call, job)
             self._post(JobDone(call, job, outcome))
             del item, call, job, outcome  # a job may hold a secret: it is not kept for the next
+
+    def do(self, call: Call, job: Job) -> Outcome:
+        """Do a job in this thread, which has the gate.
+
+        It may be the main thread, where Ctrl-C comes at any moment. So there are but plain locks
+        here: ``with`` takes and releases one in a single step, which no signal divides.
+        """
+        with self._busy:
+            with self._lock:
+                self._current = call
+            try:
+                return self._do(job)
+            except Exception as error:  # a fault of ours costs this job and no more
+                logger.error("%r failed: %s", job, type(error).__name__)
+                return Outcome(Code.COMMUNICATION_ERROR)
+            finally:
+                with self._lock:
+                    self._current = None
 
     def _do(self, job: Job) -> Outcome:
         handler, lun = self._handler, self._lun
