@@ -26,7 +26,7 @@ import pytest
 if TYPE_CHECKING:
     import os
 
-    from ccid import ReaderInfo, VirtualReader
+    from ccid import VirtualReader
     from ccid.pcsc.service.service_thread import ServiceThread
     from ccid.virtual.card_watch import Exchanged
     from ccid.virtual.cards import Application
@@ -49,11 +49,9 @@ class ReaderInHand:
         reader: The reader.
         card: What is in it at the start, as for :meth:`insert`.
 
-    It is taken for its reader by :func:`ccid.open_reader`, :func:`ccid.pcsc.under_pyscard` and
-    :class:`ccid.pcsc.manager.Manager`.
-
     Attributes:
-        reader: The reader.
+        reader: The reader, for :func:`ccid.open_reader`, :func:`ccid.pcsc.under_pyscard`,
+            :class:`ccid.pcsc.manager.Manager`.
     """
 
     def __init__(self, reader: VirtualReader, card: Any = "files") -> None:
@@ -64,16 +62,6 @@ class ReaderInHand:
         if reader.functions[0].slots[0].inserted is not None:
             reader.remove()
         self.insert(card)
-
-    @property
-    def info(self) -> ReaderInfo:
-        """What :func:`ccid.open_reader` needs."""
-        return self.reader.info
-
-    @property
-    def infos(self) -> list[ReaderInfo]:
-        """The same of each of its interfaces."""
-        return self.reader.infos
 
     @property
     def card(self) -> Card | None:

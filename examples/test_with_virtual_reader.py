@@ -2,8 +2,9 @@
 
     python -m pytest examples/test_with_virtual_reader.py
 
-`card_label` is the program. In production its card is in a real reader (`ccid.open_reader()`). Here
-the card is in a virtual reader, and a test can remove it at a bad moment.
+`card_label` is the program. In production it gets a card of a real reader (`ccid.open_reader()`);
+here one of a virtual reader, which can be taken out at a bad moment. The fixture `virtual_reader`
+comes with pyccid (docs/ci.md); with `pcsc_service` it serves programs of libpcsclite, too.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 
 import ccid
-from ccid.virtual import FileSystemCard
+from pytest_ccid import ReaderInHand
 
 
 def card_label(card: ccid.Card) -> str:
@@ -26,13 +27,8 @@ def card_label(card: ccid.Card) -> str:
 
 
 @pytest.fixture
-def virtual() -> ccid.VirtualReader:
-    return ccid.VirtualReader(FileSystemCard(), level=ccid.ExchangeLevel.TPDU)
-
-
-@pytest.fixture
-def card(virtual: ccid.VirtualReader) -> Iterator[ccid.Card]:
-    with ccid.open_reader(virtual) as reader:
+def card(virtual_reader: ReaderInHand) -> Iterator[ccid.Card]:
+    with ccid.open_reader(virtual_reader.reader) as reader:
         yield reader.slots[0].connect()
 
 
@@ -40,7 +36,14 @@ def test_the_label(card: ccid.Card) -> None:
     assert card_label(card) == "hello from a virtual card"
 
 
-def test_a_card_that_is_taken_out(virtual: ccid.VirtualReader, card: ccid.Card) -> None:
-    virtual.remove()
+def test_a_card_without_a_label(virtual_reader: ReaderInHand, card: ccid.Card) -> None:
+    virtual_reader.answer("00B0", "6A82")
+    with pytest.raises(ValueError, match="6a82"):
+        card_label(card)
+    assert [apdu.sw for apdu in virtual_reader.apdus] == [0x9000, 0x6A82]
+
+
+def test_a_card_that_is_taken_out(virtual_reader: ReaderInHand, card: ccid.Card) -> None:
+    virtual_reader.remove()
     with pytest.raises(ccid.errors.CardRemoved):
         card_label(card)

@@ -41,6 +41,8 @@ APDU = "00A4000C023F00"
 COUNT, ROUNDS = 2000, 7
 FULL_ROUNDS = 25
 WARM = 300
+STARTS = 5
+MAX_RSS_MB, MAX_START_S = 40.0, 0.3
 
 
 @dataclass
@@ -145,6 +147,47 @@ def measured(loops: dict[str, Loop], full: bool) -> dict[str, Loop]:
         for loop in loops.values():
             loop.run(COUNT)
     return loops
+
+
+def rss_mb(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+
+def test_memory_in_process(measured: dict[str, Loop], tell: Tell) -> None:
+    process = measured["P i"].process
+    assert process is not None
+    memory = rss_mb(process.pid)
+    tell(f"pyscard on ccid.pcsc.scard: {memory:.1f} MB, a virtual reader and its card included")
+    assert memory < MAX_RSS_MB
+
+
+FIRST_LIST = """\
+import time
+began = time.monotonic()
+from ccid.pcsc import under_pyscard
+under_pyscard([""])
+from smartcard.System import readers
+assert len(readers()) == 1
+print(time.monotonic() - began, time.process_time())
+"""
+
+
+def test_first_list_in_process(tell: Tell) -> None:
+    path = os.pathsep.join([str(ROOT), sysconfig.get_path("purelib")])
+    took = []
+    for _ in range(STARTS):
+        said = subprocess.check_output(
+            [PYSCARD_PYTHON, "-c", FIRST_LIST], env={**os.environ, "PYTHONPATH": path}, text=True
+        )
+        took.append(tuple(map(float, said.split())))
+    best, processor = min(one[0] for one in took), min(one[1] for one in took)
+    tell(
+        f"pyscard on ccid.pcsc.scard: {best * 1000:.0f} ms from the first import to the first list "
+        f"of readers (best of {STARTS}), {processor * 1000:.0f} ms of processor time with Python's "
+        "start"
+    )
+    assert min(best, processor) < MAX_START_S
 
 
 def test_ways(measured: dict[str, Loop], tell: Tell) -> None:

@@ -205,7 +205,7 @@ def test_ifd_handler(example: Example) -> None:
 
 
 def test_the_example_for_pytest() -> None:
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "pytest_ccid"]
     done = subprocess.run(
         [*command, str(FOLDER / WITH_PYTEST)],
         cwd=ROOT,
@@ -214,4 +214,4 @@ def test_the_example_for_pytest() -> None:
         text=True,
     )
     assert done.returncode == 0, done.stdout
-    assert "2 passed" in done.stdout
+    assert "3 passed" in done.stdout

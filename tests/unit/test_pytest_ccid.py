@@ -16,7 +16,7 @@ from ccid.virtual import Answer, EchoCard, faults
 SELECT = bytes.fromhex("00A4040C0AF0636369642064656D6F")
 
 def test_a_file_system_card(virtual_reader):
-    with ccid.open_reader(virtual_reader) as reader:
+    with ccid.open_reader(virtual_reader.reader) as reader:
         card = reader.slots[0].connect()
         assert card.transmit(SELECT) == b"\\x90\\x00"
         assert card.transmit(bytes.fromhex("00B0810005"))[:-2] == b"hello"
@@ -27,7 +27,7 @@ def test_a_file_system_card(virtual_reader):
 @pytest.mark.virtual_reader("08e6:3437", card="echo")
 def test_a_model_and_an_echo_card(virtual_reader):
     assert virtual_reader.reader.info.id == "08e6:3437"
-    with ccid.open_reader(virtual_reader) as reader:
+    with ccid.open_reader(virtual_reader.reader) as reader:
         card = reader.slots[0].connect()
         virtual_reader.answer("0010", "AA 9000", times=1)
         assert card.transmit(bytes.fromhex("0010050001")).hex() == "aa9000"
@@ -45,7 +45,7 @@ def test_a_model_and_an_echo_card(virtual_reader):
 
 @pytest.mark.virtual_reader(card="none")
 def test_no_card(virtual_reader):
-    with ccid.open_reader(virtual_reader) as reader, pytest.raises(ccid.errors.CardAbsent):
+    with ccid.open_reader(virtual_reader.reader) as reader, pytest.raises(ccid.errors.CardAbsent):
         reader.slots[0].connect()
     assert virtual_reader.remove() is None
 
@@ -54,7 +54,7 @@ class Mine(EchoCard):
 
 @pytest.mark.virtual_reader(card=Mine)
 def test_a_class_of_cards_and_a_fault(virtual_reader):
-    with ccid.open_reader(virtual_reader) as reader:
+    with ccid.open_reader(virtual_reader.reader) as reader:
         card = reader.slots[0].connect()
         assert card.atr.raw == Mine.atr
         virtual_reader.faults.append(faults.unplugged())
