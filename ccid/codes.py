@@ -7,6 +7,15 @@ from __future__ import annotations
 
 from enum import IntEnum, IntFlag
 
+# USB ------------------------------------------------------------------------------------------
+
+DIRECTION_IN = 0x80
+"""Bit 7 of bEndpointAddress and bmRequestType: device to host (USB 2.0, 9.3 and 9.6.6)."""
+GET_DESCRIPTOR = 0x06
+"""bRequest of a standard request (USB 2.0, 9.4.3)."""
+ENGLISH_US = 0x0409
+"""Language of string descriptors and of a PIN pad's texts (USB LANGIDs 1.0)."""
+
 # Descriptors (5.1) ----------------------------------------------------------------------------
 
 CLASS_SMART_CARD = 0x0B

@@ -3,8 +3,8 @@
     python examples/apdu_script.py FILE            to the card in your reader
     python examples/apdu_script.py FILE --virtual  to a virtual card
 
-A line of FILE is a command APDU in hexadecimal; `-> 6A82` behind it is the status word expected
-instead of 9000; what follows # is a remark. Without FILE a small script is sent.
+A line of FILE is a command APDU in hexadecimal. `-> 6A82` after the APDU names the expected status
+word, otherwise 9000 is expected. Text after # is a remark. Without FILE a small script is sent.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main(words: list[str]) -> None:
                 continue
             try:
                 apdu, wanted = bytes.fromhex(command), int(expected.strip() or "9000", 16)
-            except ValueError:  # what the line says may be a PIN: it is not repeated
+            except ValueError:  # the line may hold a PIN: do not print it
                 sys.exit(f"line {number} is not hexadecimal")
             response = card.transmit(apdu)
             sw = int.from_bytes(response[-2:], "big")

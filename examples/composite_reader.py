@@ -1,9 +1,9 @@
-"""Open a device with several interfaces, contact and contactless say, as one reader.
+"""Open a device with several interfaces, such as contact and contactless, as one reader.
 
     python examples/composite_reader.py            your device
-    python examples/composite_reader.py --virtual  a virtual one of two interfaces
+    python examples/composite_reader.py --virtual  a virtual device with two interfaces
 
-A device with one interface is fine, too: it is one with its slots.
+A device with one interface works, too: its slots are the slots of that interface.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ccid.virtual.ccid_function import CcidFunction
 
 
 def dual() -> ccid.VirtualReader:
-    """Two interfaces: one with two slots and a card in the first, one with one slot."""
+    """A device with two interfaces: two slots and one card; one slot and one card."""
     tpdu, extended = ccid.ExchangeLevel.TPDU, ccid.ExchangeLevel.EXTENDED_APDU
     return ccid.VirtualReader(
         functions=[

@@ -3,8 +3,8 @@
     python examples/contactless_uid.py            the card at your reader
     python examples/contactless_uid.py --virtual  a virtual card, which has contacts and no UID
 
-The reader answers this command itself, and not the card. A reader for contacts passes it on to the
-card, which refuses it; the program says so.
+A contactless reader answers this command itself. A contact reader passes the command on to the
+card; the card refuses it, and the program prints the refusal.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ GET_UID = bytes.fromhex("FFCA000000")
 
 
 def uid(card: ccid.Card) -> bytes:
-    """The UID of a contactless card; LookupError where there is none to be had."""
+    """The UID of a contactless card. Raises LookupError if the reader or card gives no UID."""
     response = card.transmit(GET_UID)
     sw = int.from_bytes(response[-2:], "big")
     if sw != 0x9000:

@@ -1,10 +1,10 @@
-"""Do what pcscd does with a driver: the functions of IFD handler 3.0, without pcscd.
+"""Call the functions of IFD handler 3.0 as pcscd does, without pcscd.
 
     python examples/ifd_handler.py            the first reader that is plugged in
-    python examples/ifd_handler.py --virtual  a virtual one
-    python examples/ifd_handler.py NAME       a device string of pcscd's: usb:08e6/3437
+    python examples/ifd_handler.py --virtual  a virtual reader
+    python examples/ifd_handler.py NAME       a device string of pcscd, such as usb:08e6/3437
 
-No function raises for what a reader or card does: each returns a response code.
+No function raises an exception for an error of a reader or card: each returns a response code.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ccid.pcsc.ifd import Action, Code, IFDHandler, Tag
 LUN = 0x0000_0000
 """Reader number << 16 | slot."""
 T1, T1_HEADER = 2, 1
-"""T=1, as IFDHSetProtocolParameters and as IFDHTransmitToICC have it."""
+"""T=1 in IFDHSetProtocolParameters, and in the send header of IFDHTransmitToICC."""
 
 
 def main(words: list[str]) -> None:

@@ -1,7 +1,7 @@
-"""List the readers on USB, and say of each whether it will work. No device is opened.
+"""List the readers on USB, and whether each reader will work. No device is opened.
 
 python examples/list_readers.py            the readers that are plugged in
-python examples/list_readers.py --virtual  a virtual one: no hardware is needed
+python examples/list_readers.py --virtual  a virtual reader: no hardware is needed
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Verify a PIN, and tell how many tries are left, before and after.
+"""Verify a PIN, and print how many tries are left before and after.
 
-    python examples/pin_with_retries.py AID P2     your card: D27600012401 82, say (OpenPGP)
-    python examples/pin_with_retries.py --virtual  a virtual card, whose PIN is 1234
+    python examples/pin_with_retries.py AID P2     your card, e.g. D27600012401 82 (OpenPGP)
+    python examples/pin_with_retries.py --virtual  a virtual card with the PIN 1234
 
-The PIN goes out as ASCII and is not padded; some cards want another format. With one try left the
-program does not try.
+The PIN is sent as ASCII without padding; some cards need another format. With one try left, the
+program does not send the PIN.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ DEMO = b"\xf0ccid demo"
 
 
 def verify(card: ccid.Card, reference: int, pin: bytes = b"") -> int:
-    """SW1 SW2 of VERIFY (ISO/IEC 7816-4:2013 11.5.6). Without a PIN it only asks: 63Cx."""
+    """SW1 SW2 of VERIFY (ISO/IEC 7816-4:2013 11.5.6). Without a PIN the card answers the number of
+    tries: 63Cx."""
     head = bytes((0x00, 0x20, 0x00, reference))
     return int.from_bytes(card.transmit(head + bytes((len(pin),)) + pin if pin else head), "big")
 

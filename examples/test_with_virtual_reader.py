@@ -1,9 +1,9 @@
-"""Test a program of yours with pytest, on a virtual reader instead of hardware.
+"""Test your own program with pytest, on a virtual reader instead of hardware.
 
     python -m pytest examples/test_with_virtual_reader.py
 
-`card_label` is the program. In production it gets a card of a real reader (`ccid.open_reader()`);
-here one of a virtual reader, which can be taken out at a bad moment.
+`card_label` is the program. In production its card is in a real reader (`ccid.open_reader()`). Here
+the card is in a virtual reader, and a test can remove it at a bad moment.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ccid.virtual import FileSystemCard
 
 
 def card_label(card: ccid.Card) -> str:
-    """What the first 25 bytes of the demo application's first file say."""
+    """The text in the first 25 bytes of the demo application's first file."""
     card.transmit(b"\x00\xa4\x04\x0c\x0a\xf0ccid demo")
     response = card.transmit(bytes.fromhex("00B0810019"))
     if response[-2:] != b"\x90\x00":

@@ -1,7 +1,7 @@
 """Wait until a card is put into the first reader, and print its ATR in words.
 
 python examples/wait_for_card.py            your reader and your card
-python examples/wait_for_card.py --virtual  a virtual card, put in by the program itself
+python examples/wait_for_card.py --virtual  a virtual card, which the program inserts
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ccid.virtual import FileSystemCard
 
 def main(words: list[str]) -> None:
     virtual = ccid.VirtualReader(None) if "--virtual" in words else None
-    # A watch shares the readers that this program has open. It ends after a minute of silence.
+    # watch() shares the readers that this program has open. It ends after 60 s without an event.
     with ccid.open_reader(virtual) as reader, closing(ccid.watch(timeout=60)) as events:
         print(f"put a card into {reader.name}", flush=True)
         for event in events:

@@ -1,7 +1,7 @@
-"""Tell of readers and cards as they come and go, what is there first, until Ctrl-C.
+"""Print readers and cards as they come and go, until Ctrl-C; those present are printed first.
 
 python examples/watch_readers.py            your readers
-python examples/watch_readers.py --virtual  a virtual one, whose card comes and goes by itself
+python examples/watch_readers.py --virtual  a virtual reader, which the program removes
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from ccid.virtual import FileSystemCard
 def main(words: list[str]) -> None:
     with ExitStack() as stack:
         moves: list[Callable[[], object]] = []
-        if "--virtual" in words:  # a watch sees a virtual reader while it is open
+        if "--virtual" in words:  # watch() sees a virtual reader while the reader is open
             virtual = ccid.VirtualReader(FileSystemCard())
             stack.enter_context(ccid.open_reader(virtual))
             moves = [virtual.unplug, virtual.remove]
-        timeout = 10 if moves else None  # seconds without an event, which end it
+        timeout = 10 if moves else None  # the watch ends after this many seconds without an event
         for event in stack.enter_context(closing(ccid.watch(timeout))):
             slot = "" if event.slot is None else f", slot {event.slot}"
             print(f"{event.kind.value}: {event.reader.name}{slot}", flush=True)

@@ -1,7 +1,7 @@
-"""Write what goes over USB into a file for Wireshark. PINs and keys in it are masked.
+"""Write all USB messages into a file for Wireshark. PINs and keys are masked.
 
     python examples/write_trace.py FILE.pcapng            your reader and your card
-    python examples/write_trace.py FILE.pcapng --virtual  virtual ones
+    python examples/write_trace.py FILE.pcapng --virtual  a virtual reader and card
 
 Wireshark's dissector for USBCCID shows the messages. The environment variable CCID_TRACE=FILE does
 the same for any program that uses this library.

@@ -1,4 +1,4 @@
-"""What all tests share: the option that makes large counts full ones, and figures to read."""
+"""Shared by all tests: the option ``--full``, and a fixture that prints figures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import hypothesis
 import pytest
 
-# A busy machine is no failure.
+# A busy machine is no failure: an example has no deadline
 hypothesis.settings.register_profile(
     "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
@@ -27,13 +27,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def full(request: pytest.FixtureRequest) -> bool:
-    """Take the full count instead of CI's small one."""
+    """True to run the full counts instead of CI's small ones."""
     return bool(request.config.getoption("--full"))
 
 
 @pytest.fixture
 def tell(record_property: Callable[[str, object], None]) -> Tell:
-    """Say what was measured: it is printed after all tests, whichever process ran this one."""
+    """A function that prints a figure after all tests, whichever process ran the test."""
     return lambda text: record_property(FIGURES, text)
 
 

@@ -1,4 +1,4 @@
-"""Reads back what a trace wrote."""
+"""Reads a trace file back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ccid.trace.pcapng import URB
 
 
 class Urb(NamedTuple):
-    """A packet: usbmon's header and the data."""
+    """A packet: the header of usbmon, and the data."""
 
     event: str
     kind: int

@@ -1,4 +1,4 @@
-"""A virtual reader with keys, and what the person in front of it does."""
+"""A virtual reader with a PIN pad, and the person who presses its keys."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from ccid.virtual.exchange_levels import Block, Levels, addressed
 from ccid.virtual.virtual_slot import VirtualSlot
 
 HEADER = 5
-"""CLA, INS, P1, P2 and Lc; PIN blocks come behind them."""
+"""CLA, INS, P1, P2 and Lc; the PIN blocks follow."""
 PIN, OTHER_PIN, WRONG_PIN = b"73519", b"84620", b"95731"
 MISMATCH = b"\x64\x02"
-"""What a reader says whose person has not entered the same new PIN twice (PC/SC part 10)."""
+"""Status words after the person entered two different new PINs (PC/SC part 10)."""
 Entry = list[bytes] | SlotError
-"""What the person enters for one command, or the bError of what they do not."""
+"""What the person enters for one command, or the bError for a missing entry."""
 
 VERIFICATIONS: list[Entry] = [
     [PIN],
@@ -47,10 +47,10 @@ MODIFICATIONS: list[Entry] = [
     SlotError.PIN_TIMEOUT,
 ]
 MISMATCHED: Entry = [PIN, OTHER_PIN, WRONG_PIN]
-"""At T=1 and TPDU level no standard says what the reader then answers."""
+"""No standard defines the answer of the reader at TPDU level with T=1."""
 SCRIPT: list[Entry] = [*VERIFICATIONS, *MODIFICATIONS, [PIN], MISMATCHED, [PIN]]
 THINKS_S = 1.0
-"""How long a person takes over the first PIN: the reader asks the host for time."""
+"""Seconds that the person needs for the first PIN: the reader sends time extensions."""
 
 
 class PinCard(EchoCard):
@@ -74,7 +74,8 @@ class PinCard(EchoCard):
 
 
 class PinPad(CcidFunction):
-    """A reader whose keys are pressed as ``script`` says; it begins anew with each power-up."""
+    """A reader whose keys are pressed as ``script`` says. The script begins again with each
+    power-up."""
 
     def __init__(
         self, descriptor: SmartCardDescriptor, script: Sequence[Entry] = SCRIPT, **options: object
@@ -118,7 +119,7 @@ class PinPad(CcidFunction):
 
     @staticmethod
     def _filled(structure: PinVerification | PinModification, pins: list[bytes]) -> bytes:
-        """The command APDU with the PINs in it: bytes, left-aligned, in ASCII."""
+        """The command APDU with the PINs in it: whole bytes, left-aligned, ASCII."""
         assert structure.bmFormatString & 0x87 == 0x82
         apdu = bytearray(structure.abPINApdu)
         at = HEADER + (structure.bmFormatString >> 3 & 0x0F)

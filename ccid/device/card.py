@@ -1,11 +1,11 @@
-"""A card: powered, its ATR read, protocol and parameters agreed, ready for APDUs.
+"""A card: it has power, its ATR is read, protocol and parameters are agreed.
 
-Theory of operation. A card object holds for one power-up of its card, the session that its
-agreement names. What becomes of the card is decided elsewhere (:mod:`ccid.link.card_state`). Here
-that decision becomes an error, which ends the object: it lets go of its slot, and every later call
-raises the same error. The object asks before each command, and after each error that carries
-bmICCStatus. A reset that does not succeed ends it, too: the card then has no power, or nobody knows
-what is agreed with it.
+Theory of operation. A :class:`Card` object is valid for one power-up of the card: the session in
+its agreement. The state machine :mod:`ccid.link.card_state` decides what happened to the card. The
+object turns that decision into an error. The error ends the object: the slot is free for the next
+card object, and every later call raises the same error. The object asks the state machine before
+each command, and after each error that carries bmICCStatus. A reset that fails ends the object,
+too: the card then has no power, or its protocol and parameters are unknown.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from ccid.errors import (
 )
 from ccid.iso7816.apdu import Bytes
 from ccid.iso7816.atr import Atr
+from ccid.iso7816.t0 import SW_OK
 from ccid.session.exchange import Answering, Exchange, choose
 from ccid.session.exchange.agreement import Agreement
 
@@ -42,9 +43,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ccid.card")
 
 NO_READER = (ReaderRemoved, ReaderClosed, ReaderForked)
-"""Errors after which there is nothing to power off."""
+"""Errors after which no card can be powered off."""
 WITH_STATUS = (CardAbsent, CardMute, CommandFailed, UnsupportedByReader)
-"""Errors whose bStatus, where they have one, is the reader's word on the card (USB CCID rev 1.1,
+"""Errors whose bStatus, where there is one, holds bmICCStatus of the card (USB CCID rev 1.1,
 6.2.6)."""
 
 
@@ -64,12 +65,12 @@ class NoExchange:
 
 
 class Card:
-    """A card, powered and ready for APDUs. Get one by :meth:`Slot.connect`.
+    """A card that has power and accepts APDUs. :meth:`Slot.connect` makes one.
 
     Attributes:
-        slot: Where it is.
-        atr: Its answer to reset.
-        agreement: What card and reader agreed on: protocol, speed, times.
+        slot: The slot of the card.
+        atr: The answer to reset of the card.
+        agreement: Protocol, speed and times that card and reader agreed on.
     """
 
     slot: Slot
@@ -85,11 +86,24 @@ class Card:
         activation: Activation | None = None,
         fidi: int | None = None,
     ) -> None:
-        """Power it up and agree with it; only agree where ``activation`` has powered it up."""
+        """Power the card up, and agree on protocol and parameters.
+
+        Args:
+            slot: The slot of the card.
+            protocol: As for :meth:`Slot.connect`.
+            auto_get_response: As for :meth:`Slot.connect`.
+            activation: A power-up that is done; then the constructor only agrees on protocol and
+                parameters. None to power the card up here.
+            fidi: Fi and Di to insist on, coded as TA1; None for the fastest that works. Only
+                together with ``activation``.
+
+        Raises:
+            CardAbsent, CardMute, MalformedAtr, UnsupportedByReader: As :meth:`Slot.connect`.
+        """
         self.slot = slot
         self._wanted = protocol
         self._auto_get_response = auto_get_response
-        self._over: CcidError | None = None
+        self._ended_by: CcidError | None = None
         if activation is None:
             self._power_up()
         else:
@@ -98,58 +112,65 @@ class Card:
 
     @property
     def protocol(self) -> Protocol:
-        """T in force."""
+        """The protocol in force: T=0 or T=1."""
         return self.agreement.protocol
 
     @property
     def fidi(self) -> int:
-        """Fi and Di in force, coded as TA1; at APDU level and with automatic negotiation the
-        reader knows better."""
+        """Fi and Di in force, coded as TA1 (ISO/IEC 7816-3:2006 8.3). At APDU level, and with
+        automatic negotiation, the reader may use others and does not report them."""
         return self.agreement.fidi
 
     @property
     def timeout_s(self) -> float:
-        """Seconds an answer may take, before extensions."""
+        """Seconds that a response may take, without time extensions."""
         return self.agreement.timeout_s()
 
     def __repr__(self) -> str:
         return f"<ccid.Card {self.atr} {self.protocol} in {self.slot!r}>"
 
-    # Talking to it ----------------------------------------------------------------------------
+    # APDUs ------------------------------------------------------------------------------------
 
     def transmit(self, apdu: Bytes) -> bytes:
-        """Send a command APDU; returns the response APDU, data and SW1 SW2.
+        """Send a command APDU and return the response APDU.
 
-        With T=0 on a reader at TPDU or character level the status words 61xx and 6Cxx come up
-        as they are, as they do through PC/SC, unless :meth:`Slot.connect` was told otherwise.
+        With T=0 on a reader at TPDU or character level, the status words 61xx and 6Cxx are
+        returned unchanged, as PC/SC does, unless :meth:`Slot.connect` got ``auto_get_response``.
 
         Args:
-            apdu: Its bytes (ISO/IEC 7816-3:2006 12.1).
+            apdu: The command APDU (ISO/IEC 7816-3:2006 12.1).
+
+        Returns:
+            The response APDU: data, if any, then SW1 SW2.
 
         Raises:
-            CardRemoved: It was taken out since it was connected, even if one is back.
-            CardReset: Another holder reset it or took its power, or it lost its power. Connect
-                again.
-            CardMute, CommandFailed, ProtocolError: It, or the reader, failed.
-            CommandCancelled: :meth:`Slot.cancel` ended it.
-            InvalidApdu, UnsupportedByReader: The reader cannot send that.
+            CardRemoved: The card was taken out after :meth:`Slot.connect`, even if a card is back.
+            CardReset: Another holder reset the card or powered the card off, or the card lost its
+                power. Connect again.
+            CardMute, CommandFailed, ProtocolError: The card or the reader failed.
+            CommandCancelled: :meth:`Slot.cancel` ended the exchange.
+            TransportTimeout: The reader did not answer in time.
+            InvalidApdu: ``apdu`` is no command APDU.
+            UnsupportedByReader: The reader cannot send a command APDU of this kind or length.
         """
         try:
             return self._exchange.transmit(apdu)
-        except CardReset:  # raised before anything was sent
+        except CardReset:  # raised before a command was sent
             self.look()
         except CcidError as error:
             self.judge(error)
             raise
-        return self.transmit(apdu)  # it was this object that reset the card, in another thread
+        return self.transmit(apdu)  # this object reset the card itself, in another thread
 
     def judge(self, error: CcidError) -> None:
-        """End this object if ``error``, of a command to its card, says that the card is not what
-        it was, and raise that instead.
+        """End this object if ``error`` says that the card was removed, reset or lost its power.
+
+        Args:
+            error: The error that a command to this card raised.
 
         Raises:
-            CardRemoved, CardReset: So it says.
-            ReaderRemoved, ReaderClosed: The reader is gone, too.
+            CardRemoved, CardReset: The card was removed, or reset; this replaces ``error``.
+            ReaderRemoved, ReaderClosed: The reader is gone as well.
         """
         if isinstance(error, CardRemoved):
             self._end(error)
@@ -159,42 +180,54 @@ class Card:
             return
         status = IccStatus(bStatus & 0x03)
         if status in (IccStatus.ABSENT, IccStatus.INACTIVE):
-            with self.slot.turn():  # which raises that the reader is gone, if it is, too
+            with self.slot.turn():  # raises ReaderRemoved if the reader is gone as well
                 self.slot.reader.cards.saw(self.slot.index, status)
-                why = self.ended(bSeq=error.bSeq, bStatus=bStatus, bError=error.bError)
-                if why is not None:
-                    raise copy.copy(why) from error
+                reason = self.ended(bSeq=error.bSeq, bStatus=bStatus, bError=error.bError)
+                if reason is not None:
+                    raise copy.copy(reason) from error
 
     def removed(self) -> None:
-        """Note that it was taken out: every later call raises
+        """Record that the card was taken out: every later call raises
         :class:`~ccid.errors.CardRemoved`."""
         self._end(self.slot.reader.pipe.card_removed(self.slot.index))
 
     def exclusive(self) -> AbstractContextManager[Any]:
-        """Hold this to have several APDUs follow each other with nobody's between.
+        """A context in which only this thread sends commands to the card.
+
+        Returns:
+            The context manager; ``with card.exclusive():`` surrounds APDUs that belong together.
 
         Raises:
-            CardRemoved: It was taken out since it was connected, even if one is back.
-            CardReset: It was reset by another holder, or lost its power.
+            CardRemoved: The card was taken out after :meth:`Slot.connect`, even if a card is back.
+            CardReset: Another holder reset the card, or the card lost its power.
+            ReaderClosed, ReaderRemoved, ReaderForked: The reader cannot be used any more.
         """
         turn = self.slot.turn()
         with turn:
             self.look()
         return turn
 
-    # Its life ---------------------------------------------------------------------------------
+    # Reset and disconnect ---------------------------------------------------------------------
 
     def reset(self, *, cold: bool = False) -> Atr:
-        """Reset it and negotiate anew; returns the new ATR. If that fails the card has no power,
-        and this object is over: every later call raises :class:`~ccid.errors.CardReset`.
+        """Reset the card, and agree on protocol and parameters again.
+
+        If that fails, the card has no power and this object is ended: every later call raises
+        :class:`~ccid.errors.CardReset`.
 
         Args:
-            cold: Power it off first; else a warm reset (USB CCID rev 1.1, 6.1.1).
+            cold: True for a cold reset: power the card off first. False for a warm reset (USB CCID
+                rev 1.1, 6.1.1; ISO/IEC 7816-3:2006 6.2).
+
+        Returns:
+            The new ATR.
 
         Raises:
-            CardRemoved: It was taken out since it was connected, even if one is back.
-            CardMute, MalformedAtr, CommandFailed, ProtocolError: It was reset, and does not
-                answer as it should.
+            CardRemoved: The card was taken out after :meth:`Slot.connect`, even if a card is back.
+            CardReset: Another holder reset the card, or the card lost its power.
+            CardMute, MalformedAtr, CommandFailed, ProtocolError: The card was reset, and then did
+                not answer as the standard demands.
+            UnsupportedByReader: Card and reader have no protocol in common.
         """
         with self.slot.turn():
             self.look()
@@ -204,7 +237,7 @@ class Card:
                 if cold:
                     self.slot.commands.power_off()
                 self._power_up()
-                if state.losses != losses:  # in the middle of it
+                if state.losses != losses:  # removed during the reset
                     self.slot.commands.power_off()
                     raise self.slot.reader.pipe.card_removed(self.slot.index)
             except CcidError as error:
@@ -217,14 +250,18 @@ class Card:
             return self.atr
 
     def _reset_failed(self, error: CcidError) -> NoReturn:
-        """End this object after a reset that ended in ``error``, and raise that; or that the
-        card was removed, if that is what it says."""
+        """End this object after a reset that failed with ``error``.
+
+        Raises:
+            CardRemoved: ``error`` says that the card was removed.
+            CcidError: ``error``, if it says anything else.
+        """
         bStatus = error.bStatus or 0
         if isinstance(error, CardAbsent | CardRemoved) or bStatus & 0x03 == IccStatus.ABSENT:
             fields = {f: getattr(error, f) for f in ("bSeq", "bStatus", "bError")}
-            gone = self.slot.reader.pipe.card_removed(self.slot.index, **fields)
-            self._end(gone)
-            raise copy.copy(gone) from error
+            removed = self.slot.reader.pipe.card_removed(self.slot.index, **fields)
+            self._end(removed)
+            raise copy.copy(removed) from error
         self._end(self._left_without_power())
         raise error
 
@@ -237,9 +274,15 @@ class Card:
         )
 
     def disconnect(self) -> None:
-        """Power it off and leave the slot to the next. More than once does no harm, nor after
-        card or reader are gone."""
-        if self._over is not None:
+        """Power the card off and free the slot for the next :meth:`Slot.connect`.
+
+        A second call has no effect; nor has a call after card or reader are gone.
+
+        Raises:
+            CommandFailed, ProtocolError, TransportError: The card could not be powered off. The
+                slot is free all the same.
+        """
+        if self._ended_by is not None:
             return
         with suppress(*NO_READER), self.slot.turn():
             session = self.slot.reader.cards.session(self.slot.index)
@@ -250,7 +293,7 @@ class Card:
                     slot=self.slot.index,
                 )
             )
-            if session is self.agreement.session:  # else another gave it power, for another use
+            if session is self.agreement.session:  # else another holder powered the card up since
                 with suppress(CardAbsent, CardMute):
                     self.slot.commands.power_off()
 
@@ -268,40 +311,52 @@ class Card:
         except CcidError as failed:
             if error is None:
                 raise
-            logger.warning("%s", failed)  # what went wrong first is what the caller is to know
+            logger.warning("%s", failed)  # the caller gets the first error
 
-    def _end(self, why: CcidError) -> None:
-        """No more APDUs: every later call raises ``why``."""
-        self._over = why
-        self._exchange = NoExchange(why)
+    def _end(self, reason: CcidError) -> None:
+        """End this object: every later call raises ``reason``."""
+        self._ended_by = reason
+        self._exchange = NoExchange(reason)
         if self.slot.card is self:
             self.slot.card = None
 
     def ended(self, **fields: int | None) -> CcidError | None:
-        """Why there can be no more APDUs; None if there can. Asks what became of the card.
+        """The error that ends this object. Asks the state machine what happened to the card.
 
         Args:
-            **fields: Of the reply that gives the reason to ask, for the error.
+            **fields: bSeq, bStatus and bError of the reply that is the reason to ask; they become
+                attributes of the error.
+
+        Returns:
+            The error that every later call raises; None while APDUs can be sent.
+
+        Raises:
+            ReaderClosed, ReaderRemoved, ReaderForked: The reader cannot be used any more.
         """
         session = self.agreement.session
-        if self._over is None and session is not None:
+        if self._ended_by is None and session is not None:
             pipe, index = self.slot.reader.pipe, self.slot.index
             with self.slot.turn():
                 fate = pipe.fate(index, session)
             if fate is not None:
                 self._end(pipe.card_gone(index, fate, **fields))
-        return self._over
+        return self._ended_by
 
     def look(self) -> None:
-        """Raise why there can be no more APDUs, if there cannot."""
-        why = self.ended()
-        if why is not None:
-            raise copy.copy(why)
+        """Raise the error that ends this object, if there is one (:meth:`ended`).
+
+        Raises:
+            CardRemoved, CardReset, CardDisconnected: No more APDU can be sent to the card.
+            ReaderClosed, ReaderRemoved, ReaderForked: The reader cannot be used any more.
+        """
+        reason = self.ended()
+        if reason is not None:
+            raise copy.copy(reason)
 
     # Power and parameters ---------------------------------------------------------------------
 
     def _power_up(self) -> None:
-        """Power on, parse the ATR, agree on protocol and parameters."""
+        """Power the card on, parse the ATR, agree on protocol and parameters."""
         self.atr, self.agreement = self.slot.activation().run(self._wanted)
         try:
             self.arm()
@@ -311,7 +366,7 @@ class Card:
             raise
 
     def arm(self) -> None:
-        """Make :meth:`transmit` go as card and reader agreed."""
+        """Choose the exchange for the agreed protocol and the reader's level of exchange."""
         slot = self.slot
         exchange = choose(slot.commands, slot.descriptor, self.agreement, self._auto_get_response)
         if slot.quirks.pseudo_apdus:
@@ -319,10 +374,10 @@ class Card:
         self._exchange = exchange
 
     def _pseudo_answers(self) -> dict[bytes, bytes]:
-        """What the driver answers itself, by command APDU."""
+        """Response APDUs that this library gives itself, by command APDU (``pseudo-apdus``)."""
         bcdDevice = self.slot.reader.info.device.bcdDevice
         release = f"{bcdDevice >> 8:x}.{bcdDevice & 0xFF:02x}"
         return {
-            apdu: text.replace("{bcdDevice}", release).encode() + b"\x90\x00"
+            apdu: text.replace("{bcdDevice}", release).encode() + SW_OK
             for apdu, text in self.slot.quirks.pseudo_apdus
         }

@@ -1,9 +1,9 @@
-"""Several interfaces of one device as the slots of one reader.
+"""Several CCID interfaces of one USB device, opened as one reader.
 
-A device with a contact and a contactless interface, say, is two readers to USB. Who wants it as
-one opens it here: it has the slots of all, and is closed as one. Each interface stays a
-:class:`ccid.Reader` with a conversation of its own, so their slots work at the same time, unless
-the device has the quirk ``interfaces-take-turns``.
+A device with a contact and a contactless interface, for example, is two readers on USB. A
+:class:`Composite` has the slots of both, and closes both. Each interface stays a
+:class:`ccid.Reader` with its own conversation, so the slots of different interfaces work at the
+same time, unless the device has the quirk ``interfaces-take-turns``.
 """
 
 from __future__ import annotations
@@ -24,18 +24,32 @@ if TYPE_CHECKING:
 
 
 def siblings(info: ReaderInfo, readers: Sequence[ReaderInfo]) -> list[ReaderInfo]:
-    """Those of ``readers`` that are interfaces of the same device, by bInterfaceNumber."""
+    """The readers that are interfaces of the same USB device as ``info``.
+
+    Args:
+        info: One interface of the device.
+        readers: All readers, as from :func:`ccid.list_readers`.
+
+    Returns:
+        Those of ``readers`` on the device of ``info``, in order of bInterfaceNumber.
+    """
     place = (info.bus, info.address, info.id)
     found = [one for one in readers if (one.bus, one.address, one.id) == place]
     return sorted(found, key=lambda one: one.interface_number)
 
 
 def members(interfaces: Sequence[ReaderInfo]) -> list[ReaderInfo]:
-    """Those of a device's interfaces that are slots of one reader: the ones that the table of
-    readers names (``composite-interfaces``), else all.
+    """The interfaces of one device that make up its composite reader.
+
+    Args:
+        interfaces: All interfaces of the device; at least one.
+
+    Returns:
+        The interfaces that the table of readers names (quirk ``composite-interfaces``); all of
+        ``interfaces`` if the table names none of them.
 
     Raises:
-        ReaderTableError: The user's file is wrong.
+        ReaderTableError: The user's table of readers has an error.
     """
     first = interfaces[0]
     quirks = first.quirks()
@@ -44,11 +58,14 @@ def members(interfaces: Sequence[ReaderInfo]) -> list[ReaderInfo]:
 
 
 class Composite:
-    """Several interfaces of one device, opened as one reader. Close it, or use ``with``.
+    """Several interfaces of one device, opened as one reader.
+
+    Call :meth:`close` at the end, or use ``with``.
 
     Attributes:
-        readers: The interfaces, by bInterfaceNumber.
-        slots: The slots of all. Their order is the numbering here; ``Slot.index`` is bSlot.
+        readers: The open interfaces, in the order of ``interfaces``.
+        slots: The slots of all interfaces, in the order of ``readers``. ``Slot.index`` is bSlot,
+            so two slots of different interfaces may have the same ``index``.
     """
 
     def __init__(
@@ -58,14 +75,14 @@ class Composite:
         max_command_s: float | None = MAX_COMMAND_S,
         old_firmware: bool = False,
     ) -> None:
-        """Open them all, or none.
+        """Open all interfaces. If one cannot be opened, none stays open.
 
         Args:
-            interfaces: Of one device.
+            interfaces: Interfaces of one device; at least one.
             max_command_s, old_firmware: As for :func:`ccid.open_reader`.
 
         Raises:
-            What :func:`ccid.open_reader` does.
+            CcidError: As :func:`ccid.open_reader`.
         """
         with ExitStack() as opened:
             self.readers: tuple[Reader, ...] = tuple(
@@ -79,11 +96,11 @@ class Composite:
 
     @property
     def name(self) -> str:
-        """Its name, for people: that of its first interface."""
+        """The name of the first interface, for people."""
         return self.readers[0].name
 
     def close(self) -> None:
-        """Close all interfaces. More than once does no harm."""
+        """Close all interfaces (:meth:`ccid.Reader.close`). A second call has no effect."""
         self._opened.close()
 
     def __enter__(self) -> Self:
@@ -107,16 +124,19 @@ def open_composite(
     max_command_s: float | None = MAX_COMMAND_S,
     old_firmware: bool = False,
 ) -> Composite:
-    """Open all interfaces of a device as one reader.
+    """Open the interfaces of a USB device as one reader.
 
     Args:
-        which: One of its interfaces, as for :func:`ccid.open_reader`; or a
+        which: One interface of the device, as for :func:`ccid.open_reader`; or a
             :class:`ccid.VirtualReader`.
         max_command_s, old_firmware: As for :func:`ccid.open_reader`.
 
+    Returns:
+        The open reader.
+
     Raises:
-        ReaderNotFound: There is no such reader.
-        And what :func:`ccid.open_reader` does.
+        ReaderNotFound: No reader, or more than one, fits ``which``.
+        CcidError: As :func:`ccid.open_reader`.
     """
     if which is not None and not isinstance(which, str | ReaderInfo):
         interfaces = list(which.infos)

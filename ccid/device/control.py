@@ -1,7 +1,8 @@
-"""What PC/SC asks of a reader beyond APDUs: control codes and the features of its part 10.
+"""Control codes: what PC/SC asks of a reader beyond APDUs (PC/SC part 10).
 
-A PIN pad's structures are translated by :mod:`ccid.pin.pad_structures`, as the reader at hand takes
-them. Every byte string here may come from an application, so each is checked before it is sent.
+:mod:`ccid.pin.pad_structures` translates the structures of a PIN entry to the form that the reader
+accepts. Every byte string here may come from an application, so each is checked before the reader
+gets it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from ccid.device.slot import Slot
 
 BASE = 0x4200_0000
-"""SCARD_CTL_CODE(0), as pcsc-lite has it on every system."""
+"""SCARD_CTL_CODE(0) of pcsc-lite, the same on every system."""
 
 
 class Feature(IntEnum):
@@ -37,11 +38,11 @@ class Feature(IntEnum):
 
 
 class ControlCode(IntEnum):
-    """Codes that :func:`control` knows."""
+    """Control codes that :func:`control` accepts."""
 
     ESCAPE = BASE + 1
     GET_FEATURE_REQUEST = BASE + 3400
-    WINDOWS_GET_FEATURE_REQUEST = 0x0031_3520  # as remote desktops pass it on
+    WINDOWS_GET_FEATURE_REQUEST = 0x0031_3520  # Windows' value; remote desktops send it
     USB_PATH = BASE + 3601
     VERIFY_PIN_DIRECT = BASE + 0x33_0000 + Feature.VERIFY_PIN_DIRECT
     MODIFY_PIN_DIRECT = BASE + 0x33_0000 + Feature.MODIFY_PIN_DIRECT
@@ -68,24 +69,29 @@ class Property(IntEnum):
 
 
 MAX_APDU_DATA = 0x10000
+"""dwMaxAPDUDataSize of a reader that takes extended APDUs, in bytes (PC/SC part 10, 2.6.14)."""
 MAX_TLV = 255
-"""Bytes of a property, whose length is one byte."""
+"""Most bytes of the value of a property: its length field has one byte."""
 
 
 def control(slot: Slot, code: int, data: bytes, *, escape: bool = True) -> bytes:
     """Carry out a control code.
 
     Args:
-        slot: Where.
+        slot: The slot.
         code: One of :class:`ControlCode`.
-        data: What it is given.
-        escape: Escape commands of the application's own are allowed.
+        data: The input data of the code.
+        escape: True if the application may send Escape commands of its own.
+
+    Returns:
+        The output data of the code.
 
     Raises:
-        UnsupportedByReader: This reader, or this library, does not know the code.
-        MalformedMessage: The data are not what the code takes.
-        AccessDenied: It would be an Escape, and those are not allowed.
-        CommandFailed, CardAbsent, CardMute, ProtocolError: It did not succeed.
+        UnsupportedByReader: The reader, or this library, does not have the code.
+        MalformedMessage: ``data`` do not have the form that the code demands.
+        AccessDenied: The code is an Escape, and ``escape`` is False.
+        CommandFailed, CardAbsent, CardMute, ProtocolError: The command to the reader or card
+            failed.
     """
     match code:
         case ControlCode.GET_FEATURE_REQUEST | ControlCode.WINDOWS_GET_FEATURE_REQUEST:
@@ -124,11 +130,19 @@ def control(slot: Slot, code: int, data: bytes, *, escape: bool = True) -> bytes
     )
 
 
-# What there is --------------------------------------------------------------------------------
+# Features and properties ----------------------------------------------------------------------
 
 
 def features(slot: Slot, *, escape: bool = True) -> bytes:
-    """The answer to GET_FEATURE_REQUEST: tag, length and control code of each feature."""
+    """The answer to GET_FEATURE_REQUEST (PC/SC part 10).
+
+    Args:
+        slot: The slot.
+        escape: True if applications may send Escape commands: then CCID_ESC_COMMAND is offered.
+
+    Returns:
+        Tag, length (4) and control code, big-endian, of each feature.
+    """
     support = slot.reader.descriptor.bPINSupport
     offered = []
     if support & PinSupport.VERIFICATION:
@@ -146,7 +160,19 @@ def features(slot: Slot, *, escape: bool = True) -> bytes:
 
 
 def properties(slot: Slot, *, escape: bool = True) -> bytes:
-    """The answer to GET_TLV_PROPERTIES: tag, length and value of each property, little-endian."""
+    """The answer to GET_TLV_PROPERTIES (PC/SC part 10, 2.6.14).
+
+    Args:
+        slot: The slot.
+        escape: True if applications may send Escape commands: the value of bPPDUSupport.
+
+    Returns:
+        Tag, length and value, little-endian, of each property.
+
+    Raises:
+        ReaderClosed, ReaderRemoved, TransportTimeout, TransportError: The reader could not be asked
+            for its firmware or its PIN pad.
+    """
     reader = slot.reader
     layout = reader.descriptor.wLcdLayout
     known = pad_structures.properties(slot.quirks, reader.pin_features)
@@ -169,7 +195,7 @@ def properties(slot: Slot, *, escape: bool = True) -> bytes:
     found.append((Property.wIdVendor, _u16(reader.info.vendor_id)))
     found.append((Property.wIdProduct, _u16(reader.info.product_id)))
     extended = extended_apdus(slot.descriptor, reader.info.reader, slot.quirks)
-    # With T=0 at TPDU level it is the application that sends a long one, by ENVELOPE
+    # With T=0 at TPDU level the application sends an extended APDU itself, by ENVELOPE
     is_long = extended != NO_EXTENDED or slot.descriptor.exchange_level is ExchangeLevel.TPDU
     longest = MAX_APDU_DATA if is_long else 0
     found.append((Property.dwMaxAPDUDataSize, longest.to_bytes(4, "little")))
@@ -181,7 +207,8 @@ def _u16(value: int) -> bytes:
 
 
 def _firmware(slot: Slot) -> bytes:
-    """What the reader calls its firmware; nothing where it is not known how to ask."""
+    """The firmware version that the reader reports; empty if the table of readers has no
+    ``firmware-escape`` for it, or if the reader refuses that Escape."""
     ask = slot.quirks.firmware_escape
     if ask is None:
         return b""
@@ -192,30 +219,43 @@ def _firmware(slot: Slot) -> bytes:
 
 
 def _is_allowed(slot: Slot, data: bytes) -> bool:
-    """This Escape is known to be harmless."""
+    """True if the table of readers lists this Escape as harmless (``escapes-allowed``)."""
     return bool(slot.quirks.escapes_allowed) and slot.quirks.allows_escape(data)
 
 
 def _secoder(data: bytes) -> bytes:
-    """``data`` if it is a command for a reader with such a display of its own.
+    """Check ``data`` for MCT_READER_DIRECT: a command for a reader with a display (Secoder).
+
+    Returns:
+        ``data``.
 
     Raises:
-        MalformedMessage: It is not.
+        MalformedMessage: ``data`` are no such command.
     """
     if len(data) < 5 or data[0] != 0x20 or not 0x70 <= data[1] <= 0x74 or any(data[2:5]):
         raise MalformedMessage("MCT_READER_DIRECT takes commands 20 70…74 00 00 00", field="CLA")
     return data
 
 
-# The PIN --------------------------------------------------------------------------------------
+# PIN entry ------------------------------------------------------------------------------------
 
 
 def verify_pin(slot: Slot, structure: PinStructure) -> bytes:
-    """Have a PIN entered at the reader for the command in ``structure``, as this reader takes it;
-    see :func:`ccid.session.exchange.pin_entry.enter_pin`.
+    """Let the user enter a PIN at the PIN pad, for the command APDU in ``structure``
+    (USB CCID rev 1.1, 6.1.11; :func:`ccid.session.exchange.pin_entry.enter_pin`).
+
+    Args:
+        slot: The slot of the card that gets the command APDU.
+        structure: The PIN entry. The quirks of the reader are applied to it.
+
+    Returns:
+        The response APDU.
 
     Raises:
-        MalformedMessage: ``structure`` is none.
+        MalformedMessage: ``structure`` is no structure of a PIN entry, or has a field with a wrong
+            value.
+        UnsupportedByReader: The reader has no PIN pad.
+        CommandFailed, CardAbsent, CardMute, ProtocolError: The PIN entry failed.
     """
     if not isinstance(structure, PinVerification | PinModification):
         raise MalformedMessage(
@@ -227,19 +267,20 @@ def verify_pin(slot: Slot, structure: PinStructure) -> bytes:
     features = slot.reader.pin_features
     try:
         request = pad_structures.request(structure, slot.quirks, features)
-    except TypeError:  # a field is no number
+    except TypeError:  # a field is no number: build() raises the error that names the field
         structure.build()
         raise
-    request.structure.build()  # before anything is said to the card
+    request.structure.build()  # checks the fields before the card gets a command
     return _enter(slot, request)
 
 
 def _enter(slot: Slot, request: pad_structures.PinRequest) -> bytes:
-    """A PIN entry as this reader wants it: an Escape before, or a moment of patience."""
-    return slot.commands.perform(lambda: _entered(slot, request))
+    """A PIN entry as one operation; returns the response APDU."""
+    return slot.commands.perform(lambda: _send_pin_request(slot, request))
 
 
-def _entered(slot: Slot, request: pad_structures.PinRequest) -> bytes:
+def _send_pin_request(slot: Slot, request: pad_structures.PinRequest) -> bytes:
+    """Send the commands of a PIN entry: the Escape and the delay that the reader needs first."""
     card = slot.card
     if card is not None:
         card.look()

@@ -1,4 +1,4 @@
-"""Which readers are there, and opening one of them."""
+"""The readers on this machine's USB, and opening one of them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ if TYPE_CHECKING:
 
 
 LONGEST_NAME = 100
-"""An error repeats no more of a name that no reader has."""
+"""Most characters of an unknown reader name that an error message repeats."""
 
 
 def list_readers() -> list[ReaderInfo]:
-    """The readers on this machine's USB. No device is opened or disturbed.
+    """The readers on this machine's USB. No device is opened, and none gets a request.
+
+    Returns:
+        One :class:`ReaderInfo` for each CCID interface.
 
     Raises:
-        UsbUnavailable: libusb cannot be loaded, or cannot look.
+        UsbUnavailable: libusb cannot be loaded, or cannot list the devices.
     """
     from ccid.transport.discovery import discover
 
@@ -31,14 +34,18 @@ def list_readers() -> list[ReaderInfo]:
 
 
 def select(readers: list[ReaderInfo], wanted: str | None) -> ReaderInfo:
-    """The reader that ``wanted`` names among ``readers``; the first for None.
+    """Choose one reader by its name, identifier or path.
 
     Args:
-        readers: Those that are there.
-        wanted: Its name or a part of it, its ``vvvv:pppp``, or its path.
+        readers: The readers to choose from.
+        wanted: The name of the reader or a part of the name, its ``vvvv:pppp``, or its path. None
+            for the first reader.
+
+    Returns:
+        The reader.
 
     Raises:
-        ReaderNotFound: None, or more than one.
+        ReaderNotFound: No reader, or more than one, fits ``wanted``.
     """
     if not readers:
         raise ReaderNotFound("no CCID reader on USB")
@@ -57,8 +64,10 @@ def select(readers: list[ReaderInfo], wanted: str | None) -> ReaderInfo:
 
 
 def _is_at(path: str, place: str) -> bool:
-    """True if ``path`` begins with all of ``place``: ``usb:1-1`` is not where ``usb:1-10`` is,
-    nor behind the hub there."""
+    """True if the reader at ``path`` is at the port ``place`` or behind a hub at that port.
+
+    Whole port numbers are compared: ``usb:1-10`` is not behind ``usb:1-1``.
+    """
     return path.startswith(f"{place}:") or (place.count(":") > 1 and path.startswith(f"{place}."))
 
 
@@ -74,22 +83,32 @@ def open_reader(
     """Open a reader.
 
     Args:
-        which: One of :func:`list_readers`, a :class:`ccid.VirtualReader`, a name (or part of
-            it), ``vvvv:pppp`` or path; None for the first there is.
-        max_command_s: Most seconds a command may take with all the time extensions that the
-            reader asks for; None for no limit.
-        old_firmware: Open it even if its firmware is known to be faulty.
-        apdu_mode: Have it switch to short APDU level (``apdu-mode-escape``).
-        no_retry_counter: Keep its PIN pad from sending an empty VERIFY of its own
-            (``retry-counter-escape``).
-        first_voltage: What a card is tried with first, where the choice is the host's; None for
-            5 V. A reader that chooses by itself goes on doing so.
+        which: One of :func:`list_readers`, a :class:`ccid.VirtualReader`, the name of a reader (or
+            a part of the name), ``vvvv:pppp`` or path; None for the first reader.
+        max_command_s: Most seconds that a command may take, with all time extensions that the
+            reader requests; None, or infinity, for no limit.
+        old_firmware: True to open the reader even if its firmware is known to be faulty.
+        apdu_mode: True to switch the reader to short APDU level (quirk ``apdu-mode-escape``).
+        no_retry_counter: True to keep the PIN pad from sending an empty VERIFY of its own (quirk
+            ``retry-counter-escape``).
+        first_voltage: The voltage that a power-up tries first, where the host chooses; None for
+            5 V. A reader with automatic voltage selection goes on choosing by itself.
+
+    Returns:
+        The open reader.
 
     Raises:
-        ReaderNotFound: There is no such reader.
-        UnsupportedByReader: The table knows of no way to have this reader do what was asked for.
-        ReaderUnsupported: By its descriptors it cannot work; the reasons are named.
-        AccessDenied, ReaderBusy, ReaderRemoved, TransportTimeout: It cannot be opened now.
+        ReaderNotFound: No reader, or more than one, fits ``which``.
+        UnsupportedByReader: ``apdu_mode`` or ``no_retry_counter`` is True, and the table of readers
+            has no Escape for that.
+        ReaderUnsupported: The reader cannot work, judged by its descriptors; the message gives the
+            reasons.
+        AccessDenied: This user may not open the device.
+        ReaderBusy: Another process holds the reader.
+        SlotBusy: The reader does not end a command of an earlier process.
+        ReaderRemoved, TransportTimeout, TransportError: The reader is gone, or does not answer.
+        ReaderTableError: The user's table of readers has an error.
+        ValueError, TypeError: ``max_command_s`` is no positive number.
     """
     info: Any = which if which is not None and not isinstance(which, str) else None
     if info is None:

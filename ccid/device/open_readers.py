@@ -1,8 +1,10 @@
-"""Which readers this process has open, and who wants to know of it.
+"""The readers that this process has open.
 
-Theory of operation. An application's reader goes before a watcher's (:mod:`ccid.device.watching`):
-whoever opens one says so first, and a watcher that has it open gives it up before the claim is
-made. One lock per reader keeps a watcher from taking it back in between.
+Theory of operation. Two kinds of users open a reader: the application and a watch
+(:mod:`ccid.device.watching`). The application has priority. :class:`ccid.Reader` announces here
+that an application opens a reader; if a watch has that reader open, the reader is closed before the
+application claims the interface. One lock per reader keeps a watch from opening the reader again
+in between.
 """
 
 from __future__ import annotations
@@ -22,141 +24,178 @@ if TYPE_CHECKING:
     from ccid.transport import ReaderInfo
 
 Key = tuple[str, int, int]
-"""Path, bus and address: another device at the same place has another."""
+"""Path, bus and address of a reader. The next device at the same port has another address."""
 
 
 def key_of(info: ReaderInfo) -> Key:
-    """What tells ``info`` from all other readers."""
+    """The key of a reader, different from the key of every other reader.
+
+    Args:
+        info: The reader.
+    """
     return (info.path, info.bus, info.address)
 
 
 class Opened:
-    """The readers that are open.
+    """The open readers of this process. There is one object: :data:`opened`.
 
     Attributes:
-        readers: The open readers of this process, by place.
+        readers: The open readers, by key.
     """
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew; in a forked child, where all of this is the parent's."""
+        """Forget everything: in a forked child all readers are the parent's."""
         self.readers: WeakValueDictionary[Key, Reader] = WeakValueDictionary()
-        self._wanted: dict[Key, int] = {}
+        self._application_counts: dict[Key, int] = {}
+        """By key: how many readers applications have open, or are opening."""
         self._lent: dict[Key, Reader] = {}
+        """By key: the reader that is open for a watch only."""
         self._locks: defaultdict[Key, threading.RLock] = defaultdict(threading.RLock)
-        self._guard = threading.RLock()  # within it a forgotten reader may be collected, and closed
-        self._tellers: tuple[Callable[[ReaderInfo], None], ...] = ()
-        self._mine = threading.local()
+        # Re-entrant: the garbage collector may run while the lock is held, and close a reader
+        self._guard = threading.RLock()
+        self._listeners: tuple[Callable[[ReaderInfo], None], ...] = ()
+        self._thread = threading.local()
 
     def _lock(self, key: Key) -> threading.RLock:
         with self._guard:
             return self._locks[key]
 
     def listen(self, tell: Callable[[ReaderInfo], None]) -> Callable[[], None]:
-        """Have ``tell`` called whenever a reader was opened or closed. It must not wait for
-        anything. Returns what ends this."""
+        """Call ``tell`` from now on whenever a reader was opened or closed.
+
+        Args:
+            tell: Called with the reader, in the thread that opened or closed the reader. Must not
+                block.
+
+        Returns:
+            A function that ends the calls. A second call of that function has no effect.
+        """
 
         def end() -> None:
             with self._guard:
-                self._tellers = tuple(one for one in self._tellers if one is not tell)
+                self._listeners = tuple(one for one in self._listeners if one is not tell)
 
         try:
             with self._guard:
-                self._tellers = (*self._tellers, tell)
-        except BaseException:  # as Ctrl-C, behind it
+                self._listeners = (*self._listeners, tell)
+        except BaseException:  # Ctrl-C right after ``tell`` was added
             end()
             raise
         return end
 
     def _tell(self, info: ReaderInfo) -> None:
-        for tell in self._tellers:
+        for tell in self._listeners:
             tell(info)
 
-    # What Reader says -----------------------------------------------------------------------------
+    # Calls of Reader ------------------------------------------------------------------------------
 
     @contextmanager
     def opening(self, info: ReaderInfo) -> Iterator[None]:
-        """``info`` is opened within this; a watcher gives it up first."""
-        if getattr(self._mine, "lends", False):
+        """A context in which a reader is opened. A watch that has the reader open gives it up.
+
+        Args:
+            info: The reader.
+        """
+        if getattr(self._thread, "opens_for_watch", False):
             yield
             return
-        key, is_wanted = key_of(info), False
+        key, is_counted = key_of(info), False
         try:
             with self._lock(key):
-                self._wanted[key] = self._wanted.get(key, 0) + 1
-                is_wanted = True
+                self._application_counts[key] = self._application_counts.get(key, 0) + 1
+                is_counted = True
                 lent = self._lent.pop(key, None)
                 if lent is not None:
                     lent.close()
             yield
         except BaseException:
-            with self._guard:  # and nothing called before: a signal may come then, too
-                if is_wanted:
-                    self._wanted[key] -= 1
+            with self._guard:  # the first call here: a signal may come at any call before it
+                if is_counted:
+                    self._application_counts[key] -= 1
             self._tell(info)
             raise
 
     def opened(self, reader: Reader) -> None:
-        """It is open."""
+        """Register a reader that is open now, and tell the listeners.
+
+        Args:
+            reader: The reader.
+        """
         self.readers[key_of(reader.info)] = reader
         self._tell(reader.info)
 
     def closed(self, reader: Reader) -> None:
-        """It was closed, and given back."""
+        """Remove a reader that is closed now, and tell the listeners.
+
+        Args:
+            reader: The reader.
+        """
         key = key_of(reader.info)
         if self.readers.get(key) is reader:
             del self.readers[key]
         if not getattr(reader, "is_lent", False):
-            self._unwanted(key)
+            self._count_down(key)
         self._tell(reader.info)
 
-    def _unwanted(self, key: Key) -> None:
+    def _count_down(self, key: Key) -> None:
+        """An application has one reader less open at ``key``."""
         with self._guard:
-            if self._wanted.get(key, 0) > 1:
-                self._wanted[key] -= 1
+            if self._application_counts.get(key, 0) > 1:
+                self._application_counts[key] -= 1
             else:
-                self._wanted.pop(key, None)
+                self._application_counts.pop(key, None)
 
-    # What a watcher does --------------------------------------------------------------------------
+    # Calls of a watch -----------------------------------------------------------------------------
 
     def borrow(
         self, info: ReaderInfo, open_it: Callable[[ReaderInfo], Reader]
     ) -> tuple[Reader | None, bool]:
-        """The reader, if this process has it open; else open it for a watcher, until an
-        application wants it.
+        """The open reader, for a watch. Opens the reader if this process does not have it open.
+
+        A reader that was opened for a watch is closed as soon as an application opens it.
 
         Args:
-            info: Which reader.
-            open_it: Opens it.
+            info: The reader.
+            open_it: Opens the reader.
 
         Returns:
-            The reader, or None while an application opens it; and whether the caller is to
+            The open reader, or None while an application opens it; and True if the caller must
             :meth:`give_back` the reader.
 
         Raises:
-            CcidError: It cannot be opened.
+            CcidError: The reader cannot be opened.
         """
         key = key_of(info)
         with self._lock(key):
-            there = self.readers.get(key)
-            if there is not None and not isinstance(there.transport.dead, ReaderRemoved):
-                return there, False
-            # one that was unplugged stays open until it is closed; another may be in its place
-            if self._wanted.get(key, 0) > (there is not None and not there.is_lent):
+            open_reader = self.readers.get(key)
+            if open_reader is not None and not isinstance(
+                open_reader.transport.dead, ReaderRemoved
+            ):
+                return open_reader, False
+            # An unplugged reader stays registered until the application closes it, although another
+            # may be in its place by now: that application does not count as opening this reader
+            has_unplugged = open_reader is not None and not open_reader.is_lent
+            opening = self._application_counts.get(key, 0) - (1 if has_unplugged else 0)
+            if opening > 0:
                 return None, False
-            self._mine.lends = True
+            self._thread.opens_for_watch = True
             try:
-                made = open_it(info)
+                reader = open_it(info)
             finally:
-                self._mine.lends = False
-            made.is_lent = True
-            self._lent[key] = made
-            return made, True
+                self._thread.opens_for_watch = False
+            reader.is_lent = True
+            self._lent[key] = reader
+            return reader, True
 
     def give_back(self, reader: Reader) -> None:
-        """A watcher needs it no more."""
+        """Close a reader that :meth:`borrow` opened for a watch.
+
+        Args:
+            reader: The reader. A second call with the same reader has no effect.
+        """
         key = key_of(reader.info)
         with self._lock(key):
             if self._lent.get(key) is reader:
@@ -165,6 +204,7 @@ class Opened:
 
 
 opened = Opened()
+"""The open readers of this process."""
 
 
 if hasattr(os, "register_at_fork"):

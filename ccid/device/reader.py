@@ -1,13 +1,12 @@
-"""Reader: one CCID interface, opened.
+"""Reader: one open CCID interface.
 
-A :class:`Reader` is one CCID interface, opened. It has :class:`Slot` objects, and a slot with a
-card in it gives a :class:`Card` by :meth:`Slot.connect`. All may be used from several threads;
-one APDU is atomic, and ``with card.exclusive():`` makes several so.
+A :class:`Reader` has :class:`Slot` objects. :meth:`Slot.connect` makes a :class:`Card` of the card
+in the slot. Several threads may use the same objects. One APDU is atomic;
+``with card.exclusive():`` makes several APDUs atomic.
 """
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import sys
@@ -19,32 +18,31 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from ccid.codec.descriptors import SmartCardDescriptor
-from ccid.codec.messages.events import RDR_to_PC_NotifySlotChange, SlotChange, parse_event
+from ccid.codec.messages.events import RDR_to_PC_NotifySlotChange, parse_event
 from ccid.codes import Features, PowerSelect
+from ccid.device.first_commands import wake
+from ccid.device.listener import Listener, Slots
 from ccid.device.open_readers import opened
 from ccid.device.reader_link import make_commands, make_conversation, shared_turns
 from ccid.device.slot import Slot
 from ccid.device.unclosed_readers import unclosed
 from ccid.errors import (
     CcidError,
-    CommandFailed,
     MalformedDescriptor,
     MalformedMessage,
     ReaderClosed,
     ReaderForked,
     ReaderRemoved,
-    SlotBusy,
-    TransportError,
     TransportStall,
     TransportTimeout,
     UnsupportedByReader,
 )
 from ccid.known.quirks import Quirks
 from ccid.known.quirks.descriptor_fixups import apply, data_rates, takes_apdu_mode
-from ccid.link.conversation import FAREWELL_S, MAX_COMMAND_S, WAKING_S, Conversation
+from ccid.link.conversation import FAREWELL_S, MAX_COMMAND_S, Conversation
 from ccid.link.rate_lists import get_clock_frequencies, get_data_rates
 from ccid.link.reader_cards import Cards
-from ccid.transport import ReaderInfo, Transport, nothing_to_end
+from ccid.transport import ReaderInfo, Transport
 
 if TYPE_CHECKING:
     from ccid.device.tracing import Trace, TraceTarget
@@ -54,20 +52,23 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("ccid.reader")
 
-Slots = list[SlotChange] | None
-"""What a notification says of each slot; None for anything else that it may mean."""
-
 
 class Reader:
-    """An open reader. Get one by :func:`ccid.open_reader`; close it, or use ``with``.
+    """An open reader. :func:`ccid.open_reader` makes one. Call :meth:`close` at the end, or use
+    ``with``.
 
     Attributes:
-        info: What it is and where.
-        slots: Its slots.
-        quirks: What the table of readers knows of it.
-        cards: What happened to the cards in its slots.
-        first_voltage: What a card is tried with first, where the choice is the host's.
-        is_lent: A watcher opened it (:mod:`ccid.device.open_readers`).
+        info: Description of the reader, made before the reader was opened.
+        slots: The slots, by bSlot.
+        quirks: The quirks of the reader, from the table of readers.
+        cards: The states of the cards in the slots.
+        transport: The open interface.
+        pipe: The conversation: sends commands and matches replies.
+        first_voltage: The voltage that a power-up tries first, where the host chooses; None for
+            5 V.
+        traces: The traces under way.
+        tap: The tap that tells the traces of each transfer; None without traces.
+        is_lent: True if the reader is open for a watch only (:mod:`ccid.device.open_readers`).
     """
 
     is_lent = False
@@ -84,19 +85,25 @@ class Reader:
         """Open the reader.
 
         Args:
-            info: Which.
-            max_command_s: Most seconds a command may take with all the time extensions that
-                the reader asks for; None, or infinity, for no limit.
-            apdu_mode: Have it switch to short APDU level.
-            no_retry_counter: Keep its PIN pad from sending an empty VERIFY of its own.
-            first_voltage: What a card is tried with first, where the choice is the host's.
+            info: The reader.
+            max_command_s: Most seconds that a command may take, with all time extensions that
+                the reader requests; None, or infinity, for no limit.
+            apdu_mode: True to switch the reader to short APDU level.
+            no_retry_counter: True to keep the PIN pad from sending an empty VERIFY of its own.
+            first_voltage: The voltage that a power-up tries first, where the host chooses; None
+                for 5 V.
 
         Raises:
-            UnsupportedByReader: The table knows of no way to have it do what was asked for.
-            AccessDenied, ReaderBusy, ReaderRemoved: It cannot be opened.
-            ReaderUnsupported: It is no reader for this library.
-            SlotBusy: It is at something that an earlier user began, and does not end it.
-            TransportTimeout: It does not answer.
+            UnsupportedByReader: ``apdu_mode`` or ``no_retry_counter`` is True, and the table of
+                readers has no Escape for that.
+            AccessDenied: This user may not open the device.
+            ReaderBusy: Another process holds the reader.
+            ReaderRemoved, TransportError: The reader cannot be opened.
+            ReaderUnsupported: The interface has no bulk endpoints, or an unknown
+                bInterfaceProtocol.
+            SlotBusy: The reader does not end a command of an earlier process.
+            TransportTimeout: The reader does not answer.
+            ReaderClosed: Python ends: no reader is opened any more.
             ValueError, TypeError: ``max_command_s`` is no positive number.
         """
         self.info = info
@@ -117,9 +124,10 @@ class Reader:
         opened.opened(self)
 
     def _open(self, max_command_s: float | None, apdu_mode: bool, no_retry_counter: bool) -> None:
+        """Open the transport, and send the first commands. Closes the transport on any error."""
         self.transport: Transport = self._connected()
         self._closed = False
-        self._listeners: list[Callable[[Slots], None]] = []
+        self._listeners: list[Listener] = []
         interface = self.info.reader
         self.cards = Cards(
             auto_activating=bool(self._descriptor.dwFeatures & Features.AUTO_ACTIVATION),
@@ -140,7 +148,7 @@ class Reader:
             )
             self.slots = tuple(map(self._make_slot, range(self.descriptor.slot_count)))
             self._configured_traces()
-            self._wake()
+            wake(self.pipe, self.slots[0].commands, self.quirks.first_timeout_s or 0.0)
             if apdu_mode:
                 self._switch_to_apdus()
             if no_retry_counter or self.quirks.pin_messages_escape:
@@ -159,6 +167,8 @@ class Reader:
         return Slot(self, index, commands, quirks)
 
     def _connected(self) -> Transport:
+        """The open transport; with the quirk ``drain-before-write-s``, one that first reads what
+        the reader still has to send."""
         transport = self.info.connect(self.info)
         patience_s = self.quirks.drain_before_write_s
         if not patience_s:
@@ -168,50 +178,15 @@ class Reader:
         return Draining(transport, patience_s)
 
     def _configured_traces(self) -> None:
-        wanted = "CCID_TRACE" in os.environ or logging.getLogger("ccid.traffic").level
-        if wanted:  # else that module is not even imported
+        """Begin the traces that the environment and the level of ``ccid.traffic`` ask for."""
+        is_traced = "CCID_TRACE" in os.environ or logging.getLogger("ccid.traffic").level
+        if is_traced:  # without a trace the module is not imported: that costs start-up time
             from ccid.device.tracing import attach_configured
 
             attach_configured(self)
 
-    def _wake(self) -> None:
-        """The first commands, in their own bounds of time. What an earlier user left unread is
-        dropped on the way, and a reader that stumbles over it is asked again. One that tells
-        nothing until its card is powered off, as some do after a power cut, has that done."""
-        commands, at_least_s = self.slots[0].commands, self.quirks.first_timeout_s or 0.0
-        usual_s = max(at_least_s, commands.status_timeout_s)
-        self.pipe.latest = time.monotonic() + max(WAKING_S, 3 * usual_s)
-        try:
-            try:
-                commands.slot_status(at_least_s)
-                return
-            except (TransportTimeout, TransportStall, MalformedMessage):
-                pass
-            except (CommandFailed, UnsupportedByReader) as error:
-                self._wake_by_power(error)
-            try:
-                commands.slot_status(at_least_s)
-            except (TransportError, MalformedMessage, CommandFailed, UnsupportedByReader) as error:
-                self._wake_by_power(error)
-                commands.slot_status(at_least_s)
-        finally:
-            self.pipe.latest = None
-
-    def _wake_by_power(self, error: CcidError) -> None:
-        """Power the card off, and do not mind if that is refused. Raises ``error`` where it does
-        not help: the slot is busy, or there is no answer to this either."""
-        if isinstance(error, SlotBusy):
-            raise error
-        try:
-            self.slots[0].commands.power_off()
-        except TransportTimeout:
-            raise error from None
-        except CcidError as other:
-            if self.transport.dead is not None:
-                raise other
-
     def _switch_to_apdus(self) -> None:
-        """Have the reader change to short APDU level, and go by that."""
+        """Switch the reader to short APDU level by its Escape, and correct dwFeatures."""
         escape = self.quirks.apdu_mode_escape
         if escape is None:
             raise UnsupportedByReader(
@@ -222,25 +197,31 @@ class Reader:
         for slot in self.slots:
             slot.descriptor = takes_apdu_mode(slot.descriptor)
 
-    # What it is -------------------------------------------------------------------------------
+    # Description ------------------------------------------------------------------------------
 
     @property
     def name(self) -> str:
-        """Its name, for people."""
+        """The name of the reader, for people."""
         return self.info.name
 
     @property
     def descriptor(self) -> SmartCardDescriptor:
-        """Its class descriptor (USB CCID rev 1.1, 5.1), mended where it is known to be wrong;
-        ``info.descriptor`` is what the reader says."""
+        """The class descriptor (USB CCID rev 1.1, 5.1), corrected by the quirks of the reader.
+        ``info.descriptor`` is the descriptor without corrections."""
         return self._descriptor
 
     @property
     def pin_features(self) -> PinPadFeatures | None:
-        """What the reader says of its PIN pad, in its maker's way, asked once; None for one that
-        says nothing."""
-        # No functools.cached_property: up to Python 3.11 that holds one lock for all readers while
-        # it asks one. Two threads at once may ask twice, which does no harm.
+        """The features of the PIN pad, from the answer to the Escape of the quirk
+        ``features-escape``, which is sent once. None if the reader has no such Escape or refuses
+        it.
+
+        Raises:
+            ReaderClosed, ReaderRemoved, TransportTimeout, TransportError: The reader could not be
+                asked.
+        """
+        # functools.cached_property is no choice: up to Python 3.11 all readers share its lock, and
+        # the lock is held during the Escape. Two threads may send the Escape twice; that is safe.
         if not self._pin_features:
             from ccid.pin.pad_structures import features
 
@@ -249,17 +230,30 @@ class Reader:
 
     @property
     def max_message_length(self) -> int:
-        """Bytes of the longest message it takes, header included (dwMaxCCIDMessageLength)."""
+        """Bytes of the longest message that the reader takes, header included
+        (dwMaxCCIDMessageLength, USB CCID rev 1.1, 5.1)."""
         return self.descriptor.dwMaxCCIDMessageLength
 
     @property
     def data_rates(self) -> list[int]:
-        """The rates (bit/s) it can talk to a card; empty where it lists none (5.3.3)."""
+        """The data rates (bit/s) between reader and card, as GET_DATA_RATES (USB CCID rev 1.1,
+        5.3.3) lists them, corrected by the quirks of the reader. Empty if the reader lists none.
+
+        Raises:
+            ReaderClosed, ReaderRemoved, TransportError: The reader could not be asked.
+        """
         return data_rates(self.quirks, self.listed_data_rates())
 
     def listed_data_rates(self) -> list[int]:
-        """The rates (bit/s) that GET_DATA_RATES (5.3.3) lists, asked once; what the table of
-        readers knows of them is not applied."""
+        """The answer to GET_DATA_RATES (USB CCID rev 1.1, 5.3.3), which is sent once.
+
+        Returns:
+            The data rates (bit/s), without corrections by the quirks of the reader. Empty if the
+            reader lists none.
+
+        Raises:
+            ReaderClosed, ReaderRemoved, TransportError: The reader could not be asked.
+        """
         if self._rates is None:
             count = self.info.descriptor.bNumDataRatesSupported
             self._rates = self._list(get_data_rates, count)
@@ -267,7 +261,12 @@ class Reader:
 
     @property
     def clock_frequencies(self) -> list[int]:
-        """The clocks (kHz) it can give a card; empty where it lists none (5.3.2)."""
+        """The clock frequencies (kHz) for a card, as GET_CLOCK_FREQUENCIES (USB CCID rev 1.1,
+        5.3.2), which is sent once, lists them. Empty if the reader lists none.
+
+        Raises:
+            ReaderClosed, ReaderRemoved, TransportError: The reader could not be asked.
+        """
         if self._clocks is None:
             count = self.descriptor.bNumClockSupported
             self._clocks = self._list(get_clock_frequencies, count)
@@ -279,23 +278,28 @@ class Reader:
         try:
             return [value for value in get(self.pipe, count) if value]
         except (TransportStall, TransportTimeout, MalformedDescriptor):
-            return []  # it announces a list and does not give it
+            return []  # the class descriptor announces a list that the reader does not have
 
     def __repr__(self) -> str:
         state = " closed" if self._closed else ""
         return f"<ccid.Reader {self.name!r} at {self.info.path}{state}>"
 
-    # Its life ---------------------------------------------------------------------------------
+    # Closing ----------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Power all cards off and give the reader back. More than once does no harm."""
+        """Power all cards off, and release the interface. A second call has no effect.
+
+        Commands under way in other threads end with :class:`ccid.errors.CommandCancelled`, or with
+        :class:`ccid.errors.ReaderClosed`. Closing never raises an error of the reader. If a signal
+        handler raises meanwhile (Ctrl-C), call this method again.
+        """
         if self._closed:
             return
         self._closed = True
         try:
-            if not isinstance(self.transport.dead, ReaderForked):  # else it is the parent's
+            if not isinstance(self.transport.dead, ReaderForked):  # the parent closes that reader
                 self._close()
-        except BaseException:  # as Ctrl-C: what it kept from being done, the next one does
+        except BaseException:  # Ctrl-C: the next call of close() does what is left
             self._closed = self.transport.dead is not None
             raise
         finally:
@@ -305,27 +309,42 @@ class Reader:
     def _close(self) -> None:
         self._cancel()
         with ExitStack() as stack:
-            stack.callback(opened.closed, self)  # after all that follows
+            stack.callback(opened.closed, self)  # at the very end
             for trace in self.traces:
                 stack.callback(trace.stop)
-            stack.callback(self.transport.close)
-            quiet = self.pipe.quiet(self._cancel)
-            stack.push(quiet)
-            stack.push(quiet)
-            if not quiet.__enter__():
-                # a thread keeps its turn; whatever it does with it from now on, fails
-                self.pipe.end(ReaderClosed(f"{self.name} was closed", reader=self.name))
-                stack.enter_context(self.pipe.quiet())
-                stack.callback(self.transport.close)
-                return
-            stack.callback(self.transport.close)  # while nobody else has a turn
+            self._close_transport()
+
+    def _close_transport(self) -> None:
+        """Power all cards off and close the transport, while no other thread has a turn."""
+        turns = self.pipe.quiet(self._cancel)
+        try:
+            with turns as is_quiet:
+                if is_quiet:
+                    self._power_off_and_close()
+                else:
+                    self._end_commands()
+        finally:  # a signal handler may raise as ``__exit__`` begins: a second call is safe
+            turns.__exit__()
+            self.transport.close()
+
+    def _power_off_and_close(self) -> None:
+        try:
             self._power_off()
+        finally:
+            self.transport.close()
+
+    def _end_commands(self) -> None:
+        """A thread keeps its turn: every command that the thread sends from now on fails."""
+        self.pipe.end(ReaderClosed(f"{self.name} was closed", reader=self.name))
+        with self.pipe.quiet():
+            self.transport.close()
 
     def _power_off(self) -> None:
-        """Power all cards off, and have slots end what was given up; all within one time."""
+        """Power off all cards, and all slots that still work on a command that was given up. All
+        of that within one time limit."""
         self.pipe.latest = time.monotonic() + FAREWELL_S
         for slot in self.slots:
-            card = slot.card  # which a thread that met its removal forgets at any time
+            card = slot.card  # another thread that sees the removal may set None at any time
             with suppress(CcidError):
                 if card is not None:
                     card.disconnect()
@@ -333,7 +352,7 @@ class Reader:
                     slot.commands.power_off()
 
     def _cancel(self) -> None:
-        """End whatever is under way."""
+        """End the commands under way in all slots."""
         for slot in self.slots:
             with suppress(CcidError):
                 slot.cancel()
@@ -349,20 +368,21 @@ class Reader:
     ) -> None:
         self.close()
 
-    def __del__(self, _python_ends: Callable[[], bool] = sys.is_finalizing) -> None:
-        """The collector may come within any lock, so this neither waits nor talks over USB."""
-        if getattr(self, "_closed", True) or _python_ends():
+    def __del__(self) -> None:
+        """Have another thread close the reader. The garbage collector may call this while a lock
+        is held, so this method neither blocks nor uses USB."""
+        if getattr(self, "_closed", True) or sys is None or sys.is_finalizing():
             return
         if isinstance(self.transport.dead, ReaderForked):
-            return  # it is the parent's to close
+            return  # the parent closes that reader
         unclosed.forgotten(self)
         warnings.warn(f"{self!r} was never closed", ResourceWarning, stacklevel=2, source=self)
 
-    # What it says unasked ----------------------------------------------------------------------
+    # Notifications ----------------------------------------------------------------------------
 
     def _notified(self, message: bytes) -> None:
-        """A transfer came on the interrupt endpoint (USB CCID rev 1.1, 6.3)."""
-        tap = self.tap  # looked at once: a trace may end meanwhile
+        """Handle a transfer on the interrupt endpoint (USB CCID rev 1.1, 6.3)."""
+        tap = self.tap  # read once: a trace may end meanwhile
         if tap is not None:
             tap.event(message)
         slots: Slots = None
@@ -374,61 +394,61 @@ class Reader:
         self._tell(slots)
 
     def _died(self, reason: CcidError) -> None:
+        """The transport cannot be used any more."""
         if isinstance(reason, ReaderRemoved):
             self._tell(None)
 
     def _tell(self, slots: Slots) -> None:
-        for tell in tuple(self._listeners):
+        for listener in tuple(self._listeners):
             try:
-                tell(slots)
-            except Exception:  # others are told still, and whoever exchanges something works on
+                listener.tell(slots)
+            except Exception:  # the other listeners, and the command under way, are not affected
                 logger.exception("%s: an event could not be told", self.name)
 
     def listen(self, tell: Callable[[Slots], None]) -> Callable[[], None]:
-        """Have ``tell`` called as soon as the reader says that something happened, from a thread
-        of its own: with what it says of each slot, or None where that is unknown, as when it was
-        unplugged. It must not call the reader, nor wait for anything.
-
-        Returns:
-            What ends this, at once.
-        """
-        one = functools.partial(tell)  # that may be told by somebody else, too
-        leave: Callable[[], None] = nothing_to_end
-
-        def end() -> None:
-            with suppress(ValueError):  # called twice
-                self._listeners.remove(one)
-            leave()
-
-        try:
-            self._listeners.append(one)
-            if isinstance(self.transport.dead, ReaderRemoved):
-                tell(None)
-            leave = self.transport.attend()
-        except BaseException:
-            end()
-            raise
-
-        return end
-
-    # Looking over its shoulder ----------------------------------------------------------------
-
-    def trace(self, target: TraceTarget, *, secrets: bool = False) -> Trace:
-        """Write every USB message from now on, with time stamps.
+        """Call ``tell`` for each notification, as soon as it comes.
 
         Args:
-            target: A file name, or a binary file, for pcapng that Wireshark opens; or a
-                :class:`ccid.trace.Sink`. A file is made for this user alone (mode 0600), and
-                a symbolic link is not followed.
-            secrets: Write PINs and keys as they are. Without it all data that may be one, and
-                all check bytes of the same exchange, are masked.
+            tell: Called from a thread of the library, with the state of each slot that the
+                notification reports (USB CCID rev 1.1, 6.3.1); with None if something else may have
+                happened, as when the reader was unplugged. Must neither block nor call the reader.
 
         Returns:
-            The trace. Stop it, or use ``with``. It begins when no APDU is under way on any slot,
-            and ends so.
+            A function that ends the calls. A second call of that function has no effect.
 
         Raises:
-            ReaderClosed, ReaderRemoved, ReaderForked: There is nothing to trace any more.
+            ReaderClosed, ReaderForked: The reader cannot be used any more.
+            TransportError: No thread can be started.
+        """
+        listener = Listener(self._listeners, tell)
+        try:
+            self._listeners.append(listener)
+            if isinstance(self.transport.dead, ReaderRemoved):
+                tell(None)
+            listener.wait_for_events(self.transport)
+        except BaseException:
+            listener.end()
+            raise
+        return listener.end
+
+    # Traces -----------------------------------------------------------------------------------
+
+    def trace(self, target: TraceTarget, *, secrets: bool = False) -> Trace:
+        """Record every USB transfer from now on, with time stamps.
+
+        Args:
+            target: A file name, or an open binary file, for a pcapng file that Wireshark reads; or
+                a :class:`ccid.trace.Sink`. A new file belongs to this user alone (mode 0600).
+                A symbolic link is not followed.
+            secrets: True to record PINs and keys. False to mask all data that may be a PIN or a
+                key, and all check bytes of the same exchange.
+
+        Returns:
+            The trace. Call :meth:`~ccid.device.tracing.Trace.stop` at the end, or use ``with``. A
+            trace begins and ends at a time when no APDU is under way in any slot.
+
+        Raises:
+            ReaderClosed, ReaderRemoved, ReaderForked: The reader cannot be used any more.
             TraceFailed: The file cannot be made, or written.
         """
         from ccid.device.tracing import attach
@@ -437,11 +457,16 @@ class Reader:
 
     @property
     def is_closed(self) -> bool:
-        """:meth:`close` was called."""
+        """True after :meth:`close`."""
         return self._closed
 
     def retrace(self, tap: Tap | None, traces: list[Trace]) -> None:
-        """Have all traffic go through ``tap``, or none; :mod:`ccid.device.tracing` calls this
-        while it holds every turn. A thread that waits for a turn takes the transport of then."""
+        """Put a tap before the transport, or remove the tap. :mod:`ccid.device.tracing` calls this
+        while it holds the turns of all slots; a thread that waits for a turn uses the tap then.
+
+        Args:
+            tap: The tap; None for no tap.
+            traces: The traces under way from now on.
+        """
         self.pipe.transport = self.transport if tap is None else tap
         self.tap, self.traces = tap, traces

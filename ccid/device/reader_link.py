@@ -1,4 +1,4 @@
-"""What a reader is talked to with: one conversation, and the commands of each of its slots."""
+"""The conversation with a reader, and the commands of each of its slots."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from ccid.codec.descriptors import SmartCardDescriptor
-from ccid.codec.messages import HEADER_LENGTH
+from ccid.codec.messages import MESSAGE_HEADER
 from ccid.codes import InterfaceProtocol
 from ccid.device.open_readers import opened
 from ccid.link.conversation import Conversation
@@ -24,7 +24,11 @@ if TYPE_CHECKING:
 
 
 class SharedTurns:
-    """A lock for interfaces of one device that cannot be talked to at once."""
+    """The lock of a device whose interfaces cannot execute commands at the same time.
+
+    Attributes:
+        lock: Held while a command to any interface of the device is under way.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
@@ -35,7 +39,7 @@ _turns_lock = threading.RLock()
 
 
 def _renew_turns() -> None:
-    """In a forked child: a thread of the parent may hold a lock."""
+    """New locks for a forked child: a thread of the parent may hold the old ones."""
     global _turns_lock
     _turns_lock = threading.RLock()
     _turns.clear()
@@ -46,13 +50,19 @@ if hasattr(os, "register_at_fork"):
 
 
 def shared_turns(info: ReaderInfo, quirks: Quirks) -> SharedTurns | None:
-    """The lock that the interfaces of this device share; None where each has its own turns.
+    """The lock that the interfaces of a device share (quirk ``interfaces-take-turns``).
 
-    The caller keeps the object for as long as its reader is there.
+    Args:
+        info: One interface of the device.
+        quirks: The quirks of that interface.
+
+    Returns:
+        The lock; None if the interfaces of the device work independently. The caller must keep the
+        object as long as the reader exists: only a weak reference to it is kept here.
     """
     if not quirks.interfaces_take_turns:
         return None
-    with _turns_lock:  # two interfaces that are opened at once share one
+    with _turns_lock:  # two threads may open two interfaces of a device at the same time
         return _turns.setdefault((info.bus, info.address), SharedTurns())
 
 
@@ -64,18 +74,25 @@ def make_conversation(
     turns: SharedTurns | None,
     max_command_s: float | None,
 ) -> Conversation:
-    """The conversation that fits the reader.
+    """Make the conversation with a reader.
 
-    ICCD devices have a plain :class:`Conversation` (control pipe only), CCID readers a
-    :class:`Pipe`, and those that work on several slots at once a :class:`SharedPipe`.
+    An ICCD device has a plain :class:`Conversation` (control pipe only). A CCID reader has a
+    :class:`Pipe`, or a :class:`SharedPipe` if several of its slots can be busy at the same time
+    (bMaxCCIDBusySlots, USB CCID rev 1.1, 5.1).
 
     Args:
         transport: The open interface.
         info: The reader.
-        descriptor: Its class descriptor, mended.
-        cards: What is known of the cards in it.
-        turns: The lock that its device's interfaces share.
+        descriptor: The class descriptor of the reader, corrected by its quirks.
+        cards: The states of the cards in the reader.
+        turns: The lock that the interfaces of the device share; None for none.
         max_command_s: Most seconds that a command may take; None for no limit.
+
+    Returns:
+        The conversation.
+
+    Raises:
+        ValueError, TypeError: ``max_command_s`` is no positive number.
     """
     lock = None if turns is None else turns.lock
     name, interface = info.name, info.interface_number
@@ -120,38 +137,44 @@ def make_commands(
     slot: int,
     quirks: Quirks,
 ) -> SlotCommands:
-    """The commands of one slot.
+    """Make the object that sends the commands of one slot.
 
     Args:
-        conversation: What :func:`make_conversation` made.
+        conversation: The conversation that :func:`make_conversation` made.
         info: The reader.
-        descriptor: Its class descriptor, mended.
+        descriptor: The class descriptor of the reader, corrected by its quirks.
         slot: bSlot.
-        quirks: Those of this slot.
+        quirks: The quirks of this slot.
+
+    Returns:
+        :class:`Commands` for a CCID reader; :class:`IccdA` or :class:`IccdB` for an ICCD device of
+        version A or B.
     """
     if isinstance(conversation, Pipe):
         commands = Commands(conversation, slot, quirks)
         if quirks.presence_of_interface is not None:
             commands.detector = Neighbour(info, quirks.presence_of_interface)
         return commands
-    room = descriptor.dwMaxCCIDMessageLength - HEADER_LENGTH
+    room = descriptor.dwMaxCCIDMessageLength - MESSAGE_HEADER
     is_a = info.reader.protocol is InterfaceProtocol.ICCD_A
     return (IccdA if is_a else IccdB)(conversation, room, quirks)
 
 
 class Neighbour:
-    """Another interface of the same device, which knows whether there is a card.
+    """Another interface of the same device, which detects the card for this interface (quirk
+    ``presence-of-interface``).
 
     Args:
-        info: The reader whose neighbour this is.
-        interface: bInterfaceNumber of the neighbour.
+        info: The reader whose card the other interface detects.
+        interface: bInterfaceNumber of the other interface.
     """
 
     def __init__(self, info: ReaderInfo, interface: int) -> None:
         self._place = (info.bus, info.address, interface)
 
     def __call__(self) -> SlotCommands | None:
-        """The commands of its first slot, if this process has the interface open."""
+        """The commands of the first slot of the other interface; None if this process does not
+        have that interface open."""
         for reader in list(opened.readers.values()):
             info = reader.info
             place = (info.bus, info.address, info.interface_number)

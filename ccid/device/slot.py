@@ -1,4 +1,4 @@
-"""A place for a card in a reader."""
+"""Slot: one slot of an open reader."""
 
 from __future__ import annotations
 
@@ -26,18 +26,26 @@ if TYPE_CHECKING:
 
 
 class Slot:
-    """A place for a card.
+    """A slot of an open reader. ``Reader.slots`` has them.
 
     Attributes:
-        reader: The reader it is part of.
-        index: bSlot.
-        commands: Every CCID command, for those who need one directly.
-        card: The card connected here; None without.
-        quirks: What the table of readers knows of this slot.
-        descriptor: The reader's class descriptor, mended for this slot.
+        reader: The reader of this slot.
+        index: bSlot, from 0.
+        commands: One method for each CCID command to this slot.
+        card: The connected card; None if no card is connected.
+        quirks: The quirks of this slot, from the table of readers.
+        descriptor: The class descriptor of the reader, corrected by the quirks of this slot.
     """
 
     def __init__(self, reader: Reader, index: int, commands: SlotCommands, quirks: Quirks) -> None:
+        """Make the slot; :class:`~ccid.device.reader.Reader` does.
+
+        Args:
+            reader: The reader of this slot.
+            index: bSlot, from 0.
+            commands: Sends the CCID commands to this slot.
+            quirks: The quirks of this slot.
+        """
         self.reader = reader
         self.index = index
         self.quirks = quirks
@@ -49,13 +57,20 @@ class Slot:
         return f"<ccid.Slot {self.index} of {self.reader.name!r}>"
 
     def status(self) -> IccStatus:
-        """Is there a card, and is it active? Asks the reader (USB CCID rev 1.1, 6.1.3).
+        """Ask the reader whether a card is in the slot, and whether the card is active
+        (PC_to_RDR_GetSlotStatus, USB CCID rev 1.1, 6.1.3).
 
-        ABSENT, once, if the card connected here was taken out and there is another by now: that
-        is not connected.
+        Returns:
+            ACTIVE, INACTIVE or ABSENT. If the connected card was taken out and another card is in
+            the slot by now, the first call returns ABSENT: the other card is not connected.
+
+        Raises:
+            ReaderClosed, ReaderRemoved, ReaderForked: The reader cannot be used any more.
+            TransportTimeout, TransportError, CommandFailed, ProtocolError: The reader did not
+                answer the question.
         """
         with self.turn():
-            card = self.card  # which a thread that met its removal forgets at any time
+            card = self.card  # another thread that sees the removal may set None at any time
             if card is not None and isinstance(card.ended(), CardRemoved):
                 return IccStatus.ABSENT
             status = self._asked_status()
@@ -64,8 +79,8 @@ class Slot:
             return status
 
     def _asked_status(self) -> IccStatus:
-        """What the reader says. A reply that refuses the question tells of the card all the same
-        (bmICCStatus, 6.2.6): so some readers answer after they were reset."""
+        """bmICCStatus of the reply to GetSlotStatus (6.2.6), even if the reply says that the
+        command failed: some readers answer so after a reset of the reader."""
         try:
             return self.commands.slot_status().icc
         except (CommandFailed, UnsupportedByReader) as error:
@@ -76,20 +91,28 @@ class Slot:
             return status
 
     def connect(self, protocol: Protocol | None = None, *, auto_get_response: bool = False) -> Card:
-        """Power the card up and agree on protocol and parameters.
+        """Power the card up, and agree on protocol and parameters.
 
         Args:
-            protocol: T=0 or T=1. None takes TA2's in specific mode, else T=1 where card and
-                reader have it, else T=0; and, if the reader refuses that, the card's default.
-            auto_get_response: With T=0 on a reader at TPDU or character level: fetch responses
-                by GET RESPONSE, repeat with the right Le, send long commands by ENVELOPE
-                (ISO/IEC 7816-3:2006 12.2), instead of handing 61xx and 6Cxx up.
+            protocol: T=0 or T=1. None for the protocol of TA2 if the card is in specific mode;
+                else T=1 if card and reader have T=1, else T=0; if the reader refuses that protocol,
+                the card's default (ISO/IEC 7816-3:2006 6.3.1).
+            auto_get_response: True, with T=0 on a reader at TPDU or character level: get the
+                response data by GET RESPONSE, repeat the command APDU with the Le that the card
+                asks for, send long command APDUs by ENVELOPE (ISO/IEC 7816-3:2006 12.2). False:
+                return 61xx and 6Cxx to the caller.
+
+        Returns:
+            The connected card.
 
         Raises:
-            SlotInUse: A card is connected here already, and nothing has happened to that.
-            CardAbsent, CardMute: There is nothing that answers.
-            MalformedAtr: It answers, but not with an ATR.
+            SlotInUse: A card is connected in this slot, and was neither removed nor reset.
+            CardAbsent: The slot has no card.
+            CardMute: The card does not answer to reset.
+            MalformedAtr: The answer of the card is no ATR.
             UnsupportedByReader: Card and reader have no protocol in common.
+            CommandFailed, ProtocolError, TransportTimeout, TransportError: The reader, or the card,
+                failed.
         """
         with self.turn():
             card = self.card
@@ -99,7 +122,7 @@ class Slot:
                     reader=self.reader.name,
                     slot=self.index,
                 )
-            by_power = self.quirks.presence_by_power  # then only the attempt tells
+            by_power = self.quirks.presence_by_power  # only a power-up detects a card
             if not by_power and self.status() is IccStatus.ABSENT:
                 raise CardAbsent(
                     f"{self.reader.name}: slot {self.index}: there is no card",
@@ -111,68 +134,95 @@ class Slot:
             return card
 
     def activation(self) -> Activation:
-        """A power-up of the card here, to be done: for those who are asked for its steps one by
-        one. :meth:`connect` does them all."""
+        """A power-up whose steps the caller does one by one; :meth:`connect` does all of them.
+
+        Returns:
+            The power-up. No command has been sent for it.
+
+        Raises:
+            ReaderClosed, ReaderRemoved, TransportError: The reader could not be asked for its data
+                rates.
+        """
         rates = data_rates(self.quirks, self.reader.listed_data_rates())
         return Activation(self.commands, self.descriptor, rates, self.reader.first_voltage)
 
     def escape(self, data: bytes) -> bytes:
-        """Send ``data`` to the reader itself and return its answer (6.1.8).
+        """Send a vendor-specific command to the reader (PC_to_RDR_Escape, USB CCID rev 1.1, 6.1.8).
+
+        Args:
+            data: abData of the command.
+
+        Returns:
+            abData of RDR_to_PC_Escape (6.2.4).
 
         Raises:
-            UnsupportedByReader: This reader has no Escape.
+            UnsupportedByReader: The reader has no Escape, or does not know this one.
+            CommandFailed, TransportTimeout, TransportError, ProtocolError: The reader failed.
         """
         return self.commands.escape(data)
 
     def control(self, code: int, data: bytes = b"") -> bytes:
-        """Carry out a control code of PC/SC: features, PIN pad, Escape.
+        """Carry out a control code of PC/SC part 10: features, PIN pad, Escape.
 
         Args:
             code: One of :class:`ccid.device.control.ControlCode`.
-            data: What it is given.
+            data: The input data of the code.
+
+        Returns:
+            The output data of the code.
 
         Raises:
-            UnsupportedByReader: This reader, or this library, does not know the code.
-            MalformedMessage: The data are not what the code takes.
-            CommandFailed, CardAbsent, CardMute, ProtocolError: It did not succeed.
+            UnsupportedByReader: The reader, or this library, does not have the code.
+            MalformedMessage: ``data`` do not have the form that the code demands.
+            CommandFailed, CardAbsent, CardMute, ProtocolError: The command to the reader or card
+                failed.
         """
         from ccid.device.control import control
 
         return control(self, code, data)
 
     def verify_pin(self, structure: PinStructure) -> bytes:
-        """Have a PIN entered at the reader's keys, for the command in ``structure``; the PIN
-        never comes to this machine. What is known of the reader is heeded, as it is by
-        :meth:`control`: the structure goes to it as it takes that.
+        """Let the user enter a PIN at the PIN pad of the reader (PC_to_RDR_Secure, USB CCID rev
+        1.1, 6.1.11). The PIN never comes to this machine.
+
+        The quirks of the reader are applied to the structure, as by :meth:`control`.
 
         Args:
-            structure: How it is entered and where it goes in the command: a
+            structure: How the user enters the PIN, and where the PIN goes in the command APDU: a
                 :class:`ccid.codec.messages.PinVerification`, or a
-                :class:`ccid.codec.messages.PinModification` to have it changed.
+                :class:`ccid.codec.messages.PinModification` to change the PIN.
 
         Returns:
-            The response APDU; 6400 if the PIN was not entered in time, 6401 if that was cancelled.
+            The response APDU; 6400 if the user did not enter the PIN in time, 6401 if the user
+            cancelled the PIN entry.
 
         Raises:
-            UnsupportedByReader: The reader has no keys.
-            MalformedMessage: A bNumberMessage that 6.1.11.2 has not.
-            CommandFailed, CardAbsent, CardMute, ProtocolError: It did not succeed.
+            UnsupportedByReader: The reader has no PIN pad.
+            MalformedMessage: ``structure`` is none of these, or a field has a wrong value, as a
+                bNumberMessage that 6.1.11.2 does not define.
+            CommandFailed, CardAbsent, CardMute, ProtocolError: The PIN entry failed.
         """
         from ccid.device.control import verify_pin
 
         return verify_pin(self, structure)
 
     def cancel(self) -> bool:
-        """End what another thread has under way here, by the ABORT pair (5.3.1 and 6.1.13).
+        """End the operation that another thread has under way in this slot, by the ABORT pair
+        (USB CCID rev 1.1, 5.3.1 and 6.1.13).
 
-        That thread gets :class:`ccid.errors.CommandCancelled`.
+        The other thread gets :class:`ccid.errors.CommandCancelled`.
 
         Returns:
-            False if nothing was under way.
+            True if an operation was under way; False if none was.
         """
         return self.commands.cancel()
 
     def turn(self) -> AbstractContextManager[Any]:
-        """Hold this to have several commands follow each other undisturbed."""
+        """A context in which only this thread sends commands to this slot.
+
+        Returns:
+            The context manager. The reader's other slots are blocked as well, unless several slots
+            can be busy at the same time.
+        """
         turn: AbstractContextManager[Any] = self.reader.pipe.turn(self.index)
         return turn

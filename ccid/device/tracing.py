@@ -1,7 +1,7 @@
-"""Traces of a reader: begun and ended in the turns of all slots.
+"""Traces of a reader, which begin and end in the turns of all slots.
 
-``reader.trace`` makes a :class:`Trace`. The environment variable ``CCID_TRACE`` and the level of
-the logger ``ccid.traffic`` make one for every reader that is opened.
+:meth:`ccid.Reader.trace` makes a :class:`Trace`. The environment variable ``CCID_TRACE``, and the
+level of the logger ``ccid.traffic``, make a trace of every reader that is opened.
 """
 
 from __future__ import annotations
@@ -26,34 +26,50 @@ if TYPE_CHECKING:
 
 TraceTarget = str | os.PathLike[str] | BinaryIO | Sink
 ENVIRONMENT = "CCID_TRACE"
-"""Names a pcapng file that every reader opened by this process writes to; ``%p`` in it becomes
-the process number. A forked child that opens readers writes to a file of its own, whose name ends
-in its process number."""
+"""Environment variable with the name of a pcapng file, for all readers that this process opens.
+``%p`` in the name becomes the process number. A forked child that opens readers writes to a file of
+its own; the name of that file ends in the process number of the child."""
 
 
 class Trace:
-    """A trace under way. Stop it, or use ``with``."""
+    """A trace of one reader. Call :meth:`stop` at the end, or use ``with``.
+
+    Attributes:
+        reader: The reader.
+        sink: Gets every transfer.
+        secrets: True if PINs and keys are not masked.
+    """
 
     def __init__(self, reader: Reader, sink: Sink, secrets: bool) -> None:
+        """Make a trace that has not begun yet; :func:`attach` begins it.
+
+        Args:
+            reader: The reader.
+            sink: Gets every transfer.
+            secrets: True to record PINs and keys, False to mask them.
+        """
         self.reader = reader
         self.sink = sink
         self.secrets = secrets
         self._listener: Listener = (sink, secrets)
         self._is_over = False
         self._ending: dict[str, object] = {}
+        """Under ``call``, the call of :meth:`_end` that ends the sink. ``dict.setdefault`` is one
+        step for threads and signals."""
 
     def stop(self) -> None:
-        """Write no more, and close the file if the trace opened it. More than once does no harm."""
+        """End the trace, and close the file if the trace opened the file. A second call has no
+        effect."""
         try:
             self._leave()
-        finally:  # after Ctrl-C, too; what else is left, the next stop of a trace puts in order
+        finally:  # after Ctrl-C, too; the next stop() of a trace of this reader does what is left
             tap = self.reader.tap
             if tap is not None:
                 tap.drop(self._listener)
             self._end()
 
     def _begin(self) -> None:
-        """Begin, in the turns of all slots."""
+        """Begin; called in the turns of all slots."""
         reader = self.reader
         _check(reader)
         tap = reader.tap
@@ -63,15 +79,16 @@ class Trace:
         reader.retrace(tap, [*reader.traces, self])
 
     def _leave(self) -> None:
-        """Be no trace of the reader's any more."""
+        """Remove this trace from the traces of the reader."""
         if self not in self.reader.traces:
             return
         try:
             self.reader.pipe.every_turn(self._forget)
-        except CcidError:  # it is closed: nothing is under way
+        except CcidError:  # the reader is closed: no command is under way
             self._forget()
 
     def _forget(self) -> None:
+        """Remove this trace, and the tap after the last trace; called in the turns of all slots."""
         reader = self.reader
         tap = reader.tap
         rest = [other for other in reader.traces if other is not self and not other._is_over]
@@ -80,19 +97,20 @@ class Trace:
         reader.retrace(tap if rest else None, rest)
 
     def _end(self) -> None:
-        """End the sink, once, whatever thread comes first; again if Ctrl-C came meanwhile."""
-        me = object()
+        """End the sink. Of several threads one does that. If Ctrl-C interrupts that thread, a later
+        call ends the sink."""
+        call = object()
         try:
-            if self._is_over or self._ending.setdefault("by", me) is not me:
+            if self._is_over or self._ending.setdefault("call", call) is not call:
                 return
             self._end_sink()
             self._is_over = True
         finally:
-            if not self._is_over and self._ending.get("by") is me:
+            if not self._is_over and self._ending.get("call") is call:
                 self._ending.clear()
 
     def _end_sink(self) -> None:
-        """That its last bytes cannot be written is no error of the reader's."""
+        """End the sink, and log an error of the sink: the reader is not affected."""
         try:
             self.sink.end()
         except Exception as error:
@@ -111,13 +129,26 @@ class Trace:
 
 
 def attach(reader: Reader, target: TraceTarget, secrets: bool = False) -> Trace:
-    """Trace ``reader`` into ``target``; :meth:`ccid.Reader.trace` says the rest."""
-    _check(reader)  # before there is a file
+    """Begin a trace (:meth:`ccid.Reader.trace`).
+
+    Args:
+        reader: The reader.
+        target: A file name, an open binary file, or a sink.
+        secrets: True to record PINs and keys, False to mask them.
+
+    Returns:
+        The trace.
+
+    Raises:
+        ReaderClosed, ReaderRemoved, ReaderForked: The reader cannot be used any more.
+        TraceFailed: The file cannot be made, or written.
+    """
+    _check(reader)  # before the file is made
     trace = Trace(reader, target if isinstance(target, Sink) else PcapngSink(target), secrets)
     try:
         trace.sink.begin(reader.info)
         reader.pipe.every_turn(trace._begin)
-        _check(reader)  # whoever closes it from now on, finds this trace and stops it
+        _check(reader)  # a thread that closes the reader from now on stops this trace
     except BaseException:
         trace.stop()
         raise
@@ -125,15 +156,23 @@ def attach(reader: Reader, target: TraceTarget, secrets: bool = False) -> Trace:
 
 
 def _check(reader: Reader) -> None:
-    """Raise why there is nothing to trace, if there is nothing: the reader was closed, unplugged,
-    or is another process's."""
+    """Check that the reader can be traced.
+
+    Raises:
+        ReaderClosed, ReaderRemoved, ReaderForked: The reader cannot be used any more.
+    """
     reader.pipe.check()
     if reader.is_closed:
         raise ReaderClosed(f"{reader.name} was closed", reader=reader.name)
 
 
 def _framings(reader: Reader, slot: int) -> tuple[Framing, ...]:
-    """What the blocks of a slot may be."""
+    """What the blocks to and from a slot may contain.
+
+    Args:
+        reader: The reader.
+        slot: bSlot.
+    """
     if reader.info.reader.is_iccd or slot >= len(reader.slots):
         return (Framing.APDU,)
     card = reader.slots[slot].card
@@ -142,10 +181,12 @@ def _framings(reader: Reader, slot: int) -> tuple[Framing, ...]:
 
 
 _files: dict[str, PcapngSink] = {}
+"""The files of ``CCID_TRACE``, by name."""
 _files_lock = threading.RLock()
 
 
 def _renew_lock() -> None:
+    """A new lock for a forked child: a thread of the parent may hold the old lock."""
     global _files_lock
     _files_lock = threading.RLock()
 
@@ -155,7 +196,14 @@ if hasattr(os, "register_at_fork"):
 
 
 def attach_configured(reader: Reader) -> None:
-    """Trace ``reader`` as ``CCID_TRACE`` and the level of the logger ``ccid.traffic`` ask."""
+    """Begin the traces that ``CCID_TRACE`` and the level of the logger ``ccid.traffic`` ask for.
+
+    Args:
+        reader: The reader.
+
+    Raises:
+        TraceFailed: The file cannot be made, or written.
+    """
     name = os.environ.get(ENVIRONMENT)
     if name:
         attach(reader, _file_of(name))
@@ -164,11 +212,12 @@ def attach_configured(reader: Reader) -> None:
 
 
 def _file_of(name: str) -> PcapngSink:
-    """The trace file of this process; begun by the first reader, whichever threads open two."""
+    """The trace file of this process. The first reader makes the file; two threads may open readers
+    at the same time."""
     path = str(Path(name.replace("%p", str(os.getpid()))).absolute())
     with _files_lock:
         sink = _files.get(path)
-        if sink is not None and sink.owner != os.getpid():  # a fork: the file is the parent's
+        if sink is not None and sink.owner != os.getpid():  # the parent of this child writes it
             path += f".{os.getpid()}"
             sink = _files.get(path)
         if sink is None:
@@ -178,7 +227,7 @@ def _file_of(name: str) -> PcapngSink:
 
 
 def _close(sink: PcapngSink) -> None:
-    """The end of the program: that the last bytes cannot be written is said, and no more."""
+    """Close the file at the end of the program, and log an error."""
     try:
         sink.close()
     except OSError as error:

@@ -1,10 +1,12 @@
-"""Readers that nobody closed: the forgotten ones, and those that are open when Python ends.
+"""Closes the readers that the application did not close.
 
-Theory of operation. A forgotten reader is found by the garbage collector, and that comes when it
-likes: within any lock, in a callback of libusb, while Python ends. Closing a reader takes locks and
-talks over USB, so ``Reader.__del__`` does neither: it puts the reader into a queue, and a thread
-takes it from there. Whoever opens a reader meanwhile has the queue emptied first: it may be the
-same reader.
+Theory of operation. There are two kinds: readers that the application lost without closing them,
+and readers that are open when Python ends. The garbage collector finds the first kind, and the
+garbage collector runs at any time: while a thread holds a lock, in a callback of libusb, while
+Python ends. Closing a reader acquires locks and uses USB. So ``Reader.__del__`` closes nothing: the
+method puts the reader into a queue, and a thread closes the readers in the queue. Opening a reader
+empties the queue first, because the queue may hold the same reader. An exit handler closes the
+second kind.
 """
 
 from __future__ import annotations
@@ -29,67 +31,84 @@ logger = logging.getLogger("ccid.reader")
 
 
 class Unclosed:
-    """The readers of this process that are to be closed."""
+    """The readers of this process that still must be closed. There is one object:
+    :data:`unclosed`."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Begin anew; in a forked child, where all of them are the parent's."""
+        """Forget everything: in a forked child all readers are the parent's."""
         self._open: dict[weakref.ref[Reader], None] = {}
-        self._forgotten: queue.SimpleQueue[Reader] = queue.SimpleQueue()
+        """The open readers, in the order of opening."""
+        self._lost: queue.SimpleQueue[Reader] = queue.SimpleQueue()
         self._closing = threading.RLock()
-        self._ends = False
+        self._python_ends = False
 
     def opened(self, reader: Reader) -> None:
-        """``reader`` is to be closed before Python ends."""
+        """Register a reader that is open now: the exit handler closes it, if nothing else does.
+
+        Args:
+            reader: The reader.
+        """
         _close_at_end()
         self._open[weakref.ref(reader, self._gone)] = None
 
     def closed(self, reader: Reader) -> None:
-        """It was closed."""
+        """Remove a reader that is closed now.
+
+        Args:
+            reader: The reader.
+        """
         self._open.pop(weakref.ref(reader), None)
 
     def _gone(self, reference: weakref.ref[Reader]) -> None:
         self._open.pop(reference, None)
 
     def forgotten(self, reader: Reader) -> None:
-        """Nobody has ``reader`` any more: have it closed soon. For ``__del__``: this neither
-        waits nor takes a lock that Python code holds."""
-        self._forgotten.put(reader)
-        with suppress(RuntimeError):  # no thread: the next to open a reader closes this one
+        """Close a reader soon, in another thread. For ``Reader.__del__``: this method neither
+        blocks nor acquires a lock that Python code holds.
+
+        Args:
+            reader: A reader to which the application has no reference any more.
+        """
+        self._lost.put(reader)
+        with suppress(RuntimeError):  # no thread can be started: before_opening() closes the reader
             _thread.start_new_thread(self._start, ())
 
     def _start(self) -> None:
-        """Start the thread that closes, from one that holds no lock: one that
-        :mod:`threading` does not know is no place to close a reader in."""
+        """Start the thread that closes readers.
+
+        This method runs in a thread of its own, which holds no lock. :mod:`threading` does not know
+        that thread, so no reader can be closed in it.
+        """
         with suppress(RuntimeError):
             threading.Thread(target=self.settle, name="ccid forgotten", daemon=True).start()
 
     def settle(self) -> None:
-        """Close what was forgotten. When this returns, that is closed."""
+        """Close all readers in the queue. They are closed when this method returns."""
         with self._closing:
             while True:
                 try:
-                    reader = self._forgotten.get_nowait()
+                    reader = self._lost.get_nowait()
                 except queue.Empty:
                     return
                 self._close(reader)
                 del reader
 
     def before_opening(self) -> None:
-        """To be called by whoever is about to open a reader.
+        """Close all readers in the queue. :class:`ccid.Reader` calls this before it opens a reader.
 
         Raises:
-            ReaderClosed: Python ends, and this is not the thread that calls its exit handlers.
+            ReaderClosed: Python ends, and the calling thread does not run the exit handlers.
         """
-        if self._ends and threading.current_thread() is not threading.main_thread():
+        if self._python_ends and threading.current_thread() is not threading.main_thread():
             raise ReaderClosed("Python ends: no reader is opened any more")
         self.settle()
 
     def close_all(self) -> None:
-        """Close every reader: Python ends."""
-        self._ends = True
+        """Close every reader. The exit handler: Python ends."""
+        self._python_ends = True
         self.settle()
         for reference in reversed(self._open.copy()):
             reader = reference()
@@ -104,6 +123,7 @@ class Unclosed:
 
 
 unclosed = Unclosed()
+"""The readers of this process that still must be closed."""
 _close_at_end = Once(lambda: at_exit.add(unclosed.close_all))
 
 

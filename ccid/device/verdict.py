@@ -1,6 +1,7 @@
-"""Will this reader work? Judged by its descriptors and the table, every reason named by field.
+"""Whether a reader will work, judged by its descriptors and the table of readers. Pure.
 
-Pure; ``ccid-probe check`` prints it, :func:`ccid.open_reader` heeds it.
+Every reason names the descriptor field that is its cause. ``ccid-probe check`` prints the verdict;
+:func:`ccid.open_reader` refuses a reader whose verdict is UNSUPPORTED.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ccid.codec.descriptors import SmartCardDescriptor, SmartCardInterface
-from ccid.codec.messages import HEADER_LENGTH
+from ccid.codec.messages import MESSAGE_HEADER
 from ccid.codes import (
     CLASS_VENDOR,
     EXCHANGE_LEVEL_TEXT,
@@ -21,6 +22,7 @@ from ccid.codes import (
     Protocol,
     Protocols,
 )
+from ccid.iso7816.apdu import MAX_SHORT
 from ccid.known.extended_apdus import EXTENDED, WITH_T1, extended_apdus
 from ccid.known.quirks import Quirks
 from ccid.known.quirks.descriptor_fixups import apply
@@ -28,7 +30,7 @@ from ccid.transport import ReaderInfo
 
 
 class Level(Enum):
-    """The verdict."""
+    """Outcome of a verdict."""
 
     WORKS = "works"
     LIMITS = "works with limits"
@@ -36,7 +38,7 @@ class Level(Enum):
 
 
 class Weight(Enum):
-    """What a reason does to the verdict."""
+    """Effect of a reason on the verdict."""
 
     NOTE = "note"
     LIMIT = "limit"
@@ -45,12 +47,12 @@ class Weight(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One reason.
+    """One reason of a verdict.
 
     Attributes:
-        field: The descriptor field it comes from, or ``table``.
-        text: What follows from it.
-        weight: What it does to the verdict.
+        field: Name of the descriptor field that is the cause; ``table`` for the table of readers.
+        text: What follows from the value of the field.
+        weight: Effect on the verdict.
     """
 
     field: str
@@ -59,7 +61,7 @@ class Reason:
 
     @property
     def fatal(self) -> bool:
-        """This alone makes the reader unsupported."""
+        """True if this reason alone makes the reader unsupported."""
         return self.weight is Weight.FATAL
 
     def __str__(self) -> str:
@@ -68,7 +70,12 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The verdict and its reasons, the weightiest first."""
+    """The verdict on a reader.
+
+    Attributes:
+        level: Works, works with limits, or unsupported.
+        reasons: The reasons, by weight: FATAL first, NOTE last.
+    """
 
     level: Level
     reasons: tuple[Reason, ...]
@@ -79,8 +86,15 @@ def judge(info: ReaderInfo, quirks: Quirks | None = None, *, old_firmware: bool 
 
     Args:
         info: The reader.
-        quirks: What the table says; looked up if not given.
-        old_firmware: Firmware that is known to be faulty limits it, and does not rule it out.
+        quirks: The quirks of the reader; None to look them up in the table of readers.
+        old_firmware: True to count firmware that is known to be faulty as a limit only; False to
+            count that firmware as fatal.
+
+    Returns:
+        The verdict.
+
+    Raises:
+        ReaderTableError: The user's table of readers has an error.
     """
     release = info.device.bcdDevice
     if quirks is None:
@@ -162,18 +176,18 @@ def _interface(reader: SmartCardInterface) -> Iterator[Reason]:
 
 def _class(d: SmartCardDescriptor) -> Iterator[Reason]:
     yield from _level(d)
-    if d.dwMaxCCIDMessageLength < HEADER_LENGTH + 5:
+    if d.dwMaxCCIDMessageLength < MESSAGE_HEADER + 5:
         yield Reason(
             "dwMaxCCIDMessageLength",
             f"{d.dwMaxCCIDMessageLength} bytes hold no command for a card",
             Weight.FATAL,
         )
-    elif _whole_apdus(d) and d.dwMaxCCIDMessageLength < 271 and d.dwMaxCCIDMessageLength != 263:
+    elif _whole_apdus(d) and d.dwMaxCCIDMessageLength < MESSAGE_HEADER + MAX_SHORT:
         only = "" if d.exchange_level is ExchangeLevel.SHORT_APDU else "with T=0 "
         yield Reason(
             "dwMaxCCIDMessageLength",
             f"{d.dwMaxCCIDMessageLength}: {only}APDUs of at most "
-            f"{d.dwMaxCCIDMessageLength - HEADER_LENGTH} bytes, 261 may be needed",
+            f"{d.dwMaxCCIDMessageLength - MESSAGE_HEADER} bytes, {MAX_SHORT} may be needed",
             Weight.LIMIT,
         )
     if not d.bVoltageSupport & 0x07 and not d.features & (
@@ -191,14 +205,15 @@ def _class(d: SmartCardDescriptor) -> Iterator[Reason]:
 
 
 def _whole_apdus(d: SmartCardDescriptor) -> bool:
-    """One message has to hold a whole APDU, at least with some cards."""
+    """True if one message must hold a whole APDU: at short APDU level, and at TPDU level with
+    T=0."""
     if d.exchange_level is ExchangeLevel.TPDU:
         return bool(d.dwProtocols >> Protocol.T0 & 1)
     return d.exchange_level is ExchangeLevel.SHORT_APDU
 
 
 def _extended(d: SmartCardDescriptor, extended: str) -> Iterator[Reason]:
-    """What becomes of extended APDUs, where that is not plain."""
+    """The note on extended APDUs, for a reader that does not take all of them."""
     level = d.exchange_level
     if level is None or extended == EXTENDED:
         return

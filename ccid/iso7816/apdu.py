@@ -11,8 +11,10 @@ from ccid.errors import InvalidApdu
 Bytes = bytes | bytearray | memoryview
 """The types that a caller may pass as an APDU."""
 
-HEADER_LENGTH = 4
+APDU_HEADER = 4
 """Bytes of the header of a command APDU: CLA INS P1 P2."""
+TPDU_HEADER = APDU_HEADER + 1
+"""Bytes of the header of a TPDU of T=0: CLA INS P1 P2 P3."""
 MAX_SHORT = 261
 """Bytes of the longest short command APDU: header, Lc, 255 bytes of data, Le."""
 MAX_EXTENDED = 65544
@@ -112,24 +114,24 @@ class CommandApdu:
             InvalidApdu: The length of ``apdu`` and its Lc fit none of the seven cases.
         """
         size = len(apdu)
-        if size < HEADER_LENGTH:
-            raise InvalidApdu(f"{size} bytes; a command APDU has at least {HEADER_LENGTH}")
-        cla, ins, p1, p2 = apdu[:HEADER_LENGTH]
-        if size == HEADER_LENGTH:
+        if size < APDU_HEADER:
+            raise InvalidApdu(f"{size} bytes; a command APDU has at least {APDU_HEADER}")
+        cla, ins, p1, p2 = apdu[:APDU_HEADER]
+        if size == APDU_HEADER:
             return cls(cla, ins, p1, p2)
-        first = apdu[HEADER_LENGTH]
-        if size == HEADER_LENGTH + 1:
+        first = apdu[APDU_HEADER]
+        if size == APDU_HEADER + 1:
             return cls(cla, ins, p1, p2, b"", first or 256)
         if first:
-            rest = size - (HEADER_LENGTH + 1) - first
+            rest = size - (APDU_HEADER + 1) - first
             if rest == 0:
-                return cls(cla, ins, p1, p2, apdu[HEADER_LENGTH + 1 :])
+                return cls(cla, ins, p1, p2, apdu[APDU_HEADER + 1 :])
             if rest == 1:
-                return cls(cla, ins, p1, p2, apdu[HEADER_LENGTH + 1 : -1], apdu[-1] or 256)
+                return cls(cla, ins, p1, p2, apdu[APDU_HEADER + 1 : -1], apdu[-1] or 256)
             raise InvalidApdu(
-                f"Lc does not say how many bytes of data follow: {size - HEADER_LENGTH - 1} do"
+                f"Lc does not say how many bytes of data follow: {size - APDU_HEADER - 1} do"
             )  # without the value of Lc: if the caller forgot Lc, the byte may belong to a PIN
-        body = apdu[HEADER_LENGTH:]
+        body = apdu[APDU_HEADER:]
         if len(body) == 3:
             return cls(cla, ins, p1, p2, ne=int.from_bytes(body[1:], "big") or 65536, extended=True)
         nc = int.from_bytes(body[1:3], "big")
@@ -151,4 +153,4 @@ def is_extended(apdu: Bytes) -> bool:
     A byte 00 after the header, with two or more bytes after it, appears only in an extended
     command APDU.
     """
-    return len(apdu) >= HEADER_LENGTH + 3 and apdu[HEADER_LENGTH] == 0
+    return len(apdu) >= APDU_HEADER + 3 and apdu[APDU_HEADER] == 0

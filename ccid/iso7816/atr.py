@@ -25,7 +25,7 @@ from ccid.errors import MalformedAtr
 if TYPE_CHECKING:
     from ccid.iso7816.historical_bytes import Historical
 
-MAX_LENGTH = 33
+MAX_ATR = 33
 """TS and at most 32 characters (ISO/IEC 7816-3:2006 8.1)."""
 
 DIRECT, INVERSE = 0x3B, 0x3F
@@ -42,7 +42,10 @@ DEFAULT_FIDI = 0x11
 """Fd = 372 and Dd = 1, in force after an ATR, coded as TA1 (ISO/IEC 7816-3:2006 8.3)."""
 # The values in force without the interface byte (ISO/IEC 7816-3:2006 10.2, 11.4.2, 11.4.3)
 DEFAULT_WI = 10
-DEFAULT_IFSC = 32
+DEFAULT_IFS = 32
+"""The default value of IFSC and IFSD in bytes (11.4.2)."""
+MAX_IFS = 254
+"""The greatest IFSC and IFSD in bytes; 255 is reserved (11.4.2)."""
 DEFAULT_BWI = 4
 DEFAULT_CWI = 13
 
@@ -126,8 +129,8 @@ class Atr:
         if extra:
             many = "1 byte" if len(extra) == 1 else f"{len(extra)} bytes"
             warnings.append(f"{many} too many at the end")
-        if len(raw) > MAX_LENGTH:
-            warnings.append(f"{len(raw)} bytes; an ATR has {MAX_LENGTH} at most")
+        if len(raw) > MAX_ATR:
+            warnings.append(f"{len(raw)} bytes; an ATR has {MAX_ATR} at most")
         return cls(raw, groups, historical, tck, tuple(warnings))
 
     def __str__(self) -> str:
@@ -267,7 +270,7 @@ class Atr:
         """IFSC in bytes (ISO/IEC 7816-3:2006 11.4.2): 32 without the byte or for the reserved 0,
         254 for the reserved 255."""
         value = self.first("a", 1)
-        return DEFAULT_IFSC if not value else min(value, 254)
+        return DEFAULT_IFS if not value else min(value, MAX_IFS)
 
     @property
     def bwi(self) -> int:

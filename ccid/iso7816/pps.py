@@ -17,7 +17,7 @@ PPSS = 0xFF
 """The first byte of a PPS request and of a PPS response."""
 HAS_PPS1, HAS_PPS2, HAS_PPS3 = 0x10, 0x20, 0x40
 """Bits of PPS0: the byte is present."""
-MAX_LENGTH = 6
+MAX_PPS = 6
 """Bytes of the longest response: PPSS, PPS0, PPS1, PPS2, PPS3, PCK."""
 
 

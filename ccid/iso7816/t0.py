@@ -18,7 +18,7 @@ from collections.abc import Generator
 from typing import NamedTuple
 
 from ccid.errors import InvalidApdu, ProtocolError
-from ccid.iso7816.apdu import HEADER_LENGTH, SW_LENGTH, Bytes, CommandApdu
+from ccid.iso7816.apdu import APDU_HEADER, SW_LENGTH, Bytes, CommandApdu
 
 NULL = 0x60
 """The procedure byte that asks for more waiting time (10.3.3)."""
@@ -65,7 +65,7 @@ def procedure(tpdu: bytes, name: str = "T=0") -> Generator[Characters, bytes, by
     """
     header, data = _split(tpdu)
     ins = header[1]
-    expected = 0 if data or len(tpdu) == HEADER_LENGTH else header[4] or 256
+    expected = 0 if data or len(tpdu) == APDU_HEADER else header[4] or 256
     received = _Stream(name)
     yield from received.send(header, 1)
     response, position = b"", 0
@@ -103,12 +103,12 @@ def procedure(tpdu: bytes, name: str = "T=0") -> Generator[Characters, bytes, by
 
 def _split(tpdu: bytes) -> tuple[bytes, bytes]:
     """The header with P3, and the data without Le."""
-    if len(tpdu) < HEADER_LENGTH:
-        raise InvalidApdu(f"{len(tpdu)} bytes; a command APDU has at least {HEADER_LENGTH}")
+    if len(tpdu) < APDU_HEADER:
+        raise InvalidApdu(f"{len(tpdu)} bytes; a command APDU has at least {APDU_HEADER}")
     if tpdu[1] >> 4 in (6, 9):
         raise InvalidApdu("an INS of 6x or 9x is not for T=0: it would look like SW1")
     header, data = bytes(tpdu[:5]), bytes(tpdu[5:])
-    if len(tpdu) == HEADER_LENGTH:
+    if len(tpdu) == APDU_HEADER:
         return header + b"\0", b""
     if data and len(data) == header[4] + 1:
         data = data[:-1]

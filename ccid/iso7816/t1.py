@@ -33,16 +33,13 @@ from enum import Enum, IntEnum
 from typing import NamedTuple
 
 from ccid.errors import CardMute, InvalidApdu, ProtocolError
-from ccid.iso7816.apdu import HEADER_LENGTH, MAX_EXTENDED, MAX_RESPONSE, SW_LENGTH, Bytes
+from ccid.iso7816.apdu import APDU_HEADER, MAX_EXTENDED, MAX_RESPONSE, SW_LENGTH, Bytes
+from ccid.iso7816.atr import DEFAULT_IFS, MAX_IFS
 from ccid.iso7816.error_detection import CRC, LRC, Edc, exclusive_or
 from ccid.iso7816.t1_rules import ACKNOWLEDGED, INSTEAD, TRANSITIONS, Act, Heard, State
 
 PROLOGUE = 3
 """Bytes of the prologue: NAD, PCB, LEN."""
-DEFAULT_IFS = 32
-"""The default value of IFSC and IFSD in bytes (11.4.2)."""
-MAX_IFS = 254
-"""The greatest IFSC and IFSD in bytes; 255 is reserved (11.4.2)."""
 RETRIES = 2
 """Further attempts in succession before a resynchronisation (11.6.3.2)."""
 RESYNCH_ATTEMPTS = 3
@@ -278,9 +275,9 @@ class T1:
             ProtocolError: Card and interface device are out of step. ``may_have_executed`` is True
                 if the card may have executed the command.
         """
-        if not HEADER_LENGTH <= len(apdu) <= MAX_EXTENDED:
+        if not APDU_HEADER <= len(apdu) <= MAX_EXTENDED:
             raise InvalidApdu(
-                f"{len(apdu)} bytes; a command APDU has {HEADER_LENGTH} to {MAX_EXTENDED}"
+                f"{len(apdu)} bytes; a command APDU has {APDU_HEADER} to {MAX_EXTENDED}"
             )
         command = bytes(apdu)
         self._all_sent = False
@@ -312,7 +309,7 @@ class T1:
         """
         length = len(apdu)
         if not (
-            HEADER_LENGTH <= length <= self.ifsc
+            APDU_HEADER <= length <= self.ifsc
             and length <= self.max_inf
             and self.edc_length == 1
             and self._in_step

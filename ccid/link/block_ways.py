@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ccid.codec.messages import HEADER_LENGTH
+from ccid.codec.messages import MESSAGE_HEADER
 from ccid.codec.messages.headers import DATA_BLOCK, XFR_BLOCK, reply_header, xfr_block_header
 from ccid.errors import CcidError
 from ccid.iso7816.apdu import SW_LENGTH, Bytes, octets
@@ -116,10 +116,10 @@ class ShortWay(PipeWay):
                 size = len(data)
                 out = self.out
                 xfr_block_header.pack_into(out, 0, XFR_BLOCK, size, slot, count & 0xFF, 0, 0)
-                size += HEADER_LENGTH
-                out[HEADER_LENGTH:size] = data
+                size += MESSAGE_HEADER
+                out[MESSAGE_HEADER:size] = data
                 got = transport.exchange(size, self.first_read, WRITE_TIMEOUT_MS, SLICE_MS)
-                if got >= HEADER_LENGTH + SW_LENGTH:
+                if got >= MESSAGE_HEADER + SW_LENGTH:
                     kind, length, bSlot, bSeq, bStatus, _, chain = reply_header.unpack_from(
                         self.inp
                     )
@@ -129,10 +129,10 @@ class ShortWay(PipeWay):
                         and bSlot == slot
                         and bStatus == 0
                         and chain == 0
-                        and HEADER_LENGTH + length == got
+                        and MESSAGE_HEADER + length == got
                     ):
                         pipe.busy_slot = -1
-                        return self.inp[HEADER_LENGTH:got].tobytes()
+                        return self.inp[MESSAGE_HEADER:got].tobytes()
                 reply = pipe.finish(self.command(data), count, got)
                 pipe.busy_slot = -1
             except BaseException as error:  # the reader may have got it, and be at work on it

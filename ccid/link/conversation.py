@@ -33,6 +33,8 @@ from ccid.transport import Transport, nothing_to_end
 
 R = TypeVar("R")
 
+CONTROL_TIMEOUT_MS = 3000
+"""Longest time of one control transfer."""
 WAKING_S = 10.0
 """How long the first commands to a reader may take in all."""
 FAREWELL_S = 4.0

@@ -34,22 +34,18 @@ from ccid.errors import (
     UnsupportedByReader,
 )
 from ccid.iso7816.apdu import SW_LENGTH, Bytes, octets
-from ccid.iso7816.atr import MAX_LENGTH as MAX_ATR
+from ccid.iso7816.atr import MAX_ATR
 from ccid.iso7816.timing import ACTIVATION_S
 from ccid.known.quirks import Quirks
 from ccid.link.block_ways import BlockWay, PatienceS
 from ccid.link.card_state import Session
-from ccid.link.conversation import Conversation, seconds
+from ccid.link.conversation import CONTROL_TIMEOUT_MS, Conversation, seconds
 from ccid.link.locks import SLICE_MS
 from ccid.link.reply_errors import reply_error
-from ccid.link.slot_commands import DEFAULT_TIMEOUT_S, R, SlotCommands, SlotStatus
+from ccid.link.slot_commands import DEFAULT_TIMEOUT_S, STATUS_S, R, SlotCommands, SlotStatus
 
-CONTROL_TIMEOUT_MS = 3000
-"""For one control transfer."""
 MAX_CONTROL = 4096
 """Bytes of the longest control transfer that every system allows."""
-STATUS_S = 5.0
-"""How long a device may be busy when it is asked for its status, or loses its power."""
 UNIT_S = 0.01
 """Of wDelayTime, and how long to wait where a device does not say."""
 

@@ -16,7 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from ccid.codec.messages import HEADER_LENGTH
+from ccid.codec.messages import MESSAGE_HEADER
 from ccid.codec.messages.replies import REPLIES
 from ccid.errors import MalformedMessage, TransportTimeout
 from ccid.transport import IN_CAPACITY, Transport
@@ -107,23 +107,23 @@ class Inbox:
         is wrong with it: its header is cut off, or it is shorter or longer than it may be."""
         inp, packet = transport.inp, transport.packet_size
         until = time.monotonic() + REST_MS / 1000
-        got = self._fill(transport, got, HEADER_LENGTH, patience, until)
-        if got < HEADER_LENGTH:
+        got = self._fill(transport, got, MESSAGE_HEADER, patience, until)
+        if got < MESSAGE_HEADER:
             return self._wrong(
-                inp, got, f"{got} bytes are no reply; its header alone has {HEADER_LENGTH}"
+                inp, got, f"{got} bytes are no reply; its header alone has {MESSAGE_HEADER}"
             )
         length = int.from_bytes(inp[1:5], "little")
-        size = HEADER_LENGTH + length
+        size = MESSAGE_HEADER + length
         said = f"dwLength announces {length} bytes of data"
         if size > IN_CAPACITY - packet:
             wrong = self._wrong(inp, got, said)
             self.surplus += got
             if got % packet == 0:
-                self._drain(transport, bytes(inp[:HEADER_LENGTH]), patience, until)
+                self._drain(transport, bytes(inp[:MESSAGE_HEADER]), patience, until)
             return wrong
         got = self._fill(transport, got, size, patience, until)
         if got < size:
-            return self._wrong(inp, got, f"{said}, {got - HEADER_LENGTH} came")
+            return self._wrong(inp, got, f"{said}, {got - MESSAGE_HEADER} came")
         message = bytes(inp[:size])
         if got > size:
             self._split(bytes(inp[size:got]))
@@ -161,8 +161,8 @@ class Inbox:
 
     def _split(self, data: bytes) -> None:
         """Keep the messages that ``data`` begins with; count what follows."""
-        while len(data) >= HEADER_LENGTH and data[0] in REPLIES:
-            size = HEADER_LENGTH + int.from_bytes(data[1:5], "little")
+        while len(data) >= MESSAGE_HEADER and data[0] in REPLIES:
+            size = MESSAGE_HEADER + int.from_bytes(data[1:5], "little")
             if size > len(data):
                 break
             self.later.append(data[:size])
@@ -181,8 +181,8 @@ class Inbox:
                 got = transport.receive(0, _whole_packets(IN_CAPACITY // 2, packet), wait_ms)
             except TransportTimeout:
                 return
-            if bytes(inp[5:7]) == before[5:7] and inp[0] in REPLIES and got >= HEADER_LENGTH:
-                size = HEADER_LENGTH + int.from_bytes(inp[1:5], "little")
+            if bytes(inp[5:7]) == before[5:7] and inp[0] in REPLIES and got >= MESSAGE_HEADER:
+                size = MESSAGE_HEADER + int.from_bytes(inp[1:5], "little")
                 if size <= IN_CAPACITY - packet:  # no surplus: more of what answers the command
                     got = self._fill(transport, got, size, patience, until)
             left -= max(got, 1)

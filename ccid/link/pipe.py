@@ -29,7 +29,7 @@ from typing import Any
 
 from ccid.codec.descriptors import ClassControl
 from ccid.codec.messages import (
-    HEADER_LENGTH,
+    MESSAGE_HEADER,
     PC_to_RDR_Abort,
     PC_to_RDR_GetSlotStatus,
     PC_to_RDR_IccPowerOff,
@@ -172,7 +172,7 @@ class Pipe(Conversation):
             got = transport.exchange(
                 size, first_read, self._until_ms(WRITE_TIMEOUT_MS), self._until_ms(wait_ms)
             )
-            if got >= HEADER_LENGTH:
+            if got >= MESSAGE_HEADER:
                 kind, length, bSlot, bSeq, bStatus, bError, parameter = reply_header.unpack_from(
                     transport.inp
                 )
@@ -181,9 +181,9 @@ class Pipe(Conversation):
                     and bSeq == count & 0xFF
                     and bSlot == command.slot
                     and bStatus < TIME_EXTENSION
-                    and HEADER_LENGTH + length == got
+                    and MESSAGE_HEADER + length == got
                 ):
-                    data = transport.inp[HEADER_LENGTH:got].tobytes()
+                    data = transport.inp[MESSAGE_HEADER:got].tobytes()
                     return RawReply(kind, bSeq, bStatus, bError, parameter, data)
         except BaseException:  # the reader may have got it
             self.give_up(command.slot)
@@ -217,7 +217,7 @@ class Pipe(Conversation):
     def _build(self, command: RawCommand) -> int:
         """Number a command and put its message into ``out``; returns the message's length."""
         slot, data = command.slot, command.data
-        size = HEADER_LENGTH + len(data)
+        size = MESSAGE_HEADER + len(data)
         self.check_length(slot, len(data))
         self.count = count = self.count + 1
         self.busy_slot = slot
@@ -225,8 +225,8 @@ class Pipe(Conversation):
         xfr_block_header.pack_into(
             out, 0, command.bMessageType, len(data), slot, count & 0xFF, 0, 0
         )
-        out[7:HEADER_LENGTH] = command.specific
-        out[HEADER_LENGTH:size] = data
+        out[7:MESSAGE_HEADER] = command.specific
+        out[MESSAGE_HEADER:size] = data
         return size
 
     def _write(self, command: RawCommand) -> UnderWay:
@@ -243,10 +243,10 @@ class Pipe(Conversation):
 
     def check_length(self, slot: int, length: int) -> None:
         """Raise MalformedMessage if a message has no room for ``length`` bytes of data."""
-        if length > OUT_CAPACITY - HEADER_LENGTH:
+        if length > OUT_CAPACITY - MESSAGE_HEADER:
             raise MalformedMessage(
                 f"{self.name}: {length} bytes of data; a message holds "
-                f"{OUT_CAPACITY - HEADER_LENGTH}",
+                f"{OUT_CAPACITY - MESSAGE_HEADER}",
                 field="dwLength",
                 reader=self.name,
                 slot=slot,

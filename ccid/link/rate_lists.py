@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from ccid.codec.descriptors import ClassControl, parse_u32_list
-from ccid.link.conversation import Conversation
-
-CONTROL_TIMEOUT_MS = 3000
-"""For class-specific requests."""
+from ccid.link.conversation import CONTROL_TIMEOUT_MS, Conversation
 
 
 def _u32_list(pipe: Conversation, request: ClassControl, field: str) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from ccid.codec.messages import HEADER_LENGTH, RDR_to_PC_SlotStatus
+from ccid.codec.messages import MESSAGE_HEADER, RDR_to_PC_SlotStatus
 from ccid.codec.messages.headers import reply_header
 from ccid.codes import CommandStatus, IccStatus, SlotError
 from ccid.errors import CcidError, MalformedMessage, ProtocolError
@@ -112,7 +112,7 @@ def match(
             slot=slot,
             bSeq=bSeq,
         )
-    return RawReply(kind, bSeq, bStatus, bError, parameter, message[HEADER_LENGTH:])
+    return RawReply(kind, bSeq, bStatus, bError, parameter, message[MESSAGE_HEADER:])
 
 
 class Past:

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from ccid.codec.messages import (
-    HEADER_LENGTH,
+    MESSAGE_HEADER,
     Command,
     PC_to_RDR_Escape,
     PC_to_RDR_GetParameters,
@@ -67,7 +67,8 @@ DEFAULT_TIMEOUT_S = 3.0
 ESCAPE_TIMEOUT_S = 30.0
 """For an Escape: the maker of the reader decides what it does."""
 STATUS_S = 5.0
-"""For GetSlotStatus and IccPowerOff with all extensions, for which readers have little reason."""
+"""Longest time of GetSlotStatus and IccPowerOff, with all time extensions (of an ICCD device: with
+all busy answers)."""
 SPECIFIC = struct.Struct("<BH")
 """bBWI and wLevelParameter."""
 MACOS = sys.platform == "darwin"
@@ -445,8 +446,8 @@ class Commands(SlotCommands):
             RawCommand(
                 self.slot,
                 command.bMessageType,
-                wire[7:HEADER_LENGTH],
-                wire[HEADER_LENGTH:],
+                wire[7:MESSAGE_HEADER],
+                wire[MESSAGE_HEADER:],
                 reply.bMessageType,
                 timeout_s,
             )

@@ -31,7 +31,7 @@ from enum import Enum
 
 from ccid.codec.messages import (
     COMMANDS,
-    HEADER_LENGTH,
+    MESSAGE_HEADER,
     REPLIES,
     PC_to_RDR_Escape,
     PC_to_RDR_GetParameters,
@@ -50,8 +50,7 @@ from ccid.codec.messages import (
     RDR_to_PC_SlotStatus,
 )
 from ccid.codes import Chain, CommandStatus, PinOperation
-from ccid.iso7816.atr import DIRECT, INVERSE
-from ccid.iso7816.atr import MAX_LENGTH as MAX_ATR
+from ccid.iso7816.atr import DIRECT, INVERSE, MAX_ATR
 from ccid.masking.exchange_watch import (
     MASK,
     ApduWatch,
@@ -177,7 +176,7 @@ class Censor:
             message: The whole message.
             framings: The framings that a block in the message may have.
         """
-        if len(message) < HEADER_LENGTH:
+        if len(message) < MESSAGE_HEADER:
             return all_masked(message)
         kind, index, bSeq = message[0], message[5], message[6]
         slot = self._slots.setdefault(index, _Slot())
@@ -210,12 +209,12 @@ class Censor:
 
     def _judge(self, slot: _Slot, message: bytes) -> tuple[bytes, Sent]:
         """A command, masked, and its kind."""
-        kind, data = message[0], message[HEADER_LENGTH:]
+        kind, data = message[0], message[MESSAGE_HEADER:]
         if kind == XFR_BLOCK:
-            level = int.from_bytes(message[8:HEADER_LENGTH], "little")
+            level = int.from_bytes(message[8:MESSAGE_HEADER], "little")
             parts = [watch.out(data, level) for watch in slot.watches]
             secret = any(watch.secret for watch in slot.watches)
-            shown = message[:HEADER_LENGTH] + _masked_by_any(data, parts)
+            shown = message[:MESSAGE_HEADER] + _masked_by_any(data, parts)
             return shown, Sent.SECRET if secret else Sent.BLOCK
         if kind == SECURE:
             for watch in slot.watches:
@@ -239,13 +238,13 @@ class Censor:
         """
         if not message:
             return message
-        if len(message) < HEADER_LENGTH:
+        if len(message) < MESSAGE_HEADER:
             return all_masked(message)
         kind, index, bSeq, status = message[0], message[5], message[6], message[7] >> 6
         slot = self._slots.get(index) or _Slot()
         command = self._answered(index, bSeq, status)
         if command is None:
-            size = HEADER_LENGTH + int.from_bytes(message[1:5], "little")
+            size = MESSAGE_HEADER + int.from_bytes(message[1:5], "little")
             is_reply = kind in REPLIES and len(message) == size
             return masked(message, 0, 0) if is_reply else all_masked(message)
         is_last = bSeq == slot.last
@@ -264,7 +263,7 @@ class Censor:
 
     def _block(self, slot: _Slot, message: bytes, command: _Command, is_last: bool) -> bytes:
         """RDR_to_PC_DataBlock, the reply to ``command``, masked."""
-        status, chain, data = message[7] >> 6, message[9], message[HEADER_LENGTH:]
+        status, chain, data = message[7] >> 6, message[9], message[MESSAGE_HEADER:]
         owes = slot.owes and not command.sent.is_secret
         if status != CommandStatus.TIME_EXTENSION:
             slot.owes = False
@@ -281,7 +280,7 @@ class Censor:
         parts = [watch.back(data, chain) for watch in slot.watches]
         if in_doubt:
             return masked(message, 0, 0)
-        return message[:HEADER_LENGTH] + _masked_by_any(data, parts)
+        return message[:MESSAGE_HEADER] + _masked_by_any(data, parts)
 
     def _answered(self, slot: int, bSeq: int, status: int) -> _Command | None:
         """The command that a reply answers; None if no command waits for the reply."""
@@ -338,8 +337,8 @@ def masked(message: bytes, head: int, tail: int) -> bytes:
         head: Number of visible bytes at the start of the data.
         tail: Number of visible bytes at the end of the data.
     """
-    hidden = len(message) - HEADER_LENGTH - head - tail
+    hidden = len(message) - MESSAGE_HEADER - head - tail
     if hidden <= 0:
         return message
-    start = HEADER_LENGTH + head
+    start = MESSAGE_HEADER + head
     return message[:start] + bytes([MASK]) * hidden + message[start + hidden :]

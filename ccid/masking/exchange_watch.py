@@ -11,18 +11,15 @@ from abc import ABC, abstractmethod
 from enum import Enum
 
 from ccid.codes import Chain, ExchangeLevel, Level, Protocol
+from ccid.iso7816.apdu import TPDU_HEADER
 from ccid.iso7816.error_detection import CRC, lrc
-from ccid.iso7816.pps import MAX_LENGTH as MAX_PPS
-from ccid.iso7816.pps import PPSS, is_pps
+from ccid.iso7816.pps import MAX_PPS, PPSS, is_pps
+from ccid.iso7816.t0 import NULL
 from ccid.iso7816.t1 import MORE, PROLOGUE, RESPONSE, S
 from ccid.masking.secret_commands import Secrecy, is_secret, visible_length
 
 MASK = 0x2A
 """The byte that replaces a secret byte: an asterisk in the text column of Wireshark."""
-HEADER = 5
-"""Bytes of the header of a T=0 TPDU: CLA INS P1 P2 P3."""
-NULL = 0x60
-"""The procedure byte NULL of T=0."""
 MAX_EDC = 2
 """Bytes of the longest epilogue of T=1."""
 
@@ -126,7 +123,7 @@ class ApduWatch(Watch):
             return data
         if data_follow or level not in (Level.WHOLE, Level.BEGINS):
             return self._part(data)
-        self._header = data if whole and len(data) == HEADER else b""
+        self._header = data if whole and len(data) == TPDU_HEADER else b""
         self.secret = self.commands.begins(data, whole)
         if not self.secret:
             return data
@@ -328,16 +325,16 @@ class T0Watch(Watch):
             if data and not self.commands.shows_data:  # unexpected data after the header
                 self.secret = self.commands.secret = True
         else:
-            shown = HEADER - len(self._header)
+            shown = TPDU_HEADER - len(self._header)
             self._header += data
-            if data and len(self._header) >= HEADER:
+            if data and len(self._header) >= TPDU_HEADER:
                 self._ins, self._lacking = self._header[1], self._header[4] or 256
                 self.secret = self.commands.begins(self._header)
         return hidden(data, shown) if self.secret else data
 
     def back(self, data: bytes, chain: int = Chain.WHOLE) -> bytes:
         """Characters from the card, masked: procedure bytes, data, SW1 SW2."""
-        if len(self._header) < HEADER:
+        if len(self._header) < TPDU_HEADER:
             self._header = b""
             fits = len(data) <= self._pps
             self._pps = max(0, self._pps - len(data))
@@ -353,7 +350,7 @@ class T0Watch(Watch):
         Returns:
             True for a procedure byte, SW1 or SW2; False for data and for an unexpected character.
         """
-        if self._doubt or len(self._header) < HEADER:
+        if self._doubt or len(self._header) < TPDU_HEADER:
             return False
         if self._sw1:
             self._sw1 = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
-from ccid.iso7816.apdu import HEADER_LENGTH, Bytes
+from ccid.iso7816.apdu import APDU_HEADER, Bytes
 
 # Theory of operation. A list of all commands that carry a PIN or a key is not possible, since every
 # application has commands of its own. A list of commands that carry none is possible. So the class
@@ -134,16 +134,16 @@ def is_secret(apdu: Bytes) -> bool:
 
 def _has_data(apdu: Bytes) -> bool:
     """False if the header is followed by nothing, or by Le alone."""
-    rest = len(apdu) - HEADER_LENGTH
-    return rest > 1 and not (rest == 3 and apdu[HEADER_LENGTH] == 0)
+    rest = len(apdu) - APDU_HEADER
+    return rest > 1 and not (rest == 3 and apdu[APDU_HEADER] == 0)
 
 
 def _names_only(apdu: Bytes, whole: bool) -> bool:
     """True if the data of a command in SHOWS_DATA (or of STATUS) only name a file or an object."""
     cla, ins, p1 = apdu[:3]
     size = _lc_length(apdu)
-    count = int.from_bytes(apdu[HEADER_LENGTH : HEADER_LENGTH + size], "big")
-    data = bytes(apdu[HEADER_LENGTH + size :][:count])
+    count = int.from_bytes(apdu[APDU_HEADER : APDU_HEADER + size], "big")
+    data = bytes(apdu[APDU_HEADER + size :][:count])
     if whole and not _has_data(apdu) and (ins != SELECT or p1 or not count):
         return True  # no data; or the header of a TPDU whose data follow separately
     if ins == SELECT:
@@ -163,7 +163,7 @@ def carries_secret(apdu: Bytes, whole: bool = True) -> bool:
         apdu: The command, or its beginning.
         whole: True if ``apdu`` is the whole command.
     """
-    if len(apdu) < HEADER_LENGTH:
+    if len(apdu) < APDU_HEADER:
         return True
     if apdu[1] in ENVELOPE and is_interindustry(apdu[0]):
         content = _enveloped(apdu)
@@ -180,8 +180,8 @@ def carries_secret(apdu: Bytes, whole: bool = True) -> bool:
 
 def _enveloped(apdu: Bytes) -> Bytes:
     """The data of an ENVELOPE, as far as ``apdu`` has them."""
-    start = HEADER_LENGTH + _lc_length(apdu)
-    return apdu[start : start + int.from_bytes(apdu[HEADER_LENGTH:start], "big")]
+    start = APDU_HEADER + _lc_length(apdu)
+    return apdu[start : start + int.from_bytes(apdu[APDU_HEADER:start], "big")]
 
 
 class Secrecy:
@@ -233,9 +233,9 @@ def _may_continue(cla: int) -> bool:
 
 def _lc_length(apdu: Bytes) -> int:
     """Length of the Lc field in bytes: 0, 1 or 3, by the bytes after the header."""
-    if len(apdu) <= HEADER_LENGTH:
+    if len(apdu) <= APDU_HEADER:
         return 0
-    return 1 if apdu[HEADER_LENGTH] or len(apdu) < HEADER_LENGTH + 3 else 3
+    return 1 if apdu[APDU_HEADER] or len(apdu) < APDU_HEADER + 3 else 3
 
 
 def visible_length(apdu: Bytes, whole: bool = True) -> int:
@@ -248,9 +248,9 @@ def visible_length(apdu: Bytes, whole: bool = True) -> int:
         apdu: The command APDU, or its beginning.
         whole: True if ``apdu`` is the whole command APDU.
     """
-    rest = len(apdu) - HEADER_LENGTH
+    rest = len(apdu) - APDU_HEADER
     size = _lc_length(apdu)
-    count = int.from_bytes(apdu[HEADER_LENGTH : HEADER_LENGTH + size], "big")
+    count = int.from_bytes(apdu[APDU_HEADER : APDU_HEADER + size], "big")
     le = rest - size - count
     fits = rest in (0, 1) or (count > 0 and le in ((0, 1) if size == 1 else (0, 2)))
     if whole and rest < 0 and not is_secret(apdu):
@@ -264,5 +264,5 @@ def visible_length(apdu: Bytes, whole: bool = True) -> int:
         if whole and not (fits or le_alone or envelope):
             return 0
     if not whole or rest <= 0 or not fits:
-        return min(len(apdu), HEADER_LENGTH)
-    return HEADER_LENGTH + size
+        return min(len(apdu), APDU_HEADER)
+    return APDU_HEADER + size

@@ -29,9 +29,9 @@ from ccid.codec.messages.structures import (
     PinModificationAllIndexes,
     PinVerification,
 )
-from ccid.codes import PinOperation
+from ccid.codes import ENGLISH_US, PinOperation
 from ccid.errors import CardAbsent, CardMute, CommandFailed, MalformedMessage, UnsupportedByReader
-from ccid.iso7816.apdu import HEADER_LENGTH
+from ccid.iso7816.apdu import APDU_HEADER
 from ccid.known.quirks import Quirks
 
 REFUSALS = (CardAbsent, CardMute, CommandFailed, UnsupportedByReader)
@@ -67,7 +67,7 @@ class PinVerifyStructure(Declared):
     wPINMaxExtraDigit: int = wire(Int16ul)
     bEntryValidationCondition: int = wire(Byte, default=ENTER_KEY)
     bNumberMessage: int = wire(Byte, default=1)
-    wLangId: int = wire(Int16ul, default=0x0409)
+    wLangId: int = wire(Int16ul, default=ENGLISH_US)
     bMsgIndex: int = wire(Byte, default=0)
     bTeoPrologue: bytes = wire(Bytes(3), default=bytes(3))
     ulDataLength: int = wire(Int32ul)
@@ -91,7 +91,7 @@ class PinModifyStructure(Declared):
     bConfirmPIN: int = wire(Byte, default=3)
     bEntryValidationCondition: int = wire(Byte, default=ENTER_KEY)
     bNumberMessage: int = wire(Byte, default=ALL_MESSAGES)
-    wLangId: int = wire(Int16ul, default=0x0409)
+    wLangId: int = wire(Int16ul, default=ENGLISH_US)
     bMsgIndex1: int = wire(Byte, default=0)
     bMsgIndex2: int = wire(Byte, default=1)
     bMsgIndex3: int = wire(Byte, default=2)
@@ -121,7 +121,7 @@ def _parsed(cls: type[S], data: bytes, byteorder: str) -> S:
             ulDataLength=_swapped(structure.ulDataLength, 4),
         )
     size = len(structure.abData)
-    if structure.ulDataLength != size or size < HEADER_LENGTH:
+    if structure.ulDataLength != size or size < APDU_HEADER:
         raise MalformedMessage(
             f"{cls.__name__}: ulDataLength says {structure.ulDataLength} bytes of APDU, "
             f"{size} are there",
@@ -323,7 +323,7 @@ def _verification(structure: PinVerification, quirks: Quirks) -> PinRequest:
         messages = quirks.pin_verify_messages
     if quirks.pin_swap_extra_digit:
         digits = _swapped(digits, 2)
-    case_1 = len(structure.abPINApdu) == HEADER_LENGTH and structure.bmPINBlockString == 0
+    case_1 = len(structure.abPINApdu) == APDU_HEADER and structure.bmPINBlockString == 0
     return PinRequest(
         dataclasses.replace(structure, wPINMaxExtraDigit=digits, bNumberMessage=messages),
         quirks.pin_delay_s,

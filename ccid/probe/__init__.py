@@ -1,5 +1,5 @@
 """The command ``ccid-probe``: dump, judge and exercise readers.
 
-``__main__`` takes the command line apart and imports nothing else until it knows what is wanted;
-each command is a module with a function ``run``.
+``__main__`` parses the command line, then imports the module of the one command that is asked for.
+Each command is a module with a function ``run``.
 """

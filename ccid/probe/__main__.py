@@ -1,4 +1,4 @@
-"""``ccid-probe``: what is my reader, and will it work?"""
+"""The command ``ccid-probe``: its command line, its exit status, and the start of a command."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ccid._version import __version__
 from ccid.codes import Protocol
@@ -18,39 +18,44 @@ from ccid.ground.hexadecimal import mentioned
 from ccid.ground.safe_text import printable
 from ccid.probe.output import flush, note, silence
 
+if TYPE_CHECKING:
+    from ccid.virtual.card_kinds import CardKind
+
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit codes."""
 
-OPENING = ("dump", "card", "apdu", "doctor", "report")
+OPENING = ("dump", "card", "apdu", "lend", "doctor", "report")
 """The commands that open readers."""
-OPENS_NONE = "opens no reader: --trace and --log have nothing to tell"
+OPENS_NONE = "opens no reader: --trace and --log would stay empty"
 WITHOUT_TRACE = {
     "watch": "takes neither --trace nor --log: CCID_TRACE=FILE traces the readers that it opens"
 }
-"""What is said of ``--trace`` and ``--log`` to the commands that do not take them."""
+"""The error message for ``--trace`` and ``--log``, for commands that do not take these options."""
 IDS = re.compile(r"[0-9A-Fa-f]{4}:[0-9A-Fa-f]{4}")
 EPILOG = """\
 exit status: 0 for success, 1 if there is no reader or something failed, 2 for a wrong command line,
 130 if Ctrl-C ended it.
 
-Readers are named by their name, a part of it, vvvv:pppp, or their path as `list` shows it.
---virtual uses the built-in virtual reader instead of USB, with a card in it;
-`--virtual vvvv:pppp` another model of it.
+A reader is named by its name, a part of the name, vvvv:pppp, or its path as `list` shows it.
+--virtual uses the built-in virtual reader, with a card in it, instead of USB;
+`--virtual vvvv:pppp` makes the virtual reader behave as that model. --card chooses the card: files
+(the default), echo, piv, none, or vpcd:PORT, the card of a program that connects to
+127.0.0.1:PORT (vsmartcard's vicc, jCardSim).
 """
 
 
 LONGEST_S = 1e9
-"""What may be asked for as a time; no system waits much longer."""
+"""The longest time that a user may give."""
 QUOTED = re.compile(
     r"(invalid choice: |invalid \w+ value: |explicit argument |unrecognized arguments: )"
     r"(.+?)(?=,? \(choose from|, maybe you meant|$)",
     re.DOTALL,
 )
-"""Where argparse quotes what was typed."""
+"""The place where a message of argparse quotes a word of the command line."""
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse with its messages as a Unix tool's, and without what may be an APDU in them."""
+    """argparse with messages as a Unix tool prints them. No message quotes an APDU."""
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
@@ -59,7 +64,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _typed(quoted: str) -> str:
-    """What argparse quotes, or how long it is if it may hold an APDU."""
+    """The word that argparse quotes; if the word may be an APDU, its length instead."""
     told = mentioned(quoted)
     return quoted if told.startswith(("'", '"')) else told
 
@@ -75,7 +80,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"ccid-probe {__version__}")
     _add_common(top, {"virtual": False, "trace": None, "log": False, "trace_secrets": False,
-                      "reader": None})  # fmt: skip
+                      "reader": None, "card": None})  # fmt: skip
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
 
     def command(
@@ -90,46 +95,64 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("--json", action="store_true", help="print JSON")
         return sub
 
-    command("list", "list the readers there are (the default)", json=True)
+    command("list", "list the readers (the default command)", json=True)
     command("dump", "print every field of a reader's descriptors", json=True)
     command("check", "judge whether a reader will work, and why", json=True)
     card = command("card", "power the card, explain its ATR, select its master file")
     apdu = command("apdu", "send command APDUs to the card")
-    for sub in (card, apdu):
+    lend = command("lend", "lend the card to a vpcd (vsmartcard's virtual reader) elsewhere")
+    for sub in (card, apdu, lend):
         sub.add_argument("--slot", type=int, default=0, metavar="N", help="bSlot, from 0")
         sub.add_argument(
             "--protocol", type=protocol, metavar="T=0|T=1", help="insist on this protocol"
         )
     apdu.add_argument(
         "hex", nargs="*", metavar="HEX",
-        help="a command APDU in hexadecimal; - reads them from standard input, one a line",
+        help="a command APDU in hexadecimal; - reads APDUs from standard input, one a line",
     )  # fmt: skip
     apdu.add_argument(
         "--file", action="append", default=[], metavar="FILE",
-        help="read them from FILE, one a line: so no PIN is in the list of processes",
+        help="read APDUs from FILE, one a line: no PIN appears in the list of processes",
+    )  # fmt: skip
+    lend.add_argument(
+        "to", type=lend_to, metavar="HOST:PORT",
+        help="the vpcd, which has no authentication and no encryption (port 35963 if not given)",
     )  # fmt: skip
     atr = command("atr", "explain ATRs, without a reader", json=True, reader=False)
     atr.add_argument(
         "atr", nargs="+", metavar="HEX|FILE",
-        help="an ATR in hexadecimal, or a file with one a line (- for standard input)",
+        help="an ATR in hexadecimal, or a file with an ATR a line (- for standard input)",
     )  # fmt: skip
-    stats = command("atr-stats", "count what the ATRs of a file have in a byte", json=True,
-                    reader=False)  # fmt: skip
+    stats = command(
+        "atr-stats", "count the values of an interface byte in ATRs", json=True, reader=False
+    )
     stats.add_argument("file", metavar="FILE", help="ATRs, one a line; - for standard input")
     stats.add_argument(
-        "--byte", default="TB3", metavar="NAME", help="TA1, TD2 and so on; TB3 if not given"
+        "--byte",
+        default="TB3",
+        metavar="NAME",
+        help="the interface byte: TA1, TD2 and so on (default: TB3)",
     )
-    stats.add_argument("--svg", metavar="FILE", help="draw the bars into FILE")
-    stats.add_argument("--png", metavar="FILE", help="the same; needs pyccid[plot]")
-    command("doctor", "say what stands between you and your readers, and its cure", json=True)
+    stats.add_argument("--svg", metavar="FILE", help="write the bars to FILE as SVG")
+    stats.add_argument(
+        "--png", metavar="FILE", help="write the bars to FILE as PNG; needs pyccid[plot]"
+    )
+    command("doctor", "find out why a reader does not work, and name the cure", json=True)
     watch = command("watch", "print readers and cards as they come and go", json=True)
     watch.add_argument(
-        "--timeout", type=seconds, metavar="S", help="end when nothing happened for S seconds"
+        "--timeout", type=seconds, metavar="S", help="end after S seconds without an event"
     )
     known = command("readers", "search the table of known readers", json=True)
-    known.add_argument("words", nargs="*", metavar="WORD", help="what all of them have")
-    report = command("report", "write all about a reader into one file, for a bug report")
-    report.add_argument("--output", metavar="FILE", help="write it there, not to standard output")
+    known.add_argument(
+        "words",
+        nargs="*",
+        metavar="WORD",
+        help="a word that the reader's entry has; all words must fit",
+    )
+    report = command("report", "write everything about a reader into one file, for a bug report")
+    report.add_argument(
+        "--output", metavar="FILE", help="write the report to FILE, not to standard output"
+    )
     imported = command(
         "import", "make a table entry and a virtual reader of a reader's report", reader=False
     )
@@ -141,7 +164,7 @@ def parser() -> argparse.ArgumentParser:
         "hexadecimal; - for standard input",
     )
     imported.add_argument(
-        "--save", action="store_true", help="add it to your own file of readers, too"
+        "--save", action="store_true", help="also add the entry to your own file of readers"
     )
     return top
 
@@ -154,6 +177,24 @@ def protocol(text: str) -> Protocol:
     return Protocol(int(found[1]))
 
 
+def card_kind(text: str) -> CardKind:
+    """A kind of virtual card, for argparse."""
+    from ccid.virtual.card_kinds import card_argument
+
+    return card_argument(text)
+
+
+def lend_to(text: str) -> tuple[str, int]:
+    """Host and port of a vpcd, for argparse."""
+    from ccid.ground.host_port import host_port
+    from ccid.virtual.vpcd_messages import DEFAULT_PORT
+
+    try:
+        return host_port(text, DEFAULT_PORT)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def seconds(text: str) -> float:
     """A time, for argparse."""
     value = float(text)
@@ -163,13 +204,14 @@ def seconds(text: str) -> float:
 
 
 def _add_common(to: argparse.ArgumentParser, defaults: dict[str, Any]) -> None:
-    """The options that may stand before and after the command. After it they have no default,
-    so that they leave alone what was said before it."""
+    """Add the options that may stand before or after the command. After the command they have no
+    default, so that a value given before the command stays."""
     flag: dict[str, Any] = {"action": "store_true"}
     for name, text, more in (
         ("virtual", "use the built-in virtual reader, not USB", flag),
+        ("card", "which card the virtual reader has", {"metavar": "CARD", "type": card_kind}),
         ("reader", "which reader, if there are several", {"metavar": "NAME"}),
-        ("trace", "write all USB messages to FILE, pcapng for Wireshark", {"metavar": "FILE"}),
+        ("trace", "write all USB messages to FILE (pcapng, for Wireshark)", {"metavar": "FILE"}),
         ("log", "log all USB messages to stderr", flag),
         ("trace-secrets", "do not mask PINs and keys in trace and log", flag),
     ):
@@ -178,10 +220,10 @@ def _add_common(to: argparse.ArgumentParser, defaults: dict[str, Any]) -> None:
 
 
 def take_virtual(words: Sequence[str]) -> tuple[list[str], str | None]:
-    """``words`` without the model that may follow ``--virtual``, and that model.
+    """``words`` without the model that may follow ``--virtual``, and the model.
 
-    ``--virtual`` swallows the next word only if it is ``vvvv:pppp``: in ``--virtual list``, list
-    is the command.
+    The word after ``--virtual`` is a model only if it has the form ``vvvv:pppp``: in
+    ``--virtual list``, ``list`` is the command.
     """
     rest: list[str] = []
     model = None
@@ -197,7 +239,9 @@ def take_virtual(words: Sequence[str]) -> tuple[list[str], str | None]:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run ``ccid-probe`` and return its exit status."""
-    if isinstance(sys.stdout, io.TextIOWrapper):  # what its encoding lacks is escaped
+    if isinstance(
+        sys.stdout, io.TextIOWrapper
+    ):  # escapes characters that the encoding does not have
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = _run(sys.argv[1:] if words is None else words)
@@ -209,7 +253,7 @@ def main(words: Sequence[str] | None = None) -> int:
         status = _failed(error)
     except KeyboardInterrupt:
         status = INTERRUPTED
-    except SystemExit as left:  # argparse has said what it had to
+    except SystemExit as left:  # argparse has printed its message
         status = left.code if isinstance(left.code, int) else OK
     return _ended(status)
 
@@ -220,18 +264,18 @@ def _failed(error: Exception) -> int:
 
 
 def _ended(status: int) -> int:
-    """The exit status once all that was printed is written."""
+    """The exit status after standard output was flushed."""
     try:
         flush()
     except OSError as error:
         silence(sys.stdout)
-        if not isinstance(error, BrokenPipeError):  # the reader of a pipe has seen enough
+        if not isinstance(error, BrokenPipeError):  # a closed pipe, as of `head`, is no error
             return _failed(error)
     return status
 
 
 def _run(words: Sequence[str]) -> int:
-    """Run the command that ``words`` name."""
+    """Parse the command line and run its command."""
     rest, model = take_virtual(words)
     top = parser()
     if not _has_command(rest):
@@ -241,7 +285,10 @@ def _run(words: Sequence[str]) -> int:
         top.error("a command is missing")
     if model is not None and not IDS.fullmatch(model):
         top.error(f"--virtual={mentioned(model)}: a model is named vvvv:pppp")
+    if options.card is not None and not options.virtual:
+        top.error("--card chooses the card of the virtual reader: it needs --virtual")
     options.model = model
+    options.virtual_reader = None
     if options.command not in OPENING and (options.trace is not None or options.log):
         top.error(f"{options.command} {WITHOUT_TRACE.get(options.command, OPENS_NONE)}")
     module = options.command.replace("-", "_")
@@ -252,7 +299,8 @@ def _run(words: Sequence[str]) -> int:
 
 
 def _file_error(error: OSError) -> str:
-    """What is wrong with a file; its name may be an APDU that was typed in its place."""
+    """The message for a file error. The file name may be an APDU typed by mistake: then it is not
+    quoted."""
     if error.filename is None or error.strerror is None:
         return str(error)
     return f"{error.strerror}: {mentioned(str(error.filename))}"
@@ -267,11 +315,11 @@ def _looking(options: argparse.Namespace) -> AbstractContextManager[None]:
 
 
 def _has_command(words: Sequence[str]) -> bool:
-    """True if one of ``words`` is a command, or asks for help or the version instead."""
+    """Whether one of ``words`` is a command, or an option for help or the version."""
     for before, word in zip(["", *words], words, strict=False):
         if word in ("-h", "--help", "--version"):
             return True
-        if not word.startswith("-") and before not in ("--trace", "--reader"):
+        if not word.startswith("-") and before not in ("--trace", "--reader", "--card"):
             return True
     return False
 

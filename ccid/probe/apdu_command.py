@@ -10,15 +10,15 @@ from ccid.ground.hexadecimal import NotHexadecimal, joined
 from ccid.masking.exchange_watch import hidden
 from ccid.masking.secret_commands import Secrecy, visible_length
 from ccid.probe.card_command import show
-from ccid.probe.reader_choice import flush, note, opened, protocol_of, slot_of
+from ccid.probe.reader_choice import card_slot, flush, note, opened, protocol_of
 from ccid.probe.text_file import name, read_lines
 
 MASKED = "masked: --trace-secrets shows it"
 
 
 def run(options: argparse.Namespace) -> int:
-    """Send the APDUs in order; what they carry as PIN or key, and what answers
-    that, is not printed."""
+    """Send the APDUs in order. A PIN or key in an APDU is not printed, nor the response data to
+    such an APDU."""
     try:
         apdus = list(wanted(options.hex, options.file))
     except NotHexadecimal as error:
@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
         return 2
     secrecy = Secrecy()
     with opened(options) as reader:
-        slot = slot_of(reader, options.slot)
+        slot = card_slot(reader, options)
         with slot.connect(protocol_of(options)) as card:
             for apdu in apdus:
                 response = card.transmit(apdu)
@@ -41,15 +41,15 @@ def run(options: argparse.Namespace) -> int:
 
 
 def wanted(words: list[str], files: list[str]) -> Iterator[bytes]:
-    """The APDUs of the command line, then those of the files; all are read before one is sent.
+    """The APDUs of the command line, then the APDUs of the files.
 
     Args:
-        words: An APDU each, or a byte of one; ``-`` for standard input.
-        files: With an APDU a line; empty lines and what follows a ``#`` are left out.
+        words: APDUs, or the bytes of one APDU; ``-`` for standard input.
+        files: Files with an APDU a line; empty lines, and text after ``#``, are left out.
 
     Raises:
         OSError: A file cannot be read.
-        NotHexadecimal: One is none. The message says where, and quotes nothing.
+        NotHexadecimal: A text is not hexadecimal. The message says where, and quotes nothing.
     """
     words = joined(words)
     for number, word in enumerate(words, 1):
@@ -76,6 +76,6 @@ def _apdu(text: str, what: str) -> bytes:
 
 
 def _masked(apdu: bytes, response: bytes) -> tuple[bytes, bytes]:
-    """A command without the PIN or key in it, and its response: of that, SW1 SW2 are no secret."""
+    """A command with its PIN or key masked, and its response with all but SW1 SW2 masked."""
     visible, data = visible_length(apdu), response[:-2]
     return hidden(apdu, visible), hidden(data) + response[-2:]

@@ -17,7 +17,7 @@ from ccid.probe.reader_choice import note, print_json, say
 
 
 def run(options: argparse.Namespace) -> int:
-    """Explain every ATR; 1 if one is malformed, 2 if one is not hexadecimal."""
+    """Explain every ATR. Exit status 1 if an ATR is malformed, 2 if a text is not hexadecimal."""
     try:
         there = list(found(options.atr))
     except NotHexadecimal as error:
@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def found(words: Sequence[str]) -> Iterator[tuple[str | None, Entry]]:
-    """The ATRs that the words name, each with its file; words of a byte each are one ATR.
+    """The ATRs that the words name, each with its file. Words of one byte each are one ATR.
 
     Raises:
         OSError: A file cannot be read.
@@ -62,7 +62,7 @@ def _parsed(entry: Entry) -> Atr | MalformedAtr:
 
 
 def describe(file: str | None, entry: Entry, atr: Atr | MalformedAtr) -> None:
-    """An ATR in words."""
+    """Print one ATR with its explanation."""
     say(f"ATR: {entry.raw.hex(' ').upper()}")
     if entry.pattern:
         say(f"  the lowest of {entry.text}")
@@ -78,7 +78,7 @@ def describe(file: str | None, entry: Entry, atr: Atr | MalformedAtr) -> None:
 
 
 def as_json(file: str | None, entry: Entry, atr: Atr | MalformedAtr) -> dict[str, Any]:
-    """An ATR as ``atr --json`` has it."""
+    """One ATR of ``atr --json``."""
     malformed = isinstance(atr, MalformedAtr)
     return {
         "raw": entry.raw.hex().upper(),

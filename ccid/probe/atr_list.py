@@ -1,24 +1,24 @@
-"""Lists of ATRs: one in hexadecimal a line, or pcsc-tools' smartcard_list.txt; or what pcsc_scan
-and its like print.
+"""Lists of ATRs: files with an ATR a line, pcsc-tools' smartcard_list.txt, and the output of
+programs such as pcsc_scan.
 
-Bytes may be written as people paste them (:mod:`ccid.ground.hexadecimal`); a line that ends with a
-comma, or within brackets, goes on in the next. Empty lines and what follows a ``#`` are left out; a
-line that begins with a tab describes the ATR above it. An ATR may be a pattern as
-smartcard_list.txt has them, and stands for two ATRs, the lowest and the highest it matches:
+Bytes may be written in every way that :mod:`ccid.ground.hexadecimal` accepts. A line that ends with
+a comma, or within brackets, continues in the next line. Empty lines, and text after ``#``, are left
+out. A line that begins with a tab describes the ATR above. An ATR may be a pattern, as in
+smartcard_list.txt. A pattern stands for two ATRs, the lowest and the highest that it matches:
 
 - ``.``, any digit, becomes 0 or F;
-- ``[1,3]``, ``[0-5]``, one of the digits in it, becomes the least or the greatest of them;
-- ``.*``, any digits, becomes none.
+- ``[1,3]`` or ``[0-5]``, one of these digits, becomes the lowest or the highest of them;
+- ``.*``, any digits, becomes no digit.
 
-What is the same in both is as good as known.
+A value that is the same in both ATRs counts as known.
 
-A text in which a line says ``ATR: …``, or has an ATR somewhere in it, and others are words is what
-a program printed, a dump of a file's bytes perhaps. Of that every ATR counts once: those that are
-named so, and those that begin with 3B or 3F, are whole, and are not the same again (pcsc_scan
-repeats what it has identified).
+A text is the output of a program if one line has ``ATR: …`` or an ATR among other text, and other
+lines are words; it may also be a dump of a file. Each ATR in such a text counts once: every ATR
+that follows the word ATR, and every complete ATR that begins with 3B or 3F (pcsc_scan prints an ATR
+again when it has identified the card).
 
-Where a line ends before its ATR does, and the next has bytes alone that belong to it, a mail
-program broke it.
+Where a line ends in the middle of an ATR, and the next line has only bytes that belong to the ATR,
+a mail program broke the line: both are joined.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from ccid.errors import MalformedAtr
 from ccid.ground import hexadecimal
 from ccid.ground.hexadecimal import NotHexadecimal
-from ccid.iso7816.atr import MAX_LENGTH, Atr
+from ccid.iso7816.atr import MAX_ATR, Atr
 from ccid.probe.pasted import plain
 from ccid.probe.text_file import name, read_lines
 
@@ -40,32 +40,30 @@ __all__ = ["Entry", "NotHexadecimal", "entries", "parse", "read"]
 TOKEN = re.compile(
     r"(?P<any>\.\*)|(?P<one>\.)|(?P<set>\[[0-9A-Fa-f,-]+\])|(?P<digit>[0-9A-Fa-f])|[\s:]+"
 )
-"""What a pattern is made of."""
+"""The parts of a pattern."""
 IS_PATTERN = re.compile(r"[.\[]")
 NAMED = re.compile(r"(?:^|[^0-9A-Za-z])ATR\s*[:=]\s*(?=\S)", re.IGNORECASE)
-"""Where a program names an ATR."""
+"""The word ATR, as programs print it, with text behind it."""
 NAMED_ALONE = re.compile(r"(?:^|[^0-9A-Za-z])ATR\s*[:=]", re.IGNORECASE)
 FIRST_BYTE = re.compile(
     r"(?:\(\s*byte\s*\)\s*)?(?:0x|\\x)?[0-9][0-9A-Fa-f](?![g-z])", re.IGNORECASE
 )
-"""How one goes on there, and not a remark."""
+"""The first byte of an ATR behind the word ATR; a remark begins otherwise."""
 INITIAL = re.compile(r"\s*(?:0x)?3[BF](?![G-Zg-z])", re.IGNORECASE)
-"""How an ATR begins (ISO/IEC 7816-3:2006 8.1)."""
-
-
+"""The first byte of an ATR (ISO/IEC 7816-3:2006 8.1)."""
 HIDDEN = re.compile(
     r"(?<![0-9A-Za-z])(?:\(byte\)\s?)?(?:0x|\\x)?3[BF](?![g-z])"
     r"(?:[\s,:-]{0,2}(?:\(byte\)\s?)?(?:0x|\\x)?(?:[0-9A-F]{2}){1,40}(?![0-9A-Za-z])|[0-9A-F]{2}){1,40}",
     re.IGNORECASE,
 )
-"""What looks like an ATR amid other text: at most two blanks between bytes, as in a dump."""
+"""A text that may be an ATR among other text: at most two blanks between bytes, as in a dump."""
 BYTES = re.compile(r"[\s>]*(?:[0-9A-F]{2}[\s:,-]{0,2}){1,32}", re.IGNORECASE)
-"""A line that has nothing but bytes."""
+"""A line of bytes alone."""
 WORD = re.compile(r"[A-Za-z]{0,20}[g-zG-Z][A-Za-z]{0,20}")
 OF_PROGRAMS = frozenset(("atr", "byte", "const", "static", "unsigned", "char", "uint", "new", "x"))
-"""Words that stand before bytes, and are no text."""
+"""Words of program code that may stand before bytes: a line with them is no prose."""
 OFFSET = re.compile(r"0{4,8}:?\s+(?=3[BF])", re.IGNORECASE)
-"""With it a dump of a file's bytes begins."""
+"""The offset at the start of a dump of a file's bytes."""
 DOTTED = re.compile(r"\s*[0-9A-Fa-f]{2}(?:\.[0-9A-Fa-f]{2})+\s*")
 
 
@@ -74,12 +72,12 @@ class Entry:
     """An ATR of a list.
 
     Attributes:
-        text: As the list has it.
-        line: Number of its line, from 1; 0 for a word of the command line.
-        raw: Its bytes; of a pattern the lowest it matches.
-        highest: The highest it matches; ``raw`` if it is no pattern.
-        pattern: It has places that stand for several digits.
-        description: The lines that describe it.
+        text: The text of the ATR in the list.
+        line: Number of the line, from 1; 0 for a word of the command line.
+        raw: The bytes; for a pattern, the lowest ATR that it matches.
+        highest: The highest ATR that the pattern matches; ``raw`` if the text is no pattern.
+        pattern: Whether the text is a pattern.
+        description: The lines that describe the ATR.
     """
 
     text: str
@@ -91,14 +89,14 @@ class Entry:
 
 
 def parse(text: str, line: int = 0, description: Iterable[str] = ()) -> Entry:
-    """One ATR in hexadecimal, or a pattern.
+    """Parse one ATR in hexadecimal, or a pattern.
 
     Raises:
-        NotHexadecimal: It is neither.
+        NotHexadecimal: The text is neither.
     """
     text = hexadecimal.plain(text)
     start, end = hexadecimal.body(text)
-    if "][" in text:  # sets at both ends, not brackets around it all
+    if "][" in text:  # sets at both ends, not one pair of brackets
         start, end = 0, len(text)
     if DOTTED.fullmatch(text, start, end):
         text = text.replace(".", ":")
@@ -110,7 +108,7 @@ def parse(text: str, line: int = 0, description: Iterable[str] = ()) -> Entry:
 
 
 def _pattern(text: str, position: int, end: int) -> tuple[bytes, bytes]:
-    """The lowest and the highest that a pattern matches."""
+    """The lowest and the highest ATR that a pattern matches."""
     lowest: list[str] = []
     highest: list[str] = []
     while position < end:
@@ -146,10 +144,10 @@ def _pattern(text: str, position: int, end: int) -> tuple[bytes, bytes]:
 
 
 def entries(lines: Iterable[str]) -> Iterator[Entry]:
-    """The ATRs of a list, or of what a program printed.
+    """The ATRs of a list, or of the output of a program.
 
     Raises:
-        NotHexadecimal: A line is none; the message begins with its number.
+        NotHexadecimal: A line is no ATR; the message begins with the number of the line.
     """
     lines = list(lines)
     if _is_prose(lines):
@@ -170,8 +168,8 @@ def entries(lines: Iterable[str]) -> Iterator[Entry]:
 
 
 def _listed(lines: Iterable[str]) -> Iterator[tuple[str, int]]:
-    """The lines that say something, and their numbers: ATRs, or a tab and a description. What
-    goes on in the next line is one."""
+    """The texts of a list with their line numbers: ATRs, or a tab and a description. A text that
+    continues in the next line is one text."""
     parts: list[str] = []
     first = depth = 0
     for number, line in enumerate(lines, 1):
@@ -194,8 +192,8 @@ def _listed(lines: Iterable[str]) -> Iterator[tuple[str, int]]:
 
 
 def _mended(lines: list[str]) -> list[str]:
-    """``lines`` with the rest of each ATR that goes on in the next at the end of its own; what it
-    was taken from is left empty."""
+    """``lines`` in which each ATR stands in one line. The lines that the rest of an ATR was taken
+    from are left empty, so that line numbers stay."""
     mended: list[str] = []
     last = -1
     for index, line in enumerate(lines):
@@ -212,7 +210,7 @@ def _mended(lines: list[str]) -> list[str]:
 
 
 def _with(line: str, more: str) -> str:
-    """A line with more bytes of its ATR; empty if they do not belong to it."""
+    """``line`` with the bytes of ``more`` added to its ATR; empty if ``more`` is no part of it."""
     if NAMED_ALONE.search(line) and not re.search(r"[:=]\s*\S", line):
         return f"{line} {more.strip(' >')}" if INITIAL.match(more.lstrip(" >")) else ""
     found = HIDDEN.search(line)
@@ -227,18 +225,18 @@ def _with(line: str, more: str) -> str:
 
 
 def _announced(raw: bytes) -> int:
-    """How many bytes an ATR has that begins so, by what is there of it; one more than it has if
-    interface bytes lack."""
+    """The length in bytes that the beginning of an ATR announces; the longest possible length if
+    interface bytes are missing."""
     try:
         atr = Atr.parse(raw)
     except MalformedAtr:
-        return MAX_LENGTH
+        return MAX_ATR
     interface = sum(1 for group in atr.groups for _ in group.items())
     return 2 + interface + (raw[1] & 0x0F) + atr.tck_expected
 
 
 def _is_prose(lines: list[str]) -> bool:
-    """True if a line has words and no ATR, and another has an ATR."""
+    """Whether one line has words and no ATR, and another line has an ATR."""
     words = has = False
     for line in lines:
         text = line.split("#", 1)[0]
@@ -253,17 +251,17 @@ def _is_prose(lines: list[str]) -> bool:
 
 
 def _hidden(line: str) -> str | None:
-    """The whole ATR somewhere in a line, if there is one."""
+    """A complete ATR among other text in a line; None if there is none."""
     for found in HIDDEN.finditer(line):
         with suppress(NotHexadecimal):
             raw = hexadecimal.parse(found[0])
-            if 2 < len(raw) <= MAX_LENGTH and len(raw) == _announced(raw):
+            if 2 < len(raw) <= MAX_ATR and len(raw) == _announced(raw):
                 return found[0]
     return None
 
 
 def _is_printed(lines: list[str]) -> bool:
-    """True if this is what a program printed, and names an ATR somewhere in it."""
+    """Whether ``lines`` are the output of a program with an ATR in it."""
     if _is_prose(lines):
         return True
     names = other = False
@@ -279,9 +277,9 @@ def _is_printed(lines: list[str]) -> bool:
 
 
 def _printed(lines: list[str]) -> Iterator[tuple[str, int]]:
-    """The ATRs in what a program printed, each once."""
+    """The ATRs in the output of a program, each once, with their line numbers."""
     seen: set[bytes] = set()
-    for named in (True, False):  # what is named comes first: a pattern may be what it was found by
+    for named in (True, False):  # a pattern that matched the ATR may stand in another line
         for number, line in enumerate(lines, 1):
             found = NAMED.search(line)
             amid = None if named else _hidden(line)
@@ -319,7 +317,7 @@ def read(file: str) -> list[Entry]:
     """The ATRs of a file, ``-`` for standard input.
 
     Raises:
-        OSError: It cannot be read, or has no ATR.
+        OSError: The file cannot be read, or has no ATR.
         NotHexadecimal: A line is no ATR; the message begins with the name of the file.
     """
     try:

@@ -1,4 +1,4 @@
-"""How often each value of an interface byte occurs in ATRs, and what it codes."""
+"""How often each value of an interface byte occurs in ATRs, and what the values code."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Row:
 
     Attributes:
         value: The number.
-        label: As it is shown.
-        count: How often.
-        percent: Of all in the table.
+        label: The number as it is shown.
+        count: How often the value occurs.
+        percent: Share of all values in the table, 0 to 100.
     """
 
     value: int
@@ -36,12 +36,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The values of one thing that a byte codes.
+    """The values of one parameter that a byte codes.
 
     Attributes:
-        name: What is counted, by its name in the standard.
-        total: How many were counted.
-        rows: The values that occur, in their order.
+        name: The parameter's name in the standard.
+        total: How many values were counted.
+        rows: The values that occur, in ascending order.
     """
 
     name: str
@@ -51,17 +51,17 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What was found.
+    """The counts of one interface byte.
 
     Attributes:
         byte: Name of the byte.
-        title: The name, and which byte it is where that is not plain.
-        atrs: How many ATRs there are.
-        present: How many have the byte.
-        absent: How many do not have it.
-        unknown: How many are patterns that tell neither.
-        malformed: How many cannot be parsed.
-        tables: First the byte itself, then what it codes.
+        title: The name, with an explanation where the name alone is not clear.
+        atrs: Number of ATRs.
+        present: Number of ATRs that have the byte.
+        absent: Number of ATRs that do not have the byte.
+        unknown: Number of patterns that leave open whether they have the byte, or its value.
+        malformed: Number of ATRs that cannot be parsed.
+        tables: First the byte itself, then the parameters that it codes.
     """
 
     byte: str
@@ -76,13 +76,13 @@ class Stats:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """Something that a byte codes.
+    """A parameter that a byte codes.
 
     Attributes:
-        name: Its name in the standard.
-        take: Its number, from the byte.
-        label: How the number is shown.
-        t: The protocol the byte has to belong to; None for any.
+        name: The parameter's name in the standard.
+        take: Takes the parameter's number from the byte.
+        label: Makes the text that shows the number.
+        t: The protocol that the byte has to belong to; None for any.
     """
 
     name: str
@@ -146,20 +146,21 @@ CODES: dict[str, tuple[Code, ...]] = {
     ),
     "TC3": (Code("error detection", lambda v: v & 1, lambda bit: "CRC" if bit else "LRC", t=1),),
 }
-"""What the bytes code (ISO/IEC 7816-3:2006 8.2.3, 8.3, 10.2 and 11.4)."""
+"""The parameters of each byte (ISO/IEC 7816-3:2006 8.2.3, 8.3, 10.2 and 11.4)."""
 
 
 def title(byte: str) -> str:
-    """The name of a byte, and which it is where that is not plain."""
+    """The name of a byte, with an explanation where the name alone is not clear."""
     letter, number = byte[1], int(byte[2:])
     return f"{byte} (first after T=15 or T=1)" if number == 3 and letter != "D" else byte
 
 
 def choose(atr: Atr, byte: str) -> tuple[int, int | None] | None:
-    """The byte that a name means in an ATR, and the T it belongs to; None if it is not there.
+    """The value of a named byte in an ATR, and the T that the byte belongs to; None if the ATR does
+    not have the byte.
 
-    TA3, TB3 and TC3 are the first of their letter, from the third group on, that belongs to T=1
-    or to T=15; all others go by their place.
+    TA3, TB3 and TC3 are the first byte of their letter, from the third group on, that belongs to
+    T=1 or T=15. All other names are the letter and the number of the group.
     """
     letter, number = byte[1].lower(), int(byte[2:])
     for group in atr.groups:
@@ -178,8 +179,8 @@ def count(entries: Iterable[Entry], byte: str) -> Stats:
     """Count the values of a byte.
 
     Args:
-        entries: The ATRs. Of a pattern the byte is known if its lowest and its highest ATR have
-            the same.
+        entries: The ATRs. The byte of a pattern is known if the lowest and the highest ATR of the
+            pattern have the same value.
         byte: Name of the byte, as TA1 or TD2.
 
     Raises:
@@ -197,8 +198,10 @@ def count(entries: Iterable[Entry], byte: str) -> Stats:
             value = choose(Atr.parse(entry.raw), byte)
             other = value if not entry.pattern else choose(Atr.parse(entry.highest), byte)
         except MalformedAtr:
-            malformed += not entry.pattern
-            unknown += entry.pattern
+            if entry.pattern:
+                unknown += 1
+            else:
+                malformed += 1
             continue
         if value != other:
             unknown += 1

@@ -1,4 +1,4 @@
-"""``ccid-probe atr-stats``: count what the ATRs of a file have in a byte."""
+"""``ccid-probe atr-stats``: count the values of one interface byte in the ATRs of a file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ccid.probe.reader_choice import note, print_json, say
 
 
 def run(options: argparse.Namespace) -> int:
-    """Count, show and draw; 2 if a line of the file is not hexadecimal or there is no such byte."""
+    """Count, print and draw. Exit status 2 if a line is not hexadecimal or the byte is unknown."""
     try:
         stats = count(read(options.file), options.byte.upper())
     except NotHexadecimal as error:
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def describe(stats: Stats) -> None:
-    """Tables with bars, as wide as the terminal."""
+    """Print the tables with bars, as wide as the terminal."""
     columns = shutil.get_terminal_size().columns
     blocks = chart.can_print_blocks(getattr(sys.stdout, "encoding", None))
     say(stats.title)

@@ -1,4 +1,4 @@
-"""Bars: in a terminal, and as shapes that become an SVG or a PNG."""
+"""Bar charts: as lines for a terminal, and as shapes for an SVG or PNG file."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from xml.sax.saxutils import escape
 from ccid.probe.atr_stats import Stats, Table
 
 EIGHTHS = " ▏▎▍▌▋▊▉"
-"""Blocks of no eighth to seven eighths of a column."""
+"""Characters that fill zero to seven eighths of a column."""
 FULL, ASCII = "█", "#"
 
 WIDTH, MARGIN, LABELS, NUMBERS = 760, 24, 150, 130
-"""Sizes of a picture, in pixels: all, its edges, and the room left and right of the bars."""
+"""Sizes in pixels: width of the picture, its margin, and the room left and right of the bars."""
 ROW, BAR, GAP = 18, 12, 22
 INK, PALE, BLUE = "#222222", "#666666", "#2f6f9f"
 
 
 def can_print_blocks(encoding: str | None) -> bool:
-    """True if a terminal with this encoding can show the blocks."""
+    """Whether a terminal with this encoding can show block characters."""
     try:
         (FULL + EIGHTHS).encode(encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
@@ -28,12 +28,12 @@ def can_print_blocks(encoding: str | None) -> bool:
 
 
 def bar(part: float, columns: int, *, blocks: bool) -> str:
-    """A bar.
+    """One bar. A part above zero is at least the thinnest possible bar.
 
     Args:
-        part: Of the whole length, 0 to 1.
-        columns: The whole length. What is not zero is at least the thinnest bar there is.
-        blocks: Draw in eighths of a column; otherwise in ``#``.
+        part: Part of the whole length, 0 to 1.
+        columns: The whole length, in columns.
+        blocks: Use block characters, in steps of an eighth of a column; otherwise ``#``.
     """
     if part <= 0 or columns <= 0:
         return ""
@@ -44,12 +44,12 @@ def bar(part: float, columns: int, *, blocks: bool) -> str:
 
 
 def lines(table: Table, columns: int, *, blocks: bool) -> Iterator[str]:
-    """A table with bars, no line longer than ``columns`` if that can be.
+    """A table with bars. If possible, no line is longer than ``columns``.
 
     Args:
-        table: What to show.
+        table: The table.
         columns: Width of the terminal.
-        blocks: It can show block characters.
+        blocks: The terminal can show block characters.
     """
     wide = max([len(table.name), *(len(row.label) for row in table.rows)])
     number = max(len("#"), *(len(str(row.count)) for row in table.rows))
@@ -90,7 +90,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """Shapes on white; sizes in pixels."""
+    """Shapes on a white background; sizes in pixels."""
 
     width: int
     height: int
@@ -98,7 +98,7 @@ class Picture:
 
 
 def picture(stats: Stats) -> Picture:
-    """The tables with their bars, one below the other."""
+    """The tables with their bars, one below the other, as shapes."""
     shapes: list[Box | Text] = [
         Text(MARGIN, 40, stats.title, 20, INK),
         Text(MARGIN, 62, f"{stats.present} of {stats.atrs} ATRs have it", 12, PALE),

@@ -1,4 +1,4 @@
-"""A picture as PNG, drawn by Pillow, which the extra ``pyccid[plot]`` brings."""
+"""A picture as PNG, drawn by Pillow. The extra ``pyccid[plot]`` installs Pillow."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ccid.errors import CcidError
 from ccid.probe.chart import Box, Picture
 
 SCALE = 2
-"""Pixels of the PNG to one of the picture."""
+"""Pixels of the PNG for one pixel of the picture."""
 NEEDS_PILLOW = "a PNG needs Pillow 10.1 or newer; get it with: pip install 'pyccid[plot]'"
 
 
@@ -14,7 +14,7 @@ def write(drawn: Picture, file: str) -> None:
     """Write a picture into ``file``.
 
     Raises:
-        CcidError: Pillow is not there, or cannot draw text.
+        CcidError: Pillow is not installed, or cannot draw text.
         OSError: The file cannot be written.
     """
     try:
@@ -31,7 +31,7 @@ def write(drawn: Picture, file: str) -> None:
         else:
             try:
                 font = ImageFont.load_default(size=shape.size * SCALE)
-            except TypeError:  # before 10.1 it came in one size
+            except TypeError:  # before 10.1, Pillow had one size
                 raise CcidError(NEEDS_PILLOW) from None
             anchor = "ls" if shape.anchor == "start" else "rs"
             pen.text((x, y), shape.text, fill=shape.colour, font=font, anchor=anchor)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Judge the readers; 1 if one is unsupported."""
+    """Judge the readers. Exit status 1 if a reader is unsupported."""
     wrong = broken(options)
     note_lacking(options, wrong)
     try:
@@ -55,12 +55,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def name(one: Broken) -> str:
-    """What to call an interface whose descriptors cannot be understood."""
+    """The name of an interface whose descriptors cannot be parsed."""
     return f"smart-card interface of {one.id}"
 
 
 def as_json(one: Broken) -> dict[str, Any]:
-    """Such an interface as ``check --json`` has it."""
+    """An interface with wrong descriptors, for ``check --json``."""
     vendor, product = one.id.split(":")
     return {
         "name": name(one),

@@ -1,4 +1,4 @@
-"""Files that a command is given, and those it writes."""
+"""Read input files and replace output files."""
 
 from __future__ import annotations
 
@@ -13,37 +13,36 @@ PERMISSIONS = 0o7777
 
 
 def taken(name: str, most: int) -> bytes:
-    """The bytes of a file, ``-`` for standard input; of one that has more than ``most``, one byte
-    more than that.
+    """The bytes of a file, ``-`` for standard input. From a longer file, ``most`` + 1 bytes.
 
     Raises:
-        OSError: It cannot be read.
+        OSError: The file cannot be read.
     """
     if name != STANDARD_INPUT:
         with open(name, "rb") as file:
             return file.read(most + 1)
     if sys.stdin is None:
         raise OSError("standard input is closed")
-    if not hasattr(sys.stdin, "buffer"):  # somebody's own, of text
+    if not hasattr(sys.stdin, "buffer"):  # a caller has put a text stream there
         return sys.stdin.read(most + 1).encode("utf-8", "surrogatepass")
     return sys.stdin.buffer.read(most + 1)
 
 
 def replace(file: Path, before: bytes, after: bytes) -> bool:
-    """Put ``after`` in the place of a file's content, all of it or nothing: whatever happens
-    meanwhile, the file has the one or the other. It keeps its permissions and, where that is
-    allowed, its owner; of a symbolic link, the file that it leads to is replaced.
+    """Replace the content of a file atomically: at every moment the file has the old content or
+    the new content. The file keeps its permissions and, where the system allows, its owner. For a
+    symbolic link, the target of the link is replaced.
 
     Args:
-        file: The file; it need not be there, nor its folder.
-        before: What is in it.
-        after: What shall be.
+        file: The file. The file and its folder may be missing.
+        before: The content that the file must have; empty for a missing file.
+        after: The new content.
 
     Returns:
-        False if something else than ``before`` is in it: then nothing was done.
+        False if the content is not ``before``; the file is unchanged then.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     real = Path(os.path.realpath(file))
     real.parent.mkdir(parents=True, exist_ok=True)
@@ -74,7 +73,8 @@ def replace(file: Path, before: bytes, after: bytes) -> bool:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the new name of a file in ``folder`` survive a power failure, where systems can."""
+    """Write the folder to disk, so that a new file name survives a power failure. A system that
+    cannot do that is no error."""
     with suppress(OSError):
         number = os.open(folder, os.O_RDONLY)
         try:

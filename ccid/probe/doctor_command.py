@@ -1,4 +1,4 @@
-"""``ccid-probe doctor``: what stands between you and your readers, and its cure."""
+"""``ccid-probe doctor``: why a reader does not work, and the cure."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
 
 PCSCD_SOCKET = Path("/run/pcscd/pcscd.comm")
 DAEMONS = {PCSCD, "scdaemon"}
-"""Processes that take readers for themselves."""
+"""Processes that claim readers for their own use."""
 LINUX = sys.platform.startswith("linux")
 
 
 @dataclass
 class Patient:
-    """A reader, examined.
+    """The findings about one reader, or about this machine.
 
     Attributes:
-        name, path, id: Which.
-        facts: What was seen, a line each.
-        troubles: What is wrong, each with its cure.
-        cards: What is in each slot; empty if the reader could not be opened.
+        name, path, id: Name, path and ``vvvv:pppp`` of the reader.
+        facts: The facts, one line each.
+        troubles: The troubles, each with its cure.
+        cards: The state of each slot; empty if the reader could not be opened.
     """
 
     name: str
@@ -47,23 +47,23 @@ class Patient:
     cards: list[str] = field(default_factory=list)
 
     def trouble(self, what: str, cure: str) -> None:
-        """Note something wrong."""
+        """Add a trouble with its cure."""
         self.troubles.append({"trouble": what, "cure": cure})
 
 
 def run(options: argparse.Namespace) -> int:
-    """Examine everything; 1 if there is any trouble."""
+    """Examine the machine and all readers. Exit status 1 if there is any trouble."""
     machine = Patient("this machine", "", "")
     patients: list[Patient] = []
-    infos = virtual_infos(options.model) if options.virtual else _look(machine, patients)
+    infos = virtual_infos(options) if options.virtual else _look(machine, patients)
     if options.reader is not None:
         infos = [select(infos, options.reader)]
     patients.extend(_examine(options, info) for info in infos)
     if not infos and not any(one.troubles for one in [machine, *patients]):
         machine.trouble(
             "no CCID reader is on USB",
-            "plug one in; if it is in, see whether `lsusb` (or your system's device list) has "
-            "it: if not, it is cable, port or reader",
+            "plug a reader in; if a reader is plugged in, see whether `lsusb` (or your system's "
+            "device list) shows it: if not, the cable, the port or the reader is broken",
         )
     if options.json:
         print_json("doctor", machine=_as_json(machine), readers=[_as_json(p) for p in patients])
@@ -75,7 +75,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _look(machine: Patient, patients: list[Patient]) -> list[ReaderInfo]:
-    """What can be said without opening a reader; returns the readers."""
+    """Examine the machine without opening a reader; returns the readers."""
     machine.facts.append(f"system: {sys.platform}, Python {sys.version.split()[0]}")
     for trouble, cure in whose_name.troubles(ccid):
         machine.trouble(trouble, cure)
@@ -96,18 +96,18 @@ def _look(machine: Patient, patients: list[Patient]) -> list[ReaderInfo]:
     patients.extend(_without_interface(one) for one in without)
     for broken in found.broken:
         if any(one.holds(broken.path) for one in without):
-            continue  # it is cut short, and that is told
+            continue  # descriptors cut short are reported already
         patient = Patient(f"smart-card interface of {broken.id}", broken.path, broken.id)
         patient.trouble(
             f"its descriptors cannot be understood: {broken.error}",
-            "report it with the output of `lsusb -v`; the reader's firmware is wrong",
+            "the reader's firmware is wrong: report this with the output of `lsusb -v`",
         )
         patients.append(patient)
     return found.readers
 
 
 def _without_interface(one: Lacking) -> Patient:
-    """A device that is a reader by its ids alone."""
+    """The findings about a device with the ids of a reader and no smart-card interface."""
     patient = Patient(one.name, one.path, one.id, facts=one.facts)
     if one.cure:
         patient.trouble(f"{one.name} is plugged in, and {one.why}", one.cure)
@@ -120,29 +120,29 @@ def _look_at_linux(machine: Patient) -> None:
     if not Path("/dev/bus/usb").is_dir():
         machine.trouble(
             "there is no /dev/bus/usb",
-            "in a container, pass it in (--device=/dev/bus/usb); in a virtual machine, give it "
+            "in a container, pass the folder in (--device=/dev/bus/usb); give a virtual machine "
             "a USB controller",
         )
     daemons = linux.running(DAEMONS)
     for daemon in daemons:
         machine.facts.append(f"running: {daemon}")
     if PCSCD_SOCKET.exists() and not any(d.name == PCSCD for d in daemons):
-        machine.facts.append(f"{PCSCD_SOCKET} is there: systemd starts pcscd when it is asked for")
+        machine.facts.append(f"{PCSCD_SOCKET} is there: systemd starts pcscd when it is needed")
 
 
 def _look_for_unswitched(machine: Patient, there: set[str]) -> None:
-    """Devices that would be readers if somebody switched them."""
+    """Report devices that become readers only after a mode switch."""
     for name, vendor_id, product_id in linux.identities():
         quirks = lookup(vendor_id, product_id)
         if quirks.needs_mode_switch and f"{vendor_id:04x}:{product_id:04x}" not in there:
             machine.trouble(
-                f"{quirks.name} at usb:{name} is no reader yet: it has to be switched",
-                "run a mode-switch helper for it",
+                f"{quirks.name} at usb:{name} is no reader yet: its mode has to be switched",
+                "run the mode-switch program of its maker",
             )
 
 
 def _examine(options: argparse.Namespace, info: ReaderInfo) -> Patient:
-    """Examine one reader: verdict, who has it, whether it opens, what is in it."""
+    """Examine one reader: verdict, owner, whether it can be opened, its cards."""
     patient = Patient(info.name, info.path, info.id)
     verdict = judge(info)
     patient.facts.append(f"verdict: {verdict.level.value}")
@@ -157,7 +157,7 @@ def _examine(options: argparse.Namespace, info: ReaderInfo) -> Patient:
     holder, cure = who_holds(info) if info.bus else ("", "")
     kernel_driver = LINUX and holder.startswith("the kernel driver")
     if kernel_driver:
-        patient.facts.append(f"{holder} is bound to it; opening the reader sends it away")
+        patient.facts.append(f"{holder} is bound to it; opening the reader detaches it")
     try:
         with opened(options, info) as reader:
             for slot in reader.slots:
@@ -180,16 +180,16 @@ def _permissions(patient: Patient, info: ReaderInfo) -> None:
     if holder:
         patient.facts.append(f"held by {holder}")
     elif linux.running({PCSCD}):
-        patient.facts.append("pcscd is running, and takes readers it knows when plugged in")
+        patient.facts.append("pcscd is running, and claims the readers that it knows")
 
 
 def _power(patient: Patient, info: ReaderInfo) -> None:
-    """Does Linux suspend a reader that does not survive it?"""
+    """Report a reader that Linux suspends, though the reader does not survive autosuspend."""
     device = info.path.removeprefix("usb:").split(":")[0]
     quirks = info.quirks()
     if quirks.autosuspend_breaks and linux.attribute(device, "power/control") == "auto":
         patient.trouble(
-            "Linux suspends it when it is idle, and it does not survive that",
+            "Linux suspends the reader while it is idle, and the reader does not survive that",
             f"as root: echo on > /sys/bus/usb/devices/{device}/power/control",
         )
 

@@ -9,23 +9,27 @@ from typing import Any
 
 from ccid.codec.declaration import Declared, vars_of
 from ccid.codec.descriptors import ClassControl
+from ccid.codec.descriptors.standard import DescriptorType
+from ccid.codes import DIRECTION_IN, ENGLISH_US, GET_DESCRIPTOR
 from ccid.device.reader import Reader
 from ccid.errors import CcidError
 from ccid.probe.fields import Field, device_fields, interface_fields, smart_card_fields
 from ccid.probe.reader_choice import note, opened, print_json, readers, say
 from ccid.transport import ReaderInfo
 
-GET_DESCRIPTOR, STRING, ENGLISH = 0x06, 0x03, 0x0409
+STRING_TIMEOUT_MS = 1000
+MAX_STRING = 255
+"""Bytes of the longest string descriptor."""
 
 
 @dataclasses.dataclass
 class Dump:
-    """What is known of a reader, after it was opened where that was possible.
+    """A reader with the lists that only an open reader returns.
 
     Attributes:
         info: The reader.
-        clocks: What GET_CLOCK_FREQUENCIES returned, kHz; None if it could not be asked.
-        rates: What GET_DATA_RATES returned, bit/s; None if it could not be asked.
+        clocks: The answer to GET_CLOCK_FREQUENCIES in kHz; None if it could not be read.
+        rates: The answer to GET_DATA_RATES in bit/s; None if it could not be read.
     """
 
     info: ReaderInfo
@@ -34,7 +38,7 @@ class Dump:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Dump the readers."""
+    """Print the descriptors of the readers."""
     dumps = [take(options, info) for info in readers(options)]
     if options.json:
         print_json("dump", readers=[as_json(dump) for dump in dumps])
@@ -47,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def take(options: argparse.Namespace, info: ReaderInfo) -> Dump:
-    """Read what only the open reader tells: its lists and, off Linux, its strings."""
+    """Open the reader, and read its lists and the strings that the system does not give."""
     try:
         with opened(options, info) as reader:
             return take_from(reader)
@@ -57,12 +61,12 @@ def take(options: argparse.Namespace, info: ReaderInfo) -> Dump:
 
 
 def take_from(reader: Reader) -> Dump:
-    """What the open reader tells."""
+    """The lists and strings of an open reader."""
     return Dump(with_strings(reader), reader.clock_frequencies, reader.data_rates)
 
 
 def with_strings(reader: Reader) -> ReaderInfo:
-    """``reader.info`` with the strings the system did not tell."""
+    """``reader.info``, with strings that the system did not give read from the device."""
     info = reader.info
     device, interface = info.device, info.reader.interface
     return dataclasses.replace(
@@ -75,19 +79,23 @@ def with_strings(reader: Reader) -> ReaderInfo:
 
 
 def _string(reader: Reader, index: int) -> str | None:
-    """A string descriptor of the open reader (USB 2.0, 9.6.7)."""
+    """A string descriptor of an open reader (USB 2.0, 9.6.7); None if it cannot be read."""
     if not index:
         return None
-    request = ClassControl(0x80, GET_DESCRIPTOR, STRING << 8 | index, ENGLISH, 255)
+    request = ClassControl(
+        DIRECTION_IN, GET_DESCRIPTOR, DescriptorType.STRING << 8 | index, ENGLISH_US, MAX_STRING
+    )
     try:
-        raw = reader.pipe.transport.control(request, 1000)
+        raw = reader.pipe.transport.control(request, STRING_TIMEOUT_MS)
     except CcidError:
         return None
-    return raw[2 : raw[0]].decode("utf-16-le", "replace") if raw[1:2] == bytes([STRING]) else None
+    if raw[1:2] != bytes([DescriptorType.STRING]):
+        return None
+    return raw[2 : raw[0]].decode("utf-16-le", "replace")
 
 
 def describe(dump: Dump) -> None:
-    """Print a reader, in the order libccid's users know."""
+    """Print a reader; the fields have the order of libccid's ``parse``."""
     info = dump.info
     say(f"Reader: {info.name}")
     say(f" Path: {info.path} (bus {info.bus}, device {info.address}, {info.speed} speed)")
@@ -106,7 +114,7 @@ def _print(fields: Iterable[Field], indent: str = "") -> None:
 
 
 def as_json(dump: Dump) -> dict[str, Any]:
-    """A reader as ``dump --json`` has it: every field by its name, as the device has it."""
+    """One reader of ``dump --json``: every field by its name, with the value of the device."""
     info = dump.info
     return {
         "name": info.name,

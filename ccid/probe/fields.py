@@ -1,4 +1,4 @@
-"""Every field of a reader's descriptors in words."""
+"""Every field of a reader's descriptors, with its meaning in words."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ F = TypeVar("F", bound=IntFlag)
 
 
 class Field(NamedTuple):
-    """A field: its name as the specification spells it, its value, and what that means."""
+    """A field: its name in the specification, its value, and the meaning of the value."""
 
     name: str
     value: str
@@ -38,7 +38,7 @@ def bcd(value: int) -> str:
 
 
 def flags(value: int, texts: Mapping[F, str], width: int) -> tuple[str, ...]:
-    """The bits of ``value`` that are set, each with its text; the unknown ones too."""
+    """The texts of the bits set in ``value``; unknown bits together as one text."""
     known = 0
     lines = []
     for flag, text in texts.items():
@@ -51,7 +51,7 @@ def flags(value: int, texts: Mapping[F, str], width: int) -> tuple[str, ...]:
 
 
 def device_fields(info: ReaderInfo) -> Iterator[Field]:
-    """Who the device is."""
+    """The fields of the device descriptor and of the configuration descriptor."""
     d = info.device
     yield Field("idVendor", f"0x{d.idVendor:04X}")
     yield _string("iManufacturer", d.iManufacturer, info.manufacturer)
@@ -112,8 +112,8 @@ def smart_card_fields(
 
     Args:
         d: The descriptor.
-        clocks: What GET_CLOCK_FREQUENCIES returned, in kHz; None if it was not asked for.
-        rates: What GET_DATA_RATES returned, in bit/s; None if it was not asked for.
+        clocks: The answer to GET_CLOCK_FREQUENCIES in kHz; None if it was not read.
+        rates: The answer to GET_DATA_RATES in bit/s; None if it was not read.
     """
     yield Field("bLength", f"0x{d.bLength:02X}")
     yield Field("bDescriptorType", f"0x{d.bDescriptorType:02X}")
@@ -148,7 +148,7 @@ def smart_card_fields(
 
 
 def features(d: SmartCardDescriptor) -> tuple[str, ...]:
-    """dwFeatures, a line each bit; no bit of the level means character level."""
+    """dwFeatures, one line for each bit. No bit of the exchange level means character level."""
     lines = [f"0x{flag:08X} {text}" for flag, text in FEATURES_TEXT.items() if d.dwFeatures & flag]
     if not d.dwFeatures & EXCHANGE_LEVEL_MASK:
         lines.append(f"0x00000000 {EXCHANGE_LEVEL_TEXT[ExchangeLevel.CHARACTER]} level exchange")

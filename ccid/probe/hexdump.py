@@ -1,8 +1,8 @@
-"""Descriptors in hexadecimal, as xxd, hexdump, od, a C array or a person writes them. Pure.
+"""Descriptors in hexadecimal: dumps by xxd, hexdump or od, C arrays, and text typed by hand. Pure.
 
-They may be all of a device (device descriptor and configuration, as Linux has them in
-``/sys/bus/usb/devices/*/descriptors``), a configuration, an interface with what follows it, or a
-smart card class descriptor alone.
+A dump may have all descriptors of a device (device descriptor and configuration, as in
+``/sys/bus/usb/devices/*/descriptors``), a configuration, an interface with the descriptors that
+belong to it, or a smart card class descriptor alone.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ from ccid.known.descriptor_figures import DeviceFigures
 from ccid.probe.told import Fields, device, unnamed
 
 STARTS = (b"\x12\x01", b"\x09\x02", b"\x09\x04", b"\x36\x21", b"\x36\xff")
-"""How bytes begin that are taken for descriptors: device, configuration, interface, class."""
+"""The first bytes of a descriptor: device, configuration, interface, smart card class."""
 ROW = 16
-"""Bytes of a line with an offset, in every program's dump."""
+"""Bytes in a line of a dump that has offsets."""
 MAX_DUMP = 0xFFFF
-"""Bytes that a dump can have: more than wTotalLength is, no device sends."""
+"""Bytes of the longest dump: no wTotalLength is larger."""
 BULK_AND_INTERRUPT = 3
+"""bNumEndpoints where no interface descriptor is there: bulk-OUT, bulk-IN, interrupt-IN."""
 
 _LINE_COMMENT = re.compile(r"//[^\n]*")
 _C_BYTE = re.compile(r"(?:0x|\\x)([0-9A-Fa-f]{1,2})(?![0-9A-Fa-f])|\b([0-9A-Fa-f]{2})[hH]\b")
@@ -43,10 +44,10 @@ _BETWEEN = re.compile(r"[\s,;:\[\]{}()\"'-]*")
 
 
 def from_hex(text: str) -> Iterator[DeviceFigures]:
-    """The readers whose descriptors ``text`` has in hexadecimal.
+    """The readers whose descriptors are in ``text``, in hexadecimal.
 
     Raises:
-        MalformedDescriptor: Descriptors begin there, and are wrong.
+        MalformedDescriptor: Descriptors are there, and are wrong.
     """
     head = unnamed(text)
     for content in dumps(text):
@@ -54,7 +55,7 @@ def from_hex(text: str) -> Iterator[DeviceFigures]:
 
 
 def dumps(text: str) -> Iterator[bytes]:
-    """What the dumps in ``text`` have, of those that begin as descriptors do."""
+    """The bytes of each dump in ``text`` that begins with a descriptor."""
     numbers = _C_BYTE.findall(_without_comments(text))
     is_array = len(numbers) > ROW
     for run in [bytes(int(c or h, 16) for c, h in numbers)] if is_array else _runs(text):
@@ -65,13 +66,13 @@ def dumps(text: str) -> Iterator[bytes]:
 
 
 def _without_comments(text: str) -> str:
-    """A C array without what explains its bytes."""
+    """A C array without its comments."""
     first, *more = _LINE_COMMENT.sub(" ", text).split("/*")
     return " ".join([first, *(part.partition("*/")[2] for part in more)])
 
 
 def _begins(content: bytes) -> bool:
-    """Does it begin as descriptors do, maybe in words as a little-endian machine has them?"""
+    """Whether ``content`` begins with a descriptor, also with the bytes of each word exchanged."""
     return content[:2] in STARTS or content[1::-1] in STARTS
 
 
@@ -81,7 +82,7 @@ def _swapped(content: bytes) -> bytes:
 
 
 def _runs(text: str) -> Iterator[bytes]:
-    """The bytes of lines in hexadecimal that follow each other."""
+    """The bytes of each run of consecutive lines in hexadecimal."""
     run = _Run()
     for line in text.splitlines():
         if not run.take(line):
@@ -93,14 +94,14 @@ def _runs(text: str) -> Iterator[bytes]:
 
 @dataclass
 class _Run:
-    """Lines of one dump.
+    """The lines of one dump.
 
     Attributes:
         content: The bytes so far.
-        has_offsets: Each line begins with an offset; None until the first line has come.
-        half: The first digit of a byte that the end of a line broke.
-        row: Where the last line with an offset begins; None if what follows it is not of it.
-        repeats: A line ``*`` stands for repetitions of the one before.
+        has_offsets: Whether each line begins with an offset; None before the first line.
+        half: The first digit of a byte whose second digit is in the next line.
+        row: Offset of the last line that has an offset; None if that line is complete.
+        repeats: The last line was ``*``: the line before it repeats.
     """
 
     content: bytearray = field(default_factory=bytearray)
@@ -110,7 +111,7 @@ class _Run:
     repeats: bool = False
 
     def take(self, line: str) -> bool:
-        """Take a line; False if it is none of this dump."""
+        """Add a line; False if the line does not belong to this dump."""
         line = line.strip()
         if not line or line.startswith("```"):
             return True
@@ -128,9 +129,9 @@ class _Run:
         return True
 
     def _take_bare(self, line: str) -> bool:
-        """A line of bytes alone."""
+        """Add a line that has bytes alone."""
         if len(self.content) > 1 and not _begins(bytes(self.content[:2])):
-            return False  # words that happen to be hexadecimal
+            return False  # ordinary words whose letters are hexadecimal digits
         digits = _all_digits(line if self.content else _LABEL.sub("", line), self.half)
         if digits is None:
             self.has_offsets = False if self.content else None
@@ -141,7 +142,7 @@ class _Run:
         return True
 
     def _take_row(self, offset: re.Match[str], line: str) -> bool:
-        """A line with an offset, hexadecimal or (od) octal; False if another dump begins."""
+        """Add a line with an offset, hexadecimal or (od) octal; False if another dump begins."""
         place = int(offset[1], 16)
         if not place and self.content:
             return False
@@ -150,17 +151,17 @@ class _Run:
                 self.content += self.content[-ROW:]
         self.repeats = False
         if len(self.content) - ROW < place < len(self.content):
-            del self.content[place:]  # what stood beside the bytes of the last line
+            del self.content[place:]  # text beside the bytes of the last line
         here = len(self.content)
         if here not in (place, int(offset[1], 8) if _OCTAL.fullmatch(offset[1]) else place):
-            return True  # no line of the dump, though it begins as one
+            return True  # the number is no offset of this dump: skip the line
         found, is_all = _row(line[offset.end() :], 2 if offset[2] else 3)
         self.content += found
         self.row = here if is_all else None
         return True
 
     def _take_rest(self, line: str) -> None:
-        """What a mail program broke off a line: its last bytes, or what stands beside them."""
+        """Add the end of a line that a mail program broke: bytes, or the text beside them."""
         if self.row is not None:
             found, is_all = _row(line, 2)
             self.content += found[: self.row + ROW - len(self.content)]
@@ -168,8 +169,8 @@ class _Run:
 
 
 def _all_digits(line: str, half: str) -> str | None:
-    """The digits of a line that has nothing else, behind the half byte before it; None if it has
-    something else. Its last byte may be a half one too."""
+    """``half`` and the digits of a line that has only hexadecimal digits; None for any other line.
+    The number of digits may be odd: the last byte continues in the next line."""
     if _BETWEEN.sub("", _TOKEN.sub("", line)):
         return None
     first, *more = _TOKEN.findall(line) or ("",)
@@ -180,12 +181,12 @@ def _all_digits(line: str, half: str) -> str | None:
 
 
 def _row(line: str, gap: int) -> tuple[bytes, bool]:
-    """The bytes of a line behind its offset, without the characters that stand beside them; and
-    whether nothing does.
+    """The bytes of a line, without the characters beside the bytes; and whether the line has no
+    such characters.
 
     Args:
-        line: The line.
-        gap: How many blanks are before those.
+        line: The line without its offset.
+        gap: Number of blanks between the bytes and the characters.
     """
     found = b""
     first_gap = re.match(r"\S+(\s+)", line)
@@ -203,7 +204,7 @@ def _row(line: str, gap: int) -> tuple[bytes, bool]:
 
 @dataclass
 class _Interface:
-    """An interface and the descriptors behind it."""
+    """An interface descriptor and the descriptors that belong to it."""
 
     head: InterfaceDescriptor
     card: SmartCardDescriptor | None = None
@@ -212,14 +213,14 @@ class _Interface:
 
 
 def from_bytes(content: bytes, head: Fields) -> Iterator[DeviceFigures]:
-    """The readers among descriptors, an interface each; of several configurations the first.
+    """The readers among descriptors, one for each interface. Only the first configuration counts.
 
     Args:
-        content: The descriptors, one behind the other; zeros may follow.
-        head: The fields of the device, where its descriptor is not among them.
+        content: The descriptors, one after the other; zeros may follow.
+        head: Fields of the device, used if no device descriptor is in ``content``.
 
     Raises:
-        MalformedDescriptor: One is wrong, or breaks off.
+        MalformedDescriptor: A descriptor is wrong, or incomplete.
     """
     interfaces: list[_Interface] = []
     has_configuration = False

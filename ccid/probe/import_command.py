@@ -1,4 +1,4 @@
-"""``ccid-probe import``: a reader somebody told of becomes a table entry and a virtual reader."""
+"""``ccid-probe import``: make a table entry and a virtual reader of a reader's descriptors."""
 
 from __future__ import annotations
 
@@ -20,25 +20,26 @@ from ccid.probe.told import NOBODY
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print what a user's file needs for the readers; add it there if asked to."""
+    """Print the entries for the user's file of readers; with ``--save``, add them to the file."""
     found = unique(
         device for name in options.files for device in devices(taken(name, MAX_BYTES), name)
     )
     say_lines(entry_of(found))
     if any((device.vendor_id, device.product_id) == NOBODY for device in found):
         note(
-            "no idVendor and idProduct are told, 0000:0000 stands for them; a line before the "
-            "descriptor tells them, as `ID 08e6:3437`"
+            "idVendor and idProduct are not known, 0000:0000 stands for them; put a line such as "
+            "`ID 08e6:3437` before the descriptor"
         )
     if options.save:
         save(found)
     else:
-        note(f"with --save this goes into {target()}, and --virtual takes the reader")
+        note(f"--save adds this to {target()}; --virtual then finds the reader")
     return 0
 
 
 def entry_of(found: Iterable[DeviceFigures]) -> str:
-    """The TOML of the readers: entries of those the table does not have, and all figures."""
+    """The TOML of the readers: an entry for each reader that the table does not have, and the
+    figures of all."""
     parts: list[str] = []
     named = set()
     entered = {key for source in reader_table.user_sources() for key in source.readers()}
@@ -61,24 +62,24 @@ def entry_of(found: Iterable[DeviceFigures]) -> str:
 
 
 def target() -> Path:
-    """The user's file that --save adds to: the last that CCID_READERS names, or the usual one."""
+    """The file for ``--save``: the last file in CCID_READERS, or the default file of the user."""
     files = reader_table.user_files()
     return files[-1] if files else reader_table.default_user_file()
 
 
 def save(found: list[DeviceFigures]) -> None:
-    """Add to the user's file what it does not have. The file is replaced only by one that was
-    read again, with all that is in it; else it stays as it is.
+    """Add the readers that the user's file does not have. The new content is parsed and compared
+    before it replaces the file; if anything is wrong, the file stays as it is.
 
     Raises:
         ReaderTableError: The user's file is wrong.
-        CcidError: It would be, or it changed meanwhile.
-        OSError: It cannot be read or written.
+        CcidError: The new content would be wrong, or another program has changed the file.
+        OSError: The file cannot be read or written.
     """
     new = [d for d in found if d not in descriptor_figures.figures(d.vendor_id, d.product_id)]
     file = target()
     if not new:
-        note("all of it is known already")
+        note("all of these readers are known already")
         return
     before = file.read_bytes() if file.is_file() else b""
     ending = "\r\n" if b"\r\n" in before else "\n"
@@ -89,10 +90,10 @@ def save(found: list[DeviceFigures]) -> None:
     try:
         there = set(descriptor_figures.of_user(str(file), after))
     except ReaderTableError as error:
-        raise CcidError(f"nothing was added, the file would be wrong then: {error}") from None
+        raise CcidError(f"nothing was added, for the file would be wrong: {error}") from None
     if any(device not in there for device in new):
-        raise CcidError(f"{file}: nothing was added, it would not be read as it was told")
+        raise CcidError(f"{file}: nothing was added, for its entries would be read differently")
     if not replace(file, before, after):
-        raise CcidError(f"{file}: nothing was added, another program changed it meanwhile")
+        raise CcidError(f"{file}: nothing was added, for another program has changed the file")
     for device in new:
         note(f"{file} has it; try: ccid-probe card --virtual {device.id}")

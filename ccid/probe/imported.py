@@ -1,5 +1,5 @@
-"""Descriptors that somebody sent: a report, libccid's ``parse`` output, ``lsusb -v``, a dump in
-hexadecimal. Pure."""
+"""Readers from their descriptors in a file: a report of ``ccid-probe``, the output of libccid's
+``parse`` or of ``lsusb -v``, or a dump in hexadecimal. Pure."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ SCHEMAS = ("ccid-probe/report/", "ccid-probe/dump/")
 
 
 def devices(content: str | bytes, file: str) -> list[DeviceFigures]:
-    """The devices that a file tells of, each once.
+    """The devices described in a file, each once.
 
     Args:
-        content: A report or dump of ``ccid-probe``, what libccid's parse printed, ``lsusb -v``,
-            or a dump of descriptors in hexadecimal; as text, or as the bytes of the file. It may
-            have been quoted in a mail.
-        file: Its name, for errors.
+        content: A report or dump of ``ccid-probe``, output of libccid's parse or of ``lsusb -v``,
+            or a dump of descriptors in hexadecimal; as text, or as the bytes of the file. The text
+            may be quoted in a mail.
+        file: Name of the file, for errors.
 
     Raises:
-        MalformedDescriptor: It tells of none, or not all that is needed.
+        MalformedDescriptor: No device is described, or a field is missing or wrong.
     """
     if len(content) > MAX_BYTES:
         raise MalformedDescriptor(f"{file}: it is too long for the report of a reader")
@@ -45,7 +45,7 @@ def devices(content: str | bytes, file: str) -> list[DeviceFigures]:
 
 
 def _checked(take: Callable[[], Iterable[DeviceFigures]], file: str) -> list[DeviceFigures]:
-    """What ``take`` finds, merged, with errors that name the file."""
+    """The devices that ``take`` finds, with their interfaces joined. Errors name the file."""
     try:
         found = unique(_merged(take()))
     except RecursionError:
@@ -57,14 +57,14 @@ def _checked(take: Callable[[], Iterable[DeviceFigures]], file: str) -> list[Dev
         ) from None
     if not found:
         raise MalformedDescriptor(
-            f"{file}: no smart-card reader is told of; a report, libccid's parse output, "
-            f"`lsusb -v` or its descriptors in hexadecimal are wanted"
+            f"{file}: no smart-card reader is described; give a report, output of libccid's parse "
+            f"or of `lsusb -v`, or descriptors in hexadecimal"
         )
     return found
 
 
 def unique(found: Iterable[DeviceFigures]) -> list[DeviceFigures]:
-    """Each device once, in their order."""
+    """Each device once, in the order of ``found``."""
     return list(dict.fromkeys(found))
 
 
@@ -89,7 +89,7 @@ def _from_text(text: str) -> Iterable[DeviceFigures]:
 
 
 def _merged(found: Iterable[DeviceFigures]) -> Iterator[DeviceFigures]:
-    """Interfaces of the same device, told of one by one, as one device."""
+    """Consecutive interfaces of the same device, joined into one device."""
     whole: DeviceFigures | None = None
     for one in found:
         if whole is not None:
@@ -111,7 +111,7 @@ _BRACE = re.compile(r'\s*\{(?=\s*(?:"|\}|$))')
 
 
 def _json_start(text: str) -> int | None:
-    """Where a document begins; text may stand before it. None if there is none."""
+    """Position of a JSON document, which text may precede; None if there is no document."""
     found = _SCHEMA.search(text)
     if found is not None:
         return found.start()
@@ -140,7 +140,7 @@ def _from_json(text: str) -> list[DeviceFigures]:
 
 
 def _place(reader: Mapping[str, Any], index: int) -> str:
-    """Where a reader's device is: readers of one place are its interfaces."""
+    """The place of a reader's device: readers of one place are interfaces of one device."""
     path = reader.get("path")
     if not isinstance(path, str) or ":" not in path:
         return f"#{index}"
@@ -148,7 +148,7 @@ def _place(reader: Mapping[str, Any], index: int) -> str:
 
 
 def _joined(found: list[DeviceFigures]) -> Iterator[DeviceFigures]:
-    """The readers of one place: one device, unless the report contradicts itself."""
+    """The readers of one place as one device, unless their fields contradict each other."""
     first, *rest = found
     same = all(replace(one, interfaces=()) == replace(first, interfaces=()) for one in rest)
     interfaces = [interface for one in found for interface in one.interfaces]
@@ -159,7 +159,7 @@ def _joined(found: list[DeviceFigures]) -> Iterator[DeviceFigures]:
 
 
 def _reader(reader: Any) -> DeviceFigures:
-    """One of the readers of a report."""
+    """One reader of a report."""
     if not isinstance(reader, dict):
         raise ValueError(f"{short(reader)} is no reader")
     named = _part(reader, "strings", dict)
@@ -176,7 +176,7 @@ def _reader(reader: Any) -> DeviceFigures:
 
 
 def _part(reader: dict[str, Any], name: str, kind: type[T]) -> T:
-    """A table or a list that each reader of a report has."""
+    """A table or a list that each reader of a report must have."""
     part = reader.get(name)
     if not isinstance(part, kind):
         raise ValueError(f"{name}: {short(part)}, and its fields are wanted")
@@ -184,7 +184,7 @@ def _part(reader: dict[str, Any], name: str, kind: type[T]) -> T:
 
 
 def _string_or_none(name: str, text: Any) -> str:
-    """A string of a report, empty for one that was not read."""
+    """A string of a report; empty if the string was not read."""
     if text is not None and not isinstance(text, str):
         raise ValueError(f"{name}: {short(text)} is no string")
     return text or ""

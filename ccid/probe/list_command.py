@@ -1,4 +1,4 @@
-"""``ccid-probe list``: the readers there are."""
+"""``ccid-probe list``: list the readers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ccid.transport import ReaderInfo
 
 
 def run(options: argparse.Namespace) -> int:
-    """List the readers. Without any: say so and show the built-in virtual one."""
+    """List the readers. If there is none, say so and list the built-in virtual reader."""
     virtual = options.virtual
     wrong = broken(options)
     note_lacking(options, wrong)
@@ -47,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def describe(index: int, info: ReaderInfo) -> None:
-    """Two lines on a reader."""
+    """Print two lines about a reader."""
     level = info.descriptor.exchange_level
     what = "several levels" if level is None else EXCHANGE_LEVEL_TEXT[level]
     slots = info.descriptor.slot_count
@@ -59,7 +59,7 @@ def describe(index: int, info: ReaderInfo) -> None:
 
 
 def as_json(info: ReaderInfo) -> dict[str, Any]:
-    """A reader as ``list --json`` has it."""
+    """One reader of ``list --json``."""
     level = info.descriptor.exchange_level
     return {
         "name": info.name,

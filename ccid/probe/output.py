@@ -1,5 +1,5 @@
-"""What the commands print, and how: nothing that a device, a file or somebody else wrote commands
-the terminal, whatever command shows it."""
+"""How the commands print: text of a device, a file or another program never reaches the terminal
+with control characters in it."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from ccid.ground.safe_text import printable, printable_lines
 
 
 def say(text: str = "") -> None:
-    """Print a line of the result: what is in it cannot command a terminal, nor end the line."""
+    """Print one line of the result. Control characters and line ends in ``text`` are escaped."""
     print(printable(text))
 
 
 def say_lines(text: str) -> None:
-    """The same of several lines, whose ends are ours."""
+    """Print several lines of the result. Line ends stay; other control characters are escaped."""
     print(printable_lines(text))
 
 
 def note(text: str) -> None:
-    """Print a remark, which is no result. That nobody takes it is no error."""
+    """Print a remark to standard error. A closed standard error is no error."""
     if sys.stderr is not None:
         try:
             print(f"ccid-probe: {printable_lines(text)}", file=sys.stderr)
@@ -31,13 +31,13 @@ def note(text: str) -> None:
 
 
 def flush() -> None:
-    """Have what was printed leave this process now."""
+    """Write everything printed so far to standard output."""
     if sys.stdout is not None:
         sys.stdout.flush()
 
 
 def silence(stream: TextIO | None) -> None:
-    """Drop what is printed from now on, and what waits: it cannot be written."""
+    """Discard everything printed to ``stream`` from now on, and what its buffer holds."""
     with suppress(OSError, ValueError, AttributeError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())  # type: ignore[union-attr]
@@ -45,7 +45,7 @@ def silence(stream: TextIO | None) -> None:
 
 
 def json_text(document: Any, indent: int | None = None) -> str:
-    """A JSON document in ASCII, without any control character but the ends of its lines."""
+    """A JSON document in ASCII. Line ends are its only control characters."""
     import json
 
     return json.dumps(document, indent=indent).replace("\x7f", "\\u007f")

@@ -1,4 +1,4 @@
-"""Text as people send it: of any encoding, quoted in a reply, broken by a mail program. Pure."""
+"""Text from mails and web pages: in any encoding, quoted, or broken by a mail program. Pure."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import re
 from ccid.errors import MalformedDescriptor
 
 MAX_BYTES = 4 << 20
-"""Of a file: what is longer is no report of a reader."""
-_MARKS = (  # UTF-32 first: its mark begins with that of UTF-16
+"""Bytes of the largest file that is accepted as a report of a reader."""
+_MARKS = (  # UTF-32 first: its mark begins with the mark of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
@@ -19,33 +19,33 @@ _MARKS = (  # UTF-32 first: its mark begins with that of UTF-16
     (codecs.BOM_UTF8, "utf-8"),
 )
 _NO_TEXT = re.compile("[\0-\b\x0e-\x1a\x1c-\x1f\x7f]")
-"""Control characters that no text has. It may have ESC, where a terminal's colours were copied."""
+"""Control characters that no text has. ESC is allowed: text copied from a terminal has colours."""
 _COLOURS = re.compile("\x1b\\[[0-9;]*[A-Za-z]")
 _BLANKS = {0xA0: " ", 0x200B: None, 0xFEFF: None}
-"""What web pages put between words, and what has no width."""
+"""Blanks of web pages, and characters without width."""
 _QUOTE = re.compile(r"^[ \t]*[A-Za-z]{0,3}>(?:[ \t]{0,2}[A-Za-z]{0,3}>)*[ \t]?", re.MULTILINE)
 _HEADING = re.compile(
     r"^(?P<before>[^\n]{0,60}?)[ \t]{0,40}"
     r"(?:(?:Device|Configuration|Interface) Descriptor:|idVendor\b)",
     re.IGNORECASE | re.MULTILINE,
 )
-"""What stands before a heading: of a log, a listing with numbers, another sign of quotation."""
+"""The text before a heading: of a log, of numbered lines, of another sign of quotation."""
 _BREAK = re.compile(r"<br[ \t]{0,3}/?>\n?", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:gt|lt|amp|quot|nbsp|#\d{1,4}|#x[0-9A-Fa-f]{1,4});")
 _ENCODED = re.compile(r"=(?:[0-9A-Fa-f]{2})?[ \t]*$|=(?:20|3D)", re.MULTILINE)
-"""A line whose end is encoded, or a blank or sign of equality that is."""
+"""Signs of quoted-printable: an encoded line end, blank or equals sign."""
 
 
 def decoded(content: bytes, file: str) -> str:
-    """The text of a file: UTF-8, UTF-16 or UTF-32 by its mark, UTF-16 without one, else what
-    Windows and Latin-1 have.
+    """The text of a file: UTF-8, UTF-16 or UTF-32 with a byte order mark, UTF-16 without one,
+    UTF-8 without one, Windows-1252 or Latin-1.
 
     Args:
-        content: All bytes of it.
-        file: Its name, for errors.
+        content: All bytes of the file.
+        file: Name of the file, for errors.
 
     Raises:
-        MalformedDescriptor: It is no text.
+        MalformedDescriptor: The file is no text.
     """
     for mark, encoding in _MARKS:
         if content.startswith(mark):
@@ -68,8 +68,8 @@ def _as_text(content: bytes, encodings: tuple[str, ...], file: str) -> str:
 
 
 def plain(text: str) -> str:
-    """``text`` without the marks of a quotation, and as it was before an archive made HTML of it,
-    or a mail program made it quoted-printable (RFC 2045, 6.7)."""
+    """``text`` without quotation marks of mails, HTML entities of a mail archive, and
+    quoted-printable encoding (RFC 2045, 6.7)."""
     text = _BREAK.sub("\n", text)
     if _ENTITY.search(text) is not None:
         text = html.unescape(text).translate(_BLANKS)
@@ -85,7 +85,7 @@ def plain(text: str) -> str:
 
 
 def _bare(text: str) -> str:
-    """``text`` without what each of its lines begins with: numbers in it may differ."""
+    """``text`` without a common beginning of its lines; numbers in the beginning may differ."""
     found = _HEADING.search(text)
     if found is None or not (before := found["before"].strip()):
         return text

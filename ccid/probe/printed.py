@@ -1,6 +1,6 @@
-"""Descriptors as other programs print them: libccid's ``parse``, ``lsusb -v``. Pure.
+"""Descriptors in the output of libccid's ``parse`` and of ``lsusb -v``. Pure.
 
-Indentation is not looked at: it is the first to be lost when text is sent.
+Indentation is ignored, because mails and web pages often lose it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BCD = ("bcdDevice", "bcdCCID")
 
 
 def _bcd(name: str, text: str) -> int:
-    """A BCD release as both print it: ``1.10``."""
+    """A BCD release, as both programs print it: ``1.10``."""
     match = re.fullmatch(r"([0-9A-Fa-f]{1,2})\.([0-9A-Fa-f]{1,2})", text)
     if match is None:
         raise ValueError(f"{name}: invalid literal {short(text)}, no release as 1.10")
@@ -39,7 +39,7 @@ _PARSE_NUMBER = re.compile(r"0x[0-9A-Fa-f]{1,16}|[0-9]{1,16}")
 
 
 def from_parse(text: str) -> Iterator[DeviceFigures]:
-    """The readers that parse told of, an interface each."""
+    """The readers in the output of parse, one for each interface."""
     fields: Fields = {}
     lists: dict[str, list[int]] = {"bps": [], "kHz": []}
     for line in map(str.strip, text.splitlines()):
@@ -50,13 +50,13 @@ def from_parse(text: str) -> Iterator[DeviceFigures]:
             if name == "idVendor":
                 yield from _of_parse(fields, lists)
                 fields, lists = {}, {"bps": [], "kHz": []}
-            # bLength and bDescriptorType come twice, the class descriptor's last
+            # bLength and bDescriptorType come twice: the value of the class descriptor is last
             fields[name] = _parse_value(name, match[2] or "")
     yield from _of_parse(fields, lists)
 
 
 def _parse_value(name: str, value: str) -> int | str:
-    """A value as parse prints it: ``0x08E6``, ``1.10``, ``4.000 MHz``, ``0x0000 0x0003``."""
+    """Parse a value: ``0x08E6``, ``1.10``, ``4.000 MHz`` or ``0x0000 0x0003``."""
     if name in STRINGS:
         return value
     if not value:
@@ -76,7 +76,7 @@ def _parse_value(name: str, value: str) -> int | str:
 def _of_parse(fields: Fields, lists: dict[str, list[int]]) -> Iterator[DeviceFigures]:
     if "dwFeatures" not in fields:
         return
-    if fields.get("iInterface", "").isdigit():  # an index whose string was not read
+    if fields.get("iInterface", "").isdigit():  # an index: parse could not read the string
         fields["iInterface"] = ""
     yield device(fields, fields, fields, rates=lists["bps"], clocks=lists["kHz"])
 
@@ -84,7 +84,7 @@ def _of_parse(fields: Fields, lists: dict[str, list[int]]) -> Iterator[DeviceFig
 # lsusb -v -------------------------------------------------------------------------------------
 
 MOST = 64
-"""Sections that are looked at for what belongs to an interface."""
+"""Number of sections after an interface that may belong to the interface."""
 SECTION = re.compile(
     r"(Device|Configuration|Interface|ChipCard Interface|Endpoint) Descriptor:", re.IGNORECASE
 )
@@ -93,14 +93,14 @@ _LSUSB_NUMBER = re.compile(r"0[xX][0-9A-Fa-f]{1,16}|\d{1,16}")
 _HEX_FIELDS = {
     "dwSynchProtocols", "dwMechanical", "dwFeatures", "bClassGetResponse", "bClassEnvelope",
 }  # fmt: skip
-"""Printed in hexadecimal without a sign of it."""
+"""Fields that lsusb prints in hexadecimal without 0x."""
 _RAW = re.compile(
     r"[\s*]{0,20}(?:UNRECOGNIZED|DEVICE CLASS|INTERFACE CLASS)\b[^:]*:([0-9A-Fa-f\s]*)",
     re.IGNORECASE,
 )
-"""A descriptor that lsusb does not take apart."""
+"""A descriptor that lsusb prints as bytes."""
 _MORE_RAW = re.compile(r"[0-9A-Fa-f][0-9A-Fa-f\s]*$")
-"""The rest of it, where the line was broken; that may be within a byte."""
+"""The rest of such a descriptor after a broken line; the break may be inside a byte."""
 
 
 @dataclass
@@ -112,8 +112,8 @@ class _Section:
 
 
 def from_lsusb(text: str) -> Iterator[DeviceFigures]:
-    """The readers that lsusb told of, an interface each: takes the text apart into sections, and
-    puts a reader together at the end of each."""
+    """The readers in the output of lsusb, one for each interface. The text is split into sections;
+    an interface and the sections after it make a reader."""
     sections = list(_sections(text))
     head: Fields = {}
     told = {} if ids_in(text) is None else unnamed(text)
@@ -153,12 +153,13 @@ def _digits(text: str) -> str:
 
 
 def _length(digits: str) -> int:
-    """bLength of a descriptor that begins with these digits; if it is not there yet, 1."""
+    """bLength of a descriptor that begins with these digits; 1 if there are no two digits yet."""
     return int(digits[:2], 16) if len(digits) > 1 else 1
 
 
 def _is_class_descriptor(raw: bytes) -> bool:
-    """Does it begin as a smart card class descriptor? That of a HID has the same type."""
+    """Whether ``raw`` begins as a smart card class descriptor (a HID descriptor has the same
+    bDescriptorType, and another bLength)."""
     return len(raw) > 1 and raw[0] == CCID_DESCRIPTOR_LENGTH and raw[1] in DESCRIPTOR_TYPES
 
 
@@ -172,7 +173,7 @@ def _class_descriptor(raw: bytes) -> SmartCardDescriptor:
 
 
 def _with_strings(fields: Fields) -> Fields:
-    """``fields`` with the strings in place of their indexes."""
+    """``fields`` with strings instead of string indexes."""
     return fields | {name: fields.get(f"{name} text", "") for name in STRINGS}
 
 

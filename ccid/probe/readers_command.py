@@ -13,11 +13,11 @@ from ccid.probe.fields import bcd
 from ccid.probe.reader_choice import note, print_json, say
 
 FEW = 3
-"""So many readers are told of in full."""
+"""Up to this number of readers are shown with all details."""
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the readers that all words fit; 1 if there is none."""
+    """Print the readers that all words fit. Exit status 1 if there is none."""
     words = options.words if options.model is None else [*options.words, options.model]
     found = search(catalog(), words)
     if options.virtual:
@@ -33,17 +33,17 @@ def run(options: argparse.Namespace) -> int:
         note("no reader in the table fits")
         return 1
     if len(found) > FEW:
-        note(f"{len(found)} readers; more words find fewer, and {FEW} or less in full")
+        note(f"{len(found)} readers; more words find fewer; up to {FEW} readers are shown in full")
     return 0
 
 
 def describe(entry: Entry) -> None:
-    """All that is known of a reader."""
+    """Print everything that is known of a reader."""
     quirks = entry.known.quirks
     if quirks.reason:
         say(f"  reason: {quirks.reason}")
     if not entry.descriptors:
-        say("  its descriptors are not known; `ccid-probe report` of one would help")
+        say("  its descriptors are not known; a `ccid-probe report` of one would help")
     for interface, d in zip(entry.interfaces, entry.descriptors, strict=True):
         level = d.exchange_level
         what = "several levels" if level is None else f"{EXCHANGE_LEVEL_TEXT[level]} level"
@@ -70,7 +70,7 @@ def describe(entry: Entry) -> None:
 
 
 def quirks_of(entry: Entry) -> list[dict[str, str]]:
-    """Its quirks, each with the condition under which it has it."""
+    """The quirks of a reader, each with its condition."""
     return [
         {
             "name": d.name,
@@ -84,7 +84,7 @@ def quirks_of(entry: Entry) -> list[dict[str, str]]:
 
 
 def as_json(entry: Entry) -> dict[str, Any]:
-    """A reader as ``readers --json`` has it."""
+    """One reader of ``readers --json``."""
     known = entry.known
     return {
         "id": known.id,

@@ -1,7 +1,7 @@
 """``ccid-probe report``: everything about a reader in one file, for a bug report or a new reader.
 
-PINs and keys do not get into it (nothing secret is sent, and the trace masks what is), nor do
-serial numbers.
+A report has no PIN and no key (the command sends none, and the trace would mask it), and no serial
+number.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ READ_EF_ATR = bytes.fromhex("00B0810000")
 
 
 class _Notes(Sink):
-    """Keeps what a trace tells, a line each, and when."""
+    """Keeps each transfer of a trace, with its times."""
 
     def __init__(self) -> None:
         self.lines: list[dict[str, Any]] = []
@@ -44,7 +44,7 @@ class _Notes(Sink):
 
     def transfer(self, info: ReaderInfo, transfer: Transfer) -> None:
         if isinstance(transfer.error, TransportTimeout):
-            return  # a slice of a longer wait
+            return  # one part of a longer wait
         self._start = self._start or transfer.began
         self.lines.append(
             {
@@ -60,7 +60,7 @@ class _Notes(Sink):
 
 
 def run(options: argparse.Namespace) -> int:
-    """Write the report; 1 if a reader could not be opened."""
+    """Write the report. Exit status 1 if a reader could not be opened."""
     reports = [examine(options, info) for info in readers(options)]
     document = {"schema": "ccid-probe/report/1", **surroundings(), "readers": reports}
     text = json_text(document, indent=2)
@@ -68,12 +68,12 @@ def run(options: argparse.Namespace) -> int:
         say_lines(text)
     else:
         write_private(options.output, text)
-        note(f"{options.output} holds the report; read it before you send it")
+        note(f"{options.output} holds the report; read the file before you send it")
     return int(any(report["error"] for report in reports))
 
 
 def surroundings() -> dict[str, Any]:
-    """Versions and system."""
+    """The versions of programs and libraries, and the system."""
     try:
         from ccid.transport.libusb import library_name
 
@@ -96,7 +96,7 @@ def surroundings() -> dict[str, Any]:
 
 
 def examine(options: argparse.Namespace, info: ReaderInfo) -> dict[str, Any]:
-    """A reader: descriptors, what the table says, verdict; and, if it opens, its cards."""
+    """A reader: descriptors, table entry, verdict; and its cards if it can be opened."""
     notes = _Notes()
     dump = dump_command.Dump(info)
     slots: list[dict[str, Any]] = []
@@ -134,7 +134,7 @@ def examine(options: argparse.Namespace, info: ReaderInfo) -> dict[str, Any]:
 
 
 def matched(quirks: Quirks) -> list[dict[str, str]]:
-    """The quirks that this reader has, by name."""
+    """The quirks of this reader, with their values."""
     return [
         {"name": d.name, "value": shown(value, d.kind)}
         for d in VOCABULARY.values()
@@ -143,7 +143,7 @@ def matched(quirks: Quirks) -> list[dict[str, str]]:
 
 
 def converse(slot: Slot) -> dict[str, Any]:
-    """Power the card in a slot and ask it two harmless things."""
+    """Power the card in a slot and send two commands that change nothing."""
     told: dict[str, Any] = {
         "index": slot.index, "status": None, "atr": None, "protocol": None,
         "exchanges": [], "error": None,

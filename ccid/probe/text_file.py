@@ -1,4 +1,4 @@
-"""Text from a file or from standard input, no more of it than makes sense."""
+"""Text from a file or from standard input, up to a largest size."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from ccid.probe.command_files import taken
 from ccid.probe.pasted import decoded
 
 MOST = 16 << 20
-"""Bytes of the longest text that is read."""
+"""Bytes of the longest text that is accepted."""
 
 
 def name(file: str) -> str:
-    """What to call it in a message."""
+    """The name of a file in a message."""
     return "standard input" if file == "-" else file
 
 
@@ -20,13 +20,13 @@ def read_lines(file: str) -> list[str]:
     """The lines of a file, ``-`` for standard input, without the colours of a terminal.
 
     Raises:
-        OSError: It cannot be read, or is longer than 16 MiB.
+        OSError: The file cannot be read, or is longer than :data:`MOST`.
     """
     data = taken(file, MOST)
     if len(data) > MOST:
         raise OSError(f"{name(file)}: more than {MOST >> 20} MiB are no list")
     try:
         text = decoded(data, name(file))
-    except MalformedDescriptor:  # of what is no text, an error names the first character
+    except MalformedDescriptor:  # no text: the parser reports the first wrong character
         text = data.decode("utf-8", errors="replace")
     return plain(text.removeprefix("\ufeff")).splitlines()

@@ -1,4 +1,4 @@
-"""What somebody told of a reader, field by field, and the figures that come of it. Pure."""
+"""The figures of a reader, made of the fields in a report or a program's output. Pure."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ccid.known.descriptor_figures import (
 )
 
 Fields = dict[str, Any]
-"""What was said of one thing, by the specification's names."""
+"""Values of descriptor fields, by the specification's names."""
 
 DEVICE_FIELDS = ("idVendor", "idProduct", "bcdDevice")
 STRINGS = ("iManufacturer", "iProduct", "iInterface")
 NOBODY = 0, 0
-"""idVendor and idProduct where nothing tells them."""
+"""idVendor and idProduct if the text has none."""
 
 _SPELLINGS = {
     "bclassenveloppe": "bClassEnvelope",
@@ -40,7 +40,7 @@ _SPELLINGS = {
         *INTERFACE_FIELDS, *SMART_CARD_FIELDS, *ENDPOINT_FIELDS,
     )
 }  # fmt: skip
-"""The fields by all the names that programs have given them, in small letters."""
+"""The fields by all names that programs print, in lower case."""
 
 _IDS = re.compile(
     r"\bID\s+([0-9a-f]{4}):([0-9a-f]{4})\b"
@@ -55,13 +55,13 @@ _VENDOR, _PRODUCT = (
 
 
 def spelled(name: str) -> str | None:
-    """A field by the specification's name; None for one that nothing is done with."""
+    """The specification's name of a field; None for a field that is not used here."""
     return _SPELLINGS.get(name.lower())
 
 
 def ids_in(text: str) -> tuple[int, int] | None:
-    """idVendor and idProduct where only a line of text tells them, as lsusb's first does; None
-    if none does."""
+    """idVendor and idProduct from a line of text, such as the first line of lsusb; None if no line
+    has them."""
     if (found := _IDS.search(text)) is not None:
         vendor_id, product_id = (part for part in found.groups() if part is not None)
         return int(vendor_id, 16), int(product_id, 16)
@@ -72,7 +72,7 @@ def ids_in(text: str) -> tuple[int, int] | None:
 
 
 def unnamed(text: str) -> Fields:
-    """The fields of a device whose descriptor is not told, with what else ``text`` says of it."""
+    """The fields of a device without a device descriptor: the ids in ``text``, or none."""
     vendor_id, product_id = ids_in(text) or NOBODY
     return {"idVendor": vendor_id, "idProduct": product_id, "bcdDevice": 0}
 
@@ -87,19 +87,19 @@ def device(
     rates: Any = (),
     clocks: Any = (),
 ) -> DeviceFigures:
-    """A device of one interface, from fields by name.
+    """A device of one interface, made of fields by name.
 
     Args:
-        head: The fields of the device, and its strings.
-        interface: Those of the interface, and its string.
-        smart_card: Those of the class descriptor.
-        endpoints: Those of each endpoint; without any they are the usual ones.
-        misplaced: The class descriptor stood behind an endpoint.
-        rates, clocks: What GET_DATA_RATES and GET_CLOCK_FREQUENCIES return.
+        head: Fields and strings of the device descriptor.
+        interface: Fields and string of the interface descriptor.
+        smart_card: Fields of the class descriptor.
+        endpoints: Fields of each endpoint descriptor; if empty, the usual endpoints are assumed.
+        misplaced: The class descriptor stood behind an endpoint descriptor.
+        rates, clocks: Answers to GET_DATA_RATES (bit/s) and GET_CLOCK_FREQUENCIES (kHz).
 
     Raises:
         MalformedDescriptor: A field is missing.
-        ValueError: A value is none for its field.
+        ValueError: A value is not possible for its field.
     """
     vendor_id, product_id, release = (number(n, _there(head, n)) for n in DEVICE_FIELDS)
     return DeviceFigures(
@@ -137,13 +137,13 @@ def _interface(
     )
     wanted = found.reader.interface.bNumEndpoints
     if len(endpoints) > wanted:
-        raise ValueError(f"bNumEndpoints: {wanted}, and {len(endpoints)} endpoints are told of")
+        raise ValueError(f"bNumEndpoints: {wanted}, and {len(endpoints)} endpoints are described")
     return found
 
 
 def _there(fields: Mapping[str, Any], name: str) -> Any:
     if not isinstance(fields, Mapping):
-        raise ValueError(f"{name}: no fields are where it should be")
+        raise ValueError(f"{name}: the table of its fields is missing")
     if name not in fields:
-        raise MalformedDescriptor(f"not all is there: {name} is missing", field=name)
+        raise MalformedDescriptor(f"{name} is missing", field=name)
     return fields[name]

@@ -8,15 +8,16 @@ from datetime import datetime
 
 from ccid.device.find import open_reader
 from ccid.device.watching import Event, watch
-from ccid.probe.reader_choice import flush, json_text, say, virtual_infos
+from ccid.probe.reader_choice import flush, json_text, listening, say, virtual_infos
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print each event until Ctrl-C, or until nothing happened for the time given."""
+    """Print each event, until Ctrl-C or until no event came for the given time."""
     with ExitStack() as stack:
         paths = None
         if options.virtual:
-            infos = virtual_infos(options.model)
+            infos = virtual_infos(options)
+            stack.enter_context(listening(options))
             paths = {info.path for info in infos}
             for info in infos:
                 stack.enter_context(open_reader(info))

@@ -1,9 +1,9 @@
-"""Whose ``ccid`` is this? Another distribution has our import name.
+"""Find out whether another distribution named ``ccid`` conflicts with this library.
 
 This library is the distribution ``pyccid``, and its folder is called ``ccid``. A distribution
-``ccid`` (0.0.1 of 2019) is somebody else's and has a folder ``ccid`` too. Where both are installed,
-one overwrites files of the other; what is installed last wins, and what is uninstalled takes files
-of both away.
+``ccid`` (0.0.1 of 2019) belongs to another project and has a folder ``ccid``, too. If both are
+installed, the later one overwrites files of the earlier one, and uninstalling one removes files of
+both.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pathlib import Path
 from types import ModuleType
 
 DISTRIBUTION = "pyccid"
-"""What ``pip`` installs."""
+"""The distribution of this library, as pip names it."""
 OTHER = "ccid"
 """The distribution that has the same folder."""
 CURE = (
     f"python -m pip uninstall {OTHER}, then install {DISTRIBUTION} again, with "
-    f"--force-reinstall: the two share files, and uninstalling one takes them from both"
+    f"--force-reinstall: both have files of the same names, and uninstalling removes them"
 )
 
 
@@ -28,8 +28,8 @@ def troubles(package: ModuleType, path: Sequence[str] | None = None) -> Iterator
     """What is wrong with the name ``ccid`` here: each trouble with its cure.
 
     Args:
-        package: What ``import ccid`` gives.
-        path: Where to look for distributions; None for all that Python looks at.
+        package: The module that ``import ccid`` loads.
+        path: Folders to search for distributions; None for Python's search path.
     """
     for version, place in others(path):
         where = f"is installed in {place!r}, and has our import name"
@@ -41,20 +41,20 @@ def troubles(package: ModuleType, path: Sequence[str] | None = None) -> Iterator
 
 
 def others(path: Sequence[str] | None = None) -> list[tuple[str, str]]:
-    """The version and folder of each distribution called ``ccid`` that is installed."""
+    """The version and folder of each installed distribution named ``ccid``."""
     arguments = {"name": OTHER} if path is None else {"name": OTHER, "path": list(path)}
     found = importlib.metadata.distributions(**arguments)
     return [(_version(one), str(one.locate_file(""))) for one in found]
 
 
 def _version(one: importlib.metadata.Distribution) -> str:
-    """Its version; nothing where an interrupted uninstall left no metadata."""
+    """The version of a distribution; empty if an interrupted uninstall left no metadata."""
     text = one.read_text("METADATA") or one.read_text("PKG-INFO") or ""
     return str(email.message_from_string(text)["Version"] or "")
 
 
 def is_ours(package: ModuleType) -> bool:
-    """True if ``package`` is the one that this module belongs to, and its ``__init__`` is ours."""
+    """Whether ``package`` is the package of this module, with this library's ``__init__``."""
     file = getattr(package, "__file__", None)
     if file is None or Path(file).resolve().parent != Path(__file__).resolve().parents[1]:
         return False

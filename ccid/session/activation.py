@@ -30,9 +30,8 @@ from ccid.errors import (
     UnsupportedByReader,
 )
 from ccid.iso7816 import pps
-from ccid.iso7816.atr import DEFAULT_FIDI, Atr
+from ccid.iso7816.atr import DEFAULT_FIDI, MAX_IFS, Atr
 from ccid.iso7816.protocol_runner import run
-from ccid.iso7816.t1 import MAX_IFS
 from ccid.iso7816.timing import Timing, pps_timeout
 from ccid.known.quirks.vocabulary import TPDU_ESCAPE
 from ccid.link.card_state import Presence

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ccid.codec.descriptors import SmartCardDescriptor
-from ccid.codec.messages import HEADER_LENGTH, ProtocolDataT0, ProtocolDataT1
+from ccid.codec.messages import MESSAGE_HEADER, ProtocolDataT0, ProtocolDataT1
 from ccid.codes import BLOCKWISE, Features, PowerSelect, Protocol, VoltageSupport
 from ccid.errors import UnsupportedByReader
-from ccid.iso7816.atr import DEFAULT_FIDI, DI, FI, Atr
-from ccid.iso7816.t1 import MAX_IFS, PROLOGUE, T1
+from ccid.iso7816.atr import DEFAULT_FIDI, DI, FI, MAX_IFS, Atr
+from ccid.iso7816.t1 import PROLOGUE, T1
 from ccid.known.card_quirks import waiting_times
 
 VOLTAGES = (
@@ -316,7 +316,7 @@ def make_t1(atr: Atr, descriptor: SmartCardDescriptor, name: str, taken: int = 0
         taken: Bytes in the data of a message that do not belong to the block.
     """
     edc_length = 2 if atr.crc else 1
-    room = descriptor.dwMaxCCIDMessageLength - HEADER_LENGTH - taken - PROLOGUE - edc_length
+    room = descriptor.dwMaxCCIDMessageLength - MESSAGE_HEADER - taken - PROLOGUE - edc_length
     return T1(atr.ifsc, crc=atr.crc, max_inf=max(1, min(room, MAX_IFS)), name=name)
 
 

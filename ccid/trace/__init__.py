@@ -1,13 +1,16 @@
-"""Every USB message, written down: pcapng for Wireshark, text for people.
+"""Traces: every USB transfer of a reader, as pcapng for Wireshark and as text for people.
 
-``tap`` stands between the commands and the transport and tells sinks of every transfer; ``pcapng``
-and ``log`` are the sinks; ``private_files`` makes the files. A reader without a trace has no tap,
-so a trace that is off costs nothing. :meth:`ccid.Reader.trace` begins one
-(:mod:`ccid.device.tracing`).
+- ``tap``: stands between the commands and the transport, and tells sinks of every transfer.
+- ``pcapng``: the sink that writes a pcapng file.
+- ``log``: the sink that writes to the logger ``ccid.traffic``.
+- ``private_files``: makes the files, for this user alone.
 
-PINs and keys do not get into a trace. The tap follows the messages and sees which exchanges may be
-secret (:mod:`ccid.masking.censor`). In every block of these exchanges the tap masks the data, and
-the check bytes from which the data could be computed. The file is for the user alone.
+:meth:`ccid.Reader.trace` begins a trace (:mod:`ccid.device.tracing`). A reader without a trace has
+no tap, so a trace that is off costs nothing.
+
+PINs and keys do not get into a trace. The tap follows the messages and finds the exchanges that may
+be secret (:mod:`ccid.masking.censor`). In every block of these exchanges the tap masks the data,
+and the check bytes from which the data could be computed.
 """
 
 from ccid.trace.log import TRAFFIC, LogSink

@@ -1,4 +1,4 @@
-"""The readable log: one line a message, at a level of its own below DEBUG."""
+"""The readable log: one line for each message, at the level TRAFFIC, which is below DEBUG."""
 
 from __future__ import annotations
 
@@ -6,30 +6,34 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ccid.codec.messages import COMMANDS, HEADER_LENGTH, REPLIES, parse_event
+from ccid.codec.messages import COMMANDS, MESSAGE_HEADER, REPLIES, parse_event
 from ccid.codec.messages.headers import reply_header
-from ccid.codes import CommandStatus, IccStatus, slot_error_text
+from ccid.codes import DIRECTION_IN, CommandStatus, IccStatus, slot_error_text
 from ccid.errors import MalformedMessage, TransportTimeout
 from ccid.ground.safe_text import printable, printable_lines
 from ccid.trace.tap import Kind, Sink, Transfer
 from ccid.transport import ReaderInfo
 
 TRAFFIC = 5
-"""Level of the logger ``ccid.traffic``."""
+"""Log level of the messages."""
 logging.addLevelName(TRAFFIC, "TRAFFIC")
 logger = logging.getLogger("ccid.traffic")
 
 NAMES = {kind: cls.__name__ for kind, cls in (COMMANDS | REPLIES).items()}
+"""By bMessageType: the name of the message."""
 
 
 class PrintableFormatter(logging.Formatter):
-    """A formatter whose lines cannot command a terminal, whatever is told of."""
+    """A formatter that escapes control characters, so that text of a device cannot control the
+    terminal."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """The message of ``record``, without control characters."""
         record.message = printable(record.message)
         return super().formatMessage(record)
 
     def format(self, record: logging.LogRecord) -> str:
+        """The text of ``record``, with a traceback if there is one, without control characters."""
         return printable_lines(super().format(record))
 
 
@@ -37,16 +41,16 @@ _shows_secrets = False
 
 
 def shows_secrets() -> bool:
-    """Does a log that is on now show PINs and keys?"""
+    """True while a log is on that does not mask PINs and keys."""
     return _shows_secrets
 
 
 @contextmanager
 def log_to_stderr(secrets: bool = False) -> Iterator[None]:
-    """Log all traffic to standard error, readable, for as long as the context lasts.
+    """A context in which all traffic is logged to standard error.
 
     Args:
-        secrets: Do not mask PINs and keys.
+        secrets: True to log PINs and keys, False to mask them.
     """
     global _shows_secrets
     handler = logging.StreamHandler()
@@ -65,22 +69,29 @@ def log_to_stderr(secrets: bool = False) -> Iterator[None]:
 
 
 class LogSink(Sink):
-    """Writes traffic to the logger ``ccid.traffic``."""
+    """Writes transfers to the logger ``ccid.traffic``."""
 
     def begin(self, info: ReaderInfo) -> None:
+        """Log the name of the reader."""
         logger.log(TRAFFIC, "== %s", info)
 
     def transfer(self, info: ReaderInfo, transfer: Transfer) -> None:
-        if not isinstance(transfer.error, TransportTimeout):  # a slice of a longer wait
+        """Log a transfer, unless it is a slice of a longer wait that ended without data."""
+        if not isinstance(transfer.error, TransportTimeout):
             logger.log(TRAFFIC, "%s", describe(transfer))
 
     def end(self) -> None:
+        """Log the end of the trace."""
         logger.log(TRAFFIC, "== end of trace")
 
 
 def describe(transfer: Transfer) -> str:
-    """One line on a transfer."""
-    arrow = "<-" if transfer.endpoint & 0x80 else "->"
+    """The log line of a transfer.
+
+    Args:
+        transfer: The transfer; its data are shown as they are.
+    """
+    arrow = "<-" if transfer.endpoint & DIRECTION_IN else "->"
     line = f"{arrow} {_what(transfer)}"
     if transfer.is_masked:
         line += " (secret, masked)"
@@ -107,8 +118,12 @@ def _what(transfer: Transfer) -> str:
 
 
 def describe_message(data: bytes) -> str:
-    """One line on a CCID bulk message, whatever it is."""
-    if len(data) < HEADER_LENGTH:
+    """The log line of a CCID bulk message (USB CCID rev 1.1, 6.1 and 6.2).
+
+    Args:
+        data: The message, or any other bytes.
+    """
+    if len(data) < MESSAGE_HEADER:
         return f"{len(data)} bytes {_hex(data)}".rstrip()
     kind, _, bSlot, bSeq, bStatus, bError, parameter = reply_header.unpack_from(data)
     name = NAMES.get(kind, f"0x{kind:02X}")
@@ -121,9 +136,9 @@ def describe_message(data: bytes) -> str:
             text += f" bError={bError:02X}"
         if parameter:
             text += f" byte9={parameter:02X}"
-    elif any(data[7:HEADER_LENGTH]):
-        text += f" bytes7-9={_hex(data[7:HEADER_LENGTH])}"
-    return f"{text} {_hex(data[HEADER_LENGTH:])}".rstrip()
+    elif any(data[7:MESSAGE_HEADER]):
+        text += f" bytes7-9={_hex(data[7:MESSAGE_HEADER])}"
+    return f"{text} {_hex(data[MESSAGE_HEADER:])}".rstrip()
 
 
 def _hex(data: bytes) -> str:

@@ -1,8 +1,9 @@
-"""pcapng as Wireshark opens it, with the packets Linux's usbmon would have recorded.
+"""pcapng files for Wireshark, with the same packets as Linux's usbmon records.
 
-LINKTYPE_USB_LINUX_MMAPPED: a header of 64 bytes before the data of each URB, one packet for its
-submission and one for its completion. A trace begins with the control transfers that fetch the
-reader's descriptors: from those Wireshark knows that its USBCCID dissector is to take over.
+The link type is LINKTYPE_USB_LINUX_MMAPPED: each URB has one packet for its submission and one for
+its completion, and each packet begins with a header of 64 bytes. A trace begins with the control
+transfers that read the descriptors of the reader: by the descriptors Wireshark selects its USBCCID
+dissector.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 from typing import BinaryIO
 
 from ccid.codec.descriptors import ClassControl
+from ccid.codes import DIRECTION_IN, GET_DESCRIPTOR
 from ccid.errors import (
     CcidError,
     ReaderRemoved,
@@ -28,32 +30,39 @@ from ccid.transport import ReaderInfo
 
 LINKTYPE_USB_LINUX_MMAPPED = 220
 SECTION_HEADER, INTERFACE_DESCRIPTION, ENHANCED_PACKET = 0x0A0D0D0A, 1, 6
+"""Types of blocks."""
 BYTE_ORDER_MAGIC = 0x1A2B3C4D
 OPT_END, OPT_COMMENT, SHB_USERAPPL, IF_NAME, IF_TSRESOL = 0, 1, 4, 2, 9
+"""Codes of options."""
 
 URB = struct.Struct("<Q4BHBBqiiII8sii2I")
-"""usbmon's header: id, event, transfer type, endpoint, device, bus, setup flag, data flag,
+"""The header of a packet: id, event, transfer type, endpoint, device, bus, setup flag, data flag,
 seconds, microseconds, status, length, captured length, setup, interval, start frame, transfer
 flags, number of isochronous descriptors."""
 
 SUBMIT, COMPLETE = ord("S"), ord("C")
-GET_DESCRIPTOR = 0x06
+"""Events of a URB."""
 EINPROGRESS = -115
+"""Status of a URB that is submitted."""
 STATUS: tuple[tuple[type[CcidError], int], ...] = (
     (TransportTimeout, -errno.ENOENT),
     (TransportStall, -errno.EPIPE),
     (ReaderRemoved, -errno.ENODEV),
 )
+"""Status of a URB that ended with an error."""
 
 
 class PcapngSink(Sink):
     """Writes transfers to a pcapng file.
 
     Args:
-        target: Its name, as :func:`~.private_files.open_private` takes it; or a binary file open
-        for
-            writing, which stays open.
-        keep_open: Go on after the first reader's trace has ended, until this process ends.
+        target: The name of the file, as for :func:`~.private_files.open_private`; or a binary file
+            that is open for writing, which stays open at the end.
+        keep_open: True to keep the file open after the trace of a reader has ended, until
+            :meth:`close`.
+
+    Attributes:
+        owner: Number of the process that made this sink.
 
     Raises:
         TraceFailed: The file cannot be made.
@@ -66,7 +75,8 @@ class PcapngSink(Sink):
             open_private(target) if isinstance(target, str | os.PathLike) else target
         )
         self._keep_open = keep_open
-        self._lock = threading.RLock()  # within it a forgotten reader may be collected, and closed
+        # Re-entrant: the garbage collector may run while the lock is held, and close a reader
+        self._lock = threading.RLock()
         self._id = 0
         self._ended = False
         magic = struct.pack("<IHHq", BYTE_ORDER_MAGIC, 1, 0, -1)
@@ -78,10 +88,14 @@ class PcapngSink(Sink):
         )
 
     def begin(self, info: ReaderInfo) -> None:
-        """Write the reader's descriptors.
+        """Write the control transfers that read the descriptors of a reader.
+
+        Args:
+            info: The reader.
 
         Raises:
             TraceFailed: The file cannot be written.
+            OSError: The binary file given to the constructor cannot be written.
         """
         try:
             self._begin(info)
@@ -96,12 +110,21 @@ class PcapngSink(Sink):
     def _begin(self, info: ReaderInfo) -> None:
         device, now = info.device.build(), time.time()
         for wValue, data in ((0x0100, device), (0x0200, info.raw_configuration)):
-            setup = ClassControl(0x80, GET_DESCRIPTOR, wValue, 0, len(data))
-            whole = Transfer(Kind.CONTROL, 0x80, now, now, None, data, len(data), setup)
+            setup = ClassControl(DIRECTION_IN, GET_DESCRIPTOR, wValue, 0, len(data))
+            whole = Transfer(Kind.CONTROL, DIRECTION_IN, now, now, None, data, len(data), setup)
             self.transfer(info, whole)
 
     def transfer(self, info: ReaderInfo, transfer: Transfer) -> None:
-        is_in = bool(transfer.endpoint & 0x80)
+        """Write the two packets of a transfer.
+
+        Args:
+            info: The reader.
+            transfer: The transfer.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        is_in = bool(transfer.endpoint & DIRECTION_IN)
         with self._lock:
             if self._ended:
                 return
@@ -111,13 +134,19 @@ class PcapngSink(Sink):
             self._file.flush()
 
     def end(self) -> None:
+        """Close the file at the end of a trace, unless ``keep_open``."""
         if not self._keep_open:
             self.close()
 
     def close(self) -> None:
-        """Write no more, and close the file if it is this sink's own."""
+        """Write no more, and close the file if this sink opened the file. A second call has no
+        effect.
+
+        Raises:
+            OSError: The last bytes cannot be written.
+        """
         if self.owner != os.getpid():
-            return  # it is the parent's
+            return  # the parent of this forked child writes the file
         with self._lock:
             self._ended = True
             if self._name is not None:
@@ -129,7 +158,7 @@ class PcapngSink(Sink):
         submitted = event == SUBMIT
         when = transfer.began if submitted else transfer.ended
         microseconds = round(when * 1_000_000)
-        is_in = bool(transfer.endpoint & 0x80)
+        is_in = bool(transfer.endpoint & DIRECTION_IN)
         has_setup = submitted and transfer.setup is not None
         length = transfer.asked if submitted == is_in and submitted else len(transfer.data)
         head = URB.pack(
@@ -190,7 +219,7 @@ def _setup(setup: ClassControl) -> bytes:
 
 
 def _status(error: CcidError | None) -> int:
-    """The status usbmon would have shown."""
+    """The status of a completed URB, as usbmon records it."""
     if error is None:
         return 0
     for kind, status in STATUS:

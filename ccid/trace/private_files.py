@@ -1,15 +1,14 @@
-"""Makes the files that traffic is written to.
+"""Files for traces, which only this user can read.
 
-A trace may hold what is nobody else's business, and its name is often one in a folder that
-everybody may write to, as ``CCID_TRACE=/tmp/…`` of a process that is root's. So a file is made for
-its owner alone (mode 0600), and what is there already under its name is used only if it is our
-own: a symbolic link or a second name of a file may lead to somebody else's, and who has a file of
-mode 0644 open reads on whatever its mode becomes.
+A trace may hold secrets. The name of its file is often in a folder that every user may write to, as
+``CCID_TRACE=/tmp/…`` of a process of root. So a new file belongs to this user alone (mode 0600). An
+existing file is used only if it belongs to this user and has one name: a symbolic link, or a second
+name (hard link), may lead to a file of another user. An existing file that others may read is
+replaced by a new one: a process that has the old file open could go on reading.
 
-A named pipe of our own, a character device, and a descriptor that the process has open
-(``/dev/stdout``, ``/dev/fd/63`` of a shell's ``>(…)``) are written to as they are: whoever gives
-one of these means it. If nobody reads at their other end, writing fails after
-:data:`PATIENCE_S`.
+A named pipe of this user, a character device, and a descriptor that the process has open
+(``/dev/stdout``, ``/dev/fd/63`` of a shell's ``>(…)``) are used unchanged. If no process reads at
+the other end, writing fails after :data:`PATIENCE_S`.
 """
 
 from __future__ import annotations
@@ -28,14 +27,17 @@ if TYPE_CHECKING:
 
 MODE = 0o600
 PATIENCE_S = 5.0
-"""How long a pipe may be full."""
+"""Seconds that a pipe may be full."""
 PIECE = 4096
-"""Bytes that a pipe takes at once when it takes any (PIPE_BUF)."""
+"""Bytes that a pipe takes at once if it is writable (PIPE_BUF)."""
 ATTEMPTS = 5
+"""How often opening is tried while other processes make and remove the file."""
 STANDARD = {"stdin": 0, "stdout": 1, "stderr": 2}
+"""Descriptors of the standard streams."""
 DESCRIPTOR = re.compile(
     r"/dev/(stdin|stdout|stderr)|(?:/dev|/proc/self|/proc/thread-self)/fd/(\d+)"
 )
+"""Names of descriptors that the process has open."""
 FLAGS = (
     os.O_WRONLY
     | getattr(os, "O_NOFOLLOW", 0)
@@ -43,16 +45,23 @@ FLAGS = (
     | getattr(os, "O_NOCTTY", 0)
     | getattr(os, "O_BINARY", 0)
 )
+"""Flags of ``os.open``: for writing only, and without following a symbolic link."""
 HAS_OWNERS = hasattr(os, "geteuid")
-"""Files have an owner and a mode, as POSIX has them."""
+"""True if files have an owner and a mode (POSIX)."""
 
 
 def open_private(name: str | os.PathLike[str]) -> BinaryIO:
-    """Open the file ``name`` for writing, empty, for this user alone.
+    """Open a file for writing, empty, that only this user can read.
+
+    Args:
+        name: Name of the file, named pipe, character device, or open descriptor.
+
+    Returns:
+        The open file.
 
     Raises:
-        TraceFailed: It cannot be made; or what is there is a symbolic link, somebody else's, or
-            no file.
+        TraceFailed: The file cannot be made; or the name is that of a symbolic link, of a file of
+            another user or with a second name, of a folder or of a socket.
     """
     try:
         descriptor = _open(os.fspath(name))
@@ -69,10 +78,14 @@ def open_private(name: str | os.PathLike[str]) -> BinaryIO:
 
 
 def write_private(name: str | os.PathLike[str], text: str) -> None:
-    """Have the file ``name`` hold ``text``, UTF-8, for this user alone.
+    """Write a text to a file that only this user can read.
+
+    Args:
+        name: As for :func:`open_private`.
+        text: The whole content of the file; written as UTF-8.
 
     Raises:
-        TraceFailed: As :func:`open_private`; or it cannot be written.
+        TraceFailed: As :func:`open_private`; or the file cannot be written.
     """
     try:
         with open_private(name) as file:
@@ -86,11 +99,15 @@ def write_private(name: str | os.PathLike[str], text: str) -> None:
 
 
 def _open(name: str) -> int:
-    """A descriptor of the file."""
+    """Open the file ``name``, and return its descriptor.
+
+    Raises:
+        OSError, ValueError: The file cannot be opened, or must not be used.
+    """
     given = DESCRIPTOR.fullmatch(name)
     if given is not None and HAS_OWNERS:
         return os.dup(STANDARD[given[1]] if given[1] else int(given[2]))
-    for _ in range(ATTEMPTS):  # what is there may come and go
+    for _ in range(ATTEMPTS):  # another process may make or remove the file meanwhile
         try:
             return os.open(name, FLAGS | os.O_CREAT | os.O_EXCL, MODE)
         except FileExistsError:
@@ -105,21 +122,24 @@ def _open(name: str) -> int:
 
 
 def _existing(name: str) -> int | None:
-    """A descriptor of the file that is there; None if it was removed, to be made anew.
+    """Open an existing file, and empty the file.
+
+    Returns:
+        The descriptor; None if the file was removed here, because others may read it.
 
     Raises:
-        OSError: It is not to be written to.
+        OSError: The file must not be used, or was removed by another process.
     """
     found = os.lstat(name)
     kind = stat.S_IFMT(found.st_mode)
     _check(found)
     if kind == stat.S_IFREG and HAS_OWNERS and found.st_mode & 0o077:
         try:
-            os.unlink(name)  # somebody may have it open
+            os.unlink(name)  # another process may have the file open
         except PermissionError as error:
             raise PermissionError("others may read it, and it cannot be replaced") from error
         return None
-    descriptor = os.open(name, FLAGS)  # that of a pipe waits for somebody who reads it
+    descriptor = os.open(name, FLAGS)  # blocks for a named pipe until a process reads it
     try:
         opened = os.fstat(descriptor)
         if HAS_OWNERS and (opened.st_dev, opened.st_ino) != (found.st_dev, found.st_ino):
@@ -136,7 +156,12 @@ def _existing(name: str) -> int | None:
 
 
 def _check(found: os.stat_result) -> None:
-    """Raise OSError unless a file like this may be written to."""
+    """Check that a file may be used.
+
+    Raises:
+        OSError: The file is a symbolic link, a folder or a socket, belongs to another user, or has
+            a second name.
+    """
     kind = stat.S_IFMT(found.st_mode)
     if kind == stat.S_IFLNK:
         raise OSError("it is a symbolic link, and those are not followed")
@@ -155,25 +180,38 @@ def _check(found: os.stat_result) -> None:
 
 
 class _Outlet(io.RawIOBase):
-    """A pipe or a device. It is asked whether it takes something before it is given any, so that
-    whoever does not read at the other end holds nobody up for longer than :data:`PATIENCE_S`."""
+    """A pipe or a device. Each write first waits until the pipe takes data, for at most
+    :data:`PATIENCE_S`: if no process reads at the other end, writing does not block for ever.
+
+    Args:
+        descriptor: The open descriptor; :meth:`close` closes it.
+    """
 
     def __init__(self, descriptor: int) -> None:
         super().__init__()
         self._descriptor = descriptor
 
     def writable(self) -> bool:
+        """True."""
         return True
 
     def fileno(self) -> int:
+        """The descriptor."""
         return self._descriptor
 
     def write(self, data: ReadableBuffer, /) -> int:
+        """Write a part of ``data``, and return how many bytes were written.
+
+        Raises:
+            TimeoutError: The pipe was full for :data:`PATIENCE_S`.
+            OSError: The pipe or device cannot be written.
+        """
         if not select.select([], [self._descriptor], [], PATIENCE_S)[1]:
             raise TimeoutError(f"nobody reads it for {PATIENCE_S:.0f} s")
         return os.write(self._descriptor, memoryview(data)[:PIECE])
 
     def close(self) -> None:
+        """Close the descriptor. A second call has no effect."""
         if not self.closed:
             super().close()
             os.close(self._descriptor)

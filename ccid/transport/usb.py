@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from ccid.codec.descriptors import ClassControl
+from ccid.codes import DIRECTION_IN
 from ccid.errors import (
     CcidError,
     ReaderForked,
@@ -343,7 +344,7 @@ class UsbTransport(BulkPair):
     # The rest ---------------------------------------------------------------------------------
 
     def control(self, request: ClassControl, timeout_ms: int, data: bytes = b"") -> bytes:
-        is_in = bool(request.bmRequestType & 0x80)
+        is_in = bool(request.bmRequestType & DIRECTION_IN)
         buffer = array.array("B", bytes(request.wLength) if is_in else data)
 
         transfer = partial(

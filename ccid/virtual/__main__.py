@@ -3,45 +3,38 @@
     python -m ccid.virtual --usbip 127.0.0.1:3240 --level extended --count 2 &
     sudo modprobe vhci_hcd && sudo usbip attach -r 127.0.0.1 -b 1-1
 
-A card at TPDU or character level can be told how to behave on its contacts, and what to do wrong::
+At TPDU and character level, options choose the behaviour and the faults of a card's contacts::
 
     python -m ccid.virtual --usbip 127.0.0.1 --level tpdu --manual --card echo \\
         --atr "3B 80 81 31 FE 45 8B" --fault corrupt:on=I,after=3 --fault asks-wtx:multiplier=2
 
-It serves until SIGINT or SIGTERM. ``--control PATH`` is the hand at the readers: a Unix socket
-that takes lines and answers each with a line, ``ok …`` or ``error …``::
-
-    card out [BUSID] [SLOT]     reader out [BUSID]     status [BUSID]
-    card in [BUSID] [SLOT]      reader in [BUSID]
-
-Without BUSID and SLOT they mean the first reader and its slot 0; ``status`` means all readers. It
-answers ``ok 1-1=attached:active,absent 1-2=free:inactive``: has a host the reader (attached,
-free, or unplugged), and each slot's card.
+The program serves until SIGINT or SIGTERM. ``--control PATH`` is a Unix socket that takes commands:
+:mod:`ccid.virtual.control_socket`.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
-import os
 import re
 import selectors
 import signal
 import socket
-import stat
 import sys
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
 from ccid.codec.descriptors import SmartCardDescriptor
 from ccid.codes import ExchangeLevel, Features, InterfaceProtocol
 from ccid.errors import CcidError
-from ccid.ground.safe_text import printable
+from ccid.ground.host_port import host_port, shown
 from ccid.trace.log import TRAFFIC, PrintableFormatter
-from ccid.virtual.cards import Application, Contact, EchoCard, FileSystemCard
+from ccid.virtual.card_kinds import NAMES, CardKind, card_argument
+from ccid.virtual.cards import Contact, FileSystemCard
 from ccid.virtual.contact_options import add_arguments, on_contacts
+from ccid.virtual.control_socket import ControlCommands, ControlSocket
 from ccid.virtual.usbip import DEFAULT_PORT, UsbIpServer
 from ccid.virtual.virtual_reader import (
     MANUAL,
@@ -50,7 +43,7 @@ from ccid.virtual.virtual_reader import (
     VirtualReader,
     make_descriptor,
 )
-from ccid.virtual.virtual_slot import Card
+from ccid.virtual.vpcd_listener import VpcdListener
 
 LEVELS = {
     "character": ExchangeLevel.CHARACTER,
@@ -58,31 +51,18 @@ LEVELS = {
     "short": ExchangeLevel.SHORT_APDU,
     "extended": ExchangeLevel.EXTENDED_APDU,
 }
-CARDS: dict[str, type[Application] | None] = {
-    "echo": EchoCard,
-    "files": FileSystemCard,
-    "none": None,
-}
 PROTOCOLS = {"t0": 0x01, "t1": 0x02, "both": 0x03}
 ICCD = {"a": InterfaceProtocol.ICCD_A, "b": InterfaceProtocol.ICCD_B}
-MAX_LINE = 1024
-MAX_CLIENTS = 16
-"""Of the control socket: of more, the oldest is hung up on."""
-CLIENT_TIMEOUT_S = 1.0
-"""A client of the control socket that takes no answer so long is hung up on."""
 
 
 # Arguments ------------------------------------------------------------------------------------
 
 
 def _host_port(text: str) -> tuple[str, int]:
-    match = re.fullmatch(r"(?:\[(?P<six>[^]]+)]|(?P<host>[^:]+))(?::(?P<port>\d{1,5}))?", text)
-    if match is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
-    port = int(match["port"] or DEFAULT_PORT)
-    if port > 0xFFFF:
-        raise argparse.ArgumentTypeError(f"there is no port {port}")
-    return match["six"] or match["host"], port
+    try:
+        return host_port(text, DEFAULT_PORT)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _identity(text: str) -> tuple[int, int]:
@@ -105,7 +85,7 @@ def _clock(text: str) -> int:
 
 
 def _protocol(text: str) -> str:
-    """``T=1``, ``T1`` or ``1`` as ``t1``."""
+    """``t1`` for ``T=1``, ``T1`` or ``1``."""
     found = re.fullmatch(r"(?:t\s*=?\s*)?([01])", text.strip(), re.ASCII | re.IGNORECASE)
     return text.lower() if found is None else f"t{found[1]}"
 
@@ -122,34 +102,50 @@ def _parser() -> argparse.ArgumentParser:
         type=_host_port,
         required=True,
         metavar="HOST:PORT",
-        help="listen there; a loopback address (port 0: any that is free)",
+        help="address to listen on, loopback (port 0: any free port)",
     )
     add("--level", choices=LEVELS, default="short", help="level of exchange (default: short)")
     add(
         "--manual",
         action="store_true",
-        help="the host does PPS, parameters and IFSD; else the reader does",
+        help="the host does PPS, parameters and IFSD, not the reader",
     )
-    add("--negotiating", action="store_true", help="the reader does all of that at power-on")
-    add("--auto-activate", action="store_true", help="it powers a card as soon as it is put in")
+    add(
+        "--negotiating",
+        action="store_true",
+        help="the reader does PPS, parameters and IFSD at power-on",
+    )
+    add("--auto-activate", action="store_true", help="the reader powers a card at insertion")
     add(
         "--silent-removal",
         action="store_true",
-        help="a command under way is never answered when its card is taken out",
+        help="a command under way never gets an answer when its card is removed",
     )
     add(
         "--protocol",
         type=_protocol,
         choices=PROTOCOLS,
         default="both",
-        help="of the reader: T=0, T=1 or both (default: both)",
+        help="protocols of the reader: T=0, T=1 or both (default: both)",
     )
-    add("--clock", type=_clock, default=4000, metavar="KHZ", help="for cards (default: 4000)")
-    add("--real-time", action="store_true", help="characters take the time they take")
+    add("--clock", type=_clock, default=4000, metavar="KHZ", help="clock for cards (default: 4000)")
+    add("--real-time", action="store_true", help="characters on the contacts take their real time")
     add("--iccd", choices=ICCD, help="a card that is a USB device itself, ICCD version A or B")
-    add("--card", choices=CARDS, default="files", help="in every slot (default: files)")
-    add("--slots", type=_count, default=1, metavar="N", help="slots of a reader (default: 1)")
-    add("--count", type=_count, default=1, metavar="N", help="readers (default: 1)")
+    add(
+        "--card",
+        type=card_argument,
+        default="files",
+        metavar="CARD",
+        help=f"card in every slot: {', '.join(NAMES)} (default: files)",
+    )
+    add(
+        "--slots",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="number of slots of a reader (default: 1)",
+    )
+    add("--count", type=_count, default=1, metavar="N", help="number of readers (default: 1)")
     add(
         "--id",
         type=_identity,
@@ -161,14 +157,14 @@ def _parser() -> argparse.ArgumentParser:
         "--model",
         type=_identity,
         metavar="VVVV:PPPP",
-        help="as this real reader is, by the figures of its descriptors; --level, --slots, --id, "
-        "--no-interrupt and --high-speed count for nothing then",
+        help="use the descriptors of this real reader, and ignore --level, --slots, --id, "
+        "--no-interrupt and --high-speed",
     )
     add("--no-interrupt", action="store_true", help="without an interrupt endpoint")
     add("--high-speed", action="store_true", help="a high-speed device, with packets of 512 bytes")
-    add("--log", action="store_true", help="the readers' traffic to stderr")
+    add("--log", action="store_true", help="log the readers' traffic to stderr")
     add("--log-secrets", action="store_true", help="as --log, with PINs and keys")
-    add("--control", metavar="PATH", help="listen there for the hand at the readers")
+    add("--control", metavar="PATH", help="path of the control socket")
     add_arguments(parser)
     return parser
 
@@ -188,9 +184,9 @@ def _descriptor(options: argparse.Namespace) -> SmartCardDescriptor:
 
 
 def _card(options: argparse.Namespace) -> Contact | None:
-    """The card for a slot."""
-    kind = CARDS[options.card]
-    return None if kind is None else on_contacts(kind, options)
+    """A new card for a slot."""
+    kind: CardKind = options.card
+    return None if kind.make is None else on_contacts(kind.make(), options)
 
 
 def _readers(options: argparse.Namespace) -> list[VirtualReader]:
@@ -199,7 +195,7 @@ def _readers(options: argparse.Namespace) -> list[VirtualReader]:
 
         device = newest(*options.model)
         return [
-            virtual_reader(device, CARDS[options.card], secrets=options.log_secrets)
+            virtual_reader(device, options.card.make, secrets=options.log_secrets)
             for _ in range(options.count)
         ]
     vendor_id, product_id = options.id
@@ -222,169 +218,12 @@ def _readers(options: argparse.Namespace) -> list[VirtualReader]:
     return [VirtualReader([_card(options) for _ in slots], **shared) for _ in range(options.count)]
 
 
-# The hand at the readers ----------------------------------------------------------------------
-
-
-class Hand:
-    """Does to the readers of a server what lines of text say.
-
-    Args:
-        server: The server.
-        card: Makes what ``card in`` puts in where no card was taken out before.
-    """
-
-    def __init__(self, server: UsbIpServer, card: Callable[[], Card] = FileSystemCard) -> None:
-        self._server = server
-        self._card = card
-        self._held: dict[tuple[str, int], Card] = {}
-
-    def obey(self, line: str) -> str:
-        """The answer to one line."""
-        try:
-            return f"ok {self._obey(line.split())}".rstrip()
-        except ValueError as error:
-            return f"error {printable(str(error))}"
-
-    def _obey(self, words: Sequence[str]) -> str:
-        match words:
-            case ["status"]:
-                return " ".join(self._status(busid) for busid in self._server.readers)
-            case ["status", busid]:
-                return self._status(self._which([busid])[0])
-            case ["card", "in" | "out" as way, *place] if len(place) <= 2:
-                busid, slot = self._which(place)
-                self._put(busid, slot, way == "in")
-                return self._status(busid)
-            case ["reader", "in" | "out" as way, *place] if len(place) <= 1:
-                busid, _ = self._which(place)
-                self._plug(busid, way == "in")
-                return self._status(busid)
-        raise ValueError(
-            "the commands are: card in|out [BUSID] [SLOT], reader in|out [BUSID], status [BUSID]"
-        )
-
-    def _which(self, place: Sequence[str]) -> tuple[str, int]:
-        """The reader and the slot that ``place`` names."""
-        busids = [word for word in place if "-" in word] or [next(iter(self._server.readers))]
-        slots = [word for word in place if "-" not in word] or ["0"]
-        if len(busids) > 1 or busids[0] not in self._server.readers:
-            raise ValueError(f"no reader {' '.join(busids)}")
-        there = len(self._server.readers[busids[0]].functions[0].slots)
-        if len(slots) > 1 or not slots[0].isdecimal() or int(slots[0]) >= there:
-            raise ValueError(f"no slot {' '.join(slots)}")
-        return busids[0], int(slots[0])
-
-    def _put(self, busid: str, slot: int, come: bool) -> None:
-        reader = self._server.readers[busid]
-        if come == (reader.functions[0].slots[slot].card is not None):
-            raise ValueError(f"{busid} slot {slot} has {'a card' if come else 'no card'}")
-        if come:
-            held = self._held.pop((busid, slot)) if (busid, slot) in self._held else self._card()
-            reader.insert(held, slot)
-            return
-        card = reader.remove(slot)
-        if card is not None:
-            self._held[busid, slot] = card
-
-    def _plug(self, busid: str, come: bool) -> None:
-        reader = self._server.readers[busid]
-        if come != reader.device.is_unplugged:
-            raise ValueError(f"{busid} is {'plugged in' if come else 'unplugged'}")
-        if not come:
-            reader.unplug()
-            return
-        if self._server.is_attached(busid):
-            raise ValueError(f"{busid} is not let go of yet")
-        with reader.port.changed:
-            for function in reader.functions:
-                function.is_unplugged = False
-
-    def _status(self, busid: str) -> str:
-        reader = self._server.readers[busid]
-        state = "attached" if self._server.is_attached(busid) else "free"
-        if reader.device.is_unplugged:
-            state = "unplugged"
-        cards = ",".join(slot.icc_status.name.lower() for slot in reader.functions[0].slots)
-        return f"{busid}={state}:{cards}"
-
-
-class Control:
-    """The Unix socket of ``--control``.
-
-    Args:
-        path: Where; a socket that is left there from before goes away.
-        hand: Does what the lines say.
-        selector: Tells what is readable; its data are functions to call then.
-    """
-
-    def __init__(self, path: str, hand: Hand, selector: selectors.BaseSelector) -> None:
-        self._path = path
-        self._hand = hand
-        self._selector = selector
-        self._clients: dict[socket.socket, bytes] = {}
-        if os.path.lexists(path) and stat.S_ISSOCK(os.lstat(path).st_mode):
-            os.unlink(path)
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        mask = os.umask(0o177)
-        try:
-            self._listener.bind(path)
-            self._listener.listen()
-        except OSError:
-            self._listener.close()
-            raise
-        finally:
-            os.umask(mask)
-        self._listener.setblocking(False)
-        selector.register(self._listener, selectors.EVENT_READ, self._accept)
-
-    def close(self) -> None:
-        """Hang up on everybody, and leave no socket behind."""
-        for client in (*self._clients, self._listener):
-            self._selector.unregister(client)
-            client.close()
-        with suppress(OSError):  # somebody else took it away
-            os.unlink(self._path)
-
-    def _accept(self) -> None:
-        try:
-            client, _ = self._listener.accept()
-        except BlockingIOError:
-            return  # it hung up first
-        except OSError as error:
-            if not self._clients:
-                raise  # it would be told at once again
-            print(f"a client of --control cannot be accepted: {error}", file=sys.stderr)
-            self._hang_up(next(iter(self._clients)))
-            return
-        if len(self._clients) >= MAX_CLIENTS:
-            self._hang_up(next(iter(self._clients)))
-        client.settimeout(CLIENT_TIMEOUT_S)
-        self._clients[client] = b""
-        self._selector.register(client, selectors.EVENT_READ, lambda: self._hear(client))
-
-    def _hear(self, client: socket.socket) -> None:
-        if client not in self._clients:
-            return  # hung up on since that was told
-        try:
-            data = client.recv(MAX_LINE)
-            *lines, self._clients[client] = (self._clients[client] + data).split(b"\n")
-            for line in lines:
-                client.sendall(self._hand.obey(line.decode(errors="replace")).encode() + b"\n")
-        except OSError:
-            data = b""
-        if not data or len(self._clients[client]) > MAX_LINE:
-            self._hang_up(client)
-
-    def _hang_up(self, client: socket.socket) -> None:
-        self._selector.unregister(client)
-        del self._clients[client]
-        client.close()
-
-
 # ----------------------------------------------------------------------------------------------
 
 
-def _serve(options: argparse.Namespace, server: UsbIpServer) -> None:
+def _serve(
+    options: argparse.Namespace, server: UsbIpServer, listeners: Sequence[VpcdListener]
+) -> None:
     """Serve until a signal says stop."""
     with ExitStack() as stack:
         selector = stack.enter_context(selectors.DefaultSelector())
@@ -398,17 +237,24 @@ def _serve(options: argparse.Namespace, server: UsbIpServer) -> None:
             signal.signal(number, lambda *_: None)
         selector.register(stopped, selectors.EVENT_READ)
         stack.enter_context(server)
+        for listener in listeners:
+            stack.enter_context(listener)
         if options.control is not None:
-            hand = Hand(server, lambda: _card(options) or FileSystemCard())
-            stack.callback(Control(options.control, hand, selector).close)
+            commands = ControlCommands(server, lambda: _card(options) or FileSystemCard())
+            stack.callback(ControlSocket(options.control, commands, selector).close)
         host, port = server.address
         for busid, reader in server.readers.items():
             device = reader.device.descriptor
-            where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             print(
                 f"usbip: {busid} {device.idVendor:04x}:{device.idProduct:04x} "
-                f"{reader.info.product} on {where}",
+                f"{reader.info.product} on {shown(host, port)}",
                 flush=True,
+            )
+        for listener in listeners:
+            busid = next(b for b, r in server.readers.items() if r is listener.reader)
+            host, port = listener.address
+            print(
+                f"vpcd: {busid} slot {listener.slot} waits for a card at {host}:{port}", flush=True
             )
         while True:
             for key, _ in selector.select():
@@ -433,11 +279,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CcidError as error:
         parser.error(f"--model: {error}")
     try:
+        listeners = options.card.listeners(readers, lambda card: on_contacts(card, options))
+    except ValueError as error:
+        parser.error(f"--card: {error}")
+    try:
         server = UsbIpServer(readers, *options.usbip)
     except (ValueError, OSError) as error:
         parser.error(f"--usbip: {error}")
     try:
-        _serve(options, server)
+        _serve(options, server, listeners)
     except OSError as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1

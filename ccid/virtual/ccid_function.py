@@ -1,8 +1,8 @@
 """The CCID function of a virtual reader: messages in, messages out, pure.
 
-It keeps the reader's side of USB CCID rev 1.1: one command at a time for a slot, and for
-bMaxCCIDBusySlots slots at once; a reply that repeats bSlot and bSeq; time extensions while a
-card thinks; notifications when cards come and go. Faults bend the replies on their way out.
+The reader's side of USB CCID rev 1.1: one command at a time for each slot, bMaxCCIDBusySlots busy
+slots at the same time; replies that repeat bSlot and bSeq; time extensions while a card computes;
+notifications of inserted and removed cards. Faults change the replies last.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from ccid.codec.descriptors import ClassControl, InterfaceDescriptor, SmartCardD
 from ccid.codec.descriptors.standard import TransferType
 from ccid.codec.messages import (
     COMMANDS,
-    HEADER_LENGTH,
+    MESSAGE_HEADER,
     Command,
     PC_to_RDR_Abort,
     PC_to_RDR_Escape,
@@ -24,11 +24,9 @@ from ccid.codec.messages import (
     PC_to_RDR_IccPowerOn,
     PC_to_RDR_Mechanical,
     PC_to_RDR_ResetParameters,
-    PC_to_RDR_Secure,
     PC_to_RDR_SetDataRateAndClockFrequency,
     PC_to_RDR_SetParameters,
     PC_to_RDR_T0APDU,
-    PC_to_RDR_XfrBlock,
     RDR_to_PC_DataBlock,
     RDR_to_PC_DataRateAndClockFrequency,
     RDR_to_PC_Escape,
@@ -38,7 +36,7 @@ from ccid.codec.messages import (
     Reply,
     parse_command,
 )
-from ccid.codec.messages.headers import DATA_BLOCK, XFR_BLOCK, reply_header, xfr_block_header
+from ccid.codec.messages.headers import XFR_BLOCK, xfr_block_header
 from ccid.codes import (
     BLOCKWISE,
     ClassRequest,
@@ -57,18 +55,22 @@ from ccid.errors import MalformedMessage
 from ccid.iso7816.apdu import MAX_EXTENDED
 from ccid.masking.exchange_watch import Framing
 from ccid.session.negotiation import VOLTAGES
+from ccid.virtual.cards.application import Answer
 from ccid.virtual.cards.line import DEFAULT_CLOCK_HZ
 from ccid.virtual.contact_wire import Refused
 from ccid.virtual.exchange_levels import Block, Levels, addressed, waiting
 from ccid.virtual.faults import Fault, Said
 from ccid.virtual.journal import Journal
 from ccid.virtual.parameters import ParameterKeeper
+from ccid.virtual.reply_making import data_block, failed
 from ccid.virtual.usb_device import EndpointPlan, InPipe, Stall
-from ccid.virtual.virtual_slot import Card, VirtualSlot
+from ccid.virtual.virtual_slot import Card, LateReply, VirtualSlot
 
 EXTENSION_S = 0.4
-"""While a card thinks longer than this, the reader asks the host for more time so often."""
+"""Seconds between time extensions while a card computes."""
 
+LATE_LIMIT_S = 120.0
+"""A command whose answer comes later than this fails with ICC_MUTE."""
 EVENT_PACKET = 16
 """wMaxPacketSize of the interrupt endpoint."""
 
@@ -81,21 +83,21 @@ class CcidFunction:
     """A virtual reader's interface.
 
     Args:
-        descriptor: Its class descriptor.
-        cards: The cards in its slots, None for an empty one; slots beyond have none.
-        interrupt: It has an interrupt-IN endpoint.
-        bInterfaceClass, bInterfaceProtocol, iInterface: Of its interface descriptor.
+        descriptor: The class descriptor.
+        cards: The cards in the slots, None for an empty slot; slots beyond ``cards`` are empty.
+        interrupt: The interface has an interrupt-IN endpoint.
+        bInterfaceClass, bInterfaceProtocol: Fields of the interface descriptor.
         packet_size: wMaxPacketSize of the bulk endpoints.
-        misplaced: The class descriptor stands behind the last endpoint.
+        misplaced: The class descriptor follows the last endpoint descriptor.
         data_rates: What GET_DATA_RATES returns, bit/s.
         clock_frequencies: What GET_CLOCK_FREQUENCIES returns, kHz.
-        escape: Answers Escape; without it the command is not supported.
-        unchangeable: Fields of the protocol data structures that it does not let be changed.
-        preferred: The protocol that it selects by itself, with dwFeatures bit 6.
-        real_time: Characters on the contacts take their time; else only a card's thinking does.
-        answers_removal: A command under way fails when its card is taken out; else it is never
-            answered.
-        name: For the log.
+        escape: Answers PC_to_RDR_Escape; None if the reader does not support the command.
+        unchangeable: Fields of the protocol data structures that the host cannot change.
+        preferred: The protocol that the reader selects by itself, with dwFeatures bit 6.
+        real_time: Characters on the contacts take time; otherwise only the card's work does.
+        answers_removal: A command under way fails when its card is removed; otherwise the
+            command never gets an answer.
+        name: The reader's name in the log.
         secrets: Log PINs and keys.
     """
 
@@ -145,15 +147,15 @@ class CcidFunction:
             self._auto_activate(slot, 0.0)
         self.faults: list[Fault] = []
         self.extension_s: float | None = EXTENSION_S
-        """How often it asks for more time; None for never."""
+        """Seconds between time extensions; None for no time extensions."""
         self.answers_removal = answers_removal
         self.notice_s = 0.0
-        """How long it takes to notice that a card came or went."""
+        """Seconds from the insertion or removal of a card to the notification."""
         self.ignores_repeats = False
-        """A command with the bSeq of the one before is ignored."""
+        """The reader ignores a command with the bSeq of the command before."""
         self.is_unplugged = False
         self.on_change: Callable[[], None] = lambda: None
-        """Called after something happened that a waiting host should look at."""
+        """Called when a waiting host should look for new messages."""
         self._partial = b""
         self._aborting: dict[int, int] = {}
         self._last_seq: int | None = None
@@ -161,7 +163,7 @@ class CcidFunction:
     # What the device asks ---------------------------------------------------------------------
 
     def interface(self) -> tuple[InterfaceDescriptor, bytes, bytes]:
-        """The interface descriptor, and what stands behind it and behind the endpoints."""
+        """The interface descriptor, the bytes after it, and the bytes after the endpoints."""
         head = InterfaceDescriptor(
             bInterfaceClass=self.bInterfaceClass, bInterfaceProtocol=self.bInterfaceProtocol
         )
@@ -169,7 +171,7 @@ class CcidFunction:
         return (head, b"", raw) if self.misplaced else (head, raw, b"")
 
     def endpoints(self) -> list[EndpointPlan]:
-        """Bulk-OUT, bulk-IN, and interrupt-IN where it has one."""
+        """Bulk-OUT, bulk-IN, and interrupt-IN if the interface has one."""
         size = self.bulk_in.packet_size
         plans = [
             EndpointPlan(TransferType.BULK, False, size),
@@ -180,7 +182,7 @@ class CcidFunction:
         return plans
 
     def reset(self, now: float) -> None:
-        """The bus was reset or a configuration set: cards are off, and told of."""
+        """Bus reset or SET_CONFIGURATION: power all cards off and notify the host of them."""
         self._partial = b""
         self._aborting.clear()
         self._last_seq = None
@@ -206,10 +208,10 @@ class CcidFunction:
                 return b"".join(rate.to_bytes(4, "little") for rate in self.data_rates)
         raise Stall
 
-    # Cards come and go ------------------------------------------------------------------------
+    # Insertion and removal --------------------------------------------------------------------
 
     def put(self, index: int, card: Card | None, now: float) -> None:
-        """Put ``card`` into a slot, or take out what is in it."""
+        """Put ``card`` into a slot; None empties the slot."""
         slot = self.slots[index]
         under_way = slot.busy_until is not None and slot.busy_until > now
         slot.put(card)
@@ -220,7 +222,7 @@ class CcidFunction:
         self.on_change()
 
     def unplug(self) -> None:
-        """Pull the reader out."""
+        """Unplug the reader."""
         self.is_unplugged = True
         self.on_change()
 
@@ -231,7 +233,8 @@ class CcidFunction:
 
     @property
     def descriptor(self) -> SmartCardDescriptor:
-        """Its class descriptor. What is set goes for what it does, not for what it told."""
+        """The class descriptor. Setting it changes what the reader does, not the descriptor that
+        the host has read."""
         return self._descriptor
 
     @descriptor.setter
@@ -244,7 +247,7 @@ class CcidFunction:
         return ParameterKeeper(self.descriptor, self.data_rates, self.unchangeable, self.preferred)
 
     def _notify(self, now: float) -> None:
-        """RDR_to_PC_NotifySlotChange, if there is anything to notify."""
+        """Send RDR_to_PC_NotifySlotChange if a slot changed."""
         if self.interrupt_in is not None and any(slot.changed for slot in self.slots):
             for slot in self._unread():
                 slot.changed = True
@@ -255,8 +258,8 @@ class CcidFunction:
             slot.changed = False
 
     def _unread(self) -> Iterator[VirtualSlot]:
-        """The slots whose change was said and not fetched: it is said anew, with the state that
-        is then, in one notification."""
+        """Drop the notifications that the host has not fetched, and return the slots whose change
+        they tell: the next notification tells these changes with the present states."""
         assert self.interrupt_in is not None
         for old in self.interrupt_in.drop_if(
             lambda m: m[0] == RDR_to_PC_NotifySlotChange.bMessageType
@@ -268,14 +271,14 @@ class CcidFunction:
     # Commands ---------------------------------------------------------------------------------
 
     def bulk_out(self, data: bytes, now: float) -> None:
-        """Bytes on bulk-OUT. A host may cut a long message where a packet ends, and end one of
-        full packets with an empty packet."""
+        """Take bytes on bulk-OUT. A host may cut a long message at the end of a packet, and may
+        end a message of full packets with an empty packet."""
         message: bytes | None = data
         if self._partial or len(data) % self.bulk_in.packet_size == 0:
             message = self._whole(data)
         if message is None:
             return
-        if len(message) < HEADER_LENGTH:
+        if len(message) < MESSAGE_HEADER:
             raise Stall
         apdu = self._levels.is_apdu
         self.journal.heard(message, Framing.APDU if apdu else self._framing(message[5]))
@@ -291,15 +294,15 @@ class CcidFunction:
         self.on_change()
 
     def _whole(self, data: bytes) -> bytes | None:
-        """The message that ``data`` belong to; None as long as more of it may come."""
+        """The whole message that ends with ``data``; None while the message is incomplete."""
         if not data and not self._partial:
             return None
         message = self._partial + data
-        size = HEADER_LENGTH
-        if len(message) >= HEADER_LENGTH:
+        size = MESSAGE_HEADER
+        if len(message) >= MESSAGE_HEADER:
             size += int.from_bytes(message[1:5], "little")
         more = len(message) < size and len(data) and len(data) % self.bulk_in.packet_size == 0
-        if more and size <= HEADER_LENGTH + MAX_EXTENDED + 64:
+        if more and size <= MESSAGE_HEADER + MAX_EXTENDED + 64:
             self._partial = message
             return None
         self._partial = b""
@@ -310,7 +313,7 @@ class CcidFunction:
         self.bulk_in.push(message, due)
 
     def _framing(self, index: int) -> Framing:
-        """What the blocks for a slot are, for the log."""
+        """The framing of the blocks for a slot, for the log."""
         level = self._levels.level
         if index >= len(self.slots) or level not in BLOCKWISE:
             return Framing.APDU
@@ -319,7 +322,7 @@ class CcidFunction:
         return Framing.T0 if level is ExchangeLevel.CHARACTER else Framing.APDU
 
     def _handle(self, message: bytes, now: float) -> list[Said]:
-        """All that the reader says in answer to ``message``."""
+        """All messages with which the reader answers ``message``."""
         kind, index = message[0], message[5]
         try:
             if index >= len(self.slots):
@@ -338,11 +341,11 @@ class CcidFunction:
             due = now if refused.at is None else refused.at
             return self._said(message, self._failed(message, refused.bError), now, due)
         except MalformedMessage as error:
-            bError = OFFSETS.get(error.field, HEADER_LENGTH)
+            bError = OFFSETS.get(error.field, MESSAGE_HEADER)
             return [Said(self._failed(message, bError), now)]
 
     def _said(self, command: bytes, reply: bytes, now: float, due: float) -> list[Said]:
-        """``reply`` when it is due, and what the reader says until then."""
+        """Time extensions until ``due``, then ``reply``."""
         last = Said(reply, due)
         if due <= now:
             return [last]
@@ -353,7 +356,7 @@ class CcidFunction:
         return [*waiting(index, bSeq, reply[0], now, due, self.extension_s), last]
 
     def _admit(self, slot: VirtualSlot, message: bytes, now: float) -> None:
-        """Refuse a command while the slot is aborting or busy, or too many slots are."""
+        """Refuse a command while the slot is aborting or busy, or too many slots are busy."""
         is_abort = message[0] == ABORT
         if self._aborting and slot.index in self._aborting:
             if not is_abort or self._aborting[slot.index] != message[6]:
@@ -369,18 +372,13 @@ class CcidFunction:
                     raise Refused(SlotError.CMD_SLOT_BUSY)
 
     def _failed(self, message: bytes, bError: int) -> bytes:
-        """The reply that says "failed": of the command's kind, SlotStatus for an unknown one."""
-        known = bError != SlotError.CMD_NOT_SUPPORTED and message[0] in COMMANDS
-        kind = REPLY_TO.get(COMMANDS[message[0]], RDR_to_PC_SlotStatus) if known else None
+        """The "failed" reply to ``message``; RDR_to_PC_SlotStatus for an unknown command."""
         index = message[5]
         icc = self.slots[index].icc_status if index < len(self.slots) else IccStatus.ABSENT
-        head = RDR_to_PC_SlotStatus(
-            bSlot=index, bSeq=message[6], bStatus=CommandStatus.FAILED << 6 | icc, bError=bError
-        ).build()
-        return bytes([(kind or RDR_to_PC_SlotStatus).bMessageType]) + head[1:]
+        return failed(message, bError, icc)
 
     def _abort(self, index: int, bSeq: int, now: float) -> None:
-        """The ABORT request (5.3.1): what is under way fails, until PC_to_RDR_Abort comes."""
+        """The ABORT request (5.3.1): commands fail until PC_to_RDR_Abort comes."""
         slot = self.slots[index]
         if slot.busy_until is not None and slot.busy_until > now:
             self._cut_off(slot, SlotError.CMD_ABORTED, now, answered=True)
@@ -390,9 +388,10 @@ class CcidFunction:
         self.on_change()
 
     def _cut_off(self, slot: VirtualSlot, bError: int, now: float, answered: bool) -> None:
-        """End the command under way in ``slot``: what it still had to say is not said."""
+        """End the command under way in ``slot`` and drop its remaining messages."""
         dropped = self.bulk_in.drop_if(lambda message: message[5:6] == bytes([slot.index]))
         slot.busy_until = None
+        slot.late_reply = None
         if answered and dropped:
             bStatus = CommandStatus.FAILED << 6 | slot.icc_status
             last = dropped[-1]
@@ -402,20 +401,36 @@ class CcidFunction:
     # One method a command ---------------------------------------------------------------------
 
     def _transfer(self, slot: VirtualSlot, message: bytes, now: float) -> tuple[bytes, float]:
-        """PC_to_RDR_XfrBlock: the reply, and when it is due. Every APDU comes by here, so the
-        headers go by ``struct``."""
+        """PC_to_RDR_XfrBlock: the reply, and when the reply is due. Every APDU takes this path, so
+        ``struct`` packs the headers."""
         _, length, _, bSeq, bBWI, wLevelParameter = xfr_block_header.unpack_from(message)
-        abData = message[HEADER_LENGTH:]
+        abData = message[MESSAGE_HEADER:]
         if length != len(abData):
             raise MalformedMessage("dwLength is wrong", field="dwLength")
         block = Block(bBWI, wLevelParameter, abData)
-        chain, data, due = self._levels.transfer(slot, block, now)
-        icc = slot.icc_status
-        head = reply_header.pack(DATA_BLOCK, len(data), slot.index, bSeq, icc, 0, chain)
-        return head + data, due
+        later = LateReply(slot, message[:MESSAGE_HEADER], self._deliver)
+        part = self._levels.transfer(slot, block, now, later)
+        if part is None:
+            slot.late_reply = later
+            return self._failed(message, SlotError.ICC_MUTE), now + LATE_LIMIT_S
+        chain, data, due = part
+        return data_block(slot.index, bSeq, slot.icc_status, chain, data), due
+
+    def _deliver(
+        self, slot: VirtualSlot, command: bytes, answer: Answer | None, now: float
+    ) -> None:
+        """Send the reply to PC_to_RDR_XfrBlock now, in place of its time extensions."""
+        if answer is None:
+            self._cut_off(slot, SlotError.ICC_MUTE, now, answered=True)
+        else:
+            self.bulk_in.drop_if(lambda message: message[5:6] == bytes([slot.index]))
+            slot.busy_until = None
+            chain, data = self._levels.late_part(slot, answer)
+            self._say(data_block(slot.index, command[6], slot.icc_status, chain, data), now)
+        self.on_change()
 
     def _carry_out(self, slot: VirtualSlot, command: Command, now: float) -> tuple[Reply, float]:
-        """The reply, and when it is due."""
+        """The reply, and when the reply is due."""
         reply: Reply
         due = now
         match command:
@@ -464,7 +479,7 @@ class CcidFunction:
         if not select <= 3 or (select == 0 and not automatic):
             raise Refused(OFFSETS["bPowerSelect"])
         voltage = next((bit for bit, code in VOLTAGES if code == select), VoltageSupport(0))
-        known = self.descriptor.voltages  # one that names none takes any
+        known = self.descriptor.voltages  # a descriptor without voltages accepts all
         if select and known and not known & voltage:
             raise Refused(OFFSETS["bPowerSelect"])
         if slot.card is not None and select and not slot.card.voltages & voltage:
@@ -480,16 +495,3 @@ class CcidFunction:
             bProtocolNum=slot.protocol,
             abProtocolDataStructure=slot.parameters[slot.protocol],
         )
-
-
-REPLY_TO: dict[type[Command], type[Reply]] = {
-    PC_to_RDR_IccPowerOn: RDR_to_PC_DataBlock,
-    PC_to_RDR_XfrBlock: RDR_to_PC_DataBlock,
-    PC_to_RDR_GetParameters: RDR_to_PC_Parameters,
-    PC_to_RDR_ResetParameters: RDR_to_PC_Parameters,
-    PC_to_RDR_SetParameters: RDR_to_PC_Parameters,
-    PC_to_RDR_Escape: RDR_to_PC_Escape,
-    PC_to_RDR_Secure: RDR_to_PC_DataBlock,
-    PC_to_RDR_SetDataRateAndClockFrequency: RDR_to_PC_DataRateAndClockFrequency,
-}
-"""Replies other than RDR_to_PC_SlotStatus."""

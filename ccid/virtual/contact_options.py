@@ -1,7 +1,7 @@
-"""What the command line of ``python -m ccid.virtual`` says of cards on their contacts.
+"""Command-line options of ``python -m ccid.virtual`` for cards on their contacts.
 
-A fault is a function of :mod:`ccid.virtual.cards.contact_faults` by its name, a hyphen for an
-underscore, and its arguments::
+A fault is the name of a function of :mod:`ccid.virtual.cards.contact_faults`, with hyphens for
+underscores, and the function's arguments::
 
     corrupt:on=I,times=2    asks-wtx:multiplier=3,times=ever    late:by_s=0.5    silence
 """
@@ -56,7 +56,7 @@ BLOCKS = ("I", "R", "S")
 
 
 def hexadecimal(text: str) -> bytes:
-    """Bytes in hexadecimal, as people paste them."""
+    """Bytes in hexadecimal, in any form that people paste."""
     try:
         return parse(text, quote=True)
     except NotHexadecimal as error:
@@ -74,7 +74,7 @@ def answer_to_reset(text: str) -> bytes:
 
 
 def fault(text: str) -> Callable[[], ContactFault]:
-    """What makes the fault that ``text`` names, anew for each card."""
+    """A function that makes the fault that ``text`` names, a new one for each card."""
     name, _, rest = text.partition(":")
     function = FAULTS.get(name)
     if function is None:
@@ -123,33 +123,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "cards on their contacts", "what a host sees at TPDU and character level"
     )
     add = group.add_argument
-    add("--atr", type=answer_to_reset, metavar="HEX", help="another ATR than the card's")
+    add("--atr", type=answer_to_reset, metavar="HEX", help="ATR, instead of the card's")
     add(
         "--pps",
         choices=[how.value for how in Pps],
         default=Pps.ECHO.value,
-        help="how it answers a PPS request (default: echo)",
+        help="the card's answer to a PPS request (default: echo)",
     )
-    add("--nulls", type=byte, default=0, metavar="N", help="T=0: NULL before procedure bytes")
-    add("--one-by-one", action="store_true", help="T=0: it acknowledges each byte")
-    add("--check", choices=[c.value for c in Check], help="T=1: instead of what the ATR says")
-    add("--announce-ifsc", type=byte, metavar="N", help="T=1: it asks S(IFS request) first")
-    add("--late", action="store_true", help="it never asks for time when it needs more")
+    add(
+        "--nulls",
+        type=byte,
+        default=0,
+        metavar="N",
+        help="T=0: number of NULL before procedure bytes",
+    )
+    add("--one-by-one", action="store_true", help="T=0: the card acknowledges each byte")
+    add("--check", choices=[c.value for c in Check], help="T=1: LRC or CRC, instead of the ATR's")
+    add("--announce-ifsc", type=byte, metavar="N", help="T=1: the card sends S(IFS request) first")
+    add("--late", action="store_true", help="the card never asks for more time")
     add(
         "--fault",
         type=fault,
         action="append",
         default=[],
         metavar="NAME[:ARGUMENT=VALUE,...]",
-        help=f"what it does wrong, any number of them: {', '.join(FAULTS)}; all take times=N or "
+        help=f"a fault of the card, any number of times: {', '.join(FAULTS)}; all take times=N or "
         f"times={EVER} and after=N, most on=I, R or S",
     )
 
 
-def on_contacts(kind: Callable[[], Application], options: argparse.Namespace) -> Contact:
-    """A card as the command line wants it."""
+def on_contacts(application: Application, options: argparse.Namespace) -> Contact:
+    """A card with the contacts and faults that the command line asks for."""
     contact = Contact(
-        kind(),
+        application,
         ContactOptions(
             atr=options.atr,
             pps=Pps(options.pps),

@@ -1,7 +1,7 @@
-"""The reader's end of the contacts: it sends characters, and hears the card's in time or not.
+"""The reader's end of the contacts: sends characters, and receives the card's within time limits.
 
-Time is passed in and handed on: every method takes the moment at which it begins and returns the
-one at which it is done, seconds of any monotonic clock.
+The caller passes time in: every method takes the moment of its begin and returns the moment of its
+end, in seconds of any monotonic clock.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from ccid.virtual.cards.contact import Contact
 from ccid.virtual.cards.line import BLOCK_GUARD_ETU, TURN_GUARD_ETU, Line, Sent
 
 CHARACTER_ETU = 12
-"""From one character to the next at the least, without extra guard time."""
+"""The least time from one character to the next, without extra guard time."""
 
 
 class Refused(Exception):
     """The command fails with this bError.
 
     Args:
-        bError: USB CCID rev 1.1, table 6.2-2, or the offset of the field that is wrong.
-        at: When the reader knows, in seconds; None for at once.
+        bError: USB CCID rev 1.1, table 6.2-2, or the offset of the wrong field.
+        at: When the reader knows of the failure, in seconds; None for at once.
     """
 
     def __init__(self, bError: int, at: float | None = None) -> None:
@@ -34,7 +34,7 @@ class Refused(Exception):
 
 
 class Arrival(NamedTuple):
-    """A character of the card: when it comes, and as what."""
+    """A character of the card: its time of arrival, value and parity."""
 
     at: float
     value: int
@@ -46,13 +46,13 @@ class Wire:
 
     Args:
         contact: The card.
-        clock_hz: The clock the reader gives it.
-        real_time: Characters take the time they take; else only waiting does.
+        clock_hz: The clock that the reader gives to the card, Hz.
+        real_time: Characters take their real time; otherwise only waiting takes time.
 
     Attributes:
         line: The reader's waiting times, by the parameters in force.
         fidi: The reader's F and D, coded as TA1.
-        fresh: Nothing was sent since the reset: PPS is possible.
+        fresh: True until the reader sends something after a reset: PPS is possible.
     """
 
     def __init__(self, contact: Contact, clock_hz: float, *, real_time: bool = False) -> None:
@@ -77,23 +77,23 @@ class Wire:
             self.line = Line.of(self.fidi, self.clock_hz, wi=data.bWaitingIntegerT0)
 
     def reset(self, now: float) -> bytes:
-        """Activate or reset the card; the ATR, which always comes with Fd and Dd."""
+        """Activate or reset the card; return the ATR, which always comes with Fd and Dd."""
         self.clear()
         self.fresh = True
         self._last = now
         return self.contact.reset()
 
     def clear(self) -> None:
-        """Forget the characters that nobody fetched."""
+        """Drop the characters that the reader has not fetched."""
         self._coming.clear()
 
     @property
     def waiting(self) -> int:
-        """How many characters nobody fetched yet, come or coming."""
+        """Number of characters that the reader has not fetched, arrived or on the way."""
         return len(self._coming)
 
     def send(self, characters: bytes, now: float) -> float:
-        """Send ``characters``; returns when the last is sent."""
+        """Send ``characters``; return the time at which the last character is sent."""
         if not characters:
             return now
         self.fresh = False
@@ -116,15 +116,15 @@ class Wire:
                 at += CHARACTER_ETU * self.line.etu_s if self.real_time else 0.0
 
     def receive(self, count: int, now: float, multiplier: int = 1) -> tuple[bytes, float]:
-        """The next ``count`` characters of the card, and when the last of them is there.
+        """The next ``count`` characters of the card, and the time at which the last arrives.
 
         Args:
-            count: How many.
+            count: Number of characters.
             now: When the reader begins to wait.
-            multiplier: T=1: the first character behind those sent may take so many BWT.
+            multiplier: T=1: number of BWT that the first character of an answer may take.
 
         Raises:
-            Refused: ICC_MUTE, the card is silent for longer than WWT, BWT or CWT;
+            Refused: ICC_MUTE if the card is silent for longer than WWT, BWT or CWT;
                 XFR_PARITY_ERROR.
         """
         got, bad = bytearray(), False
@@ -153,7 +153,7 @@ class Wire:
         return bytes(got), now
 
     def _limit(self, multiplier: int) -> float:
-        """How long the reader waits for the next character, seconds."""
+        """The longest wait for the next character, seconds."""
         if self.protocol is Protocol.T0:
             return self.line.wwt_s
         return self.line.bwt_s * multiplier if self._answers else self.line.cwt_s

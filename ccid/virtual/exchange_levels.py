@@ -1,19 +1,20 @@
-"""What a virtual reader does with PC_to_RDR_XfrBlock at each level of exchange.
+"""PC_to_RDR_XfrBlock of a virtual reader at each level of exchange.
 
 USB CCID rev 1.1, 3.2, 6.1.4 and 6.2.1. At APDU levels the card gets whole APDUs; at TPDU and
-character level they travel over its contacts (:mod:`ccid.virtual.contact_wire`).
+character level the bytes pass the card's contacts (:mod:`ccid.virtual.contact_wire`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import TypeVar, overload
 
 from ccid.codec.descriptors import SmartCardDescriptor
-from ccid.codec.messages import HEADER_LENGTH, Command, Reply
+from ccid.codec.messages import MESSAGE_HEADER, Command, Reply
 from ccid.codes import Chain, CommandStatus, ExchangeLevel, Features, Level, Protocol, SlotError
 from ccid.iso7816.apdu import MAX_SHORT
+from ccid.virtual.cards.application import Answer, Later, Mute
 from ccid.virtual.cards.pps_card import PPSS
 from ccid.virtual.contact_wire import Refused, Wire
 from ccid.virtual.faults import Said
@@ -27,20 +28,21 @@ LEVELS = frozenset(Level)
 BEGINNINGS = frozenset((Level.WHOLE, Level.BEGINS))
 UNFINISHED = frozenset((Level.BEGINS, Level.CONTINUES))
 FIRST, LATER = (Chain.BEGINS, Chain.WHOLE), (Chain.CONTINUES, Chain.ENDS)
-"""bChainParameter of the first part of a response and of others: if more follows, and if not."""
+"""bChainParameter of the first part of a response and of later parts: with more parts to follow,
+and for the last."""
 
 R = TypeVar("R", bound=Reply)
 
 
 def addressed(slot: VirtualSlot, command: Command, reply: R) -> R:
-    """``reply`` with slot, number and the card's state."""
+    """``reply`` with bSlot, bSeq and bmICCStatus."""
     return replace(reply, bSlot=slot.index, bSeq=command.bSeq, bStatus=int(slot.icc_status))
 
 
 def waiting(
     slot: int, bSeq: int, kind: int, now: float, due: float, every: float
 ) -> Iterable[Said]:
-    """The time extensions that a reader asks for until ``due``, one every ``every`` seconds."""
+    """The time extensions that a reader sends until ``due``, one every ``every`` seconds."""
     head = bytes((kind, 0, 0, 0, 0, slot, bSeq, CommandStatus.TIME_EXTENSION << 6, 1, 0))
     times = (now + (i + 1) * every for i in range(int((due - now) / every)))
     return (Said(head, when) for when in times if when < due)
@@ -48,7 +50,7 @@ def waiting(
 
 @dataclass(slots=True)
 class Block:
-    """What PC_to_RDR_XfrBlock says. The data, which may hold a secret, are not shown."""
+    """Fields of PC_to_RDR_XfrBlock. ``repr`` hides the data, which may hold a secret."""
 
     bBWI: int
     wLevelParameter: int
@@ -56,37 +58,56 @@ class Block:
 
 
 Part = tuple[int, bytes, float]
-"""What RDR_to_PC_DataBlock says: bChainParameter, abData, and when it is due."""
+"""Content of RDR_to_PC_DataBlock: bChainParameter, abData, and when the message is due."""
 
 
 class Levels:
     """PC_to_RDR_XfrBlock of one reader.
 
     Args:
-        descriptor: Its class descriptor.
+        descriptor: The class descriptor.
 
     Attributes:
-        level: Level of exchange; None where that is not clear.
-        is_apdu: Short or extended APDU level.
+        level: Level of exchange; None if dwFeatures names none or several.
+        is_apdu: True at short or extended APDU level.
     """
 
     def __init__(self, descriptor: SmartCardDescriptor) -> None:
         self.descriptor = descriptor
         self.level = descriptor.exchange_level
         self.is_apdu = self.level in (ExchangeLevel.SHORT_APDU, ExchangeLevel.EXTENDED_APDU)
-        self._room = descriptor.dwMaxCCIDMessageLength - HEADER_LENGTH
+        self._room = descriptor.dwMaxCCIDMessageLength - MESSAGE_HEADER
 
-    def transfer(self, slot: VirtualSlot, block: Block, now: float) -> Part:
-        """Carry out one command: what the reply says, and when it is due.
+    @overload
+    def transfer(self, slot: VirtualSlot, block: Block, now: float) -> Part: ...
+
+    @overload
+    def transfer(
+        self, slot: VirtualSlot, block: Block, now: float, later: Later
+    ) -> Part | None: ...
+
+    def transfer(
+        self, slot: VirtualSlot, block: Block, now: float, later: Later | None = None
+    ) -> Part | None:
+        """Carry out one command; return the content of the reply, and when the reply is due.
+
+        Args:
+            slot: The slot.
+            block: The command.
+            now: The time, seconds.
+            later: At APDU levels: gets the card's answer if it is not there at once. None: wait.
+
+        Returns:
+            None if ``later`` gets the answer.
 
         Raises:
-            Refused: With bError, and when the reader knows.
+            Refused: The command fails; with bError, and when the reader knows of the failure.
         """
         if not slot.powered or slot.wire is None:
             raise Refused(SlotError.ICC_MUTE)
         match self.level:
             case ExchangeLevel.EXTENDED_APDU:
-                return self.extended(slot, block, now)
+                return self.extended(slot, block, now, later)
             case ExchangeLevel.CHARACTER:
                 data, due = self._characters(slot.wire, block, now)
             case ExchangeLevel.TPDU:
@@ -96,7 +117,9 @@ class Levels:
                     raise Refused(OF_LEVEL)
                 if len(block.abData) > MAX_SHORT:
                     raise Refused(OF_LENGTH)
-                answer = slot.wire.contact.application.transmit(block.abData)
+                answer = self._begin(slot.wire, block.abData, now, later)
+                if answer is None:
+                    return None
                 data, due = answer.apdu, now + answer.after_s
         return Chain.WHOLE, data, due
 
@@ -118,7 +141,7 @@ class Levels:
         return t1_block(slot, wire, data, block.bBWI or 1, self._room, now)
 
     def _characters(self, wire: Wire, block: Block, now: float) -> tuple[bytes, float]:
-        """Characters out, and wLevelParameter characters back."""
+        """Send the characters, and receive wLevelParameter characters."""
         count = block.wLevelParameter
         if count > self._room:
             raise Refused(OF_LEVEL)
@@ -129,8 +152,10 @@ class Levels:
 
     # Extended APDUs ---------------------------------------------------------------------------
 
-    def extended(self, slot: VirtualSlot, block: Block, now: float) -> Part:
-        """An APDU in several blocks (6.1.4 and 6.2.1)."""
+    def extended(
+        self, slot: VirtualSlot, block: Block, now: float, later: Later | None
+    ) -> Part | None:
+        """An APDU in several blocks (6.1.4 and 6.2.1). None if ``later`` gets the answer."""
         assert slot.wire is not None
         level, apdu, command = block.wLevelParameter, block.abData, slot.command
         if level == Level.CONTINUE_RESPONSE:
@@ -147,13 +172,32 @@ class Levels:
         if command:
             apdu = bytes(command) + apdu
             command.clear()
-        answer = slot.wire.contact.application.transmit(apdu)
+        answer = self._begin(slot.wire, apdu, now, later)
+        return None if answer is None else (*self.first_part(slot, answer), now + answer.after_s)
+
+    def _begin(self, wire: Wire, apdu: bytes, now: float, later: Later | None) -> Answer | None:
+        application = wire.contact.application
+        try:
+            return (
+                application.transmit(apdu) if later is None else application.begin(apdu, now, later)
+            )
+        except Mute:
+            raise Refused(SlotError.ICC_MUTE) from None
+
+    def first_part(self, slot: VirtualSlot, answer: Answer) -> tuple[int, bytes]:
+        """bChainParameter and abData of the first reply with the response APDU of ``answer``."""
         slot.response = answer.apdu
-        return *self._part(slot, FIRST), now + answer.after_s
+        return self._part(slot, FIRST)
+
+    def late_part(self, slot: VirtualSlot, answer: Answer) -> tuple[int, bytes]:
+        """The same for an answer that came later, at the level of this reader."""
+        if self.level is ExchangeLevel.EXTENDED_APDU:
+            return self.first_part(slot, answer)
+        return Chain.WHOLE, answer.apdu
 
     def _part(self, slot: VirtualSlot, chain: tuple[Chain, Chain]) -> tuple[int, bytes]:
-        """The next part of the response, as much as a message holds, and which of ``chain`` it
-        is."""
+        """bChainParameter, out of ``chain``, and the next part of the response, as long as a
+        message can be."""
         room, response = self._room, slot.response
         slot.response = response[room:]
         return chain[len(response) <= room], response[:room]

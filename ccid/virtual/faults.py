@@ -1,9 +1,10 @@
-"""What a virtual reader can be made to do wrong, on request.
+"""Faults of a virtual reader, on request.
 
     reader.faults.append(faults.wrong_sequence(on=PC_to_RDR_XfrBlock))
 
-A fault sees the replies to a command before they are said and may bend them. ``on`` limits it to
-one kind of command, ``after`` lets so many pass first, ``times`` says how many it strikes.
+A fault gets the replies to a command before the reader sends them, and changes them. ``on`` limits
+the fault to one kind of command. ``after`` is the number of commands that pass unchanged first,
+``times`` the number of commands that the fault changes, None for all.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from ccid.codec.messages import HEADER_LENGTH, Command, RDR_to_PC_SlotStatus
+from ccid.codec.messages import MESSAGE_HEADER, Command, RDR_to_PC_SlotStatus
 from ccid.codes import CommandStatus, IccStatus
 
 if TYPE_CHECKING:
     from ccid.virtual.ccid_function import CcidFunction
 
 
-@dataclass(slots=True)  # frozen, each would take twice the time to make
+@dataclass(slots=True)  # not frozen: a frozen dataclass takes twice the time to make
 class Said:
-    """A message on bulk-IN and the time it is said at."""
+    """A message on bulk-IN, and the time from which the host can fetch it."""
 
     message: bytes = field(repr=False)
     due: float
@@ -35,10 +36,10 @@ class Fault:
     """One fault.
 
     Attributes:
-        bend: Takes the function, the command and the replies; returns other replies.
-        on: The command it strikes; None for any.
-        times: How often it still strikes; None for ever.
-        after: How many such commands pass before.
+        bend: Takes the function, the command and the replies; returns the changed replies.
+        on: The command that the fault changes; None for any.
+        times: Number of commands that the fault still changes; None for all.
+        after: Number of such commands that pass unchanged first.
     """
 
     bend: Bend
@@ -47,7 +48,7 @@ class Fault:
     after: int = 0
 
     def strike(self, function: CcidFunction, command: bytes, said: list[Said]) -> list[Said]:
-        """Bend ``said`` if it is this fault's turn."""
+        """Change ``said`` if the fault applies to this command."""
         if self.on is not None and command[:1] != bytes([self.on.bMessageType]):
             return said
         if self.after > 0:
@@ -61,9 +62,9 @@ class Fault:
 
 
 def _each(change: Callable[[bytes], bytes]) -> Bend:
-    """``change`` every message; one that another fault has cut shorter than a header stays."""
+    """Apply ``change`` to every message that has a whole header."""
     return lambda _function, _command, said: [
-        replace(s, message=change(s.message)) if len(s.message) >= HEADER_LENGTH else s
+        replace(s, message=change(s.message)) if len(s.message) >= MESSAGE_HEADER else s
         for s in said
     ]
 
@@ -79,7 +80,7 @@ Filter = type[Command] | None
 
 
 def silence(on: Filter = None, times: int | None = 1, after: int = 0) -> Fault:
-    """No reply."""
+    """The reply does not come."""
     return Fault(lambda _f, _c, _s: [], on, times, after)
 
 
@@ -104,7 +105,7 @@ def reserved_status(on: Filter = None, times: int | None = 1, after: int = 0) ->
 
 
 def lying_length(by: int, on: Filter = None, times: int | None = 1, after: int = 0) -> Fault:
-    """dwLength says ``by`` more (or fewer) bytes than follow."""
+    """dwLength is ``by`` too large (or too small, if negative)."""
 
     def lie(message: bytes) -> bytes:
         dwLength = (int.from_bytes(message[1:5], "little") + by) & 0xFFFF_FFFF
@@ -114,36 +115,36 @@ def lying_length(by: int, on: Filter = None, times: int | None = 1, after: int =
 
 
 def cut_short(to: int, on: Filter = None, times: int | None = 1, after: int = 0) -> Fault:
-    """Only the first ``to`` bytes of the reply are sent."""
+    """Only the first ``to`` bytes of the reply come."""
     return Fault(_each(lambda message: message[:to]), on, times, after)
 
 
 def altered(
     change: Callable[[bytes], bytes], on: Filter = None, times: int | None = 1, after: int = 0
 ) -> Fault:
-    """The reply brings what ``change`` makes of its data."""
+    """The reply carries ``change`` of its data."""
 
     def alter(message: bytes) -> bytes:
-        data = change(message[HEADER_LENGTH:])
-        return message[:1] + len(data).to_bytes(4, "little") + message[5:HEADER_LENGTH] + data
+        data = change(message[MESSAGE_HEADER:])
+        return message[:1] + len(data).to_bytes(4, "little") + message[5:MESSAGE_HEADER] + data
 
     return Fault(_each(alter), on, times, after)
 
 
 def doubled(on: Filter = None, times: int | None = 1, after: int = 0) -> Fault:
-    """The reply comes twice."""
+    """The reply comes two times."""
     return Fault(lambda _f, _c, said: said + said, on, times, after)
 
 
 def late(by_s: float, on: Filter = None, times: int | None = 1, after: int = 0) -> Fault:
-    """The reply comes ``by_s`` seconds later, and the reader does not ask for the time."""
+    """The reply comes ``by_s`` seconds later, without a time extension."""
     return Fault(
         lambda _f, _c, said: [replace(s, due=s.due + by_s) for s in said], on, times, after
     )
 
 
 def preceded_by(message: bytes, on: Filter = None, times: int | None = 1, after: int = 0) -> Fault:
-    """Something else comes first: a stale answer, an empty transfer."""
+    """``message`` comes first: a stale answer, an empty transfer."""
     return Fault(
         lambda _f, _c, said: [Said(message, said[0].due if said else 0.0), *said],
         on,
@@ -160,13 +161,13 @@ def time_extensions(
     times: int | None = 1,
     after: int = 0,
 ) -> Fault:
-    """The reader asks ``count`` times for ``multiplier`` times the time, every ``every_s``
-    seconds, before it replies."""
+    """The reader sends ``count`` time extensions with ``multiplier``, one every ``every_s``
+    seconds, before the reply."""
 
     def bend(_function: CcidFunction, _command: bytes, said: list[Said]) -> list[Said]:
-        if not said or len(said[-1].message) < HEADER_LENGTH:
+        if not said or len(said[-1].message) < MESSAGE_HEADER:
             return said  # another fault took the reply
-        head = bytearray(said[-1].message[:HEADER_LENGTH])
+        head = bytearray(said[-1].message[:MESSAGE_HEADER])
         head[1:5] = bytes(4)
         head[7], head[8], head[9] = CommandStatus.TIME_EXTENSION << 6, multiplier, 0
         start = said[-1].due
@@ -183,7 +184,7 @@ def failing(
     times: int | None = 1,
     after: int = 0,
 ) -> Fault:
-    """The command fails with ``bError`` and the card's state as it is, or ``icc``."""
+    """The command fails with ``bError`` and bmICCStatus ``icc``; None for the card's state."""
 
     def fail(message: bytes) -> bytes:
         status = message[7] & 0x03 if icc is None else icc
@@ -194,7 +195,7 @@ def failing(
 
 
 def refused_as_unknown(on: Filter = None, times: int | None = 1, after: int = 0) -> Fault:
-    """The reader does not know the command and says so by RDR_to_PC_SlotStatus."""
+    """The reader does not know the command and answers with RDR_to_PC_SlotStatus."""
 
     def refuse(message: bytes) -> bytes:
         bStatus = CommandStatus.FAILED << 6 | message[7] & 0x03
@@ -204,7 +205,7 @@ def refused_as_unknown(on: Filter = None, times: int | None = 1, after: int = 0)
 
 
 def stall_in(on: Filter = None, times: int | None = 1, after: int = 0) -> Fault:
-    """bulk-IN is halted instead of a reply."""
+    """bulk-IN halts instead of a reply."""
 
     def bend(function: CcidFunction, _command: bytes, _said: list[Said]) -> list[Said]:
         function.bulk_in.halted = True
@@ -214,7 +215,7 @@ def stall_in(on: Filter = None, times: int | None = 1, after: int = 0) -> Fault:
 
 
 def unplugged(on: Filter = None, times: int | None = 1, after: int = 0) -> Fault:
-    """The reader is pulled out instead of a reply."""
+    """The reader is unplugged instead of a reply."""
 
     def bend(function: CcidFunction, _command: bytes, _said: list[Said]) -> list[Said]:
         function.unplug()

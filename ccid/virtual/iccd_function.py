@@ -1,6 +1,6 @@
 """A virtual ICCD, a card that is a USB device itself: USB ICCD rev 1.0, versions A and B, pure.
 
-There are no bulk endpoints; all goes over the control pipe (6.2 and 6.3):
+There are no bulk endpoints; all data pass the control pipe (6.2 and 6.3):
 
 ===========================  =====================================  ==============================
 Request                      Version A                              Version B
@@ -34,31 +34,32 @@ from ccid.codes import (
     Level,
     SlotError,
 )
+from ccid.virtual.cards.application import Answer, Mute
 from ccid.virtual.cards.t0_card import HEADER
-from ccid.virtual.ccid_function import EVENT_PACKET, CcidFunction
+from ccid.virtual.ccid_function import EVENT_PACKET, LATE_LIMIT_S, CcidFunction
 from ccid.virtual.contact_wire import Refused
 from ccid.virtual.exchange_levels import Block
 from ccid.virtual.journal import Journal
 from ccid.virtual.usb_device import EndpointPlan, Stall
-from ccid.virtual.virtual_slot import Card, VirtualSlot
+from ccid.virtual.virtual_slot import Card, LateReply, VirtualSlot
 
 UNIT_S = 0.01
 """wDelayTime counts units of 10 ms (6.3)."""
 MIN_DATA_BLOCK = 4
-"""The least wLength of DATA_BLOCK in version B."""
+"""The smallest wLength of DATA_BLOCK in version B."""
 RESERVED_FEATURE = 0x0000_0800
-"""Set in dwFeatures of an ICCD (5.4)."""
+"""The bits of dwFeatures that an ICCD has (5.4)."""
 
 
 class PhaseA(IntEnum):
     """What GET_ICC_STATUS returns (version A)."""
 
     COMMAND = 0x00
-    """It waits for a header."""
+    """The card waits for a header."""
     DATA = 0x10
-    """It waits for the command's data, or has data."""
+    """The card waits for the command's data, or has response data."""
     STATUS = 0x20
-    """It has SW1 SW2."""
+    """The card has SW1 SW2."""
     BUSY = 0x40
     MUTE = 0x80
 
@@ -69,11 +70,11 @@ class ResponseB(IntEnum):
     STATUS = 0x40
     """bStatus and bError follow."""
     POLLING = 0x80
-    """wDelayTime follows: ask again then."""
+    """wDelayTime follows: the host asks again after this time."""
 
 
 def make_iccd_descriptor(version: InterfaceProtocol | int, **fields: Any) -> SmartCardDescriptor:
-    """A class descriptor as an ICCD of this version has it; ``fields`` replace its values."""
+    """A usual class descriptor of an ICCD of this version; ``fields`` replace its values."""
     is_a = version == InterfaceProtocol.ICCD_A
     level = ExchangeLevel.CHARACTER if is_a else ExchangeLevel.SHORT_APDU
     values = {
@@ -95,16 +96,18 @@ class IccdFunction(CcidFunction):
 
     Args:
         version: ICCD_A or ICCD_B.
-        card: The card that it is; None for one that is virtually not present.
-        descriptor: Its class descriptor; None for the usual one.
-        interrupt: It has an interrupt-IN endpoint.
-        busy_s: How long it is busy at least with every request that makes it work, seconds.
-        wDelayTime: What version B asks for while it is busy; 0 leaves it to the host.
-        **function: More for :class:`~ccid.virtual.ccid_function.CcidFunction`.
+        card: The card; None for a card that is virtually not present.
+        descriptor: The class descriptor; None for the usual one.
+        interrupt: The interface has an interrupt-IN endpoint.
+        busy_s: The shortest time for which a request that starts work keeps the card busy,
+            seconds.
+        wDelayTime: The delay that version B asks for while busy, units of 10 ms; 0 leaves the
+            delay to the host.
+        **function: Further arguments of :class:`~ccid.virtual.ccid_function.CcidFunction`.
 
     Attributes:
-        refusals: bError with which the next exchanges fail; append to it. Version A, which has
-            no error codes, is mute then until it is powered on.
+        refusals: bError with which the next exchanges fail, a list to append to. Version A has
+            no error codes: the card is then mute until the next power-on.
     """
 
     def __init__(
@@ -136,7 +139,7 @@ class IccdFunction(CcidFunction):
         self._forget()
 
     def _forget(self) -> None:
-        """Nothing is under way."""
+        """Forget the exchange under way."""
         self._ready_at = 0.0
         self._tpdu = b""
         self._data = b""
@@ -147,34 +150,34 @@ class IccdFunction(CcidFunction):
     # What the device asks ---------------------------------------------------------------------
 
     def endpoints(self) -> list[EndpointPlan]:
-        """Interrupt-IN, or none."""
+        """Interrupt-IN, if the interface has one."""
         if self.interrupt_in is None:
             return []
         return [EndpointPlan(TransferType.INTERRUPT, True, EVENT_PACKET, 10)]
 
     def bulk_out(self, data: bytes, now: float) -> None:
-        """There is no such endpoint. Raises Stall."""
+        """Raise Stall: an ICCD has no bulk-OUT endpoint."""
         raise Stall
 
     def reset(self, now: float) -> None:
-        """The bus was reset or a configuration set."""
+        """Bus reset or SET_CONFIGURATION."""
         self._forget()
         super().reset(now)
 
     def put(self, index: int, card: Card | None, now: float) -> None:
-        """It is virtually present, or not."""
+        """Make the card virtually present; None: virtually not present."""
         self._forget()
         super().put(index, card, now)
 
     def control(self, request: ClassControl, data: bytes, now: float) -> bytes:
-        """A class-specific request. Raises Stall for one that cannot come now."""
+        """A class-specific request. Raises Stall for a request that this state forbids."""
         handle = self._version_a if self.version is InterfaceProtocol.ICCD_A else self._version_b
         returned = handle(self.slots[0], request, data, now)
         self.on_change()
         return returned
 
     def _works(self, now: float, due: float) -> None:
-        """It is busy until ``due``, and ``busy_s`` at least."""
+        """The card is busy until ``due``, and at least for ``busy_s``."""
         self._ready_at = max(due, now + self.busy_s)
 
     # Version A --------------------------------------------------------------------------------
@@ -218,7 +221,7 @@ class IccdFunction(CcidFunction):
         return PhaseA.STATUS if self._sw else PhaseA.COMMAND
 
     def _take(self, slot: VirtualSlot, data: bytes, now: float) -> None:
-        """XFR_BLOCK: a header, or the data of the command whose header came before."""
+        """XFR_BLOCK: a header, or the data after a header."""
         phase = self._phase(slot, now)
         begins = phase is PhaseA.COMMAND and len(data) >= HEADER
         if not begins and not (phase is PhaseA.DATA and self._tpdu and data):
@@ -238,14 +241,18 @@ class IccdFunction(CcidFunction):
             self._works(now, now)
             return
         self._tpdu = b""
-        answer = face.transmit(tpdu)
+        try:
+            answer = face.transmit(tpdu)
+        except Mute:
+            self._mute = True
+            return
         self._data, self._sw = answer.data, answer.sw.to_bytes(2, "big")
         if self.descriptor.exchange_level is ExchangeLevel.TPDU:
             self._data, self._sw = answer.apdu, b""  # in one piece
         self._works(now, now + answer.after_s)
 
     def _give(self, slot: VirtualSlot, wLength: int, now: float) -> bytes:
-        """DATA_BLOCK: what the phase has."""
+        """DATA_BLOCK: response data or SW1 SW2, by phase."""
         phase = self._phase(slot, now)
         if phase is PhaseA.DATA and self._data:
             part, self._data = self._data[:wLength], self._data[wLength:]
@@ -298,12 +305,31 @@ class IccdFunction(CcidFunction):
                 raise Refused(self.refusals.popleft())
             if not slot.powered:
                 raise Refused(SlotError.ICC_MUTE)
-            chain, part, due = self._levels.extended(slot, Block(0, level, data), now)
-            self.journal.said(RDR_to_PC_DataBlock(bChainParameter=chain, abData=part).build())
-            self._response = bytes((chain,)) + part
+            later = LateReply(slot, b"", self._deliver)
+            part = self._levels.extended(slot, Block(0, level, data), now, later)
+            if part is None:
+                slot.late_reply = later
+                self._response, due = self._status(slot, SlotError.ICC_MUTE), now + LATE_LIMIT_S
+            else:
+                self._response, due = self._block(*part[:2]), part[2]
         except Refused as refused:
             self._response = self._status(slot, refused.bError)
         self._works(now, due)
+
+    def _block(self, chain: int, part: bytes) -> bytes:
+        self.journal.said(RDR_to_PC_DataBlock(bChainParameter=chain, abData=part).build())
+        return bytes((chain,)) + part
+
+    def _deliver(
+        self, slot: VirtualSlot, command: bytes, answer: Answer | None, now: float
+    ) -> None:
+        """The answer to XFR_BLOCK came later: the card is no longer busy."""
+        if answer is None:
+            self._response = self._status(slot, SlotError.ICC_MUTE)
+        else:
+            self._response = self._block(*self._levels.first_part(slot, answer))
+        self._works(now, now)
+        self.on_change()
 
     def _data_block(self, slot: VirtualSlot, wLength: int, now: float) -> bytes:
         if wLength < MIN_DATA_BLOCK:

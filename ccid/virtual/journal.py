@@ -1,5 +1,5 @@
-"""The log of a virtual reader, without secrets: it hears every message and decides like the
-host's trace (:mod:`ccid.masking.censor`) what may be seen."""
+"""The log of a virtual reader, without secrets: :mod:`ccid.masking.censor` masks every message, as
+in the trace of the host."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Journal:
     """Logs messages of one reader at level TRAFFIC.
 
     Args:
-        name: Of the reader.
+        name: The reader's name.
         secrets: Show PINs and keys.
-        numbered: Its messages have a bSeq; those of an ICCD have none.
+        numbered: The messages have a bSeq; messages of an ICCD have none.
     """
 
     def __init__(self, name: str, secrets: bool = False, numbered: bool = True) -> None:
@@ -27,13 +27,13 @@ class Journal:
         self._censor = Censor(numbered)
 
     def heard(self, message: bytes, framing: Framing = Framing.APDU) -> None:
-        """A command came in; ``framing`` says what its block is, if it has one."""
+        """Log a command; ``framing`` is the framing of the command's block, if there is one."""
         if logger.isEnabledFor(TRAFFIC):
             shown = message if self.secrets else self._censor.command(message, (framing,))
             logger.log(TRAFFIC, "%s <- %s", self.name, describe_message(shown))
 
     def said(self, message: bytes) -> None:
-        """A reply goes out."""
+        """Log a reply."""
         if logger.isEnabledFor(TRAFFIC):
             shown = message if self.secrets else self._censor.reply(message)
             logger.log(TRAFFIC, "%s -> %s", self.name, describe_message(shown))

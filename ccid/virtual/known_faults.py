@@ -1,9 +1,9 @@
-"""What known readers do wrong, for virtual ones: the faults that quirks are there for.
+"""Faults of known real readers, for virtual readers: the faults that quirks mend.
 
     reader.faults.append(known_faults.hangs_at_pps())
 
-Each is a :class:`ccid.virtual.faults.Fault` that lasts; ``docs/quirks.md`` tells which readers have
-it, and what a driver does about it.
+Each fault is a :class:`ccid.virtual.faults.Fault` that changes all commands. ``docs/quirks.md``
+tells which readers have the fault, and what a driver does about the fault.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ccid.codec.messages import (
-    HEADER_LENGTH,
+    MESSAGE_HEADER,
     PC_to_RDR_Escape,
     PC_to_RDR_GetSlotStatus,
     PC_to_RDR_IccPowerOff,
@@ -34,7 +34,7 @@ ESCAPE, STATUS = PC_to_RDR_Escape.bMessageType, PC_to_RDR_GetSlotStatus.bMessage
 ON, OFF = PC_to_RDR_IccPowerOn.bMessageType, PC_to_RDR_IccPowerOff.bMessageType
 XFR = PC_to_RDR_XfrBlock.bMessageType
 S_IFS_REQUEST = 0xC1
-"""PCB of the block."""
+"""PCB of S(IFS request)."""
 
 
 def _fault(bend: Bend) -> Fault:
@@ -42,7 +42,7 @@ def _fault(bend: Bend) -> Fault:
 
 
 def _muted(function: CcidFunction, command: bytes, said: list[Said]) -> list[Said]:
-    """The replies, failed with ICC_MUTE."""
+    """The replies, changed to failures with ICC_MUTE."""
     return faults.failing(SlotError.ICC_MUTE).bend(function, command, said)
 
 
@@ -53,7 +53,7 @@ def blocks_by_escape(contact: Contact) -> Callable[[bytes], bytes]:
     """The Escape that carries T=1 blocks (quirk ``tpdu-escape``), for a function's ``escape``.
 
     Args:
-        contact: The card, which speaks T=1 by now.
+        contact: The card, with T=1 in force.
     """
 
     def escape(data: bytes) -> bytes:
@@ -69,7 +69,7 @@ def blocks_by_escape(contact: Contact) -> Callable[[bytes], bytes]:
 
 
 def hangs_before(ready_at: float) -> Fault:
-    """A command that comes before ``ready_at`` (of the port's clock, seconds) is its last."""
+    """The reader hangs after a command before ``ready_at`` (seconds of the port's clock)."""
     hangs = False
 
     def bend(_function: CcidFunction, _command: bytes, said: list[Said]) -> list[Said]:
@@ -81,12 +81,12 @@ def hangs_before(ready_at: float) -> Fault:
 
 
 def slow_to_start(ready_at: float) -> Fault:
-    """No reply comes before ``ready_at`` (of the port's clock, seconds)."""
+    """No reply comes before ``ready_at`` (seconds of the port's clock)."""
     return _fault(lambda _f, _c, said: [replace(s, due=max(s.due, ready_at)) for s in said])
 
 
 def stray_empty_packets() -> Fault:
-    """An empty packet follows each reply, and a command is lost while that is not fetched."""
+    """An empty packet follows each reply; commands are lost until the host fetches the packet."""
 
     def bend(function: CcidFunction, _command: bytes, said: list[Said]) -> list[Said]:
         if function.bulk_in.next_due() is not None:
@@ -97,7 +97,7 @@ def stray_empty_packets() -> Fault:
 
 
 def waits_for_its_event() -> Fault:
-    """PC_to_RDR_GetSlotStatus is lost while a notification is not fetched."""
+    """PC_to_RDR_GetSlotStatus is lost until the host fetches the notification."""
 
     def bend(function: CcidFunction, command: bytes, said: list[Said]) -> list[Said]:
         events = function.interrupt_in
@@ -111,8 +111,8 @@ def waits_for_its_event() -> Fault:
 
 
 def hangs_beside(other: CcidFunction) -> Fault:
-    """A command that comes while the reply of ``other``, another interface, is still to come or
-    to be fetched is never answered."""
+    """A command never gets an answer if ``other``, another interface, has a reply that the host
+    has not fetched."""
     return _fault(lambda _f, _c, said: said if other.bulk_in.next_due() is None else [])
 
 
@@ -120,7 +120,7 @@ def hangs_beside(other: CcidFunction) -> Fault:
 
 
 def latches_up_at(bPowerSelect: int) -> Fault:
-    """Once a card had this voltage, it is mute."""
+    """A card is mute after it had this voltage."""
     latched = False
 
     def bend(function: CcidFunction, command: bytes, said: list[Said]) -> list[Said]:
@@ -132,7 +132,7 @@ def latches_up_at(bPowerSelect: int) -> Fault:
 
 
 def only_from_off() -> Fault:
-    """PC_to_RDR_IccPowerOn fails unless PC_to_RDR_IccPowerOff came right before it."""
+    """PC_to_RDR_IccPowerOn fails unless PC_to_RDR_IccPowerOff is the command before."""
     before = ON
 
     def bend(function: CcidFunction, command: bytes, said: list[Said]) -> list[Said]:
@@ -145,12 +145,12 @@ def only_from_off() -> Fault:
 
 
 def needs_escape(escape: bytes, bError: int) -> Fault:
-    """PC_to_RDR_IccPowerOn fails with ``bError`` until this Escape was sent."""
+    """PC_to_RDR_IccPowerOn fails with ``bError`` until the host sends this Escape."""
     mended = False
 
     def bend(function: CcidFunction, command: bytes, said: list[Said]) -> list[Said]:
         nonlocal mended
-        mended |= command[0] == ESCAPE and command[HEADER_LENGTH:] == escape
+        mended |= command[0] == ESCAPE and command[MESSAGE_HEADER:] == escape
         if mended or command[0] != ON:
             return said
         return faults.failing(bError).bend(function, command, said)
@@ -159,11 +159,11 @@ def needs_escape(escape: bytes, bError: int) -> Fault:
 
 
 def mute_at(rate_is_wrong: Callable[[int], bool], slot: int | None = None) -> Fault:
-    """No block gets through at rates (bit/s) that it lists or declares all the same.
+    """No block gets through at some rates (bit/s), although the reader declares these rates.
 
     Args:
-        rate_is_wrong: Which.
-        slot: bSlot where it does so; None for all.
+        rate_is_wrong: True for a rate at which no block gets through.
+        slot: bSlot of the slot with this fault; None for all slots.
     """
 
     def bend(function: CcidFunction, command: bytes, said: list[Said]) -> list[Said]:
@@ -178,19 +178,19 @@ def mute_at(rate_is_wrong: Callable[[int], bool], slot: int | None = None) -> Fa
 
 
 def hangs_at_pps() -> Fault:
-    """A PPS request is the last command that it answers, or not even that."""
+    """The reader hangs at a PPS request, without an answer."""
     hangs = False
 
     def bend(_function: CcidFunction, command: bytes, said: list[Said]) -> list[Said]:
         nonlocal hangs
-        hangs |= command[0] == XFR and command[HEADER_LENGTH : HEADER_LENGTH + 1] == b"\xff"
+        hangs |= command[0] == XFR and command[MESSAGE_HEADER : MESSAGE_HEADER + 1] == b"\xff"
         return [] if hangs else said
 
     return _fault(bend)
 
 
 def loses_full_packets() -> Fault:
-    """A reply that fills its last packet does not come."""
+    """A reply whose last packet is full does not come."""
 
     def bend(function: CcidFunction, _command: bytes, said: list[Said]) -> list[Said]:
         return [s for s in said if len(s.message) % function.bulk_in.packet_size]
@@ -199,10 +199,10 @@ def loses_full_packets() -> Fault:
 
 
 def loses_long_blocks(longest: int) -> Fault:
-    """A block with more than ``longest`` bytes does not fit into its buffer: XFR_OVERRUN."""
+    """A block with more than ``longest`` bytes overruns the reader's buffer: XFR_OVERRUN."""
 
     def bend(function: CcidFunction, command: bytes, said: list[Said]) -> list[Said]:
-        if all(len(s.message) <= HEADER_LENGTH + longest for s in said):
+        if all(len(s.message) <= MESSAGE_HEADER + longest for s in said):
             return said
         return faults.failing(SlotError.XFR_OVERRUN).bend(function, command, said)
 
@@ -210,7 +210,7 @@ def loses_long_blocks(longest: int) -> Fault:
 
 
 def empty_after_ifs_request() -> Fault:
-    """After an S(IFS request) of T=1 from the host, every block comes back empty."""
+    """After an S(IFS request) of T=1 from the host, every reply has no data."""
     spoilt = False
 
     def bend(function: CcidFunction, command: bytes, said: list[Said]) -> list[Said]:
@@ -219,7 +219,7 @@ def empty_after_ifs_request() -> Fault:
         if command[0] != XFR or it.protocol is not Protocol.T1:
             return said
         if not spoilt:
-            spoilt = command[HEADER_LENGTH + 1] == S_IFS_REQUEST
+            spoilt = command[MESSAGE_HEADER + 1] == S_IFS_REQUEST
             return said
         return [replace(s, message=s.message[:1] + bytes(4) + s.message[5:10]) for s in said]
 

@@ -1,11 +1,12 @@
 """Models of virtual readers, by ``vvvv:pppp``: what ``ccid-probe --virtual`` takes.
 
-Any reader whose figures are known (:mod:`ccid.known.descriptor_figures`) can be had: its class,
-levels, slots, interfaces and endpoints are the real one's, what it does is :class:`CcidFunction`'s.
+Every reader with known figures (:mod:`ccid.known.descriptor_figures`) is a model. Class, levels,
+slots, interfaces and endpoints are those of the real reader; :class:`CcidFunction` does the rest.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ccid.codec.descriptors import SmartCardDescriptor
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 DEFAULT = f"{VENDOR_ID:04x}:{PRODUCT_ID:04x}"
 QEMU_IDS = "08e6:4433"
-"""QEMU's usb-ccid goes by the ids of Gemalto's GemPC433-Swap; --virtual takes QEMU's."""
+"""QEMU's usb-ccid has the ids of Gemalto's GemPC433-Swap; for --virtual they mean QEMU's reader."""
 
 QEMU = SmartCardDescriptor(
     bVoltageSupport=0x07,
@@ -39,34 +40,41 @@ QEMU = SmartCardDescriptor(
 """The figures of QEMU's usb-ccid."""
 
 
-def make(model: str | None = None) -> VirtualReader:
-    """A virtual reader of this model, a card in it.
+def make(
+    model: str | None = None, card: Callable[[], Application] | None = FileSystemCard
+) -> VirtualReader:
+    """A virtual reader of this model.
 
     Args:
         model: ``vvvv:pppp``; None for the default.
+        card: Makes the card in slot 0 of each interface; None for empty slots.
 
     Raises:
         ReaderNotFound: The figures of such a reader are not known.
-        ReaderUnsupported: They are, and nothing virtual can do what it does.
+        ReaderUnsupported: No virtual reader can do what the real reader does.
         ReaderTableError: The user's file is wrong.
     """
     match (model or DEFAULT).lower():
         case str(known) if known == DEFAULT:
-            return VirtualReader(level=ExchangeLevel.EXTENDED_APDU)
+            return VirtualReader(card() if card else None, level=ExchangeLevel.EXTENDED_APDU)
         case str(known) if known == QEMU_IDS:
             return VirtualReader(
-                descriptor=QEMU, vendor_id=0x08E6, product_id=0x4433, name="QEMU USB CCID"
+                card() if card else None,
+                descriptor=QEMU,
+                vendor_id=0x08E6,
+                product_id=0x4433,
+                name="QEMU USB CCID",
             )
         case str(known):
             vendor_id, product_id = (int(part, 16) for part in known.split(":"))
-    return virtual_reader(newest(vendor_id, product_id))
+    return virtual_reader(newest(vendor_id, product_id), card)
 
 
 def newest(vendor_id: int, product_id: int) -> DeviceFigures:
-    """The figures of a reader, those of its newest firmware.
+    """The figures of a reader with its newest firmware.
 
     Raises:
-        ReaderNotFound: They are not known.
+        ReaderNotFound: The figures are not known.
         ReaderTableError: The user's file is wrong.
     """
     from ccid.known.descriptor_figures import figures
@@ -84,19 +92,19 @@ def newest(vendor_id: int, product_id: int) -> DeviceFigures:
 
 def virtual_reader(
     device: DeviceFigures,
-    card: type[Application] | None = FileSystemCard,
+    card: Callable[[], Application] | None = FileSystemCard,
     *,
     secrets: bool = False,
 ) -> VirtualReader:
-    """A virtual reader with a real one's figures.
+    """A virtual reader with the figures of a real reader.
 
     Args:
         device: The figures.
-        card: What is in slot 0 of each interface, one of its own; None for nothing.
+        card: Makes the card in slot 0 of each interface; None for empty slots.
         secrets: Log PINs and keys.
 
     Raises:
-        ReaderUnsupported: Nothing virtual can do what it does.
+        ReaderUnsupported: No virtual reader can do what the real reader does.
     """
     interfaces = sorted(device.interfaces, key=lambda interface: interface.number)
     name = device.product or lookup(device.vendor_id, device.product_id).name or "Virtual Reader"
@@ -128,7 +136,7 @@ def _function(
             name=f"{device.id} interface {head.bInterfaceNumber}",
             secrets=secrets,
         )
-    # without a number of rates all up to dwMaxDataRate will do, whatever it lists
+    # bNumDataRatesSupported = 0: all rates up to dwMaxDataRate, whatever list the reader has
     limited = reader.smart_card.bNumDataRatesSupported
     packets = reader.bulk_in
     return CcidFunction(

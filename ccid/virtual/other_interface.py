@@ -1,4 +1,4 @@
-"""An interface of a virtual device that is no smart-card reader: it is there, and does nothing."""
+"""An interface of a virtual device that is not a smart-card reader, without a function."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from ccid.virtual.usb_device import EndpointPlan, InPipe, Stall
 
 
 class OtherInterface:
-    """A keyboard, a serial port or the like of a real device, so that the interfaces behind it
-    have the numbers they have there. It has no endpoints and a class no driver wants."""
+    """A placeholder for a keyboard, a serial port or the like of a real device: the interfaces
+    after the placeholder have the numbers of the real device. The placeholder has no endpoints,
+    and a class that no driver takes."""
 
     interface_number = 0
     is_unplugged = False
@@ -22,20 +23,20 @@ class OtherInterface:
         self.on_change: Callable[[], None] = lambda: None
 
     def interface(self) -> tuple[InterfaceDescriptor, bytes, bytes]:
-        """Its interface descriptor, nothing behind it."""
+        """The interface descriptor, without other descriptors."""
         return InterfaceDescriptor(bInterfaceClass=CLASS_VENDOR), b"", b""
 
     def endpoints(self) -> Sequence[EndpointPlan]:
-        """None."""
+        """No endpoints."""
         return ()
 
     def bulk_out(self, data: bytes, now: float) -> None:
-        """It has no such endpoint. Raises Stall."""
+        """Raise Stall: there is no bulk-OUT endpoint."""
         raise Stall
 
     def control(self, request: ClassControl, data: bytes, now: float) -> bytes:
-        """It knows no request. Raises Stall."""
+        """Raise Stall: there is no class-specific request."""
         raise Stall
 
     def reset(self, now: float) -> None:
-        """There is nothing to reset."""
+        """Do nothing: the placeholder has no state."""

@@ -1,5 +1,5 @@
-"""What a virtual reader does about parameters: USB CCID rev 1.1, 6.1.5 to 6.1.7, and the features
-by which it sets them, or has the card select them, by itself (5.1, dwFeatures)."""
+"""Parameters of a virtual reader: USB CCID rev 1.1, 6.1.5 to 6.1.7, and the features by which the
+reader sets them, or negotiates them with the card, by itself (5.1, dwFeatures)."""
 
 from __future__ import annotations
 
@@ -24,12 +24,15 @@ class ParameterKeeper:
     """Sets the parameters of a slot.
 
     Args:
-        descriptor: Of the reader.
-        data_rates: What GET_DATA_RATES returns, bit/s; others are refused if there are any.
-        unchangeable: Fields, such as ``bGuardTimeT1``, that keep their default: a
-            PC_to_RDR_SetParameters that changes one fails with its offset as bError.
-        preferred: What it selects by itself (dwFeatures bit 6) where card and reader have both
-            protocols: the specification leaves it to the maker, PC/SC hosts expect T=1.
+        descriptor: The reader's class descriptor.
+        data_rates: What GET_DATA_RATES returns, bit/s. If there are any, the reader refuses all
+            other rates.
+        unchangeable: Fields, such as ``bGuardTimeT1``, that keep their default. A
+            PC_to_RDR_SetParameters that changes such a field fails with the field's offset as
+            bError.
+        preferred: The protocol that the reader selects by itself (dwFeatures bit 6) if card and
+            reader have both protocols. The specification leaves the choice to the maker; PC/SC
+            hosts expect T=1.
     """
 
     def __init__(
@@ -47,7 +50,7 @@ class ParameterKeeper:
     # After a reset ----------------------------------------------------------------------------
 
     def begin(self, slot: VirtualSlot, now: float) -> float:
-        """The card was reset: what the reader does by itself; returns when it is done."""
+        """Do what the reader does by itself after a reset; return the time of the end."""
         atr, features = slot.atr(), self.descriptor.features
         if atr is None or slot.wire is None:
             return now
@@ -84,10 +87,10 @@ class ParameterKeeper:
     # PC_to_RDR_SetParameters --------------------------------------------------------------------
 
     def set(self, slot: VirtualSlot, command: PC_to_RDR_SetParameters, now: float) -> float:
-        """Carry out a command; returns when it is done.
+        """Carry out a command; return the time of the end.
 
         Raises:
-            Refused: With the offset of a field that is wrong, or ICC_MUTE.
+            Refused: With the offset of the wrong field, or ICC_MUTE.
         """
         number, data = command.bProtocolNum, command.abProtocolDataStructure
         if number > 1 or not self.descriptor.dwProtocols >> number & 1:
@@ -106,7 +109,7 @@ class ParameterKeeper:
 
     @property
     def _has_contacts(self) -> bool:
-        """At APDU levels the reader's protocols are not simulated: it is always understood."""
+        """False at APDU levels, where the protocols on the contacts are not simulated."""
         return self.descriptor.exchange_level in BLOCKWISE
 
     def _check(self, data: ProtocolData) -> None:
@@ -136,12 +139,12 @@ class ParameterKeeper:
     # PPS by the reader --------------------------------------------------------------------------
 
     def _select(self, slot: VirtualSlot, data: ProtocolData, now: float) -> float:
-        """Have the card select protocol, F and D of ``data``, by PPS and, where that is over, a
-        warm reset before it."""
+        """Negotiate protocol, F and D of ``data`` by PPS; if PPS is no longer possible, reset the
+        card first."""
         wire, atr = slot.wire, slot.atr()
         assert wire is not None
         if atr is None or atr.specific_mode:
-            slot.use(data)  # the card has nothing to select
+            slot.use(data)  # in specific mode there is nothing to negotiate
             return now
         if not wire.fresh:
             if not self.descriptor.features & Features.AUTO_NEGOTIATION:
@@ -180,24 +183,24 @@ def from_atr(atr: Atr, protocol: Protocol, fidi: int) -> ProtocolData:
 
 
 def _fidi_in_force(atr: Atr) -> int:
-    """Right behind the ATR (ISO/IEC 7816-3:2006 6.3.1)."""
+    """F and D directly after the ATR (ISO/IEC 7816-3:2006 6.3.1)."""
     if atr.ta2 is None or atr.ta2 & 0x10 or atr.ta1 is None:
         return DEFAULT_FIDI
     return atr.ta1
 
 
 def _differs(data: ProtocolData, slot: VirtualSlot) -> bool:
-    """True if ``data`` have another protocol or rate than those in force."""
+    """True if ``data`` have another protocol or rate than the parameters in force."""
     old = slot.parameters[slot.protocol]
     rates = clocks_per_etu(data.bmFindexDindex), clocks_per_etu(old.bmFindexDindex)
     return type(data) is not type(old) or rates[0] != rates[1]
 
 
 def _pps(wire: Wire, protocol: Protocol, fidi: int, now: float) -> tuple[int, float]:
-    """The reader's own PPS: F and D that the card selected, and when.
+    """The reader's own PPS; return the negotiated F and D, and the time of the end.
 
     Raises:
-        Refused: The card does not answer, or with something else than 9.3 allows.
+        Refused: The card does not answer, or the answer is not one that 9.3 allows.
     """
     default = clocks_per_etu(fidi) == clocks_per_etu(DEFAULT_FIDI)
     head = bytes((0xFF, protocol)) if default else bytes((0xFF, 0x10 | protocol, fidi))

@@ -1,4 +1,4 @@
-"""Where a virtual device meets threads and the clock: the port it is plugged into."""
+"""The port of a virtual device: the edge to threads and to the clock."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ccid.codec.descriptors import ClassControl
 from ccid.virtual.usb_device import UsbDevice
 
 LONGEST_S = 3600.0
-"""A thread that waits looks again after so long: the system takes no time of any length."""
+"""The longest single wait of a thread: the system refuses very long times."""
 
 
 class Unplugged(Exception):
-    """The device is not in the port any more."""
+    """The device is unplugged."""
 
 
 @dataclass(slots=True, eq=False)
@@ -29,10 +29,10 @@ class _Waiter:
     """A thread that waits for an IN endpoint.
 
     Attributes:
-        next_due: When the endpoint has something to say.
-        due: The same when the thread looked last.
-        is_over: It does not want to wait any more.
-        woken: Gets something when the thread is to look again.
+        next_due: Returns when the endpoint has its next message.
+        due: The result of ``next_due`` when the thread looked last.
+        is_over: Returns True to end the wait.
+        woken: The queue at which the thread waits; an item wakes the thread.
     """
 
     next_due: Callable[[], float | None]
@@ -47,17 +47,18 @@ _ports: WeakSet[Port] = WeakSet()
 class Port:
     """One device, any number of threads.
 
-    A signal handler may raise between any two steps of Python code, in those of
-    :class:`threading.Condition` and :class:`threading.Event` too, and leave their locks held. So a
-    plain lock is entered here by ``with``, which is one step, and a thread waits without it, at a
-    queue of its own.
+    A signal handler may raise between any two steps of Python code, also inside
+    :class:`threading.Condition` and :class:`threading.Event`, and leave their locks held. So this
+    class enters a plain lock by ``with``, which is one step, and a thread waits without the lock,
+    at a queue of its own.
 
     Attributes:
-        device: What is plugged in.
-        changed: Held while the device is touched.
-        claims: By interface, who has it open in this process.
-        transfers: How many transfers were completed, by endpoint.
-        armed: Called when the device may have something to say: transfers that always wait.
+        device: The device.
+        changed: The lock that a thread holds while it uses the device.
+        claims: The transport that has an interface open in this process, by interface.
+        transfers: Number of completed transfers, by endpoint.
+        armed: Functions to call when the device may have a new message, for transfers that are
+            always pending.
     """
 
     def __init__(self, device: UsbDevice) -> None:
@@ -70,7 +71,7 @@ class Port:
             function.on_change = self.wake
 
     def _renew(self) -> None:
-        """Nobody is about anything; in a forked child, whose threads none of those are."""
+        """Make a new lock without waiting threads and claims; a forked child needs that too."""
         self.changed = self._lock = threading.RLock()
         self._waiting: list[_Waiter] = []
         self.claims: dict[int, weakref.ref[object]] = {}
@@ -79,8 +80,8 @@ class Port:
     """The clock: seconds."""
 
     def wake(self) -> None:
-        """Have those look again who wait for what may have come; nobody else: a thread that
-        wakes for nothing is in the way of the one that works."""
+        """Wake the threads whose wait may be over, and no other threads: a thread that wakes for
+        nothing delays the thread that works."""
         with self._lock:
             for look in tuple(self.armed):
                 look()
@@ -107,10 +108,12 @@ class Port:
         """One IN transfer of at most ``size`` bytes.
 
         Returns:
-            Fewer bytes than a whole transfer, and perhaps none, if the time ran out.
+            The bytes; fewer than a whole transfer, or none, if the time ran out.
 
         Raises:
-            TimeoutError: Not a packet came. Stall, Unplugged.
+            TimeoutError: No packet came.
+            Stall: The endpoint is halted.
+            Unplugged: The device is unplugged.
         """
         got, came = b"", False
         device, now = self.device, self.now()
@@ -137,13 +140,13 @@ class Port:
     def _enlist(
         self, endpoint: int, due: float | None, is_over: Callable[[], bool] = bool
     ) -> _Waiter:
-        """Be one of those who wait, with the lock held. :meth:`_wait` is to follow without it."""
+        """Register a waiting thread, with the lock held. :meth:`_wait` follows without the lock."""
         waiter = _Waiter(self.device.pipe(endpoint).next_due, due, is_over)
         self._waiting.append(waiter)
         return waiter
 
     def _wait(self, waiter: _Waiter, timeout_s: float | None) -> None:
-        """Wait until :meth:`wake` sees that something changed, or it is time to look again."""
+        """Wait until :meth:`wake` wakes the thread, or the time is over."""
         try:
             limit_s = LONGEST_S if timeout_s is None else min(max(0.0, timeout_s), LONGEST_S)
             waiter.woken.get(timeout=limit_s)
@@ -151,11 +154,13 @@ class Port:
             pass
         finally:
             with self._lock:
-                if waiter in self._waiting:  # else a signal handler raised before, and this again
+                if (
+                    waiter in self._waiting
+                ):  # not there if a signal handler raised and this code runs again
                     self._waiting.remove(waiter)
 
     def poll(self, endpoint: int, size: int) -> bytes | None:
-        """One IN transfer if there is one; None else. Raises Stall, Unplugged."""
+        """One IN transfer, None if the device has no message. Raises Stall, Unplugged."""
         with self.changed:
             self._check()
             pulled = self.device.submit_in(endpoint, size, self.now())
@@ -167,15 +172,15 @@ class Port:
     def wait(
         self, endpoint: int, timeout_s: float | None, is_over: Callable[[], bool] = bool
     ) -> None:
-        """Wait until an IN endpoint has something to say; None for ever.
+        """Wait until an IN endpoint has a message.
 
         Args:
-            endpoint: Which.
-            timeout_s: Seconds.
-            is_over: Says that nobody wants to wait any more. :meth:`wake` has it looked at.
+            endpoint: Address of the endpoint.
+            timeout_s: The longest wait, seconds; None for no limit.
+            is_over: Returns True to end the wait. :meth:`wake` calls it.
 
         Raises:
-            Unplugged.
+            Unplugged: The device is unplugged.
         """
         deadline = math.inf if timeout_s is None else self.now() + timeout_s
         while True:

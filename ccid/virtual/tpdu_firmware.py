@@ -1,6 +1,7 @@
 """The firmware of a reader at TPDU level: USB CCID rev 1.1, 3.2; ISO/IEC 7816-3:2006 10 and 11.
 
-In T=0 the reader runs the procedure bytes; in T=1 it passes a block there and a block back.
+In T=0 the reader obeys the procedure bytes; in T=1 the reader passes a block to the card and a
+block back.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ IFS_ATTEMPTS = 3
 
 
 def t0_tpdu(wire: Wire, tpdu: bytes, now: float) -> tuple[bytes, float]:
-    """Header, P3 and perhaps data to the card; data, SW1 and SW2 back, and when.
+    """Send header, P3 and optional data; return data, SW1 and SW2, and the time of the end.
 
     Raises:
-        Refused: The lengths do not agree, PROCEDURE_BYTE_CONFLICT, or as :meth:`Wire.receive`.
+        Refused: Lengths that do not agree, PROCEDURE_BYTE_CONFLICT, or as :meth:`Wire.receive`.
     """
     if len(tpdu) == HEADER - 1:
         tpdu += b"\0"  # 3.2.1: the reader adds P3
@@ -31,7 +32,7 @@ def t0_tpdu(wire: Wire, tpdu: bytes, now: float) -> tuple[bytes, float]:
     header, out = tpdu[:HEADER], tpdu[HEADER:]
     ins, p3 = header[1], header[4]
     if len(out) == p3 + 1 > 1:
-        out = out[:p3]  # the Le of a case 4 APDU, which is no part of a TPDU
+        out = out[:p3]  # drops the Le of a case 4 APDU, which is not part of a TPDU
     if out and len(out) != p3:
         raise Refused(OF_LENGTH)
     lacking = 0 if out else p3 or 256
@@ -61,14 +62,14 @@ def t0_tpdu(wire: Wire, tpdu: bytes, now: float) -> tuple[bytes, float]:
 def t1_block(
     slot: VirtualSlot, wire: Wire, data: bytes, multiplier: int, room: int, now: float
 ) -> tuple[bytes, float]:
-    """A block to the card, and the block it sends, and when.
+    """Send a block; return the card's block, and the time of the end.
 
     Args:
-        slot: For the parameters: LRC or CRC.
+        slot: The slot, whose parameters tell LRC or CRC.
         wire: The card's contacts.
-        data: The block; the reader does not look into it.
-        multiplier: The card may take so many BWT.
-        room: Bytes the reader has for a block.
+        data: The block; the reader does not interpret the block.
+        multiplier: Number of BWT that the card may take.
+        room: The longest block that the reader can take, bytes.
         now: When the reader begins.
 
     Raises:
@@ -92,8 +93,8 @@ def _check(slot: VirtualSlot) -> Check:
 
 
 def announce_ifsd(slot: VirtualSlot, wire: Wire, ifsd: int, room: int, now: float) -> float:
-    """The reader's own S(IFS request), if it was not made since the reset (dwFeatures bit 10);
-    returns when it is done. A card that does not take it keeps 32."""
+    """Send the reader's own S(IFS request), once after each reset (dwFeatures bit 10); return the
+    time of the end. A card that refuses the request keeps an IFSD of 32."""
     if slot.announced_ifsd or not 1 <= ifsd <= 254:
         return now
     slot.announced_ifsd = True

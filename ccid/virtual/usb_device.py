@@ -1,9 +1,9 @@
 """A USB device without hardware: USB 2.0 chapter 9 and the endpoints, pure.
 
-A :class:`UsbDevice` has functions, one for each interface: a CCID reader is one. Time is passed
-in, seconds of any monotonic clock; nothing here waits. What stands at its edge, in this process
-(:mod:`ccid.virtual.virtual_transport`) or over USB/IP (:mod:`ccid.virtual.usbip`), asks
-:meth:`next_due` when to look again.
+A :class:`UsbDevice` has functions, one for each interface; a CCID reader is a function. The caller
+passes time in, seconds of any monotonic clock; nothing in this module waits. The code at the edge,
+in this process (:mod:`ccid.virtual.virtual_transport`) or over USB/IP (:mod:`ccid.virtual.usbip`),
+asks :meth:`next_due` when to look again.
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ from ccid.codec.descriptors import (
     InterfaceDescriptor,
 )
 from ccid.codec.descriptors.standard import DescriptorType, TransferType
+from ccid.codes import ENGLISH_US
 
-LANGUAGE = 0x0409
-"""Of all strings: English (United States)."""
 MAX_STRING_BYTES = 252
-"""Of a string descriptor's text: whole characters, bLength being a byte (USB 2.0, 9.6.7)."""
+"""The longest text of a string descriptor, bytes: bLength is one byte (USB 2.0, 9.6.7)."""
 
 
 class Request(IntEnum):
@@ -57,7 +56,7 @@ class Stall(Exception):
 
 
 class InPipe:
-    """What a device has to say on an IN endpoint, each message from its time on.
+    """The messages of a device for an IN endpoint, each with the time from which it is available.
 
     Args:
         packet_size: wMaxPacketSize.
@@ -67,23 +66,23 @@ class InPipe:
         self.packet_size = packet_size
         self.halted = False
         self.ends_full_packets = True
-        """Ends a message that fills its last packet with an empty one, as it should."""
+        """An empty packet ends a message whose last packet is full, as USB 2.0 demands."""
         self._queue: list[tuple[float, int, bytes]] = []
         self._order = itertools.count()
         self._current: bytes | None = None
         self._empty_packet = False
 
     def push(self, message: bytes, due: float) -> None:
-        """Say ``message`` at time ``due``."""
+        """Make ``message`` available from time ``due``."""
         heapq.heappush(self._queue, (due, next(self._order), message))
 
     def drop_all(self) -> None:
-        """Forget what has not been said."""
+        """Drop all messages."""
         self._queue.clear()
         self._current = None
 
     def drop_if(self, unwanted: Callable[[bytes], bool]) -> list[bytes]:
-        """Forget the messages that are ``unwanted``; returns them in their order."""
+        """Drop the messages for which ``unwanted`` is true; return them in their order."""
         dropped = [entry for entry in self._queue if unwanted(entry[2])]
         self._queue = [entry for entry in self._queue if not unwanted(entry[2])]
         heapq.heapify(self._queue)
@@ -91,21 +90,21 @@ class InPipe:
 
     @property
     def is_silent(self) -> bool:
-        """There is nothing to say, now or later."""
+        """True if there is no message, now or later."""
         return self._current is None and not self._queue
 
     def next_due(self) -> float | None:
-        """When there is something to say; None for nothing."""
+        """When the next message is available; None without a message."""
         if self._current is not None:
             return 0.0
         return self._queue[0][0] if self._queue else None
 
     def pull(self, size: int, now: float) -> tuple[bytes, bool] | None:
-        """What comes for a transfer of ``size`` bytes; None if there is nothing to say yet.
+        """The bytes for a transfer of ``size`` bytes; None if no message is available yet.
 
         Returns:
-            The bytes, and whether the transfer is over: ``size`` is reached, or a packet was
-            not full. It stays open after a message of full packets that no empty one ends.
+            The bytes, and True if the transfer is over: ``size`` is reached, or a packet was not
+            full. The transfer stays open after a message of full packets without an empty packet.
         """
         if self._current is None:
             if not self._queue or self._queue[0][0] > now:
@@ -130,7 +129,7 @@ class InPipe:
 
 @dataclass(frozen=True, slots=True)
 class EndpointPlan:
-    """An endpoint a function wants: what it does, which way, and its packets."""
+    """An endpoint that a function needs: transfer type, direction, packet size, interval."""
 
     transfer_type: TransferType
     is_in: bool
@@ -143,8 +142,8 @@ class Function(Protocol):
 
     Attributes:
         interface_number: bInterfaceNumber, set by the device.
-        is_unplugged: The device was pulled out.
-        on_change: Called when the host should look again.
+        is_unplugged: The device is unplugged.
+        on_change: Called when the host should look for new messages.
     """
 
     interface_number: int
@@ -153,18 +152,18 @@ class Function(Protocol):
 
     @property
     def bulk_in(self) -> InPipe | None:
-        """What it has to say on bulk-IN; None without such an endpoint."""
+        """The messages for bulk-IN; None without such an endpoint."""
 
     @property
     def interrupt_in(self) -> InPipe | None:
-        """What it has to say on interrupt-IN; None without such an endpoint."""
+        """The messages for interrupt-IN; None without such an endpoint."""
 
     def interface(self) -> tuple[InterfaceDescriptor, bytes, bytes]:
-        """Its interface descriptor, bInterfaceNumber and bNumEndpoints filled in by the device,
-        what stands behind it, and what behind its last endpoint."""
+        """The interface descriptor, the bytes after it, and the bytes after the last endpoint. The
+        device fills in bInterfaceNumber and bNumEndpoints."""
 
     def endpoints(self) -> Sequence[EndpointPlan]:
-        """The endpoints it wants, in the order of their descriptors."""
+        """The endpoints that the function needs, in the order of their descriptors."""
 
     def bulk_out(self, data: bytes, now: float) -> None:
         """Take one bulk-OUT transfer. Raises Stall."""
@@ -173,17 +172,17 @@ class Function(Protocol):
         """Take a class-specific request. Raises Stall."""
 
     def reset(self, now: float) -> None:
-        """The bus was reset or a configuration set."""
+        """Bus reset or SET_CONFIGURATION."""
 
 
 class UsbDevice:
     """A USB device.
 
     Args:
-        functions: Its interfaces.
-        idVendor, idProduct, bcdDevice: Who it is.
-        manufacturer, product, serial: Its strings; empty for none.
-        bcdUSB, bMaxPacketSize0: Of the device descriptor.
+        functions: The interfaces.
+        idVendor, idProduct, bcdDevice: Identity of the device.
+        manufacturer, product, serial: String descriptors; empty for none.
+        bcdUSB, bMaxPacketSize0: Fields of the device descriptor.
     """
 
     def __init__(
@@ -258,7 +257,7 @@ class UsbDevice:
 
     @property
     def is_unplugged(self) -> bool:
-        """It was pulled out."""
+        """True if the device is unplugged."""
         for function in self.functions:  # noqa: SIM110 - at every transfer: any() takes thrice that
             if function.is_unplugged:
                 return True
@@ -285,11 +284,14 @@ class UsbDevice:
         return pipe.pull(size, now)
 
     def pipe(self, endpoint: int) -> InPipe:
-        """What is said on an IN endpoint."""
+        """The messages for an IN endpoint."""
         return self._in[endpoint]
 
     def next_due(self, endpoint: int | None = None) -> float | None:
-        """When an IN endpoint, or any, has something to say; None for never."""
+        """When an IN endpoint has its next message; None without a message.
+
+        Without ``endpoint``: the earliest of all IN endpoints.
+        """
         pipes = self._in.values() if endpoint is None else [self._in[endpoint]]
         times = [due for pipe in pipes if (due := pipe.next_due()) is not None]
         return min(times, default=None)
@@ -342,7 +344,7 @@ class UsbDevice:
             case DescriptorType.CONFIGURATION if index == 0:
                 return self.raw_configuration
             case DescriptorType.STRING if index == 0:
-                return bytes((4, DescriptorType.STRING)) + LANGUAGE.to_bytes(2, "little")
+                return bytes((4, DescriptorType.STRING)) + ENGLISH_US.to_bytes(2, "little")
             case DescriptorType.STRING if index <= len(self.strings):
                 text = self.strings[index - 1].encode("utf-16-le", "surrogatepass")
                 text = text[:MAX_STRING_BYTES]
@@ -363,7 +365,7 @@ class UsbDevice:
             self._halted_out.add(endpoint)
 
     def reset(self, now: float) -> None:
-        """The bus was reset, or a configuration set: all halts and all that was said are gone."""
+        """Bus reset or SET_CONFIGURATION: clear all halts and drop all messages."""
         self.bConfigurationValue = 0
         self._halted_out.clear()
         for pipe in self._in.values():

@@ -1,13 +1,13 @@
 """A USB/IP server: virtual readers for a Linux kernel, the far end of ``usbip attach``.
 
-A client asks one thing on a connection: what readers there are, or for one of them. If it gets
-one, the connection is the reader's cable from then on (:mod:`ccid.virtual.usbip_cable`). Each
+A client sends one request on a connection: for the list of readers, or for one reader. After the
+import of a reader the connection serves this reader (:mod:`ccid.virtual.usbip_cable`). Each
 connection has a thread.
 
-Nothing here knows who asks. Therefore the server listens on loopback addresses only, and a client
-costs it little: a question has a time limit as a whole, and of those who have not got a reader yet
-the oldest is hung up on when there are too many, so that one more can always ask. Where the system
-has no thread or no file descriptor left, a client is hung up on, and the server goes on.
+The protocol has no authentication. Therefore the server listens on loopback addresses only, and
+limits the cost of a client: a request has a time limit as a whole. If too many connections have no
+reader yet, the server closes the oldest, so that a new client can always send a request. If the
+system has no thread or no file descriptor left, the server closes a connection and goes on.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ __all__ = ["DEFAULT_PORT", "UsbIpServer", "serve_connection", "speed_of"]
 DEFAULT_PORT = 3240
 """IANA's number for USB/IP."""
 QUESTION_TIMEOUT_S = 10.0
-"""A client that has not asked its question in this time, or not taken the answer, is hung up on."""
+"""The server closes a connection whose request, or whose answer, takes longer than this."""
 MAX_ASKING = 32
-"""So many clients may be about to ask: of more, the oldest are hung up on."""
+"""The largest number of connections without a reader; the server closes the oldest beyond."""
 RETRY_S = 0.5
-"""After an accept that failed."""
+"""Pause after a failed accept."""
 
 logger = logging.getLogger("ccid.virtual.usbip")
 
@@ -60,12 +60,12 @@ class UsbIpServer:
     """Readers that a Linux host may attach: ``usbip attach -r 127.0.0.1 -b 1-1``.
 
     Args:
-        readers: Their bus ids are 1-1, 1-2, and so on.
-        host, port: Where to listen; port 0 for any that is free.
+        readers: The readers, with the bus ids 1-1, 1-2, and so on.
+        host, port: The address to listen on; port 0 for any free port.
 
     Raises:
         ValueError: ``host`` is not a loopback address.
-        OSError: ``host`` is unknown; of :meth:`start`, the port is taken.
+        OSError: ``host`` is unknown; from :meth:`start`: the port is in use.
     """
 
     def __init__(
@@ -74,22 +74,22 @@ class UsbIpServer:
         self.readers = {f"1-{number}": reader for number, reader in enumerate(readers, 1)}
         """The readers by bus id."""
         self._family, self.address = _loopback(host, port)
-        """Host and port; once started, those it listens on."""
+        """Host and port; after :meth:`start` with the real port."""
         self._listener: socket.socket | None = None
         self._threads: dict[threading.Thread, socket.socket] = {}
         self._asking: dict[socket.socket, None] = {}
-        """Clients that have not got a reader, the oldest first."""
+        """Connections without a reader, the oldest first."""
         self._lock = threading.Lock()
 
     def is_attached(self, busid: str) -> bool:
-        """A host has the reader."""
+        """True if a host has imported the reader."""
         return is_attached(self.readers[busid].port)
 
     def start(self) -> Self:
-        """Listen, in a thread of its own."""
+        """Listen, in a new thread."""
         listener = socket.socket(self._family, socket.SOCK_STREAM)
         try:
-            if os.name == "posix":  # elsewhere the option lets others steal the port
+            if os.name == "posix":  # on other systems the option lets another process take the port
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(self.address)
             listener.listen()
@@ -148,7 +148,7 @@ class UsbIpServer:
                     logger.warning("a client could not be accepted: %s", error)
                     with self._lock:
                         self._cut_oldest(len(self._asking) - 1)
-                    # Out of file descriptors, perhaps: it will be there again at once.
+                    # Without free file descriptors the same client would come again at once.
                     select.select([ended], [], [], RETRY_S)
                     continue
                 try:
@@ -158,20 +158,22 @@ class UsbIpServer:
                     logger.warning("a client cannot be served: %s", error)
 
     def _serve(self, sock: socket.socket) -> None:
-        """Have a thread answer a client. Raises RuntimeError if there is none to be had."""
+        """Serve a client in a new thread. Raises RuntimeError if no thread can start."""
         thread = threading.Thread(
             target=self._client, args=(sock,), name="usbip client", daemon=True
         )
         with self._lock:
             self._cut_oldest(MAX_ASKING - 1)
             if len(self._threads) >= len(self.readers) + 2 * MAX_ASKING:
-                raise RuntimeError("there are too many")  # and those cut off are not gone yet
+                raise RuntimeError(
+                    "there are too many"
+                )  # threads of closed connections are still ending
             thread.start()
             self._threads[thread] = sock
             self._asking[sock] = None
 
     def _cut_oldest(self, most: int) -> None:
-        """Hang up on the oldest of those who ask, until there are ``most``."""
+        """Close the oldest connections without a reader, until ``most`` are left."""
         for oldest in tuple(self._asking)[: max(0, len(self._asking) - max(0, most))]:
             del self._asking[oldest]
             _cut(oldest)
@@ -195,7 +197,7 @@ class UsbIpServer:
             logger.info("a connection broke: %s", error)
 
     def _question(self, sock: socket.socket) -> None:
-        """One question a connection, as of Linux's own server."""
+        """Answer the one request of a connection, as the server of Linux does."""
         until = time.monotonic() + QUESTION_TIMEOUT_S
         first = _next(sock, OP_HEADER_LENGTH, until)
         if not first:
@@ -226,7 +228,7 @@ class UsbIpServer:
             sock.sendall(OpHeader(code=Op.REP_IMPORT).build() + device.build())
             cable.serve()
             with self._lock:
-                self._asking[sock] = None  # it has no reader any more, if it goes on sending
+                self._asking[sock] = None  # the connection has no reader any more
 
     def _list(self) -> DeviceList:
         devices = [
@@ -276,14 +278,14 @@ def _interfaces(reader: VirtualReader) -> list[ExportedInterface]:
 
 
 def _next(sock: socket.socket, size: int, until: float) -> bytes:
-    """What came of the next ``size`` bytes. Raises TimeoutError when it is ``until``."""
+    """Up to ``size`` received bytes. Raises TimeoutError at the time ``until``."""
     sock.settimeout(max(0.001, until - time.monotonic()))
     return sock.recv(size)
 
 
 def _exactly(sock: socket.socket, size: int, until: float) -> bytes:
-    """The next ``size`` bytes of a question. Raises MalformedMessage if it breaks off,
-    TimeoutError when it is ``until``."""
+    """The next ``size`` bytes of a request. Raises MalformedMessage if the request is incomplete,
+    TimeoutError at the time ``until``."""
     data = b""
     while len(data) < size:
         more = _next(sock, size - len(data), until)
@@ -296,13 +298,13 @@ def _exactly(sock: socket.socket, size: int, until: float) -> bytes:
 
 
 def _cut(sock: socket.socket) -> None:
-    """Have the thread that serves ``sock`` end."""
-    with suppress(OSError):  # the client hung up first
+    """Make the thread that serves ``sock`` end."""
+    with suppress(OSError):  # the client closed the connection first
         sock.shutdown(socket.SHUT_RDWR)
 
 
 def _loopback(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int]]:
-    """Where to listen. Raises ValueError for what others than this machine can reach."""
+    """The address to listen on. Raises ValueError for an address that is not loopback."""
     places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     for *_, place in places:
         if not ipaddress.ip_address(place[0]).is_loopback:

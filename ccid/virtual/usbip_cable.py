@@ -1,21 +1,22 @@
 """A virtual reader attached to a host over USB/IP: the URBs of one connection.
 
-The connection is the cable. It opens, and the device is reset as by being plugged in; it closes,
-and the device is free again. A reader that is pulled out closes it from this end.
+The connection is the cable. When the connection opens, the device is reset as if it were plugged
+in; when the connection closes, the device is free again. Unplugging the reader closes the
+connection from this end.
 
-One thread serves a connection, so nothing is handed over on an APDU's way. It sleeps until the
-host sends something, until the time of the next thing the device has to say, or until another
-thread changes the device (a card is put in) and wakes it. IN transfers wait, first come first
-served at each endpoint, until there is something for them, a stall, or an unlink.
+One thread serves a connection, so no APDU passes from thread to thread. The thread sleeps until the
+host sends something, until the device has its next message, or until another thread changes the
+device (inserts a card) and wakes the thread. IN transfers wait in order at each endpoint, until
+there is a message for them, a stall, or an unlink.
 
-Two flags of a URB matter. ZERO_PACKET: an empty packet follows an OUT transfer of full packets,
-and the device gets it as a transfer of its own. SHORT_NOT_OK: an IN transfer that is not filled
-fails, and so does the larger transfer that the host cut into URBs: all of it but the last has the
-flag. What is left of it stays unfilled until the host unlinks it, or it would swallow the next
-message.
+Two flags of a URB matter. ZERO_PACKET: an empty packet follows an OUT transfer of full packets; the
+device gets the empty packet as a separate transfer. SHORT_NOT_OK: an IN transfer that is not filled
+fails, and with it the larger transfer that the host cut into URBs (all of these URBs but the last
+have the flag). The remaining URBs of the larger transfer stay unfilled until the host unlinks them:
+otherwise they would take the next message.
 
-A host that is none costs no more than one that is: URBs that wait are counted, and a command that
-does not get complete, or an answer that is not taken, ends the connection after a while.
+A hostile client has limits: the server counts waiting URBs, and a command that stays incomplete, or
+an answer that the client does not take, ends the connection after a while.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from weakref import WeakKeyDictionary
 
 from ccid.codec.descriptors import ClassControl, parse_configuration
 from ccid.codec.descriptors.standard import TransferType
+from ccid.codes import DIRECTION_IN
 from ccid.errors import MalformedMessage, ReaderBusy
 from ccid.virtual.port import Port, Unplugged
 from ccid.virtual.usb_device import Function, Stall
@@ -52,17 +54,17 @@ from ccid.virtual.usbip_messages import (
 
 CHUNK = 1 << 16
 MAX_WAITING = 4096
-"""So many URBs may wait. Linux's programs have a few, and room for 16 MB in all."""
+"""The largest number of waiting URBs. Programs on Linux use a few, and 16 MB in all at most."""
 LINGER_S, LINGER_IDLE_S = 10.0, 2.0
-"""So long a host that broke the protocol may go on sending; and so long be silent."""
+"""After an error of protocol: how long the host may go on sending, and how long it may pause, s."""
 STALLED_S = 30.0
-"""A command that is not complete after so long, or an answer not taken, ends the connection."""
+"""A command that is incomplete, or an answer not taken, for this time ends the connection."""
 
 logger = logging.getLogger("ccid.virtual.usbip")
 
 _setup = struct.Struct("<BBHHH")
 _served: WeakKeyDictionary[Port, Cable] = WeakKeyDictionary()
-"""Who is attached to which."""
+"""The cable that serves a port, by port."""
 _served_lock = threading.RLock()
 
 
@@ -77,14 +79,14 @@ def _claim(port: Port, cable: Cable) -> None:
 
 
 def _release(port: Port, cable: Cable) -> None:
-    """Undo :func:`_claim`, if it was done."""
+    """Undo :func:`_claim`, if ``cable`` has the port."""
     with _served_lock:
         if _served.get(port) is cable:
             del _served[port]
 
 
 def _after_fork() -> None:
-    """Those are the parent's."""
+    """Forget the cables: they belong to the parent process."""
     global _served_lock
     _served_lock = threading.RLock()
     _served.clear()
@@ -95,7 +97,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class _Waiting:
-    """An IN transfer that is not over."""
+    """An IN transfer that is not complete."""
 
     __slots__ = ("data", "submit")
 
@@ -108,7 +110,7 @@ class Cable:
     """A device attached to a host that talks USB/IP over ``sock``.
 
     Args:
-        sock: Connected, the import behind it. :meth:`close` closes it.
+        sock: A connection on which the import is done. :meth:`close` closes ``sock``.
         port: The port of the device.
 
     Raises:
@@ -126,13 +128,13 @@ class Cable:
         self._left_over: set[int] = set()
         self._waiting_count = 0
         self._is_broken = False
-        """The host broke the protocol: it may go on sending."""
+        """The host broke the protocol, and may go on sending."""
         self._partial_until: float | None = None
-        """By then the command that has begun to come has to be complete."""
+        """The time by which the incomplete command must be complete; None without one."""
         self._looked = 0.0
         self._thread = 0
         self._is_unplugged = self.device.is_unplugged
-        """It is or was: the host has to see it even if it was plugged in again meanwhile."""
+        """The device is or was unplugged: the host must see that even if it is plugged in again."""
         self._hooks: list[tuple[Function, Callable[[], None]]] = []
         with ExitStack() as stack:
             stack.callback(_release, port, self)
@@ -149,7 +151,7 @@ class Cable:
             self._held = stack.pop_all()
 
     def _plug_in(self) -> None:
-        """Reset the device, and hear of its changes from now on."""
+        """Reset the device, and register for its changes."""
         with self.port.changed:
             for function in self.device.functions:
                 self._hooks.append((function, function.on_change))
@@ -173,7 +175,7 @@ class Cable:
             try:
                 self._alarm.send(b"\0")
             except BlockingIOError:
-                return  # so many alarms are unheard that one more tells nothing
+                return  # the full buffer wakes the thread anyway
 
     def _unhook(self) -> None:
         with self.port.changed:
@@ -189,7 +191,8 @@ class Cable:
         hang_up(self._sock)
 
     def serve(self) -> None:
-        """Answer the host until it hangs up, breaks the protocol, or the reader is unplugged."""
+        """Answer the host until the connection closes, the host breaks the protocol, or the reader
+        is unplugged."""
         self._thread = threading.get_ident()
         self._sock.settimeout(STALLED_S)
         try:
@@ -206,7 +209,7 @@ class Cable:
             logger.info("the connection broke: %s", error)
 
     def _turn(self) -> bool:
-        """Sleep, then do all there is to do; False if the host hung up."""
+        """Sleep, then do all pending work; False if the host closed the connection."""
         for key, _ in self._selector.select(self._sleep_s()):
             if key.fileobj is self._alarmed:
                 self._alarmed.recv(CHUNK)
@@ -215,7 +218,7 @@ class Cable:
             if not data:
                 return False
             for command in self._stream.feed(data):
-                self._partial_until = None  # what follows has begun now
+                self._partial_until = None  # a following command begins now
                 if isinstance(command, Submit):
                     self._submit(command)
                 else:
@@ -226,7 +229,7 @@ class Cable:
         return True
 
     def _watch_partial(self) -> None:
-        """A command that has begun has to become complete in time."""
+        """Raise MalformedMessage if a command stays incomplete for too long."""
         if not self._stream.is_partial:
             self._partial_until = None
         elif self._partial_until is None:
@@ -235,24 +238,24 @@ class Cable:
             raise MalformedMessage(f"USB/IP: a command breaks off for {STALLED_S:g} s")
 
     def _sleep_s(self) -> float | None:
-        """Seconds until there is something to do; None for no telling."""
+        """Seconds until there is work by the clock; None if only an event can bring work."""
         times = [t for t in (self._device_s(), self._partial_s()) if t is not None]
         return min(times, default=None)
 
     def _partial_s(self) -> float | None:
-        """Seconds until a command that has begun takes too long."""
+        """Seconds until the incomplete command takes too long; None without one."""
         if self._partial_until is None:
             return None
         return max(0.0, self._partial_until - time.monotonic()) + 0.001
 
     def _device_s(self) -> float | None:
-        """Seconds until the device has something new to say; None for no telling."""
+        """Seconds until the device has a new message; None without a message."""
         if not any(self._waiting.values()):
             return None
         with self.port.changed:
             pipes = (p for f in self.device.functions for p in (f.bulk_in, f.interrupt_in))
             times = [due for p in pipes if p is not None and (due := p.next_due()) is not None]
-        # What was due at the last look is for an endpoint that no transfer waits at.
+        # A message that was due at the last look is for an endpoint without a waiting transfer.
         due = min((due for due in times if due > self._looked), default=None)
         return None if due is None else max(0.0, due - self.port.now())
 
@@ -267,7 +270,7 @@ class Cable:
         endpoint = submit.endpoint
         if not endpoint & 0x0F:
             self._control(submit)
-        elif endpoint & 0x80:
+        elif endpoint & DIRECTION_IN:
             queue = self._waiting.setdefault(endpoint, {})
             if submit.seqnum in queue:
                 raise MalformedMessage(
@@ -279,9 +282,9 @@ class Cable:
             self._out(submit)
 
     def _make_room(self) -> None:
-        """Raises MalformedMessage if there are too many URBs that wait."""
+        """Count a URB. Raises MalformedMessage if too many URBs wait."""
         self._waiting_count += 1
-        if self._waiting_count > MAX_WAITING:  # at most: some were returned since
+        if self._waiting_count > MAX_WAITING:  # an upper bound: some URBs have returned since
             self._waiting_count = 1 + len(self._left_over) + sum(map(len, self._waiting.values()))
             if self._waiting_count > MAX_WAITING:
                 raise MalformedMessage(f"USB/IP: more than {MAX_WAITING} URBs wait")
@@ -304,7 +307,7 @@ class Cable:
         except Stall:
             self._answers.append(ret_submit(submit.seqnum, EPIPE, 0, submit.packets))
             return
-        if submit.endpoint & 0x80:
+        if submit.endpoint & DIRECTION_IN:
             self._answer_in(submit, data[: submit.length])
         else:
             length = len(submit.data)
@@ -323,7 +326,7 @@ class Cable:
     # IN transfers -----------------------------------------------------------------------------
 
     def _serve_waiting(self) -> None:
-        """Give the transfers that wait what the device has to say to them."""
+        """Give the waiting transfers the messages of the device."""
         with self.port.changed:
             self._looked = now = self.port.now()
             for endpoint, queue in self._waiting.items():
@@ -339,7 +342,7 @@ class Cable:
                         self._leave_rest(queue)
 
     def _collect(self, waiting: _Waiting, now: float) -> int | None:
-        """Take what there is for a transfer: its status, None while it is not over."""
+        """Collect data for a transfer; return its status, None while the transfer is incomplete."""
         submit = waiting.submit
         try:
             while True:
@@ -355,7 +358,7 @@ class Cable:
             return EPIPE
 
     def _answer_in(self, submit: Submit, data: bytes, status: int = 0) -> bool:
-        """Return an IN transfer. True if it is too short for its SHORT_NOT_OK."""
+        """Return an IN transfer. True if the transfer has SHORT_NOT_OK and is short."""
         short = not status and submit.flags & SHORT_NOT_OK and len(data) < submit.length
         if short:
             status = EREMOTEIO
@@ -364,7 +367,7 @@ class Cable:
         return bool(short)
 
     def _leave_rest(self, queue: dict[int, _Waiting]) -> None:
-        """The host will unlink the rest of the transfer whose beginning was too short."""
+        """Set aside the rest of a larger transfer that failed: the host will unlink it."""
         for seqnum, waiting in tuple(queue.items()):
             del queue[seqnum]
             self._left_over.add(seqnum)
@@ -373,23 +376,23 @@ class Cable:
 
 
 def serve_connection(sock: socket.socket, port: Port) -> None:
-    """Serve a device over a connection on which it was imported already, until its end.
+    """Serve a device over a connection on which the import is done, until the connection ends.
 
     Args:
-        sock: One end of it, closed at the end. The other may be written, with the speed of
-            :func:`speed_of`, to ``/sys/devices/platform/vhci_hcd.0/attach``. ``shutdown`` of
-            either end ends it.
+        sock: One end of the connection; this function closes it. The other end may go, with the
+            speed of :func:`speed_of`, to ``/sys/devices/platform/vhci_hcd.0/attach``.
+            ``shutdown`` of either end ends the connection.
         port: :attr:`VirtualReader.port <ccid.virtual.VirtualReader.port>`.
 
     Raises:
-        ReaderBusy: The device is served already.
+        ReaderBusy: Another connection serves the device.
     """
     with closing(sock), closing(Cable(sock, port)) as cable:
         cable.serve()
 
 
 def speed_of(port: Port) -> Speed:
-    """The speed of a device: high if its bulk packets are those of high speed."""
+    """The speed of a device: high if its bulk packets are longer than 64 bytes."""
     return Speed.HIGH if max(_packet_sizes(port).values(), default=0) > 64 else Speed.FULL
 
 
@@ -404,13 +407,13 @@ def _packet_sizes(port: Port) -> dict[int, int]:
 
 
 def is_attached(port: Port) -> bool:
-    """A host has the device."""
+    """True if a host has attached the device."""
     return port in _served
 
 
 def linger(sock: socket.socket) -> None:
-    """Say that nothing more will be said, and take what the other end still sends, for a while:
-    a connection that is closed with something unread loses what was sent last."""
+    """End the sending direction, and read what the other end still sends, for a limited time:
+    closing a connection with unread data loses the data sent last."""
     until = time.monotonic() + LINGER_S
     with suppress(OSError):
         sock.shutdown(socket.SHUT_WR)
@@ -420,9 +423,9 @@ def linger(sock: socket.socket) -> None:
 
 
 def hang_up(sock: socket.socket) -> None:
-    """Close a connection in order: what was sent arrives."""
+    """Close a connection in order: data sent before arrive."""
     try:
         sock.shutdown(socket.SHUT_RDWR)
     except OSError:
-        logger.debug("the other end hung up first")
+        logger.debug("the other end closed the connection first")
     sock.close()

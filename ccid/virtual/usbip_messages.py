@@ -1,14 +1,14 @@
-"""What a USB/IP client and server say to each other: bytes to objects and back, pure.
+"""The messages of the USB/IP protocol: bytes to objects and back, pure.
 
 The protocol is that of Linux's Documentation/usb/usbip_protocol, version 1.1.1, numbers
-big-endian. A connection starts with a question of 8 bytes and more: what devices are there
-(OP_REQ_DEVLIST), or may I have this one (OP_REQ_IMPORT). On a device that was imported it goes on
-with commands of 48 bytes: CMD_SUBMIT is a URB, behind it the data of an OUT transfer; CMD_UNLINK
-takes one back. RET_SUBMIT and RET_UNLINK answer, in any order, by the command's seqnum; the data
-of an IN transfer stand behind RET_SUBMIT.
+big-endian. A connection starts with a request of at least 8 bytes: OP_REQ_DEVLIST for the list of
+devices, or OP_REQ_IMPORT for one device. After an import, commands of 48 bytes follow: CMD_SUBMIT
+is a URB, followed by the data of an OUT transfer; CMD_UNLINK withdraws a URB. RET_SUBMIT and
+RET_UNLINK answer, in any order, with the command's seqnum; the data of an IN transfer follow
+RET_SUBMIT.
 
-The declarations are the truth. ``struct`` packs and unpacks what comes and goes with every URB;
-the tests hold the two together.
+The declarations define the layout. ``struct`` packs and unpacks the messages of every URB; tests
+compare both.
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ OP_HEADER_LENGTH = 8
 BUSID_LENGTH = 32
 COMMAND_LENGTH = 48
 MAX_TRANSFER = 16 << 20
-"""Bytes of the longest transfer taken: what Linux lets a program have in URBs."""
+"""Bytes of the longest transfer: the limit of Linux for the URBs of a program."""
 NOT_ISOCHRONOUS = (0, -1)
-"""number_of_packets of all other URBs: 0 by the kernel's code, -1 by its documentation."""
+"""number_of_packets of URBs that are not isochronous: 0 by the kernel, -1 by its documentation."""
 
 CMD_SUBMIT, CMD_UNLINK, RET_SUBMIT, RET_UNLINK = 1, 2, 3, 4
 """Commands and returns."""
 
 SHORT_NOT_OK = 0x0001
-"""transfer_flags: an IN transfer that is not filled has failed."""
+"""transfer_flags: an IN transfer that is not filled fails."""
 ZERO_PACKET = 0x0040
-"""transfer_flags: an OUT transfer that fills its last packet ends with an empty one."""
+"""transfer_flags: an empty packet ends an OUT transfer whose last packet is full."""
 
 EPIPE, ECONNRESET, EREMOTEIO = -32, -104, -121
 """status, Linux's numbers: stalled, unlinked, shorter than SHORT_NOT_OK allows."""
 
 
 class Op(IntEnum):
-    """Code of a question or an answer."""
+    """Code of a request or an answer."""
 
     REQ_DEVLIST = 0x8005
     REP_DEVLIST = 0x0005
@@ -86,7 +86,7 @@ class Speed(IntEnum):
 
 
 class Direction(IntEnum):
-    """Of a URB."""
+    """Direction of a URB."""
 
     OUT = 0
     IN = 1
@@ -97,12 +97,12 @@ def _text(size: int) -> Any:
     return wire(FixedSized(size, CString("utf8")))
 
 
-# Questions and answers ------------------------------------------------------------------------
+# Requests and answers -------------------------------------------------------------------------
 
 
 @declared
 class OpHeader(Declared):
-    """What every question and every answer begins with."""
+    """The first bytes of every request and every answer."""
 
     error = MalformedMessage
 
@@ -113,7 +113,7 @@ class OpHeader(Declared):
 
 @declared
 class ImportRequest(Declared):
-    """Behind the header of OP_REQ_IMPORT."""
+    """The rest of OP_REQ_IMPORT, after the header."""
 
     error = MalformedMessage
 
@@ -122,7 +122,7 @@ class ImportRequest(Declared):
 
 @declared
 class ExportedDevice(Declared):
-    """A device: behind the header of OP_REP_IMPORT, and in OP_REP_DEVLIST."""
+    """A device: after the header of OP_REP_IMPORT, and in OP_REP_DEVLIST."""
 
     error = MalformedMessage
 
@@ -156,7 +156,7 @@ class ExportedInterface(Declared):
 
 @declared
 class ListedDevice(ExportedDevice):
-    """A device and its interfaces, as OP_REP_DEVLIST has them."""
+    """A device with its interfaces in OP_REP_DEVLIST."""
 
     interfaces: list[ExportedInterface] = wire(
         Array(this.bNumInterfaces, Nested(ExportedInterface))
@@ -165,7 +165,7 @@ class ListedDevice(ExportedDevice):
 
 @declared
 class DeviceList(Declared):
-    """Behind the header of OP_REP_DEVLIST."""
+    """The rest of OP_REP_DEVLIST, after the header."""
 
     error = MalformedMessage
 
@@ -177,7 +177,7 @@ class DeviceList(Declared):
 
 @declared
 class Urb(Declared):
-    """What commands and returns begin with. A return need only repeat seqnum."""
+    """The first bytes of commands and returns. A return must repeat seqnum only."""
 
     error = MalformedMessage
 
@@ -225,17 +225,17 @@ class CmdUnlink(Urb):
 
 @declared
 class RetUnlink(Urb):
-    """USBIP_RET_UNLINK: -ECONNRESET if the URB was still there, 0 if it had been returned."""
+    """USBIP_RET_UNLINK: -ECONNRESET if the URB was pending, 0 if it had returned before."""
 
     command: int = wire(Const(RET_UNLINK, Int32ub), default=RET_UNLINK)
     status: int = wire(Int32sb, default=0)
     padding: bytes = wire(Bytes(24), default=bytes(24))
 
 
-# At struct speed ------------------------------------------------------------------------------
+# By struct, for speed -------------------------------------------------------------------------
 
 _command = struct.Struct(">6I4i8s")
-"""CmdSubmit; of CmdUnlink, up to unlink_seqnum."""
+"""CmdSubmit, and CmdUnlink up to unlink_seqnum."""
 _ret_submit = struct.Struct(">5I5i8x")
 _ret_unlink = struct.Struct(">5Ii24x")
 
@@ -252,7 +252,7 @@ class Submit(NamedTuple):
     data: bytes
 
     def __repr__(self) -> str:
-        """Without the data, which may hold a secret."""
+        """Text without the data, which may hold a secret."""
         return (
             f"Submit(seqnum={self.seqnum}, endpoint=0x{self.endpoint:02X}, "
             f"setup={self.setup.hex()!r}, data=<{len(self.data)} bytes>)"
@@ -267,7 +267,7 @@ class Unlink(NamedTuple):
 
 
 def ret_submit(seqnum: int, status: int, actual_length: int, packets: int) -> bytes:
-    """A RET_SUBMIT; ``packets`` as in the command."""
+    """A RET_SUBMIT; ``packets`` is the number_of_packets of the command."""
     return _ret_submit.pack(RET_SUBMIT, seqnum, 0, 0, 0, status, actual_length, 0, packets, 0)
 
 
@@ -284,14 +284,14 @@ class CommandStream:
 
     @property
     def is_partial(self) -> bool:
-        """A command has begun to come, and is not complete."""
+        """True if a command is incomplete."""
         return bool(self._buffer)
 
     def feed(self, data: bytes) -> Iterator[Submit | Unlink]:
-        """The commands that are whole with ``data``.
+        """Take ``data``; return the commands that are complete now.
 
         Raises:
-            MalformedMessage: What follows is no command; there is no finding the next one.
+            MalformedMessage: The bytes are not a command; the stream is unusable afterwards.
         """
         buffer = self._buffer
         buffer += data

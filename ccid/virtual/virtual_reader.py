@@ -1,4 +1,4 @@
-"""A virtual reader: a whole USB device in this process, with cards to put into it."""
+"""A virtual reader: a whole USB device in this process, with cards."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ccid.virtual.usb_device import Function, Request, UsbDevice
 from ccid.virtual.virtual_slot import Card
 
 VENDOR_ID, PRODUCT_ID = 0x1209, 0x0001
-"""pid.codes' numbers for tests that never leave the house."""
+"""Ids that pid.codes reserves for private tests."""
 
 AUTOMATIC = (
     Features.AUTO_PARAMETERS
@@ -36,7 +36,7 @@ AUTOMATIC = (
     | Features.AUTO_IFSD
 )
 MANUAL = Features.AUTO_VOLTAGE | Features.AUTO_CLOCK | Features.AUTO_BAUD_RATE
-"""At character level the host does the rest."""
+"""dwFeatures of a reader whose host sets parameters, does PPS and announces IFSD."""
 MESSAGE_LENGTH = {
     ExchangeLevel.CHARACTER: 271,
     ExchangeLevel.TPDU: 271,
@@ -48,13 +48,13 @@ _numbers = itertools.count(1)
 
 
 def make_descriptor(level: ExchangeLevel, slots: int = 1, **fields: Any) -> SmartCardDescriptor:
-    """A class descriptor as a good reader of this level has it.
+    """A usual class descriptor of a reader of this level.
 
     Args:
         level: Level of exchange.
         slots: Number of slots.
-        **fields: Replace its values: ``dwFeatures``, ``dwProtocols``, ``dwMaxIFSD``,
-            ``dwDefaultClock``, ``dwMaxDataRate`` and all others by their names.
+        **fields: Other values, by the names of the fields: ``dwFeatures``, ``dwProtocols``,
+            ``dwMaxIFSD``, ``dwDefaultClock``, ``dwMaxDataRate`` and so on.
     """
     values = {
         "dwProtocols": Protocols.T0 | Protocols.T1,
@@ -67,23 +67,23 @@ def make_descriptor(level: ExchangeLevel, slots: int = 1, **fields: Any) -> Smar
 
 
 class VirtualReader:
-    """A reader with a card, no hardware. :func:`ccid.open_reader` opens it.
+    """A reader with a card, without hardware. :func:`ccid.open_reader` opens the reader.
 
     Args:
         card: The card in slot 0; by default a :class:`~ccid.virtual.cards.FileSystemCard`.
-            A :class:`~ccid.virtual.cards.Contact` is one that behaves as told on its contacts. A
-            sequence fills several slots. None for none.
+            A :class:`~ccid.virtual.cards.Contact` is a card with options and faults of its
+            contacts. A sequence fills several slots. None for an empty slot.
         level: Level of exchange.
         slots: Number of slots.
         descriptor: The whole class descriptor, instead of one by ``level`` and ``slots``.
-        vendor_id, product_id: Who it says it is.
+        vendor_id, product_id: idVendor and idProduct.
         name: iProduct.
         functions: Several interfaces, instead of one.
-        bInterfaceProtocol: 0 for a CCID, 1 or 2 for an ICCD of version A or B, whose card is in
-            it for good (:class:`~ccid.virtual.iccd_function.IccdFunction`).
-        numbers: bInterfaceNumber of each of ``functions``, rising; interfaces that do nothing
-            fill the gaps. Without it they are numbered from 0.
-        **function: More for :class:`~ccid.virtual.ccid_function.CcidFunction`.
+        bInterfaceProtocol: 0 for a CCID, 1 or 2 for an ICCD of version A or B, with a fixed
+            card (:class:`~ccid.virtual.iccd_function.IccdFunction`).
+        numbers: bInterfaceNumber of each of ``functions``, rising; placeholder interfaces fill
+            the gaps. By default the numbers count from 0.
+        **function: Further arguments of :class:`~ccid.virtual.ccid_function.CcidFunction`.
     """
 
     def __init__(
@@ -133,14 +133,14 @@ class VirtualReader:
         self.infos = self._infos(name)
 
     def _with_others(self, numbers: Sequence[int]) -> list[Function]:
-        """The functions and what fills the gaps between them."""
+        """The functions, with placeholder interfaces in the gaps between their numbers."""
         if not numbers:
             return list(self.functions)
         own = dict(zip(numbers, self.functions, strict=True))
         return [own.get(n) or OtherInterface() for n in range(max(numbers) + 1)]
 
     def _infos(self, name: str) -> list[ReaderInfo]:
-        """One for each interface."""
+        """One :class:`ReaderInfo` for each interface."""
         configuration = parse_configuration(self.device.raw_configuration)
         readers = smart_card_interfaces(configuration)
         infos = []
@@ -171,28 +171,30 @@ class VirtualReader:
         return reader.bulk_in.max_packet_size if reader.bulk_in else 0
 
     def _connect(self, info: ReaderInfo) -> Transport:
-        from ccid.virtual.virtual_transport import VirtualTransport  # which imports this package
+        from ccid.virtual.virtual_transport import (
+            VirtualTransport,  # here: that module imports this package
+        )
 
         return VirtualTransport(self.port, info)
 
     @property
     def info(self) -> ReaderInfo:
-        """What :func:`ccid.open_reader` needs: its first interface."""
+        """The first interface, for :func:`ccid.open_reader`."""
         return self.infos[0]
 
     @property
     def faults(self) -> list[Fault]:
-        """The faults of its first interface; append to it."""
+        """The faults of the first interface, a list to append to."""
         return self.functions[0].faults
 
-    # The hand at the reader -------------------------------------------------------------------
+    # Insertion, removal, unplugging -----------------------------------------------------------
 
     def insert(self, card: Card, slot: int = 0, interface: int = 0) -> None:
-        """Put a card in."""
+        """Insert a card."""
         self._put(card, slot, interface)
 
     def remove(self, slot: int = 0, interface: int = 0) -> Card | None:
-        """Take the card out; returns it."""
+        """Remove the card and return it; None from an empty slot."""
         card = self.functions[interface].slots[slot].inserted
         self._put(None, slot, interface)
         return card
@@ -202,7 +204,7 @@ class VirtualReader:
             self.functions[interface].put(slot, card, self.port.now())
 
     def unplug(self) -> None:
-        """Pull the reader out."""
+        """Unplug the reader."""
         with self.port.changed:
             self.functions[0].unplug()
 

@@ -1,4 +1,4 @@
-"""The way to a virtual reader in this process."""
+"""The transport to a virtual reader in this process."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from contextlib import suppress
 
 from ccid.codec.descriptors import ClassControl, EndpointDescriptor
 from ccid.codec.descriptors.standard import DescriptorType
+from ccid.codes import DIRECTION_IN, ENGLISH_US
 from ccid.errors import (
     CcidError,
     ReaderBusy,
@@ -37,7 +38,7 @@ class VirtualTransport(SeparateTransfers, Life):
     """An open interface of a virtual device: a :class:`ccid.transport.Transport`.
 
     Raises:
-        ReaderBusy: It is open already.
+        ReaderBusy: The interface is open already.
     """
 
     def __init__(self, port: Port, info: ReaderInfo) -> None:
@@ -47,10 +48,10 @@ class VirtualTransport(SeparateTransfers, Life):
         self._events = threading.RLock()
         self._inbox: deque[bytes] = deque()
         self._came: list[queue.SimpleQueue[None]] = []
-        """For each who waits for events: he should look. Not a :class:`threading.Event`, whose
-        lock a signal handler that raises may leave held."""
+        """One queue for each thread that waits for events; an item wakes the thread. Not a
+        :class:`threading.Event`: a signal handler that raises may leave its lock held."""
         self._tell: Callable[[bytes], None] | None = None
-        """Called with each notification; None while no one listens."""
+        """Takes each notification; None before :meth:`listen`."""
         self.out = memoryview(bytearray(OUT_CAPACITY))
         self.inp = memoryview(bytearray(IN_CAPACITY))
         self._out_endpoint = self._in_endpoint = 0
@@ -69,7 +70,7 @@ class VirtualTransport(SeparateTransfers, Life):
             raise
 
     def _claim(self) -> None:
-        """Have the interface. A transport that was forgotten before it was of any use has none."""
+        """Claim the interface. A transport that was garbage-collected has no claim any more."""
         claims, number = self.port.claims, self.info.interface_number
         with self.port.changed:
             holder = claims.get(number)
@@ -84,7 +85,7 @@ class VirtualTransport(SeparateTransfers, Life):
         )
 
     def _unclaim(self) -> None:
-        """Let go of the interface, if it is this one's."""
+        """Release the interface, if this transport has the claim."""
         claims, number = self.port.claims, self.info.interface_number
         with self.port.changed:
             holder = claims.get(number)
@@ -128,7 +129,7 @@ class VirtualTransport(SeparateTransfers, Life):
         self._tell = tell
         self.when_dead(self._no_more_events)
         self.port.armed.append(self._look)
-        if self.dead is not None:  # since; it is told once
+        if self.dead is not None:  # the transport died since the check above
             self._no_more_events(self.dead)
 
     def take_events(self, wait_ms: int = 0, /) -> None:
@@ -166,15 +167,15 @@ class VirtualTransport(SeparateTransfers, Life):
             if self._inbox or self.port.device.is_unplugged:
                 self._wake()
             return
-        with suppress(Stall, Unplugged):  # take_events will see it
+        with suppress(Stall, Unplugged):  # take_events meets the same error
             self._complete()
-        self._wake()  # it is here, or will be
+        self._wake()  # a message is here, or comes later
 
     def _no_more_events(self, reason: CcidError) -> None:
         self._tell = None
-        with suppress(ValueError):  # told twice
+        with suppress(ValueError):  # removed before
             self.port.armed.remove(self._look)
-        if not isinstance(reason, ReaderForked):  # of the parent's lock nothing is known
+        if not isinstance(reason, ReaderForked):  # the state of the parent's lock is unknown
             self._wake()
 
     def _wake(self) -> None:
@@ -187,12 +188,12 @@ class VirtualTransport(SeparateTransfers, Life):
         if not number:
             return nothing_to_end
         ended, device, came = False, self.port.device, queue.SimpleQueue[None]()
-        came.put(None)  # there may be something already
+        came.put(None)  # a message may be there already
         self._came.append(came)
 
         def wait() -> None:
             while not ended and self.dead is None:
-                with self.port.changed:  # another thread may take it
+                with self.port.changed:  # another thread may take the message
                     due = device.next_due(number)
                 wait_s = LONGEST_S if due is None else max(0.0, due - self.port.now())
                 with suppress(queue.Empty):
@@ -207,7 +208,7 @@ class VirtualTransport(SeparateTransfers, Life):
             nonlocal ended
             ended = True
             came.put(None)
-            with suppress(ValueError):  # called twice
+            with suppress(ValueError):  # removed before
                 self._came.remove(came)
             if thread is not threading.current_thread() and thread.is_alive():
                 thread.join()
@@ -237,7 +238,7 @@ class VirtualTransport(SeparateTransfers, Life):
             raise self.removed() from None
 
     def _stalled(self, endpoint: int) -> CcidError:
-        """Clear the halt, as a host does, and say that it was; or that the reader is gone."""
+        """Clear the halt, as a host does; return TransportStall, or a removed reader's error."""
         try:
             self.port.control(ClassControl(0x02, Request.CLEAR_FEATURE, 0, endpoint))
         except Unplugged:
@@ -249,7 +250,9 @@ class VirtualTransport(SeparateTransfers, Life):
         if not index:
             return None
         wValue = DescriptorType.STRING << 8 | index & 0xFF
-        descriptor = self.control(ClassControl(0x80, Request.GET_DESCRIPTOR, wValue, 0x0409, 255))
+        descriptor = self.control(
+            ClassControl(DIRECTION_IN, Request.GET_DESCRIPTOR, wValue, ENGLISH_US, 255)
+        )
         return descriptor[2:].decode("utf-16-le", "replace")
 
     def close(self) -> None:

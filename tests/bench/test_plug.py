@@ -247,7 +247,7 @@ def test_memory_of_a_helper(daemon: Daemon) -> None:
 
 AS_A_HELPER = """
 from ccid.pcsc.plug import helper
-helper.later(*helper.UNUSED)
+helper.load_lazily(*helper.UNUSED)
 from ccid.pcsc.ifd import IFDHandler
 from ccid.transport import asynchronous, libusb
 handler = IFDHandler()

@@ -1,4 +1,4 @@
-"""The plug built and called as pcscd calls it, by ctypes; for tests."""
+"""The shared object of the plug, built and called by ctypes as pcscd calls it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STRICT = ["-O2", "-Wall", "-Wextra", "-Werror", "-fPIC", "-fvisibility=hidden"]
 
 
 def build(folder: Path, *options: str, compiler: str = "cc") -> Path:
-    """The shared object in ``folder``, with this interpreter named beside it."""
+    """Build the shared object in ``folder``. A file beside it names this interpreter."""
     made = folder / "libccid-python.so"
     command = [
         compiler,
@@ -64,7 +64,7 @@ class Plug:
         return int(code), bytes(value[: 0 if code else length.value])
 
     def length(self, lun: int, tag: int, capacity: int) -> tuple[int, int]:
-        """The code, and what the length is after the call."""
+        """The return code, and the length after the call."""
         value, length = (c_ubyte * capacity)(), c_ulong(capacity)
         code = self.lib.IFDHGetCapabilities(c_ulong(lun), c_ulong(tag), byref(length), value)
         return int(code), length.value
@@ -123,10 +123,10 @@ class Plug:
         return int.from_bytes(pointer, sys.byteorder)
 
     def wait(self, lun: int, timeout_ms: int) -> int:
-        """By the function that TAG_IFD_POLLING_THREAD_WITH_TIMEOUT gives."""
+        """Call the function that TAG_IFD_POLLING_THREAD_WITH_TIMEOUT gives."""
         kind = ctypes.CFUNCTYPE(c_long, c_ulong, ctypes.c_int)
         return int(kind(self._function(lun, 0x0FB3))(lun, timeout_ms))
 
     def stop(self, lun: int) -> int:
-        """By the function that TAG_IFD_STOP_POLLING_THREAD gives."""
+        """Call the function that TAG_IFD_STOP_POLLING_THREAD gives."""
         return int(ctypes.CFUNCTYPE(c_long, c_ulong)(self._function(lun, 0x0FB2))(lun))

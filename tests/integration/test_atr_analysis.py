@@ -1,4 +1,4 @@
-"""ATR_analysis of pcsc-tools on the ATRs of its list: an independent reading of every one."""
+"""Our reading of every ATR in pcsc-tools' list, compared with ATR_analysis of pcsc-tools."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SAMPLE, SEED = 400, 7816
 
 
 def compare(*words: str | Path, path: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the comparison; with ``path`` first where programs are looked for."""
+    """Run the comparison. ``path`` comes first in the search path for programs."""
     env = dict(os.environ)
     if path is not None:
         env["PATH"] = f"{path}:{env['PATH']}"
@@ -39,7 +39,7 @@ def test_every_disagreement_is_explained(full: bool) -> None:
 
 
 def test_what_is_unexplained_is_a_failure(tmp_path: Path) -> None:
-    """Against a program that finds an IFSC of 17 in every ATR."""
+    """A program that finds an IFSC of 17 in every ATR must make the comparison fail."""
     wrong = tmp_path / "ATR_analysis"
     wrong.write_text(
         'print "ATR: $ARGV[0]\\n+ TS = 3B --> Direct Convention\\n";'

@@ -1,4 +1,5 @@
-"""Python ends while readers are open: they are closed while libusb is there, and not used after."""
+"""Readers that are open when Python ends: they are closed before libusb ends, and not used
+after."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ EXPECTED: dict[str, list[str]] = {
     "an_exception": IN_ORDER,
     "a_thread_that_exits": IN_ORDER,
     "a_thread_that_outlasts_main": IN_ORDER,
-    # a thread may be in libusb, so that is left to the end of the process
+    # a thread may be in libusb: its context is left to the end of the process
     "a_daemon_thread_that_exchanges": IN_ORDER[:-1],
     "a_daemon_thread_that_watches": ["open_device", "close_device"],
     "a_watch_that_is_suspended": ["open_device", "close_device", "exit"],
@@ -51,7 +52,7 @@ EXPECTED: dict[str, list[str]] = {
 
 @pytest.fixture(scope="module")
 def ended() -> Ended:
-    """What came of each program."""
+    """The result of each program."""
     words = [sys.executable, "-m", "tests.unit.exit_bench"]
     output = subprocess.run(words, capture_output=True, text=True, timeout=120, check=True).stdout
     made: Ended = json.loads(output)
@@ -70,12 +71,12 @@ def test_python_ends(ended: Ended, case: str) -> None:
         assert lines[end - 1] == "RuntimeError: of CCID reader 1234:5678"
         del lines[start:end]
     if case == "a_forgotten_reader_within_a_lock" and lines[-1] == "exit":
-        del lines[-1]  # the thread that was to close it had ended by then
+        del lines[-1]  # the thread that was to close the reader had ended by then
     assert lines == EXPECTED[case]
     assert ended[case]["status"] == (1 if case == "an_exception" else 0)
 
 
-# Forgotten readers ----------------------------------------------------------------------------
+# Readers that the application lost ------------------------------------------------------------
 
 
 class Held:
@@ -95,7 +96,7 @@ def test_a_forgotten_reader_is_closed_by_another_thread() -> None:
     lock, ours = threading.Lock(), Unclosed()
     reader: Any = Held(lock)
     with lock:
-        ours.forgotten(reader)  # closing it here would wait for ever
+        ours.forgotten(reader)  # closing the reader in this thread would wait for ever
         assert reader.closed_by == []
     ours.settle()
     for thread in threading.enumerate():
@@ -117,8 +118,8 @@ def test_without_a_thread_the_next_who_opens_closes_it(monkeypatch: pytest.Monke
 
 
 def test_the_collector_within_the_lock_of_another_reader() -> None:
-    """The forgotten one shares a lock with it, and a thread that holds that waits for this one."""
-    virtual = ccid.VirtualReader(interrupt=False)  # else it keeps the reader
+    """Both readers share a lock. The thread that holds the lock waits for this thread."""
+    virtual = ccid.VirtualReader(interrupt=False)  # else the traceback keeps the reader
     reader: Any = ccid.open_reader(virtual)
     reader.me = reader
     kept = [reader]
@@ -136,7 +137,7 @@ def test_the_collector_within_the_lock_of_another_reader() -> None:
 def test_while_python_ends_other_threads_open_nothing() -> None:
     ours, raised = Unclosed(), list[str]()
     ours.close_all()
-    ours.before_opening()  # the thread of the exit handlers may
+    ours.before_opening()  # the thread of the exit handlers may open a reader
 
     def open_one() -> None:
         try:

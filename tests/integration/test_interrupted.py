@@ -1,4 +1,5 @@
-"""Ctrl-C leaves no lock held and no claim behind: another thread, and the next call, work."""
+"""After Ctrl-C no lock is held and no interface is claimed: another thread, and the next call,
+work."""
 
 from __future__ import annotations
 
@@ -18,18 +19,23 @@ from ccid.transport.asynchronous import Attendants
 from ccid.virtual.usb_device import Request
 from ccid.virtual.usbip_cable import Cable, is_attached
 from ccid.virtual.virtual_transport import VirtualTransport
+from tests.interruptions import Places, interrupt_everywhere
 from tests.unit.fake_events import FakeEvents
 from tests.unit.fake_usb import FakeBackend, FakeDevice
-from tests.unit.interrupting import everywhere
 from tests.unit.test_descriptors import QEMU
 
 GET_STATUS = ClassControl(0x80, Request.GET_STATUS, 0, 0, 2)
 INTERRUPT_IN = 0x83
 
 
+def everywhere(work: Callable[[], object], check: Callable[[], object], *files: str) -> int:
+    """Interrupt ``work`` behind each call in ``files``; returns the number of places."""
+    return interrupt_everywhere(work, check, files, Places.AFTER_CALLS)
+
+
 @pytest.fixture
 def other() -> Iterator[Callable[[Callable[[], Any]], Any]]:
-    """Has another thread do something, in time."""
+    """Calls a function in another thread, and fails if that takes more than 10 s."""
     with ThreadPoolExecutor(1) as pool:
         yield lambda do: pool.submit(do).result(10)
 
@@ -64,7 +70,7 @@ def test_opening_a_virtual_reader(other: Callable[[Callable[[], Any]], Any]) -> 
         try:
             made.close()
         finally:
-            made.close()  # as who is interrupted closes again
+            made.close()  # as an application does that was interrupted
 
     files = ("virtual/virtual_transport.py", "transport/lifetime.py")
     assert everywhere(open_one, lambda: other(open_one), *files) > 10
@@ -111,7 +117,8 @@ def test_those_who_wait(fake: FakeEvents, other: Callable[[Callable[[], Any]], A
     attendants = Attendants()
 
     def waiting() -> list[str]:
-        """The threads that wait for events; others may be about what earlier tests forgot."""
+        """The names of the threads that wait for events. Other threads may clean up after earlier
+        tests."""
         return [one.name for one in threading.enumerate() if one.name == "ccid events"]
 
     before = waiting()
@@ -175,7 +182,7 @@ def test_closing_a_reader_on_usb(backend: FakeBackend, fake: FakeEvents) -> None
         made.listen(lambda _: None)
 
     def then() -> None:
-        made.close()  # as who is interrupted closes again
+        made.close()  # as an application does that was interrupted
         assert backend.calls.count("close_device") == 1
         assert "release_interface" in backend.calls
         assert made.dead is not None
@@ -184,7 +191,7 @@ def test_closing_a_reader_on_usb(backend: FakeBackend, fake: FakeEvents) -> None
         prepare()
 
     prepare()
-    files = ("transport/usb.py", "transport/lifetime.py")
+    files = ("transport/usb.py", "transport/bulk.py", "transport/lifetime.py")
     assert everywhere(lambda: made.close(), then, *files) > 10
 
 

@@ -1,4 +1,4 @@
-"""A signal whose handler raises (Ctrl-C) leaves no lock held and nothing noted that is not so."""
+"""After a signal handler raised (Ctrl-C) no lock is held, and all records are correct."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ccid.codes import ExchangeLevel, InterfaceProtocol, Protocol
 from ccid.device.open_readers import key_of, opened
 from ccid.errors import ReaderBusy
 from ccid.virtual import EchoCard, make_descriptor
-from tests.unit.interrupts import Interrupted, interrupted
+from tests.interruptions import Interruption, interrupted
 
 APDU = bytes.fromhex("0010000004")
 LONG = bytes.fromhex("00300000000200") + bytes(512) + bytes(2)
@@ -35,7 +35,7 @@ FILES = (
     "session/exchange/iccd_tpdu.py",
 )
 PATIENCE_S = 10
-"""Nobody waits for so long but for a lock that is held for ever."""
+"""Only a lock that is held for ever makes a thread wait so long."""
 
 
 def shared(level: ExchangeLevel = ExchangeLevel.SHORT_APDU) -> ccid.VirtualReader:
@@ -60,11 +60,11 @@ READERS: dict[str, tuple[Callable[[], ccid.VirtualReader], bytes]] = {
 
 @pytest.mark.parametrize("kind", READERS)
 def test_an_interrupted_command_is_in_nobodys_way(kind: str) -> None:
-    """The error is kept, and with it all that the frames below hold."""
+    """The error is kept, and with it the local variables of the frames below."""
     make, apdu = READERS[kind]
     with ccid.open_reader(make()) as reader, ThreadPoolExecutor(1) as another:
         cards = [slot.connect() for slot in reader.slots]
-        kept: list[Interrupted] = []
+        kept: list[Interruption] = []
         done = 0
         for error in interrupted(lambda: cards[0].transmit(apdu), FILES):
             done += error is None
@@ -81,7 +81,7 @@ def test_an_interrupted_command_is_in_nobodys_way(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["one command at a time", "several"])
 def test_an_interrupted_cancel_is_in_nobodys_way(kind: str) -> None:
     with ccid.open_reader(READERS[kind][0]()) as reader, ThreadPoolExecutor(1) as another:
-        card, kept = reader.slots[0].connect(), list[Interrupted | None]()
+        card, kept = reader.slots[0].connect(), list[Interruption | None]()
         for error in interrupted(reader.slots[0].cancel, FILES):
             kept.append(error)
             assert another.submit(card.transmit, APDU).result(PATIENCE_S) == ANSWER
@@ -90,7 +90,8 @@ def test_an_interrupted_cancel_is_in_nobodys_way(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["one command at a time", "several"])
 def test_after_an_interrupted_abort_the_pair_is_ended(kind: str) -> None:
-    """The reader may have got the first half, and refuses every command until the second."""
+    """The reader may have received the first half; then it refuses every command until the second
+    half."""
     with ccid.open_reader(READERS[kind][0]()) as reader, ThreadPoolExecutor(1) as another:
         cards, done = [slot.connect() for slot in reader.slots], 0
         for error in interrupted(
@@ -112,7 +113,7 @@ def test_an_interrupted_opening_leaves_the_reader_to_watchers() -> None:
 
     for _ in interrupted(opening, ("device/open_readers.py",)):
         gc.collect()
-        assert opened._wanted.get(key_of(info), 0) == 0
+        assert opened._application_counts.get(key_of(info), 0) == 0
         with ThreadPoolExecutor(1) as another:
             reader, is_mine = another.submit(opened.borrow, info, ccid.Reader).result(PATIENCE_S)
             assert reader is not None
@@ -122,7 +123,7 @@ def test_an_interrupted_opening_leaves_the_reader_to_watchers() -> None:
 
 @pytest.mark.parametrize("kind", READERS)
 def test_closing_that_was_interrupted_can_be_done_again(kind: str) -> None:
-    """And the reader is free for the next one then."""
+    """After the second call of close() the reader can be opened again."""
     virtual = READERS[kind][0]()
     readers: list[ccid.Reader] = []
 

@@ -1,4 +1,4 @@
-"""libccid's list of readers: Debian's is older than ours, and ours has to cover it."""
+"""Our list of readers covers Debian's list of libccid, which is older."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BUNDLE = Path("/usr/lib/pcsc/drivers/ifd-ccid.bundle/Contents/Info.plist")
 
 
 def listed() -> set[str]:
-    """The readers libccid opens, as ``vvvv:pppp``."""
+    """The readers that libccid opens, as ``vvvv:pppp``."""
     if not BUNDLE.is_file():
         raise AssertionError(f"{BUNDLE} is not there; get it with: sudo apt-get install libccid")
     content = plistlib.loads(BUNDLE.read_bytes())

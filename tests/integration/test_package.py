@@ -1,4 +1,4 @@
-"""The package: built, installed where there is nothing else, and used from an empty folder."""
+"""The package: built, installed in an empty environment, and used from an empty folder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 def pip_settings() -> dict[str, str]:
-    """How this machine reaches its package index, if it has been told."""
+    """The settings of pip that say where the package index is."""
     import os
 
     return {
@@ -39,7 +39,7 @@ def pip_settings() -> dict[str, str]:
 
 
 def find_pip_config() -> str:
-    """pip's configuration of the user who runs the tests: HOME is another for the child."""
+    """The file with pip's configuration of this user: the child process has another HOME."""
     for place in (".config/pip/pip.conf", ".pip/pip.conf"):
         if (file := Path.home() / place).is_file():
             return str(file)
@@ -48,7 +48,7 @@ def find_pip_config() -> str:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The sdist, and the wheel built from it and not from the tree."""
+    """The sdist, and the wheel that is built from the sdist."""
     folder = tmp_path_factory.mktemp("dist")
     run(sys.executable, "-m", "build", "--outdir", folder, ROOT, cwd=folder)
     (sdist,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
@@ -57,7 +57,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def installed(built: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A virtual environment with the wheel and what it needs, and nothing else."""
+    """A virtual environment with the wheel and its dependencies only."""
     folder = tmp_path_factory.mktemp("venv")
     venv.create(folder, with_pip=True)
     run(folder / "bin/pip", "install", "-q", built["wheel"], cwd=folder)

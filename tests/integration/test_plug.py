@@ -1,4 +1,4 @@
-"""The plug and its helper, called as pcscd calls them; the helper drives a virtual reader."""
+"""The plug and its helper, called as pcscd calls them. The helper drives a virtual reader."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ SILENCE_S = 2
 
 @pytest.fixture(scope="module")
 def plug(tmp_path_factory: pytest.TempPathFactory) -> Plug:
-    """The plug; it takes a helper for stuck sooner than it does outside of tests."""
+    """The plug, with a shorter time limit for a helper that is stuck."""
     return Plug(build(tmp_path_factory.mktemp("plug"), f"-DSILENCE_S={SILENCE_S}"))
 
 
 def helpers() -> list[int]:
-    """The helper processes that this process has."""
+    """The helper processes of this process."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -88,12 +88,12 @@ def test_capabilities(plug: Plug, lun: int, tag: int, value: bytes) -> None:
 
 
 def test_an_unknown_tag_leaves_the_room_as_it_was(plug: Plug, lun: int) -> None:
-    """pcscd answers for the name of a reader itself then, and goes by that length."""
+    """pcscd then answers for the name of a reader itself, and uses that length."""
     assert plug.length(lun, 0x7FFF_0003, 120) == (600, 120)
 
 
 def test_an_application_with_little_room_does_no_harm(plug: Plug, lun: int) -> None:
-    """SCardGetAttrib passes on how much room the application has: the helper lives on."""
+    """SCardGetAttrib passes the size of the application's buffer on. The helper stays alive."""
     ready(plug, lun)
     before = helpers()
     assert plug.length(lun, 0x0007_A007, 1) == (618, 0)
@@ -153,19 +153,19 @@ def test_two_readers_have_two_helpers(plug: Plug, lun: int) -> None:
     assert plug.transmit(lun, 1, SELECT) == (0, OK)
 
 
-# The helper dies, or is stuck -----------------------------------------------------------------
+# A helper that dies or is stuck ---------------------------------------------------------------
 
 
 def stop(pid: int) -> None:
-    """Send SIGSTOP, until it has stopped."""
+    """Send SIGSTOP, and wait until the process has stopped."""
     os.kill(pid, signal.SIGSTOP)
     while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T":
         time.sleep(0.005)
 
 
 def until_back(plug: Plug, lun: int, within_s: float) -> list[int]:
-    """What presence says until there is a card again, to a thread that tells it to others, as
-    pcscd's does."""
+    """The presence codes until a card is there again, as seen by a thread that informs others
+    (pcscd's thread does)."""
     said, deadline = [], time.monotonic() + within_s
     while time.monotonic() < deadline:
         said.append(plug.presence(lun))
@@ -211,7 +211,7 @@ def test_the_polling_function_notices_the_end_of_the_helper(plug: Plug, lun: int
 
 
 def test_after_a_restart_it_is_asked_again_at_once(plug: Plug, lun: int) -> None:
-    """That there is a card no event will tell."""
+    """No event will report that the card is there."""
     plug.wait(lun, 300)
     os.kill(helpers()[0], signal.SIGKILL)
     while plug.presence(lun) != ABSENT:
@@ -223,7 +223,7 @@ def test_after_a_restart_it_is_asked_again_at_once(plug: Plug, lun: int) -> None
 
 
 def test_it_is_not_started_more_than_once_a_second(plug: Plug, lun: int, tmp_path: Path) -> None:
-    """Not even when it ends at once each time."""
+    """Even if the helper ends at once each time."""
     count = tmp_path / "count"
     count.touch()
     wrong = tmp_path / "python"
@@ -259,7 +259,7 @@ sys.argv = ["helper", ""]; helper.main()
 def test_a_reader_that_a_new_helper_does_not_get_at_once(
     plug: Plug, lun: int, tmp_path: Path
 ) -> None:
-    """The old one may be held by the kernel for a moment, and hold the reader."""
+    """The kernel may hold the old helper, and with it the reader, for a moment."""
     held, asked, wrong = tmp_path / "held", tmp_path / "asked", tmp_path / "python"
     (tmp_path / "fails.py").write_text(FAILS.format(asked=str(asked), held=str(held)))
     wrong.write_text(f"#!/bin/sh\nexec {sys.executable} -I {tmp_path}/fails.py\n")
@@ -298,7 +298,7 @@ def test_a_helper_that_is_stopped_for_a_moment_is_left_in_peace(plug: Plug, lun:
 
 
 def test_waiting_ends_when_told(plug: Plug, lun: int) -> None:
-    plug.wait(lun, 300)  # what the reader says when it is opened
+    plug.wait(lun, 300)  # the notification that the reader sends when it is opened
     threading.Timer(0.2, plug.stop, (lun,)).start()
     began = time.monotonic()
     assert plug.wait(lun, 600_000) == 0
@@ -313,7 +313,8 @@ def test_waiting_ends_after_its_time(plug: Plug, lun: int) -> None:
 
 
 def test_an_idle_helper_does_nothing(plug: Plug, lun: int) -> None:
-    """Once its heart has gone to sleep: but for the wait for events, which is to go."""
+    """Measured after the health messages have ended: then one thread waits for events, and no
+    more."""
     plug.presence(lun)
     time.sleep(5)
     (pid,) = helpers()
@@ -336,7 +337,7 @@ def test_an_idle_helper_does_nothing(plug: Plug, lun: int) -> None:
 
 
 def test_the_helper_ends_with_its_parent(plug: Plug) -> None:
-    """Killed: nobody closes a channel then."""
+    """After SIGKILL nobody closes a channel."""
     source = (
         "import sys, time; from pathlib import Path; from tests.integration.plug import Plug\n"
         f"plug = Plug(Path({str(plug.path)!r})); assert plug.create({LUN}, 'virtual:') == 0\n"
@@ -356,7 +357,7 @@ def test_the_helper_ends_with_its_parent(plug: Plug) -> None:
     deadline = time.monotonic() + 5
     while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        if state == "Z":  # nobody reaps it here
+        if state == "Z":  # nobody reaps the process here
             break
         time.sleep(0.02)
     else:
@@ -379,7 +380,7 @@ HARNESS = Path(__file__).with_name("plug_harness.c")
 
 
 def test_under_the_address_sanitizer(tmp_path: Path) -> None:
-    """Every function, a killed helper and a stopped one; no leak, no undefined behaviour."""
+    """Every function, a killed helper and a stopped helper: no leak, no undefined behaviour."""
     sanitize = ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     program = tmp_path / "harness"
     command = ["cc", *STRICT, *sanitize, f"-DSILENCE_S={SILENCE_S}", str(HARNESS), str(SOURCE)]

@@ -1,5 +1,5 @@
-"""The plug and its helper when this process is out of something, when callers ask for odd things,
-and when frames are broken: nobody who is well is to suffer."""
+"""The plug and its helper when resources run out, when callers pass odd arguments, and when frames
+are broken: slots and clients that work correctly must not be affected."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ FEATURES = 0x42000D48
 
 @pytest.fixture(scope="module")
 def plug(tmp_path_factory: pytest.TempPathFactory) -> Plug:
-    """The plug, whose system calls can be made to fail."""
+    """The plug, with system calls that a test can make fail."""
     folder = tmp_path_factory.mktemp("plug")
     return Plug(build(folder, f"-DSILENCE_S={SILENCE_S}", "-include", str(FAULTS)))
 
@@ -62,7 +62,7 @@ def lun(plug: Plug) -> Iterator[int]:
 
 @contextmanager
 def helper_program(plug: Plug, folder: Path, source: str) -> Iterator[None]:
-    """Helpers that are started meanwhile run this before they begin."""
+    """A program that a helper runs before it begins; for helpers that start meanwhile."""
     program, named = folder / "python", plug.path.with_name("interpreter")
     (folder / "ccid.pcsc.plug.helper.py").write_text(
         source + "\nimport sys; sys.argv = ['helper', '']; helper.main()\n"
@@ -77,11 +77,12 @@ def helper_program(plug: Plug, folder: Path, source: str) -> Iterator[None]:
         named.write_text(before)
 
 
-# Out of something -----------------------------------------------------------------------------
+# Resources run out ----------------------------------------------------------------------------
 
 
 def use(plug: Plug, lun: int) -> int:
-    """All that pcscd does with a slot, whatever becomes of it. The code of its opening."""
+    """All that pcscd does with a slot, whatever the result. Returns the code of opening the
+    channel."""
     code = plug.create(lun, "virtual:")
     if code == 0:
         plug.presence(lun)
@@ -95,7 +96,7 @@ def use(plug: Plug, lun: int) -> int:
 
 @pytest.mark.parametrize("error", [errno.EMFILE, errno.ENOMEM, errno.ENOBUFS, errno.ETOOMANYREFS])
 def test_a_slot_that_there_is_nothing_for_costs_no_other(plug: Plug, lun: int, error: int) -> None:
-    """Each call of the plug fails once while another slot of the same helper is used."""
+    """Each system call of the plug fails once, while another slot of the same helper is in use."""
     before = helpers()
     plug.lib.plug_fail(100_000, error)
     assert use(plug, SECOND) == 0
@@ -120,7 +121,7 @@ def test_the_slot_itself_survives_what_was_not_sent(plug: Plug, lun: int) -> Non
 
 
 def test_a_reply_that_there_was_no_memory_for_costs_its_channel(plug: Plug, lun: int) -> None:
-    """It would be taken for that to the next request."""
+    """Else the plug would take the reply for the reply to the next request."""
     assert plug.create(SECOND, "virtual:") == 0
     ready(plug, SECOND)
     before = helpers()
@@ -136,7 +137,7 @@ def test_a_reply_that_there_was_no_memory_for_costs_its_channel(plug: Plug, lun:
 
 @pytest.mark.parametrize("error", [errno.EMFILE, errno.EAGAIN, errno.ENOMEM])
 def test_a_helper_that_cannot_be_started(plug: Plug, error: int) -> None:
-    """Whichever call fails, the next attempt is not spoiled."""
+    """Whichever system call fails, the next attempt succeeds."""
     n = 0
     while True:
         plug.lib.plug_fail(n, error)
@@ -154,7 +155,7 @@ def test_a_helper_that_cannot_be_started(plug: Plug, error: int) -> None:
 
 
 def test_a_replacement_that_there_is_nothing_for(plug: Plug, lun: int) -> None:
-    """It is started when there is."""
+    """The replacement starts as soon as the resources are there."""
     os.kill(helpers()[0], signal.SIGKILL)
     assert plug.transmit(lun, 1, SELECT) == (BROKEN, b"")
     for n in range(8):
@@ -167,7 +168,7 @@ def test_a_replacement_that_there_is_nothing_for(plug: Plug, lun: int) -> None:
 
 
 def test_out_of_descriptors(plug: Plug, lun: int) -> None:
-    """For real."""
+    """Without a simulation: all descriptors are in use."""
     before = helpers()
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     held = []
@@ -262,7 +263,7 @@ def test_every_length_of_data(plug: Plug, lun: int, size: int) -> None:
 
 @pytest.mark.parametrize("length", [2**31, 2**32 - 1, 2**32, 2**32 + 2, 2**64 - 1])
 def test_lengths_beyond_all_bounds(plug: Plug, lun: int, length: int) -> None:
-    """Of data that are not there, and of room that is not needed."""
+    """Lengths of data that are not there, and of more room than is needed."""
     before, answer = helpers(), (c_ubyte * 100)()
     got = c_ulong(length)
     head = SendHeader(1, 16)
@@ -287,7 +288,7 @@ def test_lengths_beyond_all_bounds(plug: Plug, lun: int, length: int) -> None:
 
 
 def test_nowhere_to_write_to(plug: Plug, lun: int) -> None:
-    """No buffer is no room."""
+    """A null pointer counts as no room."""
     before, number = helpers(), c_ulong(lun)
     for tag in (0x0FAD, 0x0FB3, 0x0FB4, 0x0FAE, 0x0303):
         room = c_ulong(8 if tag == 0x0FB3 else 1)
@@ -318,7 +319,8 @@ def test_luns_out_of_range(plug: Plug, lun: int) -> None:
 
 
 def test_a_channel_opened_and_closed_by_many_threads(plug: Plug) -> None:
-    """One gets it; whoever waits for its turn when it is closed, is told so."""
+    """One thread gets the channel. A thread that waits for its turn when the channel is closed gets
+    an error."""
     codes: list[int] = []
 
     def one() -> None:
@@ -368,7 +370,7 @@ def frame(kind: int, code: int, length: int, data: bytes = b"") -> bytes:
 
 @pytest.fixture
 def odd_helper(plug: Plug, tmp_path: Path) -> Iterator[list[int]]:
-    """It answers control code 0x1234 with the very bytes it is given; two channels."""
+    """A helper that answers control code 0x1234 with the bytes of the request. Two channels."""
     with helper_program(plug, tmp_path, FRAMES):
         for lun in (LUN, SECOND):
             assert plug.create(lun, "virtual:") == 0
@@ -426,7 +428,7 @@ def test_a_frame_of_nothing_at_all(plug: Plug, odd_helper: list[int]) -> None:
     assert helpers() == odd_helper
 
 
-# The reader goes ------------------------------------------------------------------------------
+# The reader is unplugged ----------------------------------------------------------------------
 
 UNPLUGGED = """
 import signal
@@ -443,7 +445,7 @@ signal.signal(signal.SIGUSR1, lambda *_: [one.unplug() for one in made])
 
 @pytest.fixture
 def pulled(plug: Plug, tmp_path: Path) -> Iterator[int]:
-    """A reader that is pulled out when its helper gets SIGUSR1."""
+    """A reader that is unplugged when its helper gets SIGUSR1."""
     with helper_program(plug, tmp_path, UNPLUGGED):
         assert plug.create(LUN, "virtual:") == 0
         plug.wait(LUN, 300)
@@ -454,7 +456,7 @@ def pulled(plug: Plug, tmp_path: Path) -> Iterator[int]:
 
 
 def test_waiting_ends_when_the_reader_is_gone(plug: Plug, pulled: int) -> None:
-    """With a code that has pcscd wait for its own word of that, before it asks for the card."""
+    """The code makes pcscd wait for udev's event before it asks for the card."""
     threading.Timer(0.2, os.kill, (pulled, signal.SIGUSR1)).start()
     began = time.monotonic()
     assert plug.wait(LUN, 60_000) == GONE
@@ -465,7 +467,8 @@ def test_waiting_ends_when_the_reader_is_gone(plug: Plug, pulled: int) -> None:
 
 
 def test_what_pcscd_says_of_a_reader_that_is_gone(plug: Plug, pulled: int) -> None:
-    """A channel is told; whoever waits at it afterwards does not, and no helper is started."""
+    """A channel gets an error. A thread that waits at the channel afterwards returns at once, and
+    no helper is started."""
     assert plug.set(LUN, 0x0FB4, b"\x00") == 0
     assert plug.presence(LUN) == PRESENT
     assert plug.set(LUN, 0x0FB4, b"\x01") == 0
@@ -492,7 +495,7 @@ models.make = make
 
 
 def test_slots_are_the_same_after_a_new_start(plug: Plug, tmp_path: Path) -> None:
-    """In whatever order pcscd's threads ask for them."""
+    """Whatever the order in which pcscd's threads ask for the slots."""
     luns = [LUN, LUN + 1, LUN + 2]
     with helper_program(plug, tmp_path, SLOTS):
         for lun in luns:

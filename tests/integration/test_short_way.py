@@ -40,7 +40,7 @@ def itself(virtual: ccid.VirtualReader) -> Any:
 
 
 def played(scenario: Scenario, open_as: Open = itself) -> tuple[list[str], list[list[str]], int]:
-    """What each step comes to, all messages, and how often the short way was taken."""
+    """The result of each step, all messages, and how often the short way was taken."""
     model = READERS[scenario.reader]
     virtual = ccid.VirtualReader(
         None, descriptor=make_descriptor(model.level, **model.fields), name=model.name
@@ -137,7 +137,7 @@ def test_the_two_transfers_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_it_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine that is driven from the start would be slow, and nobody would see it."""
+    """A protocol machine that runs from the start would be slow, and no other test would notice."""
 
     def never(*_: Any) -> Any:
         raise AssertionError("the long way")
@@ -153,7 +153,7 @@ APDU = bytes.fromhex("00B0000002")
 
 
 def sound(ns: int, inf: bytes = b"\x12\x34\x90\x00") -> bytes:
-    """An I-block of a card."""
+    """A correct I-block of a card."""
     return T1()._block(0x40 * ns, inf)
 
 
@@ -179,7 +179,7 @@ def sound(ns: int, inf: bytes = b"\x12\x34\x90\x00") -> bytes:
     ],
 )
 def test_any_first_answer_both_ways(first: bytes | LinkError) -> None:
-    """What the short way does not take goes on as if it had never been."""
+    """A block that the short way does not accept is handled as if the short way did not exist."""
 
     def link(sent: list[bytes], answers: list[bytes | LinkError]) -> Any:
         def exchange(block: Block) -> bytes | LinkError:
@@ -226,7 +226,7 @@ def test_a_sound_answer_both_ways() -> None:
 
 
 def test_what_is_given_up_in_between_is_resynchronised() -> None:
-    """A time-out, a Ctrl-C: nobody knows whether the card carried it out."""
+    """After a time-out or Ctrl-C the host does not know whether the card executed the command."""
     machine = T1()
     assert machine.single(APDU) is not None
     assert machine.single(APDU) is None, "the next one begins with S(RESYNCH)"

@@ -1,73 +1,36 @@
-"""What a signal's handler raises while a trace begins or ends, at whatever bytecode it comes."""
+"""A signal handler raises while a trace begins or ends, at each bytecode."""
 
 from __future__ import annotations
 
 import io
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
 
 import ccid
 from ccid.codes import ExchangeLevel
-from ccid.device import tracing
 from ccid.errors import ReaderClosed
-from ccid.link import conversation, locks
 from ccid.link.locks import Quiet
 from ccid.trace import PcapngSink
 from ccid.virtual import EchoCard, make_descriptor
+from tests.interruptions import Places, interrupt_everywhere
 
-FILES = frozenset((conversation.__file__, locks.__file__, tracing.__file__))
-
-
-class Interruption:
-    """Raises KeyboardInterrupt at the nth bytecode that is run in some files; and, if asked to,
-    once more where the next function begins, as a signal may that comes again."""
-
-    def __init__(self, at: int, again: bool = False) -> None:
-        self.left = at
-        self.again = again
-        self.came = False
-
-    def trace(self, frame: FrameType, event: str, _arg: object) -> Any:
-        if frame.f_code.co_filename not in FILES:
-            return None
-        frame.f_trace_opcodes = True
-        if event == "opcode" and not self.came:
-            self.left -= 1
-            if self.left < 0:
-                self.came = True
-                raise KeyboardInterrupt  # after which Python traces no more
-        return self.trace
-
-    def profile(self, frame: FrameType, event: str, _arg: object) -> None:
-        if event == "call" and self.came and frame.f_code.co_filename in FILES:
-            raise KeyboardInterrupt
+FILES = ("link/conversation.py", "link/locks.py", "device/tracing.py")
 
 
-def interrupted(action: Callable[[], object], at: int, again: bool) -> bool:
-    """Run ``action`` and interrupt it; False if it was over before."""
-    interruption, before = Interruption(at, again), sys.gettrace()
-    sys.settrace(interruption.trace)
-    if again:
-        sys.setprofile(interruption.profile)
-    try:
-        action()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        sys.settrace(before)
-        sys.setprofile(None)
-    return interruption.came
+def at_every_bytecode(
+    work: Callable[[], object], check: Callable[[], object], again: bool = False
+) -> int:
+    """Interrupt ``work`` at each bytecode in FILES; returns the number of bytecodes."""
+    return interrupt_everywhere(work, check, FILES, Places.BYTECODES, again)
 
 
 def held(locks: list[Any]) -> list[int]:
-    """Which of ``locks`` another thread cannot have."""
+    """Numbers of those ``locks`` that another thread cannot acquire."""
     found: list[int] = []
 
     def look() -> None:
@@ -93,21 +56,11 @@ def reader(request: pytest.FixtureRequest) -> Any:
 
 
 def put_in_order(reader: ccid.Reader) -> None:
-    """End the traces that an interrupt left, so that the next run is like the first."""
+    """End the traces that an interruption left, so that the next run is like the first."""
     for left in tuple(reader.traces):
         left.stop()
     assert reader.traces == []
     assert reader.tap is None
-
-
-def at_every_bytecode(
-    action: Callable[[], object], check: Callable[[int], None], again: bool = False
-) -> int:
-    at = 0
-    while interrupted(action, at, again):
-        check(at)
-        at += 1
-    return at
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["once", "twice"])
@@ -118,8 +71,8 @@ def test_no_turn_stays_held(reader: ccid.Reader, again: bool) -> None:
         with reader.trace(io.BytesIO()):
             pass
 
-    def check(at: int) -> None:
-        assert held(reader.pipe._locks) == [], f"after an interrupt at bytecode {at}"
+    def check() -> None:
+        assert held(reader.pipe._locks) == []
         put_in_order(reader)
 
     assert at_every_bytecode(traced, check, again) > 250
@@ -135,7 +88,7 @@ def test_a_turn_that_was_held_before_stays_held(reader: ccid.Reader) -> None:
             with reader.trace(io.BytesIO()):
                 pass
 
-        def check(at: int) -> None:
+        def check() -> None:
             assert held(locks) == before
             put_in_order(reader)
 
@@ -162,7 +115,7 @@ def test_no_file_stays_open(tmp_path: Path) -> None:
             nonlocal running
             running.stop()
 
-        def check(at: int) -> None:
+        def check() -> None:
             nonlocal running
             running.stop()
             assert files[-1].closed
@@ -182,8 +135,8 @@ def test_quiet_holds_nothing_when_it_was_interrupted(reader: ccid.Reader) -> Non
             stack.push(one)
             assert one.__enter__()
 
-    def check(at: int) -> None:
-        assert held(locks) == [], f"after an interrupt at bytecode {at}"
+    def check() -> None:
+        assert held(locks) == []
 
     assert at_every_bytecode(quiet, check) > 50
     with reader.pipe.quiet() as is_quiet:

@@ -1,4 +1,4 @@
-"""Wireshark's USBCCID dissector on what we send: an independent reading of every message."""
+"""Wireshark's USBCCID dissector on our messages: an independent reading of every message."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ EVERY_COMMAND: tuple[Callable[[SlotCommands], object], ...] = (
 
 @pytest.fixture(scope="module")
 def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A session in which every message of the specification goes over."""
+    """The capture of a session with every message of the specification."""
     file = tmp_path_factory.mktemp("trace") / "session.pcapng"
     features = AUTOMATIC | ExchangeLevel.EXTENDED_APDU | Features.CLOCK_STOP
     descriptor = make_descriptor(
@@ -61,7 +61,7 @@ def capture(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     with ccid.open_reader(virtual) as reader, reader.trace(file):
         for command in EVERY_COMMAND:
-            with suppress(CcidError):  # refusals are messages too
+            with suppress(CcidError):  # a refusal is a message as well
                 command(reader.slots[0].commands)
         with reader.slots[0].connect() as card:
             card.transmit(bytes.fromhex("0020000104 31323334"))
@@ -95,7 +95,7 @@ def test_every_message_of_the_specification_is_recognized(capture: Path) -> None
 
 
 def test_fields_read_as_we_meant_them(capture: Path) -> None:
-    """The dissector shows the fields of most commands, of some only the type."""
+    """The dissector shows the fields of most commands; of some commands only the type."""
     names = ("usbccid.bMessageType", "usbccid.dwLength", "usbccid.bSlot", "usbccid.bSeq")
     options = [option for name in names for option in ("-e", name)]
     lines = tshark(capture, "-Y", "usbccid.bMessageType < 0x80", "-T", "fields", *options)

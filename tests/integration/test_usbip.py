@@ -1,4 +1,4 @@
-"""The USB/IP server, asked by a small client that does what Linux's vhci_hcd does."""
+"""The USB/IP server, with a small client that behaves like Linux's vhci_hcd."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ccid.codec.descriptors import (
     smart_card_interfaces,
 )
 from ccid.codec.messages import (
-    HEADER_LENGTH,
+    MESSAGE_HEADER,
     PC_to_RDR_GetSlotStatus,
     PC_to_RDR_IccPowerOn,
     PC_to_RDR_XfrBlock,
@@ -109,7 +109,7 @@ class UsbIpClient:
     def is_hung_up_on(self) -> bool:
         try:
             return self.sock.recv(1) == b""
-        except ConnectionError:  # the server had not read all that was sent
+        except ConnectionError:  # the server had not read all the data
             return True
 
     def devices(self) -> DeviceList:
@@ -129,7 +129,7 @@ class UsbIpClient:
         return OpStatus(header.status)
 
     def detach(self) -> None:
-        """Hang up and wait until the server has let go of the device."""
+        """Hang up, and wait until the server has released the device."""
         self.sock.shutdown(socket.SHUT_WR)
         while self.sock.recv(4096):
             pass
@@ -175,7 +175,7 @@ class UsbIpClient:
         self.order.append(ret.seqnum)
 
     def wait_for(self, seqnum: int) -> tuple[int, bytes]:
-        """Status and data of a URB."""
+        """Status and data of the URB ``seqnum``."""
         while seqnum not in self.returned:
             self._return()
         ret, data = self.returned[seqnum]
@@ -202,17 +202,17 @@ class UsbIpClient:
         return self.wait_for(self.submit(0, direction, request.wLength, data, setup=setup))
 
     def synchronize(self) -> None:
-        """Return when the server has done all that was sent."""
+        """Return when the server has done everything that was sent before."""
         assert self.control(ClassControl(0x80, 0x08, 0, 0, 1))[0] == 0
 
     def out(self, data: bytes, flags: int = 0) -> int:
-        """Status of an OUT transfer, all of which is taken."""
+        """The status of an OUT transfer, all of whose bytes are accepted."""
         seqnum = self.submit(OUT, Direction.OUT, data=data, flags=flags)
         status, _ = self.wait_for(seqnum)
         assert self.returned[seqnum][0].actual_length == (0 if status else len(data))
         return status
 
-    def exchange(self, message: bytes, length: int = 65556 + HEADER_LENGTH) -> bytes:
+    def exchange(self, message: bytes, length: int = 65556 + MESSAGE_HEADER) -> bytes:
         assert self.out(message) == 0
         status, data = self.wait_for(self.submit_in(IN, length))
         assert status == 0
@@ -243,7 +243,7 @@ def reader() -> VirtualReader:
 
 @pytest.fixture
 def client(serve: Serve, reader: VirtualReader) -> Iterator[UsbIpClient]:
-    """A client that has the reader, and has set its configuration."""
+    """A client that has attached the reader and set its configuration."""
     with UsbIpClient.to(serve(reader)) as client:
         assert client.attach() is OpStatus.OK
         client.configure()
@@ -252,7 +252,7 @@ def client(serve: Serve, reader: VirtualReader) -> Iterator[UsbIpClient]:
 
 def extended_reader() -> VirtualReader:
     descriptor = make_descriptor(
-        ExchangeLevel.EXTENDED_APDU, dwMaxCCIDMessageLength=65556 + HEADER_LENGTH
+        ExchangeLevel.EXTENDED_APDU, dwMaxCCIDMessageLength=65556 + MESSAGE_HEADER
     )
     return VirtualReader(EchoCard(), descriptor=descriptor)
 
@@ -380,7 +380,7 @@ def test_a_late_answer_reaches_a_waiting_urb(client: UsbIpClient, reader: Virtua
 def test_a_late_answer_while_an_event_is_not_asked_for(
     client: UsbIpClient, reader: VirtualReader
 ) -> None:
-    """What is due at an endpoint that no URB waits at must not hide what is due at another."""
+    """Data due at an endpoint without a URB must not hide data due at another endpoint."""
     client.power_on()
     reader.functions[0].extension_s = None
     block = PC_to_RDR_XfrBlock(abData=bytes.fromhex("0050001E")).build()
@@ -481,7 +481,7 @@ URB = 16384
 
 
 def echo(size: int) -> bytes:
-    """A command that a card answers with its data, ``size`` bytes."""
+    """A command APDU that a card answers with its data, ``size`` bytes."""
     apdu = b"\0\x30\0\0\0" + size.to_bytes(2, "big") + bytes(i % 251 for i in range(size)) + b"\0\0"
     return PC_to_RDR_XfrBlock(abData=apdu).build()
 
@@ -534,14 +534,14 @@ def test_a_message_of_full_packets_ends_with_an_empty_one(long_client: UsbIpClie
 
 
 def test_what_is_left_of_a_transfer_stays_empty(long_client: UsbIpClient) -> None:
-    """An answer too short for the first of several URBs: the rest waits for its unlink, and the
-    next answer goes to the next transfer."""
+    """An answer is too short for the first of several URBs: the second URB waits for its unlink,
+    and the next answer goes to the next transfer."""
     client = long_client
     first, second, last = (client.submit_in(IN, URB, flags) for flags in (1, 1, 0))
     following = client.submit_in(IN, URB)
     assert client.out(PC_to_RDR_GetSlotStatus(bSeq=1).build()) == 0
     status, data = client.wait_for(first)
-    assert (status, len(data)) == (EREMOTEIO, HEADER_LENGTH)
+    assert (status, len(data)) == (EREMOTEIO, MESSAGE_HEADER)
     assert client.out(PC_to_RDR_GetSlotStatus(bSeq=2).build()) == 0
     assert client.wait_for(following)[1][6] == 2
     assert [client.unlink(urb) for urb in (second, last)] == [ECONNRESET] * 2
@@ -551,7 +551,7 @@ def test_what_is_left_of_a_transfer_stays_empty(long_client: UsbIpClient) -> Non
 def test_a_transfer_stays_open_after_full_packets(
     client: UsbIpClient, reader: VirtualReader
 ) -> None:
-    """A reader that ends full packets with no empty one: the next message comes in the same
+    """A reader that ends full packets without an empty packet: the next message comes in the same
     URB."""
     client.power_on()
     reader.functions[0].bulk_in.ends_full_packets = False
@@ -562,11 +562,11 @@ def test_a_transfer_stays_open_after_full_packets(
     assert urb not in client.returned
     assert client.out(PC_to_RDR_GetSlotStatus(bSeq=7).build()) == 0
     status, data = client.wait_for(urb)
-    assert (status, len(data), data[64 + 6]) == (0, 64 + HEADER_LENGTH, 7)
+    assert (status, len(data), data[64 + 6]) == (0, 64 + MESSAGE_HEADER, 7)
 
 
 def test_zero_packet_ends_an_out_transfer(client: UsbIpClient, reader: VirtualReader) -> None:
-    """Of 64 bytes that promise more, the flag says that no more will come."""
+    """The first 64 bytes promise more; the flag says that no more will come."""
     head = PC_to_RDR_XfrBlock(bSeq=3, abData=bytes(200)).build()[:64]
     assert client.out(head) == 0
     urb = client.submit_in(IN, 271)
@@ -602,7 +602,7 @@ def test_transfers_the_device_gets(
     assert sizes == transfers
 
 
-# Ends -----------------------------------------------------------------------------------------
+# End of a connection --------------------------------------------------------------------------
 
 
 def test_unplugging_hangs_up(client: UsbIpClient, reader: VirtualReader) -> None:
@@ -709,7 +709,7 @@ def test_a_connection_that_exists_already(reader: VirtualReader) -> None:
     thread.join(TIMEOUT_S)
     assert not thread.is_alive()
     assert ours.fileno() == -1
-    reader.insert(EchoCard())  # nobody is told any more
+    reader.insert(EchoCard())  # no client is informed any more
 
 
 # The program ----------------------------------------------------------------------------------
@@ -791,7 +791,7 @@ def test_the_log_of_the_program_masks_pins(option: str, seen: bool) -> None:
             client.power_on()
             verify = bytes.fromhex("0020000004 31323334")
             reply = client.exchange(PC_to_RDR_XfrBlock(abData=verify).build())
-            assert reply[HEADER_LENGTH:] == b"\x90\x00"
+            assert reply[MESSAGE_HEADER:] == b"\x90\x00"
         code, errors = program.end(signal.SIGTERM)
     assert code == 0
     assert "PC_to_RDR_XfrBlock" in errors

@@ -1,4 +1,4 @@
-"""Programs that tests ask, and what to say when one is not there."""
+"""External programs that tests call, and the message when one is missing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ PREPARE = "sudo tools/prepare-lab"
 
 
 def need(program: str) -> str:
-    """The path of ``program``; the test fails, saying how to get it, if it is not there."""
+    """The path of ``program``. The test fails, and says how to get the program, if it is
+    missing."""
     path = shutil.which(program)
     if path is None:
         raise AssertionError(f"{program} is not installed; get it with: {PREPARE}")
@@ -18,7 +19,7 @@ def need(program: str) -> str:
 
 
 def tshark(file: Path, *options: str) -> list[str]:
-    """What Wireshark's dissectors say of a capture, a line a packet."""
+    """The output of Wireshark's dissectors for a capture, one line for each packet."""
     done = subprocess.run(
         [need("tshark"), "-r", str(file), *options],
         capture_output=True,

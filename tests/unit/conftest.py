@@ -1,4 +1,4 @@
-"""What unit tests share."""
+"""Fixtures that unit tests share."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Run = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Table:
-    """The table of readers alone, whatever this user added; a test may add to it, or take."""
+    """The table of readers without the user's file. A test may add readers, or remove readers."""
     return Table(monkeypatch, tmp_path)
 
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run ccid-probe: exit status, stdout, stderr."""
+    """Runs ccid-probe; returns the exit status, stdout and stderr."""
 
     def call(*words: str) -> tuple[int, str, str]:
         try:

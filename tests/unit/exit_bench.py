@@ -1,7 +1,7 @@
 """Processes that end: each case is a fork of this program that runs to its end as any program does.
 
-The libusb is real, its context too; devices and what is done to them are not. What is done after
-``libusb_exit`` is told as a line ``AFTER …``: with a device, libusb would use memory that is freed.
+libusb and its context are real; the devices are not. Each call of libusb after ``libusb_exit`` is
+printed as a line ``AFTER …``: with a real device, libusb would use freed memory.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ say = os.write
 
 
 def tell(text: str) -> None:
-    """One line of what happened; nothing of Python's own is needed for it."""
+    """Print one line. Uses file descriptor 1, since Python's own streams may be gone."""
     say(1, f"{text}\n".encode())
 
 
 class Stub(FakeBackend, usb._objfinalizer.AutoFinalizedObject):  # type: ignore[misc]
-    """pyusb's backend: a context of libusb's own, and a device that is a virtual reader."""
+    """pyusb's backend, with a real context of libusb, and a device that is a virtual reader."""
 
     def __new__(cls, *_: object) -> Stub:
         made: Stub = usb._objfinalizer.AutoFinalizedObject.__new__(cls)
@@ -222,7 +222,7 @@ def a_watch_that_is_suspended() -> None:
 
 
 def a_forgotten_reader_within_a_lock() -> None:
-    """Of threading, which starting a thread takes."""
+    """The lock belongs to :mod:`threading`; starting a thread acquires it."""
     reader: Any = powered()
     reader.me = reader
     with threading._active_limbo_lock:  # type: ignore[attr-defined]
@@ -293,15 +293,15 @@ CASES: dict[str, Callable[[], None]] = {
 
 
 def run(name: str) -> None:
-    """In a process that is to end by itself."""
+    """Run a case in a process that ends by itself."""
     import atexit
 
     signal.alarm(IN_TIME_S)
-    if name == "last":  # before anything of weakref's: it comes after pyusb's
+    if name == "last":  # before any finalizer of weakref is registered: pyusb's then comes later
         atexit.register(an_exit_handler_that_comes_last)
         in_a_global()
     elif name == "opens before pyusb ends":
-        weakref.finalize(Stub, bool)  # as in a program that has used it before
+        weakref.finalize(Stub, bool)  # as in a program that has used libusb before
         libusb.backend()  # pyusb's finalizer is called after this handler
         atexit.register(an_exit_handler_that_opens)
     elif name == "opens first":
@@ -318,9 +318,9 @@ NAMES = [*CASES, "last", "opens before pyusb ends", "opens first", "opens betwee
 
 
 def collect(pid: int, output: int) -> dict[str, Any]:
-    """What came of a case."""
+    """The output of a case."""
     status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    os.lseek(output, 0, os.SEEK_SET)  # it is shared with that process
+    os.lseek(output, 0, os.SEEK_SET)  # the file is shared with that process
     with open(output, encoding="utf-8") as file:
         lines = file.read().splitlines()
     return {"status": status, "lines": lines}

@@ -1,4 +1,4 @@
-"""libusb's asynchronous side without USB: what a test has it say, and what it was asked."""
+"""libusb's asynchronous functions without USB: a test says what happens, and sees the calls."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ class FakeEvents:
     """The functions of :class:`Calls`.
 
     Attributes:
-        submit_status: What submitting returns.
+        submit_status: The return code of submitting a transfer.
         submitted: How often a transfer was submitted.
-        can_hotplug: What libusb_has_capability says.
+        can_hotplug: The result of libusb_has_capability.
     """
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ class FakeEvents:
         """Cancelled transfers end."""
         self.can_hotplug = True
         self.callbacks: list[int] = []
-        """What is to be called when a device comes or goes."""
+        """The function to call when a device comes or goes."""
         self._happened = threading.Condition(threading.RLock())
         self._armed: list[int] = []
         self._done: list[tuple[int, int, bytes]] = []
@@ -105,10 +105,10 @@ class FakeEvents:
             self._deregister,
         )
 
-    # What a test says -----------------------------------------------------------------------------
+    # Called by tests ------------------------------------------------------------------------------
 
     def comes(self, data: bytes = b"", status: int = DONE) -> None:
-        """The transfer that waits is done, or fails."""
+        """The waiting transfer completes, or fails."""
         with self._happened:
             self._done.append((self._armed.pop(0), status, data))
             self._happened.notify_all()
@@ -144,7 +144,7 @@ class FakeEvents:
     def hears_hotplug(self) -> bool:
         return self._hotplug is not None
 
-    # What libusb does -----------------------------------------------------------------------------
+    # Functions of libusb --------------------------------------------------------------------------
 
     def _alloc(self, _packets: int) -> int:
         made = Transfer()
@@ -254,7 +254,7 @@ class FakeEvents:
             self.bulk.idle()
         with self._happened:
 
-            def is_called() -> bool:  # libusb looks at this whenever something wakes a waiter
+            def is_called() -> bool:  # libusb checks this whenever a waiter is woken
                 return completed is not None and completed._obj.value != 0
 
             if is_called():

@@ -1,4 +1,4 @@
-"""A libusb backend that is a list of devices: what pyusb's backend shows of libusb, no more."""
+"""A backend of pyusb over a list of devices instead of libusb."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def error(status: Status) -> Exception:
 
 
 class FakeDevice:
-    """A device: its descriptors and where it is plugged in."""
+    """A device: its descriptors, and its port."""
 
     def __init__(
         self,
@@ -47,8 +47,8 @@ class FakeBackend:
 
     Attributes:
         opens: How many devices were opened.
-        calls: What was done to open devices.
-        fail: Return codes by the name of the call that gives them.
+        calls: The calls for open devices, in order.
+        fail: By the name of a call: its return code.
     """
 
     def __init__(self, *devices: FakeDevice) -> None:
@@ -74,7 +74,8 @@ class FakeBackend:
         )
 
     def get_configuration_descriptor(self, device: FakeDevice, index: int) -> Any:
-        """What libusb makes of the bytes: it leaves out what it does not understand."""
+        """The configuration as libusb parses it: descriptors that libusb does not know are left
+        out."""
         raw = device.configuration
         interfaces: dict[int, list[Any]] = {}
         extra, behind = bytearray(), None
@@ -114,7 +115,7 @@ class FakeBackend:
             ],
         )
 
-    # What is done to an open device ---------------------------------------------------------------
+    # Calls for an open device ---------------------------------------------------------------------
 
     def _do(self, name: str) -> None:
         self.calls.append(name)

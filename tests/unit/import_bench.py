@@ -1,9 +1,9 @@
-"""Import every module of the package as the first of it, and print those that cannot be.
+"""Import every module of the package first, in a process of its own, and print those that fail.
 
-A module is imported in a fork of a process that has imported its package, as Python does anyway,
-and all that is not of this project. So each costs what itself imports, and no interpreter starts.
-What needs nothing but what was tried before is loaded once it was tried, too: it cannot be half
-loaded for anybody then.
+The process is a fork. Its parent has imported the package of the module, as Python does in any
+case, and everything that is not of this project. So each module costs only its own imports, and no
+interpreter starts. A module that imports only modules that were tried before is loaded in the
+parent after it was tried: such a module cannot be half loaded for another one.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BASE = (
 
 
 def bad_below(package: str) -> int:
-    """How many modules of ``package``, which is imported, cannot be imported next."""
+    """How many modules of ``package`` cannot be imported next. ``package`` is imported."""
     path = sys.modules[package].__path__
     return sum(
         bad_first(f"{package}.{found.name}", found.ispkg)
@@ -38,7 +38,8 @@ def bad_below(package: str) -> int:
 
 
 def bad_first(name: str, is_package: bool) -> int:
-    """How many of module ``name`` and those below cannot be imported in a process such as this."""
+    """How many of module ``name`` and the modules below it cannot be imported in a process like
+    this."""
     sys.stdout.flush()
     child = os.fork()
     if child:

@@ -1,4 +1,4 @@
-"""Running ccid-probe, and holding what it prints against what a terminal may get."""
+"""Runs ccid-probe, and checks that its output cannot control the terminal."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from contextlib import redirect_stderr, redirect_stdout
 from ccid.probe.__main__ import main
 
 EVIL = "evil\x1b]0;owned\x07\x7f\x9b31m\u202e\n#\t\u2028"
-"""A name as no device should have it."""
+"""A device name with control characters."""
 TAMED = "evil\\x1b]0;owned\\x07\\x7f\\x9b31m\\u202e\\n#\\t\\u2028"
-"""The same, printable."""
+"""The same name, made printable."""
 
 
 def printed(*words: str) -> tuple[int, str, str]:
-    """Run ccid-probe: exit status, stdout, stderr. No line of them commands a terminal."""
+    """Run ccid-probe; returns the exit status, stdout and stderr. Fails if a line holds a control
+    character."""
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
         status = main(words)

@@ -1,4 +1,4 @@
-"""For tests that show a reader failing without its quirk and working with it."""
+"""Helpers for tests that show a reader failing without its quirk and working with the quirk."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from ccid.virtual.cards import Application
 T = TypeVar("T", bound=Callable[..., None])
 
 CASE_1 = bytes.fromhex("00400000")
-"""The echo card answers 90 00."""
+"""A case 1 command APDU; the echo card answers 9000."""
 
 covered: dict[str, str] = {}
-"""The test of each quirk, by the quirk's name."""
+"""The test of each quirk, by the name of the quirk."""
 
 
 def covers(*names: str) -> Callable[[T], T]:
-    """This test shows that the quirks of these names act."""
+    """Mark a test as the test of these quirks."""
 
     def note(test: T) -> T:
         for name in names:
@@ -37,7 +37,7 @@ def covers(*names: str) -> Callable[[T], T]:
 
 
 class Table:
-    """What the driver knows of readers."""
+    """The table of readers that the driver uses."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
         self._monkeypatch = monkeypatch
@@ -46,15 +46,16 @@ class Table:
         self.as_it_is()
 
     def as_it_is(self) -> None:
-        """The table, nothing added."""
+        """Use the table without changes."""
         self._monkeypatch.setenv(reader_table.VARIABLE, "")
 
     def without(self, reader: str) -> None:
-        """Nothing is known of ``reader``."""
+        """Use the table without the entry of ``reader``."""
         self._use(f'[reader."{reader}"]\nreplace = true\n')
 
     def only(self, reader: str, *quirks: str) -> None:
-        """Of ``reader`` these quirks alone are known: lines of TOML such as ``no-pps = true``."""
+        """Use a table in which ``reader`` has these quirks only: lines of TOML such as ``no-pps =
+        true``."""
         lines = "".join(f"quirks.{quirk}\n" for quirk in quirks)
         self._use(f'[reader."{reader}"]\nreplace = true\n{lines}')
 
@@ -74,12 +75,12 @@ def virtual(
     fields: Mapping[str, int] | None = None,
     **function: Any,
 ) -> ccid.VirtualReader:
-    """A virtual reader that goes by the ids of ``reader``, ``vvvv:pppp``.
+    """A virtual reader with the identifiers of ``reader``, ``vvvv:pppp``.
 
     Args:
-        card: What is in slot 0, or in all.
-        fields: Of its class descriptor.
-        **function: More for its function.
+        card: The card in slot 0; or a list, one card for each slot.
+        fields: Fields of the class descriptor.
+        **function: More arguments for the function of the device.
     """
     vendor_id, product_id = (int(part, 16) for part in reader.split(":"))
     inserted: Application | list[Application] = card() if isinstance(card, type) else card
@@ -94,6 +95,6 @@ def virtual(
 
 
 def answers(reader: ccid.VirtualReader, *apdus: bytes, **options: Any) -> list[bytes]:
-    """What the card in slot 0 of a reader says to ``apdus``; by default to one of case 1."""
+    """The response APDUs of the card in slot 0 to ``apdus``; by default to one case 1 command."""
     with ccid.open_reader(reader, **options) as opened, opened.slots[0].connect() as card:
         return [card.transmit(apdu) for apdu in apdus or (CASE_1,)]

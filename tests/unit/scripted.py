@@ -1,4 +1,4 @@
-"""A transport that plays a script, for tests of what is above it."""
+"""A transport that plays a script, for tests of the layers above."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Answer = bytes | Exception | Sequence[bytes | Exception] | None
 
 
 class ScriptedTransport(SeparateTransfers, Life):
-    """Records commands and gives what ``answer`` makes of each.
+    """Records commands, and answers each by ``answer``.
 
     Args:
-        answer: Takes a command and returns a transfer, several, an error, or None for silence.
-        packet_size: Of bulk-IN.
+        answer: Called with a command; returns a transfer, several, an error, or None for silence.
+        packet_size: wMaxPacketSize of bulk-IN, in bytes.
     """
 
     def __init__(self, answer: Callable[[Command], Answer], packet_size: int = 64) -> None:
@@ -36,10 +36,10 @@ class ScriptedTransport(SeparateTransfers, Life):
         self.pending: list[bytes | Exception] = []
         self.reads: list[tuple[int, int]] = []
         self.events: list[bytes] = []
-        """Notifications that came."""
+        """The notifications that came."""
         self.idle: Callable[[], None] = lambda: None
         self.paced = True
-        """Takes the time it is given to say nothing; else says at once that it ran out."""
+        """True to take the given time before a time-out; False to time out at once."""
 
     def send(self, length: int, timeout_ms: int, /) -> None:
         self.check()
@@ -86,7 +86,7 @@ class ScriptedTransport(SeparateTransfers, Life):
 
 
 def reply(command: Command, cls: type[Reply], **fields: Any) -> bytes:
-    """The reply of this kind to ``command``."""
+    """A reply of this type to ``command``."""
     return cls(**({"bSlot": command.bSlot, "bSeq": command.bSeq} | fields)).build()
 
 

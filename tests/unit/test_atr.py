@@ -80,7 +80,7 @@ def test_values(text: str, expected: dict[str, object]) -> None:
 
 
 def test_values_of_another_protocol_are_not_taken() -> None:
-    """TA3 TB3 TC3 behind T=15 are no IFSC, BWI, CWI, check code."""
+    """TA3, TB3 and TC3 behind T=15 are not IFSC, BWI, CWI and check code."""
     a = atr("3B80817F 01 02 03 00".replace(" ", "") + "7C")
     assert (a.ifsc, a.bwi, a.cwi, a.crc) == (32, 4, 13, False)
 
@@ -140,7 +140,7 @@ def test_no_bytes_raise_anything_else(raw: bytes) -> None:
 
 @st.composite
 def well_formed(draw: st.DrawFn) -> tuple[bytes, list[dict[str, int]], bytes]:
-    """An ATR that keeps the standard, with the interface bytes and historical bytes in it."""
+    """An ATR according to the standard, with its interface bytes and historical bytes."""
     ts = sorted(draw(st.lists(st.integers(0, 14), max_size=3)))
     if ts:
         ts += draw(st.sampled_from([[], [15]]))
@@ -179,7 +179,8 @@ def test_what_was_built_is_found(built: tuple[bytes, list[dict[str, int]], bytes
 def test_what_is_cut_off_is_told(
     built: tuple[bytes, list[dict[str, int]], bytes], data: st.DataObject
 ) -> None:
-    """Cut among the interface bytes it is no ATR; cut later it is one with a warning."""
+    """Cut among the interface bytes, the bytes are no ATR. Cut later, they are an ATR with a
+    warning."""
     raw, groups, historical = built
     end = 2 + sum(len(group) for group in groups)
     cut = data.draw(st.integers(2, len(raw)))
@@ -207,7 +208,7 @@ def test_specific_mode_in_detail() -> None:
 
 
 def test_deep_groups() -> None:
-    """Any depth that fits; the first byte of a kind counts, for its own protocol."""
+    """Any depth that fits. The first interface byte of a kind counts, for its own protocol."""
     a = atr(DEEP)
     assert [group.t for group in a.groups] == [None, 0, 1, 1, 14, 15, 15]
     assert (a.ifsc, a.bwi, a.cwi, a.crc) == (0x20, 2, 5, True)

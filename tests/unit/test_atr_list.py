@@ -115,7 +115,7 @@ def test_an_atr_in_it_that_is_wrong_is_not_passed_over() -> None:
 
 
 def test_lines_that_are_no_more_than_named_are_a_list() -> None:
-    """Each counts, the same ones too."""
+    """Each line counts, even if two lines are equal."""
     lines = ["ATR: 3B 00", "# a remark", "3B 01 41", "Atr = 3B 00", "\tATR: of a description"]
     assert [entry.raw.hex() for entry in entries(lines)] == ["3b00", "3b0141", "3b00"]
 
@@ -130,7 +130,7 @@ def test_an_atr_over_several_lines() -> None:
 
 @pytest.mark.parametrize("text", ["3B" + "00" * 200_000, "3B" + ".." * 200_000, "[" * 400_000])
 def test_the_longest_line_takes_no_time(text: str) -> None:
-    """Four times the length, some four times as long: sixteen times as long would be minutes."""
+    """Four times the length takes about four times as long; quadratic time would be minutes."""
     before = time.process_time()
     with suppress(NotHexadecimal):
         parse(text)
@@ -170,7 +170,7 @@ def test_what_was_written_is_read(raw: bytes, separator: str) -> None:
 
 @given(st.text(alphabet="0123456789abcdefABCDEF.[]*,-: \t#xG", max_size=20))
 def test_any_line(text: str) -> None:
-    """Read, or refused with a place that is in it."""
+    """Every line is parsed, or refused with a position that is in the line."""
     refused: NotHexadecimal | None = None
     try:
         entry = parse(text)

@@ -1,4 +1,5 @@
-"""Everything ends: silence, endless extensions, replies that drip, a device that is stuck."""
+"""Everything ends in time: silence, endless extensions, replies that drip, a device that is
+stuck."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ import pytest
 import ccid
 from ccid.codec.messages import PC_to_RDR_GetSlotStatus, PC_to_RDR_IccPowerOff, PC_to_RDR_XfrBlock
 from ccid.codes import BLOCKWISE, ExchangeLevel, InterfaceProtocol, Protocol
+from ccid.device import first_commands
 from ccid.device import reader as reader_module
 from ccid.errors import (
     CcidError,
@@ -53,7 +55,7 @@ ATRS = [
     "3BF01100FF91 81 31 FE 9D".replace(" ", "") + "00",
     "3B808131 FE F9".replace(" ", "") + "47",
 ]
-"""Of an ordinary card of type A; and such that promise hours."""
+"""ATRs of an ordinary card of type A, and ATRs that promise hours."""
 KNOWN = [(0x0C4B, 0x9102), (0x31AA, 0x0324), (0x072F, 0x2200), (0x04E6, 0x5790), (0x076B, 0x5022)]
 
 
@@ -90,7 +92,8 @@ def test_known_readers_at_apdu_level(vid: int, pid: int) -> None:
 
 
 def test_a_multiplier_is_of_the_block_waiting_time() -> None:
-    """BWT is 1.4 s and the characters of two blocks take 201 s: 255 times the one, not both."""
+    """BWT is 1.4 s, and the characters of two blocks take 201 s: the multiplier 255 applies to BWT
+    only."""
     timing = Timing.of(_atr("3B80810001"), 4_000_000)
     assert timing is not None
     agreement = Agreement(Protocol.T1, timing=timing)
@@ -120,16 +123,16 @@ def test_a_block_carries_its_multiplier() -> None:
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipe_module, "SLICE_MS", 20)
     monkeypatch.setattr(pipe_module, "ABORT_S", 0.2)
-    monkeypatch.setattr(reader_module, "WAKING_S", 0.4)
+    monkeypatch.setattr(first_commands, "WAKING_S", 0.4)
     monkeypatch.setattr(reader_module, "FAREWELL_S", 0.3)
 
 
 class Streaming(ScriptedTransport):
-    """Says the same for ever, in answer to the last command.
+    """Repeats an answer to the last command without end.
 
     Args:
-        say: Makes it of the command.
-        pause_s: Between two times.
+        say: Called with the last command; returns the answer.
+        pause_s: Seconds between two answers.
     """
 
     def __init__(self, say: Callable[[Any], Answer], pause_s: float = 0.0) -> None:
@@ -162,7 +165,7 @@ FLOODS: dict[str, Callable[[Any], bytes]] = {
 @pytest.mark.parametrize("pause_s", [0.0, 0.001, 0.01])
 @pytest.mark.parametrize("flood", FLOODS)
 def test_a_flood_ends(flood: str, pause_s: float, way: int) -> None:
-    pipe = Pipe(Streaming(FLOODS[flood], pause_s), name="script", max_command_s=0.3)
+    pipe = Pipe(Streaming(FLOODS[flood], pause_s), name="script", max_command_s=0.1)
     began = time.monotonic()
     with pytest.raises(TransportTimeout):
         both_ways(pipe)[way]()
@@ -181,7 +184,7 @@ def test_a_flood_is_cancelled(flood: str, way: int) -> None:
         while not pipe.cancel(0) and time.monotonic() < until:
             time.sleep(0.01)
 
-    threading.Timer(0.1, cancel).start()
+    threading.Timer(0.05, cancel).start()
     with pytest.raises(CommandCancelled):
         quick(APDU) if way else commands.xfr_block(APDU, timeout_s=60)
     assert time.monotonic() < until
@@ -194,7 +197,7 @@ def test_the_abort_pair_is_bounded_too() -> None:
 
 
 class Dripping(ScriptedTransport):
-    """Announces 130,000 bytes and sends a packet every now and then."""
+    """Announces 130,000 bytes, and sends one packet every 20 ms."""
 
     def receive(self, offset: int, size: int, timeout_ms: int) -> int:
         if not self.commands or not isinstance(self.commands[-1], PC_to_RDR_XfrBlock):
@@ -208,7 +211,7 @@ class Dripping(ScriptedTransport):
 
 @WAYS
 def test_a_reply_that_drips(way: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inbox, "REST_MS", 300)
+    monkeypatch.setattr(inbox, "REST_MS", 100)
     pipe = Pipe(Dripping(lambda c: None), name="script")
     began = time.monotonic()
     with pytest.raises(MalformedMessage):
@@ -239,11 +242,11 @@ def test_a_reply_that_drips_is_cancelled(way: int) -> None:
 
 
 class Slow(VirtualTransport):
-    """Asks for more time again and again in answer to some commands.
+    """Requests time extensions again and again after some commands.
 
     Attributes:
-        on: To which, by the message.
-        every_s: How often.
+        on: Called with a command; True if the command gets time extensions only.
+        every_s: Seconds between two time extensions.
     """
 
     on: Callable[[bytes], bool] = staticmethod(lambda _: False)
@@ -334,7 +337,7 @@ def test_status_and_disconnect_have_a_time_of_their_own(
 
 
 def test_after_closing_the_time_is_over_for_nobody_else() -> None:
-    """Nor after opening."""
+    """Other operations have no such time limit, neither after closing nor after opening."""
     with ccid.open_reader(virtual_of(1)) as reader:
         assert reader.pipe.latest is None
     with pytest.raises(ReaderClosed):
@@ -394,7 +397,7 @@ def test_a_cancelled_wait_for_a_late_answer_sends_nothing() -> None:
         card = reader.slots[0].connect()
         with pytest.raises(TransportTimeout):
             card.transmit(bytes.fromhex("0050012C"))  # 0.3 s
-        with pytest.raises(TransportTimeout):  # what it owes does not come in time
+        with pytest.raises(TransportTimeout):  # the late answer does not come in time
             card.transmit(bytes.fromhex("0010000004"))
         time.sleep(0.2)
         assert card.transmit(bytes.fromhex("0010000004")) == bytes.fromhex("000102039000")

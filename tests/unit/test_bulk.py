@@ -23,15 +23,16 @@ from ccid.transport import asynchronous, bulk, discovery, libusb, linux, usb
 from ccid.transport.asynchronous import attendants
 from ccid.transport.libusb import Status
 from ccid.virtual import EchoCard, make_descriptor
+from tests.interruptions import Places, interrupt_everywhere
 from tests.unit.fake_events import GONE, STALLED, FakeEvents
 from tests.unit.fake_usb import FakeBackend, FakeDevice
-from tests.unit.interrupting import everywhere
 from tests.unit.test_asynchronous import until
 from tests.unit.test_descriptors import QEMU
 from tests.unit.test_shared_pipe import delay
 from tests.unit.usb_over_port import over_usb
 
 OUT, IN = 0x03, 0x82
+FILES = ("transport/bulk.py",)
 FIRST = bytes.fromhex("81000000000000000000")
 
 
@@ -331,7 +332,7 @@ def test_a_signal_anywhere_leaves_the_next_exchange_alone(transport: Any, fake: 
         assert not attendants.under_way
         assert fake.bulk.cancelled == []
 
-    assert everywhere(do, then, "transport/bulk.py") > 10
+    assert interrupt_everywhere(do, then, FILES, Places.AFTER_CALLS) > 10
     for k in range(1, number + 1):
         assert fake.bulk.sent.count(b"do %d" % k) <= 1
 
@@ -365,7 +366,7 @@ def test_a_signal_anywhere_in_the_long_way(transport: Any, fake: FakeEvents, wha
         assert not attendants.under_way
         assert OUT not in fake.bulk.cancelled
 
-    assert everywhere(do, then, "transport/bulk.py") > 5
+    assert interrupt_everywhere(do, then, FILES, Places.AFTER_CALLS) > 5
 
 
 @pytest.mark.parametrize("rounds", [0, 1, 2])

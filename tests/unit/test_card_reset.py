@@ -1,4 +1,4 @@
-"""A card that was reset, or lost its power, is told as that: not as removed, and not for ever."""
+"""A card that was reset, or lost its power, gives CardReset: not CardRemoved, and not for ever."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from ccid.codec.messages import (
 )
 from ccid.codes import ExchangeLevel, Features, IccStatus, InterfaceProtocol, Protocol
 from ccid.pcsc.ifd import IFDHandler
-from ccid.pcsc.ifd.ifd_codes import Action, Code
+from ccid.pcsc.ifd_numbers import Action, Code
 from ccid.virtual import EchoCard, make_descriptor
 from tests.unit.scripted import ScriptedTransport, reply
 
@@ -39,11 +39,11 @@ BOTH = pytest.mark.parametrize("level", LEVELS)
 
 
 class Script:
-    """A reader that loses the card's power when it is told to.
+    """A reader that takes the card's power away when a test says so.
 
     Attributes:
         bStatus, bError: Of the reply to a block then; None for a good one.
-        told: What it notifies of, right after that reply.
+        told: The notification right after that reply.
     """
 
     def __init__(self, *, notifies: bool = True) -> None:
@@ -85,7 +85,7 @@ class Script:
 
 @pytest.mark.parametrize("bError", [0xFE, 0xFB, 0xF3, 0xFD, 0xE0, 0x00, 0x05])
 def test_the_reader_was_reset_under_us(bError: int) -> None:
-    """bmICCStatus 1: the card is there, and has no power (USB CCID rev 1.1, 6.2.6)."""
+    """bmICCStatus 1: the card is present and has no power (USB CCID rev 1.1, 6.2.6)."""
     script = Script()
     with ccid.open_reader(script.info) as reader:
         (slot,) = reader.slots
@@ -125,7 +125,7 @@ def test_a_notification_that_comes_a_moment_later_tells_of_an_exchange(told: byt
 
 
 def test_a_reader_without_notifications_cannot_tell_which() -> None:
-    """So nothing is told that could have an application take another card for its own."""
+    """The error must not let an application take another card for its own."""
     script = Script(notifies=False)
     with ccid.open_reader(script.info) as reader:
         card = reader.slots[0].connect()
@@ -159,7 +159,7 @@ def test_a_mute_card_that_has_power_is_no_reset(bError: int) -> None:
 
 
 def test_a_status_tells_of_it_too() -> None:
-    """GetSlotStatus says "inactive", and nobody took the power."""
+    """GetSlotStatus says "inactive", although no command took the power."""
     script = Script()
     with ccid.open_reader(script.info) as reader:
         (slot,) = reader.slots
@@ -180,7 +180,7 @@ class Doing:
 
 
 def test_a_card_that_leaves_with_its_reader() -> None:
-    """The last thing that the reader said is that the slot is empty: it was pulled out."""
+    """The reader was unplugged: its last notification says that the slot is empty."""
     script = Script()
     with ccid.open_reader(script.info) as reader:
         card = reader.slots[0].connect()
@@ -289,7 +289,7 @@ def test_a_card_that_was_reset_leaves_the_other_holder_its_power() -> None:
 def test_a_thread_that_waits_while_its_own_card_is_reset_goes_on(
     level: ExchangeLevel, protocol: Protocol
 ) -> None:
-    """It is this object's own reset: the APDU goes by what was agreed anew."""
+    """The same object reset the card: the APDU uses the new agreement."""
     with ccid.open_reader(virtual(level)) as reader, ThreadPoolExecutor(1) as pool:
         (slot,) = reader.slots
         card = slot.connect(protocol)
@@ -313,7 +313,7 @@ def test_a_thread_that_waits_while_its_own_card_is_reset_goes_on(
 
 
 class Stop(BaseException):
-    """As Ctrl-C."""
+    """An exception like Ctrl-C."""
 
 
 @contextmanager
@@ -361,7 +361,8 @@ def test_a_reset_that_fails_ends_the_card(
 def test_a_card_exchanged_in_the_middle_of_a_reset_is_removed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Before its power came back: the new one is not taken for the old one."""
+    """The exchange happens before the power comes back: the new card is not taken for the old
+    card."""
     one = virtual(ExchangeLevel.TPDU)
     with ccid.open_reader(one) as reader:
         (slot,) = reader.slots
@@ -380,7 +381,7 @@ def test_a_card_exchanged_in_the_middle_of_a_reset_is_removed(
         assert slot.status() is IccStatus.INACTIVE
 
 
-# Leaving ----------------------------------------------------------------------------------------
+# Disconnecting ----------------------------------------------------------------------------------
 
 
 def test_a_power_off_that_fails_hides_no_error(
@@ -409,7 +410,7 @@ def test_a_power_off_that_fails_hides_no_error(
 
 
 def test_a_card_that_lost_its_power_is_absent_once() -> None:
-    """pcscd knows no other word: its clients hear of a removal, and power the card anew."""
+    """pcscd has no other code: its clients see a removal, and power the card up again."""
     script, told = Script(), list[int]()
     handler = IFDHandler(told.append, find=lambda name, taken: script.info)
     assert handler.create_channel_by_name(0, "virtual:") is Code.SUCCESS
@@ -446,7 +447,7 @@ def test_one_that_pcscd_powered_off_is_there() -> None:
 
 
 def test_the_card_of_an_iccd_device_is_never_exchanged() -> None:
-    """It has no notifications, and needs none: without power it was reset."""
+    """An ICCD device has no notifications and needs none: a card without power was reset."""
     one = ccid.VirtualReader(EchoCard(), bInterfaceProtocol=InterfaceProtocol.ICCD_B)
     with ccid.open_reader(one) as reader:
         (slot,) = reader.slots

@@ -1,4 +1,4 @@
-"""What happened to a card: the two tables, and the sessions that go by them."""
+"""The state machine of a card: both tables, and the sessions that depend on them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ FROM_OUTSIDE = [
 
 
 def powered(auto_activating: bool = False, stale: bool = True, notifies: bool = True) -> Cards:
-    """A reader whose card is powered, after its arrival was announced, or before."""
+    """A reader whose card has power; the arrival was announced before, or will be announced
+    later."""
     made = Cards(auto_activating, notifies)
     if stale:
         made.notify(STALE)
@@ -79,7 +80,7 @@ def test_a_card_that_leaves_is_gone_for_certain() -> None:
 
 @pytest.mark.parametrize("auto_activating", [False, True])
 def test_a_card_that_comes_to_a_known_one_replaced_it(auto_activating: bool) -> None:
-    """On a reader that activates cards its status tells nothing; on another it will tell."""
+    """On a reader that activates cards the status proves nothing; on other readers it will."""
     made = powered(auto_activating)
     made.notify(CAME)
     assert power(made) is (Power.REMOVED if auto_activating else Power.DOUBTFUL)
@@ -87,7 +88,7 @@ def test_a_card_that_comes_to_a_known_one_replaced_it(auto_activating: bool) -> 
 
 
 def test_a_card_may_be_told_of_after_it_was_powered() -> None:
-    """A notification takes a quarter of a second, powering less."""
+    """A notification takes a quarter of a second; a power-up takes less."""
     made = powered(auto_activating=True)
     made.notify(LEFT)
     made.powering(0)
@@ -138,7 +139,7 @@ def test_powering_begins_anew() -> None:
 
 
 def test_what_powering_passed_over_is_counted() -> None:
-    """Those who have to tell of it count, too."""
+    """Code that reports arrivals must count these as well."""
     made = powered()
     made.notify(LEFT)
     made.powering(0)
@@ -178,7 +179,7 @@ def test_a_card_in_doubt_that_has_no_power_is_another(status: IccStatus) -> None
 
 
 def test_told_once() -> None:
-    """The card that comes then replaces none."""
+    """A card that comes after that replaces no card."""
     made = powered()
     made.notify(LEFT)
     made.told(0)
@@ -207,7 +208,7 @@ def test_a_card_without_power_that_nobody_took_lost_it() -> None:
 
 
 def test_a_late_notification_tells_that_it_was_exchanged() -> None:
-    """The status is asked for at once; the notification takes a quarter of a second."""
+    """The host asks for the status at once; the notification takes a quarter of a second."""
     made = powered()
     made.saw(0, IccStatus.INACTIVE)
     made.notify(CAME)
@@ -267,7 +268,7 @@ def test_arrivals_are_counted_once() -> None:
     made, told = Cards(), list[tuple[bool, int]]()
     end = made.listen(lambda slot: told.append((made[slot].is_present, made[slot].arrivals)))
     made.saw(0, IccStatus.INACTIVE)
-    made.notify(STALE)  # the same, late
+    made.notify(STALE)  # the same notification, late
     made.powering(0)
     made.answered(0)
     made.notify(CAME)
@@ -310,8 +311,8 @@ def test_whatever_is_to_be_told_can_be_told() -> None:
 
 @given(st.lists(st.sampled_from(FROM_OUTSIDE), max_size=12), st.booleans(), st.booleans())
 def test_any_order(inputs: list[Input], auto_activating: bool, notifies: bool) -> None:
-    """Whatever happens: an end is for good, a removal is never taken back, and no sign of one is
-    without a reason to ask."""
+    """Whatever happens: the end of a session is final, a removal is never revoked, and no sign of a
+    removal comes without a reason to ask."""
     state = CardState(auto_activating, notifies)
     ended: dict[int, Fate] = {}
     sessions: list[Session] = []

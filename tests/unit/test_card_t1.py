@@ -27,7 +27,7 @@ LINE = Line.of(0x11, 4e6, bwi=4, cwi=13)
 
 
 class Fixed(Application):
-    """Answers whatever comes with the same, and remembers what came."""
+    """A card that answers every command with the same response, and records the commands."""
 
     def __init__(self, response: str, after_s: float = 0.0) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ def with_lrc(text: str) -> bytes:
 
 
 def say(card: T1Card, text: str) -> str:
-    """Send the block ``text``; the card's without its LRC, or ``-``."""
+    """Send the block ``text``; returns the card's block without its LRC, or ``-`` for no block."""
     data = with_lrc(text.lstrip("x "))
     if text.startswith("x"):
         data = data[:-1] + bytes((data[-1] ^ 0x10,))
@@ -63,7 +63,7 @@ def say(card: T1Card, text: str) -> str:
 
 
 def play(card: T1Card, script: str) -> None:
-    """Lines ``block of the interface device -> the card's``."""
+    """Play lines of the form ``block of the interface device -> block of the card``."""
     for number, line in enumerate(filter(None, map(str.strip, script.splitlines()))):
         sent, _, expected = line.partition("->")
         assert say(card, sent.strip()) == expected.strip(), f"line {number}: {line}"
@@ -209,7 +209,7 @@ def test_scenarios(name: str) -> None:
 
 
 def test_scenario_2_a_card_that_needs_time() -> None:
-    """BWT is 1.4 s here: after 0.75 of it the card asks for as many BWT as it still needs."""
+    """BWT is 1.4 s here: after 0.75 BWT the card asks for as many BWT as it still needs."""
     made, application = card(after_s=3.0)
     (asked,) = made.receive(with_lrc("00 00 02 01 02"))
     assert asked.data == with_lrc("00 C3 01 02")
@@ -350,7 +350,7 @@ def test_at_the_start_it_answers_noise_twice_and_then_stays_in_reception() -> No
         "00 C1 02 20 20",
         "00 C2 01 00",
         "00 C4 00",
-        "00 C3 01 01",  # only a card asks for time
+        "00 C3 01 01",  # only a card may ask for time
         "00 E0 00",
         "00 E3 01 01",
         "00 E1 01 20",
@@ -500,7 +500,8 @@ def test_lrc(data: bytes) -> None:
 
 
 def division(data: bytes) -> int:
-    """The remainder by x^16 + x^12 + x^5 + 1, bit by bit as they pass on the line."""
+    """The remainder of the division by x^16 + x^12 + x^5 + 1, bit by bit in the order of the
+    line."""
     rest = 0xFFFF
     for byte in data:
         for bit in range(8):
@@ -525,7 +526,7 @@ def test_crc_as_catalogues_have_it() -> None:
     [("00 C1 01 FE 54 4E", "00 E1 01 FE 57 75"), ("00 81 00 AC 27", "00 81 00 AC 27")],
 )
 def test_crc_on_the_line(sent: str, expected: str) -> None:
-    """As recorded between readers and a card with a CRC."""
+    """Blocks recorded between readers and a card with a CRC."""
     made = T1Card(Fixed("9000").transmit, check=Check.CRC)
     if sent.startswith("00 81"):
         made.receive(bytes.fromhex("00 C1 01 FE EC D1"))
@@ -599,12 +600,12 @@ def test_blocks_longer_than_ifsd() -> None:
     assert say(made, "00 00 02 01 02")[:8] == "00 00 64"
 
 
-# Any conversation -----------------------------------------------------------------------------
+# Random conversations -------------------------------------------------------------------------
 
 
 def spoken(card: T1Card, apdu: bytes, state: list[int], ifsd: int, noise: random.Random) -> bytes:
-    """An interface device on a bad line: one APDU there, its response back. ``state`` has N(S)
-    of its next I-block and of the card's."""
+    """An interface device on a bad line sends one APDU and receives the response. ``state`` has
+    N(S) of the next I-block of the interface device and of the card."""
     parts = [apdu[i : i + card.ifsc] for i in range(0, len(apdu), card.ifsc)]
     response = b""
 

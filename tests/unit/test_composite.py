@@ -18,11 +18,11 @@ from tests.unit.quirk_bench import CASE_1, Table
 
 @pytest.fixture(autouse=True)
 def the_table_alone(table: Table) -> None:
-    """Whatever this user added."""
+    """The table of readers without the user's file."""
 
 
 def device(product_id: int = 0x0001) -> ccid.VirtualReader:
-    """A device of two interfaces, the first with two slots."""
+    """A device with two interfaces; the first interface has two slots."""
     short, extended = ExchangeLevel.SHORT_APDU, ExchangeLevel.EXTENDED_APDU
     return ccid.VirtualReader(
         functions=[
@@ -35,7 +35,7 @@ def device(product_id: int = 0x0001) -> ccid.VirtualReader:
 
 @pytest.fixture
 def on_usb(monkeypatch: pytest.MonkeyPatch) -> list[ReaderInfo]:
-    """Two such devices on USB, their interfaces mixed up."""
+    """Two such devices on USB, with their interfaces in mixed order."""
     one, two = device(), device(0x0002)
     there = [two.infos[1], one.infos[1], two.infos[0], one.infos[0]]
     monkeypatch.setattr(composite, "list_readers", lambda: there)
@@ -92,7 +92,7 @@ def test_another_device_of_the_same_kind_is_no_sibling(on_usb: list[ReaderInfo])
 
 
 def test_a_table_that_names_none_of_its_interfaces(table: Table) -> None:
-    """All are slots then: better than no reader."""
+    """All interfaces are opened then."""
     table.only("1209:0001", "composite-interfaces = [7]")
     with ccid.open_composite(device()) as reader:
         assert len(reader.readers) == 2

@@ -97,7 +97,7 @@ def test_pps_character_by_character() -> None:
 
 @pytest.mark.parametrize("request_", ["FF 11 96 79", "FF 12 96 7B", "FF 91 96 F8"])
 def test_a_pps_request_that_is_wrong_is_not_answered(request_: str) -> None:
-    """PCK, a protocol that is not offered, the reserved bit. Nothing but a reset helps."""
+    """A wrong PCK, a protocol that is not offered, the reserved bit: only a reset helps."""
     card = contact()
     assert ask(card, request_) == ""
     assert ask(card, "00 40 00 00 00") == ""
@@ -171,7 +171,7 @@ def test_another_rate_in_t0_and_for_pps_is_not_heard() -> None:
 
 
 def test_codes_of_the_same_rate_agree() -> None:
-    """F / D = 372 is 11 and 01; 512 / 8 is 94, 1024 / 16 is B5."""
+    """F / D = 372 has the codes 11 and 01; 512 / 8 is 94, 1024 / 16 is B5."""
     assert ask(contact(), "00 40 00 00 00", fidi=0x01) == "90 00"
     card = contact()
     ask(card, "FF 10 94 7B")
@@ -179,7 +179,8 @@ def test_codes_of_the_same_rate_agree() -> None:
 
 
 def test_protocols_that_do_not_agree() -> None:
-    """A T=1 block is a header to a card in T=0, a header an unfinished block in T=1."""
+    """A card in T=0 takes a T=1 block for a header; a card in T=1 takes a header for an unfinished
+    block."""
     assert ask(contact(), "00 C1 01 FE 3E") == "6D 00"
     card = contact()
     ask(card, "FF 11 96 78")
@@ -286,7 +287,7 @@ def test_null() -> None:
 
 
 def test_null_while_the_card_is_slow() -> None:
-    """WWT is 0.89 s; no two characters are further apart, together they take 3 s."""
+    """WWT is 0.89 s: no two characters are further apart. The whole response takes 3 s."""
     card = t0()
     sent = card.receive(bytes.fromhex("00 38 00 03 00"))
     assert hexed(sent) == "60 60 60 60 90 00"
@@ -311,7 +312,7 @@ def test_envelope() -> None:
 
 
 def test_an_empty_envelope_ends_an_apdu() -> None:
-    """3E with 248 bytes of data: a full part and nothing behind it."""
+    """3E with 248 bytes of data: a full part, and no data after it."""
     card = t0()
     ask(card, "00 C2 00 00 FF")
     assert hexed(card.receive(bytes.fromhex("00 20 00 00 00 00 F8") + bytes(248))) == "90 00"

@@ -1,4 +1,4 @@
-"""Control codes of PC/SC part 10, and PIN pads: a reader that has keys, pressed by a script."""
+"""Control codes of PC/SC part 10, and PIN pads: a reader whose keys a script presses."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ PIN = b"1234"
 
 
 def parse_verify(data: bytes) -> PinVerification:
-    """As a reader without quirks takes it."""
+    """Parse as for a reader without quirks."""
     structure = pin.verification(data, Quirks()).structure
     assert isinstance(structure, PinVerification)
     return structure
 
 
 def parse_modify(data: bytes) -> PinModification:
-    """As a reader without quirks takes it."""
+    """Parse as for a reader without quirks."""
     structure = pin.modification(data, Quirks()).structure
     assert isinstance(structure, PinModification)
     return structure
@@ -76,8 +76,8 @@ def modify_structure(apdu: bytes = MODIFY_APDU, messages: int = 3, length: int =
 
 
 class PinPad(CcidFunction):
-    """A reader with keys. ``presses`` says what the person in front of it does, one by one: a
-    PIN, or the bError of what they did not."""
+    """A reader with a PIN pad. ``presses`` lists what the person does, one entry after the other: a
+    PIN, or the bError of a missing entry."""
 
     presses: list[bytes | SlotError]
     secured: list[bytes]
@@ -123,7 +123,7 @@ def with_card(virtual: ccid.VirtualReader, code: int, requests: Sequence[bytes])
         return [reader.slots[0].control(code, data) for data in requests]
 
 
-# What there is --------------------------------------------------------------------------------
+# Features and properties ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_features(support: int, tags: list[int], escape: bool) -> None:
     ],
 )
 def test_how_long_an_apdu_may_be(level: ExchangeLevel, protocols: int, longest: int) -> None:
-    """dwMaxAPDUDataSize: 0 where no long APDU gets through."""
+    """dwMaxAPDUDataSize is 0 where no extended APDU gets through."""
     descriptor = make_descriptor(level, dwProtocols=protocols)
     with ccid.open_reader(ccid.VirtualReader(descriptor=descriptor)) as reader:
         told = reader.slots[0].control(ControlCode.GET_TLV_PROPERTIES)
@@ -199,7 +199,7 @@ def test_escape() -> None:
     assert sent == [b"\x01\x02", secoder]
 
 
-# The PIN --------------------------------------------------------------------------------------
+# PIN entry ------------------------------------------------------------------------------------
 
 
 def test_a_verification_on_the_wire() -> None:
@@ -288,12 +288,12 @@ def test_a_validation_that_has_no_meaning(given: int, sent: int) -> None:
 
 
 class Blockwise(PinPad):
-    """The same at TPDU level with T=1: the card answers blocks."""
+    """A reader at TPDU level with T=1: the card answers blocks."""
 
     is_blockwise = True
 
     def _transfer(self, slot: VirtualSlot, message: bytes, now: float) -> tuple[bytes, float]:
-        """S-blocks are confirmed, an I-block is answered 9000."""
+        """S-blocks are confirmed; an I-block is answered by 9000."""
         command = PC_to_RDR_XfrBlock.parse(message)
         pcb = command.abData[1]
         if pcb >= 0xC0:
@@ -312,7 +312,8 @@ def t1_pad(*presses: bytes | SlotError) -> tuple[ccid.VirtualReader, Blockwise]:
 
 
 def test_the_prologue_is_the_hosts_at_tpdu_level() -> None:
-    """N(S) alternates over PINs and APDUs alike, and a PIN not entered does not count."""
+    """N(S) alternates over PIN entries and APDUs alike. A PIN entry that ended without a PIN does
+    not count."""
     virtual, function = t1_pad(PIN, SlotError.PIN_CANCELLED, b"9999", SlotError.PIN_TIMEOUT)
     with ccid.open_reader(virtual) as reader, reader.slots[0].connect() as card:
         assert card.protocol is ccid.Protocol.T1

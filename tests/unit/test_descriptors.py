@@ -26,7 +26,7 @@ from ccid.codec.descriptors.configuration import smart_card_interface
 from ccid.codes import ExchangeLevel, Features, InterfaceProtocol
 from ccid.errors import MalformedDescriptor
 
-# What QEMU's usb-ccid sends, recorded: an interface with its class descriptor and three endpoints.
+# Recorded from QEMU's usb-ccid: an interface with its class descriptor and three endpoints.
 QEMU = bytes.fromhex(
     "09025d00010100e032"
     "0904000003 0b000004"
@@ -122,7 +122,7 @@ def test_any_standard_descriptor_survives_parse_and_build(
     assert cls.parse(bytes(raw)).build() == bytes(raw)
 
 
-# Where the class descriptor hides -------------------------------------------------------------
+# Where the class descriptor is ----------------------------------------------------------------
 
 
 def test_behind_an_endpoint() -> None:
@@ -217,7 +217,7 @@ def test_interface_protocols(number: int, protocol: InterfaceProtocol | None) ->
     assert reader.protocol is protocol
 
 
-# Hostile ones ---------------------------------------------------------------------------------
+# Malicious descriptors ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_a_smart_card_interface_without_a_right_class_descriptor(data: bytes, fi
 
 
 def look(data: bytes) -> None:
-    """Parse ``data`` as far as it goes; only errors of ours may come of it."""
+    """Parse ``data`` completely; only errors of this library may be raised."""
     with suppress(MalformedDescriptor):
         smart_card_interfaces(parse_configuration(data))
 
@@ -285,7 +285,8 @@ def test_noise_raises_nothing_else(data: bytes) -> None:
 
 
 def test_the_longest_configuration_is_parsed_in_time() -> None:
-    """65,535 bytes of the smallest descriptors: linear, or this would take minutes."""
+    """65,535 bytes of the smallest descriptors: parsing is linear; quadratic parsing would take
+    minutes."""
     data = configuration(b"\x02\x30" * 32700 + interface())
     assert len(parse_configuration(data).extra) == 65400
 

@@ -1,4 +1,4 @@
-"""What the documents name is there: files, modules, links, commands, options, tests."""
+"""Files, modules, links, commands, options and tests that the documents mention exist."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every error can be copied and pickled, and keeps all that it carries."""
+"""Every error can be copied and pickled, and keeps its attributes."""
 
 from __future__ import annotations
 

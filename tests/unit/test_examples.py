@@ -1,4 +1,4 @@
-"""Each of the examples, run on virtual readers; and what they say where something is missing."""
+"""Each example, run on virtual readers; and its message when a reader or a card is missing."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Example = Callable[..., tuple[object, str]]
 
 @pytest.fixture(autouse=True)
 def empty_usb(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No reader on USB, whatever this machine has."""
+    """No reader on USB, whatever readers this machine has."""
     backend = FakeBackend()
     for module in (discovery, usb):
         monkeypatch.setattr(module, "backend", lambda: backend)
@@ -37,7 +37,7 @@ def empty_usb(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def example(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Example:
-    """Run an example as a program: what it exits with, and what it prints."""
+    """Run an example as a program; returns the exit status and the output."""
 
     def run(name: str, *words: str) -> tuple[object, str]:
         monkeypatch.setattr(sys, "argv", [name, *words])
@@ -52,7 +52,7 @@ def example(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 
 def typed(monkeypatch: pytest.MonkeyPatch, *pins: str) -> None:
-    """The user types these when asked for a PIN."""
+    """The user types these words when the program asks for a PIN."""
     waiting = list(pins)
     monkeypatch.setattr("getpass.getpass", lambda _: waiting.pop(0))
 
@@ -123,7 +123,7 @@ def test_apdu_script_of_a_file(example: Example, tmp_path: Path) -> None:
 
 
 class Contactless(Application):
-    """What a contactless reader answers in its card's place."""
+    """The responses that a contactless reader gives in place of its card."""
 
     atr = bytes.fromhex("3B8180018080")
 

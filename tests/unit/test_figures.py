@@ -1,4 +1,4 @@
-"""Figures of real readers' descriptors, and the virtual readers they make."""
+"""Descriptors of real readers, and the virtual readers made from them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FILES = sorted(FOLDER.iterdir())
 
 @pytest.fixture(autouse=True)
 def no_user_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The table alone, whatever this user added to it."""
+    """The table of readers without the user's file."""
     monkeypatch.delenv(reader_table.VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
@@ -93,7 +93,7 @@ endpoints = [{ bEndpointAddress = 1, bmAttributes = 2, wMaxPacketSize = 512, bIn
 
 @pytest.fixture
 def user(tmp_path: Path) -> Any:
-    """Write the user's own file."""
+    """Writes the user's own file."""
 
     def call(text: str) -> Path:
         file = tmp_path / "config/ccid/readers.toml"
@@ -154,14 +154,14 @@ def test_there_and_back_by_json() -> None:
     assert descriptor_figures.parse(0x08E6, 0x5503, content["5503"][0]) == device
 
 
-# The tool that adds some ----------------------------------------------------------------------
+# The tool that adds figures -------------------------------------------------------------------
 
 REPORTS = Path(__file__).parent / "data"
 
 
 @pytest.fixture
 def tool(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """tools/reader-figures, writing to ``tmp_path``."""
+    """Runs tools/reader-figures, which writes to ``tmp_path``."""
     path = FOLDER.parents[1] / "tools" / "reader-figures"
     loader = importlib.machinery.SourceFileLoader("reader_figures", str(path))
     spec = importlib.util.spec_from_loader("reader_figures", loader)

@@ -1,4 +1,4 @@
-"""The virtual card with files: what it answers to the commands of ISO/IEC 7816-4."""
+"""The virtual card with files: its responses to the commands of ISO/IEC 7816-4."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def ok(card: FileSystemCard, header: str, data: bytes = b"", ne: int = 0) -> byt
 
 
 def select(card: FileSystemCard, *fids: int) -> None:
-    """By path from the MF."""
+    """SELECT by path from the MF."""
     path = b"".join(fid.to_bytes(2, "big") for fid in fids)
     ok(card, "00A4080C", path) if path else ok(card, "00A4000C")
 
@@ -61,7 +61,7 @@ def fcp(card: FileSystemCard, header: str, data: bytes = b"") -> dict[int, bytes
 
 
 def selected(card: FileSystemCard, header: str, data: bytes = b"") -> int:
-    """The identifier of the file that a SELECT finds."""
+    """The identifier of the file that a SELECT command selects."""
     return int.from_bytes(fcp(card, header, data)[0x83], "big")
 
 
@@ -1340,7 +1340,7 @@ def test_chaining_verify_and_update_in_t0(card: FileSystemCard) -> None:
     assert face.transmit(bytes.fromhex("00C0000003")).sw == 0x6985
 
 
-# Whatever comes -------------------------------------------------------------------------------
+# Random commands ------------------------------------------------------------------------------
 
 HEADERS = st.builds(
     lambda cla, ins, p1, p2: bytes((cla, ins, p1, p2)),
@@ -1392,7 +1392,7 @@ def test_no_exception_tells_a_password(value: bytes, code: bytes) -> None:
     assert "246" not in str(caught.value)
 
 
-# Contents of one's own ------------------------------------------------------------------------
+# A card with files of the application's own ---------------------------------------------------
 
 
 def test_a_file_is_filled_up_to_its_size() -> None:

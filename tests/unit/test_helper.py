@@ -1,4 +1,4 @@
-"""The helper of pcscd's plug without that; tests/integration/test_plug.py has both."""
+"""The helper without ``plug.c``; tests/integration/test_plug.py tests both together."""
 
 from __future__ import annotations
 
@@ -16,14 +16,22 @@ import ccid
 from ccid.pcsc.ifd import Code, IFDHandler
 from ccid.pcsc.ifd.handler import Find
 from ccid.pcsc.plug import helper as module
-from ccid.pcsc.plug.frames import ALIVE, EVENT, GONE, LUN, REPLY, REQUEST, Operation
+from ccid.pcsc.plug.frames import (
+    ALIVE,
+    CONNECTION,
+    EVENT_CHANGE,
+    EVENT_GONE,
+    REPLY,
+    REQUEST,
+    Operation,
+)
 from ccid.pcsc.plug.helper import Channel, Helper
 
 SLOT = 0x0001_0000
 
 
 def test_an_event_while_another_channel_is_closed() -> None:
-    """Its thread takes it out of the list while that is looked through."""
+    """A thread removes its channel from the list while another thread iterates over the list."""
     one, other = socket.socketpair()
     with one, other:
         helper: Any = Helper(one, "")
@@ -62,15 +70,15 @@ class Plug:
         self._thread.start()
 
     def join(self, lun: int, count: int = 2) -> tuple[socket.socket, socket.socket]:
-        """Sockets of a new channel, of which ``count`` are given to the helper."""
+        """The plug's sockets of a new channel; ``count`` sockets are passed to the helper."""
         pairs = [socket.socketpair(socket.AF_UNIX, kind)
                  for kind in (socket.SOCK_SEQPACKET, socket.SOCK_STREAM)]  # fmt: skip
         ours = [pair[0] for pair in pairs]
         fds = [pair[1].fileno() for pair in pairs][:count]
         if fds:
-            socket.send_fds(self.control, [LUN.pack(lun)], fds)
+            socket.send_fds(self.control, [CONNECTION.pack(lun)], fds)
         else:
-            self.control.send(LUN.pack(lun))
+            self.control.send(CONNECTION.pack(lun))
         for request, theirs in pairs:
             theirs.close()
             request.settimeout(10)
@@ -78,7 +86,7 @@ class Plug:
         return ours[0], ours[1]
 
     def leave(self, lun: int) -> None:
-        """Hang up on the channel that was joined last, and forget it."""
+        """Close the sockets of the channel that was joined last, and wait for its thread."""
         (thread,) = (one for one in self.helper.channels if one.lun == lun)
         for one in (self._ends.pop(), self._ends.pop()):
             one.close()
@@ -100,7 +108,7 @@ class Plug:
 
 
 def ask(request: socket.socket, operation: int, data: bytes = b"", room: int = 300) -> bytes:
-    """The data of a reply that is a success."""
+    """The data of the reply to a request, which must succeed."""
     code, answer = told(request, operation, data, room)
     assert code == 0
     return answer
@@ -119,7 +127,7 @@ def told(
 
 @pytest.fixture(autouse=True)
 def _collecting() -> Iterator[None]:
-    """What a helper does to the collector of its process is undone."""
+    """Undo the changes of a helper to the garbage collector."""
     yield
     gc.unfreeze()
     gc.enable()
@@ -144,7 +152,7 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def test_a_channel_that_is_joined_again_gets_the_reader(plug: Plug) -> None:
-    """And the end of the old one does not close it under the new one."""
+    """The end of the old channel does not close the reader of the new channel."""
     old, _ = plug.join(SLOT)
     ask(old, Operation.OPEN, b"virtual:")
     new, _ = plug.join(SLOT)
@@ -222,7 +230,7 @@ def test_a_request_that_makes_no_sense_fails(plug: Plug, operation: int, data: b
 def test_a_channel_whose_sockets_do_not_come(
     plug: Plug, count: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """This process has no room for them: the others go on."""
+    """No descriptor is free for the sockets: the channel fails, and other channels go on."""
     good, _ = plug.join(SLOT)
     ask(good, Operation.OPEN, b"virtual:")
     before = len(os.listdir("/proc/self/fd"))
@@ -234,14 +242,14 @@ def test_a_channel_whose_sockets_do_not_come(
 
     def is_said() -> bool:
         said.append(capfd.readouterr().err)
-        return f"{count} of its 2 sockets came" in "".join(said)
+        return f"{count} of 2 sockets came" in "".join(said)
 
     until(is_said)
     assert told(good, Operation.PRESENCE)[0] == Code.ICC_PRESENT
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_channel_that_there_is_no_thread_for(plug: Plug, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_channel_without_a_free_thread(plug: Plug, monkeypatch: pytest.MonkeyPatch) -> None:
     good, _ = plug.join(SLOT)
     ask(good, Operation.OPEN, b"virtual:")
 
@@ -257,7 +265,7 @@ def test_a_channel_that_there_is_no_thread_for(plug: Plug, monkeypatch: pytest.M
     assert told(again, Operation.PRESENCE)[0] == Code.COMMUNICATION_ERROR
 
 
-def test_a_channel_that_there_is_no_memory_for(plug: Plug, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_channel_without_free_memory(plug: Plug, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_memory(connection: object) -> None:
         raise MemoryError
 
@@ -273,32 +281,32 @@ def test_a_channel_that_there_is_no_memory_for(plug: Plug, monkeypatch: pytest.M
 # The reader goes ------------------------------------------------------------------------------
 
 
-def test_that_the_reader_is_gone_is_told_and_the_card_as_before(
+def test_card_events_come_before_the_event_of_an_unplugged_reader(
     plug: Plug, virtual: ccid.VirtualReader
 ) -> None:
     request, events = plug.join(SLOT)
     assert ask(request, Operation.OPEN, b"virtual:") == b"\x01"
     virtual.remove()
-    assert events.recv(1) == EVENT
+    assert events.recv(1) == EVENT_CHANGE
     virtual.insert(ccid.virtual.EchoCard())
-    assert events.recv(1) == EVENT
+    assert events.recv(1) == EVENT_CHANGE
     virtual.unplug()
-    while (said := events.recv(1)) == EVENT:
+    while (said := events.recv(1)) == EVENT_CHANGE:
         pass
-    assert said == GONE
+    assert said == EVENT_GONE
     assert plug.handler.is_gone(SLOT)
 
 
-def test_that_the_reader_is_gone_is_told_though_nobody_listens() -> None:
-    """A socket that is full of events ends after them."""
+def test_an_unplugged_reader_ends_a_full_event_socket() -> None:
+    """An event socket that is full is ended; the plug reads its events, then the end."""
     ours, events = socket.socketpair()
     with ours, events:
         channel = Channel(Helper(ours, ""), SLOT, ours, events)
         events.setblocking(False)
         with pytest.raises(BlockingIOError):
             while True:
-                events.send(EVENT)
+                events.send(EVENT_CHANGE)
         channel.tell()
         channel.tell(True)
         said = b"".join(iter(lambda: ours.recv(1 << 16), b""))
-        assert set(said) == set(EVENT)
+        assert set(said) == set(EVENT_CHANGE)

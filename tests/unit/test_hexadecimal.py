@@ -1,4 +1,4 @@
-"""Bytes in hexadecimal, as people paste them."""
+"""Bytes in hexadecimal, in the forms that people paste."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_what_was_written_is_read(raw: bytes, form: object) -> None:
 
 @given(st.text(alphabet="0123BFabxXhH\\ \n,:-[]{}()<>'\"“”b;_.\x1bmATRbyte", max_size=30))
 def test_any_text(text: str) -> None:
-    """Read, or refused with a place that is in it."""
+    """Every text is parsed, or refused with a position that is in the text."""
     refused: NotHexadecimal | None = None
     try:
         assert parse(text)
@@ -185,7 +185,7 @@ def test_what_may_be_told() -> None:
     "unit", ["00", "0x3B,", "[", "\x1b[", "(byte)", "(byte", "'", " ", "0x", "\\x", '"\n"']
 )
 def test_the_longest_text_takes_no_time(unit: str) -> None:
-    """In proportion to its length: the square of it would be minutes."""
+    """Time is proportional to the length; quadratic time would be minutes."""
     text = "3B" + unit * 100_000
     before = time.process_time()
     with suppress(NotHexadecimal):

@@ -17,7 +17,8 @@ from ccid.codec.messages import PC_to_RDR_IccPowerOn, PC_to_RDR_SetParameters, P
 from ccid.codes import ExchangeLevel, Features, SlotError, VoltageSupport
 from ccid.pcsc.ifd import Action, Code, IFDHandler, Tag
 from ccid.pcsc.ifd.device_strings import DeviceName, find
-from ccid.pcsc.ifd.ifd_codes import MAX_RESPONSE, PTS1, PTS2, Asker, code_of
+from ccid.pcsc.ifd.ifd_codes import code_of
+from ccid.pcsc.ifd_numbers import MAX_RESPONSE, PTS1, PTS2, Asker
 from ccid.transport import ReaderInfo
 from ccid.virtual import EchoCard, faults, make_descriptor
 from ccid.virtual.models import make
@@ -31,7 +32,7 @@ LEVELS = (ExchangeLevel.TPDU, ExchangeLevel.SHORT_APDU, ExchangeLevel.EXTENDED_A
 
 
 class Bench:
-    """A handler with a virtual reader that every device string means."""
+    """A handler with one virtual reader, which every device string finds."""
 
     def __init__(self, virtual: ccid.VirtualReader, **options: Any) -> None:
         self.virtual = virtual
@@ -50,7 +51,7 @@ class Bench:
         return self.virtual.info
 
     def ready(self, protocol: int = T1) -> IFDHandler:
-        """Powered up and agreed."""
+        """The handler, with the card powered up and a protocol agreed."""
         assert self.handler.icc_presence(LUN) is Code.ICC_PRESENT
         assert self.handler.power_icc(LUN, Action.POWER_UP)[0] is Code.SUCCESS
         assert self.handler.set_protocol_parameters(LUN, protocol) is Code.SUCCESS
@@ -159,7 +160,7 @@ def test_readers_on_usb_are_found(on_usb: list[ReaderInfo]) -> None:
 
 
 def test_no_reader_and_one_that_does_not_open(on_usb: list[ReaderInfo]) -> None:
-    """Only what is no reader at all is "no such device": then nobody else is asked."""
+    """NO_SUCH_DEVICE is the answer only if there is no such reader."""
     handler = IFDHandler()
     for text, code in (
         ("usb:08e6/3437:libudev:1:/dev/bus/usb/001/004", Code.NO_SUCH_DEVICE),
@@ -219,7 +220,8 @@ def test_the_same_string_again_is_the_next_slot(bench: Any) -> None:
 
 
 def test_a_slot_is_the_one_that_its_lun_names(bench: Any) -> None:
-    """In whatever order they are opened; one that is taken, or is none, gives way to the next."""
+    """The order of opening does not matter. For a slot that is taken or does not exist, the next
+    free slot is opened."""
     cards = [EchoCard(bytes.fromhex(f"3B6{i}0000") + b"slot!"[:i]) for i in range(3)]
     one = bench(cards, slots=3)
     assert one.handler.close_channel(LUN) is Code.SUCCESS
@@ -306,7 +308,7 @@ def test_capabilities(bench: Any, tag: Tag, value: bytes) -> None:
     assert one.handler.get_capabilities(LUN, tag, 300) == (Code.SUCCESS, value)
 
 
-def test_capabilities_that_tell_of_this_very_reader(bench: Any) -> None:
+def test_capabilities_of_one_reader(bench: Any) -> None:
     one = bench()
     get, info = one.handler.get_capabilities, one.virtual.info
     assert get(LUN, Tag.ATTR_CHANNEL_ID, 4)[1] == u32(0x0020_0000 | info.address)
@@ -316,7 +318,7 @@ def test_capabilities_that_tell_of_this_very_reader(bench: Any) -> None:
 
 
 @pytest.mark.parametrize("tag", [Tag.POLLING_THREAD, Tag.SLOTNUM, 0, 0x7FFF_0003, 0xFFFF_FFFF])
-def test_tags_that_there_are_not(bench: Any, tag: int) -> None:
+def test_unknown_tags(bench: Any, tag: int) -> None:
     assert bench().handler.get_capabilities(LUN, tag, 300) == (Code.ERROR_TAG, b"")
 
 
@@ -335,7 +337,7 @@ def test_tags_that_there_are_not(bench: Any, tag: int) -> None:
     ],
 )
 def test_capabilities_that_do_not_fit(bench: Any, tag: Tag, size: int) -> None:
-    """How much room there is, an application says."""
+    """The application gives the room for the value."""
     get = bench().handler.get_capabilities
     assert get(LUN, tag, size - 1) == (Code.ERROR_INSUFFICIENT_BUFFER, b"")
     assert get(LUN, tag, size)[0] is Code.SUCCESS
@@ -360,7 +362,7 @@ def test_the_atr_is_remembered_while_there_is_power(bench: Any) -> None:
 
 
 def test_an_atr_that_does_not_fit(bench: Any) -> None:
-    """The card has power all the same."""
+    """The card still has power."""
     one = bench()
     handler, size = one.handler, len(EchoCard.atr)
     for action in (Action.POWER_UP, Action.RESET):
@@ -494,7 +496,7 @@ def test_a_protocol_without_power(bench: Any) -> None:
 
 
 def negotiating(**fields: Any) -> Any:
-    """A reader that leaves PPS to the host."""
+    """A reader whose host does PPS."""
     features = Features.AUTO_VOLTAGE | Features.AUTO_IFSD | ExchangeLevel.TPDU
     return make_descriptor(
         ExchangeLevel.TPDU, **{"dwFeatures": features, "dwMaxDataRate": 344086, **fields}
@@ -519,7 +521,7 @@ def test_the_speed_asked_for_is_the_one_that_pps_asks_for(bench: Any) -> None:
 
 
 def test_parameters_that_the_reader_refuses(bench: Any) -> None:
-    """By bError 0, "not supported": then the card's default protocol is in force."""
+    """bError 0 means "not supported": the card's default protocol stays in force."""
     one = bench(EchoCard(bytes.fromhex("3B80800101")), level=ExchangeLevel.TPDU)
     refuse = faults.failing(SlotError.CMD_NOT_SUPPORTED, on=PC_to_RDR_SetParameters)
     one.virtual.faults.append(refuse)
@@ -552,7 +554,7 @@ def test_agreeing_twice_resets_the_card_in_between(bench: Any) -> None:
 # APDUs ----------------------------------------------------------------------------------------
 
 
-def test_apdus_that_do_not_go(bench: Any) -> None:
+def test_apdus_that_fail(bench: Any) -> None:
     one = bench()
     handler = one.ready()
     for apdu in (b"", b"\x00\xa4", bytes(262)):
@@ -603,7 +605,7 @@ def test_a_card_taken_out(bench: Any) -> None:
 
 @pytest.mark.parametrize("asked", [False, True])
 def test_a_card_exchanged_between_two_calls_is_absent_once(bench: Any, asked: bool) -> None:
-    """Without an interrupt endpoint: powered by us and without power now means another card."""
+    """Without an interrupt endpoint: a powered card that has no power now is another card."""
     one = bench(interrupt=False)
     handler = one.ready()
     one.virtual.insert(EchoCard())
@@ -622,10 +624,10 @@ def test_a_card_exchanged_between_two_calls_is_absent_once(bench: Any, asked: bo
 
 @pytest.mark.parametrize("back", [False, True])
 @pytest.mark.parametrize("powered", [False, True])
-def test_a_card_is_missed_until_the_watcher_has_told_it(
+def test_a_removed_card_is_absent_until_the_watcher_has_told_all(
     bench: Any, powered: bool, back: bool
 ) -> None:
-    """pcscd asks before it powers a card, too: that must not keep from it what happened."""
+    """pcscd also asks before it powers a card. That query does not use up a reported removal."""
     one = bench(interrupt=False)
     handler = one.ready()
     if not powered:
@@ -654,7 +656,7 @@ def test_a_card_that_we_powered_down_is_present(bench: Any) -> None:
 
 
 def test_a_removal_notified_is_absent_once(bench: Any) -> None:
-    """On a reader that activates cards by itself nothing else tells."""
+    """With a reader that activates cards by itself, only the notification shows the removal."""
     descriptor = make_descriptor(
         ExchangeLevel.SHORT_APDU,
         dwFeatures=AUTOMATIC | Features.AUTO_ACTIVATION | ExchangeLevel.SHORT_APDU,
@@ -674,8 +676,8 @@ def test_a_removal_notified_is_absent_once(bench: Any) -> None:
 def test_a_card_taken_out_as_it_is_powered_is_told(
     bench: Any, monkeypatch: pytest.MonkeyPatch, back: str
 ) -> None:
-    """pcscd would take the slot of a card that it could not reset for one without power, and its
-    clients would get no other card, until the next one comes."""
+    """Without this event pcscd would treat the slot as one without power, and its clients would not
+    see the removal until the next card comes."""
     one = bench()
     handler = one.ready()
     time.sleep(0.1)
@@ -734,7 +736,7 @@ def test_which_readers_have_events(bench: Any) -> None:
 # Watching -------------------------------------------------------------------------------------
 
 
-def test_until_when_a_card_may_take(bench: Any) -> None:
+def test_the_deadline_of_a_running_exchange(bench: Any) -> None:
     one = bench(level=ExchangeLevel.SHORT_APDU)
     handler = one.ready()
     thread = threading.Thread(target=handler.transmit_to_icc, args=(LUN, 1, b"\0\x50\x06\0"))
@@ -745,7 +747,7 @@ def test_until_when_a_card_may_take(bench: Any) -> None:
     assert handler.patient_until() <= time.monotonic(), "whatever comes now has its own time"
 
 
-def test_power_off_all_ends_what_is_under_way(bench: Any) -> None:
+def test_power_off_all_cancels_running_exchanges(bench: Any) -> None:
     one = bench()
     handler = one.ready()
     codes: list[Code] = []
@@ -761,7 +763,7 @@ def test_power_off_all_ends_what_is_under_way(bench: Any) -> None:
 
 
 def test_voltages_are_tried(bench: Any) -> None:
-    """As connect() does: the decisions are the same."""
+    """The handler tries voltages as connect() does."""
     card = EchoCard()
     card.voltages = VoltageSupport.V1_8
     features = Features.AUTO_PPS | ExchangeLevel.SHORT_APDU
@@ -781,7 +783,7 @@ def test_a_power_on_that_fails_once(bench: Any, action: Action) -> None:
 
 @pytest.mark.parametrize("action", [Action.POWER_UP, Action.RESET])
 def test_a_power_on_that_fails_twice(bench: Any, action: Action) -> None:
-    """Two tries in all; the next is the caller's affair."""
+    """The handler tries twice; the caller decides about another attempt."""
     one = bench()
     one.virtual.faults.append(faults.failing(SlotError.HW_ERROR, on=PC_to_RDR_IccPowerOn, times=2))
     assert one.handler.power_icc(LUN, action) == (Code.ERROR_POWER_ACTION, b"")
@@ -792,5 +794,5 @@ def test_a_power_on_that_fails_twice(bench: Any, action: Action) -> None:
     assert one.virtual.functions[0].slots[0].power_ons == 3
 
 
-def test_models_are_there() -> None:
+def test_models_of_virtual_readers() -> None:
     assert make("08e6:4433").info.id == "08e6:4433"

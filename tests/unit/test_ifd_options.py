@@ -1,4 +1,4 @@
-"""What ifdDriverOptions asks of the IFD handler, and slots that do not tell of their card."""
+"""The options in ifdDriverOptions, and slots with the quirk ``presence-by-power``."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def handlers() -> Iterator[list[IFDHandler]]:
 
 @pytest.fixture
 def opened(handlers: list[IFDHandler]) -> Any:
-    """A handler with these options that has the reader open, and the code of opening it."""
+    """A handler with these options, after it opened the reader; and the response code of that."""
 
     def make(reader: ccid.VirtualReader, bits: int = 0) -> tuple[IFDHandler, Code]:
         handler = IFDHandler(find=lambda *_: reader.info, **asdict(Options.of(bits)))
@@ -55,7 +55,7 @@ def opened(handlers: list[IFDHandler]) -> Any:
 
 
 def spy(reader: ccid.VirtualReader) -> list[int]:
-    """What bPowerSelect are sent, filled in as they come."""
+    """The bPowerSelect values that the reader receives, in their order."""
     seen: list[int] = []
 
     def note(_function: Any, command: bytes, said: Any) -> Any:
@@ -142,7 +142,8 @@ def test_old_firmware(opened: Any) -> None:
     ("model", "bit", "sent"), [("08e6:3437", 0x02, "1f02"), ("0982:0008", 0x40, "b500")]
 )
 def test_escapes_on_the_users_wish(opened: Any, model: str, bit: int, sent: str) -> None:
-    """To readers that the table knows them of, and no others; one that fails is opened without."""
+    """Escapes go only to readers that have them in the table; a reader that refuses one is opened
+    without it."""
     for bits, there in ((0, False), (bit, True)):
         seen: list[str] = []
         reader = virtual(model)
@@ -189,7 +190,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def sim_pro(card: EchoCard | None) -> ccid.VirtualReader:
-    """It says ABSENT, card or not."""
+    """A reader that answers ABSENT with and without a card."""
     reader = virtual("08e6:3480", card=card, interrupt=False)
     mute = faults.failing(
         SlotError.ICC_MUTE, IccStatus.ABSENT, on=PC_to_RDR_GetSlotStatus, times=None
@@ -199,7 +200,7 @@ def sim_pro(card: EchoCard | None) -> ccid.VirtualReader:
 
 
 def test_a_card_is_found_by_trying(opened: Any, clock: Clock) -> None:
-    """Whoever sees "absent" never tries to power: so presence does, now and then."""
+    """pcscd does not power an empty slot, so the presence query tries to power it now and then."""
     reader = sim_pro(None)
     handler, _ = opened(reader)
     seen = spy(reader)
@@ -248,8 +249,8 @@ def test_other_slots_are_not_tried(opened: Any, clock: Clock) -> None:
 
 
 def test_a_pin_before_any_protocol(opened: Any) -> None:
-    """pcscd goes on with T=0 where it does not get T=1, and does not say so; a command after the
-    PIN does not find a card that was talked to before it was agreed with."""
+    """After a refused T=1 pcscd uses T=0 and sets no protocol. The PIN command then agrees on a
+    protocol first, so that a later command does not find a card without agreement."""
     descriptor = make_descriptor(ExchangeLevel.TPDU, dwProtocols=1, bPINSupport=3)
     reader = ccid.VirtualReader(functions=[PinPad(descriptor, [[PIN]])])
     handler, _ = opened(reader)

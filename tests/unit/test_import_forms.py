@@ -1,4 +1,4 @@
-"""``ccid-probe import`` on text as people send it, and on descriptors in hexadecimal."""
+"""``ccid-probe import`` on text of mails and web pages, and on descriptors in hexadecimal."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ RAW = (
     "36 21 00 01 00 01 03 00 00 00 a0 0f 00 00 40 1f 00 00 00 01 2a 00 00 29 40 05 00 00 fe 00 "
     "00 00 00 00 00 00 00 00 00 00 ba 00 01 00 0e 01 00 00 ff ff 00 00 03 01"
 )
-"""The class descriptor of an SCR335, as lsusb prints one that it does not take apart."""
+"""The class descriptor of an SCR335, in lsusb's form for unknown descriptors."""
 BYTES = bytes.fromhex(RAW)
 
 
 def undecoded(raw: str, label: str = "** UNRECOGNIZED:", number: int = 11) -> str:
-    """lsusb's text with the class descriptor raw."""
+    """Output of lsusb with the class descriptor as bytes."""
     start = LSUSB.index("      ChipCard Interface")
     end = LSUSB.index("      Endpoint Descriptor", start)
     text = f"{LSUSB[:start]}      {label}  {raw}\n{LSUSB[end:]}"
@@ -92,7 +92,7 @@ FORMS: dict[str, Callable[[str], bytes]] = {
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("source", ["parse", "lsusb", "raw", "report"])
-def test_every_form_tells_the_same(report: str, source: str, form: str) -> None:
+def test_every_form_gives_the_same_reader(report: str, source: str, form: str) -> None:
     text = {"parse": PARSE, "lsusb": LSUSB, "raw": undecoded(RAW), "report": report}[source]
     wanted = devices(text, "x")
     assert devices(FORMS[form](text), "x") == wanted
@@ -125,7 +125,7 @@ def test_a_class_descriptor_that_lsusb_does_not_decode(raw: str, label: str, num
     assert (device.id, interface.reader.misplaced) == ("08e6:4433", False)
 
 
-def test_one_that_breaks_off() -> None:
+def test_a_class_descriptor_that_is_cut_short() -> None:
     with pytest.raises(MalformedDescriptor, match="breaks off after 20 of 54 bytes"):
         devices(undecoded(RAW[:59]), "x")
 
@@ -155,7 +155,7 @@ def rows(layout: Callable[[int, bytes, str], str]) -> str:
 
 
 def words(row: bytes) -> str:
-    """As a little-endian machine shows them."""
+    """A dump of 16-bit words by a little-endian machine."""
     pairs = [row[i : i + 2][::-1].hex() for i in range(0, len(row), 2)]
     return " ".join(pairs)
 
@@ -234,12 +234,12 @@ def test_a_class_descriptor_alone(dump: str) -> None:
         "idVendor: 0x04E6\nidProduct: 0x5116",
     ],
 )
-def test_a_line_that_tells_whose_it_is(line: str) -> None:
+def test_a_line_with_the_ids_of_the_device(line: str) -> None:
     assert devices(f"{line}\n{RAW}", "x")[0].id == "04e6:5116"
 
 
 def device_bytes() -> tuple[bytes, DeviceFigures]:
-    """All descriptors of a virtual reader, and its figures as a report tells them."""
+    """All descriptors of a virtual reader, and the figures that a report of it gives."""
     usb = ccid.VirtualReader(None, slots=2, vendor_id=0x1234, product_id=0x5678).device
     content = usb.descriptor.build() + usb.raw_configuration
     (device,) = devices(content, "x")
@@ -267,7 +267,7 @@ def test_a_configuration_or_an_interface_alone() -> None:
         assert part.interfaces == device.interfaces
 
 
-def test_descriptors_that_break_off_are_named() -> None:
+def test_an_error_names_the_descriptor_that_is_cut_short() -> None:
     content, _ = device_bytes()
     with pytest.raises(MalformedDescriptor, match="x: the descriptor at byte 36 has bLength 54"):
         devices(content[:60].hex(), "x")
@@ -286,7 +286,7 @@ def test_anything_else_is_refused(content: bytes) -> None:
         devices(content, "x")
 
 
-def test_ids_that_nothing_tells_are_said_to_be_missing(
+def test_missing_ids_are_reported(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CCID_READERS", "")
@@ -347,8 +347,8 @@ def test_the_same_reader_in_two_files_is_one(
     ],
     ids=lambda text: text[:12],
 )
-def test_long_texts_take_no_longer_than_they_are(text: str) -> None:
-    """These would take very long if the time grew with the square of their length."""
+def test_time_grows_with_the_length_of_a_text_not_its_square(text: str) -> None:
+    """These texts would take very long if the time grew with the square of the length."""
     try:
         found = devices(text, "x")
     except MalformedDescriptor:

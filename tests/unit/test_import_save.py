@@ -1,5 +1,5 @@
-"""What ``ccid-probe import`` makes of odd reports, and how it adds to the user's file: the file can
-be read again whatever came in, and is never half written."""
+"""``ccid-probe import`` on odd reports, and how it adds to the user's file: the file can always be
+read again, and is never half written."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PARSE = (DATA / "parse.txt").read_text("utf-8")
 
 @pytest.fixture(autouse=True)
 def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Where the user's file goes."""
+    """The folder of the user's file."""
     monkeypatch.delenv(reader_table.VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     return tmp_path / "ccid/readers.toml"
@@ -41,7 +41,7 @@ def report() -> str:
 
 
 def changed(report: str, *path: Any, to: Any) -> str:
-    """The report with one value changed."""
+    """A report with one value changed."""
     document = json.loads(report)
     part: Any = document["readers"][0]
     for name in path[:-1]:
@@ -113,7 +113,7 @@ NO_NUMBERS: list[Any] = [
 
 @pytest.mark.parametrize("value", NO_NUMBERS, ids=lambda value: repr(value)[:12])
 @pytest.mark.parametrize("path", NUMBERS, ids=lambda path: str(path[-1]))
-def test_a_value_that_is_none(report: str, path: tuple[Any, ...], value: Any) -> None:
+def test_a_wrong_value(report: str, path: tuple[Any, ...], value: Any) -> None:
     with pytest.raises(MalformedDescriptor) as caught:
         devices(changed(report, *path, to=value), "sent")
     assert str(caught.value).startswith(f"sent: readers[0]: {path[-1]}: ")
@@ -172,12 +172,12 @@ def test_the_edges_of_a_field(report: str, path: tuple[Any, ...], highest: int) 
         (("interface",), "x", "interface"),
         (("smart_card",), None, "smart_card"),
         (("endpoints",), {}, "endpoints"),
-        (("endpoints",), [1], "no fields"),
+        (("endpoints",), [1], "table of its fields is missing"),
         (("endpoints",), [{"bEndpointAddress": 1}], "bmAttributes is missing"),
-        (("interface", "bNumEndpoints"), 1, "3 endpoints are told of"),
+        (("interface", "bNumEndpoints"), 1, "3 endpoints are described"),
     ],
 )
-def test_a_part_that_is_none(report: str, path: tuple[Any, ...], value: Any, words: str) -> None:
+def test_a_wrong_part(report: str, path: tuple[Any, ...], value: Any, words: str) -> None:
     with pytest.raises(MalformedDescriptor, match=words):
         devices(changed(report, *path, to=value), "sent")
 
@@ -198,7 +198,7 @@ def test_a_part_that_is_none(report: str, path: tuple[Any, ...], value: Any, wor
     ],
     ids=lambda text: text[:60],
 )
-def test_a_report_that_is_none(tmp_path: Path, home: Path, text: str) -> None:
+def test_a_document_that_is_no_report(tmp_path: Path, home: Path, text: str) -> None:
     with pytest.raises(MalformedDescriptor, match="sent: "):
         devices(text, "sent")
     assert save(tmp_path, text)[0] == 1
@@ -248,7 +248,9 @@ PATHS = st.sampled_from(
 
 @given(st.dictionaries(PATHS, JUNK, max_size=3))
 @settings(max_examples=150)
-def test_what_is_taken_is_read_again(report: str, values: dict[tuple[Any, ...], Any]) -> None:
+def test_every_accepted_report_can_be_read_again(
+    report: str, values: dict[tuple[Any, ...], Any]
+) -> None:
     document = json.loads(report)
     for path, value in values.items():
         part: Any = document["readers"][0]
@@ -257,7 +259,7 @@ def test_what_is_taken_is_read_again(report: str, values: dict[tuple[Any, ...], 
                 part = part[name]
             part[path[-1]] = value
         except (TypeError, KeyError, IndexError):
-            continue  # what it is a part of was changed already
+            continue  # an enclosing value was changed already
     try:
         found = devices(json.dumps(document), "sent")
     except MalformedDescriptor:
@@ -270,7 +272,7 @@ def test_what_is_taken_is_read_again(report: str, values: dict[tuple[Any, ...], 
 KEPT = '# mine\r\n[reader."08e6:3437"]\r\nquirks.no-pps = true\r\n'
 
 
-def test_what_is_there_stays_as_it_is(tmp_path: Path, home: Path) -> None:
+def test_existing_content_stays(tmp_path: Path, home: Path) -> None:
     home.parent.mkdir()
     home.write_bytes(b"\xef\xbb\xbf" + KEPT.encode())
     assert save(tmp_path, PARSE)[0] == 0
@@ -305,7 +307,7 @@ def test_a_file_that_cannot_be_added_to_stays(tmp_path: Path, home: Path, conten
     home.write_bytes(content)
     status, _, err = save(tmp_path, PARSE)
     assert (status, home.read_bytes()) == (1, content)
-    assert f"nothing was added, the file would be wrong then: {home}" in err
+    assert f"nothing was added, for the file would be wrong: {home}" in err
     assert os.listdir(home.parent) == [home.name]
 
 
@@ -318,7 +320,7 @@ def test_a_wrong_file_stays(tmp_path: Path, home: Path, content: bytes) -> None:
     assert f"ccid-probe: {home}:" in err
 
 
-def test_its_permissions_stay(tmp_path: Path, home: Path) -> None:
+def test_the_permissions_of_the_file_stay(tmp_path: Path, home: Path) -> None:
     home.parent.mkdir()
     home.write_text("")
     home.chmod(0o640)
@@ -326,7 +328,7 @@ def test_its_permissions_stay(tmp_path: Path, home: Path) -> None:
     assert stat.S_IMODE(home.stat().st_mode) == 0o640
 
 
-def test_a_new_file_has_those_of_any_other(tmp_path: Path, home: Path) -> None:
+def test_a_new_file_has_the_usual_permissions(tmp_path: Path, home: Path) -> None:
     before = os.umask(0o027)
     try:
         assert save(tmp_path, PARSE)[0] == 0
@@ -363,7 +365,7 @@ def test_a_folder_in_its_place_is_an_error(tmp_path: Path, home: Path) -> None:
     assert str(home) in err
 
 
-def test_it_is_whole_whenever_writing_ends(
+def test_the_file_is_complete_whenever_writing_is_interrupted(
     tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home.parent.mkdir()
@@ -381,7 +383,7 @@ def test_it_is_whole_whenever_writing_ends(
         assert os.listdir(home.parent) == [home.name]
 
 
-def test_a_change_meanwhile_is_not_lost(
+def test_a_change_by_another_program_is_not_lost(
     tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home.parent.mkdir()
@@ -395,7 +397,7 @@ def test_a_change_meanwhile_is_not_lost(
     monkeypatch.setattr(descriptor_figures, "of_user", slowly)
     status, _, err = save(tmp_path, PARSE)
     assert (status, home.read_text()) == (1, "# theirs\n")
-    assert "changed it meanwhile" in err
+    assert "another program has changed the file" in err
 
 
 def test_a_file_that_may_not_be_written(
@@ -403,17 +405,17 @@ def test_a_file_that_may_not_be_written(
 ) -> None:
     home.parent.mkdir()
     home.write_text("# mine\n")
-    monkeypatch.setattr(os, "access", lambda *_: False)  # as for others than root
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everything
     status, _, err = save(tmp_path, PARSE)
     assert (status, home.read_text()) == (1, "# mine\n")
     assert f"{home} may not be written" in err
 
 
-def test_what_would_not_be_read_as_told_is_not_saved(
+def test_entries_that_would_be_read_differently_are_not_saved(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = devices(PARSE, "x")
     monkeypatch.setattr(import_command, "entry_of", lambda _: "")
-    with pytest.raises(CcidError, match="would not be read as it was told"):
+    with pytest.raises(CcidError, match="its entries would be read differently"):
         import_command.save(found)
     assert not home.exists()

@@ -1,4 +1,5 @@
-"""``ccid-install-driver``: what it writes, and what it says about what cannot work."""
+"""``ccid-install-driver``: the files that it writes, and its messages where the driver cannot
+work."""
 
 from __future__ import annotations
 
@@ -36,8 +37,8 @@ into.write_text(f"compiled from {pathlib.Path(source).name}")
 
 @pytest.fixture(autouse=True)
 def compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that this machine has in any case, in place of a C compiler: the package's test and the
-    plug's have the real one."""
+    """A program that every machine has, in place of a C compiler. The tests of the package and of
+    the plug use a real compiler."""
     command = [sys.executable, "-I", "-S", "-c", COMPILER]
     monkeypatch.setattr(bundle, "compilers", lambda: [command])
 
@@ -76,7 +77,7 @@ def test_all_readers_of_the_table(tmp_path: Path) -> None:
 
 
 def test_each_value_has_a_line_of_its_own() -> None:
-    """The daemon's parser wants it so; and of the entities it knows one."""
+    """The parser of the daemon needs that, and knows only one entity."""
     entries = [Entry(1, 2, "A & B <c> 'd'")]
     text = bundle.info_plist(entries, "linux").decode()
     lines = [line.strip() for line in text.splitlines()]
@@ -110,7 +111,7 @@ def test_writing_again_and_removing(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_for_another_system(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """CryptoTokenKit's ifdreader wants the code in Contents/MacOS."""
+    """ifdreader of CryptoTokenKit expects the code in Contents/MacOS."""
     assert run("--dropdir", tmp_path, "--platform", "macos", "--reader", "08e6:3437") == 0
     content = plist_in(tmp_path)
     assert content["CFBundleExecutable"] == "libccid-python.dylib"
@@ -134,7 +135,7 @@ def test_udev_rules(capsys: pytest.CaptureFixture[str]) -> None:
     assert rule.endswith('GROUP="pcscd", MODE="0660"')
 
 
-# Where it cannot work -------------------------------------------------------------------------
+# Where the driver cannot work -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("python", ["/root/venv/bin/python", "/home/me/.venv/bin/python"])
@@ -163,7 +164,7 @@ def test_no_pcscd(tmp_path: Path) -> None:
 def test_the_systems_folder_wants_it_to_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Any other folder gets it with a warning."""
+    """Into any other folder the driver is installed with a warning."""
     monkeypatch.setattr(install, "SYSTEM_DROPDIRS", {"linux": (str(tmp_path),)})
     monkeypatch.setattr(install, "troubles", lambda *_: ["it is hidden"])
     for words in ((), ("--dropdir", tmp_path)):

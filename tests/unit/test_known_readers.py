@@ -1,9 +1,10 @@
-"""Every reader whose figures are known, as a virtual one: it opens, the verdict is the table's,
-its card answers at its own level of exchange, and even if not at the first power-on."""
+"""A virtual reader for every reader with known figures: the reader opens, the verdict is that of
+the table, and the card answers at the reader's level of exchange, even if the first power-on
+fails."""
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
@@ -12,7 +13,6 @@ from ccid.device.verdict import Level, Verdict, judge
 from ccid.errors import ReaderUnsupported
 from ccid.known.descriptor_figures import DeviceFigures, all_figures
 from ccid.known.quirks import lookup, reader_table
-from ccid.session import activation
 from ccid.transport import ReaderInfo
 from ccid.virtual import __main__ as virtual_main
 from ccid.virtual.ccid_function import CcidFunction
@@ -23,12 +23,15 @@ SELECT_DEMO = bytes.fromhex("00A404000AF0636369642064656D6F")
 READ_HELLO = bytes.fromhex("00B0810019")
 
 
-@pytest.fixture(autouse=True)
-def no_user_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The table alone, whatever this user added to it; and no pause between two power-ons."""
-    monkeypatch.setattr(activation, "REST_S", 0.0)
-    monkeypatch.delenv(reader_table.VARIABLE, raising=False)
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+@pytest.fixture(autouse=True, scope="module")
+def no_user_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The table of readers without the user's file; and no real pauses: neither between two
+    power-ons nor after opening (``open-delay-s``)."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("time.sleep", lambda _: None)
+        patched.delenv(reader_table.VARIABLE, raising=False)
+        patched.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        yield
 
 
 def name_of(device: DeviceFigures) -> str:
@@ -54,8 +57,8 @@ def test_as_a_virtual_reader(device: DeviceFigures) -> None:
 
 
 def judged_and_used(info: ReaderInfo, function: CcidFunction) -> None:
-    """The verdict is the table's; and where it is not "unsupported", the card answers, and again
-    when its first power-on fails."""
+    """The verdict is that of the table. If the verdict is not "unsupported", the card answers, and
+    answers again after its first power-on failed."""
     quirks, verdict = lookup(info.vendor_id, info.product_id), judge(info)
     fatal = [reason.text for reason in verdict.reasons if reason.fatal]
     too_old = quirks.min_release is not None and info.device.bcdDevice < quirks.min_release

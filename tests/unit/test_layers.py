@@ -1,9 +1,11 @@
-"""Arrows point down only: no module imports one of a layer above its own (ARCHITECTURE.md)."""
+"""Imports point down only: no module imports a module of a layer above its own
+(ARCHITECTURE.md)."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import ccid
@@ -14,12 +16,14 @@ LAYERS = (
     *("codec", "iso7816", "known", "transport", "pin", "link", "masking", "session", "trace"),
     *("virtual", "device", "pcsc", "probe"),
 )
-"""The rooms, from the ground up, by what comes after ``ccid.``; ARCHITECTURE.md draws them."""
+"""The rooms, from the ground up: the first name after ``ccid.``. ARCHITECTURE.md draws the
+rooms."""
 NUMBER = {room: number for number, room in enumerate(LAYERS)}
 
 
 def modules() -> dict[str, Path]:
-    """All modules but ``ccid`` itself, which names what is public and imports it when asked."""
+    """All modules except ``ccid`` itself, which exports the public names and imports them on
+    request."""
     found = {}
     for file in FOLDER.rglob("*.py"):
         parts = file.relative_to(FOLDER).with_suffix("").parts
@@ -31,11 +35,12 @@ def modules() -> dict[str, Path]:
 
 MODULES = modules()
 ALIKE: list[str] = []
-"""Bare names that two modules have."""
+"""Bare names that two modules share."""
 
 
 def imported(tree: ast.AST, types: bool) -> Iterator[str]:
-    """What a module imports, wherever; with what only types need, or without."""
+    """All names that a module imports anywhere. ``types``: with the names that only type checkers
+    need."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not types:
             continue
@@ -47,9 +52,14 @@ def imported(tree: ast.AST, types: bool) -> Iterator[str]:
             yield from imported(node, types)
 
 
+@cache
+def parsed(file: Path) -> ast.AST:
+    return ast.parse(file.read_text("utf-8"))
+
+
 def targets(file: Path, types: bool = True) -> Iterator[str]:
     """The modules of this project that ``file`` imports."""
-    for name in imported(ast.parse(file.read_text("utf-8")), types):
+    for name in imported(parsed(file), types):
         if not name.startswith("ccid."):
             continue
         target = name.removeprefix("ccid.")
@@ -69,7 +79,7 @@ def package(module: str) -> str:
 
 
 def rings(arrows: dict[str, set[str]]) -> list[set[str]]:
-    """The groups whose members all reach each other."""
+    """Groups of names that all reach each other."""
 
     def reached(start: str) -> set[str]:
         found: set[str] = set()
@@ -104,7 +114,7 @@ def test_arrows_point_down() -> None:
 
 
 def test_no_ring_of_packages() -> None:
-    """Of folders, at any depth, and counting what only types need."""
+    """Rings of folders, at any depth. Imports for type checkers count."""
     arrows: dict[str, set[str]] = {}
     for name, file in MODULES.items():
         folder = package(name)
@@ -114,7 +124,7 @@ def test_no_ring_of_packages() -> None:
 
 
 def test_no_ring_of_modules() -> None:
-    """Of modules as they run, whether they import at once or when they need it."""
+    """Rings of modules at run time, whether they import at once or on request."""
     arrows = {
         name: {target for target in targets(file, types=False) if target != name}
         for name, file in MODULES.items()
@@ -134,6 +144,6 @@ def test_an_arrow_that_points_up_is_seen(tmp_path: Path) -> None:
 
 
 def test_no_two_modules_of_one_name() -> None:
-    """A bare name says which module is meant."""
+    """A bare name identifies one module."""
     names = [name.rpartition(".")[2] for name in MODULES if not name.endswith("__main__")]
     assert sorted({name for name in names if names.count(name) > 1}) == ALIKE

@@ -1,4 +1,5 @@
-"""What an earlier user of a reader left it at: busy, between the halves of ABORT, or refusing."""
+"""A reader that an earlier process left in the middle: busy, between the halves of ABORT, or
+refusing."""
 
 from __future__ import annotations
 
@@ -42,7 +43,7 @@ def reader_of(slots: int = 1, busy: int = 1) -> ccid.VirtualReader:
 
 
 class Dying:
-    """A process that talks to a reader and dies."""
+    """A process that sends commands to a reader and dies."""
 
     def __init__(self, virtual: ccid.VirtualReader) -> None:
         self.transport, self.count = VirtualTransport(virtual.port, virtual.info), 0
@@ -134,7 +135,7 @@ def test_but_not_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_slot_that_has_answered_is_not_aborted() -> None:
-    """Busy by itself, it says so."""
+    """A slot that is busy by itself says so in its replies."""
     virtual = reader_of()
     with ccid.open_reader(virtual) as reader, reader.slots[0].connect() as card:
         virtual.faults.append(failing(SlotError.CMD_SLOT_BUSY, on=PC_to_RDR_XfrBlock))
@@ -178,7 +179,7 @@ def test_an_abort_that_broke_off_is_done_again() -> None:
 
 
 def until_off(refusal: Fault) -> Fault:
-    """PC_to_RDR_GetSlotStatus is refused until PC_to_RDR_IccPowerOff came."""
+    """The reader refuses PC_to_RDR_GetSlotStatus until PC_to_RDR_IccPowerOff came."""
     was_off = False
 
     def bend(function: CcidFunction, command: bytes, said: list[Said]) -> list[Said]:

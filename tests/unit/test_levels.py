@@ -1,5 +1,5 @@
-"""Every level of exchange and protocol end to end: our driver on virtual readers whose firmware
-and cards were written from the standards by themselves."""
+"""Every level of exchange with every protocol, end to end: our driver on virtual readers, whose
+firmware and cards were written from the standards independently."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ WAYS = [
 T1_ONLY = bytes.fromhex("3B80810100")
 HOST = (ExchangeLevel.CHARACTER, ExchangeLevel.TPDU)
 QUICK = {"dwDefaultClock": 60_000, "dwMaximumClock": 60_000, "dwMaxDataRate": 5_000_000}
-"""A clock at which a card that says nothing costs little time."""
+"""A clock frequency at which a card that does not answer costs little time."""
 
 
 def reader_of(
     card: Application | Contact, level: ExchangeLevel, automatic: bool = False, **fields: int
 ) -> ccid.VirtualReader:
-    """A reader that does PPS and IFSD itself or leaves them to the host."""
+    """A reader that does PPS and IFSD itself, or leaves both to the host."""
     bits = Features.AUTO_PPS | Features.AUTO_IFSD if automatic else Features(0)
     fields = {"dwFeatures": MANUAL | bits | level, **fields}
     return ccid.VirtualReader(card, descriptor=make_descriptor(level, **fields))
@@ -91,7 +91,7 @@ def test_extended_apdus(level: ExchangeLevel, protocol: Protocol, automatic: boo
 
 
 class Enveloped(EchoCard):
-    """A card that takes ENVELOPE: the APDU in it is carried out when it is whole."""
+    """A card that accepts ENVELOPE: it executes the APDU in the data when the APDU is complete."""
 
     def __init__(self) -> None:
         super().__init__(atrs.FAST_T0)
@@ -126,7 +126,7 @@ ANSWERS = [how for how in Pps if how is not Pps.ECHO]
 @pytest.mark.parametrize("how", ANSWERS)
 @pytest.mark.parametrize("level", HOST)
 def test_a_failed_pps_ends_in_a_lower_speed(level: ExchangeLevel, how: Pps) -> None:
-    """And not in a dead card: after a reset, a slower PPS, in the end none."""
+    """The card is not lost: after a reset a slower PPS follows, and at last no PPS."""
     contact = Contact(EchoCard(atrs.FAST_T1), ContactOptions(pps=how))
     virtual = reader_of(contact, level, False, **QUICK)
     with ccid.open_reader(virtual) as reader, reader.slots[0].connect() as card:
@@ -194,8 +194,8 @@ def test_at_apdu_level_no_pps_goes_for_an_apdu(
     agreed: Protocol,
     features: int,
 ) -> None:
-    """The card has T=0 first, and a speed that a PPS asks for; the reader declares no PPS: its
-    XfrBlock carries APDUs. The card keeps the speed it has, and SetParameters says so."""
+    """The card has T=0 first, and a speed that needs a PPS. The reader declares no PPS, and its
+    XfrBlock carries APDUs. The card keeps its speed, and SetParameters says so."""
     sent: list[bytes] = []
 
     class Card(EchoCard):
@@ -252,7 +252,7 @@ CASE_2E, CASE_3E = bytes.fromhex("00100000000100"), bytes.fromhex("0020000000000
 @pytest.mark.parametrize("apdu", [CASE_2E, CASE_3E, CASE_3E + b"\0\0", CASE_3E[:6] + bytes(400)])
 @pytest.mark.parametrize("bError", [0x00, 0x01, 0x0A, 0xF3, 0xF4, 0xF5, 0xF6])
 def test_a_reader_that_refuses_an_extended_apdu(apdu: bytes, bError: int) -> None:
-    """Whatever it says of it: the matter is that the APDU is an extended one."""
+    """Whatever error the reader gives: the reason is that the APDU is an extended APDU."""
     virtual = reader_of(EchoCard(), ExchangeLevel.SHORT_APDU, True)
     virtual.faults.append(faults.failing(bError, on=PC_to_RDR_XfrBlock, times=None))
     with ccid.open_reader(virtual) as reader, reader.slots[0].connect() as card:
@@ -317,7 +317,7 @@ def test_or_refused_with_a_clear_error(atr: bytes, fields: dict[str, int], what:
 
 
 def test_parameters_that_cannot_be_changed_are_read_back() -> None:
-    """bError 10: this reader keeps its Fi and Di, and says which."""
+    """bError 10: this reader keeps its Fi and Di, and reports them."""
     features = MANUAL | Features.AUTO_PPS | ExchangeLevel.SHORT_APDU
     descriptor = make_descriptor(ExchangeLevel.SHORT_APDU, dwFeatures=features)
     virtual = ccid.VirtualReader(
@@ -336,7 +336,7 @@ def test_what_a_reader_is_told_with_crc_and_inverse_convention() -> None:
 
 
 def test_a_card_known_to_promise_too_much() -> None:
-    """The OpenPGP card 2.0 says BWI 4 and needs 7."""
+    """The OpenPGP card 2.0 declares BWI 4 and needs BWI 7."""
     atr = bytes.fromhex("3BFA1300FF813180450031C173C00100009000B1")
     virtual = reader_of(EchoCard(atr), ExchangeLevel.TPDU)
     with ccid.open_reader(virtual) as reader, reader.slots[0].connect() as card:
@@ -346,7 +346,7 @@ def test_a_card_known_to_promise_too_much() -> None:
 
 
 def test_times_follow_the_speed_in_force() -> None:
-    """The reference driver reckons with TA1 even if another speed was negotiated."""
+    """The reference driver computes with TA1, even if another speed was negotiated."""
     for most, fidi in ((250000, 0x96), (10752, 0x11)):
         virtual = reader_of(EchoCard(atrs.FAST_T1), ExchangeLevel.TPDU, dwMaxDataRate=most)
         with ccid.open_reader(virtual) as reader, reader.slots[0].connect() as card:
@@ -388,8 +388,8 @@ def test_a_card_that_refuses_s_ifs_keeps_32() -> None:
 @pytest.mark.parametrize("check", [Check.CRC, Check.CRC_13239])
 @pytest.mark.parametrize("level", HOST)
 def test_crc(level: ExchangeLevel, check: Check) -> None:
-    """Either of the two that cards may have; at character level the reference reads one byte of
-    it too few."""
+    """Both check codes that cards may have. At character level the reference driver reads one byte
+    of the check code too few."""
     contact = Contact(EchoCard(atrs.CRC_T1), ContactOptions(t1=T1Options(check=check)))
     virtual = reader_of(contact, level)
     with ccid.open_reader(virtual) as reader, reader.slots[0].connect() as card:
@@ -419,7 +419,7 @@ def test_ifsc_of_the_atr_is_used_at_character_level() -> None:
 
 
 def seen_voltages(virtual: ccid.VirtualReader) -> list[int]:
-    """What bPowerSelect were sent, filled in as they come."""
+    """The values of bPowerSelect that were sent; the list grows as they come."""
     seen: list[int] = []
     heard = virtual.functions[0].journal.heard
 
@@ -433,7 +433,7 @@ def seen_voltages(virtual: ccid.VirtualReader) -> list[int]:
 
 
 def test_the_class_indicator_is_looked_at() -> None:
-    """A card that answers at 5 V and says that it is for 3 V and 1.8 V gets 1.8 V."""
+    """A card that answers at 5 V, and declares class B and C (3 V and 1.8 V), gets 1.8 V."""
     low = atrs._atr("85", "81 31 FE 45".replace("81 31", "81 B1") + " 1F 06", tck=True)
     descriptor = make_descriptor(
         ExchangeLevel.SHORT_APDU,
@@ -466,7 +466,7 @@ DISTURBED: dict[str, Callable[[], contact_faults.ContactFault]] = {
 @pytest.mark.parametrize("level", HOST)
 @pytest.mark.parametrize("name", DISTURBED)
 def test_t1_gets_over_it(level: ExchangeLevel, name: str) -> None:
-    card_ = EchoCard(atrs._atr("95", "96 81 31 FE 00", tck=True))  # BWI 0: losses cost little
+    card_ = EchoCard(atrs._atr("95", "96 81 31 FE 00", tck=True))  # BWI 0: losses cost little time
     contact = Contact(card_)
     with ccid.open_reader(reader_of(contact, level)) as reader:
         with reader.slots[0].connect() as card:
@@ -488,8 +488,8 @@ def test_bytes_too_many_are_no_disturbance() -> None:
 
 @pytest.mark.parametrize("level", HOST)
 def test_a_card_that_insists_on_what_it_must_not_ask(level: ExchangeLevel) -> None:
-    """S(RESYNCH request) is the interface device's alone: an error, bounded, and no second
-    execution. The next command finds the two in step again."""
+    """Only the interface device may send S(RESYNCH request): the host raises an error in bounded
+    time, and executes nothing twice. The next command finds host and card in step again."""
     echo = EchoCard(atrs.FAST_T1)
     contact = Contact(echo)
     with ccid.open_reader(reader_of(contact, level)) as reader:
@@ -506,7 +506,8 @@ def test_a_card_that_insists_on_what_it_must_not_ask(level: ExchangeLevel) -> No
 
 @pytest.mark.parametrize("level", HOST)
 def test_never_executed_twice(level: ExchangeLevel) -> None:
-    """Three corrupt answers in succession: the command was executed, and is not sent again."""
+    """After three corrupt answers in succession the host does not send the command again: the card
+    executed the command."""
     echo = EchoCard(atrs._atr("95", "96 81 31 FE 00", tck=True))
     contact = Contact(echo)
     with ccid.open_reader(reader_of(contact, level)) as reader:
@@ -533,7 +534,7 @@ def test_a_removed_card_is_no_disturbance(level: ExchangeLevel) -> None:
 
 @pytest.mark.parametrize("protocol", Protocol)
 def test_extensions_are_bounded_by_total_time(protocol: Protocol) -> None:
-    """Endless WTX and endless NULL alike."""
+    """Endless S(WTX request) and endless NULL bytes alike."""
     contact = Contact(EchoCard(atrs.BOTH))
     for level in HOST:
         fault = (
@@ -541,8 +542,9 @@ def test_extensions_are_bounded_by_total_time(protocol: Protocol) -> None:
             if protocol is Protocol.T1
             else contact_faults.nulls(100_000, every_s=0.01)
         )
-        with ccid.open_reader(reader_of(contact, level), max_command_s=1.0) as reader:
+        with ccid.open_reader(reader_of(contact, level)) as reader:
             with reader.slots[0].connect(protocol) as card:
+                reader.pipe.max_command_s = 0.3
                 contact.faults[:] = [fault]
                 began = time.monotonic()
                 with pytest.raises(CcidError):
@@ -562,7 +564,7 @@ def test_t0_byte_by_byte(level: ExchangeLevel) -> None:
 
 
 def test_a_mute_card_at_the_first_block() -> None:
-    """At no speed does it answer S(IFS): it is as good as mute."""
+    """A card that does not answer S(IFS) at any speed counts as mute."""
     contact = Contact(EchoCard(atrs._atr("85", "81 31 FE 00", tck=True)))
     contact.faults.append(contact_faults.silence(times=None))
     with ccid.open_reader(reader_of(contact, ExchangeLevel.TPDU)) as reader:
@@ -580,7 +582,7 @@ def test_a_reader_that_cannot_is_no_disturbed_line() -> None:
 
 
 def test_a_reader_that_says_nonsense_of_what_it_negotiated() -> None:
-    """QEMU's answers GetParameters by 7 bytes of which dwLength knows nothing."""
+    """QEMU's reader answers GetParameters with 7 bytes that dwLength does not count."""
     features = MANUAL | Features.AUTO_NEGOTIATION | ExchangeLevel.TPDU
     virtual = ccid.VirtualReader(
         EchoCard(atrs.BOTH), descriptor=make_descriptor(ExchangeLevel.TPDU, dwFeatures=features)
@@ -593,7 +595,7 @@ def test_a_reader_that_says_nonsense_of_what_it_negotiated() -> None:
 
 @pytest.mark.parametrize("bError", [SlotError.BUSY_WITH_AUTO_SEQUENCE, SlotError.HW_ERROR])
 def test_a_reader_that_fails_to_say_what_it_negotiated(bError: SlotError) -> None:
-    """It has chosen T=1. Taken for T=0, an R-block would come up as a response."""
+    """The reader has chosen T=1. If the host assumed T=0, an R-block would count as a response."""
     features = MANUAL | Features.AUTO_NEGOTIATION | ExchangeLevel.TPDU
     virtual = ccid.VirtualReader(
         EchoCard(atrs.BOTH), descriptor=make_descriptor(ExchangeLevel.TPDU, dwFeatures=features)
@@ -604,7 +606,7 @@ def test_a_reader_that_fails_to_say_what_it_negotiated(bError: SlotError) -> Non
 
 
 def test_t0_after_a_command_that_broke_off_in_the_middle() -> None:
-    """The card waits for its data. What it got instead it would carry out."""
+    """The card waits for its data, and would execute whatever comes instead."""
     carried_out: list[int] = []
 
     class Listening(EchoCard):

@@ -42,7 +42,7 @@ ALL = [*COMMANDS.values(), *REPLIES.values()]
 BYTE = st.integers(0, 0xFF)
 WIDTH = {"dw": 4, "w": 2, "b": 1}
 
-# The numbers of the specification, written down once more: tables 6.1-1, 6.2-1 and 6.3-1.
+# The numbers of the specification, written a second time: tables 6.1-1, 6.2-1 and 6.3-1.
 NUMBERS = {
     "PC_to_RDR_SetParameters": 0x61,
     "PC_to_RDR_IccPowerOn": 0x62,
@@ -67,7 +67,7 @@ NUMBERS = {
 
 
 def numbers(cls: type) -> dict[str, Any]:
-    """Strategies for the numeric fields of a declaration, by the width their prefix says."""
+    """Strategies for the numeric fields of a declaration, by the width that the prefix names."""
     found = {}
     for field in dataclasses.fields(cls):
         prefix = "dw" if field.name.startswith("dw") else field.name[0]
@@ -78,7 +78,7 @@ def numbers(cls: type) -> dict[str, Any]:
 
 @st.composite
 def any_message(draw: st.DrawFn) -> Message:
-    """Any message with any fields that go together."""
+    """Any message with any fields that fit together."""
     cls: Any = draw(st.sampled_from(ALL))
     values = {name: draw(s) for name, s in numbers(cls).items()}
     for field in dataclasses.fields(cls):

@@ -1,4 +1,4 @@
-"""What is made once, whichever threads ask first."""
+"""Objects that are made once, even if several threads request one at the same time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ THREADS = 6
 
 
 def at_once(do: Any) -> list[Any]:
-    """What comes of ``do`` in several threads that begin together."""
+    """The results of ``do`` in several threads that begin together."""
     ready, got = threading.Barrier(THREADS), list[Any]()
 
     def work() -> None:
@@ -39,7 +39,7 @@ def at_once(do: Any) -> list[Any]:
 
 
 class Slow:
-    """Makes a value in a while, and counts."""
+    """Makes a value slowly, and counts."""
 
     def __init__(self) -> None:
         self.made = 0
@@ -80,7 +80,7 @@ def test_a_signal_handler_that_asks_meanwhile_throws_nothing_away() -> None:
     def make() -> object:
         if not made:
             made.append(None)
-            made[0] = once()  # as in a handler that interrupted this
+            made[0] = once()  # as a signal handler does that interrupts the first call
         return object()
 
     once: Once[object] = Once(make)
@@ -89,7 +89,7 @@ def test_a_signal_handler_that_asks_meanwhile_throws_nothing_away() -> None:
 
 
 def test_the_backend(monkeypatch: pytest.MonkeyPatch) -> None:
-    """pyusb's get_backend makes two, as functools.cache would ask for two."""
+    """pyusb's get_backend makes two backends, and functools.cache would call get_backend twice."""
     import usb.backend.libusb1
 
     class Backend:

@@ -1,7 +1,7 @@
-"""PIN entry: from PC/SC's structures to what a reader takes, byte by byte.
+"""PIN entry: from the structures of PC/SC to the frame that a reader accepts, byte by byte.
 
-A reader with a quirk is stood for by what it makes of the frame (:class:`Seen`): the test shows
-that it makes a wrong APDU of the frame without the quirk, and the right one with it.
+:class:`Seen` stands for a reader with a quirk: the test shows that the reader makes a wrong APDU of
+the frame without the quirk, and the right APDU of the frame with the quirk.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NONE = Quirks()
 
 
 def verify(apdu: bytes = VERIFY, **fields: int) -> bytes:
-    """PIN_VERIFY_STRUCTURE, as an application in C lays it out."""
+    """PIN_VERIFY_STRUCTURE, with the layout of an application in C."""
     f = {
         "timeout": 30, "timeout2": 0, "format": 0x82, "block": 0x08, "length": 0x00,
         "digits": 0x0408, "condition": 2, "messages": 1, "language": 0x0407, "index": 5,
@@ -41,7 +41,7 @@ def verify(apdu: bytes = VERIFY, **fields: int) -> bytes:
 
 
 def modify(apdu: bytes = CHANGE, **fields: int) -> bytes:
-    """PIN_MODIFY_STRUCTURE, as an application in C lays it out."""
+    """PIN_MODIFY_STRUCTURE, with the layout of an application in C."""
     f = {
         "timeout": 30, "timeout2": 0, "format": 0x82, "block": 0x08, "length": 0x00, "old": 0,
         "new": 8, "digits": 0x0408, "confirm": 3, "condition": 2, "messages": 3,
@@ -53,7 +53,7 @@ def modify(apdu: bytes = CHANGE, **fields: int) -> bytes:
 
 
 def frame(request: PinRequest) -> bytes:
-    """What goes over bulk-OUT."""
+    """The bulk-OUT message."""
     return PC_to_RDR_Secure(
         bSeq=9, bPINOperation=request.bPINOperation, abPINDataStructure=request.structure
     ).build()
@@ -66,10 +66,10 @@ def known(reader: str, bcdDevice: int | None = None) -> Quirks:
 
 @pytest.fixture(autouse=True)
 def the_table_alone(table: Table) -> None:
-    """Whatever this user added."""
+    """The table of readers without the user's file."""
 
 
-# As the specifications have it ------------------------------------------------------------------
+# As the specifications define -------------------------------------------------------------------
 
 
 def test_a_verification() -> None:
@@ -157,7 +157,7 @@ def test_nothing_shows_the_apdu() -> None:
 
 
 class Seen:
-    """What a reader makes of a frame: its fields at the places where it looks for them.
+    """The fields of a frame, read at the offsets where a reader reads them.
 
     Args:
         indexes: How many bMsgIndex it takes a modification to have; None for what bNumberMessage
@@ -240,7 +240,7 @@ def test_a_reader_that_refuses_no_messages() -> None:
 
 @covers("pin-swap-extra-digit")
 def test_a_reader_that_has_most_and_fewest_exchanged() -> None:
-    """It takes the first byte for the fewest digits; it is the most."""
+    """The reader takes the first byte for the fewest digits; the byte holds the most digits."""
     for quirks, digits in ((NONE, b"\x08\x04"), (known("413c:2100"), b"\x04\x08")):
         assert Seen(pin.verification(verify(digits=0x0408), quirks)).digits == digits
     assert Seen(pin.modification(modify(digits=0x0408), known("413c:2100"))).digits == b"\x08\x04"
@@ -263,7 +263,7 @@ def test_a_reader_that_has_to_be_told_to_append_the_pin() -> None:
     assert pin.modification(modify(CASE_1, block=0), spr532).escape is None
 
 
-# What a reader says of itself -----------------------------------------------------------------
+# Features that a reader reports ---------------------------------------------------------------
 
 BLOCK = bytes((2, 16, 0, 0x02, 0, 0, 0, 0, 0x04, 0, 0, 0, 1, 4, 12, 0, 0, 0, 0, 0, 0))
 
@@ -323,7 +323,7 @@ def test_what_applications_are_told_of_sizes() -> None:
 
 
 class PinPad:
-    """A PIN pad with a display, as far as Escapes go."""
+    """A PIN pad with a display; only its Escapes are simulated."""
 
     def __init__(self) -> None:
         self.shown = [""] * 10
@@ -355,7 +355,7 @@ def test_a_display_that_shows_nothing_of_use(table: Table, monkeypatch: Any) -> 
     ccid.open_reader(virtual(VEGA, escape=pad)).close()
     assert pad.shown == list(TEXTS["de"])
     assert pad.asks_for_retries
-    ccid.open_reader(virtual(VEGA)).close()  # one that does not take them is a reader still
+    ccid.open_reader(virtual(VEGA)).close()  # a reader that refuses these Escapes still works
     ccid.open_reader(virtual(VEGA, card=None)).close()
 
 

@@ -1,5 +1,5 @@
-"""Power-ons that fail at first, or that bring a broken ATR: the card is powered off and on once
-more, and no card keeps its power after a connection that failed."""
+"""Power-ons that fail at first, or return a broken ATR: the card is powered off and on once more,
+and no card keeps its power after a connection that failed."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ CARDS_FAULT = [
     SlotError.XFR_OVERRUN,
     SlotError.XFR_PARITY_ERROR,
     SlotError.ICC_MUTE,
-    0x81,  # one of the maker's own
+    0x81,  # an error of the vendor's own
     0x00,  # no reason
 ]
 
@@ -69,7 +69,7 @@ def no_rest(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @dataclass
 class Bench:
-    """A reader, and the power commands that came."""
+    """A reader, and the power commands that it got."""
 
     virtual: ccid.VirtualReader
     seen: list[str] = field(default_factory=list)
@@ -92,7 +92,7 @@ class Bench:
         self.virtual.faults.extend(struck)
 
     def connect(self, **opening: Any) -> None:
-        """Connect and exchange; and what was seen until then is kept."""
+        """Connect and exchange an APDU; records the commands until then."""
         with ccid.open_reader(self.virtual, **opening) as reader:
             with reader.slots[0].connect() as card:
                 seen = list(self.seen)
@@ -101,7 +101,7 @@ class Bench:
         self.seen[:] = seen
 
     def fails(self, kind: type[CcidError], **opening: Any) -> CcidError:
-        """Connect in vain: the error, and what was seen until then is kept."""
+        """Connect, which must fail: returns the error, and records the commands until then."""
         with ccid.open_reader(self.virtual, **opening) as reader:
             with pytest.raises(CcidError) as raised:
                 reader.slots[0].connect()
@@ -137,7 +137,7 @@ def failing(bError: int, **when: Any) -> Fault:
     return faults.failing(bError, IccStatus.INACTIVE, on=ON, **when)
 
 
-# The first fails ------------------------------------------------------------------------------
+# The first power-on fails ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bError", CARDS_FAULT)
@@ -195,7 +195,7 @@ def test_a_power_off_that_fails_too() -> None:
 
 
 def test_a_reader_without_detector() -> None:
-    """Where presence is known by power alone."""
+    """The reader detects a card by power only."""
     reader = make("08e6:3480")
     one = Bench(reader)
     one.strike(failing(SlotError.ICC_MUTE))
@@ -215,7 +215,7 @@ def test_an_iccd_device(version: int) -> None:
 
 
 def test_a_reset() -> None:
-    """Warm, and in vain: then cold."""
+    """A warm reset fails, and a cold reset follows."""
     one = bench()
     with ccid.open_reader(one.virtual) as reader, reader.slots[0].connect() as card:
         one.seen.clear()
@@ -226,7 +226,7 @@ def test_a_reset() -> None:
 
 
 def test_between_two_speeds() -> None:
-    """The reset that a failed PPS costs is such a power-on, too."""
+    """The reset after a failed PPS is such a power-on as well."""
     card = Contact(EchoCard(atrs.FAST_T1), ContactOptions(pps=Pps.MUTE))
     features = Features.AUTO_VOLTAGE | Features.AUTO_CLOCK | Features.AUTO_BAUD_RATE
     quick = {"dwDefaultClock": 60_000, "dwMaximumClock": 60_000, "dwMaxDataRate": 5_000_000}
@@ -238,7 +238,7 @@ def test_between_two_speeds() -> None:
 
 
 def test_a_card_taken_for_another_voltage() -> None:
-    """Its ATR names a class that is to be used, and that fails at first."""
+    """The ATR names a class that the host must use, and that fails at first."""
     low = atrs._atr("85", "81 B1 FE 45 1F 06", tck=True)
     one = bench(Features.AUTO_PPS, EchoCard(low), bVoltageSupport=7)
     one.strike(failing(SlotError.ICC_MUTE, after=1))
@@ -246,7 +246,7 @@ def test_a_card_taken_for_another_voltage() -> None:
         assert one.seen == ["on 1", "off", "on 3", "off", "on 3"]
 
 
-# No second try --------------------------------------------------------------------------------
+# No second power-on ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bError", [SlotError.ICC_MUTE, SlotError.HW_ERROR, 0x00])
@@ -258,7 +258,7 @@ def test_no_card(bError: int) -> None:
 
 
 def said_without_saying_failed(icc: IccStatus, **when: Any) -> Fault:
-    """Success, no ATR, and a card that has no power."""
+    """The reply says success, has no ATR, and says that the card has no power."""
     return Fault(
         lambda _f, _c, said: [
             replace(s, message=s.message[:1] + bytes(4) + s.message[5:7] + bytes((icc, 0, 0)))
@@ -295,7 +295,7 @@ def test_a_card_that_is_gone_at_the_second_try() -> None:
 
 
 def said_meanwhile(*presences: bool) -> Fault:
-    """The first power-on fails, and the reader has notified of these before."""
+    """The first power-on fails; the reader has sent these notifications before."""
 
     def notify(function: CcidFunction, command: bytes, said: list[Any]) -> list[Any]:
         assert function.interrupt_in is not None
@@ -316,7 +316,7 @@ def test_a_card_that_was_taken_out_meanwhile() -> None:
 
 
 def test_a_card_whose_contacts_bounce() -> None:
-    """It is out and in again as far as the reader can tell."""
+    """The reader reports the card as removed and inserted again."""
     one = bench()
     one.strike(said_meanwhile(False, True))
     one.connect()
@@ -341,7 +341,7 @@ def test_a_field_that_the_reader_finds_wrong() -> None:
 
 
 def test_a_reader_that_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It had its minute; the card is not to blame."""
+    """The reader had its minute; the card is not the reason."""
     monkeypatch.setattr(commands, "ACTIVATION_S", 0.05)
     one = bench()
     one.strike(faults.silence(on=ON, times=None))
@@ -360,7 +360,7 @@ def test_a_reader_that_says_nonsense(fault: Callable[..., Fault], kind: type[Cci
     assert one.seen == ["on 0", "off"]
 
 
-# Busy by itself -------------------------------------------------------------------------------
+# A reader that is busy by itself --------------------------------------------------------------
 
 
 @pytest.mark.parametrize("bError", [SlotError.BUSY_WITH_AUTO_SEQUENCE, SlotError.CMD_SLOT_BUSY])
@@ -379,7 +379,7 @@ def test_a_reader_that_stays_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(one.seen[:-1]) == {"on 1"}, "another voltage is no way out"
 
 
-# In vain --------------------------------------------------------------------------------------
+# Both power-ons fail --------------------------------------------------------------------------
 
 
 def test_a_dead_card() -> None:
@@ -519,7 +519,7 @@ def test_one_that_comes_after_all_is_told_of() -> None:
 
 
 def test_a_card_without_atr() -> None:
-    """A memory card: active, and mute."""
+    """A memory card is active, and does not answer to reset."""
     one = bench()
     one.strike(spoilt("no ATR", times=None))
     error = one.fails(CardMute)
@@ -529,7 +529,7 @@ def test_a_card_without_atr() -> None:
 
 @pytest.mark.parametrize("name", ["without TCK", "wrong TCK", "cut in the historical bytes"])
 def test_a_card_whose_atr_is_always_so_is_used(name: str) -> None:
-    """At the price of one reset."""
+    """The card costs one reset."""
     one = bench()
     one.strike(spoilt(name, times=None))
     with ccid.open_reader(one.virtual) as reader, reader.slots[0].connect() as card:
@@ -538,7 +538,7 @@ def test_a_card_whose_atr_is_always_so_is_used(name: str) -> None:
         assert one.seen == ["on 0", "off", "on 0"]
 
 
-# The power after it ---------------------------------------------------------------------------
+# Power after a failure ------------------------------------------------------------------------
 
 
 def test_no_power_after_its_time_is_over() -> None:
@@ -560,11 +560,11 @@ def test_no_power_after_a_power_up_in_two_steps_that_failed() -> None:
         assert not one.powered
 
 
-# Anything -------------------------------------------------------------------------------------
+# Random replies -------------------------------------------------------------------------------
 
 
 def anything(random: Random) -> Fault:
-    """The replies to power commands are bent at random, half of the time."""
+    """Half of the replies to power commands are changed at random."""
 
     def bend(_function: CcidFunction, command: bytes, said: list[Any]) -> list[Any]:
         if command[0] not in (ON.bMessageType, OFF.bMessageType) or random.random() < 0.5:
@@ -590,8 +590,8 @@ def anything(random: Random) -> Fault:
 
 @pytest.mark.parametrize("seed", range(60))
 def test_whatever_comes(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
-    """An error of ours or a card, a bounded number of power-ons, no power for a card that was not
-    got; and afterwards all is as it was."""
+    """The result is an error of this library or a card; the number of power-ons is bounded; a card
+    that is not connected has no power; and afterwards the reader works again."""
     monkeypatch.setattr(activation, "BUSY_S", 0.0)
     random = Random(seed)
     voltages = random.choice((0, 1, 2, 7))

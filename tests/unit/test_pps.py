@@ -1,4 +1,4 @@
-"""PPS requests and responses, by hand from ISO/IEC 7816-3:2006 9."""
+"""PPS requests and responses, written by hand from ISO/IEC 7816-3:2006 9."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_requests(protocol: int, fidi: int | None, expected: str) -> None:
 
 
 def test_pps2_stands_behind_pps0_where_there_is_no_pps1() -> None:
-    """The reference driver leaves a gap for PPS1."""
+    """The reference driver leaves a gap in the place of PPS1."""
     assert request(1, None, 0x01).hex().upper() == "FF2101DF"
     assert request(1, 0x96, 0x01, 0x02).hex().upper() == "FF71960102" + "1B"
 
@@ -28,7 +28,7 @@ def test_pps2_stands_behind_pps0_where_there_is_no_pps1() -> None:
     ("asked", "response", "fidi"),
     [
         ("FF119678", "FF119678", 0x96),
-        ("FF119678", "FF01FE", 0x11),  # PPS1 is not taken up: the default
+        ("FF119678", "FF01FE", 0x11),  # the card does not accept PPS1: the default speed
         ("FF01FE", "FF01FE", 0x11),
     ],
 )

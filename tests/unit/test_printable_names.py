@@ -1,4 +1,4 @@
-"""No name that a device, a file or a client gives itself commands the terminal that shows it."""
+"""Names from a device, a file or a client cannot control the terminal that shows them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ dwMaxIFSD = 254
 
 @pytest.fixture
 def evil_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A user's file whose names command a terminal."""
+    """A user's file with control characters in its names."""
     file = tmp_path / "readers.toml"
     file.write_text(f"{READER}\n{FIGURES}", "utf-8")
     monkeypatch.setenv(reader_table.VARIABLE, str(file))
@@ -67,7 +67,8 @@ def evil_table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def evil_usb(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
-    """A reader on USB whose strings command a terminal, of a table that does not know it."""
+    """A reader on USB with control characters in its strings; the table of readers does not know
+    it."""
     backend = FakeBackend(FakeDevice(QEMU))
     backend.fail["claim_interface"] = Status.BUSY
     for module in (discovery, usb):
@@ -89,7 +90,7 @@ COMMANDS = [
 @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_names_of_a_file(evil_table: Path, words: tuple[str, ...]) -> None:
     _, out, _ = printed(*words, "--virtual", "1209:aaaa")
-    if words[0] != "apdu":  # which names no reader
+    if words[0] != "apdu":  # this argument names no reader
         assert TAMED in out.replace("\\\\", "\\")
 
 

@@ -1,4 +1,4 @@
-"""``ccid-probe``."""
+"""The command ``ccid-probe``: its command line, and the commands that open or list readers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ JSON_DOCUMENT = (ROOT / "docs" / "json.md").read_text("utf-8")
 
 @pytest.fixture(autouse=True)
 def empty_usb(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
-    """No reader on USB, whatever this machine has."""
+    """USB without any reader, whatever is plugged into this machine."""
     backend = FakeBackend()
     for module in (discovery, usb):
         monkeypatch.setattr(module, "backend", lambda: backend)
@@ -118,7 +118,7 @@ def test_help_names_every_command(run: Run) -> None:
         (["--virtual", "apdu", "00A4"], ["--virtual", "apdu", "00A4"], None),
     ],
 )
-def test_virtual_swallows_the_next_word_only_if_it_is_a_model(
+def test_virtual_takes_the_next_word_only_if_it_is_a_model(
     words: list[str], rest: list[str], model: str | None
 ) -> None:
     assert take_virtual(words) == (rest, model)
@@ -156,7 +156,7 @@ def test_an_unknown_reader(run: Run) -> None:
     assert "nobody" in err
 
 
-def test_it_ends_quietly_when_nobody_listens() -> None:
+def test_a_closed_pipe_ends_the_command_without_an_error() -> None:
     child = subprocess.Popen(
         [sys.executable, "-m", "ccid.probe", "dump", "--virtual"],
         stdout=subprocess.PIPE,
@@ -253,7 +253,7 @@ def test_card_with_a_protocol(run: Run, protocol: str) -> None:
     assert f"Protocol: T={protocol[1]}" in out
 
 
-def test_a_slot_the_reader_has_not(run: Run) -> None:
+def test_a_slot_that_the_reader_does_not_have(run: Run) -> None:
     status, _, err = run("card", "--virtual", "--slot", "3")
     assert status == 1
     assert "no slot 3" in err
@@ -373,7 +373,9 @@ SPACED = [VERIFY[i : i + 2] for i in range(0, len(VERIFY), 2)]
         ["import", VERIFY],
     ],
 )
-def test_no_error_repeats_what_may_be_a_pin(run: Run, words: list[str], tmp_path: Path) -> None:
+def test_no_error_quotes_a_word_that_may_be_a_pin(
+    run: Run, words: list[str], tmp_path: Path
+) -> None:
     file = tmp_path / "list"
     file.write_text("3B00\n")
     status, out, err = run(*(str(file) if word == "FILE" else word for word in words))
@@ -384,7 +386,7 @@ def test_no_error_repeats_what_may_be_a_pin(run: Run, words: list[str], tmp_path
     assert "ccid-probe: " in err
 
 
-def test_an_error_repeats_what_is_no_bytes(run: Run) -> None:
+def test_an_error_quotes_a_word_that_cannot_be_bytes(run: Run) -> None:
     assert "invalid choice: 'frob'" in run("frob")[2]
     assert "unrecognized arguments: --frob" in run("dump", "--frob")[2]
     assert "'none.txt'" in run("atr", "none.txt")[2]
@@ -469,7 +471,7 @@ def test_one_trace_for_all_readers(
 
 @pytest.mark.parametrize("command", ["list", "check", "readers"])
 @pytest.mark.parametrize("option", [["--trace", "t.pcapng"], ["--log"]])
-def test_what_opens_no_reader_has_nothing_to_trace(
+def test_a_command_that_opens_no_reader_takes_no_trace(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, option: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -533,7 +535,7 @@ def test_usb_that_cannot_be_listed(run: Run, empty_usb: FakeBackend) -> None:
 # The doctor -----------------------------------------------------------------------------------
 
 
-def test_the_doctor_finds_nothing(run: Run) -> None:
+def test_the_doctor_without_a_reader(run: Run) -> None:
     status, out, _ = run("doctor")
     assert status == 1
     assert "TROUBLE" in out
@@ -557,15 +559,15 @@ def test_the_doctor_on_a_broken_one(run: Run, empty_usb: FakeBackend) -> None:
 
 
 HEAD = bytes([9, 2, 93, 0, 1, 1, 0, 0x80, 50])
-"""A configuration of 93 bytes, of which no more came."""
+"""A configuration of 93 bytes (wTotalLength), cut short after its own descriptor."""
 HID = InterfaceDescriptor(bInterfaceNumber=0, bInterfaceClass=3, bNumEndpoints=0).build()
 HIDS = configuration(HID, interface(1, bInterfaceClass=3), interfaces=2)
 CUT = bytes([9, 2, 93, 0, 1, 1, 0, 0x80, 50]) + interface(endpoints=3)
-"""Its smart-card interface came, and nothing behind it."""
+"""The same, cut short after the smart-card interface descriptor."""
 
 
 def troubled(run: Run) -> dict[str, Any]:
-    """The one device that the doctor finds trouble with."""
+    """The findings of ``doctor`` about the one device in trouble."""
     status, out, _ = run("doctor", "--json")
     assert status == 1
     (found,) = [one for one in json.loads(out)["readers"] if one["troubles"]]
@@ -611,7 +613,7 @@ def test_a_reader_by_its_ids_alone(
         assert found["facts"][:2] == ["interface 0: HID", "interface 1: HID"]
     status, out, err = run("list")
     assert status == 0
-    assert (name in err) is (data is not CUT), "what is told of as broken is not told of twice"
+    assert (name in err) is (data is not CUT), "a reader listed as broken has no second remark"
     assert found["id"] in err
     status, out, err = run("check")
     assert status == 1
@@ -622,7 +624,7 @@ def test_a_reader_by_its_ids_alone(
 def test_a_key_that_has_no_smart_card(
     run: Run, empty_usb: FakeBackend, monkeypatch: pytest.MonkeyPatch, product_id: int
 ) -> None:
-    """Nothing is wrong with it, and it is no reader."""
+    """A YubiKey without a smart card is no reader, and that is no trouble."""
     monkeypatch.setattr(doctor_command, "LINUX", False)
     empty_usb.devices = (FakeDevice(HIDS, idVendor=0x1050, idProduct=product_id),)
     status, out, _ = run("doctor")
@@ -662,7 +664,7 @@ def test_the_driver_that_is_bound_to_such_a_device(
     assert "bound to it: the kernel driver usbhid" in troubled(run)["facts"]
 
 
-def test_good_readers_and_other_devices_are_not_told_of(run: Run, empty_usb: FakeBackend) -> None:
+def test_good_readers_and_other_devices_are_not_reported(run: Run, empty_usb: FakeBackend) -> None:
     empty_usb.devices = (
         FakeDevice(QEMU, idVendor=0x08E6, idProduct=0x3437),
         FakeDevice(HIDS, ports=(2,)),
@@ -770,7 +772,7 @@ def test_list_of_a_reader_with_several_levels() -> None:
     assert entry["verdict"] == "unsupported"
 
 
-def test_watch_tells_what_is_there_as_documented(run: Run) -> None:
+def test_watch_reports_present_readers_as_documented(run: Run) -> None:
     status, out, _ = run("watch", "--json", "--virtual", "--timeout", "0")
     assert status == 0
     documents = [json.loads(line) for line in out.splitlines()]
@@ -783,7 +785,7 @@ def test_watch_tells_what_is_there_as_documented(run: Run) -> None:
 def test_watch_says_what_traces_its_readers(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: list[str]
 ) -> None:
-    """It opens them: what it says instead of --trace is true."""
+    """``watch`` opens readers, and its message about --trace names CCID_TRACE."""
     monkeypatch.chdir(tmp_path)
     status, out, err = run("watch", "--virtual", "--timeout", "0", *option)
     assert (status, out) == (2, "")

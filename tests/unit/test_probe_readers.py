@@ -32,7 +32,7 @@ DATA = Path(__file__).parent / "data"
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No reader on USB, and no file of the user's."""
+    """USB without any reader, and no file of readers of the user."""
     backend = FakeBackend()
     for module in (discovery, usb):
         monkeypatch.setattr(module, "backend", lambda: backend)
@@ -41,7 +41,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def checked(name: str, document: Any) -> None:
-    """Hold ``document`` against its schema."""
+    """Validate ``document`` against its schema."""
     file = importlib.resources.files("ccid.probe") / "schemas" / f"{name}.json"
     schema = json.loads(file.read_text("utf-8"))
     checker = jsonschema.Draft202012Validator(schema)
@@ -70,7 +70,7 @@ def test_what_a_reader_can_do(entries: dict[str, Entry]) -> None:
     assert (prox.slots, prox.extended, prox.pin_pad, prox.display) == (2, "yes", [], "")
     assert entries["08e6:3437"].extended == WITH_T1
     assert entries["0416:3815"].levels == [ExchangeLevel.CHARACTER]
-    assert entries["0d46:3010"].extended == NO_EXTENDED  # declares extended, and a quirk forbids it
+    assert entries["0d46:3010"].extended == NO_EXTENDED  # by a quirk, against its descriptor
     assert entries["0d46:4081"].extended == ""
     assert entries["08e6:3478"].display == "2 × 16"
 
@@ -201,7 +201,9 @@ def test_a_report_of_a_reader_that_is_refused(run: Run) -> None:
     assert reader["misplaced"]
 
 
-def test_a_report_of_a_reader_that_does_not_open(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_of_a_reader_that_cannot_be_opened(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: object, **__: object) -> None:
         raise ccid.errors.ReaderBusy("held by pcscd")
 
@@ -226,7 +228,7 @@ def test_a_report_into_a_file(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "report.json"
     status, out, err = run("report", "--virtual", "--output", str(file))
     assert (status, out) == (0, "")
-    assert "read it before you send it" in err
+    assert "read the file before you send it" in err
     checked("report", json.loads(file.read_text("utf-8")))
 
 
@@ -298,13 +300,13 @@ def test_import_of_lsusb_with_a_misplaced_descriptor() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "no smart-card reader is told of"),
-        ("hello", "no smart-card reader is told of"),
+        ("", "no smart-card reader is described"),
+        ("hello", "no smart-card reader is described"),
         ("{}", "no report of ccid-probe"),
         ("{", "JSONDecodeError"),
-        (" idVendor: 0x1234\n dwFeatures: 0x2\n", "not all is there"),
+        (" idVendor: 0x1234\n dwFeatures: 0x2\n", "is missing"),
         (" idVendor: what\n", "invalid literal"),
-        ("Device Descriptor:\n  idVendor 0x1234\n", "no smart-card reader is told of"),
+        ("Device Descriptor:\n  idVendor 0x1234\n", "no smart-card reader is described"),
     ],
 )
 def test_import_of_something_else(text: str, words: str) -> None:
@@ -348,7 +350,7 @@ def test_import_twice_saves_once(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "config/ccid/readers.toml"
     before = file.read_text()
     _, _, err = run("import", "--save", str(DATA / "parse.txt"))
-    assert "all of it is known already" in err
+    assert "all of these readers are known already" in err
     assert file.read_text() == before
 
 
@@ -368,7 +370,7 @@ def test_import_from_standard_input(run: Run, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"nothing"])
-def test_import_of_a_file_that_is_none(run: Run, tmp_path: Path, content: bytes) -> None:
+def test_import_of_a_file_without_a_reader(run: Run, tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "x"
     file.write_bytes(content)
     status, out, err = run("import", str(file))
@@ -395,7 +397,7 @@ def test_a_wrong_user_file_is_named(run: Run, tmp_path: Path) -> None:
 
 
 def device(root: Path, name: str, **attributes: str) -> None:
-    """A device in sysfs."""
+    """A fake sysfs with one device."""
     for attribute, text in attributes.items():
         file = root / "sys/bus/usb/devices" / name / attribute.replace("__", "/")
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,5 @@
-"""Quirks: what the table and the user's file say, how conditions resolve, and what they mend."""
+"""Quirks: the entries of the table and of the user's file, their conditions, and the
+corrections."""
 
 from __future__ import annotations
 
@@ -22,12 +23,12 @@ from ccid.virtual import make_descriptor
 
 @pytest.fixture(autouse=True)
 def no_user_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The table alone, whatever this user added to it."""
+    """The table of readers without the user's file."""
     monkeypatch.delenv(reader_table.VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 
-# What the table says --------------------------------------------------------------------------
+# Entries of the table -------------------------------------------------------------------------
 
 TABLE = [
     # reader, bcdDevice, slot, interface, quirk, value
@@ -197,7 +198,7 @@ def write(file: Path, text: str) -> Path:
 
 @pytest.fixture
 def user(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    """Write the user's own file."""
+    """Writes the user's own file."""
 
     def call(text: str) -> Path:
         return write(tmp_path / "config/ccid/readers.toml", text)
@@ -368,7 +369,7 @@ def test_lines_of_keys() -> None:
     assert {key: line_of(text, key) for key in places} == places
 
 
-# What they mend -------------------------------------------------------------------------------
+# Corrections of the class descriptor ----------------------------------------------------------
 
 SHORT = make_descriptor(ExchangeLevel.SHORT_APDU, bPINSupport=3, dwMaxIFSD=0)
 
@@ -383,6 +384,7 @@ def test_no_quirk_changes_nothing() -> None:
         (Quirks(no_pin_support=True), "bPINSupport", 0),
         (Quirks(protocols=1), "dwProtocols", 1),
         (Quirks(max_ifsd=254), "dwMaxIFSD", 254),
+        (Quirks(message_length=300), "dwMaxCCIDMessageLength", 300),
         (Quirks(max_data_rate=9600), "dwMaxDataRate", 9600),
         (Quirks(data_rates=(1, 2, 3)), "bNumDataRatesSupported", 3),
         (Quirks(features_set=0x100), "dwFeatures", SHORT.dwFeatures | 0x100),
@@ -403,6 +405,10 @@ def test_one_field_is_mended_and_no_other(quirks: Quirks, field: str, value: int
     assert getattr(mended, field) == value
     assert dataclasses.replace(mended, **{field: getattr(SHORT, field)}) == SHORT
     assert apply(quirks, mended) is mended
+
+
+def test_a_declared_message_length_that_is_larger_stays() -> None:
+    assert apply(Quirks(message_length=200), SHORT) is SHORT
 
 
 def test_a_level_only_instead_of_another() -> None:
@@ -441,7 +447,7 @@ def test_apdu_mode() -> None:
     assert mended.features & ~Features.SHORT_APDU_LEVEL == tpdu.features & ~Features.TPDU_LEVEL
 
 
-# What follows for the verdict -----------------------------------------------------------------
+# Effect on the verdict ------------------------------------------------------------------------
 
 
 def test_old_firmware_is_refused_and_the_user_may_insist(user: Any) -> None:

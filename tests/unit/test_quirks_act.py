@@ -1,7 +1,5 @@
-"""Each quirk on a virtual reader that has the fault: without it the reader fails, with it works.
-
-Here: opening, presence, several interfaces; and that no quirk is without such a test.
-"""
+"""Each quirk on a virtual reader with the fault: the reader fails without the quirk and works with
+the quirk. In this file: opening, presence, several interfaces; and every quirk has such a test."""
 
 from __future__ import annotations
 
@@ -35,7 +33,7 @@ from tests.unit.quirk_bench import CASE_1, Table, answers, covered, covers, virt
 
 OK = [b"\x90\x00"]
 IMPATIENT_S = 0.4
-"""For commands that are never answered."""
+"""Time limit in seconds for commands that are never answered."""
 
 
 def test_every_quirk_has_a_test() -> None:
@@ -46,7 +44,7 @@ def test_every_quirk_has_a_test() -> None:
 
 
 def test_where_a_quirk_acts_is_asked_for_it() -> None:
-    """The module that the vocabulary names asks for the quirk."""
+    """The module that the vocabulary names reads the quirk."""
     for quirk in VOCABULARY.values():
         file = importlib.import_module(quirk.where).__file__
         assert file is not None
@@ -55,11 +53,11 @@ def test_where_a_quirk_acts_is_asked_for_it() -> None:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """GetSlotStatus is waited for much shorter than usual, so that failures come soon."""
+    """A shorter time limit for GetSlotStatus, so that failures come soon."""
     monkeypatch.setattr(SlotCommands, "status_timeout_s", 0.05)
 
 
-# Is it usable ---------------------------------------------------------------------------------
+# Supported or not -----------------------------------------------------------------------------
 
 
 @covers("min-bcdDevice")
@@ -132,7 +130,7 @@ def test_a_reader_that_a_command_too_soon_hangs(table: Table) -> None:
 @covers("first-timeout-s")
 @pytest.mark.usefixtures("impatient")
 def test_a_reader_that_is_slow_at_first(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ccid.device.reader.WAKING_S", 0.15)
+    monkeypatch.setattr("ccid.device.first_commands.WAKING_S", 0.15)
 
     def starting() -> ccid.VirtualReader:
         reader = virtual("04e6:5790")
@@ -223,7 +221,8 @@ def test_a_reader_whose_event_has_to_be_fetched(
 
 @covers("apdu-mode-escape")
 def test_a_reader_that_is_switched_to_apdus(table: Table) -> None:
-    """At TPDU level an answer has to be fetched; a program that does not is helped by the mode."""
+    """At TPDU level a program must fetch the response data. APDU level helps a program that does
+    not."""
     case_4 = bytes.fromhex("0030000003 010203 00")
 
     def twin() -> ccid.VirtualReader:
@@ -256,7 +255,8 @@ def test_a_switch_that_fails_is_told(table: Table) -> None:
 def composite(
     reader: str, count: int, *, cards: dict[int, EchoCard] | None = None, numbers: Any = ()
 ) -> ccid.VirtualReader:
-    """A virtual reader of several interfaces, a card in each unless told otherwise."""
+    """A virtual reader with several interfaces; each has a card, unless the caller says
+    otherwise."""
     inside = {i: EchoCard() for i in range(count)} if cards is None else cards
     descriptor = make_descriptor(ExchangeLevel.SHORT_APDU)
     vendor_id, product_id = (int(part, 16) for part in reader.split(":"))
@@ -271,7 +271,7 @@ def composite(
 @covers("composite-interfaces")
 @pytest.mark.usefixtures("impatient")
 def test_interfaces_that_are_no_slots(table: Table) -> None:
-    """Beside its slots the device has an interface that looks like one and never answers."""
+    """Beside its slots the device has an interface that looks like a slot and never answers."""
 
     def prox() -> ccid.VirtualReader:
         reader = composite("08e6:5503", 3)
@@ -325,7 +325,7 @@ def test_interfaces_that_must_take_turns(table: Table) -> None:
 
 @covers("presence-of-interface")
 def test_an_interface_without_card_detector(table: Table) -> None:
-    """It says that there is no card, always; the interface beside it has the detector."""
+    """The interface always says that no card is there; the interface beside it has the detector."""
 
     def sec1210(cards: dict[int, EchoCard]) -> ccid.VirtualReader:
         reader = composite("0424:1202", 2, cards=cards)
@@ -401,7 +401,7 @@ def test_a_card_that_comes_up_from_off_alone(table: Table) -> None:
         return reader
 
     def power_ons() -> int:
-        """What a connection and a reset take."""
+        """The power-ons of a connection and of a reset."""
         token = id_token()
         with ccid.open_reader(token) as reader, reader.slots[0].connect() as card:
             card.reset()

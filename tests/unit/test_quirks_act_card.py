@@ -1,7 +1,5 @@
-"""Each quirk on a virtual reader that has the fault: without it the reader fails, with it works.
-
-Here: class descriptors that are wrong, and what goes between card and reader.
-"""
+"""Each quirk on a virtual reader with the fault: the reader fails without the quirk and works with
+the quirk. In this file: wrong class descriptors, and the exchange between card and reader."""
 
 from __future__ import annotations
 
@@ -21,8 +19,9 @@ from ccid.errors import (
     TransportTimeout,
     UnsupportedByReader,
 )
-from ccid.iso7816.apdu import CommandApdu
+from ccid.iso7816.apdu import MAX_SHORT, CommandApdu
 from ccid.iso7816.error_detection import lrc
+from ccid.known.catalog import catalog
 from ccid.known.descriptor_figures import figures
 from ccid.virtual import EchoCard, faults, known_faults, make_descriptor
 from ccid.virtual.cards import Contact
@@ -33,9 +32,9 @@ from tests.vm.differential import scenarios as atrs
 
 OK = [b"\x90\x00"]
 IMPATIENT_S = 0.4
-"""For commands that are never answered."""
+"""Time limit in seconds for commands that are never answered."""
 MANUAL = Features.AUTO_VOLTAGE | Features.AUTO_CLOCK | Features.AUTO_BAUD_RATE
-"""PPS and IFSD are the host's affair."""
+"""The host does PPS and IFSD."""
 T1_ONLY = bytes.fromhex("3B80810100")
 T0_ONLY = bytes.fromhex("3B00")
 
@@ -49,7 +48,7 @@ def tpdu(
 
 
 def declares(reader: ccid.VirtualReader, really: SmartCardDescriptor) -> ccid.VirtualReader:
-    """``reader`` with its descriptor, that does what another one says."""
+    """``reader`` with its own class descriptor, which behaves like a reader with another one."""
     reader.functions[0].descriptor = really
     return reader
 
@@ -113,11 +112,41 @@ def test_a_buffer_smaller_than_declared(table: Table) -> None:
         assert reader.descriptor.dwMaxIFSD == 254
 
 
+@covers("dwMaxCCIDMessageLength")
+def test_a_message_length_smaller_than_the_reader_takes(table: Table) -> None:
+    longest = bytes.fromhex("00400000FF") + bytes(255) + b"\0"
+
+    def scr331() -> ccid.VirtualReader:
+        fields = {"dwMaxCCIDMessageLength": 263}
+        return virtual("04e6:5111", bcdDevice=0x0632, fields=fields)
+
+    assert len(longest) == MAX_SHORT
+    table.without("04e6:5111")
+    with pytest.raises(UnsupportedByReader, match="dwMaxCCIDMessageLength allows 253"):
+        answers(scr331(), longest)
+    table.as_it_is()
+    assert answers(scr331(), longest)[0][-2:] == b"\x90\x00"
+
+
+def test_every_known_reader_that_declares_263_has_the_quirk() -> None:
+    declaring = [
+        entry.known
+        for entry in catalog()
+        if any(
+            i.descriptor.dwMaxCCIDMessageLength == 263
+            for one in entry.devices
+            for i in one.interfaces
+        )
+    ]
+    assert len(declaring) == 8
+    assert all(known.quirks.message_length == 271 for known in declaring)
+
+
 @covers("dwMaxDataRate")
 def test_rates_that_are_declared_and_do_not_work(table: Table) -> None:
     def au9540() -> ccid.VirtualReader:
         device = figures(0x058F, 0x9540)[0]
-        reader = virtual_reader(device, lambda: EchoCard(atrs.FAST_T1))  # type: ignore[arg-type]
+        reader = virtual_reader(device, lambda: EchoCard(atrs.FAST_T1))
         reader.faults.append(known_faults.mute_at(lambda rate: rate > 200_000))
         return reader
 
@@ -130,7 +159,8 @@ def test_rates_that_are_declared_and_do_not_work(table: Table) -> None:
 
 @covers("data-rates")
 def test_a_slot_that_is_slower_than_the_others(table: Table) -> None:
-    """T=0: no block goes over before the first APDU, so nothing tells in time."""
+    """With T=0 no block goes to the card before the first APDU, so the reader cannot report its
+    time."""
 
     def pos_pro() -> ccid.VirtualReader:
         fields = {"dwFeatures": MANUAL | ExchangeLevel.TPDU, "dwMaxDataRate": 500_000}
@@ -178,7 +208,8 @@ def test_a_reader_that_chains_without_declaring_it(table: Table) -> None:
 
 @covers("exchange-level-if")
 def test_a_level_that_only_some_declare_wrongly(table: Table) -> None:
-    """One firmware of a reader declares short APDU and chains, another does what it declares."""
+    """One firmware of a reader declares short APDU level and chains; another behaves as
+    declared."""
 
     def kc1000(declared: ExchangeLevel, really: ExchangeLevel) -> ccid.VirtualReader:
         reader = virtual("046a:00a1", declared, EchoCard(T1_ONLY))
@@ -259,7 +290,7 @@ def test_a_card_whose_parameters_the_reader_does_not_set(table: Table) -> None:
     assert answers(reader) == OK
     assert reader.functions[0].slots[0].power_ons == 3, "up, then cold, then warm"
     with pytest.raises(CcidError):
-        answers(au9540(2))  # it was taken out
+        answers(au9540(2))  # taken out
     with ccid.open_reader(virtual("058f:9540")) as opened:
         opened.slots[0].connect(Protocol.T0).disconnect()
 
@@ -286,7 +317,8 @@ def test_a_reader_that_asks_for_no_time(table: Table, monkeypatch: pytest.Monkey
 @covers("split-full-packets")
 @pytest.mark.parametrize(("atr", "count"), [(T0_ONLY, 52), (T0_ONLY, 116), (T1_ONLY, 51)])
 def test_a_reader_that_loses_full_packets(table: Table, atr: bytes, count: int) -> None:
-    """A message of 64 or 128 bytes: with T=0 data and SW1 SW2, with T=1 the check byte too."""
+    """A message of 64 or 128 bytes: with T=0 data and SW1 SW2 are lost, with T=1 also the check
+    byte."""
     read = bytes((0, 0x10, 0, 0, count))
 
     def oz776() -> ccid.VirtualReader:
@@ -301,7 +333,7 @@ def test_a_reader_that_loses_full_packets(table: Table, atr: bytes, count: int) 
     assert answers(oz776(), read) == [bytes(range(count)) + b"\x90\x00"]
 
 
-# APDUs that are not for the card ----------------------------------------------------------------
+# APDUs that the driver answers ------------------------------------------------------------------
 
 
 @covers("pseudo-apdus")
@@ -328,7 +360,7 @@ def test_apdus_that_the_driver_answers(table: Table) -> None:
 
 
 def test_no_other_reader_pays_for_them(table: Table) -> None:
-    """The card has the reader's exchange, and nothing around it."""
+    """The card has the exchange of the reader, without a wrapper."""
     with ccid.open_reader(virtual("08e6:3437")) as reader, reader.slots[0].connect() as card:
         assert type(card._exchange).__name__ == "SingleBlock"
     with ccid.open_reader(virtual("0d46:301d")) as reader, reader.slots[0].connect() as card:
@@ -336,7 +368,7 @@ def test_no_other_reader_pays_for_them(table: Table) -> None:
 
 
 def test_a_block_that_gets_lost_is_no_quirk(table: Table) -> None:
-    """Split reads end where nothing came."""
+    """The second of two reads ends where no data came."""
     reader = virtual("0b97:7762", ExchangeLevel.CHARACTER, EchoCard(T0_ONLY))
     reader.faults.append(faults.failing(SlotError.ICC_MUTE, on=PC_to_RDR_XfrBlock, after=1))
     with pytest.raises((CardMute, ProtocolError)):
@@ -355,8 +387,8 @@ EXTENDED = CommandApdu(0, 0x30, data=LONG, ne=65536, extended=True).build()
 def omnikey(
     escape: Any = None, *, reader: str = "076b:6622", counted: int = 1
 ) -> tuple[ccid.VirtualReader, Contact]:
-    """A reader at short APDU level, and the contacts of the card in it; ``counted`` blocks have
-    passed over those by the reader's own T=1."""
+    """A reader at short APDU level, and the contacts of its card. ``counted``: the blocks that the
+    reader's own T=1 has exchanged."""
     card = EchoCard(T1_FAST)
     contact = Contact(card)
     contact.reset()
@@ -394,7 +426,7 @@ def test_with_t0_there_is_no_such_way(table: Table) -> None:
 
 @pytest.mark.parametrize("answer", [b"", b"\x1b\x00", b"\x1a", b"\x1a" + bytes(40)])
 def test_a_reader_of_that_id_without_that_escape(table: Table, answer: bytes) -> None:
-    """The command has not gone out, and the error says what is the matter."""
+    """The card did not get the command, and the error names the reason."""
     heard: list[bytes] = []
 
     def escape(data: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Quirks of what applications may ask: control codes and PIN pads, end to end."""
+"""Quirks of control codes and PIN pads, end to end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ IDS = "08e6:3478"
 
 
 def reader() -> tuple[ccid.VirtualReader, list[bytes]]:
-    """A reader whose Escape ``02`` tells its firmware, and that notes all Escapes."""
+    """A reader whose Escape ``02`` returns its firmware version; the reader records all Escapes."""
     heard: list[bytes] = []
 
     def escape(data: bytes) -> bytes:
@@ -92,14 +92,14 @@ def test_mct_reader_direct_is_offered(table: Table) -> None:
 
 
 class Fussy(PinPad):
-    """Takes a verification only with one message."""
+    """A PIN pad that accepts a verification only with one message."""
 
     def _exchange(self, data: bytes, pin: bytes) -> bytes:
         return super()._exchange(data, pin) if data[18] == 1 else b"\x6b\x80"
 
 
 def test_a_pin_pad_gets_what_it_takes(table: Table) -> None:
-    """What :mod:`ccid.pin.pad_structures` makes of a structure is what goes over the wire."""
+    """PC_to_RDR_Secure carries the structure that :mod:`ccid.pin.pad_structures` makes."""
     descriptor = make_descriptor(ExchangeLevel.SHORT_APDU, bPINSupport=3)
 
     def verify() -> bytes:
@@ -125,7 +125,7 @@ def test_a_reader_that_refuses_to_tell_its_firmware(table: Table) -> None:
 
 
 class HeldKey(PinPad):
-    """The Enter key that started it all is still down for a while, and ends the entry."""
+    """The Enter key that began the entry is still held down, and ends the entry."""
 
     released_at = 0.0
 
@@ -153,7 +153,7 @@ def test_a_key_that_is_still_down(table: Table) -> None:
 
 
 class AppendsOnRequest(PinPad):
-    """Adds a PIN to a bare header only where an Escape asked it to."""
+    """A PIN pad that adds a PIN to a bare header only after an Escape."""
 
     appends = False
 
@@ -185,7 +185,8 @@ def test_a_pin_behind_a_bare_header(table: Table) -> None:
 
 
 def test_a_reset_under_us_before_the_pin_is_told_as_one(table: Table) -> None:
-    """By the Escape that precedes it. bmICCStatus 1: the card is there, and has no power."""
+    """The Escape before PC_to_RDR_Secure shows the reset. bmICCStatus 1: the card is present, and
+    has no power."""
     descriptor = make_descriptor(ExchangeLevel.SHORT_APDU, bPINSupport=3)
     function = AppendsOnRequest(descriptor, [EchoCard()], escape=lambda _: b"\0")
     virtual = ccid.VirtualReader(functions=[function], vendor_id=0x08E6, product_id=0x3478)
@@ -209,7 +210,7 @@ def test_what_is_told_of_a_pin_pad(table: Table) -> None:
     assert (found[0x06], found[0x07], found[0x02]) == (b"\x04", b"\x08", b"\x02")
 
 
-# One way for all ------------------------------------------------------------------------------
+# Python structures and control codes ----------------------------------------------------------
 
 VERIFY_QUIRKS = (
     "pin-verify-bNumberMessage = 1",
@@ -291,7 +292,7 @@ def test_a_modification_in_python_is_what_a_control_code_asks_for(
 
 
 def modification(**fields: int) -> PinModification:
-    """One that leaves the indexes out."""
+    """A modification that leaves the message indexes out."""
     return PinModification(
         bmFormatString=0,
         bmPINBlockString=0,
@@ -307,7 +308,7 @@ def modification(**fields: int) -> PinModification:
 
 
 def test_indexes_that_python_leaves_out_are_the_usual_messages(table: Table) -> None:
-    """A quirk wants more of them on the wire than the structure has."""
+    """The quirk wants more message indexes on the wire than the structure has."""
     table.only(IDS, "pin-modify-bNumberMessage = 3")
     (message,), _ = secured(lambda slot: slot.verify_pin(modification()))
     assert message[20:26].hex() == "030000000102", "bNumberMessage, wLangId, bMsgIndex1 to 3"
@@ -319,7 +320,7 @@ def test_a_number_of_messages_that_there_is_not(table: Table) -> None:
 
 
 def secured(ask: Callable[[Slot], bytes]) -> tuple[list[bytes], list[bytes]]:
-    """The Secure messages that a PIN pad gets, without their bSeq, and the Escapes before."""
+    """The Secure messages that a PIN pad gets, without bSeq, and the Escapes before them."""
     escapes: list[bytes] = []
 
     def escape(data: bytes) -> bytes:

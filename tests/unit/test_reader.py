@@ -1,4 +1,4 @@
-"""Reader, Slot and Card, on virtual readers."""
+"""Reader, Slot and Card on virtual readers."""
 
 from __future__ import annotations
 
@@ -106,13 +106,6 @@ def test_too_long_for_a_short_apdu_reader() -> None:
                 card.transmit(bytes(262))
 
 
-def test_readers_that_say_263_take_261_bytes() -> None:
-    descriptor = make_descriptor(ExchangeLevel.SHORT_APDU, dwMaxCCIDMessageLength=263)
-    with ccid.open_reader(ccid.VirtualReader(EchoCard(), descriptor=descriptor)) as reader:
-        with reader.slots[0].connect() as card:
-            assert card.transmit(echo(bytes(255))) == bytes(255) + b"\x90\x00"
-
-
 def test_buffers_of_other_kinds() -> None:
     with ccid.open_reader(ccid.VirtualReader(EchoCard())) as reader:
         with reader.slots[0].connect() as card:
@@ -131,7 +124,7 @@ def test_one_transfer_each_way(level: ExchangeLevel) -> None:
 
 
 def test_a_full_packet_with_no_empty_one_behind_it() -> None:
-    """64 bytes, and the reader does not end the transfer: what came is not lost."""
+    """The message has 64 bytes, and the reader does not end the transfer: no byte is lost."""
     virtual = ccid.VirtualReader(EchoCard())
     with ccid.open_reader(virtual) as reader, reader.slots[0].connect() as card:
         virtual.functions[0].bulk_in.ends_full_packets = False
@@ -190,13 +183,13 @@ def test_one_card_a_slot() -> None:
 
 
 def manual(level: ExchangeLevel = ExchangeLevel.SHORT_APDU, **fields: Any) -> Any:
-    """A reader that leaves the voltage to the host."""
+    """A reader that leaves the choice of voltage to the host."""
     features = (AUTOMATIC & ~Features.AUTO_VOLTAGE) | level
     return make_descriptor(level, dwFeatures=features, **fields)
 
 
 def power_ons(virtual: ccid.VirtualReader) -> list[int]:
-    """bPowerSelect of every power-on, from now on."""
+    """bPowerSelect of every power-on from now on."""
     seen: list[int] = []
 
     def note(_function: CcidFunction, command: bytes, said: list[Any]) -> list[Any]:
@@ -362,7 +355,7 @@ def test_reset(cold: bool) -> None:
         assert connected.transmit(PATTERN)[-2:] == b"\x90\x00"
 
 
-# Cards that go --------------------------------------------------------------------------------
+# Cards that are taken out ---------------------------------------------------------------------
 
 
 def test_a_card_taken_out_is_removed() -> None:
@@ -413,7 +406,7 @@ def test_other_failures_are_failures(bError: int) -> None:
         assert card.transmit(PATTERN)[-2:] == b"\x90\x00"
 
 
-# Readers that go ------------------------------------------------------------------------------
+# Readers that are unplugged -------------------------------------------------------------------
 
 
 def test_unplugged_in_the_middle() -> None:
@@ -484,7 +477,7 @@ def test_a_forgotten_reader_warns_and_is_closed() -> None:
 
 
 def test_a_forgotten_reader_is_collected_while_another_is_opened() -> None:
-    """The collector comes when it likes, in the middle of what closing a reader needs, too."""
+    """The garbage collector runs at any time, also while a reader is being closed."""
     reader: ccid.Reader | None = ccid.open_reader(ccid.VirtualReader(EchoCard()))
     assert reader is not None
     gc.collect()
@@ -504,7 +497,7 @@ def test_a_forgotten_reader_is_collected_while_another_is_opened() -> None:
 
 
 def test_what_an_earlier_user_left_is_dropped() -> None:
-    """A reply with number 0, and of another kind than the first command's."""
+    """A reply with number 0 and another type than the reply to the first command."""
     virtual = ccid.VirtualReader(EchoCard())
     stale = bytes.fromhex("80 02000000 00 00 00 00 00 6A82")
     virtual.faults.append(faults.preceded_by(stale, on=PC_to_RDR_GetSlotStatus))

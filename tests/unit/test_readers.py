@@ -1,4 +1,4 @@
-"""The table of readers: every file of it, and what is made from it."""
+"""The table of readers: every file of the table, and everything that is made from the table."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_one_file_a_vendor() -> None:
 
 
 def test_every_reader_is_there() -> None:
-    """None is lost; a new one needs no word here."""
+    """No reader is missing. A new reader needs no change here."""
     statuses = Counter(known.quirks.status for known in known_readers())
     assert statuses.keys() == {"supported", "should-work", "unsupported", "disabled"}
     assert statuses.total() >= 657

@@ -1,4 +1,4 @@
-"""The HTML page of all readers: everything is in it, and what its filters look at is right."""
+"""The HTML page of all readers: every reader is on the page, and the filters use the right data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ FACETS = {"pin", "extended", "level", "protocol", "voltage", "slots", "status", 
 
 
 class Page(HTMLParser):
-    """Its rows' data- attributes, its filters' boxes, and what it would fetch."""
+    """The data- attributes of the rows, the boxes of the filters, and everything that the page
+    loads."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -40,7 +41,7 @@ class Page(HTMLParser):
         self.fetched += [values[name] for name in ("src", "href") if name in values]
 
     def ids(self, **wanted: str) -> set[str]:
-        """The readers whose attributes have these words."""
+        """The readers whose attributes contain these words."""
         return {
             row["text"][:9]
             for row in self.rows

@@ -1,4 +1,4 @@
-"""The README's Python examples run, and print what it says they print."""
+"""The Python examples in the README run, and print what the README shows."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_the_first_example_on_a_virtual_reader(tmp_path: Path) -> None:
 
 
 def test_the_commands_that_need_no_reader(tmp_path: Path) -> None:
-    """Shown with their output: it is theirs."""
+    """The README shows these commands with their output."""
     (console,) = (block for block in blocks("console") if "--virtual" in block)
     known = r"[^\n]*--virtual[^\n]*|atr [^\n]*"
     shown = re.findall(rf"\$ ccid-probe ({known})\n(.*?)(?=\n\n\$|\Z)", console, re.S)

@@ -1,10 +1,12 @@
-"""A card that was taken out is told as removed: never as another's answer, never after long."""
+"""A card that was taken out gives CardRemoved: in short time, and never the answer of another
+card."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -16,14 +18,15 @@ from ccid.codec.messages.events import RDR_to_PC_NotifySlotChange
 from ccid.codes import ExchangeLevel, Features, IccStatus
 from ccid.device.slot import Slot
 from ccid.device.verdict import judge
-from ccid.virtual import EchoCard, make_descriptor
+from ccid.iso7816.apdu import CommandApdu
+from ccid.virtual import Answer, EchoCard, make_descriptor
 from ccid.virtual.ccid_function import CcidFunction
 from ccid.virtual.faults import Fault, Said
 
 PATTERN = bytes.fromhex("0010000004")
 ANSWER = bytes.fromhex("00010203 9000")
 THINK = bytes.fromhex("0038003C")
-"""For a minute."""
+"""A command APDU for which the card computes a minute."""
 LEVELS = tuple(ExchangeLevel)
 
 
@@ -38,6 +41,32 @@ def virtual(
     fields = {"dwFeatures": descriptor.dwFeatures | extra, "bMaxCCIDBusySlots": slots}
     made = make_descriptor(level, slots, **fields)
     return ccid.VirtualReader([EchoCard() for _ in range(slots)], descriptor=made, **more)
+
+
+@pytest.fixture
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A virtual reader sends its notifications at once."""
+    monkeypatch.setattr("ccid.link.conversation.NOTICE_S", 0.03)
+    monkeypatch.setattr("ccid.link.pipe.SLICE_MS", 20)
+    monkeypatch.setattr("ccid.link.pipe.LOST_S", 0.05)
+    monkeypatch.setattr("ccid.link.pipe.REMOVED_S", 0.05)
+
+
+class ThinkingCard(EchoCard):
+    """A card that reports a command.
+
+    Attributes:
+        thinks: Set as soon as the card got THINK.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.thinks = threading.Event()
+
+    def process(self, command: CommandApdu) -> Answer:
+        if command.ins == THINK[1]:
+            self.thinks.set()
+        return super().process(command)
 
 
 USES: dict[str, Callable[[ccid.Card], Any]] = {
@@ -67,7 +96,7 @@ def test_exchanged_between_two_calls(
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_the_card_that_came_is_sent_nothing(level: ExchangeLevel) -> None:
-    """It might take it for its own PIN, say."""
+    """The new card might take the command for its own PIN, for example."""
     one = virtual(level, auto_activating=True)
     with ccid.open_reader(one) as reader:
         card = reader.slots[0].connect()
@@ -93,7 +122,8 @@ def test_the_status_is_absent_once(auto_activating: bool) -> None:
 
 
 def test_two_threads_meet_the_removal_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that was sending forgets the card while another asks, or closes the reader."""
+    """A thread that sends a command sees the removal while another asks for the status or closes
+    the reader."""
     one = virtual()
     reader = ccid.open_reader(one)
     (slot,) = reader.slots
@@ -124,7 +154,8 @@ def test_without_notifications_the_power_tells() -> None:
 
 
 def test_who_cannot_tell_says_so() -> None:
-    """No notifications, and the reader powers the card that came: nothing tells."""
+    """Without notifications, on a reader that gives power to the new card, nothing shows the
+    exchange."""
     reasons = judge(virtual(auto_activating=True, interrupt=False).info).reasons
     (reason,) = (r for r in reasons if r.field == "bNumEndpoints")
     assert "exchanged in between is not noticed" in reason.text
@@ -134,7 +165,7 @@ def test_who_cannot_tell_says_so() -> None:
 
 
 def test_a_reader_that_cries_wolf() -> None:
-    """It says that a card came, and the one that we powered still has its power."""
+    """The reader reports a new card, and the card that the host powered still has its power."""
     one = virtual()
     with ccid.open_reader(one) as reader, reader.slots[0].connect() as card:
         assert card.transmit(PATTERN) == ANSWER
@@ -167,28 +198,31 @@ def test_a_card_that_was_disconnected_is_missed_by_nobody() -> None:
             assert card.transmit(PATTERN) == ANSWER
 
 
+@pytest.mark.usefixtures("short_waits")
 @pytest.mark.parametrize("slots", [1, 2])
 @pytest.mark.parametrize("back", [False, True], ids=["out", "out and in"])
 @pytest.mark.parametrize("level", LEVELS)
 def test_taken_out_while_it_thinks(level: ExchangeLevel, slots: int, back: bool) -> None:
-    """The reader never answers; it would be waited for a minute."""
+    """The reader never answers; without the removal the host would wait for a minute."""
     one = virtual(level, slots=slots, answers_removal=False)
-    with ccid.open_reader(one) as reader:
+    thinking = ThinkingCard()
+    one.insert(thinking)
+    with ccid.open_reader(one) as reader, ThreadPoolExecutor(1) as pool:
         card = reader.slots[0].connect()
 
         def move() -> None:
+            assert thinking.thinks.wait(10)
             one.remove()
             if back:
                 one.insert(EchoCard())
 
-        timer = threading.Timer(0.3, move)
-        timer.start()
+        moved = pool.submit(move)
         began = time.monotonic()
         with pytest.raises(errors.CardRemoved) as raised:
             card.transmit(THINK)
         assert time.monotonic() - began < 20
         assert raised.value.slot == 0
-        timer.join()
+        moved.result()
         if not back:
             one.insert(EchoCard())
         with reader.slots[0].connect() as again:
@@ -198,13 +232,11 @@ def test_taken_out_while_it_thinks(level: ExchangeLevel, slots: int, back: bool)
                 assert other.transmit(PATTERN) == ANSWER
 
 
+@pytest.mark.usefixtures("short_waits")
 @pytest.mark.parametrize("slots", [1, 2])
 @pytest.mark.parametrize("known", [False, True])
-def test_a_reply_that_a_moving_card_swallowed(
-    slots: int, known: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """QEMU's reader drops all that it has to say when a card comes or goes."""
-    monkeypatch.setattr("ccid.link.pipe.LOST_S", 0.1)
+def test_a_reply_that_a_moving_card_swallowed(slots: int, known: bool) -> None:
+    """QEMU's reader drops all pending replies when a card comes or goes."""
     one, asked = virtual(slots=slots), list[bytes]()
 
     def swallow(_: CcidFunction, command: bytes, __: list[Said]) -> list[Said]:

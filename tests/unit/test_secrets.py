@@ -1,4 +1,4 @@
-"""What a trace lets be seen, message by message."""
+"""The data that a trace shows, message by message."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ GET_RESPONSE = bytes.fromhex("00C0000010")
 
 
 class Wire:
-    """Messages past a censor, their data in and out."""
+    """Passes messages through a censor, and returns the masked data."""
 
     def __init__(self, kind: tuple[Framing, ...] = APDU) -> None:
         self.censor = Censor()
@@ -98,7 +98,7 @@ def test_a_late_answer_in_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
         virtual.faults.append(faults.late(0.9, on=PC_to_RDR_XfrBlock))
         with pytest.raises(TransportTimeout):
             card.transmit(VERIFY + b"\0")
-        with reader.trace(recorder):  # the late answer comes into a trace begun since
+        with reader.trace(recorder):  # the late answer comes into a trace that began later
             monkeypatch.setattr(agreement, "exchange_timeout", lambda *_: 3.0)
             card.transmit(bytes.fromhex("0050 0320"))
     assert any(len(message) == 20 for message in recorder.bulk), "the late answer"
@@ -252,7 +252,7 @@ def test_two_bytes_in_the_middle_of_a_t1_response_are_no_status_word() -> None:
 
 
 def test_t1_blocks_that_come_in_pieces() -> None:
-    """As a reader at character level gives them: the prologue, then the rest."""
+    """A reader at character level returns the prologue, then the rest."""
     watch, answer = T1Watch(), t1(0x00, PIN)
     watch.out(t1(0x00, VERIFY))
     assert watch.back(answer[:3]) == answer[:3]

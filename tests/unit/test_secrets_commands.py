@@ -1,4 +1,5 @@
-"""Which commands a trace shows, and which not: by their header, and by the way they go."""
+"""The commands that a trace shows and those that a trace masks: by header, and by the way of
+sending."""
 
 from __future__ import annotations
 
@@ -105,11 +106,11 @@ SECRET = {
     "GET STATUS of no AID": "80F24000",
     "GET DATA: the object with the protected management key": "00CB3FFF",
 }
-"""Headers of commands whose data, here, are secret."""
+"""Headers of commands whose data are secret in these tests."""
 
 
 def spelled(name: str, data: bytes = PIN, le: bytes = b"") -> bytes:
-    """A command of SECRET."""
+    """One command of SECRET, in one of its encodings."""
     if name.startswith("GET DATA: the object"):
         data = bytes.fromhex("5C035FC109") + data
     return bytes.fromhex(SECRET[name]) + bytes((len(data),)) + data + le
@@ -121,7 +122,7 @@ def test_secret_commands(name: str) -> None:
     assert carries_secret(apdu)
     for command in apdu, apdu + b"\0":
         wire = Wire()
-        seen = 0 if name == "a reserved class" else 5  # who knows whether it is a header
+        seen = 0 if name == "a reserved class" else 5  # perhaps no header
         assert wire.out(command) == command[:seen] + stars(len(command) - seen)
         assert wire.back(PIN + b"\x90\x00") == stars(8) + b"\x90\x00"
         wire.out(bytes.fromhex("00C0000000"))
@@ -248,7 +249,7 @@ def test_what_reads_and_selects_is_shown(text: str) -> None:
         "00CA010300",  # private use of OpenPGP
         "0047810000",
         "002A000000",
-        "00A5000000",  # what CALCULATE ALL left
+        "00A5000000",  # the rest of CALCULATE ALL
         "8012000010",  # FETCH
         "8084000008",
         "FFC0000008",
@@ -264,7 +265,7 @@ def test_responses_that_may_be_secret(text: str) -> None:
 
 
 def test_every_header() -> None:
-    """Of all there are, with such data, SELECT alone is shown."""
+    """Of all headers, with such data, only SELECT is shown."""
     shown = {
         (cla, ins)
         for cla in range(256)
@@ -398,7 +399,7 @@ def test_a_number_that_comes_again_while_a_secret_answer_is_owed() -> None:
 
 @pytest.mark.parametrize("kind", [0x80, 0x81, 0x82, 0x83, 0x84, 0x85, 0x50, 0x6F, 0x31, 0xFF])
 def test_replies_of_any_kind_to_anything(kind: int) -> None:
-    """Only a DataBlock to a plain block shows its data."""
+    """Only a DataBlock that answers a plain block shows its data."""
     body = PIN + b"\x90\x00"
     for apdu in VERIFY, SELECT, None:
         for status in 0x00, 0x40, 0x80, 0xC0:
@@ -436,7 +437,8 @@ def test_a_reply_of_another_slot() -> None:
 
 
 def test_a_reader_in_any_disorder() -> None:
-    """It keeps the numbers, and answers late, twice, never, in another order, in another kind."""
+    """The reader keeps the numbers; it answers late, twice, never, in another order, or with
+    another type."""
     rng = random.Random(18)
     for count in [4, 256] * 60:
         wire, owed = Wire(), []
@@ -491,11 +493,11 @@ def test_notifications() -> None:
     assert notification(PIN) == stars(8)
 
 
-# The ways out ---------------------------------------------------------------------------------
+# Everything that is written -------------------------------------------------------------------
 
 
 class Leaky(EchoCard):
-    """Says whatever it was told."""
+    """A reader that returns whatever it got."""
 
     def takes_data(self, header: bytes) -> bool:
         return True

@@ -1,4 +1,4 @@
-"""Bytes that come after the dwLength bytes of a message: it is kept, they are dropped."""
+"""Bytes behind the dwLength bytes of a message: the message is kept, the bytes are dropped."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COMMANDS = 50
     "surplus", [1, 2, 9, 10, 50, 51, 53, 200, 497, 498, 499, 500, 1000, 4096, 30000, 100000]
 )
 def test_one_reply_with_more_behind_it(surplus: int, fill: bytes, way: int) -> None:
-    """And all that follow are answered."""
+    """All later commands are answered as well."""
     first = [True]
 
     def answer(command: Command) -> Answer:
@@ -43,7 +43,7 @@ def test_one_reply_with_more_behind_it(surplus: int, fill: bytes, way: int) -> N
 @WAYS
 @pytest.mark.parametrize("size", [0, 40, 52, 300, 500, 501, 900, 65544])
 def test_every_reply_filled_up(size: int, way: int) -> None:
-    """To whole packets, and one more."""
+    """Filled up to whole packets, and one packet more."""
     data = bytes(i & 0xFF for i in range(size)) + b"\x90\x00"
 
     def answer(command: Command) -> Answer:
@@ -60,7 +60,8 @@ def test_every_reply_filled_up(size: int, way: int) -> None:
 @WAYS
 @pytest.mark.parametrize("fill", [0, 54])
 def test_a_message_behind_another_in_one_transfer(fill: int, way: int) -> None:
-    """Nothing ended the first: a time extension, and a late answer of whole packets."""
+    """No short packet ended the first message: a time extension, and a late answer of whole
+    packets."""
 
     def answer(command: Command) -> Answer:
         late = data_block(command, bSeq=(command.bSeq - 1) & 0xFF, abData=bytes(54))
@@ -89,7 +90,7 @@ def test_a_reply_that_comes_while_the_surplus_is_fetched(way: int) -> None:
 @WAYS
 def test_a_surplus_without_end_is_bounded(way: int) -> None:
     class Endless(ScriptedTransport):
-        """Its first reply is followed by full packets for ever."""
+        """The first reply is followed by full packets without end."""
 
         fetched = 0
 
@@ -113,7 +114,7 @@ def test_a_surplus_without_end_is_bounded(way: int) -> None:
 
 @WAYS
 def test_what_is_no_message_and_nobodys_is_dropped(way: int) -> None:
-    """A transfer full of something, before the reply."""
+    """A transfer full of other bytes, before the reply."""
     for garbage in (
         b"A" * 30000,
         bytes(3000),

@@ -1,4 +1,4 @@
-"""T=0 by hand: procedure bytes (ISO/IEC 7816-3:2006 10.3) and APDUs in TPDUs (12.2)."""
+"""T=0, written by hand: procedure bytes (ISO/IEC 7816-3:2006 10.3) and APDUs in TPDUs (12.2)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ Step = TypeVar("Step")
 
 
 def play(machine: Generator[Step, bytes, bytes], script: Sequence[tuple[Step, str]]) -> str:
-    """Drive ``machine``: what it must ask for, what it gets; returns its result in hex."""
+    """Drive ``machine`` by a list of expected requests and answers; returns the result in
+    hexadecimal."""
     asked = next(machine)
     for n, (expected, answer) in enumerate(script):
         assert asked == expected, f"step {n}"
@@ -39,7 +40,7 @@ MORE = Characters(b"", 1)
 
 
 def test_no_data() -> None:
-    """Four bytes get P3 = 0."""
+    """A command header of four bytes gets P3 = 0."""
     script = [(step("00A4040000", 1), "90"), (MORE, "00")]
     assert play(procedure(bytes.fromhex("00A40400")), script) == "9000"
 
@@ -61,13 +62,13 @@ def test_data_to_the_card_byte_by_byte() -> None:
 
 
 def test_data_from_the_card_at_once() -> None:
-    """SW1 SW2 come with the data: they are sure to follow."""
+    """SW1 SW2 come with the data: the card always sends them."""
     script = [(step("00B0000003", 1), "B0"), (Characters(b"", 5), "1122339000")]
     assert play(procedure(bytes.fromhex("00B0000003")), script) == "1122339000"
 
 
 def test_data_from_the_card_byte_by_byte() -> None:
-    """The reference driver waits for a procedure byte that it has not asked for."""
+    """The reference driver waits for a procedure byte that it has not requested."""
     script = [
         (step("00B0000002", 1), "4F"),
         (Characters(b"", 2), "11B0"),
@@ -160,7 +161,7 @@ def test_an_error_holds_no_byte_of_the_card() -> None:
     with pytest.raises(ProtocolError) as failed:
         machine.send(bytes.fromhex("37"))
     assert "37" not in str(failed.value)
-    with pytest.raises(InvalidApdu) as wrong:  # a PIN that was typed without its header
+    with pytest.raises(InvalidApdu) as wrong:  # a PIN that the user typed without the header
         next(procedure(bytes.fromhex("1397531973")))
     assert "97" not in str(wrong.value)
 
@@ -169,7 +170,7 @@ def test_an_error_holds_no_byte_of_the_card() -> None:
 
 
 def tpdus(apdu: str, *script: tuple[str, str]) -> str:
-    """What ``apdu`` comes to, TPDU by TPDU."""
+    """The TPDUs of ``apdu``, one after the other."""
     steps = [(bytes.fromhex(sent), answer) for sent, answer in script]
     return play(command(bytes.fromhex(apdu)), steps)
 
@@ -247,7 +248,7 @@ def test_a_card_that_goes_round_in_circles() -> None:
     st.lists(st.binary(max_size=300), min_size=1, max_size=30),
 )
 def test_whatever_comes_ends(apdu: bytes, answers: list[bytes]) -> None:
-    """Random answers of a card: an end, or one of our errors; never another one."""
+    """The card answers at random: the machine ends, or raises an error of this library."""
     machines: list[Generator[object, bytes, bytes]] = [command(apdu), procedure(apdu)]
     for machine in machines:
         try:

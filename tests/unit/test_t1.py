@@ -1,5 +1,5 @@
-"""T=1 against blocks written by hand: the scenarios of ISO/IEC 7816-3:2006, annex A, and what a
-card must not do."""
+"""T=1 with blocks written by hand: the scenarios of ISO/IEC 7816-3:2006, annex A, and violations of
+the protocol by a card."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ R = TypeVar("R")
 
 
 def block(text: str) -> bytes:
-    """``PCB INF`` in hexadecimal as a whole block with NAD 00 and LRC."""
+    """The block ``PCB INF``, given in hexadecimal, with NAD 00 and LRC."""
     pcb, inf = text[:2], bytes.fromhex(text[2:])
     body = bytes((0, int(pcb, 16), len(inf))) + inf
     return body + bytes((reduce(xor, body),))
 
 
 def play(machine: Generator[Block, Reply, R], script: Sequence[Step]) -> R:
-    """Drive ``machine``: what it must send, what it is sent."""
+    """Drive ``machine`` by a list of expected blocks and answers."""
     sent = next(machine)
     for n, (expected, answer) in enumerate(script):
         assert sent.data == block(expected), f"step {n}: {sent.data.hex(' ')}"
@@ -53,7 +53,7 @@ def test_lrc_is_the_exclusive_or() -> None:
 
 
 def test_crc_check_values() -> None:
-    """Of the string 123456789, as the catalogues of CRCs list them."""
+    """The CRC of the string 123456789, as catalogues of CRCs list it."""
     assert crc(b"123456789").hex() == "6f91"
     assert crc_inverted(b"123456789").hex() == "6e90"
     assert len({code(b"123456789") for code in CRC}) == 4
@@ -85,7 +85,7 @@ def test_waiting_time_extension() -> None:
 
 
 def test_the_card_changes_ifsc() -> None:
-    """Scenario 3: S(IFS request) in place of an answer; then blocks are longer."""
+    """Scenario 3: S(IFS request) comes in place of an answer; then blocks are longer."""
     t1 = T1(32)
     assert play(t1.exchange(APDU), [(I0, "C140"), ("E140", "00" + OK)]).hex() == OK
     assert t1.ifsc == 0x40
@@ -194,13 +194,13 @@ def test_blocks_are_held_to_ifsd() -> None:
 
 
 def test_the_card_asks_again() -> None:
-    """Scenario 9 and the like: R(N(R)) names our block: it goes again as it was."""
+    """Scenario 9 and similar: R(N(R)) names our block, which is sent again without change."""
     for code in ("80", "81", "82"):
         assert play(T1().exchange(APDU), [(I0, code), (I0, "00" + OK)]).hex() == OK
 
 
 def test_an_r_block_is_repeated_as_it_was() -> None:
-    """Rule 7.2, with the acknowledge of a chained block as well."""
+    """Rule 7.2, also for the acknowledgement of a chained block."""
     assert play(T1().exchange(APDU), [(I0, PARITY), ("81", MUTE), ("81", "00" + OK)]).hex() == OK
     script: list[Step] = [(I0, "20AA"), ("90", PARITY), ("90", "40" + OK)]
     assert play(T1().exchange(APDU), script).hex() == "aa" + OK
@@ -212,13 +212,13 @@ def test_a_block_of_the_card_twice_is_taken_once() -> None:
 
 
 def test_an_answer_in_the_middle_of_our_chain_is_an_error() -> None:
-    """The reference driver takes it and drops the rest of the command."""
+    """The reference driver accepts the answer and drops the rest of the command."""
     script: list[Step] = [("2000000000", "00" + OK), ("82", "90"), ("400000", "00" + OK)]
     assert play(T1(4).exchange(bytes(6)), script).hex() == OK
 
 
 def test_a_waiting_time_extension_after_an_error() -> None:
-    """Rule 7.3: after S(WTX response) an invalid block is answered by an R-block."""
+    """Rule 7.3: after S(WTX response), an R-block answers an invalid block."""
     script: list[Step] = [(I0, "C302"), ("E302", PARITY), ("81", "C302"), ("E302", "00" + OK)]
     assert play(T1().exchange(APDU), script).hex() == OK
 
@@ -227,7 +227,7 @@ def test_a_waiting_time_extension_after_an_error() -> None:
 
 
 def test_a_command_that_may_have_been_executed_is_not_sent_again() -> None:
-    """Three invalid answers in succession, and the last I-block had gone out."""
+    """Three invalid answers follow each other, and the last I-block had been sent."""
     with pytest.raises(ProtocolError) as error:
         play(T1().exchange(APDU), [(I0, PARITY), ("81", PARITY), ("81", PARITY)])
     assert error.value.may_have_executed
@@ -295,7 +295,8 @@ def test_a_chain_that_loses_step_again_and_again_ends() -> None:
 
 
 def test_the_card_gives_our_chain_up() -> None:
-    """Scenario: S(ABORT request) while we send; then it hands the right to send back."""
+    """S(ABORT request) comes while the host sends a chain; then the card returns the right to
+    send."""
     t1 = T1(4)
     script: list[Step] = [("2000000000", "C2"), ("E2", "90")]
     with pytest.raises(ProtocolError, match="gave the chain up") as error:

@@ -1,4 +1,9 @@
-"""T=1 between our machine and a card written from the standard, over a line as lines are.
+"""T=1 between our machine and a card written from the standard, over a line with errors.
+
+Blocks are corrupted, lost, doubled or one turn late, in either direction and in any mix. Whatever
+happens, a command ends within a bounded number of blocks, with the right response or a
+ProtocolError, and is executed at most once. Corruptions that the check code does not detect are
+left out and counted.
 
 Blocks are corrupted, lost, doubled, and come one turn late, in either direction and in any mix.
 Whatever happens, a command ends within a bounded number of blocks, in the right response or in a
@@ -34,10 +39,10 @@ class Direction:
     """One way of the line.
 
     Attributes:
-        rng: What decides.
-        rate: How often something happens to a block.
-        pending: What comes a turn late: at most one block.
-        seen: What happened, counted.
+        rng: The random numbers.
+        rate: Share of the blocks that get an error.
+        pending: The block that comes one turn late; at most one.
+        seen: Number of errors, by kind.
     """
 
     rng: random.Random
@@ -47,10 +52,10 @@ class Direction:
     pending: list[bytes] = field(default_factory=list)
 
     def carry(self, blocks: list[bytes]) -> list[bytes]:
-        """What comes out in this turn when ``blocks`` go in."""
+        """The blocks that arrive in this turn when ``blocks`` are sent."""
         out, self.pending = self.pending, []
         for block in blocks:
-            if self.pending:  # a line lets no block overtake another
+            if self.pending:  # a line never changes the order of blocks
                 self.seen["lost behind a late one"] += 1
                 continue
             fate = self._fate()
@@ -82,15 +87,16 @@ class Direction:
             self.seen["undetectable, left out"] += 1
 
     def _passes(self, bad: bytes) -> bool:
-        """The check code does not see it, or sees it only if the host looks at the length."""
+        """True if the check code does not detect the corruption, or the host detects it only by the
+        length."""
         n = self.check.length
         end = 3 + bad[2] if len(bad) >= 3 else 0
         return len(bad) >= end + n >= 3 + n and self.check.of(bad[:end]) == bad[end : end + n]
 
 
 class Line:
-    """A link between host and card. What the host is sent is the first that comes in a turn;
-    the next waits for its next turn, as in a reader that answers one behind."""
+    """A link between host and card. The host gets the first block that arrives in a turn; the next
+    block waits for the next turn, as with a reader that is one answer behind."""
 
     def __init__(self, card: T1Card, there: Direction, back: Direction) -> None:
         self.card = card
@@ -112,7 +118,7 @@ class Line:
 
 
 class Teller:
-    """An application whose answer proves which command it was, and that counts."""
+    """An application that counts commands, and whose response proves which command it answers."""
 
     def __init__(self) -> None:
         self.done: Counter[bytes] = Counter()
@@ -123,14 +129,14 @@ class Teller:
 
 
 def answer_to(apdu: bytes) -> bytes:
-    """What the card says to ``apdu``: as long as P1 P2 say, and different for every command."""
+    """The response to ``apdu``: as long as P1 P2 say, and different for every command."""
     size = int.from_bytes(apdu[2:4], "big")
     seed = hashlib.blake2b(apdu).digest()
     return (seed * (size // len(seed) + 1))[:size] + b"\x90\x00"
 
 
 def most_blocks(apdu: bytes, ifsc: int, ifsd: int, extensions: int) -> int:
-    """More cannot be needed for one command."""
+    """The most blocks that one command may need."""
     steps = -(-len(apdu) // ifsc) + -(-len(answer_to(apdu)) // min(ifsd, 32)) + 2
     each = RETRIES + 1 + MAX_NOTICES
     return (RESYNCH_ATTEMPTS + 1) * (steps * each + RESYNCH_ATTEMPTS) + extensions * (each + 1)
@@ -142,7 +148,7 @@ FAULTS: tuple[Callable[[random.Random], contact_faults.ContactFault], ...] = (
     lambda rng: contact_faults.aborts(on=rng.choice("IR"), after=rng.randrange(6)),
     lambda rng: contact_faults.asks_resynch(after=rng.randrange(6)),
 )
-"""What the card itself may come up with in the middle of it all."""
+"""What the card may start by itself during a command."""
 
 
 def converse(rng: random.Random, seen: Counter[str]) -> None:
@@ -215,7 +221,7 @@ def test_an_undisturbed_line_needs_no_more_blocks_than_it_must() -> None:
 
 
 def test_what_the_line_is_made_of() -> None:
-    """The line itself: one of each fate, seen from outside."""
+    """Test of the line itself: one block for each kind of error."""
     rng = random.Random(1)
     seen: Counter[str] = Counter()
     way = Direction(rng, 1.0, Check.LRC, seen)

@@ -1,4 +1,4 @@
-"""The table of T=1's rules is whole."""
+"""The table of the rules of T=1 is complete."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def test_every_state_has_an_act_for_everything_that_comes() -> None:
 
 
 def test_a_command_is_repeated_only_while_nothing_answered_it() -> None:
-    """A card must not carry it out twice (ISO/IEC 7816-3:2006 11.6.3.2)."""
+    """A card must not execute a command twice (ISO/IEC 7816-3:2006 11.6.3.2)."""
     for state, acts in TRANSITIONS.items():
         for heard, (act, _) in acts.items():
             if act is Act.REPEAT:

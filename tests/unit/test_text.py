@@ -1,4 +1,4 @@
-"""Text that others wrote: nothing of it commands a terminal, nor leaves its quotes in a file."""
+"""Text from devices, files and clients cannot control a terminal, nor end its quotes in a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a card may take, against figures reckoned by hand from ISO/IEC 7816-3:2006."""
+"""Waiting times, compared with values computed by hand from ISO/IEC 7816-3:2006."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_255_is_the_minimum_guard_time() -> None:
 
 
 def test_with_t15_the_extra_guard_time_counts_what_ta1_indicates() -> None:
-    """R is F/D in force, or with T=15 in the ATR that of TA1 (8.3)."""
+    """R is F/D in force; with T=15 in the ATR, R is F/D of TA1 (8.3)."""
     t = timing("3B D0 18 0A 1F C7".replace(" ", ""), fidi=0x11)
     assert t is not None
     assert t.guard_t0_s == pytest.approx((12 * 372 + 10 * 372 / 12) / 4e6)
@@ -67,7 +67,7 @@ def test_with_t15_the_extra_guard_time_counts_what_ta1_indicates() -> None:
     [(0x11, 232.133), (0x13, 232.129), (0x18, 232.128), (0x94, 319.488), (0x97, 319.488)],
 )
 def test_t0_timeouts(fidi: int, seconds: float) -> None:
-    """As the reference driver reckons them, in whole milliseconds."""
+    """As the reference driver computes, in whole milliseconds."""
     assert exchange_timeout(timing(T0_ONLY, fidi=fidi), Protocol.T0) == pytest.approx(
         seconds, abs=0.002
     )
@@ -85,7 +85,7 @@ def test_t0_timeouts(fidi: int, seconds: float) -> None:
     ],
 )
 def test_t1_timeouts(atr: str, fidi: int, seconds: float) -> None:
-    """As the reference driver reckons them, but never below the floor."""
+    """As the reference driver computes, but never below the lower limit."""
     assert exchange_timeout(timing(atr, fidi=fidi), Protocol.T1) == pytest.approx(
         seconds, abs=0.003
     )

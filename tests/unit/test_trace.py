@@ -1,4 +1,4 @@
-"""Traces: what is in them, and above all what is not."""
+"""Traces: their content, and above all the secrets that they must not contain."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LEVELS = (ExchangeLevel.TPDU, ExchangeLevel.SHORT_APDU, ExchangeLevel.EXTENDED_A
 
 
 class Recorder(Sink):
-    """Keeps transfers."""
+    """A sink that keeps transfers."""
 
     def __init__(self) -> None:
         self.transfers: list[Transfer] = []
@@ -167,11 +167,11 @@ def test_two_traces_at_once(card: ccid.Card) -> None:
     assert PIN not in b"".join(one.bulk)
 
 
-# What goes wrong with it ----------------------------------------------------------------------
+# Errors of the file ---------------------------------------------------------------------------
 
 
 class Failing(Recorder):
-    """Takes some transfers, then fails."""
+    """A sink that accepts some transfers, then fails."""
 
     def __init__(self, count: int = 0, at_end: bool = False) -> None:
         super().__init__()
@@ -294,8 +294,28 @@ def test_a_forked_child_leaves_its_parents_file_alone(
 
 
 def exposed(data: bytes) -> list[int]:
-    """Which windows of three digits of the PIN stand in ``data``."""
+    """Parts of the PIN, three digits long, that are in ``data``."""
     return [i for i in range(len(PIN) - 2) if PIN[i : i + 3] in data]
+
+
+def test_a_transfer_whose_masking_was_interrupted_is_masked(
+    card: ccid.Card, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder, reader = Recorder(), card.slot.reader
+    with reader.trace(recorder):
+        assert reader.tap is not None
+        with monkeypatch.context() as patched:
+            results = iter([KeyboardInterrupt(), ValueError()])
+
+            def command(*_: object) -> bytes:
+                raise next(results)
+
+            patched.setattr(reader.tap._censor, "command", command)
+            with pytest.raises(KeyboardInterrupt):
+                card.transmit(VERIFY)
+    assert len(recorder.bulk) == 1
+    assert exposed(recorder.bulk[0]) == []
+    assert recorder.transfers[0].is_masked
 
 
 WAYS = [(level, protocol) for level in ExchangeLevel for protocol in Protocol]
@@ -338,7 +358,7 @@ def test_secrets_are_masked_everywhere(
     sent = b"".join(message[10:] for message in recorder.bulk if message[0] == 0x6F)
     prologue = 3 if level < ExchangeLevel.SHORT_APDU and protocol is Protocol.T1 else 0
     size, by_character = len(apdu), level is ExchangeLevel.CHARACTER and not prologue
-    if by_character:  # case 4 goes as case 3, and a card may refuse after the header
+    if by_character:  # case 4 is sent as case 3, and a card may refuse after the header
         size = min(size, 5 + apdu[4]) if reply == b"\x90\x00" else 5
     assert len(sent) == prologue + size + bool(prologue), "lengths stay"
     assert sent[prologue : prologue + 5] == apdu[:5], "the header may be seen"

@@ -1,4 +1,4 @@
-"""The file that CCID_TRACE names, when the program ends."""
+"""The file of CCID_TRACE when the program ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files that traffic is written to: whose they are, and what becomes of them when it fails."""
+"""The files of traces: owner, mode, and errors of the file."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def descriptors() -> int:
     return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
 
 
-# Whose they are -------------------------------------------------------------------------------
+# Owner and mode -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("secrets", [True, False])
@@ -200,7 +200,7 @@ def test_a_socket_is_no_file(tmp_path: Path) -> None:
             open_private(path)
 
 
-# What may be written to as it is --------------------------------------------------------------
+# Pipes and devices ----------------------------------------------------------------------------
 
 
 def test_a_named_pipe(card: ccid.Card, tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_nobody_who_does_not_read_holds_up_an_apdu(
     os.close(theirs)
 
 
-# When it fails --------------------------------------------------------------------------------
+# Errors of the file ---------------------------------------------------------------------------
 
 
 def test_a_full_disk_is_told_when_a_trace_begins(card: ccid.Card) -> None:
@@ -307,7 +307,7 @@ def test_a_message_that_cannot_be_judged_hurts_no_apdu(
     assert PIN.decode() not in caplog.text
 
 
-# Readers that are gone ------------------------------------------------------------------------
+# Readers that cannot be used any more ---------------------------------------------------------
 
 
 def test_a_closed_reader_has_no_trace(tmp_path: Path) -> None:
@@ -402,7 +402,7 @@ def test_a_reader_that_is_closed_while_its_trace_waits_for_a_turn(tmp_path: Path
 
 
 def test_a_trace_may_end_while_a_notification_comes() -> None:
-    """The tap is looked at once."""
+    """The attribute ``tap`` is read once."""
 
     class Vanishing(ccid.Reader):
         looks = 0

@@ -26,7 +26,7 @@ ECHO = bytes.fromhex("0010000002")
 
 @contextmanager
 def waiting(card: ccid.Card, apdu: bytes) -> Iterator[Callable[[], bytes]]:
-    """Meanwhile another thread waits for its turn to send ``apdu``; gives what it got."""
+    """A context in which another thread waits for its turn to send ``apdu``; gives the response."""
     entered = threading.Event()
 
     def run() -> bytes:
@@ -91,7 +91,7 @@ def test_traces_of_a_reader_whose_slots_work_at_the_same_time() -> None:
         while not done.is_set():
             card.transmit(LONG_VERIFY)
             count += 1
-            done.wait(0.002)  # a lock is no queue: whoever never pauses keeps the others out
+            done.wait(0.002)  # a lock is no queue: a thread that never pauses keeps the others out
         return count
 
     with ccid.open_reader(virtual) as reader, ThreadPoolExecutor(2) as pool:
@@ -167,7 +167,7 @@ def test_traces_begun_at_once_are_all_there() -> None:
 
 
 def test_a_forgotten_reader_is_collected_while_another_is_traced_into_the_same_file() -> None:
-    """The collector closes it in whatever thread it comes to run."""
+    """The garbage collector closes the reader in any thread."""
     kept: list[ccid.Reader] = []
 
     class File(io.BytesIO):

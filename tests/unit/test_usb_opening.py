@@ -1,4 +1,4 @@
-"""Opening an interface on USB: the configuration, a device that wakes up, what no device says."""
+"""Opening an interface on USB: the configuration, a device that wakes up, odd strings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ANSWER = bytes.fromhex("81000000000000000000")
 
 
 class Usbfs(FakeBackend):
-    """Sets no configuration while an interface is claimed, as Linux."""
+    """A device that accepts no SET_CONFIGURATION while an interface is claimed, as on Linux."""
 
     def __init__(self, *devices: FakeDevice) -> None:
         super().__init__(*devices)
@@ -64,7 +64,7 @@ Plug = Callable[[bytes], Usbfs]
 
 @pytest.fixture
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The device's; it is there."""
+    """The device node, which exists."""
     made = tmp_path / "node"
     made.touch()
     monkeypatch.setattr(linux, "node", lambda *_: made)
@@ -102,7 +102,7 @@ def numbered(raw: bytes, value: int) -> bytes:
 
 
 BOTH_WAYS = QEMU[79:93]
-"""The bulk endpoints."""
+"""The bulk endpoints of both directions."""
 TWO = configuration(
     *(interface(0, 2), SMART_CARD, BOTH_WAYS),
     *(interface(1, 2), SMART_CARD, BOTH_WAYS),
@@ -143,7 +143,8 @@ def test_an_unconfigured_device_is_configured_once(plug: Plug, bulk: FakeBulk) -
 
 
 def test_a_configuration_0_that_is_not_set(plug: Plug, bulk: FakeBulk) -> None:
-    """It looks as if it were, until the claim: then there is no such interface."""
+    """The configuration seems set until the interface is claimed: then there is no such
+    interface."""
     backend = plug(numbered(TWO, 0))
     backend.current_configuration = 0
     backend.script = {"claim_interface": [Status.NOT_FOUND]}
@@ -169,7 +170,7 @@ def test_another_sets_it_at_the_same_moment(plug: Plug, bulk: FakeBulk) -> None:
 
 
 def test_another_configuration_is_left_alone(plug: Plug, bulk: FakeBulk) -> None:
-    """An interface of the same number in the active one is another interface."""
+    """An interface with the same number in the active configuration is another interface."""
     backend = plug(numbered(TWO, 2))
     backend.current_configuration = 1
     with pytest.raises(errors.ReaderUnsupported, match=r"part of configuration 2.* 1 set"):
@@ -249,7 +250,7 @@ def test_a_later_command_is_not_sent_twice(
     plug: Plug, bulk: FakeBulk, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, traced: bool
 ) -> None:
     monkeypatch.setattr(usb, "GONE_S", 0.01)
-    monkeypatch.setattr(SlotCommands, "status_timeout_s", 0.1)  # nothing answers at the end
+    monkeypatch.setattr(SlotCommands, "status_timeout_s", 0.1)  # no answer comes at the end
     plug(QEMU)
     bulk.script = [(0, b""), (0, ANSWER)]
     with ccid.open_reader() as reader:
@@ -288,7 +289,7 @@ def test_after_the_first_command_the_path_is_the_short_one(
             assert reader.slots[0].status() is IccStatus.ACTIVE
 
 
-# What no device says ----------------------------------------------------------------------------
+# Malformed strings and descriptors --------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -426,7 +427,8 @@ def test_odd_strings_of_a_virtual_device(text: str) -> None:
 
 
 def test_a_fork_hears_no_hotplug(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The thread that would tell is the parent's: devices are listed instead."""
+    """The thread that reports hot-plug events is the parent's: the child lists the devices
+    instead."""
     fake = FakeEvents()
     monkeypatch.setattr(asynchronous, "calls", fake.calls)
     monkeypatch.setattr(asynchronous, "context", lambda: 1)
@@ -459,7 +461,7 @@ def test_no_thread_for_those_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_claims_go_by_the_port_and_not_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two ports at once that id() takes for one."""
+    """Two ports at the same time with an equal id()."""
     one, two = ccid.VirtualReader(), ccid.VirtualReader()
     monkeypatch.setattr("builtins.id", lambda _: 1)
     with ccid.open_reader(one), ccid.open_reader(two):

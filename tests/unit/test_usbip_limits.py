@@ -1,4 +1,5 @@
-"""A USB/IP server whose clients do what no Linux does: it costs little, and others are served."""
+"""A USB/IP server with clients that behave as Linux never does: each costs little, and other
+clients are served."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ import pytest
 
 import ccid
 from ccid.virtual import usbip, usbip_cable
-from ccid.virtual.__main__ import MAX_CLIENTS, Control, Hand
+from ccid.virtual.control_socket import MAX_CLIENTS, ControlCommands, ControlSocket
 from ccid.virtual.usbip import UsbIpServer
 from ccid.virtual.usbip_messages import DeviceList, ImportRequest, Op, OpHeader
 
@@ -44,7 +45,7 @@ def connect(server: UsbIpServer) -> Iterator[Callable[[], socket.socket]]:
 
 
 def receive(sock: socket.socket, size: int = 1 << 20) -> bytes:
-    """So many bytes, or all there are."""
+    """Receive ``size`` bytes, or all bytes until the end."""
     got = b""
     while len(got) < size and (more := sock.recv(size - len(got))):
         got += more
@@ -52,7 +53,7 @@ def receive(sock: socket.socket, size: int = 1 << 20) -> bytes:
 
 
 def is_served(sock: socket.socket) -> bool:
-    """The client gets the list of readers."""
+    """True if the client gets the list of readers."""
     sock.sendall(ASK)
     return len(DeviceList.parse(receive(sock)[8:]).devices) == 2
 
@@ -82,7 +83,7 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.002)
 
 
-# The system has nothing left --------------------------------------------------------------------
+# The system has no resources left ---------------------------------------------------------------
 
 
 def test_no_thread_for_a_client(
@@ -119,7 +120,7 @@ def test_no_thread_to_listen(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_file_descriptor_for_a_client(
     server: UsbIpServer, connect: Callable[[], socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The oldest who asks nothing gives up his."""
+    """The server closes the oldest connection that has sent no request."""
     monkeypatch.setattr(usbip, "RETRY_S", 0.01)
     idle = connect()
     until(lambda: server._asking)
@@ -151,7 +152,7 @@ def test_no_file_descriptor_for_a_cable(
     attach(connect())
 
 
-# Clients that ask nothing -----------------------------------------------------------------------
+# Clients that send no request -------------------------------------------------------------------
 
 
 def test_of_many_who_ask_nothing_the_oldest_go(
@@ -191,7 +192,7 @@ def test_connections_are_bounded_even_if_none_ends(
 def test_a_question_has_a_limit_as_a_whole(
     server: UsbIpServer, connect: Callable[[], socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not one that each byte extends."""
+    """The limit is for the whole request; a single byte does not extend it."""
     monkeypatch.setattr(usbip, "QUESTION_TIMEOUT_S", 0.15)
     sock, began = connect(), time.monotonic()
     sock.sendall(ASK[:2])
@@ -204,7 +205,7 @@ def test_a_question_has_a_limit_as_a_whole(
     until(lambda: not server._threads)
 
 
-# A host that is none ----------------------------------------------------------------------------
+# A client that does not behave like a host ------------------------------------------------------
 
 
 @pytest.mark.parametrize("ep", [2, 9])
@@ -215,7 +216,7 @@ def test_urbs_that_wait_are_counted(
     many = usbip_cable.MAX_WAITING
     sock.sendall(b"".join(submit(1 + i, ep) for i in range(many)))
     sock.sendall(submit(many + 1, 0, length=0))
-    if ep != 9:  # what is not there, stalls: those do not wait
+    if ep != 9:  # a transfer to an endpoint that does not exist stalls at once
         assert len(receive(sock, 48)) == 48
         assert server.is_attached("1-1")
         sock.sendall(submit(many + 2, ep))
@@ -327,14 +328,14 @@ def test_names_that_no_reader_has(
     assert is_served(connect())
 
 
-# The hand at the readers ------------------------------------------------------------------------
+# The control socket -----------------------------------------------------------------------------
 
 
 @pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="this system has no Unix sockets")
 def test_clients_of_the_control_socket(
     server: UsbIpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of too many the oldest goes; what the system refuses ends nothing."""
+    """Of too many clients the oldest is closed; an error of the system ends nothing."""
     path = str(tmp_path / "control")
     accept, failing = socket.socket.accept, list[OSError]()
 
@@ -346,7 +347,7 @@ def test_clients_of_the_control_socket(
     monkeypatch.setattr(socket.socket, "accept", fail)
     with contextlib.ExitStack() as stack:
         selector = stack.enter_context(selectors.DefaultSelector())
-        control = Control(path, Hand(server), selector)
+        control = ControlSocket(path, ControlCommands(server), selector)
         stack.callback(control.close)
 
         def turn() -> None:

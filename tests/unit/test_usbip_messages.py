@@ -1,4 +1,4 @@
-"""USB/IP on the wire: against bytes written down by hand from the protocol's tables."""
+"""USB/IP messages, compared with bytes written by hand from the tables of the protocol."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Virtual ICCDs, versions A and B: USB ICCD rev 1.0, by requests written out by hand."""
+"""Virtual ICCD devices of version A and B: USB ICCD rev 1.0, with requests written by hand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ A, B = InterfaceProtocol.ICCD_A, InterfaceProtocol.ICCD_B
 
 
 class Host:
-    """Sends control requests; ``now`` passes by hand."""
+    """Sends control requests. The test sets ``now``."""
 
     def __init__(self, version: InterfaceProtocol, **options: Any) -> None:
         self.card = EchoCard()

@@ -49,7 +49,7 @@ def bench(
     function: dict[str, Any] | None = None,
     **fields: Any,
 ) -> Bench:
-    """A reader without any automatism, its card powered."""
+    """A reader without automatic functions; its card has power."""
     descriptor = make_descriptor(level, **{"dwFeatures": features | level, **fields})
     made = Bench(CcidFunction(descriptor, [card or contact()], **(function or {})))
     made.ask(PC_to_RDR_IccPowerOn())
@@ -80,7 +80,7 @@ def xfr(made: Bench, text: str, level: int = 0, bBWI: int = 0) -> RDR_to_PC_Data
 
 
 def say(made: Bench, text: str, level: int = 0, bBWI: int = 0) -> str:
-    """The reply's data, or its bError."""
+    """The data of the reply, or its bError."""
     reply = xfr(made, text, level, bBWI)
     if reply.command_status is CommandStatus.FAILED:
         return f"{reply.bError:02X}!"
@@ -101,7 +101,7 @@ def set_t0(made: Bench, data: ProtocolDataT0) -> Reply:
 
 
 def in_t1(level: ExchangeLevel = TPDU, **more: Any) -> Bench:
-    """PPS and parameters as a host does them for this card."""
+    """Does PPS and sets parameters, as a host does for this card."""
     made = bench(level, **more)
     assert say(made, "FF 11 96 78", 4 if level is CHARACTER else 0) == "FF 11 96 78"
     assert not failed(set_t1(made), SlotError.CMD_NOT_SUPPORTED)
@@ -239,7 +239,7 @@ def test_a_card_with_a_crc() -> None:
     ],
 )
 def test_what_comes_of_faults(fault: faults.ContactFault, expected: str) -> None:
-    """BWT is 1.43 s, CWT 43 etu of 4 µs."""
+    """BWT is 1.43 s, CWT is 43 etu of 4 µs."""
     made = in_t1()
     of(made).faults.append(fault)
     assert say(made, block("00 00 04 00 40 00 00")) == expected
@@ -282,7 +282,7 @@ def test_bwt_follows_the_parameters() -> None:
 
 
 def test_no_pps_and_other_parameters() -> None:
-    """The card still talks at Fd and Dd and T=0."""
+    """The card still uses Fd, Dd and T=0."""
     made = bench(TPDU)
     set_t1(made)
     assert say(made, block("00 C1 01 FE")) == "FE!"
@@ -361,7 +361,7 @@ def test_automatic_pps_that_fails(how: Pps, bError: int) -> None:
 
 
 def test_a_reader_that_does_pps_takes_the_hosts_for_a_header() -> None:
-    """What the card answers is no procedure byte then."""
+    """The answer of the card is then no procedure byte."""
     made = bench(TPDU, features=Features.AUTO_PPS | Features.AUTO_VOLTAGE)
     assert say(made, "FF 11 96 78 00") == "F4!"
 
@@ -561,7 +561,7 @@ def test_more_than_a_message_holds() -> None:
 
 
 def test_characters_take_their_time() -> None:
-    """5 out, guard time, 2 back: 12 etu for each, 16 between; an etu is 93 µs."""
+    """5 characters out, guard time, 2 back: 12 etu each, 16 etu between; an etu is 93 µs."""
     made = bench(CHARACTER, function={"real_time": True})
     assert say(made, "00 40 00 00 00", 2) == "90 00"
     assert made.now == pytest.approx((60 + 16 + 12) * 93e-6)

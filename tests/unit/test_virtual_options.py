@@ -1,4 +1,4 @@
-"""What ``python -m ccid.virtual`` makes of its command line."""
+"""The command line of ``python -m ccid.virtual``."""
 
 from __future__ import annotations
 

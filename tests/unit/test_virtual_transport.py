@@ -1,4 +1,4 @@
-"""The way to a virtual reader, with several threads on it."""
+"""The transport to a virtual reader, used by several threads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.unit.test_asynchronous import until
 
 
 def listening(reader: ccid.Reader, tell: Callable[[Any], None]) -> tuple[Any, threading.Thread]:
-    """What ends it, and the thread that listens."""
+    """The function that ends listening, and the thread that listens."""
     before = threading.enumerate()
     leave = reader.listen(tell)
     (thread,) = set(threading.enumerate()) - set(before)
@@ -30,7 +30,8 @@ def listening(reader: ccid.Reader, tell: Callable[[Any], None]) -> tuple[Any, th
 
 
 def test_one_of_two_who_listen_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Just when his thread is about to wait again, and the other's is woken."""
+    """One leaves just when the thread of that listener is about to wait again, and the other is
+    woken."""
     virtual = ccid.VirtualReader()
     with ccid.open_reader(virtual) as reader:
         told: list[Any] = []
@@ -68,7 +69,7 @@ def test_another_thread_takes_what_one_who_listens_is_about_to_wait_for() -> Non
         time.sleep(0.05)
 
         class Taken(list[Any]):
-            """Another thread takes what there is as soon as this one has seen it."""
+            """Another thread takes each item as soon as this thread has seen it."""
 
             def __len__(self) -> int:
                 size, asks = super().__len__(), sys._getframe(1).f_code.co_name
@@ -114,11 +115,12 @@ def test_unplugged_while_it_says_that_an_endpoint_is_halted(
 
 
 def test_two_threads_open_it() -> None:
-    """One of them gets it, whatever the other was about when it did."""
+    """One thread gets the reader, at whatever point the other thread is."""
     virtual, got = ccid.VirtualReader(), list[VirtualTransport]()
 
     class Slow:
-        """The interface, while whose endpoints are looked up another opens the reader."""
+        """The interface; another thread opens the reader while this thread looks up the
+        endpoints."""
 
         def __getattr__(self, name: str) -> Any:
             if name == "bulk_out" and not got:
@@ -137,7 +139,7 @@ def test_one_interface_is_closed_while_another_is_opened() -> None:
     others: list[Callable[[], None]] = []
 
     class Shared(list[Callable[[], None]]):
-        """Another thread adds its own while this one is looked through."""
+        """Another thread adds an item while this thread iterates."""
 
         def __iter__(self) -> Any:
             yield from list(super().__iter__())
@@ -151,7 +153,7 @@ def test_one_interface_is_closed_while_another_is_opened() -> None:
     assert len(virtual.port.armed) == 1 + len(others)
 
 
-# Those who are told ---------------------------------------------------------------------------
+# Listeners ------------------------------------------------------------------------------------
 
 
 def test_two_threads_begin_to_listen() -> None:
@@ -160,7 +162,7 @@ def test_two_threads_begin_to_listen() -> None:
         ends: list[Callable[[], None]] = []
 
         class Listeners(list[Any]):
-            """Another thread comes while this one looks who is there."""
+            """Another listener is added while this thread iterates."""
 
             def __iter__(self) -> Any:
                 if not ends:

@@ -1,4 +1,4 @@
-"""Readers and cards that come and go, with virtual readers and a hot-plug that a test plays."""
+"""Readers and cards that come and go: virtual readers, and hot-plug events that a test sends."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from ccid.transport import ReaderInfo, hotplug
 from ccid.virtual import faults
 from ccid.virtual.cards import FileSystemCard
 from ccid.virtual.virtual_transport import VirtualTransport
+from tests.interruptions import Interrupter, Places, interrupted
 from tests.unit.fake_events import FakeEvents
-from tests.unit.interrupting import Interrupting
-from tests.unit.interrupts import interrupted
 from tests.unit.test_asynchronous import fake, until  # noqa: F401
 
+FILES = ("device/watching.py", "device/watch_tasks.py")
 ON_HOTPLUG = hotplug.on_hotplug
 
 
 class Bus:
-    """What is plugged in, and who is told."""
+    """The readers on USB, and the function that hears of changes."""
 
     def __init__(self) -> None:
         self.infos: list[ReaderInfo] = []
@@ -70,7 +70,7 @@ def events(bus: Bus) -> Iterator[Any]:
 
 
 def heard(events: Iterator[ccid.Event], count: int) -> list[str]:
-    """The next events, in short."""
+    """The next events, in a short form."""
     told = []
     for _ in range(count):
         event = next(events)
@@ -103,7 +103,7 @@ def test_pulled_out_and_listed_for_a_moment_more(bus: Bus, events: Any) -> None:
 def test_gone_and_back_at_the_same_address(
     bus: Bus, events: Any, interrupt: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between two calls of next(); libusb tells of it before anything fails."""
+    """Between two calls of next(). libusb reports the change before any transfer fails."""
     monkeypatch.setattr(watching, "POLL_S", 0.01)
     virtual = ccid.VirtualReader(interrupt=interrupt)
     bus.plug(virtual.info)
@@ -150,12 +150,12 @@ def test_an_application_goes_first_and_is_shared(bus: Bus, events: Any) -> None:
     assert heard(events, 1) == ["card arrived 0"]
     events.close()
     assert not opened.readers
-    ccid.open_reader(virtual).close()  # nothing holds it
+    ccid.open_reader(virtual).close()  # no watch holds the reader
 
 
 @pytest.fixture
 def held() -> list[bool]:
-    """Whether another process holds the reader."""
+    """True in the first item: another process holds the reader."""
     return [True]
 
 
@@ -233,8 +233,8 @@ def test_several_slots(bus: Bus, events: Any) -> None:
 def test_another_card_by_the_time_the_reader_says_so(
     bus: Bus, events: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There is one, and it changed: but the first notification is of what was before. The test
-    says them, and the reader nothing, nor is it asked."""
+    """A card is there, and another card than before; but the first notification is of the earlier
+    state. The test makes all notifications, and the reader is not polled."""
     monkeypatch.setattr(watching, "POLL_S", 1000)
     virtual = ccid.VirtualReader([FileSystemCard(), None], slots=2, interrupt=False)
     bus.plug(virtual.info)
@@ -250,7 +250,8 @@ def test_another_card_by_the_time_the_reader_says_so(
 def test_a_card_seen_before_the_reader_says_that_it_came(
     bus: Bus, events: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An application has the reader open; the watch begins when the card is in, and not told."""
+    """An application has the reader open. The watch begins when the card is in the slot, and not
+    reported."""
     monkeypatch.setattr(watching, "POLL_S", 1000)
     virtual = ccid.VirtualReader([None, None], slots=2, interrupt=False)
     with ccid.open_reader(virtual) as reader:
@@ -354,7 +355,7 @@ def test_any_time(bus: Bus, seconds: float) -> None:
 def test_a_reader_that_is_busy_holds_nobody_up(
     bus: Bus, interrupt: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A thread of the application has its turn, for minutes perhaps."""
+    """A thread of the application has the turn, for minutes perhaps."""
     monkeypatch.setattr(watching, "POLL_S", 0.05)
     busy, other = ccid.VirtualReader(interrupt=interrupt), ccid.VirtualReader()
     with ccid.open_reader(busy) as reader, ThreadPoolExecutor(1) as pool:
@@ -401,7 +402,7 @@ def test_a_reader_that_does_not_answer_holds_nobody_up(bus: Bus, events: Any) ->
 def test_readers_that_answer_no_more_do_not_hold_up_the_end(
     bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each takes seconds to close, so they are closed at the same time."""
+    """Each reader takes seconds to close, so they are closed at the same time."""
     monkeypatch.setattr(watching, "POLL_S", 0.02)
     virtuals = [ccid.VirtualReader(interrupt=False) for _ in range(3)]
     bus.plug(*(virtual.info for virtual in virtuals))
@@ -419,7 +420,7 @@ def test_readers_that_answer_no_more_do_not_hold_up_the_end(
 def test_one_that_cannot_be_listened_to_is_given_back(
     bus: Bus, events: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """There is no thread left for it. It is not tried again and again."""
+    """No thread is left to listen. The watch does not try again and again."""
     virtual, opens = ccid.VirtualReader(), list[VirtualTransport]()
 
     def attend(_: object) -> None:
@@ -446,29 +447,29 @@ def test_a_notice_that_is_interrupted_is_not_the_last(bus: Bus, events: Any, pla
     bus.plug(virtual.info)
     heard(events, 2)
     watcher = events.gi_frame.f_locals["watcher"]
-    (notice,) = watcher._there.values()
-    assert notice.link.done.wait(10)
+    (notice,) = watcher._readers.values()
+    assert notice.opening.done.wait(10)
     with suppress(queue.Empty):
         while True:
-            watcher._waiting.discard(before := watcher._notices.get(timeout=0.02))
+            watcher._queued.discard(before := watcher._notices.get(timeout=0.02))
             watcher._handle(before)
-    with Interrupting(place, ("ccid/device/watching.py",)), suppress(KeyboardInterrupt):
-        watcher._post(notice)
+    with suppress(KeyboardInterrupt):
+        Interrupter(FILES, place, Places.AFTER_CALLS).run(lambda: watcher._post(notice))
     virtual.remove()
     assert heard(events, 1) == ["card left 0"]
 
 
 @pytest.mark.parametrize("interrupt", [False, True])
 def test_a_watch_that_is_interrupted_leaves_nothing(bus: Bus, interrupt: bool) -> None:
-    """However far it is, its end included: nobody is told, and the reader can be opened."""
+    """At any point, its end included: no listener is left, and the reader can be opened."""
     virtual, done = ccid.VirtualReader(interrupt=interrupt), 0
     info = replace(virtual.info, path="usb:1-1:1.0")
     bus.plug(info)
-    for error in interrupted(lambda: list(ccid.watch(0)), ("device/watching.py",)):
+    for error in interrupted(lambda: list(ccid.watch(0)), FILES):
         done += error is None
         assert bus.tell is None
-        assert opened._tellers == ()
-        until(lambda: not opened._lent)  # a thread that opened it meanwhile closes it
+        assert opened._listeners == ()
+        until(lambda: not opened._lent)  # a thread that opened the reader meanwhile closes it
         ccid.open_reader(info).close()
     assert done == 1
 
@@ -476,7 +477,8 @@ def test_a_watch_that_is_interrupted_leaves_nothing(bus: Bus, interrupt: bool) -
 def test_a_reader_that_is_opened_slowly(
     bus: Bus, events: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is told of before it is open; that this very watch opens it is told meanwhile, too."""
+    """The reader is reported before it is open. Meanwhile the watch hears that it opened the reader
+    itself."""
     monkeypatch.setattr(watching, "PATIENCE_S", 0.01)
     slow = ccid.VirtualReader()
 
@@ -489,7 +491,8 @@ def test_a_reader_that_is_opened_slowly(
 
 
 def test_an_application_opens_one_that_is_being_opened(bus: Bus, events: Any) -> None:
-    """It waits for that, and has it then; the watch goes on with the application's."""
+    """The application waits for the watch, and then gets the reader; the watch goes on with that
+    reader."""
     slow, began = ccid.VirtualReader(), threading.Event()
 
     def connect(to: ReaderInfo) -> Any:
@@ -543,7 +546,7 @@ def test_no_negative_time(bus: Bus, seconds: float) -> None:
 
 
 def test_python_ends_with_a_watch_still_there() -> None:
-    """And with whoever listens. What libusb has to end, ends before libusb."""
+    """With a listener as well. All that libusb must end, ends before libusb."""
     code = """
 import ccid, threading
 from ccid.transport import hotplug

@@ -1,4 +1,4 @@
-"""Another distribution has our import name: the doctor says so."""
+"""Another distribution has our import name: ``ccid-probe doctor`` reports it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.unit.conftest import Run
 
 
 def distribution(folder: Path, name: str, version: str) -> None:
-    """What pip leaves of a distribution it installed."""
+    """The files that pip leaves of an installed distribution."""
     info = folder / f"{name}-{version}.dist-info"
     info.mkdir()
     text = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
@@ -22,7 +22,7 @@ def distribution(folder: Path, name: str, version: str) -> None:
 
 
 def package(folder: Path, text: str) -> ModuleType:
-    """A package that ``import ccid`` might give."""
+    """A package that ``import ccid`` might find."""
     module = ModuleType("ccid")
     module.__file__ = str(folder / "ccid" / "__init__.py")
     exec(text, module.__dict__)
@@ -47,7 +47,7 @@ def test_the_other_distribution_is_told_of(tmp_path: Path) -> None:
 
 
 def test_each_folder_that_has_it_is_named(tmp_path: Path) -> None:
-    """In the user's site-packages and in the system's, say; in any spelling."""
+    """For example in the user's site-packages and in the system's; in any spelling."""
     places = [tmp_path / "user", tmp_path / "system"]
     for place, name in zip(places, ("ccid", "CCID"), strict=True):
         place.mkdir()
@@ -57,7 +57,7 @@ def test_each_folder_that_has_it_is_named(tmp_path: Path) -> None:
 
 
 def test_a_distribution_without_metadata_does_no_harm(tmp_path: Path) -> None:
-    """What an interrupted uninstall leaves."""
+    """An interrupted uninstall leaves such a folder."""
     (tmp_path / "ccid-0.0.1.dist-info").mkdir()
     assert [version for version, _ in whose_name.others([str(tmp_path)])] == [""]
 
@@ -66,7 +66,7 @@ def test_a_distribution_without_metadata_does_no_harm(tmp_path: Path) -> None:
     "other",
     [
         package(Path("/elsewhere"), "__all__ = ['open_reader']"),
-        package(Path(whose_name.__file__).parents[2], "__all__ = []"),  # it overwrote ours
+        package(Path(whose_name.__file__).parents[2], "__all__ = []"),  # overwrote ours
         ModuleType("ccid"),  # a folder without __init__.py
     ],
     ids=["elsewhere", "overwritten", "namespace"],

@@ -1,5 +1,6 @@
-"""What is no APDU, no number of its field, or no time: an error that says so, and nothing is left
-behind. Bytes and numbers of a field get an error of ours; times, ValueError or TypeError."""
+"""Wrong arguments (no APDU, a number too large for its field, no time) raise an error that says so,
+and change nothing. Bytes and numbers of a field raise an error of this library; times raise
+ValueError or TypeError."""
 
 from __future__ import annotations
 
@@ -108,7 +109,7 @@ def test_what_is_no_apdu(kind: str) -> None:
 @pytest.mark.parametrize("level", [ExchangeLevel.SHORT_APDU, ExchangeLevel.TPDU])
 @pytest.mark.parametrize("length", [65545, 65557, 70000, 200000])
 def test_an_apdu_longer_than_any(level: ExchangeLevel, length: int) -> None:
-    """Whatever dwMaxCCIDMessageLength says."""
+    """Whatever the value of dwMaxCCIDMessageLength."""
     virtual = of(level, dwMaxCCIDMessageLength=0xFFFFFFFF)
     with ccid.open_reader(virtual) as reader, reader.slots[0].connect(Protocol.T0) as card:
         with pytest.raises(CcidError):
@@ -178,7 +179,7 @@ def test_what_is_no_time(kind: str, wrong: Any) -> None:
         slot.connect()
         with pytest.raises((ValueError, TypeError), match="timeout_s"):
             slot.commands.xfr_block(APDU, timeout_s=wrong)
-        if kind != "ICCD-B":  # which has nothing to wait for
+        if kind != "ICCD-B":  # nothing is under way: the call returns at once
             with pytest.raises((ValueError, TypeError), match="at_least_s"):
                 slot.commands.slot_status(wrong)
 
@@ -188,7 +189,7 @@ def test_what_is_no_limit_of_a_command(wrong: Any) -> None:
     virtual = of(ExchangeLevel.SHORT_APDU)
     with pytest.raises((ValueError, TypeError), match="max_command_s"):
         ccid.open_reader(virtual, max_command_s=wrong)
-    ccid.open_reader(virtual).close()  # it is free
+    ccid.open_reader(virtual).close()  # the reader is free
 
 
 @pytest.mark.parametrize("limit", [math.inf, 1e300, 10**400, None])

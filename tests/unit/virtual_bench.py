@@ -1,4 +1,4 @@
-"""A virtual reader's function on the bench: commands in, replies out, time passed in."""
+"""The function of a virtual reader alone: commands in, replies out, time passed in."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ccid.virtual.ccid_function import CcidFunction
 
 
 class Bench:
-    """A function, and a clock."""
+    """A function, and a clock that the test sets."""
 
     def __init__(self, function: CcidFunction) -> None:
         self.function = function

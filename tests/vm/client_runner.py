@@ -1,8 +1,8 @@
-"""Runs programs of pyscard's, unchanged, in the guest: client_runner.py FIFO PROGRAM...
+"""Runs pyscard's programs, unchanged, in the guest: client_runner.py FIFO PROGRAM...
 
-Each has a process of its own, with pyscard imported already: that takes seconds there. What one
-prints comes after a line that names it. Where a program sleeps ten seconds or longer, so that a
-person can put cards in and take them out, it waits for somebody to open FIFO instead.
+Each program has a process of its own, in which pyscard is imported already: the import takes
+seconds in the guest. A line with the name of the program precedes its output. A program that sleeps
+ten seconds or longer, so that a person can move cards, waits here until a process opens FIFO.
 """
 
 import os
@@ -30,7 +30,7 @@ def wait(seconds: float) -> None:
 
 
 def run(path: str) -> int:
-    """One program; its exit status."""
+    """Run one program; returns its exit status."""
     os.dup2(1, 2)
     time.sleep = wait  # type: ignore[assignment]
     try:

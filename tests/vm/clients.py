@@ -1,10 +1,11 @@
-"""PC/SC clients as they come from Debian, and what each says with libccid and with our driver.
+"""PC/SC clients from Debian, and the output of each with libccid and with our driver.
 
-``compare`` runs them in the guest, on the same three readers with either driver; ``page`` makes
-docs/clients.md of that (``tools/clients-page``); ``tests/vm/test_clients.py`` is the judge.
+``compare`` runs the clients in the guest, on the same three readers with either driver; ``page``
+makes docs/clients.md from the output (``tools/clients-page``); ``tests/vm/test_clients.py``
+compares the output.
 
-The readers have the same names with both drivers, so nothing in the output need be replaced but
-what ``VARIES`` names.
+The readers have the same names with both drivers, so only the parts of the output that ``VARIES``
+names are replaced.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ DROPDIR = "/usr/lib/pcsc/drivers"
 PORT = 3249
 START_S = 120.0
 LAB = (0, 2)
-"""QEMU's readers that are plugged in: one with our echo card, one with libcacard's CAC."""
+"""The readers of QEMU that are plugged in: one with our echo card, one with libcacard's CAC."""
 FOLDER = "/run/clients"
 MODULE = "/usr/lib/x86_64-linux-gnu/opensc-pkcs11.so"
 PKCS11 = "pkcs11-tool --token-label 'Lab card 1'"
@@ -56,9 +57,9 @@ while read -r word rest; do
     esac
 done
 """
-"""Whom gpg-agent asks for a PIN; these are the card's, as it is when new."""
+"""The program that gpg-agent asks for a PIN. It gives the PINs of a new card."""
 ANSWERS = "admin\ngenerate\nn\n0\nLab card\nlab@example.org\n\nquit\n"
-"""To --card-edit: no backup off the card, no expiry, a name, an address, no comment."""
+"""Answers for --card-edit: no backup, no expiry, a name, an address, no comment."""
 
 QEMU_ECHO, QEMU_CAC, OURS = "QEMU's, echo card", "QEMU's, CAC", "ours over USB/IP, OpenPGP card"
 ALL = "all three"
@@ -66,12 +67,12 @@ ALL = "all three"
 
 @dataclass(frozen=True)
 class Variation:
-    """What differs from run to run, whatever the driver.
+    """Output that differs from run to run, with either driver.
 
     Attributes:
-        pattern: What to look for.
-        by: What stands for it.
-        why: The reason.
+        pattern: Regular expression of the output that differs.
+        by: The text that replaces it.
+        why: The reason of the difference.
     """
 
     pattern: str
@@ -108,11 +109,11 @@ class Client:
     """A row of the table.
 
     Attributes:
-        package: Debian's.
-        does: The program, and what it is used for here.
-        where: Which readers it uses.
-        commands: For a shell, each with the status 0.
-        is_shown: Its output is on the page, not only in the table.
+        package: Debian's package.
+        does: The program, and its use here.
+        where: The readers that the program uses.
+        commands: Commands for a shell; each must have the status 0.
+        is_shown: True if the output is on the page, not only in the table.
     """
 
     package: str
@@ -186,7 +187,7 @@ CLIENTS = {
         ),
     ),
 }
-"""Those that a shell runs; ``gpg-…`` in this order."""
+"""The clients that a shell runs; those with ``gpg-…`` in this order."""
 
 PROGRAMS = {
     "simple/getATR.py": True,
@@ -207,8 +208,8 @@ PROGRAMS = {
     "framework/sample_ExclusiveCardConnection.py": False,
     "framework/sample_apduTracerInterpreter.py": False,
 }
-"""pyscard's examples that use a card, and whether the page shows their output. Not among them is
-simpleAPDU.py: what it sends to tell the time makes the echo card think for 160 seconds."""
+"""pyscard's examples that use a card, and whether the page shows their output. simpleAPDU.py is
+missing: the APDU that it sends makes the echo card compute for 160 seconds."""
 
 WATCHERS = {
     "pcsc_scan": Client("pcsc-tools", "`pcsc_scan`", ALL),
@@ -218,13 +219,14 @@ WATCHERS = {
         "python3-pyscard", "`SCardGetStatusChange`", ALL, is_shown=False
     ),
 }
-"""They run together while the echo card is taken out and put in, then its reader."""
+"""Programs that run together while the echo card, and then its reader, is taken out and put
+back."""
 ENDLESS = ("framework/sample_MonitorCards.py", "framework/sample_MonitorReaders.py")
-"""They end when they are told to."""
+"""Programs that run until they are ended."""
 
 
 def rows() -> dict[str, Client]:
-    """All, by name, in the table's order."""
+    """All clients, by name, in the order of the table."""
     examples = {
         name: Client("python3-pyscard", f"its example `{Path(name).name}`", ALL, is_shown=shown)
         for name, shown in PROGRAMS.items()
@@ -235,22 +237,22 @@ def rows() -> dict[str, Client]:
 OF_THE_MACHINE = (
     Variation(r"(?<=signature: b')[0-9a-f]+", "SIGNATURE", "each machine makes the CAC's keys"),
 )
-"""What differs from machine to machine, too."""
+"""Output that differs from machine to machine, too."""
 
 
 def normal(text: str, variations: tuple[Variation, ...] = VARIES) -> str:
-    """Without what may differ."""
+    """``text`` without the parts that may differ."""
     for variation in variations:
         text = re.sub(variation.pattern, variation.by, text)
     return text
 
 
-# Running them ---------------------------------------------------------------------------------
+# Running the clients --------------------------------------------------------------------------
 
 
 @contextmanager
 def openpgp_card(guest: Guest, folder: str) -> Iterator[None]:
-    """Our reader over USB/IP with a new OpenPGP card in it."""
+    """Our reader over USB/IP with a new OpenPGP card."""
     with guest.popen_script(SERVER, str(PORT), folder, preload=(*PRELOAD, "jcecard.main")) as job:
         job.wait_for(r"serving \d+", 90)
         attach(guest, "1-1", PORT)
@@ -279,7 +281,7 @@ def daemon(guest: Guest, bundle: Path | None) -> Iterator[None]:
 
 
 def shell(guest: Guest, client: Client) -> str:
-    """Its commands and what they print, as in a terminal."""
+    """The commands and their output, as in a terminal."""
     lines = ["set -e"]
     for command in client.commands:
         quoted = f"$ {command}".replace("'", "'\\''")
@@ -293,7 +295,7 @@ def shell(guest: Guest, client: Client) -> str:
 
 
 def set_up(guest: Guest) -> None:
-    """A folder with what the commands read."""
+    """A folder with the files that the commands read."""
     guest.run(f"rm -rf {FOLDER}; mkdir -p -m 700 {FOLDER}/gnupg", check=True)
     pinentry = f"{FOLDER}/gnupg/pinentry"
     for path, text in {
@@ -309,7 +311,7 @@ def set_up(guest: Guest) -> None:
 
 
 def examples(guest: Guest) -> dict[str, str]:
-    """pyscard's, one after the other."""
+    """pyscard's examples, one after the other."""
     paths = [f"{EXAMPLES}/{name}" for name in PROGRAMS]
     command = ["/usr/bin/python3", "-c", RUNNER, "none", *paths]
     done = guest.run(command, timeout=200)
@@ -320,7 +322,7 @@ def examples(guest: Guest) -> dict[str, str]:
 
 
 def watchers(guest: Guest) -> dict[str, str]:
-    """While the echo card and its reader come and go."""
+    """The programs that watch, while the echo card and its reader come and go."""
     reader = guest.readers[LAB[0]]
     with ExitStack() as stack:
         jobs: dict[str, Job] = {"pcsc_scan": stack.enter_context(guest.popen(["pcsc_scan", "-n"]))}
@@ -352,12 +354,12 @@ def watchers(guest: Guest) -> dict[str, str]:
             guest.run(f"echo >{FOLDER}/{Path(name).stem}", check=True)
             jobs[name].wait(60)
         said = {name: job.stdout for name, job in jobs.items()}
-    still = re.sub(r"\r *[-\\|/]? *", "", said["pcsc_scan"])  # its spinner turns as time goes by
+    still = re.sub(r"\r *[-\\|/]? *", "", said["pcsc_scan"])  # a spinner
     return said | {"pcsc_scan": "$ pcsc_scan -n\n" + still}
 
 
 def run_all(guest: Guest, bundle: Path | None) -> dict[str, str]:
-    """What each client prints, with our driver if ``bundle`` is one, else with libccid."""
+    """The output of each client: with our driver if ``bundle`` is given, else with libccid."""
     set_up(guest)
     with openpgp_card(guest, f"{FOLDER}/card"), daemon(guest, bundle):
         said = examples(guest)
@@ -369,11 +371,11 @@ def run_all(guest: Guest, bundle: Path | None) -> dict[str, str]:
 
 
 def compare(guest: Guest, folder: Path) -> dict[str, tuple[str, str]]:
-    """By name: what a client prints with libccid, and with our driver.
+    """By name: the output of a client with libccid, and with our driver.
 
     Args:
-        guest: Where.
-        folder: For the bundle.
+        guest: The guest.
+        folder: The folder for the bundle.
 
     Raises:
         LabError: A client failed.
@@ -406,7 +408,7 @@ the first four ran, the echo card was taken out and put in, then its reader. Gnu
 
 
 def same(pair: tuple[str, str]) -> bool:
-    """Both said the same, but for what is allowed to differ."""
+    """True if both outputs are equal, except for the parts that may differ."""
     return normal(pair[0]) == normal(pair[1])
 
 
@@ -429,6 +431,6 @@ def page(said: Mapping[str, tuple[str, str]]) -> str:
 
 
 def is_current(old: str, new: str) -> bool:
-    """The page says what a run on this machine gives."""
+    """True if the page is equal to the output of a run on this machine."""
     allowed = (*VARIES, *OF_THE_MACHINE)
     return normal(old, allowed) == normal(new, allowed)

@@ -51,7 +51,7 @@ READERS = [
 
 @pytest.fixture(scope="session")
 def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
-    """The guest. That it cannot be had is a failure that says what is missing, not a skip."""
+    """The guest. If the guest cannot start, the tests fail with the reason; none is skipped."""
     guest, wrong = None, ""
     try:
         guest = Guest(READERS, vhci=True, udev=True, shared=tmp_path_factory.getbasetemp()).start()
@@ -65,7 +65,7 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
 
 @pytest.fixture(autouse=True)
 def _put_back(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Leave the guest as it was before the test."""
+    """Restore the state that the guest had before the test."""
     if "guest" not in request.fixturenames:
         yield
         return

@@ -1,4 +1,4 @@
-"""What ``lsusb -v`` says of a device, as numbers by the specification's names."""
+"""The descriptors in the output of ``lsusb -v``, as numbers by the names of the specification."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ NAMES = {
     "dwMaxCCIDMsgLen": "dwMaxCCIDMessageLength",
     "wlcdLayout": "wLcdLayout",
 }
-"""Fields that lsusb spells its own way."""
+"""Fields with another spelling in lsusb."""
 HEXADECIMAL = {"dwSynchProtocols", "dwMechanical", "dwFeatures"}
-"""Fields that lsusb prints in hexadecimal without saying so."""
+"""Fields that lsusb prints in hexadecimal without a prefix."""
 BCD = {"bcdUSB", "bcdDevice", "bcdCCID"}
 WORDS = {"none": 0, "echo": 0xFF}
 
@@ -31,7 +31,7 @@ SECTIONS = {
 
 
 def parse(text: str) -> dict[str, Any]:
-    """The descriptors of the one device that ``text`` shows, and its strings."""
+    """The descriptors, and the strings, of the one device in ``text``."""
     found: dict[str, Any] = {"endpoints": [], "strings": {}}
     section: dict[str, int] = {}
     for line in text.splitlines():

@@ -22,14 +22,15 @@ from ccid.virtual.virtual_reader import VirtualReader, make_descriptor
 
 VENDOR_ID, PRODUCT_ID = 0x08E6, 0x3437
 ATR = bytes.fromhex("3BDA18FF81B1FE751F030031F573C001600090001C")
-"""Of the OpenPGP card 3.4 (pcsc-tools' list has it): T=1, command chaining, extended length."""
+"""The ATR of the OpenPGP card 3.4, from pcsc-tools' list: T=1, command chaining, extended
+length."""
 
 
 class OpenPgp(Application):
     """jcecard's OpenPGP card.
 
     Args:
-        folder: Where it stores its keys and data objects.
+        folder: The folder for the keys and data objects of the card.
     """
 
     atr = ATR
@@ -49,7 +50,7 @@ class OpenPgp(Application):
 
 
 def main(port: int, folder: str) -> None:
-    """Serve until a signal ends it."""
+    """Serve until a signal comes."""
     logging.disable()
     descriptor = make_descriptor(ExchangeLevel.EXTENDED_APDU)
     reader = VirtualReader(

@@ -35,7 +35,7 @@ ATTRIBUTES = [
     for name in dir(scard)
     if name.startswith("SCARD_ATTR_") and not name.endswith(("NAME_A", "NAME_W", "_NAME"))
 ] + ["SCARD_ATTR_VENDOR_NAME"]
-"""All but the reader's name, in which ours is told from the other."""
+"""All attributes except the name of the reader, which differs between the drivers."""
 
 
 def said(hresult: int, answer: Any) -> str:
@@ -44,7 +44,7 @@ def said(hresult: int, answer: Any) -> str:
 
 
 def of_reader(context: Any, name: str) -> dict[str, str]:
-    """Everything that is asked of one reader."""
+    """All answers of one reader."""
     answers: dict[str, str] = {}
     hresult, card, protocol = scard.SCardConnect(context, name, scard.SCARD_SHARE_SHARED, BOTH)
     assert not hresult, (name, hresult)

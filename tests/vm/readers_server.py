@@ -13,8 +13,8 @@ from ccid.codec.descriptors import SmartCardDescriptor
 from ccid.codec.messages import PC_to_RDR_GetSlotStatus
 from ccid.codes import ExchangeLevel, IccStatus, SlotError
 from ccid.virtual import EchoCard, faults, known_faults
-from ccid.virtual.__main__ import Control, Hand
 from ccid.virtual.ccid_function import CcidFunction
+from ccid.virtual.control_socket import ControlCommands, ControlSocket
 from ccid.virtual.usbip import UsbIpServer
 from ccid.virtual.virtual_reader import VirtualReader, make_descriptor
 from tests.pin_pad import MISMATCHED, SCRIPT, PinPad
@@ -29,8 +29,8 @@ READERS = {
     "composite": "08e6:5503",
     "sim": "08e6:3480",
 }
-"""In the order of their bus ids, 1-1 and so on. The reference driver has no exceptions for the
-pads, but for control code MCT of the last."""
+"""The readers, in the order of their bus ids: 1-1 and so on. For the PIN pads the reference driver
+has no exceptions, except the control code MCT for the last."""
 PADS = 3
 
 
@@ -80,13 +80,13 @@ def make() -> dict[str, VirtualReader]:
 
 
 def main(port: int, path: str) -> None:
-    """Serve until a signal ends it; says the serial numbers when it is ready."""
+    """Print the serial numbers when the server is ready, and serve until a signal comes."""
     readers = make()
     with (
         selectors.DefaultSelector() as selector,
         UsbIpServer(list(readers.values()), "127.0.0.1", port) as server,
     ):
-        Control(path, Hand(server, EchoCard), selector)
+        ControlSocket(path, ControlCommands(server, EchoCard), selector)
         print("serving", *(reader.info.serial for reader in readers.values()), flush=True)
         while True:
             for key, _ in selector.select():

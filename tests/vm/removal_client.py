@@ -1,15 +1,15 @@
-"""What programs see of a reader that is pulled out: runs in the guest, with Debian's pyscard.
+"""The events that programs see when a reader is unplugged: runs in the guest, with pyscard.
 
     removal_client.py
 
 A line of standard input names a reader (a part of its name), the card in it ("empty", "idle": no
-program used it and pcscd has powered it down, "powered": a program let go of it just now, "held":
-this one keeps a handle on it) and may end with "transmits": then this program sends APDUs all the
-time. After "ready" the reader is to be pulled out; what three programs (threads, each with a
-context of its own) see of that is printed as JSON after "said": one asks SCardGetStatusChange of
-the reader, one of the reader and the pseudo reader that tells of all readers, one of the pseudo
-reader alone. An answer is the result and the states, as pcsc-lite's own tests print them; events
-are counted from the first look on.
+program uses the card and pcscd has powered the card off, "powered": a program disconnected just
+now, "held": this program keeps a handle to the card), and may end with "transmits": then this
+program sends APDUs all the time. After "ready" the caller unplugs the reader. Three programs
+(threads, each with a context of its own) call SCardGetStatusChange: the first for the reader, the
+second for the reader and the pseudo reader of all readers, the third for the pseudo reader alone.
+Their events are printed as JSON after "said": the result and the states, in the form of pcsc-lite's
+own tests. Events count from the first call on.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def state_of(context: int, name: str) -> int:
 
 
 def until(context: int, part: str, wanted: int) -> str:
-    """The name of a reader, once it is in a state."""
+    """Wait until a reader is in a state; returns the name of the reader."""
     deadline = time.monotonic() + WAIT_S
     while time.monotonic() < deadline:
         for name in listed(context):
@@ -71,7 +71,7 @@ def connect(context: int, name: str) -> tuple[int, int]:
 
 
 class Watcher(threading.Thread):
-    """One program that waits for changes of some readers."""
+    """A program that waits for changes of some readers."""
 
     def __init__(self, name: str, which: list[str], looked: threading.Barrier) -> None:
         super().__init__(daemon=True)

@@ -1,5 +1,5 @@
-"""PC/SC clients, unchanged, on our driver and on libccid: the same results. What they are and how
-they are run is in :mod:`tests.vm.clients`; docs/clients.md shows it."""
+"""Unchanged PC/SC clients give the same results with our driver and with libccid.
+:mod:`tests.vm.clients` lists the clients and runs them; docs/clients.md shows the results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Said = dict[str, tuple[str, str]]
 
 @pytest.fixture(scope="module")
 def said(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Said:
-    """What each prints with libccid, and with our driver."""
+    """The output of each client with libccid, and with our driver."""
     before = guest.jobs
     try:
         return compare(guest, tmp_path_factory.mktemp("drivers"))

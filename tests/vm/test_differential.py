@@ -1,9 +1,9 @@
-"""The same reader, the same card, the same commands: once by pcscd with libccid, once by us.
+"""The same reader, the same card, the same commands: with pcscd and libccid, and with this library.
 
-The reader is ours, attached by USB/IP; the judge is Debian's libccid. See
-:mod:`tests.vm.differential.scenarios`. Replies have to be equal in every scenario that is not
-tagged with a fault of the reference; in a tagged one they have to differ. What differs on the wire
-has to be named, and docs/differences.md has to know the name.
+The reader is ours, attached by USB/IP; libccid is Debian's. See
+:mod:`tests.vm.differential.scenarios`. The replies must be equal in every scenario without a fault
+of the reference driver, and must differ in a scenario with one. Each difference on the wire must
+have a name, and docs/differences.md must contain the name.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PORT = 3245
 QEMU_READERS = 4
 PATH = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
 POLLING = {"62", "63", "65"}
-"""Power and status: when they are sent is the business of pcscd, not of its driver."""
+"""Commands for power and status: pcscd decides when to send them, not its driver."""
 HEADINGS = re.compile(r"^### `([a-z0-9-]+)`", re.MULTILINE)
 
 Wire = list[list[str]]
@@ -37,7 +37,7 @@ Wire = list[list[str]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one scenario came to, by both.
+    """The results of one scenario with both drivers.
 
     Attributes:
         theirs, ours: Results of the steps.
@@ -54,7 +54,7 @@ class Outcome:
 def outcomes(
     guest: Guest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, Outcome]]:
-    """Every scenario, by both drivers, one after the other on the same attached readers."""
+    """All scenarios, with both drivers, one after the other on the same attached readers."""
     folder, socket = tmp_path_factory.mktemp("wire"), "/run/differential"
     names = list(SCENARIOS)
     code = (
@@ -103,7 +103,7 @@ def by_pcscd(guest: Guest, folder: Path, socket: str, names: list[str]) -> dict[
 
 
 def commands(wire: Wire) -> list[list[str]]:
-    """What the host sent, without what depends on pcscd's habits: type, bytes 7 to 9, data."""
+    """The commands of the host, without what depends on pcscd: type, bytes 7 to 9, data."""
     return [message[1:] for message in wire if message[0] == ">" and message[1] not in POLLING]
 
 
@@ -142,7 +142,7 @@ def test_every_difference_is_documented() -> None:
 
 
 def test_the_table(outcomes: dict[str, Outcome], tell: Tell) -> None:
-    """Printed, so that a run shows what was compared."""
+    """The table is printed, so that a run shows what was compared."""
     lines = []
     for name, o in outcomes.items():
         scenario: Scenario = SCENARIOS[name]

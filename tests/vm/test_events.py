@@ -22,7 +22,7 @@ pattern = bytes.fromhex("0010000002")
 
 @ECHO
 def test_exchanged_between_two_calls(guest: Guest, number: int) -> None:
-    """Nobody asked the reader anything meanwhile."""
+    """No command went to the reader meanwhile."""
     said = script(
         guest,
         number,
@@ -49,7 +49,7 @@ with ccid.open_reader(find()) as reader:
 
 
 def test_exchanged_on_a_reader_that_activates_cards(guest: Guest) -> None:
-    """The new card has power as the old one had, and would carry out the command."""
+    """The new card has power, as the old card had, and would execute the command."""
     with plugged(guest, "--card", "echo", "--auto-activate") as usb:
         said = usb.script(
             REMOVED
@@ -94,7 +94,7 @@ print(max(delays))
 
 @ECHO
 def test_taken_out_while_it_thinks(guest: Guest, number: int, tell: Tell) -> None:
-    """QEMU's reader answers nothing then."""
+    """QEMU's reader then does not answer the command."""
     hand = 'delays = []\ndef take_out(): hand("card", "out")\ndef put_in(): hand("card", "in")\n'
     *said, delay = script(guest, number, REMOVED + hand + SLOW, timeout=240).split()
     assert said == ["removed", "00019000"] * 3
@@ -117,7 +117,7 @@ def test_nothing_goes_over_usb_while_nothing_happens(
     number: int,
     full: bool,
 ) -> None:
-    """A transfer waits, and none is completed; until something happens."""
+    """A transfer waits, and none completes, until a card moves."""
     said = script(
         guest,
         number,
@@ -181,7 +181,7 @@ hand("reader", "in")
 
 @ECHO
 def test_waiting_ends_at_once(guest: Guest, number: int, tell: Tell) -> None:
-    """Though nothing would come for ten minutes; and closing does not wait either."""
+    """Although no event would come for ten minutes. Closing does not wait either."""
     said = script(
         guest,
         number,

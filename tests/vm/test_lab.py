@@ -1,4 +1,4 @@
-"""The lab itself: what the other tests here rely on."""
+"""The lab itself: the functions on which the other tests in this folder rely."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CAC_ATR = "3b:7a:18:00:00:73:66:74:65:20:63:64:31:34:34"
 
 
 def until(condition: Callable[[], bool], timeout: float = 20.0) -> bool:
-    """Whether ``condition`` comes to hold."""
+    """True if ``condition`` becomes true in time."""
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
@@ -36,7 +36,7 @@ def until(condition: Callable[[], bool], timeout: float = 20.0) -> bool:
 
 
 def serials(guest: Guest) -> set[str]:
-    """Of QEMU's readers, as the guest's kernel has them."""
+    """The serial numbers of QEMU's readers, as the guest's kernel lists them."""
     listed = guest.run(
         "cat $(grep -lsx 4433 /sys/bus/usb/devices/*/idProduct | sed s/idProduct/serial/)"
     )
@@ -44,7 +44,8 @@ def serials(guest: Guest) -> set[str]:
 
 
 def atr(guest: Guest, reader: int) -> str:
-    """What opensc-tool says of the card in the reader with the serial number ``lab{reader}``."""
+    """The output of opensc-tool for the card in the reader with the serial number
+    ``lab{reader}``."""
     names = readers(guest)
     number = next(i for i, name in enumerate(names) if f"(lab{reader})" in name)
     result = guest.run(["opensc-tool", "-r", str(number), "-a"])
@@ -287,7 +288,7 @@ def test_vhci(guest: Guest) -> None:
     assert "Imported USB devices" in guest.run(["usbip", "port"]).stdout
 
 
-# Its life -------------------------------------------------------------------------------------
+# Start and end of the lab ---------------------------------------------------------------------
 
 
 def test_what_does_not_boot_says_why() -> None:
@@ -304,7 +305,7 @@ def test_what_does_not_boot_says_why() -> None:
 def test_it_dies_with_the_program_that_started_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path_factory.mktemp("t")))  # it cannot clean up itself
+    monkeypatch.setenv("TMPDIR", str(tmp_path_factory.mktemp("t")))  # nothing else removes it
     code = (
         f"import sys, threading; sys.path.insert(0, {str(TOOLS)!r})\n"
         "from lab.guest import Guest; from lab.readers import ReaderSpec\n"
@@ -358,27 +359,27 @@ class Qemu:
         self._socket.connect(str(path))
 
     def send(self, kind: int, body: bytes = b"") -> None:
-        """One message, in two pieces."""
+        """Send one message in two pieces."""
         message = struct.pack(">III", kind, 0, len(body)) + body
         self._socket.sendall(message[:7])
         time.sleep(0.01)
         self._socket.sendall(message[7:])
 
     def receive(self) -> tuple[int, bytes]:
-        """One message."""
+        """Receive one message."""
         header = self._socket.recv(12, socket.MSG_WAITALL)
         kind, _, length = struct.unpack(">III", header)
         return kind, self._socket.recv(length, socket.MSG_WAITALL) if length else b""
 
     def tpdu(self, tpdu: str) -> str:
-        """The card's answer."""
+        """The response of the card."""
         self.send(7, bytes.fromhex(tpdu))
         kind, answer = self.receive()
         assert kind == 7
         return answer.hex()
 
     def close(self) -> None:
-        """Go away."""
+        """Close the connection."""
         self._socket.close()
 
 

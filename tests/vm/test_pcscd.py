@@ -1,5 +1,5 @@
-"""Debian's pcscd in the guest, with our driver: real clients, unchanged, on QEMU's reader and on
-ours over USB/IP; and what happens when something dies."""
+"""Debian's pcscd in the guest with our driver: real, unchanged clients on QEMU's reader and on ours
+over USB/IP; and processes that die."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ DROPDIR = "/usr/lib/pcsc/drivers"
 QEMU = "08e6:4433:Ours on QEMU"
 OURS = f"{IDS}:Ours on USB/IP"
 START_S = 120.0
-"""Each helper imports everything anew, and without KVM that takes seconds."""
+"""Seconds to start: each helper imports everything, and without KVM that takes seconds."""
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle, written here: there is the same interpreter."""
+    """The bundle, written on this machine: the guest has the same interpreter."""
     folder = tmp_path_factory.mktemp("drivers")
     words = ["--dropdir", str(folder), "--reader", QEMU, "--reader", OURS]
     assert install.main(words) == 0
@@ -39,7 +39,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def driver(guest: Guest, bundle: Path) -> Iterator[None]:
-    """Our driver is installed in the guest, beside libccid."""
+    """Our driver, installed in the guest beside libccid."""
     guest.run(["cp", "-r", str(bundle), DROPDIR], check=True)
     yield
     guest.run(["rm", "-rf", f"{DROPDIR}/{NAME}"], check=True)
@@ -47,8 +47,8 @@ def driver(guest: Guest, bundle: Path) -> Iterator[None]:
 
 @contextmanager
 def daemon(guest: Guest, *numbers: int, more: int = 0) -> Iterator[Pcscd]:
-    """pcscd, with these readers of the guest plugged in and no others (each costs seconds), and
-    ``more`` that are there besides."""
+    """pcscd, with these readers of the guest plugged in and no other QEMU reader (each costs
+    seconds), and with ``more`` readers that are there besides."""
     guest.leave_only(*numbers)
     with pcscd(guest, len(numbers) + more, timeout=START_S) as running:
         assert len(running.readers) == len(numbers) + more
@@ -76,7 +76,7 @@ def transmit(connection, apdu):
 
 
 def client(guest: Guest, source: str, *words: str, timeout: float = 120) -> Any:
-    """Run a program with Debian's pyscard; what it prints, as JSON."""
+    """Run a program with Debian's pyscard; returns its output, parsed as JSON."""
     command = ["/usr/bin/python3", "-c", CLIENT + source, *words]
     return json.loads(guest.run(command, timeout=timeout, check=True).stdout)
 
@@ -91,7 +91,7 @@ def helpers(guest: Guest) -> list[int]:
 
 
 def until(guest: Guest, condition: Any, within_s: float) -> float:
-    """Wait; how long it took."""
+    """Wait for ``condition``; returns the seconds."""
     began = time.monotonic()
     while not condition():
         if time.monotonic() - began > within_s:
@@ -110,7 +110,8 @@ def test_pcscd_gives_us_the_readers(guest: Guest, driver: None) -> None:
 
 
 def test_the_same_answers_as_with_libccid(guest: Guest, driver: None) -> None:
-    """Which loses its place on xHCI after a reply that fills a packet, so that one is ours."""
+    """On xHCI libccid loses its place after a reply that fills a packet, so our reader is used
+    there."""
     source = """
 connection = connect(sys.argv[2])
 said = [bytes(connection.getATR()).hex()]
@@ -201,7 +202,7 @@ print("again", bytes(answer).hex(), flush=True)
     assert said == {"transmit": "0x80100069", "begin": "0x80100069", "again": "00019000"}
 
 
-# Something dies -------------------------------------------------------------------------------
+# Processes that die ---------------------------------------------------------------------------
 
 ONE = """
 connection = connect(sys.argv[1])
@@ -223,13 +224,13 @@ def pid_of_helper(guest: Guest, number: int) -> int:
 
 @pytest.mark.parametrize("signal", ["KILL", "STOP"])
 def test_a_helper_that_dies_or_stops_is_replaced(guest: Guest, driver: None, signal: str) -> None:
-    """Within 15 s; the other reader's client never notices. That the new one works takes as long
-    again as it takes to start here."""
+    """The new helper is there within 15 s, and the client of the other reader does not notice. The
+    first answer of the new helper takes as long again as a start takes here."""
     with daemon(guest, 0, 1):
         assert client(guest, ONE, "lab0") == "00019000"
         pid = pid_of_helper(guest, 0)
         guest.run(["kill", f"-{signal}", str(pid)], check=True)
-        guest.popen(["/usr/bin/python3", "-c", CLIENT + ONE, "lab0"])  # somebody wants the card
+        guest.popen(["/usr/bin/python3", "-c", CLIENT + ONE, "lab0"])  # a client uses the card
         assert client(guest, ONE, "lab1") == "00019000"
 
         def is_replaced() -> bool:
@@ -246,7 +247,7 @@ def test_a_helper_that_dies_or_stops_is_replaced(guest: Guest, driver: None, sig
 
 @pytest.mark.parametrize("signal", ["TERM", "KILL", "INT"])
 def test_the_end_of_pcscd(guest: Guest, driver: None, signal: str) -> None:
-    """Helpers power cards off, release the readers and end."""
+    """Helpers power the cards off, release the readers, and end."""
     with daemon(guest, 0, 1) as running:
         assert client(guest, ONE, "lab0") == "00019000"
         guest.run(["kill", f"-{signal}", str(running.pid)], check=True)
@@ -277,8 +278,8 @@ runpy.run_module("ccid.pcsc.plug.helper", run_name="__main__", alter_sys=True)
 def test_if_ours_does_not_open_libccid_gets_the_reader(
     guest: Guest, driver: None, tmp_path: Path, how: str
 ) -> None:
-    """A helper that does not start, or ends at once, or finds the reader claimed, leaves it to
-    the class driver, in good order."""
+    """A helper that does not start, ends at once, or finds the interface claimed, leaves the reader
+    to the class driver, in working order."""
     broken = tmp_path / "python"
     broken.write_text(
         "#!/bin/sh\nexit 0\n" if how == "hangs up" else BUSY.format(python=sys.executable)

@@ -1,5 +1,5 @@
-"""What happens at a reader while pcscd drives it with our driver, and that it costs nothing in
-the long run."""
+"""Events at a reader that pcscd drives with our driver; and resources stay constant in the long
+run."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_card_taken_out_while_it_thinks(
     number: int,
     tell: Tell,
 ) -> None:
-    """QEMU's reader says nothing more of the command, which would take a minute."""
+    """QEMU's reader does not answer the command, which would take a minute."""
     source = """
 for turn in range(2):
     card = connected()
@@ -85,7 +85,7 @@ def test_an_idle_reader_moves_no_byte(
     number: int,
     full: bool,
 ) -> None:
-    """No transfer is completed while pcscd waits for something to happen."""
+    """No transfer completes while pcscd waits for an event."""
     source = """
 bus, address, seconds = sys.argv[1:]
 monitor = Monitor(types.SimpleNamespace(bus=int(bus), address=int(address)))
@@ -96,7 +96,7 @@ print(len(monitor.urbs()))
     serial = guest.readers[number].serial
     with daemon(guest, number):
         client(guest, 'connect(sys.argv[1]).disconnect(); print("{}")', f"lab{number}")
-        time.sleep(7)  # pcscd powers an unused card down
+        time.sleep(7)  # pcscd powers an unused card off
         found = guest.run(
             f"d=$(dirname $(grep -lx {serial} /sys/bus/usb/devices/*/serial)); "
             "cat $d/busnum $d/devnum",
@@ -113,7 +113,7 @@ def test_a_card_event_reaches_the_application(
     full: bool,
     tell: Tell,
 ) -> None:
-    """By SCardGetStatusChange; the time since the notification is printed."""
+    """By SCardGetStatusChange. The time since the notification is printed."""
     source = """
 import socket
 def hand(line):
@@ -161,7 +161,7 @@ print(json.dumps(took))
 
 @dataclass(frozen=True)
 class Holdings:
-    """What a process holds."""
+    """Resources that a process holds."""
 
     rss_kib: int
     threads: int
@@ -226,7 +226,8 @@ def test_many_readers_come_and_go(
     full: bool,
     tell: Tell,
 ) -> None:
-    """Each is seen with its card; half of them come back at once, half after a while."""
+    """Each reader is seen with its card. Half of the readers come back at once, half after a
+    while."""
     warm, count = (10, 200) if full else (2, 3)
     reader, chance = guest.readers[1], random.Random(SEED)
     with daemon(guest, 1) as running:
@@ -254,9 +255,9 @@ def test_a_reader_that_is_plugged_in_gets_its_helper_at_once(
     driver: None,  # noqa: F811
     tell: Tell,
 ) -> None:
-    """What lies between the kernel's word that a reader is there and the start of its helper is
-    udev's, pcscd's and the plug's. ``tests/bench/test_first_reply.py`` has the rest, where Python
-    runs at its own speed."""
+    """Between the kernel's event for the reader and the start of the helper only udev, pcscd and
+    the plug work. ``tests/bench/test_first_reply.py`` measures the rest, where Python runs at full
+    speed."""
     reader = guest.readers[1]
     with daemon(guest, 1):
         reader.unplug()

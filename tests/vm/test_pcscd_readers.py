@@ -1,8 +1,8 @@
 """Readers of all kinds through Debian's pcscd and our driver: PIN pads, several slots, several
-interfaces, a slot that does not tell of its card. All are ours, over USB/IP
-(:mod:`tests.vm.readers_server`), and what libccid says of the same PIN pads is the judge.
+interfaces, a slot without a card detector. All are ours, over USB/IP
+(:mod:`tests.vm.readers_server`). The answers for the PIN pads must be equal to libccid's.
 
-One server and one pcscd serve all tests here; libccid's turn comes before.
+One server and one pcscd serve all tests here; libccid runs before our driver.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ NOT_TRANSACTED, UNSUPPORTED = "80100016", "8010001f"
 """SCARD_E_NOT_TRANSACTED and SCARD_E_UNSUPPORTED_FEATURE."""
 
 Answers = dict[str, dict[str, str]]
-"""By reader's name and question."""
+"""By name of the reader and question."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Served:
     """The USB/IP server in the guest.
 
     Attributes:
-        guest: Where.
+        guest: The guest.
         serials: Serial numbers by name.
     """
 
@@ -58,7 +58,7 @@ class Served:
         self.guest.run("udevadm settle; sleep 1", check=True)
 
     def hand(self, line: str) -> None:
-        """What :class:`ccid.virtual.__main__.Hand` obeys."""
+        """Send a line to :class:`ccid.virtual.control_socket.ControlCommands`."""
         name, *_ = words = line.split()
         where = f"1-{list(READERS).index(words[2]) + 1}"
         source = (
@@ -72,8 +72,8 @@ class Served:
 
 @pytest.fixture(autouse=True)
 def _put_back(guest: Guest) -> Iterator[None]:
-    """The lab's own readers stay out until the last test here: pcscd runs as long, and the lists
-    that clients get must not grow meanwhile."""
+    """The lab's own readers stay out until the last test of this file: pcscd runs as long, and the
+    lists that clients get must not grow meanwhile."""
     before = guest.jobs
     yield
     guest.reset(keep=before, readers=False)
@@ -81,7 +81,7 @@ def _put_back(guest: Guest) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def served(guest: Guest) -> Iterator[Served]:
-    """The PIN pads, attached; the others wait."""
+    """The PIN pads are attached; the other readers are attached later."""
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
         "from tests.vm.readers_server import main; main(int(sys.argv[1]), sys.argv[2])"
@@ -100,7 +100,7 @@ def served(guest: Guest) -> Iterator[Served]:
 
 @contextmanager
 def options(guest: Guest, bundle: str, bits: int) -> Iterator[None]:
-    """Other ifdDriverOptions in a bundle."""
+    """Write ifdDriverOptions into a bundle."""
     plist = f"$(readlink -f {bundle}/Contents/Info.plist)"
     change = "sed -i '/ifdDriverOptions/{{n;s/>0x[0-9A-Fa-f]*</>0x{:04X}</}}' " + plist
     guest.run(change.format(bits), check=True)
@@ -110,7 +110,8 @@ def options(guest: Guest, bundle: str, bits: int) -> Iterator[None]:
 
 @contextmanager
 def daemon(guest: Guest, slots: int) -> Iterator[Pcscd]:
-    """pcscd with so many slots of ours, and whatever else is plugged in, and a log of all."""
+    """pcscd with this many slots of ours, with all other readers that are plugged in, and with a
+    log of everything."""
     guest.leave_only()
     with pcscd(guest, slots, args=["--debug", "--apdu"], timeout=START_S) as running:
         assert len(running.readers) == slots
@@ -119,7 +120,7 @@ def daemon(guest: Guest, slots: int) -> Iterator[Pcscd]:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a driver answered, and pcscd's log of it."""
+    """The answers of a driver, and pcscd's log."""
 
     answers: Answers
     log: str
@@ -140,7 +141,7 @@ class Bench:
 
     Attributes:
         running: pcscd, with our driver, ifdDriverOptions 1 and all readers.
-        asked: What each driver said of the PIN pads, by driver and ifdDriverOptions.
+        asked: The answers of each driver for the PIN pads, by driver and ifdDriverOptions.
     """
 
     running: Pcscd
@@ -151,8 +152,8 @@ class Bench:
 def bench(
     served: Served, guest: Guest, tmp_path_factory: pytest.TempPathFactory, full: bool
 ) -> Iterator[Bench]:
-    """The PIN pads with libccid; then our driver is installed and has all readers. Without
-    Escape, too, where time does not count."""
+    """The PIN pads with libccid; then our driver is installed and gets all readers. Without Escape,
+    too, where time does not count."""
     folder = tmp_path_factory.mktemp("drivers")
     named = [f"--reader={ids}:Ours {name}" for name, ids in READERS.items()]
     assert install.main(["--dropdir", str(folder), *named]) == 0
@@ -187,7 +188,7 @@ PAD_NAMES = list(READERS)[:PADS]
 
 @pytest.mark.parametrize("name", PAD_NAMES)
 def test_pin_pads_answer_as_with_libccid(bench: Bench, name: str, tell: Tell) -> None:
-    """Features, properties, PIN entries of all outcomes, Escape, attributes: one by one."""
+    """Features, properties, PIN entries with each outcome, Escape and attributes, one by one."""
     for (driver, bits), theirs in bench.asked.items():
         if driver != "libccid":
             continue
@@ -275,9 +276,9 @@ print(json.dumps([done, answers]))
 def test_slots_beside_each_other(
     running: Pcscd, served: Served, guest: Guest, name: str, order: list[str] | None
 ) -> None:
-    """Three seconds on one slot hold nobody up at the other, if the reader can do that; if not
-    the answers are right all the same. The composite one hangs if its interfaces do not take
-    turns."""
+    """Three seconds of work in one slot do not delay the other slot, if the reader can work in
+    both; if not, the answers are right all the same. The composite reader hangs if its interfaces
+    do not take turns."""
     done, answers = client(guest, TWO_AT_A_TIME, served.serials[name])
     assert answers["slow"] == "9000"
     assert answers["quick"] == [bytes((n, n + 1)).hex() + "9000" for n in range(10)]
@@ -316,7 +317,7 @@ def test_cards_come_and_go_slot_by_slot(running: Pcscd, served: Served, guest: G
 def test_a_slot_that_does_not_tell_of_its_card(
     running: Pcscd, served: Served, guest: Guest
 ) -> None:
-    """pcscd never powers a slot that is said to be empty: the driver tries."""
+    """pcscd never powers a slot that is reported empty: the driver tries a power-up."""
     until(guest, lambda: present(guest, served, "sim") == [False], 20)
     served.hand("card in sim 0")
     until(guest, lambda: present(guest, served, "sim") == [True], 20)
@@ -334,9 +335,9 @@ print(json.dumps(transmit(connection, "0010000002")))
 def test_a_card_that_computes_for_minutes(
     running: Pcscd, served: Served, guest: Guest, full: bool
 ) -> None:
-    """By waiting time extensions of T=1, which the host sees, and of the reader at APDU level,
-    again and again: neither the driver's process nor the plug has a limit of its own that is
-    shorter. Both at the same time, to save it."""
+    """By waiting time extensions of T=1, which the host sees, and by time extensions of a reader at
+    APDU level, again and again: neither the helper nor the plug has a shorter limit of its own.
+    Both run at the same time, which saves time."""
     seconds = 300 if full else 13
     source = """
 import threading
@@ -363,7 +364,7 @@ print(json.dumps(answers))
 
 
 def test_readers_are_still_there(running: Pcscd, guest: Guest) -> None:
-    """After all of it nobody was replaced or lost."""
+    """After all tests no helper was replaced, and no reader was lost."""
     assert running.job.running
     assert len([name for name in readers(guest) if "Ours" in name]) == sum(SLOTS.values())
     assert len(helpers(guest)) == len(READERS)

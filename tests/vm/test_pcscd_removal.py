@@ -1,12 +1,12 @@
-"""A reader that is pulled out: programs see the same, in the same order, with libccid and with our
-driver; and a card that is taken out is told as ever. What they see is in
-:mod:`tests.vm.removal_client`.
+"""A reader that is unplugged: programs see the same events, in the same order, with both drivers. A
+card that is taken out is reported as before. :mod:`tests.vm.removal_client` is the
+program that records the events.
 
-What the reader says last decides. QEMU takes the card out first, and at xHCI the reader still says
-so: then both drivers tell of the card. At UHCI and over USB/IP nothing is said any more, and the
-reader goes at once: pcscd waits 400 ms for its own word of that, after the polling function has
-failed. udev may take longer on a busy machine. So a turn may show the card gone before the reader,
-with either driver, and the shortest of a few turns counts.
+The last notification of the reader decides. QEMU takes the card out first, and on xHCI the reader
+still sends that notification: then both drivers report the card. On UHCI and over USB/IP no
+notification comes any more, and the reader goes at once: after the polling function has failed,
+pcscd waits 400 ms for udev's event. udev may take longer on a busy machine. So in one turn the card
+may be reported gone before the reader, with either driver; the shortest of a few turns counts.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ MORE = (
       for card in ("idle", "powered", "held", "empty") if f"{where} {card}" not in SCENARIOS),
     "usbip held transmits",
 )  # fmt: skip
-"""Where time does not count. The last is not for QEMU's readers: QEMU 7.2 may end when one goes
-while it transmits."""
+"""Where time does not count. The last is not for QEMU's readers: QEMU 7.2 may end if a reader goes
+during a transfer."""
 DIES = "uhci idle dies"
-"""Our helper is killed as the reader goes; libccid's answer is that without."""
+"""Our helper is killed as the reader goes. The result is compared with libccid's without a kill."""
 
 GONE = "00000000: CHANGED UNKNOWN UNAVAILABLE"
 Said = dict[str, list[str]]
@@ -54,7 +54,7 @@ def length(said: Said) -> int:
 
 @dataclass
 class Client:
-    """The program in the guest, and the readers it looks at."""
+    """The program in the guest, and the readers that the program watches."""
 
     guest: Guest
     usb: Plugged
@@ -71,7 +71,7 @@ class Client:
         self.guest.run(words, check=True)
 
     def sees(self, scenario: str) -> Said:
-        """What is seen in one turn."""
+        """What the program sees in one turn."""
         where, card, *rest = scenario.split()
         part, number = LAB.get(where, ("(0001)", None))
         self.count += 1
@@ -94,7 +94,7 @@ class Client:
         return said
 
     def sees_best(self, scenario: str, lines: int) -> Said:
-        """The shortest of a few turns, the first that has no more ``lines`` than that."""
+        """The shortest of a few turns, the first with at most ``lines`` lines."""
         said = self.sees(scenario)
         for _ in range(1, TURNS):
             if length(said) > lines:
@@ -131,7 +131,7 @@ class Client:
 
 @contextmanager
 def client(guest: Guest) -> Iterator[Client]:
-    """pcscd runs with the driver that is installed."""
+    """pcscd runs with the installed driver."""
     guest.leave_only(0, 1)
     guest.run(f"rm -f {FIFO}; mkfifo {FIFO}", check=True)
     shell = f'exec /usr/bin/python3 -u -c "$1" <>{FIFO}'
@@ -146,7 +146,7 @@ def client(guest: Guest) -> Iterator[Client]:
 
 @pytest.fixture(autouse=True)
 def _put_back() -> None:
-    """All was run before the first test, and put back."""
+    """Everything ran before the first test of this file; the readers are put back."""
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def seen(guest: Guest, bundle: Path, full: bool) -> dict[str, tuple[Said, Said]]
 
 
 def shortest(scenario: str) -> int:
-    """Lines of a turn in which nothing is told that need not be told."""
+    """The lines of a turn without superfluous events."""
     if "transmits" in scenario:
         return 12
     is_told = scenario.startswith("xhci") and "empty" not in scenario
@@ -186,7 +186,7 @@ def test_the_same_is_seen_with_both_drivers(seen: dict[str, tuple[Said, Said]], 
 
 
 def test_the_reader_goes_at_once(seen: dict[str, tuple[Said, Said]]) -> None:
-    """Where it said nothing of its card, and nobody used it."""
+    """If the reader sent no notification of its card, and no program used the card."""
     looked = 0
     for name, both in seen.items():
         for said in both:
@@ -200,6 +200,6 @@ def test_the_reader_goes_at_once(seen: dict[str, tuple[Said, Said]]) -> None:
 
 
 def test_a_card_that_the_reader_told_of_is_told(seen: dict[str, tuple[Said, Said]]) -> None:
-    """At xHCI the notification comes before the end."""
+    """On xHCI the notification comes before the reader goes."""
     for said in seen["xhci idle"]:
         assert said["reader"][1:] == ["00000000: CHANGED EMPTY +1", GONE]

@@ -1,4 +1,4 @@
-"""QEMU's reader and two cards, over a real USB stack: a reader we did not write."""
+"""QEMU's reader and two cards over a real USB stack: a reader that this project did not write."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PRELOAD = (
     "grp",
     "pwd",
 )
-"""What scripts find imported already."""
+"""Modules that scripts find imported already."""
 
 OPEN = """
 import ccid, json, subprocess, sys, time
@@ -52,8 +52,8 @@ def until(condition, seconds=10):
 
 
 def script(guest: Guest, number: int, source: str, *arguments: object, **options: Any) -> str:
-    """Run Python in the guest with ``find()``, which gives the reader of this number, and
-    ``hand()``, which moves it or its card."""
+    """Run Python in the guest, with ``find()``, which returns the reader of this number, and
+    ``hand()``, which moves the reader or its card."""
     words = [guest.readers[number].serial, str(number), str(HAND), *map(str, arguments)]
     return guest.script(OPEN + source, *words, preload=PRELOAD, **options).stdout
 
@@ -87,7 +87,7 @@ def test_dump_is_what_lsusb_says(guest: Guest, number: int) -> None:
 
 
 def test_listing_opens_no_device(guest: Guest) -> None:
-    """Counted where pyusb calls libusb, and seen in the open files."""
+    """Counted where pyusb calls libusb, and checked in the list of open files."""
     counted = script(
         guest,
         0,
@@ -167,7 +167,7 @@ with ccid.open_reader(find()) as reader, reader.slots[0].connect() as card:
 
 @ECHO
 def test_replies_of_every_length(guest: Guest, number: int) -> None:
-    """0 to 256 bytes of data: among them those that fill their last packet."""
+    """0 to 256 bytes of data, among them replies that fill their last packet."""
     said = script(
         guest,
         number,
@@ -208,7 +208,7 @@ class Monitor:
 
 @pytest.fixture
 def usbmon(guest: Guest) -> str:
-    """The kernel's own monitor of the bus, for scripts."""
+    """The kernel's monitor of the bus, for scripts."""
     guest.run("modprobe usbmon", check=True)
     guest.run("mountpoint -q /sys/kernel/debug || mount -t debugfs debugfs /sys/kernel/debug")
     return USBMON
@@ -216,7 +216,7 @@ def usbmon(guest: Guest) -> str:
 
 @ECHO
 def test_one_bulk_out_and_one_bulk_in(guest: Guest, usbmon: str, number: int) -> None:
-    """Of every APDU, counted by the kernel."""
+    """For each APDU, counted by the kernel."""
     said = script(
         guest,
         number,
@@ -325,8 +325,9 @@ def certificate(cache: Path, number: int) -> str:
 @CAC_READERS
 @pytest.mark.parametrize("chunk", [0x34, 0xFE])
 def test_the_cac(guest: Guest, number: int, chunk: int) -> None:
-    """SELECT and READ of three certificates, compared with what NSS has. In parts of 0x34 bytes
-    every reply is a full packet of 64; on xHCI QEMU's reader then sends a stray empty one."""
+    """SELECT and READ of three certificates, compared with those in NSS. In parts of 0x34 bytes
+    every reply is a full packet of 64 bytes; on xHCI QEMU's reader then sends a stray empty
+    packet."""
     guest.readers[number].card_in()
     said = script(
         guest,
@@ -375,7 +376,7 @@ with ccid.open_reader(find()) as reader:
 
 
 def test_the_cac_out_and_in(guest: Guest) -> None:
-    """Its device is taken from QEMU's reader, and put back."""
+    """The card's device is removed from QEMU's reader, and put back."""
     reader = guest.readers[2]
     source = """
 with ccid.open_reader(find()) as reader:
@@ -403,7 +404,8 @@ with ccid.open_reader(find()) as reader:
 
 
 def test_the_libusb_of_libusb_package(guest: Guest) -> None:
-    """Where the system has none, the wheel's is used: without udev, and with the same result."""
+    """If the system has no libusb, the wheel's libusb is used: without udev, with the same
+    result."""
     said = script(
         guest,
         1,
@@ -479,8 +481,8 @@ CAC_APDUS = [
 
 @pytest.mark.parametrize("number", [0, 1, 2], ids=["UHCI", "xHCI", "CAC"])
 def test_the_same_as_through_pcscd_and_libccid(guest: Guest, number: int) -> None:
-    """ATR and replies of one list of APDUs, byte for byte. On xHCI without those whose reply is a
-    full packet: after the reader's stray empty packet libccid is one answer behind."""
+    """ATR and replies of one list of APDUs, byte for byte. On xHCI without the APDUs whose reply is
+    a full packet: after the stray empty packet of the reader, libccid is one answer behind."""
     chosen = CAC_APDUS if number == 2 else APDUS
     chosen = [apdu for apdu in chosen if number != 1 or apdu not in FULL_PACKETS]
     apdus = json.dumps(chosen)
@@ -504,7 +506,7 @@ with ccid.open_reader(find()) as reader, reader.slots[0].connect() as card:
     assert len(json.loads(ours)) == 1 + len(chosen)
 
 
-# Who holds it ---------------------------------------------------------------------------------
+# Access to the device -------------------------------------------------------------------------
 
 
 def test_busy_names_pcscd_and_how_to_stop_it(guest: Guest) -> None:
@@ -545,8 +547,8 @@ except errors.AccessDenied as error: print(str(error)); print(error.cure)
 
 
 def test_the_udev_rule_works(guest: Guest) -> None:
-    """What the error prints, put where it says, gives the user of the seat access: the tag that
-    logind acts on is on the device."""
+    """The rule that the error message prints, in the file that the message names, gives the user of
+    the seat access: the tag for logind is on the device."""
     rule = script(
         guest,
         0,
@@ -563,7 +565,7 @@ def test_the_udev_rule_works(guest: Guest) -> None:
 
 
 def test_a_kernel_driver_is_named_sent_away_and_put_back(guest: Guest) -> None:
-    """Linux's generic serial driver, made to take the reader."""
+    """Linux's generic serial driver has claimed the reader."""
     guest.run("modprobe usbserial vendor=0x08e6 product=0x4433", check=True)
     interface = script(guest, 0, "print(find().path.removeprefix('usb:'))").strip()
     folder = f"/sys/bus/usb/devices/{interface}/driver"
@@ -626,7 +628,8 @@ with ccid.open_reader(find()) as reader, reader.trace(arguments[0]):
 def test_a_trace_is_what_the_kernel_saw(
     guest: Guest, usbmon: str, number: int, tmp_path: Path
 ) -> None:
-    """Our file against usbmon, message by message: it shows the first 32 bytes of each."""
+    """Our file compared with usbmon, message by message; usbmon shows the first 32 bytes of
+    each."""
     file = tmp_path / "session.pcapng"
     said = script(
         guest,

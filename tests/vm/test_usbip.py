@@ -1,4 +1,5 @@
-"""Our virtual reader as a real USB device: over USB/IP and vhci_hcd, through kernel and libusb."""
+"""Our virtual reader as a real USB device: over USB/IP and vhci_hcd, through the kernel and
+libusb."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from tests.vm.test_qemu_reader import PRELOAD
 
 PORT = 3240
 IDS = "08e6:3437"
-"""Gemalto PC Twin: an id that libccid's table has, too."""
+"""Gemalto PC Twin: libccid's table has this identifier, too."""
 LEVELS = ("character", "tpdu", "short", "extended")
 
 OPEN = """
@@ -46,7 +47,7 @@ SERVER = "import sys; from ccid.virtual.__main__ import main; sys.exit(main())"
 
 
 class Plugged:
-    """A USB/IP server in the guest and its readers, attached."""
+    """A USB/IP server in the guest, and its attached readers."""
 
     def __init__(self, guest: Guest, control: str) -> None:
         self.guest = guest
@@ -107,7 +108,7 @@ with ccid.open_reader(info) as reader, reader.slots[0].connect() as card:
 @pytest.mark.parametrize("protocol", ["T0", "T1"])
 @pytest.mark.parametrize("level", ["character", "tpdu"])
 def test_protocols_by_the_host(guest: Guest, level: str, protocol: str) -> None:
-    """PPS, parameters, IFSD and every block are the host's, at the card's own times."""
+    """The host does PPS, parameters, IFSD and every block, in the card's own times."""
     options = ("--level", level, "--card", "echo", "--manual", "--real-time")
     with plugged(guest, *options) as usb:
         said = usb.script(
@@ -127,7 +128,8 @@ with ccid.open_reader(find()) as reader:
 
 @pytest.mark.parametrize("version", ["a", "b"])
 def test_iccd(guest: Guest, version: str) -> None:
-    """By control transfers through the kernel; libccid says the same of the same device."""
+    """By control transfers through the kernel. libccid gives the same results for the same
+    device."""
     atr = {"a": "3B15966363696421", "b": "3B95968131FE45636369642124"}[version]
     apdus = ["00400000", "0010000034", "0010070004", "00200000 03 616263", "00526A82"]
     with plugged(guest, "--iccd", version, "--card", "echo", "--atr", atr) as usb:
@@ -147,7 +149,7 @@ print(json.dumps(said))
 
 
 def test_the_dump_is_the_same_as_in_process(guest: Guest) -> None:
-    """What libusb and the kernel make of our descriptors is what they were."""
+    """The descriptors that libusb and the kernel report are equal to ours."""
     with plugged(guest, "--level", "extended", "--slots", "3") as usb:
         said = usb.script(
             """
@@ -318,7 +320,7 @@ print("free")
 
 
 def test_a_forked_child_opens_its_own(guest: Guest) -> None:
-    """With a libusb of its own: the parent's goes on undisturbed."""
+    """The child has a context of libusb of its own; the parent's works on undisturbed."""
     with plugged(guest, "--card", "echo") as usb:
         said = usb.script(
             """
@@ -394,7 +396,7 @@ APDUS = [
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_libccid_drives_it_as_we_do(guest: Guest, level: str) -> None:
-    """Our device, judged by the reference driver: the same ATR and replies."""
+    """The reference driver judges our device: the same ATR and replies."""
     extended = ["00100000000800", "0010000000 1000"] if level == "extended" else []
     apdus = json.dumps(APDUS + extended)
     with plugged(guest, "--card", "echo", "--level", level) as usb:

@@ -29,7 +29,7 @@ def test_readers_and_cards(
     number: int,
     full: bool,
 ) -> None:
-    """And while nothing happens nothing goes over USB; and an application goes first."""
+    """While nothing happens no transfer goes over USB; and an application has priority."""
     said = script(
         guest,
         number,
@@ -86,7 +86,7 @@ print(len(opened.readers))
 
 
 def test_a_reader_that_pcscd_holds(guest: Guest) -> None:
-    """Its cards are told of when pcscd is gone and something else was plugged in."""
+    """The cards are reported when pcscd has ended and another device was plugged in."""
     guest.leave_only(0)
     with pcscd(guest) as running:
         said = script(
@@ -129,8 +129,8 @@ hear(1)
 
 
 def test_our_reader(guest: Guest, full: bool) -> None:
-    """Two slots; the full count: without an interrupt endpoint, too. Python ends with all of it
-    open."""
+    """Two slots. The full count also runs without an interrupt endpoint. Python ends while
+    everything is open."""
     for options in [[], ["--no-interrupt"]][: 2 if full else 1]:
         with plugged(guest, "--slots", "2", *options) as usb:
             said = usb.script(WATCH + OURS).splitlines()

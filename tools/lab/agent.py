@@ -40,7 +40,7 @@ from binascii import a2b_base64, b2a_base64
 from typing import Any
 
 LINGER_S = 0.5
-"""How long output is awaited after the command ended."""
+"""Time in s to wait for output after the command ended."""
 CHUNK = 1 << 16
 
 
@@ -58,7 +58,7 @@ class Port:
             line = line[os.write(self.fd, line) :]
 
     def receive(self) -> list[dict[str, Any]]:
-        """The lines that are complete."""
+        """The complete lines received so far."""
         data = os.read(self.fd, CHUNK)
         self._buffer += data
         if b"\n" not in data:
@@ -68,7 +68,8 @@ class Port:
 
 
 class Forked:
-    """Python source in a fork of this process; like a ``subprocess.Popen`` as far as a job asks."""
+    """Python source that runs in a fork of this process. Has the part of ``subprocess.Popen`` that
+    a job uses."""
 
     def __init__(self, request: dict[str, Any]) -> None:
         sys.path[:] = request["path"]
@@ -88,11 +89,11 @@ class Forked:
         self.stderr = open(stderr, "rb", buffering=0)
 
     def wait(self) -> int:
-        """Its exit code; minus the signal that ended it."""
+        """The exit code; minus the signal number if a signal ended the process."""
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
     def _be(self, request: dict[str, Any], fds: tuple[int, ...]) -> None:
-        """In the child: run the source as a program's and do not return."""
+        """In the child: run the source as a program, and do not return."""
         code = 1
         try:
             os.setsid()
@@ -199,12 +200,12 @@ class Job:
             stdin.close()
 
     def kill(self, number: int) -> None:
-        """Signal the process group; its leader is not reaped before the group is."""
+        """Signal the process group. The leader is reaped last, so that its number stays valid."""
         if self._process is not None and self._returncode is None:
             os.killpg(self._process.pid, number)
 
     def stop(self, grace: float) -> None:
-        """Ask it to end, and make it after ``grace`` seconds."""
+        """Ask the process group to end; kill the group after ``grace`` seconds."""
         self._stopped = True
         self.kill(signal.SIGTERM)
         now = time.monotonic()
@@ -222,7 +223,7 @@ class Job:
             self._finish()
 
     def tick(self, now: float) -> None:
-        """See whether a deadline has passed: the command's, or that of its last output."""
+        """Act if a deadline has passed: of the command, or of the output after its end."""
         if self.due is None or now < self.due:
             return
         self.due = None
@@ -250,7 +251,7 @@ class Job:
 
 
 def serve(path: str) -> None:
-    """Carry out what comes over the port at ``path``, until the guest ends."""
+    """Carry out the requests from the port at ``path``, until the guest ends."""
     port = Port(path)
     selector = selectors.DefaultSelector()
     jobs: dict[int, Job] = {}

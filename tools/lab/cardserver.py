@@ -37,7 +37,7 @@ from ccid.virtual.cards import EchoCard
 from ccid.virtual.cards.t0_tpdus import T0Face
 
 HEADER = struct.Struct(">III")
-"""Of a VSCard message: type, reader, length of what follows."""
+"""The header of a VSCard message: type, reader, length of the data."""
 VERSION = struct.pack(">4sII", b"VSCD", 2, 0)
 """Magic, version 0.0.2, no capabilities."""
 T0_ATR = bytes.fromhex("3B680000") + b"ccid-lab"
@@ -163,7 +163,7 @@ class CardServer:
     # The hand that holds the card ------------------------------------------------------------
 
     def set_present(self, present: bool) -> None:
-        """Put the card in or take it out, with what it was about to answer."""
+        """Insert or remove the card. A pending answer is dropped with a removed card."""
         if present == self.present:
             return
         self.present = present
@@ -189,7 +189,7 @@ class CardServer:
             connection.close()
 
     def _control(self, verb: str = "", *arguments: str) -> str:
-        """Carry out one line."""
+        """Carry out one line of the control socket."""
         try:
             match verb, *arguments:
                 case ["out" | "in"]:
@@ -219,7 +219,7 @@ class CardServer:
     # ------------------------------------------------------------------------------------------
 
     def serve(self) -> None:
-        """Until "quit" or SIGTERM."""
+        """Serve until "quit" or SIGTERM."""
         wakeup, alarm = socket.socketpair()
         alarm.setblocking(False)
         signal.set_wakeup_fd(alarm.fileno(), warn_on_full_buffer=False)

@@ -1,4 +1,4 @@
-"""``guest.py``: one command in a guest of its own."""
+"""The command line of ``guest.py``: boot a guest and run one command there."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FAILED = 125
 
 
 def parser() -> argparse.ArgumentParser:
-    """Of the command line."""
+    """The parser of the command line."""
     arguments = argparse.ArgumentParser(
         prog="guest.py",
         description="Run COMMAND in a guest: as root, in this directory and environment, over the "
@@ -56,13 +56,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def show(stream: int, data: bytes) -> None:
-    """Pass output on as it comes."""
+    """Print output of the command as soon as it comes."""
     while data:
         data = data[os.write(stream, data) :]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The exit code."""
+    """Run the command; returns its exit code."""
     options = parser().parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:

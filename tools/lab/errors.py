@@ -1,4 +1,4 @@
-"""What can go wrong with the lab."""
+"""Errors of the lab."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ if TYPE_CHECKING:
 
 
 class LabError(Exception):
-    """The guest or what it consists of failed."""
+    """QEMU, the guest or a card server failed."""
 
 
 class NotPrepared(LabError):
-    """``tools/prepare-lab`` has something to do first; the message says what."""
+    """``tools/prepare-lab`` has to run first; the message says why."""
 
 
 class _Unsuccessful(LabError):
-    """A command in the guest did not do what it should.
+    """A command in the guest failed.
 
     Attributes:
         result: Exit code and output up to then.
@@ -40,12 +40,12 @@ class _Unsuccessful(LabError):
 
 
 class CommandFailed(_Unsuccessful):
-    """``check=True``, and the exit code is not 0."""
+    """The exit code is not 0, and ``check`` is true."""
 
     said = "gave exit code {code}"
 
 
 class CommandTimeout(_Unsuccessful):
-    """It did not end in time, and was killed with its process group."""
+    """The command did not end in time, and was killed with its process group."""
 
     said = "was not done after {seconds:.1f} s"

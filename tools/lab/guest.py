@@ -35,7 +35,7 @@ from lab.qemu import TOOLS, Monitor, Processes, check_prepared
 from lab.readers import CONTROLLERS, PORTS, LabReader, ReaderSpec
 
 KVM_PROBE_S = 15.0
-"""A guest under KVM that has not booted by then never will."""
+"""Longest boot time in s under KVM."""
 COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
 """Without KVM compiling is slow, and what Python compiles there leaves no trace here."""
 APPEND = "console=ttyS0 quiet loglevel=4 panic=-1 nokaslr mitigations=off random.trust_cpu=on"
@@ -75,7 +75,7 @@ sleep 10
 
 
 class Guest:
-    """A guest and the options it is started with.
+    """A guest and its start options.
 
     Args:
         readers: What is plugged in.
@@ -134,7 +134,7 @@ class Guest:
     # Life ----------------------------------------------------------------------------------------
 
     def start(self) -> Self:
-        """Boot it.
+        """Boot the guest.
 
         Raises:
             LabError: It did not; the error has the end of its console.
@@ -170,8 +170,8 @@ class Guest:
         self.stop()
 
     def reset(self, keep: Sequence[Job] = (), *, readers: bool = True) -> None:
-        """Stop the jobs that run, but for ``keep``; plug all readers, put all cards in, unless
-        ``readers`` is false."""
+        """Stop all running jobs except ``keep``. If ``readers`` is true, plug in all readers and
+        insert all cards."""
         for job in self.jobs:
             if job not in keep:
                 job.stop()
@@ -179,8 +179,8 @@ class Guest:
             reader.restore()
 
     def settle(self) -> None:
-        """Wait until the guest has enumerated all readers that are plugged. QEMU 7.2 may end when
-        a device is unplugged in the middle of that."""
+        """Wait until the guest has enumerated all plugged readers. QEMU 7.2 may end when a device
+        is unplugged during enumeration."""
         for reader in self.readers:
             if reader.plugged:
                 self.run(
@@ -190,7 +190,7 @@ class Guest:
         self.run("udevadm settle 2>/dev/null; true")
 
     def leave_only(self, *numbers: int) -> None:
-        """Unplug all readers but these."""
+        """Unplug all other readers."""
         self.settle()
         for reader in self.readers:
             if reader.index not in numbers:
@@ -198,7 +198,7 @@ class Guest:
 
     @property
     def console(self) -> str:
-        """What the kernel and the boot wrote, after QEMU's own complaints."""
+        """Messages of QEMU, then the console of the guest's kernel and boot."""
         parts = []
         for name in ("host.log", "console.log"):
             path = self._folder / name
@@ -251,7 +251,7 @@ class Guest:
         check: bool = True,
         input: bytes | str | None = None,  # noqa: A002 - as subprocess has it
     ) -> Result:
-        """Run Python source as ``python -c`` would, in a process that has imports done already.
+        """Run Python source like ``python -c``, in a process that has loaded the imports already.
 
         That process is forked from the agent, where the modules of ``preload`` stay once they were
         imported. Without KVM this saves the seconds that importing ``ccid`` takes there. What they
@@ -278,7 +278,7 @@ class Guest:
         cwd: str | Path | None = None,
         input: bytes | str | None = None,  # noqa: A002 - as subprocess has it
     ) -> Job:
-        """Start Python source, see :meth:`script`, and let it run."""
+        """Start Python source in the background; see :meth:`script`."""
         if self.python != sys.executable:
             raise LabError("scripts want the guest's Python to be this one: they get its sys.path")
         path = [*filter(None, sys.path), str(TOOLS.parent)]
@@ -310,7 +310,7 @@ class Guest:
         sink: Sink | None = None,
         _script: Mapping[str, object] | None = None,
     ) -> Job:
-        """Start a command and let it run; see :meth:`run`. ``sink`` is given its output."""
+        """Start a command in the background; see :meth:`run`. ``sink`` receives the output."""
         if self._link is None:
             raise LabError("the guest does not run")
         return self._link.start(
@@ -325,13 +325,13 @@ class Guest:
 
     @property
     def jobs(self) -> list[Job]:
-        """The commands that run."""
+        """The running commands."""
         return self._link.jobs if self._link else []
 
     # Boot ----------------------------------------------------------------------------------------
 
     def _place(self, specs: Sequence[ReaderSpec]) -> list[LabReader]:
-        """A controller's port for each reader."""
+        """Assign a port of a controller to each reader."""
         taken: dict[str, int] = {}
         readers: list[LabReader] = []
         for index, spec in enumerate(specs):
@@ -369,7 +369,7 @@ class Guest:
             reader.connect(self._monitor)
 
     def _job(self) -> str:
-        """The guest's first script."""
+        """The first script that the guest runs."""
         settings = {
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
             "LAB_MODULES": str(self._cache / "modules"),
@@ -405,7 +405,7 @@ class Guest:
     # The hand, for programs in the guest ---------------------------------------------------------
 
     def _serve_hand(self, port: socket.socket) -> None:
-        """Answer the lines of the guest's ``tools/lab/hand`` until QEMU ends."""
+        """Answer the lines of ``tools/lab/hand`` in the guest, until QEMU ends."""
         try:
             with port, port.makefile("rw") as lines:
                 for line in lines:

@@ -17,17 +17,17 @@ from typing import Any, Self
 from lab.errors import LabError
 
 Command = str | Sequence[str | Path]
-"""A line for ``sh -c``, or an argument list."""
+"""A command line for ``sh -c``, or an argument list."""
 Sink = Callable[[int, bytes], object]
-"""Is given the output as it comes: 1 for stdout or 2 for stderr, and the bytes."""
+"""Receives output: 1 for stdout or 2 for stderr, and the bytes."""
 
 MARGIN_S = 30.0
-"""Past a command's own timeout the guest has so long to say that it killed it."""
+"""Extra time in s after a command's timeout, for the guest to report that it killed the command."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a command.
+    """The result of a command.
 
     Attributes:
         command: As it was given.
@@ -56,7 +56,7 @@ class Result:
 
 
 class Job:
-    """A command that runs in the guest, or ran. As a context manager it is stopped at the end.
+    """A command in the guest, running or ended. A ``with`` block stops the command at its end.
 
     Attributes:
         id: Its number.
@@ -73,21 +73,21 @@ class Job:
 
     @property
     def stdout(self) -> str:
-        """What it wrote so far."""
+        """Standard output so far."""
         return bytes(self._output[1]).decode(errors="replace")
 
     @property
     def stderr(self) -> str:
-        """What it wrote to standard error so far."""
+        """Standard error so far."""
         return bytes(self._output[2]).decode(errors="replace")
 
     @property
     def running(self) -> bool:
-        """Whether it runs."""
+        """Whether the command runs."""
         return self._exit is None
 
     def wait(self, timeout: float | None = None) -> Result:
-        """Until it ends.
+        """Wait until the command ends.
 
         Raises:
             LabError: It did not within ``timeout`` seconds (and still runs), or the guest is gone.
@@ -105,7 +105,7 @@ class Job:
         )
 
     def wait_for(self, pattern: str, timeout: float = 20.0) -> re.Match[str]:
-        """Until the regular expression ``pattern`` is found in stdout or stderr.
+        """Wait until the regular expression ``pattern`` is found in stdout or stderr.
 
         Raises:
             LabError: It was not within ``timeout`` seconds, or the command ended without it.
@@ -124,11 +124,11 @@ class Job:
         return found
 
     def send_signal(self, number: int) -> None:
-        """Send its process group a signal."""
+        """Send a signal to the process group of the command."""
         self._link.send({"do": "signal", "id": self.id, "signal": int(number)})
 
     def stop(self, grace: float = 5.0) -> Result:
-        """End it if it runs: SIGTERM, after ``grace`` seconds SIGKILL, for its process group."""
+        """End a running command: SIGTERM to its process group, SIGKILL after ``grace`` seconds."""
         if self.running:
             self._link.send({"do": "stop", "id": self.id, "grace": grace})
         return self.wait(grace + MARGIN_S)
@@ -150,7 +150,7 @@ class Job:
 
 
 class Link:
-    """Reads what the agent sends, in a thread of its own.
+    """Reads the messages of the agent, in a thread of its own.
 
     Args:
         port: The socket that is the guest's virtio-serial port.
@@ -171,12 +171,12 @@ class Link:
 
     @property
     def jobs(self) -> list[Job]:
-        """Those that run."""
+        """The running jobs."""
         with self._changed:
             return list(self._running.values())
 
     def wait_ready(self, timeout: float, alive: Callable[[], bool]) -> None:
-        """Until the agent answers.
+        """Wait until the agent answers.
 
         Raises:
             LabError: It did not within ``timeout`` seconds, or QEMU ended.
@@ -229,7 +229,7 @@ class Link:
                 raise LabError(f"the guest is gone: {error}\n{self._describe()}") from error
 
     def wait(self, condition: Callable[[], bool], timeout: float | None) -> bool:
-        """Until ``condition`` holds; False if it does not after ``timeout`` seconds."""
+        """Wait until ``condition`` holds; False if it does not hold after ``timeout`` seconds."""
         with self._changed:
             self._changed.wait_for(lambda: condition() or self._gone, timeout)
             if condition():
@@ -239,7 +239,7 @@ class Link:
         return False
 
     def close(self) -> None:
-        """End the thread. The port's other end is closed by then or is closed by this."""
+        """End the thread, and close the port."""
         self._port.shutdown(socket.SHUT_RDWR)
         self._thread.join(5)
         self._port.close()

@@ -15,7 +15,7 @@ from lab.link import Job
 
 @dataclass(frozen=True)
 class Pcscd:
-    """A pcscd that runs in the guest.
+    """A running pcscd in the guest.
 
     Attributes:
         job: Its process; with ``--debug`` its log is ``job.stdout``.
@@ -29,8 +29,8 @@ class Pcscd:
 
 
 def readers(guest: Guest, timeout: float = 20) -> list[str]:
-    """The names of the readers pcscd shows; none if none runs. It answers when it has looked at
-    all that are there, within ``timeout`` seconds."""
+    """The names of the readers that pcscd shows; empty without a running pcscd. Waits at most
+    ``timeout`` seconds for pcscd to look at all readers."""
     listed = guest.run(["pcsc_scan", "-r"], timeout=timeout)
     return re.findall(r"^\d+: (.+)$", listed.stdout, re.MULTILINE)
 
@@ -45,7 +45,7 @@ def pcscd(
     env: Mapping[str, str] | None = None,
     timeout: float = 30.0,
 ) -> Iterator[Pcscd]:
-    """Run pcscd, with libccid, while the block runs.
+    """Run pcscd with libccid until the end of the block.
 
     Its configuration directory is empty, so it has nothing but the USB readers it finds.
 

@@ -1,4 +1,4 @@
-"""QEMU: what it needs from prepare-lab, its processes, its monitor."""
+"""QEMU: the files that prepare-lab makes for it, its processes, its monitor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MONITOR_TIMEOUT_S = 20.0
 
 
 def cache_dir() -> Path:
-    """Where prepare-lab puts what it builds, by the same rule."""
+    """The folder of the files that prepare-lab builds, by the rule of prepare-lab."""
     if path := os.environ.get("CCID_LAB_CACHE"):
         return Path(path).resolve()
     home = Path.home()
@@ -43,7 +43,7 @@ def check_prepared() -> Path:
 
 
 class Processes:
-    """QEMU and its card servers: they die with this thread, and are ended by their own pid.
+    """QEMU and its card servers. The processes end with this thread, each by its own process id.
 
     Attributes:
         log: What they say.
@@ -54,7 +54,7 @@ class Processes:
         self._all: list[subprocess.Popen[bytes]] = []
 
     def start(self, *argv: str | Path, pass_fds: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
-        """Start one, in a session of its own, so that the terminal's Ctrl-C does not reach it."""
+        """Start a process in a session of its own, so that Ctrl-C in the terminal leaves it."""
         with self.log.open("ab") as log:
             process = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", "--", *argv],
@@ -68,7 +68,7 @@ class Processes:
         return process
 
     def end(self) -> None:
-        """End them all, the last first."""
+        """End all processes, the last one first."""
         while self._all:
             process = self._all.pop()
             process.terminate()
@@ -95,7 +95,7 @@ class Monitor:
             self._call("qmp_capabilities")
 
     def call(self, command: str, **arguments: Any) -> Any:
-        """Carry out a command.
+        """Send a command and return the answer.
 
         Raises:
             LabError: QEMU refused it, or is gone.
@@ -104,7 +104,7 @@ class Monitor:
             return self._call(command, **arguments)
 
     def remove(self, device: str) -> None:
-        """Unplug a device, until QEMU says that it is gone."""
+        """Unplug a device, and wait until QEMU reports that the device is gone."""
         with self._lock:
             self._call("device_del", id=device)
             while True:

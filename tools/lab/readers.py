@@ -16,13 +16,13 @@ from lab.qemu import TOOLS, Monitor, Processes
 
 CONTROLLERS = {"uhci": "piix3-usb-uhci", "xhci": "qemu-xhci,p2=8,p3=1"}
 PORTS = {"uhci": 2, "xhci": 8}
-"""USB 1 and 2 ports of one controller."""
+"""Numbers of USB 1 and USB 2 ports of one controller."""
 CARD_SERVER_START_S = 20.0
 
 
 @dataclass(frozen=True, slots=True)
 class ReaderSpec:
-    """A reader to plug in: QEMU's usb-ccid, 08E6:4433.
+    """The description of a reader to plug in: QEMU's usb-ccid, 08E6:4433.
 
     Attributes:
         controller: "uhci" or "xhci".
@@ -46,7 +46,7 @@ class ReaderSpec:
 
 
 def ask(path: Path, line: str) -> str:
-    """Send a card server's control socket a line; its answer without the "ok".
+    """Send a line to the control socket of a card server; returns the answer without "ok".
 
     Raises:
         LabError: It answered with an error, or there is none.
@@ -121,14 +121,14 @@ class LabReader:
 
     @property
     def control(self) -> Path | None:
-        """The control socket of its card server, if there is one."""
+        """The control socket of the reader's card server; None without a card server."""
         if self._socket is None:
             return None
         path = self._socket.with_name(self._socket.name + ".ctl")
         return path if path.exists() else None
 
     def start_card(self, processes: Processes, python: str) -> None:
-        """Start its card server if it has one of its own."""
+        """Start the card server of this reader, if it needs one of its own."""
         if self.spec.card == "echo":
             program = TOOLS / "lab" / "cardserver.py"
             paths = [str(TOOLS.parent), os.environ.get("PYTHONPATH", "")]
@@ -143,7 +143,7 @@ class LabReader:
             )
 
     def options(self, cache: Path, log: Path) -> list[str]:
-        """QEMU's command line for reader and card. The card server, which logs to ``log``, runs."""
+        """The arguments of QEMU for reader and card. The card server runs, and logs to ``log``."""
         options = []
         if self.spec.card == "cac":
             self._card = {"driver": "ccid-card-emulated", "backend": "certificates"}
@@ -164,19 +164,19 @@ class LabReader:
         return options
 
     def connect(self, monitor: Monitor) -> None:
-        """From now on it can be unplugged."""
+        """Give the reader the monitor of QEMU, by which it can be unplugged."""
         self._monitor = monitor
 
     # What a hand can do ------------------------------------------------------------------------
 
     def ask(self, line: str) -> str:
-        """Send its card server a line (see cardserver.py); the answer without the "ok"."""
+        """Send a line to the card server (see cardserver.py); returns the answer without "ok"."""
         if self.control is None:
             raise LabError(f"the card of reader {self.index} has no control socket")
         return ask(self.control, line)
 
     def card_out(self) -> None:
-        """Take the card out. One that is no card server's is removed with its device."""
+        """Remove the card. A card without a card server is removed with its QEMU device."""
         if self.control is not None:
             self.ask("out")
         elif self.card_present and self.plugged:
@@ -184,7 +184,7 @@ class LabReader:
         self.card_present = False
 
     def card_in(self) -> None:
-        """Put the card in; libcacard's is taken out of the reader where it is."""
+        """Insert the card. The one card of libcacard is removed from another reader first."""
         if self._card is None:
             raise LabError(f"reader {self.index} has no card")
         for other in self._rivals:
@@ -202,7 +202,7 @@ class LabReader:
             self.plugged = False
 
     def plug(self) -> None:
-        """Attach it again at the port where it was."""
+        """Attach the reader again, to the same port."""
         if self.plugged:
             return
         self._qemu().call("device_add", **self._usb)
@@ -213,7 +213,7 @@ class LabReader:
                 self.ask("announce")
 
     def restore(self) -> None:
-        """As after the boot: attached, its card in and prompt."""
+        """Restore the state after the boot: reader attached, card inserted and without delay."""
         self.plug()
         if self._home:
             self.card_in()

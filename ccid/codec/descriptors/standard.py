@@ -8,6 +8,7 @@ from typing import Any
 from construct import Byte, Const, Int16ul
 
 from ccid.codec.declaration import Declared, declared, wire
+from ccid.codes import DIRECTION_IN
 from ccid.errors import MalformedDescriptor
 
 
@@ -112,7 +113,7 @@ class EndpointDescriptor(Declared):
     @property
     def is_in(self) -> bool:
         """True if the direction is device to host."""
-        return bool(self.bEndpointAddress & 0x80)
+        return bool(self.bEndpointAddress & DIRECTION_IN)
 
     @property
     def max_packet_size(self) -> int:

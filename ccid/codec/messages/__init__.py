@@ -15,7 +15,7 @@ Each message is a class. Classes and fields have the names of the specification.
 - ``headers``: the header as :class:`struct.Struct`, for the hot path of every APDU.
 """
 
-from ccid.codec.messages.bulk_message import HEADER_LENGTH, Command, Message, Reply
+from ccid.codec.messages.bulk_message import MESSAGE_HEADER, Command, Message, Reply
 from ccid.codec.messages.commands import (
     COMMANDS,
     PC_to_RDR_Abort,
@@ -58,7 +58,7 @@ from ccid.codec.messages.structures import (
 
 __all__ = [
     "COMMANDS",
-    "HEADER_LENGTH",
+    "MESSAGE_HEADER",
     "REPLIES",
     "Command",
     "Message",

@@ -13,7 +13,7 @@ from ccid.codec.declaration import Declared, build, declared, parse, vars_of, wi
 from ccid.codes import CommandStatus, IccStatus, slot_error_text
 from ccid.errors import MalformedMessage
 
-HEADER_LENGTH = 10
+MESSAGE_HEADER = 10
 """Bytes of the header of every bulk message (USB CCID rev 1.1, 6.1 and 6.2)."""
 
 M = TypeVar("M", bound="Message")
@@ -74,12 +74,12 @@ class Message(Declared):
                 number of bytes after the header, or the value of a field is not allowed; ``field``
                 names the wrong field.
         """
-        if len(data) < HEADER_LENGTH:
+        if len(data) < MESSAGE_HEADER:
             raise MalformedMessage(
-                f"{cls.__name__}: {len(data)} bytes are no header of {HEADER_LENGTH}",
+                f"{cls.__name__}: {len(data)} bytes are no header of {MESSAGE_HEADER}",
                 field=_field_at(cls, len(data)),
             )
-        values = parse(cls.header, data[:HEADER_LENGTH], cls)
+        values = parse(cls.header, data[:MESSAGE_HEADER], cls)
         where = {"slot": values["bSlot"], "bSeq": values["bSeq"]}
         if values.pop("bMessageType") != cls.bMessageType:
             raise MalformedMessage(
@@ -88,14 +88,14 @@ class Message(Declared):
                 **where,
             )
         dwLength = values.pop("dwLength")
-        if dwLength != len(data) - HEADER_LENGTH:
+        if dwLength != len(data) - MESSAGE_HEADER:
             raise MalformedMessage(
                 f"{cls.__name__}: dwLength says {dwLength} bytes of data, "
-                f"{len(data) - HEADER_LENGTH} came",
+                f"{len(data) - MESSAGE_HEADER} came",
                 field="dwLength",
                 **where,
             )
-        return cls(**values, **parse(cls.body, data[HEADER_LENGTH:], cls, **values))
+        return cls(**values, **parse(cls.body, data[MESSAGE_HEADER:], cls, **values))
 
 
 def _field_at(cls: type[Message], offset: int) -> str:
@@ -124,8 +124,8 @@ def message(bMessageType: int) -> Callable[[type[M]], type[M]]:
             (body if field.metadata["body"] else head).append(part)
         made.header = construct.Struct(*head)
         made.body = construct.Struct(*body)
-        if made.header.sizeof() != HEADER_LENGTH:
-            raise TypeError(f"the header of {made.__name__} is not {HEADER_LENGTH} bytes")
+        if made.header.sizeof() != MESSAGE_HEADER:
+            raise TypeError(f"the header of {made.__name__} is not {MESSAGE_HEADER} bytes")
         return cast("type[M]", made)
 
     return decorate

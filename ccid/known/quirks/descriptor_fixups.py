@@ -41,6 +41,9 @@ def apply(
         changes["dwProtocols"] = quirks.protocols
     if quirks.max_ifsd is not None:
         changes["dwMaxIFSD"] = quirks.max_ifsd
+    if quirks.message_length is not None:
+        declared = descriptor.dwMaxCCIDMessageLength
+        changes["dwMaxCCIDMessageLength"] = max(declared, quirks.message_length)
     if quirks.max_data_rate is not None:
         changes["dwMaxDataRate"] = quirks.max_data_rate
     if quirks.data_rates is not None:

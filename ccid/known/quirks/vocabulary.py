@@ -77,6 +77,13 @@ class Quirks:
         "ccid.known.quirks.descriptor_fixups",
         "Replaces dwMaxIFSD of the descriptor, which is wrong.",
     )
+    message_length: int | None = quirk(
+        "dwMaxCCIDMessageLength",
+        value_kinds.LENGTH,
+        "ccid.known.quirks.descriptor_fixups",
+        "Replaces a smaller dwMaxCCIDMessageLength of the descriptor: old SCM readers declare 263, "
+        "and accept the 271 bytes of a message with the longest short APDU.",
+    )
     max_data_rate: int | None = quirk(
         "dwMaxDataRate",
         value_kinds.RATE,

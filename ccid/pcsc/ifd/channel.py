@@ -1,4 +1,4 @@
-"""A channel: one slot, as an IFD handler is asked about it."""
+"""A channel: one slot, with the state that an IFD handler needs for it."""
 
 from __future__ import annotations
 
@@ -20,28 +20,30 @@ from ccid.errors import (
     UnsupportedByReader,
 )
 from ccid.iso7816.atr import Atr
-from ccid.pcsc.ifd.ifd_codes import PTS1, PTS2, PTS3, Code, code_of
+from ccid.pcsc.ifd.ifd_codes import code_of
+from ccid.pcsc.ifd_numbers import PTS1, PTS2, PTS3, Code
 from ccid.session.activation import Activation
 from ccid.session.negotiation import choose_protocol
 
 SEEK_S = 2.0
-"""How often a slot that does not tell whether a card is in is tried by power while it is empty."""
+"""Time between two power-on attempts in an empty slot with the quirk ``presence-by-power``."""
 
 
 class Channel:
     """One slot, from the creation of its channel on.
 
-    What became of the card is decided in :mod:`ccid.link.card_state`. A channel knows how much of
-    that pcscd was told: its answers are all that pcscd hears of a card, and a card that was
-    exchanged, or lost its power, has to be told as absent once.
+    :mod:`ccid.link.card_state` decides what happened to the card. A channel knows which part of
+    that pcscd has been told. pcscd knows a card only from these answers, so after a card was
+    exchanged or lost its power, one answer has to be that there is no card.
 
     Args:
-        slot: Which.
+        slot: The slot.
 
     Attributes:
-        slot: Which.
-        atr: Of the card that is powered; empty without.
-        device_removed: The reader was said to be gone: it is not talked to any more.
+        slot: The slot.
+        atr: ATR of the powered card; empty while no card has power.
+        device_removed: The daemon has reported that the reader is gone: no command is sent to the
+            reader any more.
     """
 
     def __init__(self, slot: Slot) -> None:
@@ -52,35 +54,35 @@ class Channel:
         self._state = slot.reader.cards[slot.index]
         self._told_losses = self._state.losses
         self._is_held = False
-        """Somebody was told that there is no card, and the watcher is to be told the same."""
+        """A thread was told that there is no card; the watcher must get the same answer."""
         self._sought_at = 0.0
 
     @property
     def reader(self) -> Reader:
-        """The reader it is a slot of."""
+        """The reader of the slot."""
         return self.slot.reader
 
     # Presence ---------------------------------------------------------------------------------
 
     @property
     def owes_absence(self) -> bool:
-        """A card is gone, and whoever tells all others was not told yet."""
+        """A card is gone, and the watcher has not been told yet."""
         return self._is_held or self._state.losses != self._told_losses
 
     def missed(self) -> None:
-        """Somebody was told that there is no card; whoever tells all others is to be told, too."""
+        """Note that a thread was told that there is no card: the watcher must be told, too."""
         self._is_held = True
 
     def is_present(self) -> Code:
-        """Is there a card? Does not count as having told of its removal."""
+        """Is there a card? The answer does not count as a report of a removal."""
         return self._presence()[0]
 
     def _presence(self) -> tuple[Code, bool]:
-        """Is there a card, as pcscd has to hear it; and is the slot empty, as far as is known."""
+        """The answer for pcscd, and whether the slot is known to be empty."""
         if self.device_removed:
             return Code.ICC_NOT_PRESENT, True
         try:
-            self.reader.pipe.was_removed(self.slot.index)  # a doubt is settled first
+            self.reader.pipe.was_removed(self.slot.index)  # settles an unclear state first
             icc = self.slot.commands.slot_status().icc
         except CardRemoved:
             self._is_held = True
@@ -96,14 +98,14 @@ class Channel:
         return Code.ICC_PRESENT, False
 
     def presence(self, hold: bool = False) -> tuple[Code, bool]:
-        """Is there a card? Says that there is none after one was taken out, even if there is
-        another by now: once, or until :meth:`told`.
+        """Is there a card? After a card was taken out the answer is that there is none, even if
+        another card is in: once, or until :meth:`told`.
 
         Args:
-            hold: Until then.
+            hold: Give this answer until :meth:`told`, not once.
 
         Returns:
-            The code, and whether to be asked again: no event will tell.
+            The code, and whether the daemon has to ask again, because no event will come.
         """
         code, is_empty = self._presence()
         if is_empty and code is Code.ICC_NOT_PRESENT and self._sought():
@@ -116,8 +118,8 @@ class Channel:
         return code, code is Code.ICC_NOT_PRESENT and not is_empty
 
     def _sought(self) -> bool:
-        """There is a card after all, in a slot where only an attempt to power it tells: whoever
-        asks here never tries a slot that is said to be empty."""
+        """Whether a power-on finds a card, in a slot with the quirk ``presence-by-power``. The
+        daemon never powers a slot that is reported to be empty, so the attempt is made here."""
         now = time.monotonic()
         is_due = now - self._sought_at >= SEEK_S
         if not self.slot.quirks.presence_by_power or self.device_removed or not is_due:
@@ -132,10 +134,10 @@ class Channel:
         return True
 
     def told(self) -> None:
-        """Everybody knows by now that there was no card: there is none any more that anything was
-        agreed with."""
+        """Note that all clients know that there was no card: what was agreed with the old card is
+        dropped."""
         losses = self._state.losses
-        card = self.slot.card  # which is powered off, in another thread, when pcscd ends
+        card = self.slot.card  # read once: another thread powers cards off when pcscd ends
         if card is not None:
             card.removed()
         self._activation = None
@@ -148,7 +150,7 @@ class Channel:
     def power_up(self) -> bytes:
         """Activate or reset the card; returns its ATR."""
         self._check()
-        self.reader.pipe.was_removed(self.slot.index)  # a doubt is settled first
+        self.reader.pipe.was_removed(self.slot.index)  # settles an unclear state first
         self.atr, self.slot.card = b"", None
         activation = self.slot.activation()
         self._sought_at = time.monotonic()
@@ -165,7 +167,7 @@ class Channel:
             self.slot.commands.power_off()
 
     def close(self) -> None:
-        """Deactivate the card, and do not mind if that fails."""
+        """Deactivate the card; a failure is ignored."""
         if not self.device_removed:
             with suppress(CcidError):
                 self.power_down()
@@ -177,9 +179,9 @@ class Channel:
         """Agree with the card on a protocol.
 
         Args:
-            number: 1 for T=0, 2 for T=1, as PC/SC numbers them.
-            flags: Which PTS bytes count.
-            pts1: Fi and Di to ask the card for.
+            number: 1 for T=0, 2 for T=1 (the protocol numbers of PC/SC).
+            flags: Which PTS bytes count: PTS1, PTS2, PTS3.
+            pts1: Fi and Di to ask the card for, coded as TA1.
         """
         self._check()
         wanted = {1: Protocol.T0, 2: Protocol.T1}.get(number)
@@ -195,7 +197,7 @@ class Channel:
             return Code.PROTOCOL_NOT_SUPPORTED
         try:
             self._agree(wanted, pts1 if flags & PTS1 else None)
-        except UnsupportedByReader as error:  # by its own answer: then the card's default stands
+        except UnsupportedByReader as error:  # with bError: the card keeps its default parameters
             return Code.COMMUNICATION_ERROR if error.bError is None else Code.NOT_SUPPORTED
         return Code.SUCCESS
 
@@ -220,11 +222,11 @@ class Channel:
         """Exchange an APDU.
 
         Args:
-            protocol: 0 for T=0, 1 for T=1. At APDU level it means nothing.
+            protocol: 0 for T=0, 1 for T=1. Not used at APDU level.
             apdu: The command APDU.
 
         Returns:
-            The response APDU, or why there is none.
+            The response APDU, or the response code of the failure.
         """
         card = self.slot.card
         if card is None or self.device_removed:
@@ -246,7 +248,7 @@ class Channel:
         self._check()
         is_pin = code in (ControlCode.VERIFY_PIN_DIRECT, ControlCode.MODIFY_PIN_DIRECT)
         if is_pin and self.slot.card is None and self._activation is not None:
-            self._agree(None, None)  # pcscd says nothing of T=0 where it did not get T=1
+            self._agree(None, None)  # after a refused T=1, pcscd sets no protocol for T=0
         return control(self.slot, code, data, escape=escape)
 
     def _check(self) -> None:

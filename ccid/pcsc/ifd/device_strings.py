@@ -1,4 +1,4 @@
-"""Device strings: how pcscd says which reader it means."""
+"""Device strings: the names by which pcscd identifies a reader."""
 
 from __future__ import annotations
 
@@ -10,20 +10,24 @@ from ccid.errors import ReaderNotFound, ReaderUnsupported
 from ccid.transport import ReaderInfo
 
 USB = re.compile(r"usb:([0-9A-Fa-f]{1,4})/([0-9A-Fa-f]{1,4})(.*)")
-LIBUDEV = re.compile(r"libudev:(\d+):/dev/bus/usb/(\d+)/(\d+)")
-LIBUSB = re.compile(r"libusb-1\.0:(\d+):(\d+):(\d+)")
+LIBUDEV_PREFIX, LIBUDEV_PLACE = "libudev:", "%u:/dev/bus/usb/%u/%u"
+"""pcscd with libudev: interface, bus, address. ``plug.c`` has the same texts."""
+LIBUSB_PREFIX, LIBUSB_PLACE = "libusb-1.0:", "%u:%u:%u"
+"""pcscd with libusb: bus, address, interface."""
+LIBUDEV = re.compile(re.escape(LIBUDEV_PREFIX + LIBUDEV_PLACE).replace("%u", r"(\d+)"))
+LIBUSB = re.compile(re.escape(LIBUSB_PREFIX + LIBUSB_PLACE).replace("%u", r"(\d+)"))
 VIRTUAL = re.compile(r"virtual:(?:([0-9A-Fa-f]{4}:[0-9A-Fa-f]{4}))?")
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceName:
-    """What a device string says.
+    """A parsed device string.
 
     Attributes:
         vendor_id, product_id: idVendor and idProduct; None for any.
-        bus, address: Of the USB device; None for any.
+        bus, address: Bus number and address of the USB device; None for any.
         interface: bInterfaceNumber; None for the first.
-        model: Of a virtual reader, ``vvvv:pppp`` or empty; None for one on USB.
+        model: Model of a virtual reader, ``vvvv:pppp`` or empty; None for a reader on USB.
     """
 
     vendor_id: int | None = None
@@ -35,16 +39,16 @@ class DeviceName:
 
     @classmethod
     def parse(cls, text: str) -> DeviceName:
-        """Take a device string apart::
+        """Parse a device string::
 
             usb:08e6/3437:libudev:0:/dev/bus/usb/001/004    interface 0 of bus 1, address 4
             usb:08e6/3437:libusb-1.0:1:4:0                  the same
             usb:08e6/3437                                   the first such reader
-            virtual:  virtual:08e6:4433                     a virtual one, of this model
-            (nothing)                                       the first reader there is
+            virtual:  virtual:08e6:4433                     a virtual reader, of this model
+            (nothing)                                       the first reader
 
         Raises:
-            ReaderNotFound: It is none of these.
+            ReaderNotFound: The text has none of these forms.
         """
         if not text:
             return cls()
@@ -63,7 +67,7 @@ class DeviceName:
         return cls(vendor_id, product_id)
 
     def fits(self, info: ReaderInfo) -> bool:
-        """This reader is meant, or may be."""
+        """Whether this device string can mean the reader ``info``."""
         pairs = (
             (self.vendor_id, info.vendor_id),
             (self.product_id, info.product_id),
@@ -78,13 +82,14 @@ def find(name: DeviceName, taken: Collection[str] = ()) -> ReaderInfo:
     """The reader that a device string means.
 
     Args:
-        name: What it says.
-        taken: Paths of readers that are open already; where it does not say which, it means
-            another one.
+        name: The parsed device string.
+        taken: Paths of readers that are open already; a device string without an interface means
+            none of these.
 
     Raises:
-        ReaderNotFound: There is no such reader: its device is gone, or that interface is none.
-        ReaderUnsupported: There is one with descriptors that cannot be understood.
+        ReaderNotFound: There is no such reader: the device is gone, or the interface is no CCID
+            interface.
+        ReaderUnsupported: The reader is there, and its descriptors cannot be parsed.
         UsbUnavailable: libusb cannot be loaded.
     """
     if name.model is not None:

@@ -1,8 +1,8 @@
 """IFD handler 3.0: the functions that a PC/SC daemon calls, in Python.
 
-It translates and decides nothing: what an application meets through PC/SC, a user of
-:class:`ccid.Reader` meets the same way. No function here raises for what a reader or a card does:
-the answer is a response code, with the bytes that belong to it.
+The handler translates and decides nothing: a reader behaves the same through PC/SC and through
+:class:`ccid.Reader`. No function here raises for what a reader or a card does: each returns a
+response code, with the bytes that belong to the code.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from ccid.codec.messages import HEADER_LENGTH
+from ccid.codec.messages import MESSAGE_HEADER
 from ccid.codec.messages.events import SlotChange
 from ccid.codes import PowerSelect
 from ccid.device.find import open_reader
@@ -28,17 +28,19 @@ from ccid.errors import (
     ReaderRemoved,
     UnsupportedByReader,
 )
+from ccid.iso7816.atr import MAX_ATR
 from ccid.pcsc.ifd.channel import Channel
 from ccid.pcsc.ifd.device_strings import DeviceName, find
-from ccid.pcsc.ifd.ifd_codes import (
-    MAX_ATR,
+from ccid.pcsc.ifd.ifd_codes import code_of
+from ccid.pcsc.ifd_numbers import (
+    MAX_READERS,
     MAX_RESPONSE,
-    SIMULTANEOUS,
+    READER_SHIFT,
+    SLOT_MASK,
     Action,
     Asker,
     Code,
     Tag,
-    code_of,
 )
 from ccid.transport import ReaderInfo, nothing_to_end
 
@@ -46,35 +48,41 @@ USB_CHANNEL = 0x0020
 """dwMode of SCARD_ATTR_CHANNEL_ID for USB (PC/SC part 3, 3.1.3)."""
 MIN_FEATURES = 36
 """Bytes that a caller of GET_FEATURE_REQUEST must have room for: six features."""
-READER_SHIFT, SLOT_MASK = 16, 0xFFFF
-"""Lun: reader number above, slot below."""
 
 Find = Callable[[DeviceName, Collection[str]], ReaderInfo]
 
 
 @dataclass(slots=True)
 class _Device:
-    """An open reader, and what is known of it here."""
+    """An open reader with its channels.
+
+    Attributes:
+        reader: The reader.
+        name: The device string that opened the reader.
+        number: The reader number of its Luns.
+        channels: The slot index of each Lun.
+        leave: Ends the subscription to the reader's events.
+    """
 
     reader: Reader
     name: str
     number: int
     channels: dict[int, int] = field(default_factory=dict)
     leave: Callable[[], None] = nothing_to_end
-    """Ends waiting for what it says unasked."""
 
 
 class IFDHandler:
     """Drives any number of readers.
 
     Args:
-        on_event: Called with a Lun when its reader says that something happened; from a thread
-            of its own.
-        escape: Escape commands of applications are allowed.
+        on_event: Called with a Lun when its slot may have changed or its reader is gone; from
+            another thread.
+        escape: Applications may send Escape commands.
         apdu_mode, old_firmware, first_voltage, no_retry_counter: As for
-            :func:`ccid.open_reader`. A reader that has no apdu_mode or no_retry_counter, or fails
-            at it, is opened without.
-        find: Finds the reader that a device string means; takes paths that are open already.
+            :func:`ccid.open_reader`. A reader that does not have, or refuses, apdu_mode or
+            no_retry_counter is opened without the option.
+        find: Finds the reader that a device string means; its second argument is the paths of the
+            readers that are open already.
     """
 
     def __init__(
@@ -98,7 +106,7 @@ class IFDHandler:
         self._channels: dict[int, Channel] = {}
         self._device_of: dict[int, _Device] = {}
         self.last_error: CcidError | None = None
-        """Why the last function that failed did; for a log."""
+        """The error of the last function that failed, for a log."""
 
     def _failed(self, error: CcidError, code: Code | None = None) -> Code:
         self.last_error = error
@@ -107,16 +115,17 @@ class IFDHandler:
     # Opening and closing ----------------------------------------------------------------------
 
     def create_channel_by_name(self, lun: int, name: str) -> Code:
-        """IFDHCreateChannelByName: open a reader; the same string again for the same reader
-        number opens another of its slots: the one that ``lun`` names, or else the next.
+        """IFDHCreateChannelByName: open a reader. The same name again for the same reader number
+        opens another slot of that reader: the slot in ``lun`` if it is free, else the first free
+        slot.
 
         Args:
             lun: Reader number << 16 | slot.
             name: A device string, see :meth:`DeviceName.parse`.
 
         Returns:
-            SUCCESS; NO_SUCH_DEVICE where there is no reader, so that nobody else need try;
-            COMMUNICATION_ERROR for one that does not open, and is left in good order.
+            SUCCESS; NO_SUCH_DEVICE where there is no such reader; COMMUNICATION_ERROR for a reader
+            that cannot be opened (the reader is closed again).
         """
         with self._lock:
             if lun in self._channels:
@@ -128,7 +137,7 @@ class IFDHandler:
             except CcidError as error:
                 return self._failed(error, Code.COMMUNICATION_ERROR)
             free = set(range(len(device.reader.slots))) - set(device.channels.values())
-            own = lun & SLOT_MASK  # after a new start the slots come in any order
+            own = lun & SLOT_MASK  # after a new start pcscd opens slots in any order
             index = own if own in free else min(free)
             device.channels[lun] = index
             self._device_of[lun] = device
@@ -136,8 +145,8 @@ class IFDHandler:
         return Code.SUCCESS
 
     def create_channel(self, lun: int, channel: int) -> Code:
-        """IFDHCreateChannel: as :meth:`create_channel_by_name`, for the first reader there is.
-        ``channel`` means nothing on USB."""
+        """IFDHCreateChannel: as :meth:`create_channel_by_name`, for the first reader found.
+        ``channel`` is not used: it has no meaning for USB readers."""
         return self.create_channel_by_name(lun, "")
 
     def _next_slot(self, lun: int, name: str) -> _Device | None:
@@ -156,7 +165,7 @@ class IFDHandler:
         return device
 
     def _opened(self, info: ReaderInfo) -> Reader:
-        """The reader, with those wishes fulfilled that the table knows a way for."""
+        """Open a reader with those options that its quirks allow; without them if they fail."""
         known = info.quirks()
         ways = {
             "apdu_mode": known.apdu_mode_escape,
@@ -174,7 +183,7 @@ class IFDHandler:
             return open_reader(info, **self._how)
 
     def close_channel(self, lun: int) -> Code:
-        """IFDHCloseChannel: power the card off; with the last slot give the reader back."""
+        """IFDHCloseChannel: power the card off; close the reader with its last channel."""
         with self._lock:
             channel = self._channels.pop(lun, None)
             if channel is None:
@@ -194,8 +203,8 @@ class IFDHandler:
             self.close_channel(lun)
 
     def power_off_all(self) -> None:
-        """End what is under way and power all cards off: what there is time for when the process
-        is about to end."""
+        """Cancel running exchanges and power all cards off, before the process ends. Readers are
+        not closed: the end of the process does that."""
         for channel in list(self._channels.values()):
             with suppress(CcidError):
                 channel.slot.cancel()
@@ -204,16 +213,16 @@ class IFDHandler:
     # Events -----------------------------------------------------------------------------------
 
     def is_gone(self, lun: int) -> bool:
-        """Its reader was unplugged. May be asked by whoever is told of an event."""
+        """Whether the reader of ``lun`` was unplugged. ``on_event`` may call this."""
         channel = self._channels.get(lun)
         return channel is not None and isinstance(channel.reader.transport.dead, ReaderRemoved)
 
     def has_events(self, lun: int) -> bool:
-        """Its reader says by itself when something happens, or nothing can happen: a card that
-        is one with its reader."""
+        """Whether the reader of ``lun`` sends events, or needs none: the card of an ICCD device
+        cannot be removed."""
         channel = self._channels[lun]
         if channel.slot.quirks.presence_by_power:
-            return False  # no reader that cannot tell a card by asking tells of it unasked
+            return False  # such a reader sends no event either
         about = channel.reader.info.reader
         return about.interrupt_in is not None or about.is_iccd
 
@@ -224,7 +233,7 @@ class IFDHandler:
                 self._on_event(lun)
 
     def patient_until(self) -> float:
-        """Until when (monotonic clock) a reply that is waited for may come, of all readers."""
+        """The latest deadline (monotonic clock) of all awaited replies; 0 without any."""
         deadlines = [
             until
             for device in list(self._devices)
@@ -243,8 +252,8 @@ class IFDHandler:
             capacity: Bytes the caller has room for.
 
         Returns:
-            The code, and the value. The tags of polling have none here: a function of whoever
-            waits belongs there.
+            The code and the value. The tags of the polling functions have an empty value: the
+            caller fills in addresses of its own functions.
         """
         channel = self._channels.get(lun)
         if channel is None:
@@ -261,7 +270,7 @@ class IFDHandler:
                 present = channel.is_present() is Code.ICC_PRESENT
                 return _fitting(bytes([present]), capacity)
             case Tag.SIMULTANEOUS_ACCESS:
-                return _fitting(bytes([SIMULTANEOUS]), capacity)
+                return _fitting(bytes([MAX_READERS]), capacity)
             case Tag.THREAD_SAFE:
                 return _fitting(b"\x01", capacity)
             case Tag.SLOTS_NUMBER:
@@ -272,7 +281,7 @@ class IFDHandler:
             case Tag.ATTR_VENDOR_IFD_VERSION:
                 return _fitting(struct.pack("=I", info.device.bcdDevice << 16), capacity)
             case Tag.ATTR_MAXINPUT:
-                room = descriptor.dwMaxCCIDMessageLength - HEADER_LENGTH
+                room = descriptor.dwMaxCCIDMessageLength - MESSAGE_HEADER
                 return _fitting(struct.pack("=I", max(0, room)), capacity)
             case Tag.ATTR_CHANNEL_ID:
                 channel_id = USB_CHANNEL << 16 | info.bus << 8 | info.address
@@ -292,8 +301,8 @@ class IFDHandler:
         return Code.ERROR_TAG, b""
 
     def set_capabilities(self, lun: int, tag: int, value: bytes) -> Code:
-        """IFDHSetCapabilities: DEVICE_REMOVED has all slots of the reader not talk to it any
-        more; nothing else can be set."""
+        """IFDHSetCapabilities: after DEVICE_REMOVED, no slot of the reader sends a command any
+        more. No other tag can be set."""
         channel = self._channels.get(lun)
         if channel is None:
             return Code.COMMUNICATION_ERROR
@@ -314,9 +323,9 @@ class IFDHandler:
 
         Args:
             lun: Reader and slot.
-            asker: Of several threads that ask, which (:class:`Asker`). Without it the answer is
-                ICC_NOT_PRESENT once after a card was taken out; with it, until the watcher has
-                told all others.
+            asker: Which thread asks (:class:`Asker`). None: after a card was taken out, one answer
+                is ICC_NOT_PRESENT. Otherwise ICC_NOT_PRESENT is the answer until the watcher has
+                told all clients.
         """
         channel = self._channels.get(lun)
         if channel is None:
@@ -329,7 +338,7 @@ class IFDHandler:
         return code
 
     def power_icc(self, lun: int, action: int, capacity: int = MAX_ATR) -> tuple[Code, bytes]:
-        """IFDHPowerICC. A card that has power already is reset by POWER_UP, too.
+        """IFDHPowerICC. POWER_UP resets a card that has power already.
 
         Args:
             lun: Reader and slot.
@@ -337,8 +346,8 @@ class IFDHandler:
             capacity: Bytes the caller has room for.
 
         Returns:
-            The code, and the ATR of a card that has power now. If the ATR does not fit the code
-            is ERROR_INSUFFICIENT_BUFFER, and the card has power all the same.
+            The code, and the ATR of the powered card. If the ATR does not fit, the code is
+            ERROR_INSUFFICIENT_BUFFER, and the card still has power.
         """
         channel = self._channels.get(lun)
         if channel is None:
@@ -368,9 +377,10 @@ class IFDHandler:
         Args:
             lun: Reader and slot.
             protocol: 1 for T=0, 2 for T=1.
-            flags: Which of the next three count: PTS1, PTS2, PTS3.
-            pts1: Fi and Di, coded as TA1. Without it the fastest that card and reader have.
-            pts2, pts3: Reserved by ISO/IEC 7816-3; a card is not asked for them.
+            flags: Which of the next three arguments count: PTS1, PTS2, PTS3.
+            pts1: Fi and Di, coded as TA1. Without the flag: the fastest that card and reader allow.
+            pts2, pts3: Reserved by ISO/IEC 7816-3. With one of their flags the answer is
+                ERROR_PTS_FAILURE.
         """
         channel = self._channels.get(lun)
         if channel is None:
@@ -387,7 +397,7 @@ class IFDHandler:
 
         Args:
             lun: Reader and slot.
-            protocol: Of the send header: 0 for T=0, 1 for T=1.
+            protocol: Protocol of the send header: 0 for T=0, 1 for T=1.
             apdu: The command APDU.
             capacity: Bytes the caller has room for.
         """
@@ -412,13 +422,13 @@ class IFDHandler:
         Args:
             lun: Reader and slot.
             code: One of :class:`ccid.device.control.ControlCode`.
-            data: What it is given.
+            data: The input of the control code.
             capacity: Bytes the caller has room for.
         """
         channel = self._channels.get(lun)
         if channel is None:
             return Code.COMMUNICATION_ERROR, b""
-        from ccid.device.control import ControlCode  # few ask for it, and it brings much along
+        from ccid.device.control import ControlCode  # imported here: large, and rarely used
 
         features = (ControlCode.GET_FEATURE_REQUEST, ControlCode.WINDOWS_GET_FEATURE_REQUEST)
         if code in features and capacity < MIN_FEATURES:
@@ -446,7 +456,7 @@ def _fitting(value: bytes, capacity: int) -> tuple[Code, bytes]:
 
 
 def _text(text: str | None, capacity: int) -> bytes:
-    """A string with its NUL, cut to what the caller has room for; nothing where there is none."""
+    """``text`` with a NUL, cut to ``capacity`` bytes; empty for None or no room."""
     if text is None or not capacity:
         return b""
     return text.encode("ascii", "replace")[: capacity - 1] + b"\0"

@@ -1,5 +1,5 @@
-"""Plugged into pcscd: a small C driver (``plug.c``) that hands every call to a helper process.
+"""The driver for pcscd: a small C driver (``plug.c``) that hands every call to a helper process.
 
-``helper`` is that process, ``wire`` what goes between the two, ``install`` the command
-``ccid-install-driver``. The driver itself is :mod:`ccid.pcsc.ifd`.
+``helper`` is that process, ``frames`` what both send to each other, ``bundle`` the files that pcscd
+loads, ``install`` the command ``ccid-install-driver``. The driver itself is :mod:`ccid.pcsc.ifd`.
 """

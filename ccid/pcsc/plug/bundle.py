@@ -22,18 +22,19 @@ from ccid.known.quirks import table
 NAME = "ifd-ccid-python.bundle"
 IDENTIFIER = "org.ccid-python.ifd"
 PLATFORMS = {"linux": ("Linux", "libccid-python.so"), "macos": ("MacOS", "libccid-python.dylib")}
-"""The folder in Contents, and the shared object in it."""
+"""For each platform: the folder in Contents, and the shared object in that folder."""
 INTERPRETER = "interpreter"
+"""The file beside the shared object that holds the path of Python; ``plug.c`` reads it."""
 SOURCE = "plug.c"
 
 
 class CannotBuild(Exception):
-    """The shared object cannot be compiled; says what is missing."""
+    """The shared object cannot be compiled. The message says what is missing."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Entry:
-    """A reader that pcscd shall give us."""
+    """A reader that pcscd gives to this driver."""
 
     vendor_id: int
     product_id: int
@@ -41,7 +42,7 @@ class Entry:
 
 
 def known_readers() -> list[Entry]:
-    """The readers of the table that work or should."""
+    """The readers of the table whose status is ``supported`` or ``should-work``."""
     entries = []
     for file in sorted(table().iterdir(), key=lambda f: f.name):
         if not file.name.endswith(".toml"):
@@ -54,12 +55,13 @@ def known_readers() -> list[Entry]:
 
 
 def merged(entries: Sequence[Entry]) -> list[Entry]:
-    """The same, each id once; the last one that names it counts."""
+    """``entries`` sorted, with each id once: the last entry of an id counts."""
     return sorted({(e.vendor_id, e.product_id): e for e in entries}.values())
 
 
 def info_plist(entries: Sequence[Entry], platform: str) -> bytes:
-    """Contents/Info.plist. pcscd reads it line by line, so each value has a line of its own."""
+    """The content of Contents/Info.plist. pcscd reads the file line by line, so each value has a
+    line of its own."""
     content = {
         "CFBundleDevelopmentRegion": "English",
         "CFBundleExecutable": PLATFORMS[platform][1],
@@ -86,17 +88,17 @@ def info_plist(entries: Sequence[Entry], platform: str) -> bytes:
 
 
 def is_native(platform: str) -> bool:
-    """This machine is of that kind, so that its compiler makes what is needed there."""
+    """Whether this machine is of that platform, so that its compiler can make the shared object."""
     return (platform == "macos") == (sys.platform == "darwin")
 
 
 def plug_source() -> Traversable:
-    """The shared object's source."""
+    """The C source of the shared object."""
     return importlib.resources.files("ccid.pcsc.plug").joinpath(SOURCE)
 
 
 def compilers() -> list[list[str]]:
-    """The C compilers there are, the best first."""
+    """The commands of the C compilers that were found, the best first."""
     found = [[path] for name in ("cc", "gcc", "clang") if (path := shutil.which(name))]
     if importlib.util.find_spec("ziglang") is not None:
         found.append([sys.executable, "-m", "ziglang", "cc"])
@@ -107,13 +109,13 @@ def compile_plug(to: Path) -> None:
     """Compile the shared object.
 
     Raises:
-        CannotBuild: There is no compiler, or it fails.
+        CannotBuild: There is no compiler, or the compiler fails.
     """
     found = compilers()
     if not found:
         raise CannotBuild(
             "there is no C compiler: install one (Debian: apt install gcc libc6-dev), or the "
-            "one that comes with Python's packages: pip install 'pyccid[driver]'"
+            "compiler among Python's packages: pip install 'pyccid[driver]'"
         )
     flags = ["-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-pthread"]
     if sys.platform == "darwin":
@@ -128,12 +130,15 @@ def compile_plug(to: Path) -> None:
 
 
 def write(dropdir: Path, entries: Sequence[Entry], platform: str, python: str) -> Path:
-    """Write the bundle into ``dropdir``, in place of one that is there. For another kind of
-    machine the source takes the place of the shared object, to be compiled there.
+    """Write the bundle into ``dropdir``; a bundle that is there already is replaced. For another
+    platform the bundle has the C source instead of the shared object, to be compiled there.
+
+    Returns:
+        The folder of the bundle.
 
     Raises:
         CannotBuild: The shared object cannot be compiled.
-        OSError: It cannot be written there.
+        OSError: A file cannot be written.
     """
     dropdir.mkdir(parents=True, exist_ok=True)
     folder, library = PLATFORMS[platform]
@@ -160,7 +165,7 @@ def write(dropdir: Path, entries: Sequence[Entry], platform: str, python: str) -
 
 
 def remove(dropdir: Path) -> bool:
-    """Remove the bundle; False if there was none."""
+    """Remove the bundle; False if there was no bundle."""
     bundle = dropdir / NAME
     if not bundle.exists():
         return False

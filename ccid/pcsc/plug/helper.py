@@ -1,12 +1,13 @@
-"""The helper: the process that drives one USB device for pcscd. ``plug.c`` starts it.
+"""The helper: the process that drives one USB device for pcscd. ``plug.c`` starts this process.
 
-It is given a control socket as descriptor 3, over which come the channels, each with a request
-and an event socket. Each channel has a thread, so that one slot's exchange never waits for
-another's where the reader allows that. When the control socket ends pcscd is gone: cards are
-powered off and the process ends, which gives the reader back.
+The helper has a control socket as descriptor 3. Each message on the control socket brings one
+channel (Lun) with two sockets: one for requests, one for events. Each channel has a thread, so an
+exchange in one slot does not wait for an exchange in another slot where the reader allows both at
+the same time. When the control socket ends, pcscd has ended: the helper powers all cards off and
+ends, which gives the reader back.
 
-While a request runs, the heart says once a second that all is well: that this process runs, and
-that no wait of a reader has passed its deadline. When nothing runs it sleeps, too.
+While a request runs, the heart thread sends :data:`~.frames.ALIVE` once a second, as long as no
+wait for the reader has passed its deadline. While no request runs, the heart thread sleeps.
 """
 
 from __future__ import annotations
@@ -22,31 +23,42 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ccid.ground.safe_text import printable_lines
-from ccid.pcsc.plug.frames import ALIVE, EVENT, GONE, LUN, Operation, Request, Requests, reply
-from ccid.pcsc.plug.lazy_modules import later
+from ccid.pcsc.ifd_numbers import Code
+from ccid.pcsc.plug.frames import (
+    ALIVE,
+    CONNECTION,
+    CONTROL_FD,
+    EVENT_CHANGE,
+    EVENT_GONE,
+    Operation,
+    Request,
+    Requests,
+    reply,
+)
+from ccid.pcsc.plug.lazy_modules import load_lazily
 
 if TYPE_CHECKING:
     from ccid.pcsc.ifd import IFDHandler
 
-CONTROL_FD = 3
 UNUSED = (
     *("hashlib", "inspect", "pdb", "pickle"),  # construct; dataclasses before Python 3.12
     *("shutil", "subprocess", "tempfile"),  # ctypes.util
     *("ipaddress", "locale", "traceback"),  # urllib.parse, subprocess, logging
 )
-"""What other modules import for functions that a driver hardly ever calls, and which modules."""
+"""Modules that other modules import for functions that a driver hardly ever calls."""
 BEAT_S = 1.0
+"""Time between two :data:`~.frames.ALIVE` frames; ``plug.c`` waits ``SILENCE_S`` for one."""
 IDLE_BEATS = 3
-"""After so many beats without a request the heart sleeps until the next one."""
+"""After this many beats without a request the heart thread sleeps until the next request."""
 GRACE_S = 10.0
-"""A request may run so long beyond every deadline of its reader's: what has none of its own
-(opening, writing, control transfers) is done in this time."""
-END_S = 2.0
-"""How long powering cards off may take when pcscd is gone."""
+"""A request may run this much longer than every deadline of its reader. Steps that have no deadline
+(opening, writing, control transfers) end within this time."""
+POWER_OFF_S = 2.0
+"""Time to power all cards off when pcscd has ended; ``plug.c`` waits ``HELPER_END_S``."""
 
 
 def say(text: str) -> None:
-    """A line for pcscd's log."""
+    """Write one line to standard error, which pcscd's log receives."""
     with suppress(OSError):
         print(f"ccid[{os.getpid()}]: {printable_lines(text)}", file=sys.stderr, flush=True)
 
@@ -55,9 +67,9 @@ class Channel(threading.Thread):
     """Serves the requests of one channel.
 
     Args:
-        helper: Whose.
+        helper: The helper that this channel belongs to.
         lun: Reader and slot.
-        requests, events: Its sockets.
+        requests, events: The channel's sockets.
     """
 
     def __init__(
@@ -69,10 +81,11 @@ class Channel(threading.Thread):
         self.requests = requests
         self.events = events
         self.since: float | None = None
-        """When the request that runs began; None if none does."""
+        """Start of the running request (monotonic clock); None while no request runs."""
         self.writing = threading.Lock()
         self.is_open = False
-        """It has the reader; another channel of the same Lun may have it after it."""
+        """This channel has opened the reader. A later channel of the same Lun opens the reader
+        again."""
 
     def run(self) -> None:
         """Serve until the plug hangs up."""
@@ -85,32 +98,32 @@ class Channel(threading.Thread):
                     heart.wake()
                 try:
                     frame = self._carry_out(self.helper.handler, request)
-                except Exception as error:  # a fault of ours is this request's failure and no more
+                except Exception as error:  # a fault of the driver fails this request alone
                     frame = self._failed(request, error)
                 with self.writing:
                     self.since = None
                     self.requests.sendall(frame)
         except (OSError, ValueError) as error:
             say(f"lun {self.lun:#x}: {error}")
-        except MemoryError as error:  # which costs this channel and no other
+        except MemoryError as error:  # costs this channel alone
             self._failed(None, error)
         finally:
             self.since = None
             self.helper.forget(self)
 
     def beat(self) -> None:
-        """Say that the request that runs is well."""
+        """Send :data:`~.frames.ALIVE` if a request runs."""
         with self.writing:
             if self.since is not None:
                 with suppress(OSError):
                     self.requests.send(ALIVE, socket.MSG_DONTWAIT)
 
     def tell(self, is_gone: bool = False) -> None:
-        """Say that something happened at the reader, or that the reader is gone."""
+        """Send an event: the slot may have changed, or the reader is gone."""
         try:
-            self.events.send(GONE if is_gone else EVENT, socket.MSG_DONTWAIT)
-        except OSError:  # a full socket tells of an event already
-            if is_gone:
+            self.events.send(EVENT_GONE if is_gone else EVENT_CHANGE, socket.MSG_DONTWAIT)
+        except OSError:  # a full socket holds an event already
+            if is_gone:  # the end of the socket wakes the polling function of the plug
                 with suppress(OSError):
                     self.events.shutdown(socket.SHUT_WR)
 
@@ -118,7 +131,7 @@ class Channel(threading.Thread):
         what = "" if request is None else f", operation {request[0]}"
         say(f"lun {self.lun:#x}{what}: {type(error).__name__}")
         self.helper.tell_fault(error)
-        return reply(612)
+        return reply(Code.COMMUNICATION_ERROR)
 
     def _carry_out(self, handler: IFDHandler, request: Request) -> bytes:
         lun, (operation, argument, capacity, data) = self.lun, request
@@ -150,11 +163,11 @@ class Channel(threading.Thread):
             code = handler.create_channel_by_name(self.lun, name)
             self.is_open = not code
         finally:
-            if not self.is_open:  # it is asked again each second, and what it leaves is large:
+            if not self.is_open:  # the plug tries each second: free what the failed open leaves
                 error, handler.last_error = handler.last_error, None
                 say(f"{name}: {error}")
                 del error
-                gc.collect()  # the reader in the traceback of the error
+                gc.collect()  # the traceback of the error holds the reader
         if code:
             return reply(code)
         self.helper.has_reader = True
@@ -162,10 +175,10 @@ class Channel(threading.Thread):
 
 
 class Heart(threading.Thread):
-    """Says once a second, for each request that runs, that all is well.
+    """Sends :data:`~.frames.ALIVE` once a second for each running request.
 
     Args:
-        helper: Whose.
+        helper: The helper whose channels this thread looks at.
     """
 
     def __init__(self, helper: Helper) -> None:
@@ -175,7 +188,7 @@ class Heart(threading.Thread):
         self.is_asleep = True
 
     def wake(self) -> None:
-        """A request begins."""
+        """Start beating: a request begins."""
         self.is_asleep = False
         self._woken.set()
 
@@ -196,15 +209,15 @@ class Heart(threading.Thread):
                         channel.beat()
             self.is_asleep = True
             if any(c.since is not None for c in self._helper.channels):
-                self.wake()  # it began before it could see that we sleep
+                self.wake()  # this request began before is_asleep was set
 
 
 class Helper:
-    """All there is in this process.
+    """The state of this process: the driver, the channels and the heart thread.
 
     Args:
         control: The control socket.
-        folder: Where the shared object is that started it.
+        folder: The folder of the shared object that started this process.
     """
 
     def __init__(self, control: socket.socket, folder: str) -> None:
@@ -221,12 +234,12 @@ class Helper:
 
     @property
     def handler(self) -> IFDHandler:
-        """The driver; fetched by the first request, while the heart beats already."""
+        """The driver. The first request imports it, while the heart thread beats already."""
         if self._handler is not None:
             return self._handler
         with self._making:
             if self._handler is None:
-                later(*UNUSED)
+                load_lazily(*UNUSED)
                 from ccid.pcsc.ifd import IFDHandler
                 from ccid.pcsc.plug.plist_options import read_options
 
@@ -235,10 +248,10 @@ class Helper:
         return self._handler
 
     def settle(self) -> None:
-        """Once a reader is open, what there is now stays, and need not be looked through again and
-        again. Later readers go again. The heart calls this, and not the channel that opens the
-        reader: to look through everything takes some 10 ms, for which the first response would
-        wait."""
+        """After a reader is open, exclude all present objects from garbage collection: they stay
+        until the process ends. Objects of later readers are collected. The heart thread calls this,
+        not the channel that opens the reader: the collection takes about 10 ms, and the first
+        response would wait for it."""
         if self.has_reader and not self._is_settled:
             self._is_settled = True
             gc.collect()
@@ -247,18 +260,18 @@ class Helper:
 
     def _on_event(self, lun: int) -> None:
         is_gone = self._handler is not None and self._handler.is_gone(lun)
-        for channel in tuple(self.channels):  # one may be forgotten meanwhile
+        for channel in tuple(self.channels):  # another thread may remove one
             if channel.lun == lun:
                 channel.tell(is_gone)
 
     def is_well(self, channel: Channel, now: float) -> bool:
-        """The request that runs may still be waiting for its reader."""
+        """The running request of ``channel`` is within its time: the reader may still answer."""
         since = channel.since or now
         until = self._handler.patient_until() if self._handler is not None else 0.0
         return now < max(since, until) + GRACE_S
 
     def forget(self, channel: Channel) -> None:
-        """The plug has hung up on a channel."""
+        """Remove a channel: the plug has hung up."""
         if channel in self.channels:
             self.channels.remove(channel)
         if self._handler is not None and channel.is_open:
@@ -268,7 +281,7 @@ class Helper:
 
     @staticmethod
     def tell_fault(error: Exception) -> None:
-        """Where in this program a fault is: the places alone, for what was said may hold a PIN."""
+        """Log the places of a traceback, without the message: the message may hold a PIN."""
         place = error.__traceback__
         while place is not None:
             code = place.tb_frame.f_code
@@ -276,28 +289,28 @@ class Helper:
             place = place.tb_next
 
     def serve(self) -> None:
-        """Take channels until pcscd is gone."""
+        """Accept channels until the control socket ends."""
         while True:
-            message, fds, _, _ = socket.recv_fds(self._control, LUN.size, 2)
-            if len(message) != LUN.size:
+            message, fds, _, _ = socket.recv_fds(self._control, CONNECTION.size, 2)
+            if len(message) != CONNECTION.size:
                 return
-            (lun,) = LUN.unpack(message)
+            (lun,) = CONNECTION.unpack(message)
             try:
                 self._begin(lun, fds)
-            except (OSError, RuntimeError, MemoryError) as error:  # the plug sees it hung up
+            except (OSError, RuntimeError, MemoryError) as error:  # the sockets are closed
                 say(f"lun {lun:#x}: {error}")
 
     def _begin(self, lun: int, fds: list[int]) -> None:
-        """Serve another channel.
+        """Start the thread of a new channel.
 
         Raises:
-            OSError: There is no room for its descriptors.
-            RuntimeError: Nor for its thread.
+            OSError: Not both sockets came: this process has no free descriptor.
+            RuntimeError: No thread can be started.
         """
         sockets = [socket.socket(fileno=fd) for fd in fds]
         try:
             if len(sockets) != 2:
-                raise OSError(f"{len(sockets)} of its 2 sockets came")
+                raise OSError(f"{len(sockets)} of 2 sockets came")
             channel = Channel(self, lun, *sockets)
             self.channels.append(channel)
             try:
@@ -311,18 +324,18 @@ class Helper:
             raise
 
     def end(self) -> None:
-        """Power all cards off; whatever else there is ends with the process."""
+        """Power all cards off, within :data:`POWER_OFF_S`."""
         if self._handler is not None:
             thread = threading.Thread(target=self._handler.power_off_all, daemon=True)
             thread.start()
-            thread.join(END_S)
+            thread.join(POWER_OFF_S)
 
 
 def main() -> None:
     """Serve the plug that started this process."""
-    gc.disable()  # until the helper settles: imports leave nothing to collect
+    gc.disable()  # until settle(): imports leave nothing to collect
     os.closerange(CONTROL_FD + 1, os.sysconf("SC_OPEN_MAX"))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # it is for pcscd, whose end we notice
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for pcscd: the control socket ends then
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     control = socket.socket(fileno=CONTROL_FD)
     os.set_inheritable(CONTROL_FD, False)

@@ -1,4 +1,4 @@
-"""``ccid-install-driver``: writes the bundle by which pcscd drives readers with this library."""
+"""``ccid-install-driver``: write the bundle that makes pcscd drive readers with this library."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SYSTEM_DROPDIRS = {
 }
 PROGRAMS = ("/usr/sbin/pcscd", "/usr/local/sbin/pcscd", "/usr/bin/pcscd")
 HIDDEN = ("/root", "/home", "/run/user", "/tmp", "/var/tmp")
-"""What pcscd's service does not see since version 2.3 (ProtectHome, PrivateTmp)."""
+"""Folders that the service of pcscd 2.3 and newer cannot see (ProtectHome, PrivateTmp)."""
 UDEV_FILE = "/etc/udev/rules.d/92-ccid-pcscd.rules"
 
 
@@ -37,16 +37,16 @@ def system_dropdir(platform: str) -> Path:
     return Path(SYSTEM_DROPDIRS[platform][0])
 
 
-# Will it work? --------------------------------------------------------------------------------
+# What prevents the driver from working --------------------------------------------------------
 
 
 def troubles(python: str, platform: str, root: str = "/") -> list[str]:
-    """What stands in the way, in words; nothing if nothing does.
+    """What prevents the driver from working, one text each; empty if nothing does.
 
     Args:
-        python: The interpreter that is to run the driver.
+        python: Path of the interpreter for the driver.
         platform: ``linux`` or ``macos``.
-        root: Of the file system, for tests.
+        root: Root folder of the file system, for tests.
     """
     found = []
     real = os.path.realpath(python)
@@ -75,7 +75,8 @@ def troubles(python: str, platform: str, root: str = "/") -> list[str]:
 
 
 def others_may_change(path: Path) -> Path | None:
-    """``path`` or the folder above it that somebody but root may write to; None if all is well."""
+    """``path`` or the first folder above ``path`` that a user other than root may write to; None if
+    there is no such folder."""
     for place in (path, *path.parents):
         try:
             status = place.stat()
@@ -89,7 +90,7 @@ def others_may_change(path: Path) -> Path | None:
 
 
 def check(dropdir: Path, platform: str) -> list[str]:
-    """What is wrong with the bundle that is in ``dropdir``; nothing if all is well."""
+    """What is wrong with the bundle in ``dropdir``, one text each; empty if nothing is."""
     contents = dropdir / NAME / "Contents"
     folder, library = PLATFORMS[platform]
     try:
@@ -100,8 +101,8 @@ def check(dropdir: Path, platform: str) -> list[str]:
     found = troubles(python, platform)
     if plist.get("CFBundleVersion") != __version__:
         found.append(
-            f"it was written by version {plist.get('CFBundleVersion')}, this is {__version__}: "
-            f"run ccid-install-driver again"
+            f"the driver was written by version {plist.get('CFBundleVersion')}, this is "
+            f"{__version__}: run ccid-install-driver again"
         )
     if not (contents / folder / library).is_file():
         found.append(f"{contents / folder / library} is missing: run ccid-install-driver again")
@@ -141,8 +142,8 @@ def _attached() -> Iterator[Entry]:
 
 
 def udev_rules(entries: Sequence[Entry]) -> str:
-    """Rules by which a pcscd that runs as user and group ``pcscd`` may open these readers, and
-    nobody else may."""
+    """udev rules for these readers: only root and the group ``pcscd`` may open the readers, for a
+    pcscd that runs as that group."""
     lines = [
         f'SUBSYSTEM=="usb", ENV{{DEVTYPE}}=="usb_device", ATTR{{idVendor}}=="{e.vendor_id:04x}", '
         f'ATTR{{idProduct}}=="{e.product_id:04x}", GROUP="pcscd", MODE="0660"'
@@ -154,26 +155,36 @@ def udev_rules(entries: Sequence[Entry]) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ccid-install-driver",
-        description="Writes a driver for pcscd: readers that it names are driven by ccid.",
+        description="Write a driver for pcscd: ccid drives the readers that the driver names.",
     )
     add = parser.add_argument
-    add("--uninstall", action="store_true", help="remove it")
-    add("--check", action="store_true", help="say what is wrong with the one that is installed")
-    add("--udev", action="store_true", help=f"print rules for {UDEV_FILE}; write nothing")
-    add("--dropdir", type=Path, metavar="DIR", help="write it there, not where pcscd looks")
+    add("--uninstall", action="store_true", help="remove the driver")
+    add("--check", action="store_true", help="say what is wrong with the installed driver")
+    add("--udev", action="store_true", help=f"print udev rules for {UDEV_FILE}; write nothing")
+    add(
+        "--dropdir",
+        type=Path,
+        metavar="DIR",
+        help="write the driver into DIR, not into the folder of pcscd",
+    )
     add(
         "--reader",
         type=_reader,
         action="append",
         default=[],
         metavar="VVVV:PPPP[:NAME]",
-        help="drive this reader; more than once for more. Without it, all that ccid knows",
+        help="drive this reader (may be repeated); without it, all readers that ccid knows",
     )
     add("--attached", action="store_true", help="drive the readers that are plugged in now")
-    add("--force", action="store_true", help="write it even where it cannot work")
-    add("--python", default=sys.executable, metavar="PATH", help="the interpreter that runs it")
+    add("--force", action="store_true", help="write the driver even if it cannot work")
+    add(
+        "--python",
+        default=sys.executable,
+        metavar="PATH",
+        help="the interpreter that runs the driver",
+    )
     default = "macos" if sys.platform == "darwin" else "linux"
-    add("--platform", choices=PLATFORMS, default=default, help="of the layout")
+    add("--platform", choices=PLATFORMS, default=default, help="the platform of the files")
     add("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
 
@@ -217,7 +228,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         is_system = options.dropdir is None or str(dropdir) in SYSTEM_DROPDIRS[options.platform]
         if wrong and is_system and not options.force:
             _print("trouble", wrong)
-            print("nothing was written; --force writes it all the same", file=sys.stderr)
+            print("nothing was written; --force writes the driver anyway", file=sys.stderr)
             return 1
         _print("warning", wrong)
         written = bundle.write(dropdir, entries, options.platform, python)

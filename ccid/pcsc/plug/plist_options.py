@@ -1,4 +1,4 @@
-"""What the bundle's Info.plist says to the driver."""
+"""The settings of the driver in the bundle's Info.plist."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ESCAPE, APDU_MODE, OLD_FIRMWARE = 0x0001, 0x0002, 0x0004
 VOLTAGE, NO_RETRY_COUNTER = 0x0030, 0x0040
 """Bits of ifdDriverOptions."""
 VOLTAGES = {0x10: PowerSelect.V3_0, 0x20: PowerSelect.V1_8, 0x30: PowerSelect.AUTOMATIC}
-"""By the bits of :data:`VOLTAGE`; 0 is 5 V, with which cards are tried first anyway."""
+"""The voltage for each value of the bits :data:`VOLTAGE`; 0 is 5 V, the default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,10 +22,10 @@ class Options:
 
     Attributes:
         escape: Applications may send Escape commands.
-        apdu_mode: Readers that can be switched to short APDU level are.
-        old_firmware: Readers whose firmware is known to be faulty are opened.
-        first_voltage: What a card is tried with first; None for 5 V.
-        no_retry_counter: PIN pads that send an empty VERIFY of their own are kept from it.
+        apdu_mode: Readers that can be switched to short APDU level are switched.
+        old_firmware: Readers with firmware that is known to be faulty are opened.
+        first_voltage: The first voltage for a card; None for 5 V.
+        no_retry_counter: PIN pads do not send an empty VERIFY of their own.
     """
 
     escape: bool = False
@@ -36,7 +36,7 @@ class Options:
 
     @classmethod
     def of(cls, bits: int) -> Options:
-        """What ifdDriverOptions says. Bits that mean nothing count for nothing."""
+        """The options in the value of ifdDriverOptions. Unknown bits are ignored."""
         return cls(
             escape=bool(bits & ESCAPE),
             apdu_mode=bool(bits & APDU_MODE),
@@ -46,13 +46,13 @@ class Options:
         )
 
     def as_arguments(self) -> dict[str, Any]:
-        """For :class:`ccid.pcsc.ifd.IFDHandler`."""
+        """The keyword arguments of :class:`ccid.pcsc.ifd.IFDHandler`."""
         return asdict(self)
 
 
 def read_options(folder: str) -> Options:
     """The settings in the Info.plist of the bundle whose shared object is in ``folder``; the
-    defaults where there is none."""
+    defaults if the file is missing."""
     try:
         text = (Path(folder).parent / "Info.plist").read_text("utf-8", "replace")
     except OSError:

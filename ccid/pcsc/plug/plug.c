@@ -1,20 +1,20 @@
 /* The plug: a driver of pcscd that hands every call to a helper process, where the driver is.
  *
- * One helper serves one USB device (bus and address), all its slots and interfaces. It is started
- * by the first of their channels and ends when its control socket is closed: by the plug after the
- * last channel, or by the kernel when pcscd is gone. Each channel (Lun) has two sockets of its
- * own: one for requests, one by which the helper says that something happened.
+ * One helper serves one USB device (bus and address) with all its slots and interfaces. The first
+ * channel of the device starts the helper. The helper ends when its control socket is closed: by
+ * the plug after the last channel, or by the kernel when pcscd has ended. Each channel (Lun) has
+ * two sockets of its own: one for requests, one for events.
  *
- * How long an exchange may take is the helper's business. While a request runs the helper says once
- * a second that it is well. If it says nothing for SILENCE_S it is stuck: the request fails and the
- * helper is killed. If a channel is hung up on, or gets a frame that is none, the request fails and
- * this channel alone is lost. The next presence query connects a lost channel again, to another
- * helper (at most one a second) if the old one has ended, and says once that there is no card, so
- * that nobody takes the next one for the old one. What this process has no descriptor, memory or
- * process for fails, and costs no helper.
+ * The helper alone knows how long an exchange may take. While a request runs, the helper sends
+ * KIND_ALIVE once a second. A helper that sends nothing for SILENCE_S is stuck: the request fails
+ * and the plug kills the helper. When a channel is hung up on, or receives a frame that is not
+ * valid, the request fails and this channel alone is lost. The next presence query connects a lost
+ * channel again: to the same helper, or to a new one (at most one a second) if the old helper has
+ * ended. That query then reports once that there is no card, so that no client takes the next card
+ * for the old one. When this process has no free descriptor, memory or process, the call fails and
+ * the helper stays.
  *
- * Frames, native integers of 32 bits: to the helper operation, argument, capacity, length, data;
- * from it kind, response code, length, data. See ccid/pcsc/plug/frames.py.
+ * The section "Shared with Python" declares the frames.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -36,23 +36,95 @@
 #include <unistd.h>
 
 #ifndef SILENCE_S
-#define SILENCE_S 10 /* a helper that says nothing for so long is stuck */
+#define SILENCE_S 10 /* a helper that sends nothing for this time is stuck */
 #endif
-#define START_S 30 /* but starting the interpreter may take longer */
-#define RESTART_S 1.0
-#define END_S 3.0 /* a helper that was asked to end has so long to power cards off */
-#define ASK_MS 400 /* a reader that does not tell is asked so often */
+#define START_S 30 /* the same limit until the first frame: the interpreter starts slowly */
+#define RESTART_S 1.0 /* shortest time between two starts of a helper */
+#define HELPER_END_S 3.0 /* time for a helper that was asked to end: to power cards off */
+#define ASK_MS 400 /* polling interval for a reader that sends no events */
 #define CHANNELS 256
-#define MOST ((1 << 17) - 16) /* bytes that go with a request or a reply; see BUFFER in wire.py */
-/* Of requests and replies. A frame is one message, which takes one call to receive; and a thread
- * that waits at a stream is woken for nothing when its own message is read at the other end. */
+#define NAME_SIZE 256
+#define LOG_ERROR 2 /* PCSC_LOG_ERROR of pcscd */
+/* The type of a request socket. With SOCK_SEQPACKET a frame is one message: one call receives the
+ * frame. With SOCK_STREAM the kernel wakes a waiting thread also when the other end reads what this
+ * end has sent. */
 #ifdef __APPLE__
 #define FRAMES SOCK_STREAM
 #else
 #define FRAMES SOCK_SEQPACKET
 #endif
-#define NAME_SIZE 256
-#define LOG_ERROR 2 /* pcscd's PCSC_LOG_ERROR */
+
+/* Shared with Python ---------------------------------------------------------------------------
+ *
+ * tests/unit/test_plug_numbers.py compares this section with ccid/pcsc/ifd_numbers.py,
+ * ccid/pcsc/plug/frames.py and the modules beside it: a declaration that only one side has, or that
+ * differs, fails the test. */
+
+#define BUFFER_SIZE (1 << 17) /* bytes of the longest request, header included */
+#define CONTROL_FD 3          /* the descriptor of the control socket in the helper */
+#define READER_SHIFT 16       /* Lun: reader number above this bit, slot below */
+#define MAX_READERS 255       /* the value of TAG_SIMULTANEOUS_ACCESS */
+#define HELPER_MODULE "ccid.pcsc.plug.helper"
+#define INTERPRETER "interpreter" /* the file beside this shared object with Python's path */
+#define LIBUDEV_PREFIX "libudev:"
+#define LIBUDEV_PLACE "%u:/dev/bus/usb/%u/%u" /* interface, bus, address */
+#define LIBUSB_PREFIX "libusb-1.0:"
+#define LIBUSB_PLACE "%u:%u:%u" /* bus, address, interface */
+
+enum code { /* response codes that the plug itself returns or looks at */
+	IFD_SUCCESS = 0,
+	IFD_ERROR_TAG = 600,
+	IFD_COMMUNICATION_ERROR = 612,
+	IFD_ICC_NOT_PRESENT = 616,
+	IFD_NO_SUCH_DEVICE = 617,
+	IFD_ERROR_INSUFFICIENT_BUFFER = 618,
+};
+enum tag { /* tags that the plug itself answers or looks at */
+	TAG_THREAD_SAFE = 0x0FAD,
+	TAG_SIMULTANEOUS_ACCESS = 0x0FAF,
+	TAG_POLLING_THREAD_KILLABLE = 0x0FB1,
+	TAG_STOP_POLLING_THREAD = 0x0FB2,
+	TAG_POLLING_THREAD_WITH_TIMEOUT = 0x0FB3,
+	TAG_DEVICE_REMOVED = 0x0FB4,
+};
+enum operation { /* of a request */
+	OP_OPEN = 1,
+	OP_CLOSE = 2,
+	OP_GET = 3,
+	OP_SET = 4,
+	OP_PROTOCOL = 5,
+	OP_POWER = 6,
+	OP_TRANSMIT = 7,
+	OP_CONTROL = 8,
+	OP_PRESENCE = 9,
+};
+enum asker { /* the argument of OP_PRESENCE: which thread of pcscd asks */
+	ASKER_OTHER = 0,
+	ASKER_WATCHER = 1,
+	ASKER_WATCHER_TOLD = 2,
+};
+enum kind { /* of a reply */
+	KIND_REPLY = 0,
+	KIND_ALIVE = 1,
+};
+enum event { /* a byte on the event socket */
+	EVENT_CHANGE = '!', /* the plug treats any byte but EVENT_GONE as this one */
+	EVENT_GONE = 'x',   /* the reader was unplugged */
+};
+struct request { /* `length` bytes of data follow */
+	uint32_t operation, argument, capacity, length;
+};
+struct reply { /* `length` bytes of data follow */
+	uint32_t kind;
+	int32_t code;
+	uint32_t length;
+};
+struct connection { /* on the control socket, with a request and an event socket as descriptors */
+	uint32_t lun;
+};
+
+/* Bytes of data that fit into a request or a reply. */
+#define MAX_DATA (BUFFER_SIZE - sizeof(struct request))
 
 /* IFD handler 3.0. */
 
@@ -66,23 +138,6 @@ typedef unsigned char UCHAR;
 typedef struct {
 	DWORD Protocol, Length;
 } SCARD_IO_HEADER;
-
-enum {
-	SUCCESS = 0,
-	ERROR_TAG = 600,
-	COMMUNICATION_ERROR = 612,
-	ICC_NOT_PRESENT = 616,
-	NO_SUCH_DEVICE = 617,
-	INSUFFICIENT_BUFFER = 618,
-};
-enum {
-	TAG_THREAD_SAFE = 0x0FAD,
-	TAG_SIMULTANEOUS_ACCESS = 0x0FAF,
-	TAG_POLLING_THREAD_KILLABLE = 0x0FB1,
-	TAG_STOP_POLLING_THREAD = 0x0FB2,
-	TAG_POLLING_THREAD_WITH_TIMEOUT = 0x0FB3,
-	TAG_DEVICE_REMOVED = 0x0FB4,
-};
 
 #define EXPORT __attribute__((visibility("default")))
 EXPORT RESPONSECODE IFDHCreateChannelByName(DWORD Lun, char *name);
@@ -99,40 +154,24 @@ EXPORT RESPONSECODE IFDHControl(DWORD Lun, DWORD code, UCHAR *tx, DWORD txlen, U
                                 DWORD rxlen, DWORD *returned);
 EXPORT RESPONSECODE IFDHICCPresence(DWORD Lun);
 
-/* pcscd's own log, where there is a pcscd. */
+/* The log function of pcscd; missing where another program has loaded the plug. */
 extern void log_msg(int priority, const char *format, ...) __attribute__((weak));
 
-/* What goes over the sockets. */
-
-enum operation {
-	OP_OPEN = 1, OP_CLOSE, OP_GET, OP_SET, OP_PROTOCOL, OP_POWER, OP_TRANSMIT, OP_CONTROL,
-	OP_PRESENCE,
-};
-enum kind { KIND_REPLY, KIND_ALIVE };
-#define EVENT_GONE 'x' /* on the event socket: the reader was unplugged; any other: look */
-struct request {
-	uint32_t operation, argument, capacity, length;
-};
-struct reply {
-	uint32_t kind;
-	int32_t code;
-	uint32_t length;
-};
 enum trouble {
 	NONE,
-	SHORTAGE, /* nothing was sent: there is no memory or descriptor for it, or it is too long */
-	TOO_LONG, /* a reply has more data than there is room for; they are gone */
-	LOST,     /* the other end hung up, or sent what is no frame */
-	SILENT,
+	SHORTAGE, /* nothing was sent: no memory or descriptor is left, or the message is too long */
+	TOO_LONG, /* the reply has more data than the caller has room for; the data are lost */
+	LOST,     /* the other end hung up, or sent no valid frame */
+	SILENT,   /* the other end sent nothing within the time limit */
 };
 
 struct helper {
 	char key[NAME_SIZE];
-	int users;   /* channels that belong to it; 0: this place is free */
-	pid_t pid;   /* 0: none runs */
-	int control; /* socket by which it is given channels */
-	unsigned generation;
-	double started;
+	int users;   /* number of channels of this helper; 0: this entry is free */
+	pid_t pid;   /* 0: no process runs */
+	int control; /* the control socket, which passes channels to the helper */
+	unsigned generation; /* counts the starts and ends of the process */
+	double started;      /* time of the last start */
 };
 
 struct channel {
@@ -140,28 +179,28 @@ struct channel {
 	DWORD lun;
 	char name[NAME_SIZE];
 	struct helper *helper;
-	int request, event;   /* sockets; -1: not connected */
-	int stop[2];          /* pipe that ends the polling function */
-	int has_events;
-	int is_watched;      /* a thread of pcscd's waits for events, this one */
+	int request, event;  /* sockets; -1: not connected */
+	int stop[2];         /* pipe that ends the polling function */
+	int has_events;      /* the reader sends events */
+	int is_watched;      /* a thread of pcscd has called the polling function: `watcher` */
 	pthread_t watcher;
-	int said_absent;     /* that thread was answered so last */
-	int told_absent;     /* and has passed it on since */
-	int owes_absence;    /* the helper was replaced: the card we knew is gone */
-	int is_fresh;        /* its helper has not said anything yet */
-	int is_open;         /* its helper has the reader */
-	int is_gone;         /* the reader was unplugged, its helper says */
-	int is_removed;      /* and pcscd, too: nobody looks for it any more */
-	double tried;        /* when its helper could not get it */
-	unsigned generation; /* of the helper it is connected to */
+	int said_absent;     /* the last answer to the watcher was IFD_ICC_NOT_PRESENT */
+	int told_absent;     /* the watcher has told all clients of that answer */
+	int owes_absence;    /* a new helper has the reader: report once that there is no card */
+	int is_fresh;        /* no frame has come on the request socket yet */
+	int is_open;         /* the helper has opened the reader */
+	int is_gone;         /* the helper has reported that the reader was unplugged */
+	int is_removed;      /* pcscd has reported that the device is gone: start no helper */
+	double tried;        /* time of the last OP_OPEN */
+	unsigned generation; /* generation of the helper that this channel is connected to */
 };
 
-/* Guards the tables and all descriptors. Never held while waiting for a helper. */
+/* Guards the tables and all descriptors. No thread holds it while it waits for a helper. */
 static pthread_mutex_t guard = PTHREAD_MUTEX_INITIALIZER;
 static struct helper helpers[CHANNELS];
 static struct channel channels[CHANNELS];
-static pid_t lost[CHANNELS]; /* killed and not reaped yet */
-static pthread_mutex_t turns[CHANNELS]; /* each held while a request of the channel runs */
+static pid_t lost[CHANNELS]; /* processes that were killed and not reaped yet */
+static pthread_mutex_t turns[CHANNELS]; /* one a channel, held while a request runs */
 static pthread_once_t turns_are_made = PTHREAD_ONCE_INIT;
 extern char **environ;
 
@@ -203,7 +242,8 @@ static void reap_lost(void)
 			lost[i] = 0;
 }
 
-/* Let go of a helper, which hears of it; with the guard held. Whoever gets its number buries it. */
+/* Close the control socket, which asks the helper to end. The caller holds the guard, and passes
+ * the returned process id to bury(). */
 static pid_t let_go(struct helper *h)
 {
 	pid_t pid = h->pid;
@@ -227,7 +267,8 @@ static int ends_within(pid_t pid, double seconds)
 	return 1;
 }
 
-/* Reap a helper that was let go, after some seconds by force. Without the guard. */
+/* Reap a process that was asked to end; kill it after `patience` seconds. The caller does not hold
+ * the guard. */
 static void bury(pid_t pid, double patience)
 {
 	if (!pid || ends_within(pid, patience))
@@ -235,7 +276,7 @@ static void bury(pid_t pid, double patience)
 	kill(pid, SIGKILL);
 	if (ends_within(pid, 0.5))
 		return;
-	pthread_mutex_lock(&guard); /* the kernel holds it: it is reaped later */
+	pthread_mutex_lock(&guard); /* a system call keeps it alive: reap it later */
 	for (int i = 0; i < CHANNELS; i++)
 		if (!lost[i]) {
 			lost[i] = pid;
@@ -257,11 +298,12 @@ static int make_sockets(int type, int pair[2])
 #endif
 }
 
-/* The interpreter named in the file "interpreter" beside this shared object, and the folder. */
+/* Read the interpreter's path from the file INTERPRETER beside this shared object. Returns 0 and
+ * sets `folder` and `program`, or returns -1. */
 static int find_interpreter(char *folder, char *program, size_t size)
 {
 	Dl_info info;
-	char path[NAME_SIZE + 16], *end;
+	char path[NAME_SIZE + sizeof INTERPRETER + 1], *end;
 	FILE *file;
 
 	if (!dladdr((const void *)(uintptr_t)find_interpreter, &info) || !info.dli_fname ||
@@ -272,7 +314,7 @@ static int find_interpreter(char *folder, char *program, size_t size)
 	if (!end)
 		return -1;
 	*end = 0;
-	snprintf(path, sizeof path, "%.*s/interpreter", NAME_SIZE, folder);
+	snprintf(path, sizeof path, "%.*s/%s", NAME_SIZE, folder, INTERPRETER);
 	file = fopen(path, "re");
 	if (!file) {
 		complain("%s: %s", path, strerror(errno));
@@ -289,7 +331,7 @@ static int find_interpreter(char *folder, char *program, size_t size)
 static int spawn(struct helper *h, int control)
 {
 	char folder[NAME_SIZE], program[NAME_SIZE];
-	char *argv[] = {program, "-I", "-m", "ccid.pcsc.plug.helper", folder, NULL};
+	char *argv[] = {program, "-I", "-m", HELPER_MODULE, folder, NULL};
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attributes;
 	sigset_t none, all;
@@ -311,7 +353,7 @@ static int spawn(struct helper *h, int control)
 	if (!error)
 		error = posix_spawn_file_actions_adddup2(&actions, 2, 1);
 	if (!error)
-		error = posix_spawn_file_actions_adddup2(&actions, control, 3);
+		error = posix_spawn_file_actions_adddup2(&actions, control, CONTROL_FD);
 	posix_spawnattr_setsigmask(&attributes, &none);
 	posix_spawnattr_setsigdefault(&attributes, &all);
 	posix_spawnattr_setpgroup(&attributes, 0);
@@ -331,7 +373,7 @@ no_actions:
 	return 0;
 }
 
-/* With the guard held. */
+/* Start the process of a helper. The caller holds the guard. */
 static int start_helper(struct helper *h)
 {
 	int pair[2], control, failed;
@@ -342,7 +384,8 @@ static int start_helper(struct helper *h)
 		complain("no helper can be started: %s", strerror(errno));
 		return -1;
 	}
-	control = fcntl(pair[1], F_DUPFD_CLOEXEC, 4); /* what the child makes of 0 to 3 is not it */
+	/* The child replaces descriptors 0 to CONTROL_FD: the copy has a higher number. */
+	control = fcntl(pair[1], F_DUPFD_CLOEXEC, CONTROL_FD + 1);
 	close(pair[1]);
 	if (control < 0)
 		complain("no helper can be started: %s", strerror(errno));
@@ -357,7 +400,7 @@ static int start_helper(struct helper *h)
 	return 0;
 }
 
-/* What a failed system call at a socket says of the other end. */
+/* What errno of a failed socket call means. */
 static enum trouble trouble_of(int error)
 {
 	switch (error) {
@@ -375,16 +418,16 @@ static enum trouble trouble_of(int error)
 	}
 }
 
-/* Give the helper two sockets for a channel. Does not wait. */
+/* Pass the two sockets of a channel to the helper. Does not wait. */
 static enum trouble pass(int control, DWORD lun, int request, int event)
 {
-	uint32_t number = (uint32_t)lun;
+	struct connection head = {(uint32_t)lun};
 	int fds[2] = {request, event};
 	union {
 		struct cmsghdr header;
 		char room[CMSG_SPACE(sizeof fds)];
 	} extra;
-	struct iovec part = {&number, sizeof number};
+	struct iovec part = {&head, sizeof head};
 	struct msghdr message = {0};
 	struct cmsghdr *c;
 
@@ -400,10 +443,10 @@ static enum trouble pass(int control, DWORD lun, int request, int event)
 	memcpy(CMSG_DATA(c), fds, sizeof fds);
 	for (;;) {
 		ssize_t sent = sendmsg(control, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
-		if (sent == sizeof number)
+		if (sent == sizeof head)
 			return NONE;
 		if (sent >= 0)
-			return LOST; /* whatever is sent now, is taken for the rest of this */
+			return LOST; /* the helper would take the next message for the rest of this one */
 		if (errno != EINTR)
 			return trouble_of(errno);
 	}
@@ -435,7 +478,7 @@ static enum trouble receive(int fd, struct reply *reply, void *into, size_t room
 
 	if (what || reply->length <= room)
 		return what ? what : receive_part(fd, into, reply->length);
-	if (reply->length > MOST)
+	if (reply->length > MAX_DATA)
 		return LOST;
 	for (size_t left = reply->length, part; left && !what; left -= part) {
 		part = left < sizeof rest ? left : sizeof rest;
@@ -455,7 +498,7 @@ static enum trouble receive(int fd, struct reply *reply, void *into, size_t room
 	do
 		got = recvmsg(fd, &message, 0);
 	while (got < 0 && errno == EINTR);
-	if (got < 0) /* without the memory to receive it, a reply would be taken for the next one */
+	if (got < 0) /* after a shortage, the next request would receive this reply: drop the channel */
 		return trouble_of(errno) == SILENT ? SILENT : LOST;
 	if (got < (ssize_t)sizeof *reply)
 		return LOST;
@@ -503,8 +546,8 @@ static void set_patience(int fd, long seconds)
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t);
 }
 
-/* A channel got no reply. If its helper is stuck it is killed; whether one that hung up has ended is
- * seen when the channel is connected again. */
+/* Disconnect a channel that got no reply. A stuck helper is killed. A helper that hung up may still
+ * run: join_helper() finds out. */
 static void give_up(struct channel *c, enum trouble what)
 {
 	pid_t pid = 0;
@@ -516,13 +559,14 @@ static void give_up(struct channel *c, enum trouble what)
 		if (what == SILENT)
 			pid = let_go(c->helper);
 	}
-	shut(&c->request); /* the event socket is left to the polling function, which sees its end */
+	shut(&c->request); /* the polling function sees the end of the event socket */
 	c->is_open = 0;
 	pthread_mutex_unlock(&guard);
 	bury(pid, 0);
 }
 
-/* Ask the helper; with the channel's turn held. `length` is the room for data, then their length. */
+/* Send a request and receive the reply. The caller holds the channel's turn. `length` is the room
+ * at `into` in bytes before the call, and the number of received bytes after the call. */
 static RESPONSECODE ask(struct channel *c, enum operation operation, DWORD argument,
                         const void *data, DWORD size, void *into, DWORD *length)
 {
@@ -533,16 +577,16 @@ static RESPONSECODE ask(struct channel *c, enum operation operation, DWORD argum
 
 	if (length)
 		*length = 0;
-	if (c->request < 0 || size > MOST || (size && !data))
-		return COMMUNICATION_ERROR;
-	if (room > MOST)
-		room = MOST;
+	if (c->request < 0 || size > MAX_DATA || (size && !data))
+		return IFD_COMMUNICATION_ERROR;
+	if (room > MAX_DATA)
+		room = MAX_DATA;
 	head.capacity = (uint32_t)room;
 	what = transmit(c->request, &head, data);
 	if (what == SHORTAGE) {
 		complain("%s: a request of %lu bytes: %s", c->name, (unsigned long)size,
 		         strerror(errno));
-		return COMMUNICATION_ERROR;
+		return IFD_COMMUNICATION_ERROR;
 	}
 	if (!what)
 		do {
@@ -554,16 +598,17 @@ static RESPONSECODE ask(struct channel *c, enum operation operation, DWORD argum
 		} while (!what && reply.kind == KIND_ALIVE);
 	if (what == LOST || what == SILENT || reply.kind != KIND_REPLY) {
 		give_up(c, what);
-		return COMMUNICATION_ERROR;
+		return IFD_COMMUNICATION_ERROR;
 	}
 	if (what == TOO_LONG)
-		return INSUFFICIENT_BUFFER;
+		return IFD_ERROR_INSUFFICIENT_BUFFER;
 	if (length)
 		*length = reply.length;
 	return reply.code;
 }
 
-/* Connect a channel to its helper, which is started if none runs. With the channel's turn held. */
+/* Connect a channel to its helper, and start the helper if no process runs. The caller holds the
+ * channel's turn. */
 static int join_helper(struct channel *c)
 {
 	int request[2] = {-1, -1}, event[2] = {-1, -1};
@@ -605,8 +650,9 @@ static int join_helper(struct channel *c)
 	return what ? -1 : 0;
 }
 
-/* Have the helper of a channel open the reader; at most once a second. A helper that could not is
- * asked again: whoever had the reader may be about to let go of it. With the channel's turn held. */
+/* Have the helper of a channel open the reader: at most once a second, and again after a failure,
+ * for another program may have the reader and give it back later. The caller holds the channel's
+ * turn. */
 static RESPONSECODE attach(struct channel *c)
 {
 	RESPONSECODE code;
@@ -614,11 +660,11 @@ static RESPONSECODE attach(struct channel *c)
 	DWORD length = sizeof has_events;
 
 	if (c->is_removed || now() - c->tried < RESTART_S || (c->request < 0 && join_helper(c)))
-		return COMMUNICATION_ERROR;
+		return IFD_COMMUNICATION_ERROR;
 	code = ask(c, OP_OPEN, 0, c->name, strlen(c->name), &has_events, &length);
 	c->tried = now();
-	pthread_mutex_lock(&guard); /* the polling function looks at these */
-	c->is_open = code == SUCCESS;
+	pthread_mutex_lock(&guard); /* the polling function reads these fields */
+	c->is_open = code == IFD_SUCCESS;
 	if (c->is_open) {
 		c->has_events = length == 1 && has_events;
 		c->is_gone = 0;
@@ -652,7 +698,7 @@ static void give_back(struct channel *c)
 	pthread_mutex_unlock(&turns[c - channels]);
 }
 
-/* A channel and its turn, until that is given back; NULL if there is no such channel. */
+/* Find a channel and take its turn, until give_back(); NULL if there is no such channel. */
 static struct channel *take(DWORD lun)
 {
 	struct channel *c = find(lun);
@@ -661,7 +707,7 @@ static struct channel *take(DWORD lun)
 	if (!c)
 		return NULL;
 	pthread_mutex_lock(&turns[c - channels]);
-	pthread_mutex_lock(&guard); /* it may have been closed meanwhile */
+	pthread_mutex_lock(&guard); /* another thread may have closed the channel meanwhile */
 	is_there = c->used && c->lun == lun;
 	pthread_mutex_unlock(&guard);
 	if (!is_there)
@@ -669,23 +715,24 @@ static struct channel *take(DWORD lun)
 	return is_there ? c : NULL;
 }
 
-/* What all channels of one device have in common: its bus and address where they are told. */
+/* The key of a device, equal for all its channels: bus and address, if the name has both. */
 static void make_key(char *key, size_t size, DWORD lun, const char *name)
 {
 	unsigned bus, address, interface;
 	const char *place;
 
-	if ((place = strstr(name, "libudev:")) &&
-	    sscanf(place, "libudev:%u:/dev/bus/usb/%u/%u", &interface, &bus, &address) == 3)
+	if ((place = strstr(name, LIBUDEV_PREFIX)) &&
+	    sscanf(place, LIBUDEV_PREFIX LIBUDEV_PLACE, &interface, &bus, &address) == 3)
 		snprintf(key, size, "usb %u %u", bus, address);
-	else if ((place = strstr(name, "libusb-1.0:")) &&
-	         sscanf(place, "libusb-1.0:%u:%u:%u", &bus, &address, &interface) == 3)
+	else if ((place = strstr(name, LIBUSB_PREFIX)) &&
+	         sscanf(place, LIBUSB_PREFIX LIBUSB_PLACE, &bus, &address, &interface) == 3)
 		snprintf(key, size, "usb %u %u", bus, address);
 	else
-		snprintf(key, size, "reader %lu", (unsigned long)(lun >> 16));
+		snprintf(key, size, "reader %lu", (unsigned long)(lun >> READER_SHIFT));
 }
 
-/* A helper for `key`, running or not; with the guard held. */
+/* Find or make the entry of the helper for `key`; NULL if the table is full. The caller holds the
+ * guard. */
 static struct helper *helper_of(const char *key)
 {
 	struct helper *free_place = NULL;
@@ -707,7 +754,8 @@ static struct helper *helper_of(const char *key)
 	return free_place;
 }
 
-/* Enter a channel into the table and take its turn; NULL if it is there already, or no room. */
+/* Enter a channel into the table and take its turn; NULL if the Lun has a channel already, or the
+ * table is full. */
 static struct channel *enter(DWORD lun, const char *name)
 {
 	struct channel *c = NULL;
@@ -750,7 +798,8 @@ static struct channel *enter(DWORD lun, const char *name)
 	return c;
 }
 
-/* Take a channel out of the table, give its turn back, and end its helper with the last one. */
+/* Remove a channel from the table and give its turn back. With the last channel of a helper, end
+ * the helper. */
 static void leave(struct channel *c)
 {
 	pid_t pid = 0;
@@ -766,62 +815,63 @@ static void leave(struct channel *c)
 	reap_lost();
 	pthread_mutex_unlock(&guard);
 	give_back(c);
-	bury(pid, END_S);
+	bury(pid, HELPER_END_S);
 }
 
 /* Waiting -------------------------------------------------------------------------------------- */
 
-/* What the helper says unasked. That the reader is gone is told after all that was said before. */
+/* Receive bytes from the event socket. IFD_NO_SUCH_DEVICE only if EVENT_GONE comes first: events
+ * that came before it are reported first. */
 static RESPONSECODE hear(struct channel *c, int event)
 {
 	char bytes[64];
 	ssize_t got = recv(event, bytes, sizeof bytes, MSG_DONTWAIT);
 
 	if (got <= 0)
-		return got < 0 && (errno == EAGAIN || errno == EINTR) ? SUCCESS : COMMUNICATION_ERROR;
+		return got < 0 && (errno == EAGAIN || errno == EINTR) ? IFD_SUCCESS : IFD_COMMUNICATION_ERROR;
 	if (!memchr(bytes, EVENT_GONE, (size_t)got))
-		return SUCCESS;
+		return IFD_SUCCESS;
 	pthread_mutex_lock(&guard);
 	c->is_gone = 1;
 	pthread_mutex_unlock(&guard);
-	return bytes[0] == EVENT_GONE ? NO_SUCH_DEVICE : SUCCESS;
+	return bytes[0] == EVENT_GONE ? IFD_NO_SUCH_DEVICE : IFD_SUCCESS;
 }
 
-/* TAG_IFD_POLLING_THREAD_WITH_TIMEOUT: wait until something happened. */
+/* TAG_IFD_POLLING_THREAD_WITH_TIMEOUT: wait for an event, at most `timeout` ms. */
 static RESPONSECODE wait_for_event(DWORD Lun, int timeout)
 {
 	struct channel *c = find(Lun);
 	struct pollfd fds[2];
 	char bytes[64];
-	RESPONSECODE code = SUCCESS;
+	RESPONSECODE code = IFD_SUCCESS;
 	int event = -1, stop, is_gone;
 
 	if (!c)
-		return COMMUNICATION_ERROR;
+		return IFD_COMMUNICATION_ERROR;
 	pthread_mutex_lock(&guard);
 	c->watcher = pthread_self();
 	c->is_watched = 1;
-	c->told_absent |= c->said_absent; /* it comes here when it has told all others */
+	c->told_absent |= c->said_absent; /* pcscd calls this function after it has told all clients */
 	c->said_absent = 0;
 	if (!c->has_events && (timeout < 0 || timeout > ASK_MS))
-		timeout = ASK_MS; /* nobody will tell: it has to be asked */
+		timeout = ASK_MS; /* no event will come: pcscd has to ask */
 	is_gone = c->is_gone;
-	/* either may be closed, and the event socket be made anew, meanwhile */
+	/* copies, for another thread may close or replace both during poll() */
 	stop = fcntl(c->stop[0], F_DUPFD_CLOEXEC, 3);
 	if (c->event >= 0)
 		event = fcntl(c->event, F_DUPFD_CLOEXEC, 3);
 	if ((event < 0 || !c->is_open) && (timeout < 0 || timeout > 1000))
-		timeout = 1000; /* no helper has the reader: the next presence query sees to it */
+		timeout = 1000; /* no helper has the reader: the next presence query opens it */
 	pthread_mutex_unlock(&guard);
 	fds[0].fd = stop;
 	fds[1].fd = event;
 	fds[0].events = fds[1].events = POLLIN;
-	if (is_gone) { /* pcscd waits a little now, and by then it hears of that itself */
-		code = NO_SUCH_DEVICE;
+	if (is_gone) { /* pcscd pauses after this code, and meanwhile udev tells pcscd the same */
+		code = IFD_NO_SUCH_DEVICE;
 	} else if (stop < 0) {
-		code = COMMUNICATION_ERROR;
+		code = IFD_COMMUNICATION_ERROR;
 	} else if (poll(fds, 2, timeout) < 0) {
-		code = errno == EINTR ? SUCCESS : COMMUNICATION_ERROR;
+		code = errno == EINTR ? IFD_SUCCESS : IFD_COMMUNICATION_ERROR;
 	} else {
 		if (fds[0].revents)
 			while (read(stop, bytes, sizeof bytes) > 0)
@@ -837,14 +887,14 @@ static RESPONSECODE wait_for_event(DWORD Lun, int timeout)
 /* TAG_IFD_STOP_POLLING_THREAD. */
 static RESPONSECODE stop_waiting(DWORD Lun)
 {
-	RESPONSECODE code = COMMUNICATION_ERROR;
+	RESPONSECODE code = IFD_COMMUNICATION_ERROR;
 	struct channel *c = find(Lun);
 
 	if (!c)
 		return code;
 	pthread_mutex_lock(&guard);
 	if (c->used && (write(c->stop[1], "", 1) == 1 || errno == EAGAIN))
-		code = SUCCESS;
+		code = IFD_SUCCESS;
 	pthread_mutex_unlock(&guard);
 	return code;
 }
@@ -857,9 +907,9 @@ RESPONSECODE IFDHCreateChannelByName(DWORD Lun, char *name)
 	RESPONSECODE code;
 
 	if (!c)
-		return COMMUNICATION_ERROR;
+		return IFD_COMMUNICATION_ERROR;
 	code = attach(c);
-	if (code == SUCCESS)
+	if (code == IFD_SUCCESS)
 		give_back(c);
 	else
 		leave(c);
@@ -879,10 +929,10 @@ RESPONSECODE IFDHCloseChannel(DWORD Lun)
 	struct channel *c = take(Lun);
 
 	if (!c)
-		return COMMUNICATION_ERROR;
+		return IFD_COMMUNICATION_ERROR;
 	ask(c, OP_CLOSE, 0, NULL, 0, NULL, NULL);
 	leave(c);
-	return SUCCESS;
+	return IFD_SUCCESS;
 }
 
 static RESPONSECODE answer(UCHAR *value, DWORD *length, const void *from, DWORD size)
@@ -891,15 +941,15 @@ static RESPONSECODE answer(UCHAR *value, DWORD *length, const void *from, DWORD 
 
 	*length = room < size ? 0 : size;
 	if (room < size)
-		return INSUFFICIENT_BUFFER;
+		return IFD_ERROR_INSUFFICIENT_BUFFER;
 	if (size)
 		memcpy(value, from, size);
-	return SUCCESS;
+	return IFD_SUCCESS;
 }
 
 RESPONSECODE IFDHGetCapabilities(DWORD Lun, DWORD tag, DWORD *length, UCHAR *value)
 {
-	static const UCHAR safe = 1, readers = 255;
+	static const UCHAR safe = 1, readers = MAX_READERS;
 	RESPONSECODE (*const wait)(DWORD, int) = wait_for_event;
 	RESPONSECODE (*const stop)(DWORD) = stop_waiting;
 	struct channel *c;
@@ -907,8 +957,8 @@ RESPONSECODE IFDHGetCapabilities(DWORD Lun, DWORD tag, DWORD *length, UCHAR *val
 	DWORD room;
 
 	if (!find(Lun) || !length)
-		return COMMUNICATION_ERROR;
-	switch (tag) { /* what needs no helper, or is a function in this process */
+		return IFD_COMMUNICATION_ERROR;
+	switch (tag) { /* values that need no helper, and functions of this process */
 	case TAG_THREAD_SAFE:
 		return answer(value, length, &safe, sizeof safe);
 	case TAG_SIMULTANEOUS_ACCESS:
@@ -922,23 +972,23 @@ RESPONSECODE IFDHGetCapabilities(DWORD Lun, DWORD tag, DWORD *length, UCHAR *val
 	case TAG_DEVICE_REMOVED:
 		if (value && *length == sizeof safe)
 			*value = safe;
-		return SUCCESS;
+		return IFD_SUCCESS;
 	default:
 		break;
 	}
 	c = take(Lun);
 	if (!c)
-		return COMMUNICATION_ERROR;
+		return IFD_COMMUNICATION_ERROR;
 	room = *length;
 	code = ask(c, OP_GET, tag, NULL, 0, value, length);
 	give_back(c);
-	if (code == ERROR_TAG)
-		*length = room; /* pcscd answers some tags itself then, such as the reader's name, and
-		                 * goes by it */
+	if (code == IFD_ERROR_TAG)
+		*length = room; /* pcscd then answers some tags itself, such as the reader's name, and
+		                 * reads the room from here */
 	return code;
 }
 
-/* pcscd says that a device is gone: no helper is started for it any more. */
+/* pcscd reports that a device is gone: start no helper for the device any more. */
 static void forget_device(struct helper *h)
 {
 	pthread_mutex_lock(&guard);
@@ -954,7 +1004,7 @@ RESPONSECODE IFDHSetCapabilities(DWORD Lun, DWORD tag, DWORD length, UCHAR *valu
 	RESPONSECODE code;
 
 	if (!c)
-		return COMMUNICATION_ERROR;
+		return IFD_COMMUNICATION_ERROR;
 	if (tag == TAG_DEVICE_REMOVED && length == 1 && value && *value)
 		forget_device(c->helper);
 	code = ask(c, OP_SET, tag, value, length, NULL, NULL);
@@ -970,7 +1020,7 @@ RESPONSECODE IFDHSetProtocolParameters(DWORD Lun, DWORD protocol, UCHAR flags, U
 	RESPONSECODE code;
 
 	if (!c)
-		return COMMUNICATION_ERROR;
+		return IFD_COMMUNICATION_ERROR;
 	code = ask(c, OP_PROTOCOL, protocol, bytes, sizeof bytes, NULL, NULL);
 	give_back(c);
 	return code;
@@ -982,7 +1032,7 @@ RESPONSECODE IFDHPowerICC(DWORD Lun, DWORD action, UCHAR *atr, DWORD *length)
 	RESPONSECODE code;
 
 	if (!c)
-		return COMMUNICATION_ERROR;
+		return IFD_COMMUNICATION_ERROR;
 	code = ask(c, OP_POWER, action, NULL, 0, atr, length);
 	give_back(c);
 	return code;
@@ -996,7 +1046,7 @@ RESPONSECODE IFDHTransmitToICC(DWORD Lun, SCARD_IO_HEADER send, UCHAR *tx, DWORD
 
 	(void)recv;
 	if (!c)
-		return COMMUNICATION_ERROR;
+		return IFD_COMMUNICATION_ERROR;
 	code = ask(c, OP_TRANSMIT, send.Protocol, tx, txlen, rx, rxlen);
 	give_back(c);
 	return code;
@@ -1011,7 +1061,7 @@ RESPONSECODE IFDHControl(DWORD Lun, DWORD code, UCHAR *tx, DWORD txlen, UCHAR *r
 	if (returned)
 		*returned = 0;
 	if (!c)
-		return COMMUNICATION_ERROR;
+		return IFD_COMMUNICATION_ERROR;
 	result = ask(c, OP_CONTROL, code, tx, txlen, rx, &rxlen);
 	give_back(c);
 	if (returned)
@@ -1019,41 +1069,41 @@ RESPONSECODE IFDHControl(DWORD Lun, DWORD code, UCHAR *tx, DWORD txlen, UCHAR *r
 	return result;
 }
 
-/* That a card was taken out, though there is one again, is for the thread that watches the slot: it
- * tells all who use the card. Others of pcscd's threads ask too, before they power it, and so does
- * that thread itself. All are answered the same until it waits for events again, having told it. */
+/* When a card was taken out and another one is in, the answer is IFD_ICC_NOT_PRESENT until the
+ * watcher, the thread of pcscd that watches the slot, has told all clients. Other threads of pcscd
+ * ask too, before they power the card: their queries do not use the answer up. The watcher has told
+ * all clients when it calls the polling function again. */
 RESPONSECODE IFDHICCPresence(DWORD Lun)
 {
-	enum { OTHER, WATCHER, WATCHER_TOLD };
 	struct channel *c = take(Lun);
 	RESPONSECODE code;
-	int asker = OTHER;
+	enum asker asker = ASKER_OTHER;
 
 	if (!c)
-		return COMMUNICATION_ERROR;
+		return IFD_COMMUNICATION_ERROR;
 	pthread_mutex_lock(&guard);
 	if (!c->is_watched || pthread_equal(c->watcher, pthread_self())) {
-		asker = c->told_absent ? WATCHER_TOLD : WATCHER;
+		asker = c->told_absent ? ASKER_WATCHER_TOLD : ASKER_WATCHER;
 		c->told_absent = 0;
 	}
 	pthread_mutex_unlock(&guard);
 	if (!c->is_open) {
 		attach(c);
-		c->owes_absence = 1; /* whatever became of it */
-	} else if (asker == WATCHER_TOLD) {
+		c->owes_absence = 1; /* whether attach() succeeded or not */
+	} else if (asker == ASKER_WATCHER_TOLD) {
 		c->owes_absence = 0;
 	}
 	if (c->owes_absence) {
-		code = ICC_NOT_PRESENT;
+		code = IFD_ICC_NOT_PRESENT;
 		if (c->is_open)
-			stop_waiting(Lun); /* no event will tell: the watcher asks again at once */
+			stop_waiting(Lun); /* no event will come: end the wait, and the watcher asks again */
 	} else {
 		code = ask(c, OP_PRESENCE, (DWORD)asker, NULL, 0, NULL, NULL);
 	}
-	if (asker != OTHER) {
+	if (asker != ASKER_OTHER) {
 		pthread_mutex_lock(&guard);
-		c->said_absent = code == ICC_NOT_PRESENT;
-		if (!c->is_watched) /* who asks is all there is */
+		c->said_absent = code == IFD_ICC_NOT_PRESENT;
+		if (!c->is_watched) /* no thread watches: any caller counts as the watcher */
 			c->told_absent = c->said_absent;
 		pthread_mutex_unlock(&guard);
 	}

@@ -32,7 +32,7 @@ from collections.abc import Mapping
 from typing import Protocol as Interface
 
 from ccid.codec.descriptors import SmartCardDescriptor
-from ccid.codec.messages import HEADER_LENGTH
+from ccid.codec.messages import MESSAGE_HEADER
 from ccid.codes import BLOCKWISE, ExchangeLevel, Protocol
 from ccid.errors import ReaderUnsupported
 from ccid.iso7816.apdu import Bytes
@@ -73,7 +73,7 @@ def choose(
     Raises:
         ReaderUnsupported: dwFeatures has more than one level of exchange.
     """
-    room = descriptor.dwMaxCCIDMessageLength - HEADER_LENGTH
+    room = descriptor.dwMaxCCIDMessageLength - MESSAGE_HEADER
     if descriptor.exchange_level not in BLOCKWISE:
         agreement.longest_s = APDU_LEVEL_S
     exchange: Exchange

@@ -10,7 +10,7 @@ itself, or of a card that is gone, is an error for the caller.
 
 from __future__ import annotations
 
-from ccid.codec.messages import HEADER_LENGTH
+from ccid.codec.messages import MESSAGE_HEADER
 from ccid.codes import IccStatus, SlotError
 from ccid.errors import CardMute, CommandFailed
 from ccid.iso7816.t0 import Characters
@@ -67,7 +67,7 @@ def characters(
         first = expected
     else:
         size = commands.conversation.transport.packet_size
-        first = expected if (HEADER_LENGTH + expected) % size else 1
+        first = expected if (MESSAGE_HEADER + expected) % size else 1
     got = commands.xfr_block(data, timeout_s=timeout_s, bBWI=bBWI, wLevelParameter=first)[0]
     if first == expected or len(got) < first:
         return got

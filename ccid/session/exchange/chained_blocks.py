@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 from functools import partial
 
+from ccid.codec.messages import MESSAGE_HEADER
 from ccid.codes import Chain, Level
 from ccid.errors import (
     CardAbsent,
@@ -22,7 +23,7 @@ from ccid.errors import (
     UnsupportedByReader,
 )
 from ccid.iso7816.apdu import (
-    HEADER_LENGTH,
+    APDU_HEADER,
     MAX_EXTENDED,
     MAX_RESPONSE,
     SW_LENGTH,
@@ -52,7 +53,7 @@ class Chained:
     def __init__(self, commands: SlotCommands, room: int, agreement: Agreement) -> None:
         if room < 1:
             raise ReaderUnsupported(
-                f"{commands.name}: dwMaxCCIDMessageLength {room + 10} leaves no room",
+                f"{commands.name}: dwMaxCCIDMessageLength {room + MESSAGE_HEADER} leaves no room",
                 reader=commands.name,
             )
         self.commands = commands
@@ -70,7 +71,7 @@ class Chained:
             ProtocolError: The reader loses its place in the chain.
         """
         try:
-            if HEADER_LENGTH <= len(apdu) <= self.room:
+            if APDU_HEADER <= len(apdu) <= self.room:
                 if self._is_broken_off:
                     self._abort()
                 return self.way.transmit(apdu)
@@ -78,9 +79,9 @@ class Chained:
             octets(apdu)  # it has no length
             raise
         apdu = octets(apdu)
-        if not HEADER_LENGTH <= len(apdu) <= MAX_EXTENDED:
+        if not APDU_HEADER <= len(apdu) <= MAX_EXTENDED:
             raise InvalidApdu(
-                f"{len(apdu)} bytes; a command APDU has {HEADER_LENGTH} to {MAX_EXTENDED}",
+                f"{len(apdu)} bytes; a command APDU has {APDU_HEADER} to {MAX_EXTENDED}",
                 reader=self.commands.name,
                 slot=self.commands.slot,
             )

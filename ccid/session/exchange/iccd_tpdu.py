@@ -7,13 +7,10 @@ data, or fetches the response data. At the end the host fetches SW1 SW2.
 from __future__ import annotations
 
 from ccid.errors import InvalidApdu, ProtocolError
-from ccid.iso7816.apdu import HEADER_LENGTH, SW_LENGTH, Bytes, is_extended, octets
+from ccid.iso7816.apdu import APDU_HEADER, SW_LENGTH, TPDU_HEADER, Bytes, is_extended, octets
 from ccid.link.card_state import Session
 from ccid.link.iccd_commands import DATA_EXPECTED, STATUS_READY, IccdA
 from ccid.session.exchange.refused_extended import T0, short_only
-
-P3_END = HEADER_LENGTH + 1
-"""Bytes of the header of a TPDU, with P3."""
 
 
 class IccdAT0:
@@ -39,10 +36,10 @@ class IccdAT0:
         apdu = octets(apdu)
         if is_extended(apdu):
             raise short_only(self.commands, T0)
-        if len(apdu) < HEADER_LENGTH:
-            raise InvalidApdu(f"{len(apdu)} bytes; a command APDU has at least {HEADER_LENGTH}")
-        header = apdu[:P3_END].ljust(P3_END, b"\0")
-        data = apdu[P3_END:]
+        if len(apdu) < APDU_HEADER:
+            raise InvalidApdu(f"{len(apdu)} bytes; a command APDU has at least {APDU_HEADER}")
+        header = apdu[:TPDU_HEADER].ljust(TPDU_HEADER, b"\0")
+        data = apdu[TPDU_HEADER:]
         if data and len(data) == header[4] + 1:
             data = data[:-1]  # case 4 goes as case 3: the card announces its response by 61xx
         if data and len(data) != header[4]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from ccid.errors import CardMute, CommandFailed, InvalidApdu, UnsupportedByReader
 from ccid.iso7816.apdu import (
-    HEADER_LENGTH,
+    APDU_HEADER,
     MAX_EXTENDED,
-    MAX_SHORT,
     Bytes,
     is_extended,
     octets,
@@ -14,9 +13,6 @@ from ccid.iso7816.apdu import (
 from ccid.link.slot_commands import SlotCommands
 from ccid.session.exchange.agreement import Agreement
 from ccid.session.exchange.refused_extended import SHORT_LEVEL, explained, short_only
-
-OLD_SCM_ROOM = 263 - 10
-"""dwMaxCCIDMessageLength 263 of old SCM readers is too small: they take 271 bytes."""
 
 
 def as_it_came(data: bytes, bChainParameter: int) -> bytes:
@@ -48,7 +44,7 @@ class SingleBlock:
     ) -> None:
         self.commands = commands
         self.short_only = short_only
-        self.room = MAX_SHORT if room == OLD_SCM_ROOM else min(room, MAX_EXTENDED)
+        self.room = min(room, MAX_EXTENDED)
         self.way = commands.apdu_way(agreement.patience_s, as_it_came, agreement.session)
 
     def transmit(self, apdu: Bytes) -> bytes:
@@ -60,7 +56,7 @@ class SingleBlock:
                 or an extended APDU that the reader refuses.
         """
         try:
-            if HEADER_LENGTH <= len(apdu) <= self.room:
+            if APDU_HEADER <= len(apdu) <= self.room:
                 return self.way.transmit(apdu)
         except (CardMute, CommandFailed, UnsupportedByReader) as error:
             told = explained(error, apdu, self.commands, self.short_only)
@@ -72,9 +68,9 @@ class SingleBlock:
             raise
         apdu = octets(apdu)
         name = self.commands.name
-        if len(apdu) < HEADER_LENGTH:
+        if len(apdu) < APDU_HEADER:
             raise InvalidApdu(
-                f"{len(apdu)} bytes; a command APDU has at least {HEADER_LENGTH}",
+                f"{len(apdu)} bytes; a command APDU has at least {APDU_HEADER}",
                 reader=name,
                 slot=self.commands.slot,
             )

@@ -1,11 +1,29 @@
 """Virtual cards: applications that take command APDUs and give response APDUs.
 
-``base`` is what a card is, ``test_card`` answers on request with whatever a test needs,
-``file_system`` is a card after ISO/IEC 7816-4.
-
-``contact`` puts one on contacts, character by character: ``pps`` and the protocols in ``t0_line``
-with ``t0``, and ``t1`` with ``t1_blocks``; ``line`` is what passes there and when,
-``contact_faults`` what it does wrong.
+================== =============================================================================
+Module             Content
+================== =============================================================================
+``application``    :class:`Application`, the base class of all cards
+``echo_card``      a card whose answers a test chooses by INS
+``file_system``    a card with files and passwords, after ISO/IEC 7816-4
+``card_files``     the files of that card
+``sample_files``   the files that a new card has
+``selection``      the current DF, EF and record of that card
+``passwords``      passwords and retry counters
+``ef_commands``    the commands that read and update elementary files
+``interindustry``  names of instructions and status bytes
+``tlv``            BER-TLV data objects
+``contact``        :class:`Contact`, a card behind contacts, character by character
+``contact_faults`` what a card does wrong on its contacts
+``piv_card``       a PIV card, after SP 800-73-4
+``piv_keys``       the keys and certificates of that card
+``line``           characters, elementary time units and waiting times
+``pps_card``       protocol and parameters selection
+``t0_card``        T=0 by characters
+``t0_tpdus``       T=0 by TPDUs: APDUs from TPDUs
+``t1_card``        T=1
+``t1_blocks``      the coding of T=1 blocks
+================== =============================================================================
 """
 
 from ccid.virtual.cards.application import Answer, Application

@@ -1,8 +1,9 @@
-"""What a virtual card is."""
+"""The base class of virtual cards, and the response APDU."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ccid.codes import VoltageSupport
@@ -25,7 +26,7 @@ class Answer:
     Attributes:
         data: The response data field.
         sw: SW1 SW2.
-        after_s: Seconds the card takes for it.
+        after_s: Seconds that the card takes for the command.
     """
 
     data: bytes = field(default=b"", repr=False)
@@ -39,18 +40,24 @@ class Answer:
 
 
 DONE = Answer()
-"""9000 and no data."""
+"""SW1 SW2 = 9000 without data."""
+Later = Callable[[Answer | None, float], None]
+"""Takes the answer to a command, None from a mute card, and the time of the answer in seconds."""
+
+
+class Mute(Exception):
+    """The card does not answer, to a reset or to a command."""
 
 
 class Application(ABC):
-    """A card: an ATR, and an answer to every command.
+    """A card: an ATR, and a response APDU for every command APDU.
 
     Attributes:
         atr: The answer to reset.
-        voltages: Those it works at; at another it is mute.
-        takes_envelope: In T=0 it takes whole APDUs by ENVELOPE.
-        commands: How many command APDUs it carried out.
-        resets: How often it was powered up or reset.
+        voltages: The voltages at which the card works; at another voltage the card is mute.
+        takes_envelope: In T=0 the card takes whole APDUs by ENVELOPE.
+        commands: Number of command APDUs that the card carried out.
+        resets: Number of power-ups and resets of the card.
     """
 
     atr: bytes = bytes.fromhex("3B00")
@@ -64,23 +71,43 @@ class Application(ABC):
         self.resets = 0
 
     def reset(self) -> None:
-        """It is powered up or reset: whatever was selected or verified is so no more."""
+        """Power-up or reset: the card forgets what was selected and verified."""
         self.resets += 1
+
+    def power_off(self) -> None:  # noqa: B027 - most cards need not know
+        """The card loses its power."""
 
     def takes_data(self, header: bytes) -> bool:
         """True if data go to the card with this header, CLA INS P1 P2 P3, in T=0.
 
-        In T=0 the direction is known from the command, to both sides and beforehand (ISO/IEC
-        7816-3:2006 10.3.2). Here it is by INS: those of ISO/IEC 7816-4 and -8 that send data.
+        In T=0 both sides know the direction of the data from the command, before the data
+        (ISO/IEC 7816-3:2006 10.3.2). This method decides by INS: the instructions of
+        ISO/IEC 7816-4 and -8 that send data.
         """
         return header[1] in INS_WITH_DATA
 
     @abstractmethod
     def process(self, command: CommandApdu) -> Answer:
-        """Carry out ``command``. More response data than Ne are cut by the caller."""
+        """Carry out ``command``. The caller cuts response data that are longer than Ne."""
+
+    def begin(self, apdu: bytes, now: float, later: Later) -> Answer | None:
+        """Start to carry out a command APDU.
+
+        Args:
+            apdu: The command APDU.
+            now: The time, seconds of the clock of the device.
+            later: Gets the answer if it is not there at once.
+
+        Returns:
+            The answer; None if ``later`` gets the answer.
+
+        Raises:
+            Mute: The card does not answer.
+        """
+        return self.transmit(apdu)
 
     def transmit(self, apdu: bytes) -> Answer:
-        """Carry out a command APDU; ``67 00`` if it is none (ISO/IEC 7816-4:2013 5.6)."""
+        """Carry out a command APDU; ``67 00`` for malformed bytes (ISO/IEC 7816-4:2013 5.6)."""
         try:
             command = CommandApdu.parse(apdu)
         except InvalidApdu:

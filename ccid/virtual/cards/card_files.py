@@ -17,7 +17,7 @@ from ccid.virtual.cards.passwords import SPECIFIC, Password
 
 MF = 0x3F00
 RESERVED_FIDS = (0x0000, 0x3FFF, 0xFFFF)
-"""No file has these identifiers (ISO/IEC 7816-4:2013 7.3.2)."""
+"""Reserved file identifiers (ISO/IEC 7816-4:2013 7.3.2)."""
 MAX_SFI = 30
 MAX_RECORDS = 254
 MAX_NAME = 16
@@ -33,7 +33,7 @@ READ_MODE, UPDATE_MODE, APPEND_MODE = 0x01, 0x02, 0x04
 USER_AUTHENTICATION = 0x10
 """b5 of a security condition byte, without a security environment (9.3.3)."""
 
-# Data objects of the control parameters (ISO/IEC 7816-4:2013 7.4.3), and others of a file
+# Tags of the control parameters (ISO/IEC 7816-4:2013 7.4.3) and of other data of a file
 NUMBER_OF_BYTES = 0x80
 FILE_DESCRIPTOR = 0x82
 FILE_IDENTIFIER = 0x83
@@ -46,7 +46,7 @@ APPLICATION_LABEL = 0x50
 
 
 class Access(Enum):
-    """An access condition that depends on nothing; the security condition byte (9.3.3)."""
+    """An access condition without a password; the value is the security condition byte (9.3.3)."""
 
     ALWAYS = 0x00
     NEVER = 0xFF
@@ -54,7 +54,7 @@ class Access(Enum):
 
 @dataclass(frozen=True, slots=True)
 class AfterPassword:
-    """An access condition: the password with this reference has been verified."""
+    """An access condition: the password with this reference is verified."""
 
     reference: int
 
@@ -63,11 +63,11 @@ Condition = Access | AfterPassword
 
 
 class File(ABC):
-    """What DFs and EFs have in common.
+    """The base class of DFs and EFs.
 
     Attributes:
         fid: File identifier.
-        parent: The DF it is in; None for the MF.
+        parent: The DF that contains the file; None for the MF.
     """
 
     def __init__(self, fid: int) -> None:
@@ -78,10 +78,10 @@ class File(ABC):
 
     @abstractmethod
     def control_parameters(self) -> bytes:
-        """The data objects of its FCP template (ISO/IEC 7816-4:2013 7.4.3)."""
+        """The data objects of the file's FCP template (ISO/IEC 7816-4:2013 7.4.3)."""
 
     def management_data(self) -> bytes:
-        """The data objects of its FMD template (ISO/IEC 7816-4:2013 7.4.1)."""
+        """The data objects of the file's FMD template (ISO/IEC 7816-4:2013 7.4.1)."""
         return b""
 
     def __repr__(self) -> str:
@@ -92,8 +92,8 @@ class ElementaryFile(File):
     """An EF.
 
     Attributes:
-        sfi: Short EF identifier, 1 to 30; None if it has none.
-        read, update: Access conditions. That for updating is also that for appending.
+        sfi: Short EF identifier, 1 to 30; None for an EF without one.
+        read, update: Access conditions. ``update`` is also the condition for appending.
     """
 
     access_modes = READ_MODE | UPDATE_MODE
@@ -109,7 +109,7 @@ class ElementaryFile(File):
     @property
     @abstractmethod
     def size(self) -> int:
-        """Bytes of data in it."""
+        """Bytes of data in the EF."""
 
     @property
     @abstractmethod
@@ -129,7 +129,7 @@ class ElementaryFile(File):
         )
 
     def _security_attribute(self) -> bytes:
-        """Access mode byte, and a condition byte for each of its bits from b7 down (9.3.3)."""
+        """Access mode byte, then one condition byte for each set bit from b7 down (9.3.3)."""
         conditions = [self.update] * (self.access_modes.bit_count() - 1) + [self.read]
         return bytes((self.access_modes, *map(_condition_byte, conditions)))
 
@@ -143,9 +143,9 @@ class TransparentFile(ElementaryFile):
 
     Args:
         fid: File identifier.
-        data: Its content.
-        size: Its size, by default that of ``data``; the rest is filled with FF.
-        sfi: Short EF identifier, 1 to 30; None if it has none.
+        data: The content.
+        size: Bytes of the EF, by default the length of ``data``; FF fills the rest.
+        sfi: Short EF identifier, 1 to 30; None for an EF without one.
         read, update: Access conditions.
     """
 
@@ -174,7 +174,7 @@ class TransparentFile(ElementaryFile):
 
 
 class RecordStructure(Enum):
-    """How the records of an EF are arranged; the file descriptor byte (7.4.5)."""
+    """The structure of an EF with records; the value is the file descriptor byte (7.4.5)."""
 
     LINEAR_FIXED = 0x02
     LINEAR_FIXED_TLV = 0x03
@@ -185,12 +185,12 @@ class RecordStructure(Enum):
 
     @property
     def is_cyclic(self) -> bool:
-        """Record 1 is the newest; a record appended to a full EF replaces the oldest."""
+        """True if record 1 is the newest, and appending to a full EF replaces the oldest."""
         return self in (RecordStructure.CYCLIC, RecordStructure.CYCLIC_TLV)
 
     @property
     def is_fixed(self) -> bool:
-        """All records have the same size."""
+        """True if all records have the same size."""
         return self not in (RecordStructure.LINEAR_VARIABLE, RecordStructure.LINEAR_VARIABLE_TLV)
 
 
@@ -199,12 +199,12 @@ class RecordFile(ElementaryFile):
 
     Args:
         fid: File identifier.
-        structure: How the records are arranged.
-        records: Its records, from number 1; in a cyclic EF from the newest.
-        record_size: Bytes of a record, or of the longest; by default as long as ``records``.
-        max_records: How many there can be; by default as many as ``records``.
-        sfi: Short EF identifier, 1 to 30; None if it has none.
-        read, update: Access conditions; ``update`` is also that for appending.
+        structure: The structure of the EF.
+        records: The records, from number 1; in a cyclic EF from the newest.
+        record_size: Bytes of the longest record; by default that of ``records``.
+        max_records: The largest number of records; by default the number of ``records``.
+        sfi: Short EF identifier, 1 to 30; None for an EF without one.
+        read, update: Access conditions; ``update`` is also the condition for appending.
     """
 
     access_modes = READ_MODE | UPDATE_MODE | APPEND_MODE
@@ -244,12 +244,12 @@ class RecordFile(ElementaryFile):
         return bytes((self.structure.value, DATA_CODING, *size, len(self.records)))
 
     def write(self, number: int, record: bytes) -> None:
-        """Replace record ``number``, from 1."""
+        """Replace the record with this number; the first is 1."""
         self._check(record)
         self.records[number - 1] = record
 
     def append(self, record: bytes) -> int:
-        """Add a record, in a full cyclic EF instead of the oldest; returns its number."""
+        """Add a record, in a full cyclic EF instead of the oldest; return the record's number."""
         self._check(record)
         if self.structure.is_cyclic:
             self.records = [record, *self.records][: self.max_records]
@@ -274,11 +274,11 @@ class DedicatedFile(File):
 
     Args:
         fid: File identifier; :data:`MF` for the master file.
-        children: The files in it.
-        name: DF name, 1 to 16 bytes: the AID of an application. Empty for none.
+        children: The files in the DF.
+        name: DF name, 1 to 16 bytes: the AID of an application. Empty for a DF without a name.
         label: Application label, DO'50'.
-        passwords: For VERIFY; in the MF global ones, elsewhere specific ones.
-        data_objects: For GET DATA, in this DF and those below: value by tag (P1-P2).
+        passwords: Passwords for VERIFY; global ones in the MF, specific ones in other DFs.
+        data_objects: Values for GET DATA in this DF and the DFs below, by tag (P1-P2).
     """
 
     def __init__(
@@ -317,29 +317,29 @@ class DedicatedFile(File):
                 raise ValueError(f"{child!r} cannot be in the DF {self.fid:04X}")
 
     def elementary_files(self) -> Iterator[ElementaryFile]:
-        """The EFs in it."""
+        """The EFs in this DF."""
         return (child for child in self.children if isinstance(child, ElementaryFile))
 
     def child(self, fid: int) -> File | None:
-        """The file in it with this identifier."""
+        """The file in this DF with this identifier; None if there is none."""
         return next((child for child in self.children if child.fid == fid), None)
 
     def path(self) -> Iterator[DedicatedFile]:
-        """It, its parent and so on to the MF."""
+        """This DF, its parent and so on to the MF."""
         df: DedicatedFile | None = self
         while df is not None:
             yield df
             df = df.parent
 
     def tree(self) -> Iterator[DedicatedFile]:
-        """It and all DFs below."""
+        """This DF and all DFs below."""
         yield self
         for child in self.children:
             if isinstance(child, DedicatedFile):
                 yield from child.tree()
 
     def password(self, reference: int) -> Password | None:
-        """The password with this reference that is valid in it: its own, or of a DF above."""
+        """The password with this reference that is valid here: of this DF or of a DF above."""
         passwords = (p for df in self.path() for p in df.passwords)
         return next((p for p in passwords if p.reference == reference), None)
 

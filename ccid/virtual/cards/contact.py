@@ -5,8 +5,8 @@
     contact.receive(bytes.fromhex("FF 11 96 78"))          # PPS: T=1, F = 512, D = 32
     contact.receive(bytes.fromhex("00 C1 01 FE 3E"), fidi=0x96)
 
-The card knows the F and D in force and its protocol. An interface device that talks with others
-is not understood and does not understand: it hears nothing, or parity errors.
+The card knows the protocol and the F and D in force. With other F and D the card does not
+understand the interface device, and the interface device receives nothing, or parity errors.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from ccid.errors import MalformedAtr
 from ccid.iso7816.atr import DEFAULT_FIDI, Atr
 from ccid.virtual.cards import pps_card
-from ccid.virtual.cards.application import Application
+from ccid.virtual.cards.application import Application, Mute
 from ccid.virtual.cards.contact_faults import ContactFault
 from ccid.virtual.cards.line import DEFAULT_CLOCK_HZ, Line, Sent, clocks_per_etu
 from ccid.virtual.cards.pps_card import PPSS, Pps
@@ -26,18 +26,18 @@ from ccid.virtual.cards.t1_blocks import Check
 from ccid.virtual.cards.t1_card import T1Card, T1Options
 
 IMPLICIT = 0x10
-"""Bit 5 of TA2: F and D are not those of TA1 (ISO/IEC 7816-3:2006 8.3)."""
+"""Bit 5 of TA2: F and D are implicit values, not those of TA1 (ISO/IEC 7816-3:2006 8.3)."""
 
 
 @dataclass(frozen=True, slots=True)
 class ContactOptions:
-    """How a card behaves on its contacts.
+    """The behaviour of a card on its contacts.
 
     Attributes:
-        pps: How it answers a PPS request.
-        t0, t1: How it does the protocols.
-        implicit_fidi: F and D in specific mode if TA2 says that they are implicit.
-        atr: Another ATR than the application's.
+        pps: How the card answers a PPS request.
+        t0, t1: The behaviour of the card in T=0 and in T=1.
+        implicit_fidi: F and D in specific mode if bit 5 of TA2 makes F and D implicit.
+        atr: The ATR that the card sends; None for the application's.
     """
 
     pps: Pps = Pps.ECHO
@@ -51,13 +51,14 @@ class Contact:
     """A card on its contacts.
 
     Args:
-        application: What the card is.
-        options: How it behaves.
-        clock_hz: The clock that the reader gives it, Hz.
+        application: The application on the card.
+        options: The behaviour of the card.
+        clock_hz: The clock that the reader gives to the card, Hz.
 
     Attributes:
-        faults: What it does wrong; append to it (:mod:`~ccid.virtual.cards.contact_faults`).
-        protocol: In force: 0 or 1.
+        faults: The faults of the card, a list to append to
+            (:mod:`~ccid.virtual.cards.contact_faults`).
+        protocol: The protocol in force, 0 or 1.
         fidi: F and D in force, coded as TA1.
         line: The waiting times in force, seconds.
     """
@@ -83,7 +84,7 @@ class Contact:
         return self.options.atr or self.application.atr
 
     def _begin(self) -> None:
-        """The state right behind the ATR (ISO/IEC 7816-3:2006 6.3.1)."""
+        """Set the state directly after the ATR (ISO/IEC 7816-3:2006 6.3.1)."""
         try:
             self._atr = Atr.parse(self.raw_atr)
         except MalformedAtr:
@@ -112,30 +113,43 @@ class Contact:
 
     @property
     def t0(self) -> T0Line:
-        """Its end of T=0."""
+        """The card's end of T=0."""
         return self._t0
 
     @property
     def t1(self) -> T1Card:
-        """Its end of T=1."""
+        """The card's end of T=1."""
         return self._t1
 
     def reset(self) -> bytes:
-        """Cold or warm reset; the ATR."""
-        self._t0.face.reset()
+        """Cold or warm reset; return the ATR, empty from a mute card."""
         self._begin()
+        try:
+            self._t0.face.reset()
+        except Mute:
+            self._dead = True
+            return b""
         return self.raw_atr
 
     def receive(self, characters: bytes, fidi: int | None = None) -> list[Sent]:
         """What the card sends when the interface device sends ``characters``.
 
         Args:
-            characters: In one go; a PPS request, TPDU or block may come in several goes.
+            characters: Sent without a pause. A PPS request, TPDU or block may come in several
+                calls.
             fidi: F and D of the interface device, coded as TA1; None for those in force.
 
         Returns:
-            Groups of characters; empty while it waits for more, or if it stays mute.
+            Groups of characters; empty while the card waits for more, or if the card is mute.
         """
+        try:
+            return self._received(characters, fidi)
+        except Mute:
+            self._dead = True
+            return []
+
+    def _received(self, characters: bytes, fidi: int | None) -> list[Sent]:
+        """What the card sends after ``characters``. Raises Mute if the application is mute."""
         if self._dead:
             return []
         if fidi is not None and fidi != self.fidi and clocks_per_etu(fidi) != self._clocks:
@@ -151,8 +165,8 @@ class Contact:
         return self._t0.receive(characters) if self.protocol == 0 else []
 
     def idle(self) -> list[Sent]:
-        """What the card sends when nothing more comes: of a T=1 block that is not whole, CWT is
-        over, and it is invalid."""
+        """What the card sends when nothing more comes: CWT ends for an incomplete T=1 block, and
+        the block is invalid."""
         if self._dead or self.protocol != 1 or self._negotiable or not self._heard:
             return []
         heard, self._heard = self._heard, b""
@@ -170,14 +184,15 @@ class Contact:
         chosen = pps_card.select(self._heard, self._atr, self.options.pps)
         self._heard, self._negotiable = b"", False
         if chosen.protocol is None:
-            self._dead = True  # until it is reset (9.3)
+            self._dead = True  # until the next reset (9.3)
         else:
             self.protocol = chosen.protocol
             self._in_force(chosen.fidi)
         return [Sent(0.0, chosen.response)] if chosen.response else []
 
     def _garbled(self, characters: bytes) -> list[Sent]:
-        """It hears noise. In T=1 it says so, and is not understood; else it waits."""
+        """The card receives noise. In T=1 the card answers that, with parity errors for the
+        interface device; in T=0 the card waits."""
         if self._negotiable or self.protocol != 1 or not characters:
             return []
         self._heard = b""

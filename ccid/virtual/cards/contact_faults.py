@@ -1,11 +1,11 @@
-"""What a virtual card can be made to do wrong on its contacts, on request.
+"""Faults of a virtual card on its contacts, on request.
 
     contact.faults.append(contact_faults.corrupt(on="I"))
 
-A fault strikes when it is the card's turn to send. ``on`` limits it to one kind of T=1 block of
-the card (``I``, ``R`` or ``S``), ``after`` lets so many pass first, ``times`` says how many it
-strikes, None for ever. ``times=2`` of a fault that bends an I-block bends it and, if that is what
-comes then, its repetition.
+A fault changes what the card sends in one turn. ``on`` limits the fault to one kind of T=1 block
+of the card (``I``, ``R`` or ``S``). ``after`` is the number of turns that pass unchanged first,
+``times`` the number of turns that the fault changes, None for all. A fault with ``times=2`` changes
+an I-block and also its repetition, if the repetition is the next block.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ccid.virtual.cards.line import Sent
 from ccid.virtual.cards.t1_blocks import ABORT, IFS, PROLOGUE, RESYNCH, WTX, Check, kind
 
 Bend = Callable[[list[Sent], Check], list[Sent]]
-"""Takes what the card sends in its turn, and T=1's check; returns what it sends instead."""
+"""Takes what the card sends in one turn, and T=1's check; returns what the card sends instead."""
 
 
 @dataclass
@@ -25,11 +25,12 @@ class ContactFault:
     """One fault.
 
     Attributes:
-        bend: Bends what the card sends; None if the fault is a request.
-        request: The kind and INF of an S(request) that the card sends before it answers.
-        on: ``I``, ``R`` or ``S``, what kind of block it was; None for any, and for T=0.
-        times: How often it still strikes; None for ever.
-        after: How many such turns pass before.
+        bend: Changes what the card sends; None if the fault is a request.
+        request: The kind and INF of an S(request) that the card sends before the answer.
+        on: ``I``, ``R`` or ``S``, the kind of block that the fault changes; None for any, and
+            for T=0.
+        times: Number of turns that the fault still changes; None for all.
+        after: Number of such turns that pass unchanged first.
     """
 
     bend: Bend | None = None
@@ -39,7 +40,7 @@ class ContactFault:
     after: int = 0
 
     def has_its_turn(self, name: str) -> bool:
-        """Is it this fault's turn, now that the card sends a block of this kind?"""
+        """True if the fault applies to this turn, in which the card sends a block of this kind."""
         if self.on is not None and name != self.on:
             return False
         if self.after > 0:
@@ -53,7 +54,7 @@ class ContactFault:
 
 
 def strike(faults: list[ContactFault], sent: list[Sent], check: Check) -> list[Sent]:
-    """``sent``, bent by those of ``faults`` whose turn it is."""
+    """``sent``, changed by those of ``faults`` that apply to this turn."""
     name = kind(sent[0].data) if sent else ""
     for fault in faults:
         if fault.bend is not None and fault.has_its_turn(name):
@@ -75,7 +76,7 @@ def _bent(
 def _patched(
     offset: int, new: Callable[[int], int], on: str | None, times: int | None, after: int
 ) -> ContactFault:
-    """A fault that changes one byte of a block and makes the check right for it."""
+    """A fault that changes one byte of a block and computes the check anew."""
 
     def change(data: bytes, check: Check) -> bytes:
         end = len(data) - check.length
@@ -91,7 +92,7 @@ def _patched(
 
 
 def corrupt(on: str | None = None, times: int | None = 1, after: int = 0) -> ContactFault:
-    """The last character, of a T=1 block its check, has a bit wrong."""
+    """The last character has a wrong bit; in a T=1 block that is the check."""
     return _bent(
         lambda data, _: data[:-1] + bytes(byte ^ 1 for byte in data[-1:]), on, times, after
     )
@@ -110,13 +111,13 @@ def silence(on: str | None = None, times: int | None = 1, after: int = 0) -> Con
 
 
 def doubled(on: str | None = None, times: int | None = 1, after: int = 0) -> ContactFault:
-    """The answer comes twice."""
+    """The answer comes two times."""
     return ContactFault(lambda sent, _: sent + sent, None, on, times, after)
 
 
 def one_turn_late(on: str | None = None, times: int | None = 1, after: int = 0) -> ContactFault:
-    """The answer comes in the card's next turn instead of that turn's own, and so on to the
-    end of the fault."""
+    """Each answer comes one turn late, in place of the answer of that turn, to the end of the
+    fault."""
     held: list[Sent] = []
 
     def bend(sent: list[Sent], _check: Check) -> list[Sent]:
@@ -129,7 +130,7 @@ def one_turn_late(on: str | None = None, times: int | None = 1, after: int = 0) 
 def replaced(
     data: bytes, on: str | None = None, times: int | None = 1, after: int = 0
 ) -> ContactFault:
-    """These characters come instead."""
+    """These characters come instead of the answer."""
     return ContactFault(lambda _sent, _check: [Sent(0.0, data)], None, on, times, after)
 
 
@@ -143,7 +144,7 @@ def cut_short(
 def followed_by(
     noise: bytes, on: str | None = None, times: int | None = 1, after: int = 0
 ) -> ContactFault:
-    """More characters come right behind."""
+    """More characters follow the answer without a pause."""
     return _bent(lambda data, _: data + noise, on, times, after)
 
 
@@ -179,7 +180,7 @@ def pause(
     return ContactFault(bend, None, on, times, after)
 
 
-# T=1: blocks that are right as such, and wrong -----------------------------------------------
+# T=1: blocks with a correct check and a wrong content ----------------------------------------
 
 
 def wrong_nad(
@@ -209,7 +210,7 @@ def wrong_nr(times: int | None = 1, after: int = 0) -> ContactFault:
 def wrong_len(
     by: int, on: str | None = None, times: int | None = 1, after: int = 0
 ) -> ContactFault:
-    """LEN says ``by`` more or fewer bytes than there are."""
+    """LEN is ``by`` too large (or too small, if negative)."""
     return _patched(2, lambda length: length + by, on, times, after)
 
 
@@ -231,26 +232,26 @@ def wrong_inf(
 def asks_wtx(
     multiplier: int = 1, on: str | None = None, times: int | None = 1, after: int = 0
 ) -> ContactFault:
-    """The card asks for time, S(WTX request), before it answers; with ``times=None`` it never
-    comes to answer."""
+    """The card asks for time, S(WTX request), before the answer; with ``times=None`` the answer
+    never comes."""
     return ContactFault(None, (WTX, bytes((multiplier,))), on, times, after)
 
 
 def asks_ifs(
     ifsc: int, on: str | None = None, times: int | None = 1, after: int = 0
 ) -> ContactFault:
-    """The card announces an IFSC, S(IFS request), before it answers; 0 and 255 are reserved."""
+    """The card announces an IFSC, S(IFS request), before the answer; 0 and 255 are reserved."""
     return ContactFault(None, (IFS, bytes((ifsc,))), on, times, after)
 
 
 def asks_resynch(on: str | None = None, times: int | None = 1, after: int = 0) -> ContactFault:
-    """The card asks S(RESYNCH request), which only an interface device may."""
+    """The card sends S(RESYNCH request), which only an interface device may send."""
     return ContactFault(None, (RESYNCH, b""), on, times, after)
 
 
 def aborts(on: str | None = None, times: int | None = 1, after: int = 0) -> ContactFault:
-    """The card asks S(ABORT request): ``on="R"`` in a chain of the interface device, ``on="I"``
-    with ``after=1`` in its own."""
+    """The card sends S(ABORT request): ``on="R"`` in a chain of the interface device, ``on="I"``
+    with ``after=1`` in a chain of the card."""
     return ContactFault(None, (ABORT, b""), on, times, after)
 
 
@@ -258,12 +259,12 @@ def aborts(on: str | None = None, times: int | None = 1, after: int = 0) -> Cont
 
 
 def wrong_procedure_byte(value: int, times: int | None = 1, after: int = 0) -> ContactFault:
-    """The first character that the card sends is this one."""
+    """The first character that the card sends has this value."""
     return _bent(lambda data, _: bytes((value,)) + data[1:], None, times, after)
 
 
 def nulls(count: int, every_s: float = 0.0, times: int | None = 1, after: int = 0) -> ContactFault:
-    """The card sends NULL (0x60) ``count`` times before it answers, one every ``every_s``
-    seconds; some thousands are endless."""
+    """The card sends NULL (0x60) ``count`` times before the answer, one every ``every_s``
+    seconds. Some thousands count as endless."""
     before = [Sent(every_s, b"\x60")] * count
     return ContactFault(lambda sent, _: before + sent, None, None, times, after)

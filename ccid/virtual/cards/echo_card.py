@@ -1,4 +1,4 @@
-"""A card that does what a test asks of it."""
+"""A card whose answers a test chooses by INS."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class EchoCard(Application):
     ====  ==========================================================
 
     Args:
-        atr: The answer to reset; by default it offers T=0 and T=1.
+        atr: The answer to reset; the default offers T=0 and T=1.
         unknown: An AID that SELECT does not find.
         seed: For the random bytes.
     """

@@ -15,9 +15,9 @@ OFFSET, DISCRETIONARY_DATA = 0x54, 0x53
 """Tags of the data objects of commands with an odd INS (ISO/IEC 7816-4:2013 11.2.2)."""
 
 REFERENCE = 0x07
-"""b3 to b1 of P2 of a record command: how P1 refers to the record; the rest is the EF."""
+"""b3 to b1 of P2 of a record command: how P1 refers to the record. b8 to b4 name the EF."""
 BY_NUMBER = 0x04
-"""b3: P1 is a record number, and the record pointer stays where it is."""
+"""b3: P1 is a record number, and the record pointer does not move."""
 
 
 class Records(IntEnum):
@@ -39,16 +39,16 @@ def _expect_data(command: CommandApdu) -> None:
 
 
 def _read(command: CommandApdu, data: bytes, most: int) -> Answer:
-    """What was read: a warning if it is less than a definite Le field asked for.
+    """The answer with ``data``: a warning if ``data`` are shorter than a definite Le field.
 
-    An Le field of zeros asks for all there is.
+    An Le field of zeros asks for all data.
     """
     everything = command.ne == (65536 if command.extended else 256)
     return Answer(data, Sw.OK if everything or len(data) >= most else Sw.END_REACHED)
 
 
 def _values(data: bytes, *tags: int) -> list[bytes]:
-    """The values of the data objects in ``data``, which are these and no others."""
+    """The values of the data objects in ``data``, which must have exactly these tags."""
     try:
         objects = tlv.decode(data)
     except ValueError:
@@ -124,8 +124,8 @@ class DataUnitCommands:
 class RecordCommands:
     """READ RECORD, UPDATE RECORD and APPEND RECORD.
 
-    A record is referenced by its number, by the record pointer, or as the first, last, next or
-    previous one; not by a record identifier.
+    A command refers to a record by number, by the record pointer, or as the first, last, next or
+    previous record; not by a record identifier.
     """
 
     def __init__(self, selection: Selection) -> None:
@@ -164,7 +164,7 @@ class RecordCommands:
         return number
 
     def _finish(self, command: CommandApdu, ef: RecordFile, number: int) -> None:
-        """``ef`` becomes current; so does the record unless P1 was its number."""
+        """Make ``ef`` current; and the record, unless P1 is a record number."""
         by_number = command.p2 & BY_NUMBER
         self._selection.enter(ef, self._pointer(command) if by_number else number)
 
@@ -191,7 +191,7 @@ class RecordCommands:
     def update(self, command: CommandApdu) -> Answer:
         """UPDATE RECORD (ISO/IEC 7816-4:2013 11.3.5).
 
-        The previous record of a cyclic EF is a new one, as with APPEND RECORD.
+        Updating the previous record of a cyclic EF adds a record, as APPEND RECORD does.
         """
         _expect_data(command)
         reference = command.p2 & REFERENCE

@@ -32,7 +32,7 @@ FURTHER_CHANNELS = range(0x40, 0x80)
 MAX_CHAINED = 65535
 """Bytes of data of a whole command chain."""
 
-# As tables: every SELECT looks there, and to call an enumeration takes half a microsecond.
+# Tables for speed: every SELECT uses them, and a call of an enumeration takes 0.5 us.
 WAYS_TO_SELECT = {int(way): way for way in SelectBy}
 OCCURRENCES = tuple(Occurrence)
 
@@ -45,7 +45,7 @@ ATR_BYTES, HISTORICAL_BYTES = 0x5F51, 0x5F52
 
 
 class Information(IntEnum):
-    """b4 b3 of P2 of SELECT: what it shall return (ISO/IEC 7816-4:2013 11.1.1)."""
+    """b4 b3 of P2 of SELECT: the information to return (ISO/IEC 7816-4:2013 11.1.1)."""
 
     FCI = 0x00
     FCP = 0x04
@@ -54,21 +54,21 @@ class Information(IntEnum):
 
 
 class FileSystemCard(Application):
-    """A card with files. They survive a reset; what is selected and verified does not.
+    """A card with files. A reset keeps the files and ends selection and verification.
 
-    It carries out SELECT, READ and UPDATE BINARY (with even and odd INS), READ, UPDATE and
+    The card carries out SELECT, READ and UPDATE BINARY (with even and odd INS), READ, UPDATE and
     APPEND RECORD, VERIFY, CHANGE REFERENCE DATA, RESET RETRY COUNTER, GET CHALLENGE and GET
     DATA, with short and extended length fields and command chaining, on the basic channel.
 
-    A password counts as verified until the current DF is neither its own nor below that, or
-    its own is selected anew by name.
+    A verified password stays verified while the current DF is the password's DF or a DF below,
+    and until the password's DF is selected again by name.
 
     Args:
-        atr: The answer to reset; by default it offers T=0 and T=1, and its historical bytes
-            say what the card with the sample files can do.
+        atr: The answer to reset. The default offers T=0 and T=1, and its historical bytes
+            announce the abilities of the card with the sample files.
         master_file: The MF with all files; by default
             :func:`~ccid.virtual.cards.sample_files.sample_master_file`.
-        rng: Where GET CHALLENGE has its bytes from; by default they are the same every time.
+        rng: The source of GET CHALLENGE's bytes; the default gives the same bytes every time.
     """
 
     # T=0 and T=1, TA1 = 96, IFSC 254, BWI 4, CWI 5, clock stop, classes A, B and C. COMPACT-TLV
@@ -116,7 +116,7 @@ class FileSystemCard(Application):
         self._chain = None
 
     def transmit(self, apdu: bytes) -> Answer:
-        """Carry out a command APDU; no more than Ne bytes of response data."""
+        """Carry out a command APDU; return at most Ne bytes of response data."""
         answer = super().transmit(apdu)
         if not answer.data:
             return answer
@@ -133,7 +133,7 @@ class FileSystemCard(Application):
             return Answer(sw=refusal.sw)
 
     def _chained(self, command: CommandApdu) -> CommandApdu | None:
-        """The command with the data of its whole chain; None until the last part is there.
+        """The command with the data of its whole chain; None before the last part.
 
         ISO/IEC 7816-4:2013 5.3.3.
         """
@@ -164,7 +164,7 @@ class FileSystemCard(Application):
         return Answer(_information(file, Information(p2 & 0x0C))) if command.ne else DONE
 
     def _manage_channel(self, command: CommandApdu) -> Answer:
-        """MANAGE CHANNEL (ISO/IEC 7816-4:2013 11.1.2): there is the basic channel only."""
+        """MANAGE CHANNEL (ISO/IEC 7816-4:2013 11.1.2): the card has the basic channel only."""
         return Answer(sw=Sw.CHANNEL_NOT_SUPPORTED)
 
     # Data objects -----------------------------------------------------------------------------
@@ -179,7 +179,7 @@ class FileSystemCard(Application):
         return Answer(value)
 
     def _data_object(self, tag: int) -> bytes | None:
-        """Of the current DF or one above it, or of the ATR."""
+        """The value in the current DF, in a DF above, or in the ATR; None if there is none."""
         df = self._selection.df
         for above in df.path():
             if tag in above.data_objects:
@@ -196,7 +196,7 @@ class FileSystemCard(Application):
     # Security ---------------------------------------------------------------------------------
 
     def _password(self, command: CommandApdu) -> Password:
-        """The one that the qualifier P2 means in the current DF (ISO/IEC 7816-4:2013 11.5.1)."""
+        """The password that the qualifier P2 names in the current DF (7816-4:2013 11.5.1)."""
         if command.p2 & 0x60:
             raise Refused(Sw.INCORRECT_P1_P2)
         password = self._selection.df.password(command.p2)
@@ -225,12 +225,12 @@ class FileSystemCard(Application):
         return Answer(self._rng.randbytes(command.ne))
 
     def _get_response(self, command: CommandApdu) -> Answer:
-        """GET RESPONSE (ISO/IEC 7816-4:2013 11.7.1): nothing waits where T=0 keeps nothing."""
+        """GET RESPONSE (ISO/IEC 7816-4:2013 11.7.1): the card has no response data waiting."""
         return Answer(sw=Sw.CONDITIONS_OF_USE_NOT_SATISFIED)
 
 
 def _check_class(cla: int) -> None:
-    """Raise unless it is an interindustry class without secure messaging on the basic channel."""
+    """Refuse all but an interindustry class without secure messaging on the basic channel."""
     if cla in FURTHER_CHANNELS:
         raise Refused(Sw.CHANNEL_NOT_SUPPORTED)
     if cla & ~(CHAINING | SECURE_MESSAGING | CHANNEL):

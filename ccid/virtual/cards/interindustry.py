@@ -1,4 +1,4 @@
-"""What the commands of ISO/IEC 7816-4 are called, and how a card refuses one."""
+"""Names of the instructions and status bytes of ISO/IEC 7816-4, and a card's refusal."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Ins(IntEnum):
-    """Instruction bytes (ISO/IEC 7816-4:2013 5.5), those of :class:`FileSystemCard`."""
+    """Instruction bytes (ISO/IEC 7816-4:2013 5.5) that :class:`FileSystemCard` carries out."""
 
     VERIFY = 0x20
     CHANGE_REFERENCE_DATA = 0x24
@@ -55,7 +55,7 @@ class Sw(IntEnum):
 
 
 class Refused(Exception):
-    """The card answers these status bytes and no data."""
+    """The card answers with these status bytes and without data."""
 
     def __init__(self, sw: int) -> None:
         super().__init__(f"{sw:04X}")

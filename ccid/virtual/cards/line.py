@@ -1,7 +1,7 @@
-"""What passes on contact C7, and when: characters, elementary time units, waiting times.
+"""Characters on contact C7 and their times: elementary time unit, waiting times.
 
-Guard times are not told: ``after_s`` of :class:`Sent` counts from the moment at which the
-standard lets the card send, so that a card that answers at once has 0.
+Guard times are not counted: ``after_s`` of :class:`Sent` counts from the moment at which the
+standard allows the card to send. A card that answers at once has 0.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from typing import NamedTuple
 from ccid.iso7816.atr import DI, FI
 
 BLOCK_GUARD_ETU = 22
-"""BGT, between blocks of opposite directions (ISO/IEC 7816-3:2006 11.4.3)."""
+"""BGT, the time between blocks of opposite directions (ISO/IEC 7816-3:2006 11.4.3)."""
 TURN_GUARD_ETU = 16
-"""Between characters of opposite directions in T=0 (ISO/IEC 7816-3:2006 10.2)."""
+"""The time between characters of opposite directions in T=0 (ISO/IEC 7816-3:2006 10.2)."""
 DEFAULT_CLOCK_HZ = 4_000_000.0
 
 
 class Sent(NamedTuple):
-    """Characters that a card sends in one go.
+    """Characters that a card sends without a pause.
 
     Attributes:
-        after_s: Seconds after what came before, beyond the guard time.
+        after_s: Seconds after the character before, beyond the guard time.
         data: The characters.
-        parity_error: They come with wrong parity, or as noise.
+        parity_error: The characters come with wrong parity, or as noise.
     """
 
     after_s: float
@@ -45,7 +45,7 @@ def clocks_per_etu(fidi: int) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """The times that the parameters in force give, in seconds.
+    """The times by the parameters in force, in seconds.
 
     Attributes:
         etu_s: Elementary time unit, F / D / f (ISO/IEC 7816-3:2006 7.1).
@@ -66,7 +66,7 @@ class Line:
         A reserved code counts as Fd = 372 and Dd = 1, a WI of 0 (reserved) as 10.
 
         Raises:
-            ValueError: A clock of 0 or less.
+            ValueError: ``clock_hz`` is 0 or less.
         """
         if clock_hz <= 0:
             raise ValueError(f"a clock of {clock_hz} Hz")

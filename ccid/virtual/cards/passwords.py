@@ -1,4 +1,4 @@
-"""Passwords, their retry counters, and which were presented: ISO/IEC 7816-4:2013 9.1 and 11.5."""
+"""Passwords, retry counters and the security status: ISO/IEC 7816-4:2013 9.1 and 11.5."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterable
 from ccid.virtual.cards.interindustry import Refused, Sw
 
 MIN_LENGTH, MAX_LENGTH = 4, 8
-"""Bytes of a password. A shorter one may be padded to the longest with FF."""
+"""Bytes of a password. FF may pad a password to the longest length."""
 MAX_TRIES = 15
-"""The most that SW1-SW2 = 63Cx can tell."""
+"""The largest number of tries that SW1-SW2 = 63Cx can tell."""
 
 SPECIFIC = 0x80
-"""b8 of the qualifier P2: specific reference data, of a DF; otherwise global."""
+"""b8 of the qualifier P2: set for specific reference data, of a DF; clear for global data."""
 
 
 class _Counted:
-    """A value to compare with, and how often that may still fail."""
+    """A reference value and its retry counter."""
 
     def __init__(self, value: bytes, tries: int) -> None:
         if not 1 <= tries <= MAX_TRIES:
@@ -25,15 +25,18 @@ class _Counted:
         self.tries = self.left = tries
 
     def compare(self, presented: bytes) -> None:
-        """Raise 63Cx if it is another, 6983 if no further try is left; 6700 for no length at all.
+        """Compare ``presented`` with the reference value.
 
         Only a comparison changes the counter.
+
+        Raises:
+            Refused: 63Cx for another value, 6983 without a further try, 6700 for a wrong length.
         """
         if not self.left:
             raise Refused(Sw.AUTHENTICATION_METHOD_BLOCKED)
         if not 1 <= len(presented) <= MAX_LENGTH:
             raise Refused(Sw.WRONG_LENGTH)
-        from hmac import compare_digest  # it brings OpenSSL along, megabytes
+        from hmac import compare_digest  # here: the import loads OpenSSL, megabytes
 
         if not compare_digest(_unpadded(presented), self.value):
             self.left -= 1
@@ -44,14 +47,14 @@ class _Counted:
 class Password:
     """A password of a DF, with its retry counter and resetting code.
 
-    Neither ``repr`` nor an exception ever tells the password or the code.
+    ``repr`` and exceptions do not show the password or the code.
 
     Args:
-        reference: Number 1 to 31, with :data:`SPECIFIC` unless it is of the MF: P2 of VERIFY.
-        value: 4 to 8 bytes. Empty: it cannot be used until RESET RETRY COUNTER gives it one.
-        tries: How often in a row it may be wrong.
+        reference: P2 of VERIFY: number 1 to 31, with :data:`SPECIFIC` for a DF other than the MF.
+        value: 4 to 8 bytes. Empty: the password is not usable until RESET RETRY COUNTER sets one.
+        tries: Number of wrong presentations in a row that block the password.
         resetting_code: 4 to 8 bytes; empty if a blocked password stays blocked.
-        resetting_tries: How often in a row the resetting code may be wrong.
+        resetting_tries: Number of wrong presentations in a row that block the resetting code.
     """
 
     def __init__(
@@ -78,30 +81,30 @@ class Password:
         return self._own.left
 
     def compare(self, presented: bytes) -> None:
-        """Count down and raise 63Cx if ``presented`` is wrong."""
+        """Compare; a wrong value decrements the counter and raises 63Cx."""
         self.check_usable()
         self._own.compare(presented)
 
     def check_usable(self) -> None:
-        """Raise 6984 if it has no value yet, 6983 if it is blocked."""
+        """Raise 6984 for a password without a value, 6983 for a blocked password."""
         if not self._own.value:
             raise Refused(Sw.REFERENCE_DATA_NOT_USABLE)
         if not self._own.left:
             raise Refused(Sw.AUTHENTICATION_METHOD_BLOCKED)
 
     def change(self, old_and_new: bytes) -> None:
-        """Compare the first part, take the second as the value."""
+        """Compare the first part with the value; the second part is the new value."""
         self.check_usable()
         old, new = self._split(old_and_new, self._own)
         self._own.compare(old)
         self._own.value = new
 
     def replace(self, new: bytes) -> None:
-        """Take another value."""
+        """Set a new value."""
         self._own.value = _acceptable(new)
 
     def reset(self, code: bytes, *, with_new: bool) -> None:
-        """Compare the resetting code, and restore the retry counter; perhaps with a new value."""
+        """Compare the resetting code and restore the retry counter; set a new value if asked."""
         if not self._code.value:
             raise Refused(Sw.CONDITIONS_OF_USE_NOT_SATISFIED)
         if not with_new:
@@ -113,7 +116,7 @@ class Password:
         self._own.left = self._own.tries
 
     def _split(self, data: bytes, first: _Counted) -> tuple[bytes, bytes]:
-        """Two passwords one after the other: both padded, or the first as long as it is."""
+        """Split two passwords: both padded, or the first with the length of ``first``."""
         end = MAX_LENGTH if len(data) == 2 * MAX_LENGTH else len(first.value)
         return data[:end], _acceptable(data[end:])
 
@@ -126,7 +129,7 @@ def _unpadded(value: bytes) -> bytes:
 
 
 def _acceptable(new: bytes) -> bytes:
-    """A new value without its padding; 6700 or 6A80 if it cannot be one."""
+    """A new value without padding; raise 6700 or 6A80 for an unacceptable value."""
     if not 1 <= len(new) <= MAX_LENGTH:
         raise Refused(Sw.WRONG_LENGTH)
     if len(_unpadded(new)) < MIN_LENGTH:
@@ -135,10 +138,10 @@ def _acceptable(new: bytes) -> bytes:
 
 
 class SecurityStatus:
-    """Which passwords were presented rightly, and the commands about them.
+    """The set of verified passwords, and the commands that change the set.
 
-    CHANGE REFERENCE DATA with the right old password counts as its verification; RESET RETRY
-    COUNTER never does.
+    CHANGE REFERENCE DATA with the right old password verifies the password; RESET RETRY COUNTER
+    does not.
     """
 
     def __init__(self) -> None:
@@ -146,29 +149,29 @@ class SecurityStatus:
 
     @property
     def any_verified(self) -> bool:
-        """Something is verified."""
+        """True if a password is verified."""
         return bool(self._verified)
 
     def clear(self) -> None:
-        """Nothing is verified."""
+        """End the verification of all passwords."""
         self._verified.clear()
 
     def keep(self, passwords: Iterable[Password]) -> None:
-        """Nothing but (some of) these is verified any more."""
+        """End the verification of all passwords but these."""
         self._verified.intersection_update(passwords)
 
     def forget(self, passwords: Iterable[Password]) -> None:
-        """None of these is verified any more."""
+        """End the verification of these passwords."""
         self._verified.difference_update(passwords)
 
     def satisfies(self, password: Password) -> bool:
-        """It was presented rightly."""
+        """True if ``password`` is verified."""
         return password in self._verified
 
     def verify(self, password: Password, p1: int, data: bytes) -> None:
         """VERIFY (ISO/IEC 7816-4:2013 11.5.6).
 
-        P1 = FF sets the status to not verified. Without data, 63Cx tells the further tries.
+        P1 = FF ends the verification. Without data, 63Cx tells the number of further tries.
         """
         match p1, bool(data):
             case 0x00, True:
@@ -187,7 +190,7 @@ class SecurityStatus:
     def change(self, password: Password, p1: int, data: bytes) -> None:
         """CHANGE REFERENCE DATA (ISO/IEC 7816-4:2013 11.5.7).
 
-        P1 = 00: the old password and the new. P1 = 01: the new one, after VERIFY.
+        P1 = 00: the old and the new password. P1 = 01: the new password, after VERIFY.
         """
         match p1:
             case 0x00:
@@ -211,7 +214,7 @@ class SecurityStatus:
         self._verified.discard(password)
 
     def _judge(self, password: Password, action: Callable[[bytes], None], data: bytes) -> None:
-        """It is verified if and only if ``action`` finds it right."""
+        """Run ``action``; ``password`` is verified afterwards if ``action`` accepts ``data``."""
         try:
             action(data)
         except Refused as refusal:

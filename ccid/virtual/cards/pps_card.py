@@ -1,7 +1,7 @@
-"""Protocol and parameters selection, seen from the card: ISO/IEC 7816-3:2006 clause 9.
+"""Protocol and parameters selection, the card's side: ISO/IEC 7816-3:2006 clause 9.
 
-``FF PPS0 [PPS1] [PPS2] [PPS3] PCK``: PPS0 has T in bits 1 to 4 and says by bits 5 to 7 which of
-the others follow; the exclusive OR of all is 0.
+``FF PPS0 [PPS1] [PPS2] [PPS3] PCK``: bits 1 to 4 of PPS0 are T, bits 5 to 7 announce PPS1 to
+PPS3; the exclusive OR of all bytes is 0.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ PPSS = 0xFF
 
 
 class Pps(Enum):
-    """How a card answers a PPS request that is right."""
+    """How a card answers a correct PPS request."""
 
     ECHO = "echo"
-    """As 9.3 has it: all it can do is echoed; PPS1 beyond TA1, PPS2 and PPS3 are not."""
+    """As in 9.3: the card echoes all it supports, and not PPS1 beyond TA1, PPS2 and PPS3."""
     WITHOUT_PPS1 = "without-pps1"
-    """PPS1 is not echoed: Fd and Dd stay in force."""
+    """The card does not echo PPS1: Fd and Dd stay in force."""
     MUTE = "mute"
     OTHER_PPS1 = "other-pps1"
     OTHER_PROTOCOL = "other-protocol"
     WRONG_PCK = "wrong-pck"
     WRONG_PPSS = "wrong-ppss"
     TOO_LONG = "too-long"
-    """PPS1 comes though none was sent."""
+    """The response has a PPS1, and the request has none."""
 
 
 class Selected(NamedTuple):
-    """What came of a PPS request.
+    """The result of a PPS request.
 
     Attributes:
         response: What the card sends; empty for nothing.
-        protocol, fidi: In force after it; None if the exchange was not successful.
+        protocol, fidi: The values in force afterwards; None after an unsuccessful exchange.
     """
 
     response: bytes
@@ -55,7 +55,7 @@ def wanted(data: bytes) -> int:
 def select(data: bytes, atr: Atr, pps: Pps = Pps.ECHO) -> Selected:
     """Answer a whole PPS request.
 
-    A card does not answer one that is wrong, or that asks for a protocol it does not offer.
+    A card does not answer a wrong request, or a request for a protocol that it does not offer.
     """
     if len(data) < 3 or wanted(data) or reduce(xor, data) or data[1] & 0x80:
         return Selected(b"")
@@ -89,7 +89,7 @@ def _coded(protocol: int, pps1: int | None) -> bytes:
 
 
 def _can(atr: Atr, pps1: int) -> bool:
-    """F is Fd or Fi, D from Dd to Di (ISO/IEC 7816-3:2006 9.2)."""
+    """True if F is Fd or Fi and D is from Dd to Di (ISO/IEC 7816-3:2006 9.2)."""
     f, d = FI[pps1 >> 4], DI[pps1 & 0x0F]
     if f is None or d is None or atr.fi is None or atr.di is None:
         return False

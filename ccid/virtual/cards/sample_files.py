@@ -1,4 +1,4 @@
-"""What is on a virtual card that nobody gave any files: two applications."""
+"""The files of a virtual card without files of its own: two applications."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ccid.virtual.cards.card_files import (
 from ccid.virtual.cards.passwords import SPECIFIC, Password
 
 CARD_SERVICE_DATA = 0xF0
-"""Selection by full and partial DF name; EF.DIR and EF.ATR/INFO are there, read by READ RECORD;
-there is an MF (ISO/IEC 7816-4:2013 12.1.1)."""
+"""Selection by full and partial DF name; EF.DIR and EF.ATR/INFO, read by READ RECORD; an MF
+(ISO/IEC 7816-4:2013 12.1.1)."""
 CARD_CAPABILITIES = bytes((0xF6, DATA_CODING, 0xE0))
 """Selection by full and partial DF name, path and file identifier; short EF identifiers; record
-numbers. Command chaining; extended Lc and Le; their limits are in EF.ATR/INFO; the basic channel
-alone (ISO/IEC 7816-4:2013 12.1.1)."""
+numbers. Command chaining; extended Lc and Le, with limits in EF.ATR/INFO; only the basic channel
+(ISO/IEC 7816-4:2013 12.1.1)."""
 
 EF_DIR, EF_DIR_SFI = 0x2F00, 30
 EF_ATR, EF_ATR_SFI = 0x2F01, 1

@@ -1,4 +1,4 @@
-"""What is current on a card, and how commands refer to files: ISO/IEC 7816-4:2013 7.3."""
+"""The current file of a card, and how commands refer to files: ISO/IEC 7816-4:2013 7.3."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ class Selection:
     """The current DF, EF and record, and the security status, which depends on the DF.
 
     Args:
-        master_file: The MF; it is selected.
+        master_file: The MF, the current DF at first.
 
     Attributes:
         df: The current DF.
-        ef: The current EF, None if there is none.
-        record: The record pointer: number of the current record, 0 if there is none.
-        security: What was verified.
+        ef: The current EF, None without one.
+        record: The record pointer: number of the current record, 0 without one.
+        security: The verified passwords.
     """
 
     def __init__(self, master_file: DedicatedFile) -> None:
@@ -66,14 +66,14 @@ class Selection:
         self.reset()
 
     def reset(self) -> None:
-        """The MF is current, no EF is, nothing is verified."""
+        """Make the MF current, without a current EF and without a verified password."""
         self.df = self.master_file
         self.ef: ElementaryFile | None = None
         self.record = 0
         self.security.clear()
 
     def enter(self, file: File, record: int = 0) -> None:
-        """``file`` becomes current. What was verified in a DF that is left is so no more."""
+        """Make ``file`` current. Verification in a DF that the selection leaves ends."""
         if isinstance(file, DedicatedFile):
             self.df, self.ef = file, None
         elif isinstance(file, ElementaryFile):
@@ -86,7 +86,7 @@ class Selection:
     # SELECT -----------------------------------------------------------------------------------
 
     def select(self, by: SelectBy, data: bytes, occurrence: Occurrence) -> File:
-        """Select the file that ``data`` mean; nothing changes if there is none."""
+        """Select the file that ``data`` name; without such a file nothing changes."""
         is_name = by is SelectBy.DF_NAME
         if is_name:
             file: File | None = self._by_name(data, occurrence)
@@ -108,7 +108,7 @@ class Selection:
         return file
 
     def _by_name(self, name: bytes, occurrence: Occurrence) -> DedicatedFile | None:
-        """A DF by its name or the beginning of it; next and previous seen from the current DF."""
+        """A DF by its name or the beginning of it; next and previous count from the current DF."""
         if not 1 <= len(name) <= MAX_NAME:
             raise Refused(Sw.NC_INCONSISTENT_WITH_P1_P2)
         dfs = list(self.master_file.tree())
@@ -123,7 +123,7 @@ class Selection:
         return next((df for df in dfs if df.name.startswith(name)), None)
 
     def _by_identifiers(self, by: SelectBy, data: bytes) -> File | None:
-        """A file by its identifier, or by a path of them."""
+        """A file by its identifier, or by a path of identifiers."""
         if not data or len(data) % 2 or (len(data) > 2 and by not in PATHS):
             raise Refused(Sw.NC_INCONSISTENT_WITH_P1_P2)
         if by is SelectBy.FILE_IDENTIFIER:
@@ -140,8 +140,8 @@ class Selection:
         return file
 
     def _near(self, fid: int) -> File | None:
-        """The nearest file that ``fid`` alone can select: a child of the current DF, that
-        itself, its parent, a DF beside it, or the MF."""
+        """The nearest file that ``fid`` alone can select: a child of the current DF, the current
+        DF, its parent, another DF in the same parent, or the MF."""
         df = self.df
         for child in df.children:
             if child.fid == fid:
@@ -159,7 +159,7 @@ class Selection:
     # The EF of another command ----------------------------------------------------------------
 
     def by_sfi(self, sfi: int) -> ElementaryFile:
-        """The EF in the current DF with this short EF identifier; with 0 the current EF."""
+        """The EF in the current DF with this short EF identifier; 0 for the current EF."""
         if sfi > MAX_SFI:
             raise Refused(Sw.INCORRECT_P1_P2)
         if not sfi:
@@ -172,7 +172,7 @@ class Selection:
         raise Refused(Sw.FILE_NOT_FOUND)
 
     def by_p1_p2(self, p1_p2: int) -> ElementaryFile:
-        """The EF that P1-P2 mean with an odd INS (ISO/IEC 7816-4:2013 11.2.2)."""
+        """The EF that P1-P2 name with an odd INS (ISO/IEC 7816-4:2013 11.2.2)."""
         if p1_p2 <= 0x1F:
             return self.by_sfi(p1_p2)
         ef = self.df.child(p1_p2)
@@ -181,7 +181,7 @@ class Selection:
         return ef
 
     def permit(self, ef: ElementaryFile, structure: type[E], condition: Condition) -> E:
-        """``ef``, if it has this structure and ``condition`` is fulfilled."""
+        """``ef``, if its structure is ``structure`` and ``condition`` is fulfilled."""
         if not isinstance(ef, structure):
             raise Refused(Sw.INCOMPATIBLE_FILE_STRUCTURE)
         if not self._fulfilled(condition):

@@ -1,7 +1,7 @@
 """A card that speaks T=0, character by character: ISO/IEC 7816-3:2006 clause 10, pure.
 
-Header in; NULL, ACK or SW1 out; data either way. What a command means is :class:`T0Face`'s to
-know, this is how its TPDUs travel.
+Header in; NULL, ACK or SW1 out; data in either direction. This module transports TPDUs;
+:class:`T0Face` carries the TPDUs out.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from ccid.virtual.cards.t1_blocks import Check
 HEADER = 5
 NULL = 0x60
 NULL_AT = 0.75
-"""A card that needs more time sends NULL after this part of WWT."""
+"""A card that needs more time sends NULL after this fraction of WWT."""
 
 
 @dataclass(frozen=True, slots=True)
 class T0Options:
-    """How a card does T=0.
+    """The behaviour of a card in T=0.
 
     Attributes:
-        nulls: NULL bytes before every procedure byte.
-        one_by_one: It acknowledges each data byte for itself, by INS ^ FF.
-        null_when_slow: It sends NULL while it needs more than WWT; else it is late.
+        nulls: Number of NULL bytes before every procedure byte.
+        one_by_one: The card acknowledges each data byte separately, by INS ^ FF.
+        null_when_slow: The card sends NULL while a command takes longer than WWT; otherwise the
+            card is late.
     """
 
     nulls: int = 0
@@ -41,9 +42,9 @@ class T0Line:
 
     Args:
         face: Carries out TPDUs.
-        options: How it does T=0.
+        options: The behaviour of the card in T=0.
         line: The waiting times.
-        faults: What it does wrong; shared with whoever appends to it.
+        faults: The faults of the card; the caller may append to the list later.
     """
 
     def __init__(
@@ -61,12 +62,12 @@ class T0Line:
         self.reset()
 
     def reset(self) -> None:
-        """The card was reset."""
+        """Reset: forget the characters received so far."""
         self._heard = bytearray()
         self._granted = 0
 
     def receive(self, characters: bytes) -> list[Sent]:
-        """What the card sends when it hears ``characters``; empty while it waits for more."""
+        """What the card sends after ``characters``; empty while the card waits for more."""
         self._heard += characters
         sent: list[Sent] = []
         while (turn := self._turn()) is not None:
@@ -74,7 +75,7 @@ class T0Line:
         return sent
 
     def _turn(self) -> list[Sent] | None:
-        """One turn of the card; None if it is not its turn."""
+        """What the card sends in its turn; None while the interface device has the turn."""
         if len(self._heard) < HEADER:
             return None
         header = bytes(self._heard[:HEADER])
@@ -95,7 +96,7 @@ class T0Line:
         return self._procedure(bytes((self._ack(ins),)))
 
     def _done(self, count: int) -> None:
-        """The command is over; what was heard behind it begins another."""
+        """End the command of ``count`` characters; later characters begin another command."""
         del self._heard[:count]
         self._granted = 0
 
@@ -103,7 +104,7 @@ class T0Line:
         return ins ^ 0xFF if self.options.one_by_one else ins
 
     def _procedure(self, first: bytes, after_s: float = 0.0) -> list[Sent]:
-        """A procedure byte and what follows it, behind its NULL bytes."""
+        """NULL bytes, then the procedure byte and what follows the procedure byte."""
         sent = [Sent(0.0, bytes((NULL,)))] * self.options.nulls
         wait = NULL_AT * self.line.wwt_s
         while self.options.null_when_slow and after_s > wait:

@@ -1,8 +1,8 @@
-"""How a virtual card speaks T=0: from TPDUs to APDUs, ISO/IEC 7816-3:2006 12.2 seen from the card.
+"""T=0 of a virtual card: from TPDUs to APDUs, the card's side of ISO/IEC 7816-3:2006 12.2.
 
-A TPDU has 5 bytes of header, and with it goes data or comes data, never both. A command with
-both is two TPDUs: the first answered 61xx, then GET RESPONSE. A command with an extended Lc or Le
-comes in the data of ENVELOPE commands (12.2.5 and 12.2.7).
+A TPDU has 5 bytes of header and data in one direction, never in both. A command with data in both
+directions is two TPDUs: the card answers the first with 61xx, then GET RESPONSE follows. A command
+with an extended Lc or Le comes in the data of ENVELOPE commands (12.2.5 and 12.2.7).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ccid.virtual.cards.application import Answer, Application
 GET_RESPONSE = 0xC0
 ENVELOPE = 0xC2
 FULL = 255
-"""Bytes of data of an ENVELOPE that another follows."""
+"""Bytes of data of every ENVELOPE but the last."""
 
 
 class T0Face:
@@ -27,6 +27,7 @@ class T0Face:
     def __init__(self, application: Application) -> None:
         self.application = application
         self._response = b""
+        self._sw = 0
         self._enveloped = bytearray()
 
     def takes_data(self, header: bytes) -> bool:
@@ -36,13 +37,13 @@ class T0Face:
         return header[1] != GET_RESPONSE and self.application.takes_data(header)
 
     def reset(self) -> None:
-        """Power-up or reset."""
+        """Power-up or reset: forget pending data and reset the application."""
         self._response = b""
         self._enveloped.clear()
         self.application.reset()
 
     def transmit(self, tpdu: bytes) -> Answer:
-        """Carry out one TPDU: header, P3 and perhaps data (a header alone has P3 = 0)."""
+        """Carry out one TPDU: header, P3 and optional data (a header alone has P3 = 0)."""
         if len(tpdu) < 4:
             return Answer(sw=0x6700)
         cla, ins, p1, p2, p3, *data = *tpdu, *([0] if len(tpdu) == 4 else [])
@@ -61,25 +62,24 @@ class T0Face:
         return self._without(CommandApdu(cla, ins, p1, p2, ne=ne))
 
     def _with_data(self, command: CommandApdu) -> Answer:
-        """Cases 3 and 4: what there is to say waits for GET RESPONSE."""
+        """Cases 3 and 4: response data wait for GET RESPONSE."""
         answer = self.application.process(command)
         if not answer.data:
             return answer
-        self._response = answer.data
-        return Answer(sw=self._waiting(), after_s=answer.after_s)
+        return Answer(sw=self._keep(answer.data, answer.sw), after_s=answer.after_s)
 
     def _without(self, command: CommandApdu) -> Answer:
-        """Cases 1 and 2: a wrong Le is answered 6Cxx."""
+        """Cases 1 and 2: the answer to a wrong Le is 6Cxx."""
         answer = self.application.process(command)
         if not command.ne or not answer.data or len(answer.data) == command.ne:
             return Answer(answer.data[: command.ne], answer.sw, answer.after_s)
         if len(answer.data) < command.ne:
             return Answer(sw=0x6C00 | len(answer.data), after_s=answer.after_s)
-        self._response = answer.data[command.ne :]
-        return Answer(answer.data[: command.ne], self._waiting(), answer.after_s)
+        sw = self._keep(answer.data[command.ne :], answer.sw)
+        return Answer(answer.data[: command.ne], sw, answer.after_s)
 
     def _envelope(self, data: bytes) -> Answer:
-        """A part of an APDU; its end is a part that is not full, or none
+        """A part of an APDU; a part that is not full, or empty, is the last
         (ISO/IEC 7816-4:2013 11.8.2)."""
         self._enveloped += data
         apdu = bytes(self._enveloped)
@@ -89,22 +89,26 @@ class T0Face:
         answer = self.application.transmit(apdu)
         if not answer.data:
             return answer
-        self._response = answer.data
-        return Answer(sw=self._waiting(), after_s=answer.after_s)
+        return Answer(sw=self._keep(answer.data, answer.sw), after_s=answer.after_s)
 
     def _more(self, ne: int) -> Answer:
         """GET RESPONSE (ISO/IEC 7816-4:2013 11.8.1)."""
         if ne > len(self._response):
             return Answer(sw=0x6C00 | len(self._response))
         part, self._response = self._response[:ne], self._response[ne:]
-        return Answer(part, self._waiting() if self._response else 0x9000)
+        return Answer(part, self._waiting() if self._response else self._sw)
+
+    def _keep(self, data: bytes, sw: int) -> int:
+        """Keep ``data`` for GET RESPONSE, and SW1-SW2 for its end; return 61xx."""
+        self._response, self._sw = data, sw
+        return self._waiting()
 
     def _waiting(self) -> int:
         return 0x6100 | min(len(self._response), 256) & 0xFF
 
 
 def _is_whole(apdu: bytes) -> bool:
-    """True if nothing can follow: it has data and Le, or no data."""
+    """True if no further part can follow: the APDU has data and Le, or has no data."""
     try:
         command = CommandApdu.parse(apdu)
     except InvalidApdu:

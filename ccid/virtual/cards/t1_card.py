@@ -3,8 +3,8 @@
     card = T1Card(application.transmit)
     card.receive(bytes.fromhex("00 00 05 00 A4 04 00 00 A5"))
 
-A block in, the card's block out, with the time the card takes for it. The rules are those of
-11.6.2 and 11.6.3, by their numbers in comments.
+A block in, the card's block out, with the time that the card takes. Comments name the rules of
+11.6.2 and 11.6.3 by number.
 """
 
 from __future__ import annotations
@@ -35,26 +35,27 @@ from ccid.virtual.cards.t1_blocks import (
 )
 
 DEFAULT_IFS = 32
-"""IFSC and IFSD in force first (ISO/IEC 7816-3:2006 11.4.2)."""
+"""The first IFSC and IFSD (ISO/IEC 7816-3:2006 11.4.2)."""
 WTX_AT = 0.75
-"""A card that needs more time asks for it after this part of what it has."""
+"""A card that needs more time asks after this fraction of the time that it has."""
 VPP_BITS = 0x88
 
 
 @dataclass(frozen=True, slots=True)
 class T1Options:
-    """How a card does T=1.
+    """The behaviour of a card in T=1.
 
     Attributes:
-        check: LRC or CRC; None for what the ATR says.
-        ifsc: Bytes of INF it takes; None for what the ATR says.
-        announces_ifsc: It answers its first I-block with S(IFS request) for this value.
-        accepts_ifs: It takes S(IFS request); else it answers R with "other error".
-        ignores_ifsd: It sends INF of 254 bytes whatever IFSD is.
-        wtx: It asks for time with S(WTX request) when it needs more than BWT; else it is late.
-        wtx_multiplier: What it asks for; None for as many BWT as it needs.
-        attempts: At the start of the protocol it answers so many invalid blocks, then stays in
-            reception (rule 7.4.3).
+        check: LRC or CRC; None for the check that the ATR announces.
+        ifsc: Bytes of INF that the card takes; None for the IFSC of the ATR.
+        announces_ifsc: The card answers the first I-block with S(IFS request) for this value.
+        accepts_ifs: The card takes S(IFS request); otherwise it answers R with "other error".
+        ignores_ifsd: The card sends INF of 254 bytes, regardless of IFSD.
+        wtx: The card asks by S(WTX request) when a command takes longer than BWT; otherwise the
+            card is late.
+        wtx_multiplier: INF of S(WTX request); None for as many BWT as the card needs.
+        attempts: Number of invalid blocks at the start of the protocol that the card answers
+            before it stays in reception (rule 7.4.3).
     """
 
     check: Check | None = None
@@ -72,14 +73,14 @@ class T1Card:
 
     Args:
         transmit: Carries out a command APDU.
-        options: How it does T=1.
-        ifsc, check: By the ATR; ``options`` go before.
+        options: The behaviour of the card in T=1.
+        ifsc, check: The values of the ATR; ``options`` override them.
         line: The waiting times.
-        faults: What it does wrong; shared with whoever appends to it.
+        faults: The faults of the card; the caller may append to the list later.
 
     Attributes:
-        ifsc: Bytes of INF it takes.
-        ifsd: Bytes of INF the interface device takes.
+        ifsc: Bytes of INF that the card takes.
+        ifsd: Bytes of INF that the interface device takes.
         check: LRC or CRC.
         line: The waiting times in force.
     """
@@ -101,7 +102,7 @@ class T1Card:
         self.reset(ifsc, check)
 
     def reset(self, ifsc: int | None = None, check: Check | None = None) -> None:
-        """The card was reset: all of the protocol begins anew, as its ATR now says."""
+        """Reset: the protocol begins anew, with ``ifsc`` and ``check`` of the ATR if given."""
         if ifsc is not None:
             self._initial_ifsc = self.options.ifsc or ifsc
         if check is not None:
@@ -113,9 +114,9 @@ class T1Card:
         self._initialize()
 
     def _initialize(self) -> None:
-        """To the initial values of the protocol, as after S(RESYNCH request) (rule 6).
+        """Set the initial values of the protocol, as after S(RESYNCH request) (rule 6).
 
-        What the card announced by S(IFS request) it can take all the same.
+        The card can still take an IFSC that it announced by S(IFS request).
         """
         self.ifsc = max(self._initial_ifsc, self._announced or 0)
         self.ifsd = DEFAULT_IFS
@@ -133,8 +134,8 @@ class T1Card:
     # A block in, a block out ------------------------------------------------------------------
 
     def receive(self, data: bytes) -> list[Sent]:
-        """What the card sends when the interface device sent ``data``, a block or what is left
-        of one; empty if it stays in reception."""
+        """What the card sends after ``data``, a whole or incomplete block; empty if the card
+        stays in reception."""
         self._after_s = 0.0
         error = self._error(data)
         answer = self._invalid(error) if error else self._react(data)
@@ -147,13 +148,13 @@ class T1Card:
         return strike(self.faults, sent, self.check) if self.faults else sent
 
     def wanted(self, data: bytes) -> int:
-        """How many characters a block that begins with ``data`` still lacks."""
+        """Number of characters that a block that begins with ``data`` still lacks."""
         if len(data) < PROLOGUE:
             return PROLOGUE - len(data)
         return max(0, PROLOGUE + data[2] + self.check.length - len(data))
 
     def _error(self, data: bytes) -> int:
-        """0 for a block that is valid as such, else what an R-block says of it."""
+        """0 for a block with a valid form, otherwise the error bits for an R-block."""
         end = len(data) - self.check.length
         if end < PROLOGUE or data[2] != end - PROLOGUE:
             return OTHER_ERROR
@@ -172,7 +173,7 @@ class T1Card:
         return 0
 
     def _react(self, data: bytes) -> bytes | None:
-        """The answer to a block that is valid as such."""
+        """The answer to a block with a valid form."""
         self._started = True
         nad, pcb = data[0], data[1]
         self._nad = (nad & 0x07) << 4 | nad >> 4
@@ -186,7 +187,7 @@ class T1Card:
         return self._on_i(pcb >> 6, bool(pcb & MORE), inf)
 
     def _invalid(self, error: int) -> bytes | None:
-        """A block was invalid, or not one that can come now (rule 7)."""
+        """The answer to a block that is invalid, or that is not allowed in this state (rule 7)."""
         if not self._started:
             self._failures += 1
             if self._failures > self.options.attempts:
@@ -203,7 +204,7 @@ class T1Card:
         if ns != self._vr or self._more:
             return self._invalid(OTHER_ERROR)
         self._vr ^= 1
-        self._kept = None  # it acknowledges the card's last I-block (rule 2.1)
+        self._kept = None  # an I-block acknowledges the card's last I-block (rule 2.1)
         self._in += inf
         if more:
             return self._r(0)  # rule 5
@@ -215,7 +216,7 @@ class T1Card:
         return self._computed(self.line.bwt_s)
 
     def _on_r(self, nr: int) -> bytes | None:
-        """It asks for the I-block with N(S) = ``nr``, or for the last block again."""
+        """The R-block asks for the I-block with N(S) = ``nr``, or for the last block again."""
         if self._kept is not None and nr == self._vs ^ 1:
             return self._kept  # rule 7.1
         if self._more:
@@ -240,7 +241,7 @@ class T1Card:
         return self._block(pcb | S_RESPONSE, inf)
 
     def _on_response(self, pcb: int, inf: bytes) -> bytes | None:
-        """To the card's own request."""
+        """The answer to an S(response), which ends the card's own S(request)."""
         request = self._request
         if request is None or request[1] != pcb & ~0x20 or request[3 : 3 + request[2]] != inf:
             return self._invalid(OTHER_ERROR)
@@ -252,7 +253,7 @@ class T1Card:
         elif name == WTX:
             time_s *= inf[0] or 1  # rule 3
         elif name == ABORT:
-            return self._r(0)  # rule 9: it hands over the right to send
+            return self._r(0)  # rule 9: the card hands over the right to send
         if held is None:
             return self._computed(time_s)
         self._after_s, answer = held
@@ -267,7 +268,7 @@ class T1Card:
         return self._block(0x80 | self._vr << 4 | error)
 
     def _computed(self, time_s: float) -> bytes:
-        """The response, if there is time enough for it, or a request for time (rule 3)."""
+        """The response, if the time suffices, or a request for time (rule 3)."""
         if self._to_announce is not None:
             value, self._to_announce = self._to_announce, None
             return self._ask(IFS, bytes((value,)), None)
@@ -282,8 +283,8 @@ class T1Card:
         return self._ask(WTX, bytes((multiplier,)), None)
 
     def _ask(self, name: int, inf: bytes, held: tuple[float, bytes] | None) -> bytes:
-        """An S(request). ``held`` is what the card sends when the response is there, and when;
-        None for the next block of its response APDU."""
+        """An S(request). ``held`` is what the card sends after the S(response), and when; None
+        for the next block of the response APDU."""
         self._held = held
         self._request = self._block(S_REQUEST | name, inf)
         return self._request
@@ -305,7 +306,7 @@ class T1Card:
         self._kept = None
 
     def _interject(self, answer: bytes) -> bytes:
-        """What a fault has the card ask before it answers."""
+        """The S(request) that a fault makes the card send before ``answer``."""
         name = kind(answer)
         for fault in self.faults:
             if fault.request is None or (fault.on is None and name == "S"):
@@ -315,7 +316,7 @@ class T1Card:
             asked, inf = fault.request
             if asked == ABORT:
                 if name == "I":
-                    self._vs ^= 1  # that I-block is not sent
+                    self._vs ^= 1  # the card does not send that I-block
                 self._drop_chains()
             held, self._after_s = (self._after_s, answer), 0.0
             return self._ask(asked, inf, held)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 
 def encode(tag: int, value: bytes) -> bytes:
-    """The data object ``tag`` with this value, in the shortest coding of its length."""
+    """The data object ``tag`` with this value; the length has its shortest coding."""
     return _number(tag) + _length(len(value)) + value
 
 
 def decode(data: bytes) -> list[tuple[int, bytes]]:
-    """The tags and values of the data objects one after the other in ``data``.
+    """The tags and values of the consecutive data objects in ``data``.
 
     Raises:
-        ValueError: They do not fill ``data`` exactly, or a length field is reserved.
+        ValueError: The data objects do not fill ``data`` exactly, or a length field is reserved.
     """
     objects, offset = [], 0
     while offset < len(data):
@@ -32,7 +32,7 @@ def decode(data: bytes) -> list[tuple[int, bytes]]:
 
 
 def room(ne: int) -> int:
-    """How many bytes of value a data object with a one-byte tag can have within ``ne`` bytes."""
+    """Bytes of value that a data object with a one-byte tag can have within ``ne`` bytes."""
     return max(0, ne - 4, min(ne - 3, 0xFF), min(ne - 2, 0x7F))
 
 
@@ -48,7 +48,7 @@ def _length(length: int) -> bytes:
 
 
 def _read_length(data: bytes, offset: int) -> tuple[int, int]:
-    """A length field, and where it ends."""
+    """The value of a length field, and the offset of its end."""
     if offset >= len(data):
         raise ValueError("a data object has no length field")
     first = data[offset]

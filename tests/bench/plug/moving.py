@@ -5,17 +5,20 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 from ccid.pcsc.plug import helper
-from ccid.virtual import VirtualReader, models
+from ccid.virtual import Application, FileSystemCard, VirtualReader, models
 
 FIRST_S, EACH_S = 3.0, 0.15
 make = models.make
 
 
-def moving(model: str | None = None) -> VirtualReader:
+def moving(
+    model: str | None = None, card: Callable[[], Application] | None = FileSystemCard
+) -> VirtualReader:
     """As it was, with a thread that moves the card."""
-    reader = make(model)
+    reader = make(model, card)
     threading.Thread(target=move, args=(reader,), daemon=True).start()
     return reader
 

@@ -21,11 +21,11 @@ PROTOCOLS = {"": None, "T0": ccid.Protocol.T0, "T1": ccid.Protocol.T1}
 
 
 HEARD_S = 10
-"""So long the reader may take to say that its card moved."""
+"""Seconds within which the reader must report that its card moved."""
 
 
 def hand(reader: ccid.Reader, socket: str, line: str) -> None:
-    """Have a card moved, and wait until the reader has said so, as pcscd's clients do."""
+    """Move a card, and wait for the notification of the reader, as pcscd's clients do."""
     heard = threading.Event()
     end = reader.listen(lambda _: heard.set())
     try:
@@ -37,7 +37,7 @@ def hand(reader: ccid.Reader, socket: str, line: str) -> None:
 
 
 def play(reader: ccid.Reader, scenario: Scenario, socket: str) -> list[str]:
-    """What each step comes to."""
+    """The results of the steps of a scenario."""
     said, card = [], None
     for step in scenario.steps:
         word, _, rest = step.partition(" ")
@@ -64,7 +64,7 @@ def play(reader: ccid.Reader, scenario: Scenario, socket: str) -> list[str]:
 
 
 def main(socket: str, directory: str, names: Sequence[str]) -> None:
-    """Play them all."""
+    """Play all scenarios."""
     infos = {(r.vendor_id, r.product_id): r for r in ccid.list_readers()}
     models = {SCENARIOS[name].reader: READERS[SCENARIOS[name].reader] for name in names}
     readers = {

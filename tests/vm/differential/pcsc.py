@@ -50,7 +50,7 @@ def ask(path: str, line: str) -> None:
 
 
 def until(context: Any, reader: str, wanted: int) -> None:
-    """Wait until pcscd has seen that a card is there, or is not; and has tried to power it."""
+    """Wait until pcscd has seen the card come or go, and has tried to power a card that came."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         code, states = SCardGetStatusChange(context, 0, [(reader, SCARD_STATE_UNAWARE)])

@@ -1,4 +1,4 @@
-"""What the two drivers are put through: the same reader, the same card, the same commands.
+"""The scenarios for both drivers: the same reader, the same card, the same commands.
 
 A scenario names its reader, makes its card, and lists steps:
 
@@ -7,9 +7,9 @@ A scenario names its reader, makes its card, and lists steps:
     reset             reset the card
     remove, insert    take the card out, put it back
 
-The judge is the reference driver: results have to be equal unless the scenario carries a ``fault``
-of the reference, with the clause that it breaks. What the two do differently on the wire is named
-by ``wire``; docs/differences.md has a heading for each name.
+The results must be equal to those of the reference driver, unless the scenario has a ``fault`` of
+the reference driver, with the clause that the reference driver violates. ``wire`` names the
+differences on the wire; docs/differences.md has a heading for each name.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ FAST_T0 = _atr("15", "96", tck=False)
 SLOW_T1 = _atr("85", "81 31 FE 45", tck=True)
 """T=1 alone at the default speed."""
 QUICK_T0 = _atr("85", "40 01", tck=False)
-"""WI = 1: a card that says nothing costs 23 s instead of 232."""
+"""WI = 1: a card that does not answer costs 23 s instead of 232 s."""
 FAST_T1 = _atr("95", "96 81 31 FE 45", tck=True)
 SMALL_T1 = _atr("95", "96 81 31 10 45", tck=True)
 """IFSC 16."""
 CRC_T1 = _atr("95", "96 81 71 FE 45 01", tck=True)
 SPECIFIC_T1 = _atr("95", "96 91 01 31 FE 45", tck=True)
-"""TA2 = 01: T=1, at the speed of TA1, and not to be changed."""
+"""TA2 = 01: T=1 at the speed of TA1; specific mode."""
 IMPLICIT_T1 = _atr("95", "96 91 11 31 FE 45", tck=True)
-"""TA2 = 11: parameters that the ATR does not tell."""
+"""TA2 = 11: implicit parameters, which the ATR does not give."""
 BEYOND = _atr("15", "18", tck=False)
 """TA1 = 18: 129032 bit/s at 4 MHz."""
 TOO_FAST_T1 = _atr("95", "98 81 31 FE 45", tck=True)
@@ -67,13 +67,13 @@ T15_T1 = _atr("95", "96 81 31 FE 45", tck=True)
 
 @dataclass(frozen=True)
 class ReaderModel:
-    """A reader that scenarios run on.
+    """A reader for scenarios.
 
     Attributes:
         vendor_id, product_id: Of a reader that the reference driver has no exceptions for.
-        name: What the reference driver's table calls it.
+        name: The name in the table of the reference driver.
         level: Level of exchange.
-        fields: Of its class descriptor.
+        fields: Fields of the class descriptor.
     """
 
     vendor_id: int
@@ -115,13 +115,13 @@ class Scenario:
     """One scenario; see the module.
 
     Attributes:
-        name: For tables.
+        name: The name in tables.
         reader: Key of :data:`READERS`.
-        steps: What is done.
-        atr: The card's.
-        options: How the card behaves.
-        faults: Makes what the card does wrong; anew for every run.
-        fault: What the reference driver does wrong here, with its clause; empty if nothing.
+        steps: The steps, in order.
+        atr: The ATR of the card.
+        options: The behaviour of the card.
+        faults: Makes the faults of the card; called for each run.
+        fault: The fault of the reference driver here, with its clause; empty for none.
         wire: Names of differences on the wire.
         mute: The card does not answer a power-on.
     """
@@ -144,19 +144,19 @@ class Scenario:
 
 
 def echo(size: int, extended: bool = False) -> str:
-    """A command with ``size`` bytes of data that come back: case 4."""
+    """Case 4: a command APDU whose ``size`` bytes of data the card returns."""
     data = bytes((i * 7 + size) & 0xFF for i in range(size))
     ne = 65536 if extended else 256
     return CommandApdu(0, 0x30, data=data, ne=ne, extended=extended).build().hex()
 
 
 def give(count: int, extended: bool = False) -> str:
-    """A command that has ``count`` bytes of data come: case 2."""
+    """Case 2: a command APDU to which the card returns ``count`` bytes."""
     return CommandApdu(0, 0x10, p1=7, ne=count, extended=extended).build().hex()
 
 
 def take(size: int, extended: bool = False) -> str:
-    """A command with ``size`` bytes of data, and only a status comes back: case 3."""
+    """Case 3: a command APDU with ``size`` bytes of data; the response has only status words."""
     return CommandApdu(0, 0x20, data=bytes(size), extended=extended).build().hex()
 
 
@@ -177,11 +177,11 @@ SHORT_CASES = (
 T1_CASES = (*SHORT_CASES, WRONG, "00526A82")
 T0_CASES = (CASE1, give(1), give(250), give(256), take(1), take(255), WRONG, "00526A82")
 T0_RESPONSE = (echo(20)[:-2], "00C0000014", echo(20)[:-2], "00C0000030", "00C0000014")
-"""Case 4 as T=0 has it: without Le, then GET RESPONSE; and once with a wrong Le."""
+"""Case 4 with T=0: without Le, then GET RESPONSE; once with a wrong Le."""
 
 
 def _levels() -> list[Scenario]:
-    """Each level, protocol and case, undisturbed."""
+    """Each level, protocol and case, without errors on the line."""
     return [
         Scenario("TPDU T=0 cases 1 to 3", "tpdu", ("connect T0", *T0_CASES)),
         Scenario("TPDU T=0 GET RESPONSE", "tpdu", ("connect T0", *T0_RESPONSE)),

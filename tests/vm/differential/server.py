@@ -20,10 +20,10 @@ import sys
 from hashlib import blake2b
 from pathlib import Path
 
-from ccid.codec.messages import HEADER_LENGTH
+from ccid.codec.messages import MESSAGE_HEADER
 from ccid.masking.exchange_watch import Framing
-from ccid.virtual.__main__ import Control
 from ccid.virtual.cards import Contact
+from ccid.virtual.control_socket import ControlSocket
 from ccid.virtual.journal import Journal
 from ccid.virtual.usbip import UsbIpServer
 from ccid.virtual.virtual_reader import VirtualReader, make_descriptor
@@ -34,7 +34,7 @@ SHOWN = 24
 
 
 class Recorder(Journal):
-    """Keeps every message."""
+    """Keeps all messages."""
 
     def __init__(self, kept: list[list[str]]) -> None:
         super().__init__("recorder")
@@ -47,15 +47,15 @@ class Recorder(Journal):
         self._keep("<", message)
 
     def _keep(self, way: str, message: bytes) -> None:
-        data = message[HEADER_LENGTH:]
+        data = message[MESSAGE_HEADER:]
         shown = data[:SHOWN].hex()
         if len(data) > SHOWN:
             shown += f"...{len(data)}:{blake2b(data, digest_size=4).hexdigest()}"
-        self.kept.append([way, message[:1].hex(), message[7:HEADER_LENGTH].hex(), shown])
+        self.kept.append([way, message[:1].hex(), message[7:MESSAGE_HEADER].hex(), shown])
 
 
 class Hand:
-    """Does what lines of text say."""
+    """Executes the lines of text."""
 
     def __init__(self) -> None:
         self.kept: list[list[str]] = []
@@ -91,10 +91,10 @@ class Hand:
 
 
 def main(port: int, path: str) -> None:
-    """Serve until the socket's directory goes away, or a signal ends it."""
+    """Serve until the folder of the socket is removed, or a signal comes."""
     hand = Hand()
     with selectors.DefaultSelector() as selector:
-        control = Control(path, hand, selector)  # type: ignore[arg-type]
+        control = ControlSocket(path, hand, selector)  # type: ignore[arg-type]
         with UsbIpServer(list(hand.readers.values()), "127.0.0.1", port):
             print(f"serving {len(hand.readers)} readers", flush=True)
             while True:
@@ -104,7 +104,7 @@ def main(port: int, path: str) -> None:
 
 
 def ask(path: str, line: str) -> None:
-    """Say one line to the server and wait until it is done."""
+    """Send one line to the server, and wait until the server has executed it."""
     with socket.socket(socket.AF_UNIX) as s:
         s.connect(path)
         s.sendall(line.encode() + b"\n")

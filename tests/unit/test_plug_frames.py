@@ -1,4 +1,4 @@
-"""Frames between the plug and its helper, as they come from a socket."""
+"""Frames between the plug and its helper, received from a socket."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from ccid.pcsc.plug.frames import BUFFER, REPLY, REQUEST, Kind, Operation, Request, Requests, reply
+from ccid.pcsc.plug.frames import (
+    BUFFER_SIZE,
+    REPLY,
+    REQUEST,
+    Kind,
+    Operation,
+    Request,
+    Requests,
+    reply,
+)
 
 DATA = bytes(range(256)) * 8
 FRAME = REQUEST.pack(Operation.TRANSMIT, 1, 258, len(DATA)) + DATA
@@ -25,13 +34,13 @@ def pair(kind: int) -> Iterator[Ends]:
 
 @pytest.fixture
 def messages() -> Iterator[Ends]:
-    """As the plug has them on Linux."""
+    """Request sockets as on Linux: one frame is one message."""
     yield from pair(socket.SOCK_SEQPACKET)
 
 
 @pytest.fixture
 def stream() -> Iterator[Ends]:
-    """As it has them on macOS."""
+    """Request sockets as on macOS: a stream."""
     yield from pair(socket.SOCK_STREAM)
 
 
@@ -53,7 +62,7 @@ def test_one_message_is_one_request(messages: Ends) -> None:
      REQUEST.pack(7, 0, 0, 0) + b"a"],
 )  # fmt: skip
 def test_a_message_that_is_no_request(messages: Ends, broken: bytes) -> None:
-    """What comes after it is not taken for its rest."""
+    """The next message is not taken for the rest of the broken message."""
     plug, helper = messages
     requests = Requests(helper)
     plug.send(broken)
@@ -94,7 +103,7 @@ def test_the_plug_hangs_up_in_the_middle(stream: Ends, cut: int) -> None:
 
 def test_a_request_that_is_too_long(stream: Ends) -> None:
     plug, helper = stream
-    plug.sendall(REQUEST.pack(Operation.TRANSMIT, 1, 258, BUFFER - REQUEST.size + 1))
+    plug.sendall(REQUEST.pack(Operation.TRANSMIT, 1, 258, BUFFER_SIZE - REQUEST.size + 1))
     with pytest.raises(ValueError, match="a request of"):
         Requests(helper).receive()
 

@@ -1,0 +1,121 @@
+"""The virtual cards that a command line can name.
+
+============= ==========================================================================
+Name          Card
+============= ==========================================================================
+``files``     a card with files and a PIN, after ISO/IEC 7816-4
+``echo``      a card whose answers a test chooses by INS
+``piv``       a PIV card (SP 800-73-4) with new keys; needs ``pyccid[piv]``
+``none``      no card
+``vpcd:PORT`` the card of a program that connects to this TCP port of 127.0.0.1 and speaks
+              the vpcd protocol: vsmartcard's ``vicc``, jCardSim
+============= ==========================================================================
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ccid.ground.safe_text import short
+from ccid.virtual.cards import Application, Contact, EchoCard, FileSystemCard
+
+if TYPE_CHECKING:
+    from ccid.virtual.virtual_reader import VirtualReader
+    from ccid.virtual.virtual_slot import Card
+    from ccid.virtual.vpcd_listener import VpcdListener
+
+
+def _piv_card() -> Application:
+    from ccid.virtual.cards.piv_card import PivCard
+
+    return PivCard()
+
+
+MAKERS: dict[str, Callable[[], Application] | None] = {
+    "echo": EchoCard,
+    "files": FileSystemCard,
+    "piv": _piv_card,
+    "none": None,
+}
+NAMES = (*MAKERS, "vpcd:PORT")
+VPCD = re.compile(r"vpcd:(\d{1,5})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class CardKind:
+    """A kind of virtual card.
+
+    Attributes:
+        name: The name on the command line.
+        make: Makes a new card; None if the slot is empty at first.
+        vpcd_port: The TCP port at which a program provides the card; None for other kinds.
+    """
+
+    name: str
+    make: Callable[[], Application] | None
+    vpcd_port: int | None = None
+
+    def listeners(
+        self,
+        readers: Sequence[VirtualReader],
+        insert_as: Callable[[Application], Card] = Contact,
+    ) -> list[VpcdListener]:
+        """For ``vpcd:PORT``: one listener for each slot of the readers, not started.
+
+        The first slot has PORT, the next slot the next port, and so on. With port 0 every slot has
+        a free port. Other kinds have no listeners.
+
+        Args:
+            readers: The virtual readers.
+            insert_as: Makes what goes into the slot from a card.
+
+        Raises:
+            ValueError: There are more slots than ports from PORT on.
+        """
+        if self.vpcd_port is None:
+            return []
+        from ccid.virtual.vpcd_listener import VpcdListener
+
+        places = [
+            (reader, interface, slot.index)
+            for reader in readers
+            for interface, function in enumerate(reader.functions)
+            for slot in function.slots
+        ]
+        if self.vpcd_port and self.vpcd_port + len(places) - 1 > 0xFFFF:
+            raise ValueError(f"{self.name}: {len(places)} slots need as many ports up to 65535")
+        return [
+            VpcdListener(
+                reader, self.vpcd_port + (number if self.vpcd_port else 0), slot, interface,
+                insert_as,
+            )
+            for number, (reader, interface, slot) in enumerate(places)
+        ]  # fmt: skip
+
+
+def card_kind(name: str) -> CardKind:
+    """The kind of card with this name.
+
+    Raises:
+        ValueError: There is no such kind.
+    """
+    if name in MAKERS:
+        return CardKind(name, MAKERS[name])
+    found = VPCD.fullmatch(name)
+    if found is None:
+        raise ValueError(f"no card {short(name)}; there are {', '.join(NAMES)}")
+    if int(found[1]) > 0xFFFF:
+        raise ValueError(f"there is no port {found[1]}")
+    return CardKind(name, None, int(found[1]))
+
+
+def card_argument(text: str) -> CardKind:
+    """:func:`card_kind`, for argparse."""
+    try:
+        return card_kind(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

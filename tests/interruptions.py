@@ -1,0 +1,212 @@
+"""Interruptions: an exception of a signal handler (Ctrl-C) at one place after the other.
+
+CPython runs the handler of a signal at certain places only (``CHECK_EVAL_BREAKER``): where a
+function begins, after a call of a C function, and where a loop begins anew. So no handler runs
+between an ``__enter__`` in C and the block of its ``with``, nor between the end of the block and an
+``__exit__`` in C. An exception that the handler raises after a call counts as raised by the call.
+"""
+
+from __future__ import annotations
+
+import dis
+import enum
+import itertools
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+import ccid
+
+PACKAGE = Path(ccid.__file__).parent
+MOST = 100_000
+"""No code under test has so many places."""
+LEAVES_WITH = {"LOAD_CONST", "SWAP", "COPY", "RETURN_CONST"}
+"""First bytecodes of leaving a ``with``."""
+
+
+class Places(enum.Enum):
+    """The places where an interruption comes."""
+
+    SIGNALS = enum.auto()
+    """Exactly where CPython runs the handlers of signals."""
+    AFTER_CALLS = enum.auto()
+    """At the bytecode behind each call, of a Python function as well, and behind the beginning of
+    each function; and where a loop begins anew. Not where a ``with`` begins to leave."""
+    BYTECODES = enum.auto()
+    """At every bytecode: the hook of a debugger may raise there."""
+
+
+class Interruption(KeyboardInterrupt):
+    """The exception that the handler raises."""
+
+
+@cache
+def _backward_jumps(code: CodeType) -> frozenset[int]:
+    """Offsets of the bytecodes where a loop begins anew."""
+    steps = dis.get_instructions(code)
+    return frozenset(step.offset for step in steps if "JUMP_BACKWARD" in step.opname)
+
+
+@cache
+def _after_calls(code: CodeType) -> frozenset[int]:
+    """Offsets of the bytecodes behind calls, and behind the beginning of a function."""
+    steps = [step for step in dis.get_instructions(code) if step.opname != "CACHE"]
+    return frozenset(
+        after.offset
+        for before, after in itertools.pairwise(steps)
+        if before.opname.startswith(("CALL", "RESUME")) and after.opname not in LEAVES_WITH
+    )
+
+
+@cache
+def _beginning(code: CodeType) -> int:
+    """Offset where a function begins; a generator that is resumed begins elsewhere."""
+    return next(step.offset for step in dis.get_instructions(code) if step.opname == "RESUME")
+
+
+class Interrupter:
+    """Calls a function, and raises an :class:`Interruption` at one place in it.
+
+    Args:
+        files: The files whose places count: a path in the package, or ``threading.py``.
+        at: Number of the place, from 0.
+        places: The places that count.
+        again: True to raise a second time, where the next function in ``files`` begins.
+
+    Attributes:
+        error: The exception that was raised; None until then.
+    """
+
+    def __init__(
+        self, files: tuple[str, ...], at: int, places: Places, again: bool = False
+    ) -> None:
+        self._files = frozenset(_path_of(file) for file in files)
+        self._places = places
+        self._left = at
+        self._again = again
+        self.error: Interruption | None = None
+
+    def run(self, work: Callable[[], object]) -> None:
+        """Call ``work``.
+
+        Raises:
+            Interruption: The place was reached, and ``work`` did not catch the exception.
+        """
+        before = sys.gettrace(), sys.getprofile()
+        try:
+            sys.settrace(self._trace)
+            if self._again or self._places is Places.SIGNALS:
+                sys.setprofile(self._profile)
+            work()
+        finally:
+            sys.setprofile(before[1])
+            sys.settrace(before[0])
+
+    def _trace(self, frame: FrameType, event: str, _: object) -> Any:
+        if self.error is not None or not self._is_under_test(frame.f_code):
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        if event == "opcode" and self._counts(frame.f_code, frame.f_lasti):
+            self._reach()
+        return self._trace
+
+    def _is_under_test(self, code: CodeType) -> bool:
+        """False for ``__del__``, which the garbage collector calls at any time: Python prints what
+        is raised there, and goes on."""
+        return code.co_filename in self._files and code.co_name != "__del__"
+
+    def _counts(self, code: CodeType, offset: int) -> bool:
+        """True if the bytecode at ``offset`` is a place."""
+        if self._places is Places.BYTECODES or offset in _backward_jumps(code):
+            return True
+        return self._places is Places.AFTER_CALLS and offset in _after_calls(code)
+
+    def _profile(self, frame: FrameType, event: str, _: object) -> None:
+        if not self._is_under_test(frame.f_code):
+            return
+        if self._again and self.error is not None and event == "call":
+            raise Interruption
+        begins = event == "call" and frame.f_lasti <= _beginning(frame.f_code)
+        if self._places is Places.SIGNALS and (begins or event == "c_return"):
+            self._reach()
+
+    def _reach(self) -> None:
+        """Count a place that is reached, and raise at the one that is asked for."""
+        if self.error is not None:
+            return
+        self._left -= 1
+        if self._left < 0:
+            self.error = Interruption()
+            raise self.error
+
+
+def _path_of(file: str) -> str:
+    """The file name in the code objects of ``file``."""
+    path = Path(threading.__file__) if file == "threading.py" else PACKAGE / file
+    assert path.is_file(), file
+    return str(path)
+
+
+def interrupted(
+    work: Callable[[], object],
+    files: tuple[str, ...],
+    places: Places = Places.SIGNALS,
+    again: bool = False,
+) -> Iterator[Interruption | None]:
+    """Call ``work`` again and again: interrupted at the first place, at the second, and so on.
+
+    Args:
+        work: The code under test.
+        files: As for :class:`Interrupter`.
+        places: The places that count.
+        again: As for :class:`Interrupter`.
+
+    Yields:
+        After each call the exception that was raised in it; after the last call None: that call
+        had fewer places, and was not interrupted.
+    """
+    for at in range(MOST):
+        interrupter = Interrupter(files, at, places, again)
+        try:
+            interrupter.run(work)
+        except Interruption:
+            assert interrupter.error is not None
+        yield interrupter.error
+        if interrupter.error is None:
+            return
+    raise AssertionError(f"more than {MOST} places")
+
+
+def interrupt_everywhere(
+    work: Callable[[], object],
+    check: Callable[[], object],
+    files: tuple[str, ...],
+    places: Places,
+    again: bool = False,
+) -> int:
+    """Interrupt ``work`` at each place, and call ``check`` after each call of ``work``.
+
+    Args:
+        work: The code under test.
+        check: Asserts that the interruption left everything in order.
+        files: As for :class:`Interrupter`.
+        places: The places that count.
+        again: As for :class:`Interrupter`.
+
+    Returns:
+        How many places there are.
+    """
+    count = 0
+    for error in interrupted(work, files, places, again):
+        try:
+            check()
+        except AssertionError as failure:
+            failure.add_note(f"after an interruption at place {count}")
+            raise
+        if error is not None:
+            count += 1
+    return count
