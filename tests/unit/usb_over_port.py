@@ -18,7 +18,6 @@ from ccid.virtual.usb_device import Stall
 from tests.unit.fake_events import DONE, GONE, STALLED, FakeEvents
 from tests.unit.fake_usb import FakeBackend, FakeDevice, error
 
-
 ROUND_S = 0.005
 """A round ends after so long: nothing wakes it when another thread submits a transfer."""
 
