@@ -13,6 +13,8 @@ import pytest
 
 from ccid.known.descriptor_figures import all_figures
 from ccid.pcsc.plug import install
+from ccid.pcsc.service import __main__ as pcscd
+from ccid.pcsc.service import run_program
 from ccid.probe.__main__ import parser as probe_parser
 from ccid.virtual import __main__ as virtual_main
 from tests.unit.test_layers import LAYERS
@@ -255,6 +257,8 @@ def probe_commands() -> dict[str, argparse.ArgumentParser]:
 COMMANDS = probe_commands()
 PROGRAMS = {
     "ccid-install-driver": options_of(install._parser()),
+    "ccid-pcscd": options_of(pcscd._parser()),
+    "ccid-run": options_of(run_program._parser()),
     "ccid.virtual": options_of(virtual_main._parser()),
 }
 """Programs other than ccid-probe, and their options."""

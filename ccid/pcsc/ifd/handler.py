@@ -226,6 +226,11 @@ class IFDHandler:
         about = channel.reader.info.reader
         return about.interrupt_in is not None or about.is_iccd
 
+    def channel(self, lun: int) -> Channel | None:
+        """The slot of a Lun, for those who ask for more than a response code; None if there is
+        none."""
+        return self._channels.get(lun)
+
     def _notified(self, device: _Device, slots: list[SlotChange] | None) -> None:
         for lun, index in list(device.channels.items()):
             change = None if slots is None or index >= len(slots) else slots[index]

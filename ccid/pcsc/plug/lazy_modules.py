@@ -11,8 +11,8 @@ library, not in this project. To import construct lazily does not help either: t
 messages and descriptors (:mod:`ccid.codec.declaration`) consist of construct's objects, so a driver
 needs construct at once. :class:`importlib.util.LazyLoader` cannot do this: an ``import`` statement
 reads ``__spec__`` of the module, and that loads the module (so in Python 3.11 to 3.13). Therefore a
-stand-in takes the place of each module in ``sys.modules``. Only the helper process does this: no
-other program's code runs there.
+stand-in takes the place of each module in ``sys.modules``. Only the helper process and
+``ccid-pcscd`` do this: no other program's code runs there.
 """
 
 from __future__ import annotations

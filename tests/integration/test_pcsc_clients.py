@@ -1,0 +1,490 @@
+"""Programs of the real libpcsclite against our service: pcsc_scan, opensc-tool, pyscard."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import pty
+import random
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import ccid
+from ccid.pcsc.manager.engine import Settings
+from ccid.pcsc.service.socket_place import listen
+from ccid.pcsc.service.socket_server import SocketServer
+from ccid.virtual import FileSystemCard
+from tests.conftest import Tell
+
+PYTHON = "/usr/bin/python3"
+"""The one that has Debian's pyscard, and so libpcsclite."""
+ROOT = Path(__file__).parents[2]
+SCRIPTS = Path(__file__).parent / "pyscard_scripts.py"
+RUN = [sys.executable, "-m", "ccid.pcsc.service.run_program"]
+SERVE = [sys.executable, "-m", "ccid.pcsc.service", "--socket"]
+TIMEOUT_S = 40
+ATR = "3B 9B 96 80 B1 FE 45 1F C7 80 31 F0 73 F6 21 E0 83 05 90 00 4C"
+NOBODY = 65534
+
+needed = {
+    "pcsc_scan": "pcsc-tools",
+    "opensc-tool": "opensc",
+    "pkcs11-tool": "opensc",
+    "unshare": "util-linux",
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _programs() -> None:
+    lacking = {package for name, package in needed.items() if shutil.which(name) is None}
+    if subprocess.run([PYTHON, "-c", "import smartcard"], capture_output=True).returncode:
+        lacking.add("python3-pyscard")
+    assert not lacking, f"apt install {' '.join(sorted(lacking))}"
+
+
+class Service:
+    """Our service in this process, so that a test has a hand at its reader."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "pcscd.comm"
+        self.reader = ccid.VirtualReader()
+        settings = Settings(virtual=tuple(self.reader.infos), usb=False)
+        self._server = SocketServer(listen(self.path), settings, entries=16)
+        self._thread = threading.Thread(target=self._server.serve)
+        self._thread.start()
+
+    def end(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self._server.stop()
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+    def start(self, script: str) -> subprocess.Popen[str]:
+        """Begin a script."""
+        return subprocess.Popen(
+            [PYTHON, str(SCRIPTS), script],
+            env={**os.environ, "PCSCLITE_CSOCK_NAME": str(self.path)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def play(self, script: str) -> str:
+        """Run a script, and do what it asks for; returns what else it says."""
+        with self.start(script) as process:
+            watchdog = threading.Timer(TIMEOUT_S, process.kill)
+            watchdog.start()
+            assert process.stdout is not None
+            assert process.stdin is not None
+            said = ""
+            for line in process.stdout:
+                act = self._act(line.strip())
+                if act is None:
+                    said += line
+                    continue
+                act()
+                process.stdin.write("done\n")
+                process.stdin.flush()
+            assert process.stderr is not None
+            errors = process.stderr.read()
+            status = process.wait()
+            watchdog.cancel()
+            assert status == 0, f"{script}: {errors}"
+        return said
+
+    def _act(self, word: str) -> Callable[[], object] | None:
+        acts: dict[str, Callable[[], object]] = {
+            "take out": self.reader.remove,
+            "put in": self._put_in,
+            "unplug": self.reader.unplug,
+            "end": self.end,
+        }
+        return acts.get(word)
+
+    def _put_in(self) -> None:
+        self.reader.insert(FileSystemCard())
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    made = Service(tmp_path)
+    yield made
+    if made.path.exists():
+        made.end()
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "shared_and_exclusive",
+        "exclusive_becomes_shared",
+        "reconnect",
+        "direct",
+        "direct_beside_shared",
+        "protocols",
+        "transaction_and_disconnect",
+        "transaction_and_exclusive",
+        "transaction_of_another",
+        "transaction_outlives_other_context",
+        "one_context_two_threads",
+        "what_blocks",
+        "reset_notice",
+        "removed_card",
+        "transmit_while_removed",
+        "removed_reader",
+        "power",
+        "status_change",
+        "reader_comes",
+        "cancel",
+        "attributes",
+        "contexts",
+        "buffers",
+        "monitor",
+        "threads",
+        "service_ends",
+    ],
+)
+def test_script(service: Service, script: str) -> None:
+    service.play(script)
+
+
+def test_who_waits_has_the_card_at_once(service: Service, tell: Tell) -> None:
+    worst = float(service.play("wake_up"))
+    tell(f"PC/SC service: a transaction that is waited for begins {worst} ms after the other's end")
+    assert worst < 200
+
+
+def test_a_killed_holder_of_a_transaction(service: Service) -> None:
+    """Whoever waits goes on, and is told that the card was reset."""
+    with service.start("survives") as other, service.start("killed") as holder:
+        assert other.stdout is not None
+        assert other.stdin is not None
+        assert holder.stdout is not None
+        assert other.stdout.readline() == "connected\n"
+        assert holder.stdout.readline() == "kill\n"
+        other.stdin.write("go\n")
+        other.stdin.flush()
+        assert other.stdout.readline() == "waiting\n"
+        holder.kill()
+        _, errors = other.communicate("go\n", TIMEOUT_S)
+        assert other.returncode == 0, errors
+
+
+# Programs under ccid-run --------------------------------------------------------------------------
+
+
+def run(*words: str, status: int = 0, prefix: tuple[str, ...] = (), **how: object) -> str:
+    """Run a command; returns what it printed."""
+    done = subprocess.run(
+        [*prefix, *words],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        **how,  # type: ignore[call-overload]
+    )
+    assert done.returncode == status, done.stderr
+    return str(done.stdout)
+
+
+def test_pcsc_scan_lists_readers() -> None:
+    assert "0: Virtual Reader" in run(*RUN, "--virtual", "--", "pcsc_scan", "-r")
+
+
+def test_pcsc_scan_shows_cards() -> None:
+    for options in (("-n",), ("-t", "1")):
+        told = run(*RUN, "--virtual", "--", "pcsc_scan", "-c", *options)
+        assert f"ATR: {ATR}" in told
+        assert "Card inserted" in told
+
+
+def test_opensc_tool() -> None:
+    told = run(*RUN, "--virtual", "--", "opensc-tool", "-a")
+    assert ATR.replace(" ", ":").lower() in told
+    told = run(*RUN, "--virtual", "--", "opensc-tool", "-s", "00A4000C023F00")
+    assert "SW1=0x90, SW2=0x00" in told
+    told = run(*RUN, "--virtual", "08e6:3437", "--virtual", "--", "opensc-tool", "-l")
+    assert "USB SmartCard Reader" in told
+    assert "Virtual Reader" in told
+
+
+def test_pkcs11_tool() -> None:
+    assert "Virtual Reader" in run(*RUN, "--virtual", "--", "pkcs11-tool", "-L")
+
+
+def test_without_a_card() -> None:
+    told = run(*RUN, "--virtual", "--card", "none", "--", "opensc-tool", "-l")
+    assert "No" in told
+
+
+def folder_of(module: str) -> Path:
+    """Where an installed package is."""
+    found = importlib.util.find_spec(module)
+    assert found is not None
+    assert found.origin is not None
+    return Path(found.origin).parent
+
+
+def test_another_user_and_no_pcscd(tmp_path: Path) -> None:
+    """As a user who is not root, in a mount namespace of its own where pcscd's folder is empty."""
+    if os.geteuid():  # that is so already, and what has that user's rights is not pcscd's
+        told = run(*RUN, "--virtual", "--", "opensc-tool", "-a")
+        assert ATR.replace(" ", ":").lower() in told
+        return
+    home = tmp_path / "home"
+    home.mkdir()
+    os.chown(home, NOBODY, NOBODY)
+    library = tmp_path / "library"
+    for source in (ROOT / "ccid", ROOT / "readers", *map(folder_of, ("construct", "usb"))):
+        shutil.copytree(source, library / source.name)
+    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        folder.chmod(0o755)
+    hidden = "mkdir -p /run/pcscd && mount -t tmpfs none /run/pcscd && exec "
+    become = f"setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups "
+    command = f"{PYTHON} -m ccid.pcsc.service.run_program --virtual -- opensc-tool -a"
+    told = run(
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        hidden + become + command,
+        env={
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "TMPDIR": str(home),
+            "PYTHONPATH": str(library),
+        },
+        cwd=str(home),
+    )
+    assert ATR.replace(" ", ":").lower() in told
+    assert list(home.glob("ccid-run-*")) == []
+
+
+# ccid-run itself ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("program", "status"),
+    [
+        (("sh", "-c", "exit 7"), 7),
+        (("sh", "-c", "kill -KILL $$"), 137),
+        (("no-such-program",), 127),
+        (("/etc/passwd",), 126),
+    ],
+)
+def test_exit_status(program: tuple[str, ...], status: int) -> None:
+    run(*RUN, "--virtual", "--", *program, status=status)
+
+
+def test_a_wrong_reader_runs_nothing(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    run(*RUN, "--virtual", "9999:9999", "--", "touch", str(mark), status=1)
+    assert not mark.exists()
+
+
+def test_a_signal_goes_to_the_program_and_the_service_ends(tmp_path: Path) -> None:
+    script = 'trap "exit 5" TERM; echo $PCSCLITE_CSOCK_NAME; sleep 60 & wait'
+    with subprocess.Popen(
+        [*RUN, "--virtual", "--", "sh", "-c", script],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        path = Path(process.stdout.readline().strip())
+        assert path.is_socket()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(TIMEOUT_S) == 5
+        assert not path.parent.exists()
+
+
+def test_a_killed_ccid_run_leaves_no_service_behind() -> None:
+    script = "echo $PCSCLITE_CSOCK_NAME; exec sleep 60"
+    with subprocess.Popen(
+        [*RUN, "--virtual", "--", "sh", "-c", script], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        path = Path(process.stdout.readline().strip())
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        process.kill()
+        process.wait()
+        until = time.monotonic() + TIMEOUT_S
+        while path.exists():
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        for child in children:  # the program goes on: it was not told
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(child), signal.SIGTERM)
+    shutil.rmtree(path.parent)
+
+
+COUNTS = """\
+import signal, sys, time
+count = 0
+def handler(*_):
+    global count
+    count += 1
+signal.signal(signal.SIGINT, handler)
+print("ready", flush=True)
+until = time.monotonic() + 1
+while time.monotonic() < until:
+    time.sleep(0.1)
+print(f"interrupts: {count}", flush=True)
+"""
+
+
+def test_ctrl_c_reaches_the_program_once() -> None:
+    """The terminal sends it to the program, too."""
+    pid, terminal = pty.fork()
+    if not pid:
+        os.execv(RUN[0], [*RUN, "--virtual", "--", sys.executable, "-c", COUNTS])
+    said = b""
+    while b"ready" not in said:
+        said += os.read(terminal, 1024)
+    os.write(terminal, b"\x03")
+    while b"interrupts: " not in said:
+        said += os.read(terminal, 1024)
+    assert b"interrupts: 1" in said
+    assert os.waitpid(pid, 0)[1] == 0
+    os.close(terminal)
+
+
+# ccid-pcscd itself --------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def start(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+    """Start ccid-pcscd, and wait until it listens. It is gone behind this."""
+    ready, told = os.pipe()
+    path = folder / "pcscd.comm"
+    with subprocess.Popen(
+        [*SERVE, str(path), "--ready-fd", str(told), "--virtual", *options],
+        pass_fds=[told],
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            os.close(told)
+            assert os.read(ready, 1) == b"\n"
+            os.close(ready)
+            yield process, path
+        finally:
+            process.kill()
+
+
+def test_the_socket_is_this_users_alone_and_goes_with_the_service(tmp_path: Path) -> None:
+    with start(tmp_path) as (process, path):
+        assert path.stat().st_mode & 0o777 == 0o600
+        second = subprocess.run(
+            [*SERVE, str(path), "--virtual"],
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+        )
+        assert second.returncode == 1
+        assert "listens at" in second.stderr
+        process.terminate()
+        assert process.wait(TIMEOUT_S) == 0
+    assert not path.exists()
+
+
+def test_a_socket_left_behind_is_replaced(tmp_path: Path) -> None:
+    with start(tmp_path) as (process, path):
+        process.kill()
+    assert path.is_socket()
+    with start(tmp_path) as (process, _):
+        process.terminate()
+        assert process.wait(TIMEOUT_S) == 0
+
+
+def test_a_socket_from_systemd(tmp_path: Path) -> None:
+    """It is used, and left where it is."""
+    path = tmp_path / "pcscd.comm"
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        script = (
+            f"import os, sys; os.dup2({listener.fileno()}, 3); os.environ['LISTEN_FDS'] = '1'; "
+            "os.environ['LISTEN_PID'] = str(os.getpid()); "
+            "os.execv(sys.executable, [sys.executable, '-m', 'ccid.pcsc.service', '--virtual'])"
+        )
+        with subprocess.Popen(
+            [sys.executable, "-c", script], pass_fds=[listener.fileno()]
+        ) as process:
+            environment = {**os.environ, "PCSCLITE_CSOCK_NAME": str(path)}
+            assert "Virtual Reader" in run("pcsc_scan", "-r", env=environment)
+            process.terminate()
+            assert process.wait(TIMEOUT_S) == 0
+    assert path.exists()
+
+
+def test_a_thousand_connections_and_half_messages(tmp_path: Path, tell: Tell) -> None:
+    """They cost nobody but the process that has them."""
+    chance = random.Random(1)
+    with start(tmp_path) as (process, path), contextlib.ExitStack() as stack:
+        environment = {**os.environ, "PCSCLITE_CSOCK_NAME": str(path)}
+        many = []
+        for _ in range(1000):
+            one = stack.enter_context(socket.socket(socket.AF_UNIX))
+            one.connect(str(path))
+            with contextlib.suppress(OSError):  # hung up on already
+                one.sendall(struct.pack("=5I", 12, 1, 2, 0, 0)[: chance.randrange(1, 21)])
+            many.append(one)
+        assert "Virtual Reader" in run("pcsc_scan", "-r", env=environment)
+        assert ATR in run("opensc-tool", "-a", env=environment).upper().replace(":", " ")
+        assert process.poll() is None
+        memory = Path(f"/proc/{process.pid}/status").read_text().split("VmRSS:")[1].split()[0]
+        tell(f"PC/SC service: {int(memory) / 1024:.1f} MB after 1,000 connections of one process")
+        process.terminate()
+        assert process.wait(TIMEOUT_S) == 0
+
+
+def test_clients_that_are_killed(tmp_path: Path) -> None:
+    """In a transaction, in a wait, at any point: the next one has the card."""
+    chance = random.Random(2)
+    with start(tmp_path) as (process, path):
+        environment = {**os.environ, "PCSCLITE_CSOCK_NAME": str(path)}
+        for _ in range(20):
+            client = subprocess.Popen(
+                [PYTHON, str(SCRIPTS), chance.choice(("stress", "stress_waits"))], env=environment
+            )
+            time.sleep(0.05 + chance.random() / 4)
+            client.kill()
+            client.wait()
+        told = run("opensc-tool", "-s", "00A4000C023F00", env=environment)
+        assert "SW1=0x90, SW2=0x00" in told
+        process.terminate()
+        assert process.wait(TIMEOUT_S) == 0
+
+
+def test_another_users_client_is_refused(tmp_path: Path) -> None:
+    if os.geteuid():
+        pytest.fail("this test needs root, to become another user")
+    become = ("setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups")
+    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        folder.chmod(0o755)
+    with start(tmp_path) as (process, path):
+        path.chmod(0o666)  # so that nothing but the check of the peer is in the way
+        environment = {**os.environ, "PCSCLITE_CSOCK_NAME": str(path)}
+        done = subprocess.run(
+            [*become, "opensc-tool", "-l"],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+        )
+        assert "Virtual Reader" not in done.stdout
+        assert "Virtual Reader" in run("opensc-tool", "-l", env=environment)
+        process.terminate()
+        process.wait(TIMEOUT_S)
+        assert process.stderr is not None
+        assert f"of user {NOBODY} may not connect" in process.stderr.read()

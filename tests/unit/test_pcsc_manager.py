@@ -1,0 +1,286 @@
+"""The resource manager in this process, with virtual readers: threads, events, readers that go."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pytest
+
+import ccid
+from ccid.iso7816.apdu import CommandApdu
+from ccid.pcsc.manager import (
+    PNP_READER,
+    Disposition,
+    Manager,
+    ReaderState,
+    ScardCode,
+    ScardError,
+    StateBits,
+    shared_manager,
+)
+from ccid.virtual import FileSystemCard
+from ccid.virtual.cards import Answer, Application
+from ccid.virtual.models import make
+
+SELECT = bytes.fromhex("00A4000C023F00")
+OK = bytes.fromhex("9000")
+SLOW_S = 20.0
+
+
+class SlowCard(Application):
+    """Takes its time for INS 0E."""
+
+    atr = bytes.fromhex("3B8001 81")
+
+    def process(self, command: CommandApdu) -> Answer:
+        return Answer(after_s=SLOW_S if command.ins == 0x0E else 0.0)
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(8) as made:
+        yield made
+
+
+Made = Callable[..., Manager]
+
+
+@pytest.fixture
+def made() -> Iterator[Made]:
+    """Makes managers, which are closed in the end."""
+    managers: list[Manager] = []
+
+    def make(*readers: ccid.VirtualReader, grace_s: float = 5.0) -> Manager:
+        manager = Manager(readers, usb=False, grace_s=grace_s)
+        managers.append(manager)
+        return manager
+
+    yield make
+    for manager in managers:
+        manager.close()
+
+
+def code(future: Future[object]) -> ScardCode:
+    error = future.exception(10)
+    assert isinstance(error, ScardError)
+    return error.code
+
+
+def test_an_apdu(made: Made) -> None:
+    manager = made(ccid.VirtualReader())
+    context = manager.establish()
+    (name,) = manager.list_readers(context)
+    handle, protocol = manager.connect(context, name)
+    assert manager.transmit(handle, protocol, SELECT) == (OK, 1)
+    status = manager.status(handle)
+    assert (status.name, status.state, status.protocol) == (name, 0x34, 2)
+    manager.disconnect(handle, Disposition.UNPOWER)
+    with pytest.raises(ScardError) as caught:
+        manager.disconnect(handle)
+    assert caught.value.code is ScardCode.E_INVALID_HANDLE
+    manager.release(context)
+    assert not manager.is_valid(context)
+
+
+def test_names_and_slots(made: Made) -> None:
+    """Each slot is a reader; interfaces that are slots of one reader share its number."""
+    manager = made(ccid.VirtualReader(slots=2), make("076b:5422"), ccid.VirtualReader())
+    names = manager.list_readers(manager.establish())
+    assert [name[-5:] for name in names] == ["00 00", "00 01", "01 00", "01 01", "02 00"]
+    assert names[2].startswith("OMNIKEY 5422 Smartcard Reader (")
+
+
+def test_one_more_reader(made: Made, pool: ThreadPoolExecutor) -> None:
+    manager = made()
+    reader = ccid.VirtualReader()
+    context = manager.establish()
+    change = pool.submit(manager.get_status_change, context, -1, [ReaderState(PNP_READER)])
+    manager.plug(reader)
+    assert change.result(10)[0] is ScardCode.S_SUCCESS
+    assert len(manager.list_readers(context)) == 1
+
+
+def test_without_readers(made: Made) -> None:
+    manager = made()
+    with pytest.raises(ScardError) as caught:
+        manager.list_readers(manager.establish())
+    assert caught.value.code is ScardCode.E_NO_READERS_AVAILABLE
+
+
+def test_a_reader_that_goes(made: Made, pool: ThreadPoolExecutor) -> None:
+    reader = ccid.VirtualReader()
+    manager = made(reader)
+    context, other = manager.establish(), manager.establish()
+    (name,) = manager.list_readers(context)
+    handle, protocol = manager.connect(context, name)
+    manager.begin(handle)
+    waits = pool.submit(manager.connect, other, name)
+    change = pool.submit(manager.get_status_change, other, -1, [ReaderState(PNP_READER)])
+    reader.unplug()
+    assert code(waits) is ScardCode.E_UNKNOWN_READER  # type: ignore[arg-type]
+    result, states = change.result(10)
+    assert result is ScardCode.S_SUCCESS
+    assert states[0].event & StateBits.CHANGED
+    with pytest.raises(ScardError) as caught:
+        manager.transmit(handle, protocol, SELECT)
+    assert caught.value.code is ScardCode.E_INVALID_VALUE
+    manager.disconnect(handle)
+
+
+def test_a_card_that_is_exchanged_is_told_as_removed(made: Made) -> None:
+    reader = ccid.VirtualReader()
+    manager = made(reader)
+    context = manager.establish()
+    (name,) = manager.list_readers(context)
+    handle, protocol = manager.connect(context, name)
+    reader.remove()
+    reader.insert(FileSystemCard())
+    for _ in range(2):
+        with pytest.raises(ScardError) as caught:
+            manager.transmit(handle, protocol, SELECT)
+        assert caught.value.code in (ScardCode.W_REMOVED_CARD, ScardCode.E_NO_SMARTCARD)
+    assert caught.value.code is ScardCode.W_REMOVED_CARD
+    protocol = manager.reconnect(handle)
+    assert manager.transmit(handle, protocol, SELECT)[0] == OK
+
+
+def test_a_card_that_nobody_needs_loses_its_power(made: Made) -> None:
+    reader = ccid.VirtualReader()
+    manager = made(reader, grace_s=0.1)
+    context = manager.establish()
+    (name,) = manager.list_readers(context)
+    slot = reader.functions[0].slots[0]
+    until = time.monotonic() + 10
+    while slot.icc_status is not ccid.IccStatus.INACTIVE:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    state = manager.get_status_change(context, 0, [ReaderState(name)])[1][0]
+    assert state.event & StateBits.PRESENT
+    assert state.atr
+    handle, protocol = manager.connect(context, name)
+    time.sleep(0.3)
+    assert manager.transmit(handle, protocol, SELECT)[0] == OK
+
+
+def test_calls_on_one_context_do_not_wait_for_each_other(
+    made: Made, pool: ThreadPoolExecutor
+) -> None:
+    manager = made(ccid.VirtualReader())
+    context = manager.establish()
+    names = manager.list_readers(context)
+    states = [ReaderState(names[0], StateBits.PRESENT)]
+    change = pool.submit(manager.get_status_change, context, -1, states)
+    assert manager.list_readers(context) == names
+    while not manager._engine.core._watchers:
+        time.sleep(0.001)
+    manager.cancel(context)
+    result, told = change.result(10)
+    assert result is ScardCode.E_CANCELLED
+    assert told[0].event == StateBits.PRESENT
+
+
+def test_a_slow_card_keeps_nobody_else(made: Made, pool: ThreadPoolExecutor) -> None:
+    manager = made(ccid.VirtualReader(SlowCard()), ccid.VirtualReader())
+    context = manager.establish()
+    slow, quick = manager.list_readers(context)
+    card, protocol = manager.connect(context, slow)
+    other, its = manager.connect(manager.establish(), quick)
+    pool.submit(manager.transmit, card, protocol, bytes.fromhex("000E0000"))
+    begun = time.monotonic()
+    for _ in range(20):
+        assert manager.transmit(other, its, SELECT)[0] == OK
+    assert manager.status(card)
+    assert time.monotonic() - begun < SLOW_S / 2
+    # the client goes: what the card does for nobody is ended, and the next one has the card
+    manager.release(context)
+    again = manager.establish()
+    handle, protocol = manager.connect(again, slow)
+    assert manager.transmit(handle, protocol, SELECT)[0] == OK
+    assert time.monotonic() - begun < SLOW_S / 2
+
+
+def test_who_waits_may_be_interrupted(made: Made, pool: ThreadPoolExecutor) -> None:
+    manager = made(ccid.VirtualReader())
+    one, other = manager.establish(), manager.establish()
+    (name,) = manager.list_readers(one)
+    handle, _ = manager.connect(one, name)
+    second, _ = manager.connect(other, name)
+    manager.begin(handle)
+    with pytest.raises(ScardError) as caught:
+        manager.begin(second, timeout=0.05)
+    assert caught.value.code is ScardCode.E_TIMEOUT
+    waits = pool.submit(manager.begin, second)
+    manager.release(other)
+    assert code(waits) in (ScardCode.E_CANCELLED, ScardCode.E_INVALID_HANDLE)  # type: ignore[arg-type]
+
+
+def test_many_threads(made: Made, pool: ThreadPoolExecutor) -> None:
+    manager = made(ccid.VirtualReader())
+
+    def work() -> int:
+        done = 0
+        for _ in range(10):
+            context = manager.establish()
+            handle, protocol = manager.connect(context, manager.list_readers(context)[0])
+            manager.begin(handle)
+            done += manager.transmit(handle, protocol, SELECT)[0] == OK
+            manager.end(handle)
+            manager.disconnect(handle)
+            manager.release(context)
+        return done
+
+    assert [one.result(60) for one in [pool.submit(work) for _ in range(8)]] == [10] * 8
+    assert not manager._engine.core.resources.handles
+
+
+def test_a_fork_has_a_manager_of_its_own(made: Made) -> None:
+    """The parent's numbers mean nothing there, and nothing hangs."""
+    manager = made(ccid.VirtualReader())
+    context = manager.establish()
+    before = shared_manager()
+    pid = os.fork()
+    if not pid:
+        try:
+            manager.list_readers(context)
+        except ScardError as error:
+            is_other = shared_manager() is not before
+            os._exit(0 if error.code is ScardCode.E_INVALID_HANDLE and is_other else 2)
+        os._exit(1)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert manager.list_readers(context)
+    before.close()
+
+
+def test_readers_are_given_back_when_nobody_needs_them(made: Made) -> None:
+    reader = ccid.VirtualReader()
+    manager = made(reader)
+    object.__setattr__(manager._engine.settings, "linger_s", 0.05)
+    context = manager.establish()
+    names = manager.list_readers(context)
+    manager.release(context)
+    until = time.monotonic() + 10
+    opened: ccid.Reader | None = None
+    while opened is None:
+        assert time.monotonic() < until
+        try:
+            opened = ccid.open_reader(reader)
+        except ccid.CcidError:
+            time.sleep(0.01)
+    opened.close()
+    assert manager.list_readers(manager.establish()) == names  # by the same name as before
+
+
+def test_no_thread_is_left() -> None:
+    before = threading.active_count()
+    manager = Manager([ccid.VirtualReader()], usb=False)
+    manager.list_readers(manager.establish())
+    manager.close()
+    manager.close()
+    until = time.monotonic() + 10
+    while threading.active_count() > before:
+        assert time.monotonic() < until
+        time.sleep(0.01)
