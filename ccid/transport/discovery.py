@@ -173,7 +173,7 @@ def _own_name(strings: dict[str, str | None], ident: str) -> str:
 
 
 def _named_apart(readers: list[ReaderInfo]) -> list[ReaderInfo]:
-    """The readers with unique names: equal names get the interface, the serial number or the path."""
+    """The readers with unique names: equal names get interface, serial number or path."""
     for distinction in (_by_interface, _by_serial, _by_place):
         names = [r.name for r in readers]
         readers = [
