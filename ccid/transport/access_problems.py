@@ -1,4 +1,4 @@
-"""What stands in the way of opening a reader, in words, and what to do about it."""
+"""Why a reader cannot be opened (permissions, another holder), in words, and what to do."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ WINDOWS_CURE = (
 
 
 GROUP = "plugdev"
-"""Whose members may open a reader under :func:`group_rule`: the group that Debian has for this."""
+"""The group of :func:`group_rule`: Debian's group for users of pluggable devices."""
 
 
 def udev_rule(info: ReaderInfo) -> str:
     """The udev rule that lets the user at the machine open this reader.
 
-    logind gives that access to the user of a session on a seat (73-seat-late.rules): not to one
-    who came by SSH, to a service, or in a container.
+    logind gives that access to the user of a session on a seat (73-seat-late.rules). A user who
+    is logged in by SSH, a service and a container do not get it.
     """
     return f'{_matches(info)}, TAG+="uaccess"'
 
@@ -56,7 +56,7 @@ def _matches(info: ReaderInfo) -> str:
 
 
 def udev_cure(info: ReaderInfo) -> str:
-    """What to type to have a rule in force, and which one applies when."""
+    """The commands that put a rule in force, and which rule is for whom."""
     return (
         f"if you sit at this machine, put this line into {RULE_FILE} (its name has to sort before "
         f"73-seat-late.rules):\n"
@@ -72,7 +72,7 @@ def udev_cure(info: ReaderInfo) -> str:
 
 
 def blacklist_cure(driver: str) -> str:
-    """What to type to keep a kernel driver away."""
+    """The line that keeps a kernel driver from binding to the reader."""
     return (
         f"keep it away with this line in /etc/modprobe.d/ccid.conf, then plug the reader in "
         f"again:\n  blacklist {driver}"
@@ -96,7 +96,7 @@ def access_denied(info: ReaderInfo) -> AccessDenied:
 
 
 def busy(info: ReaderInfo) -> ReaderBusy:
-    """The error for an interface that another program holds; names the holder if it can be seen."""
+    """The error for an interface that another program holds; it names a holder that is visible."""
     holder, cure = who_holds(info)
     if not holder:
         holder, cure = (
@@ -114,7 +114,7 @@ def busy(info: ReaderInfo) -> ReaderBusy:
 
 
 def who_holds(info: ReaderInfo) -> tuple[str, str]:
-    """The holder of the interface, and what to do about it; empty if no holder can be seen."""
+    """The holder of the interface and the cure; empty texts if no holder is visible."""
     if sys.platform == "darwin":
         return MACOS_HOLDER, MACOS_CURE
     if sys.platform == "win32":

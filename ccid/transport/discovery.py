@@ -33,15 +33,15 @@ READING_ERRORS = (
     *(MalformedDescriptor, ValueError, TypeError),
     *(LookupError, AttributeError, ArithmeticError),
 )
-"""What reading descriptors of which something is missing may raise: a NULL of libusb's, a list that
-is shorter than it says, a number that does not fit."""
+"""Errors from descriptors that are incomplete: a null pointer from libusb, a list shorter than its
+count, a number out of range."""
 
 logger = logging.getLogger("ccid.transport")
 
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """An interface that would be a reader if its descriptors were right."""
+    """A smart-card interface whose descriptors cannot be parsed."""
 
     path: str
     id: str
@@ -50,7 +50,7 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Discovery:
-    """What is on USB.
+    """The result of one search on USB.
 
     Attributes:
         readers: The readers, in the order of their ports.
@@ -62,7 +62,10 @@ class Discovery:
 
 
 def discover() -> Discovery:
-    """Look at all of USB without opening any device.
+    """Find all readers on USB; open no device.
+
+    Returns:
+        The readers, and the interfaces whose descriptors cannot be parsed.
 
     Raises:
         UsbUnavailable: libusb cannot be loaded.
@@ -80,8 +83,8 @@ def discover() -> Discovery:
         try:
             _look_at(device, found)
         except usb_errors():
-            continue  # gone while we looked
-        except READING_ERRORS as error:  # it hides no other
+            continue  # the device was unplugged meanwhile
+        except READING_ERRORS as error:  # one bad device hides no other device
             logger.warning("a device on USB cannot be understood: %s", error)
     found.readers.sort(key=lambda r: (r.bus, r.path))
     found.readers[:] = _named_apart(found.readers)
@@ -138,8 +141,10 @@ def _look_at(device: Any, found: Discovery) -> None:
 
 
 def _connect(device: Any, owner: int, info: ReaderInfo) -> Transport:
-    """Open an interface of a device that process ``owner`` found. A fork of that looks for it
-    anew: to libusb the device is one of the parent's, and so would be all that happens to it."""
+    """Open an interface of a device that process ``owner`` found.
+
+    A forked child searches for the device again: libusb's object belongs to the parent.
+    """
     if owner == os.getpid():
         return UsbTransport(device, info)
     place = (info.path, info.bus, info.address)
@@ -160,7 +165,7 @@ def _strings(device: str, path: str) -> dict[str, str | None]:
 
 
 def _own_name(strings: dict[str, str | None], ident: str) -> str:
-    """What the device calls itself."""
+    """The name from the device's own strings; else its ids."""
     maker, product = strings.get("manufacturer"), strings.get("product")
     if product and maker and not product.lower().startswith(maker.lower()):
         return f"{maker} {product}"
@@ -168,7 +173,7 @@ def _own_name(strings: dict[str, str | None], ident: str) -> str:
 
 
 def _named_apart(readers: list[ReaderInfo]) -> list[ReaderInfo]:
-    """The same readers with names that tell them apart: interface, serial number, place."""
+    """The readers with unique names: equal names get interface, serial number or path."""
     for distinction in (_by_interface, _by_serial, _by_place):
         names = [r.name for r in readers]
         readers = [
@@ -191,7 +196,7 @@ def _by_place(info: ReaderInfo) -> str:
 
 
 def _configurations(device: Any, count: int, name: str) -> list[bytes]:
-    """The bytes of the active configuration; of all where it is not known."""
+    """The bytes of the active configuration; of all configurations if the active one is unknown."""
     active = linux.attribute(name, "bConfigurationValue") if LINUX else None
     found = []
     for index in range(count):
@@ -203,7 +208,7 @@ def _configurations(device: Any, count: int, name: str) -> list[bytes]:
 
 
 def _raw_configuration(configuration: Any) -> bytes:
-    """The bytes that libusb took apart, put together again."""
+    """The bytes of a configuration, rebuilt from the structures of libusb."""
     parts = [bytes(configuration.extra_descriptors)]
     for i in range(configuration.bNumInterfaces):
         interface = configuration.interface[i]
@@ -220,7 +225,7 @@ def _raw_configuration(configuration: Any) -> bytes:
 
 
 def _same(cls: type[Declared], struct: Any) -> bytes:
-    """The standard descriptor that libusb's structure holds; no bytes beyond its fields."""
+    """The bytes of the standard descriptor in a structure of libusb, without extra bytes."""
     names = [f.name for f in dataclasses.fields(cast(Any, cls))][2:]
     made: Any = cls
     return bytes(made(**{name: getattr(struct, name) for name in names}).build())

@@ -30,7 +30,7 @@ class Draining(SeparateTransfers):
 
     @property
     def dead(self) -> CcidError | None:
-        """Why the transport can do no more."""
+        """The reason why the transport has ended; None before."""
         return self.inner.dead
 
     def send(self, length: int, timeout_ms: int, /) -> None:

@@ -1,4 +1,4 @@
-"""When a transport can do no more: closed, unplugged, or carried over into a forked child."""
+"""The end of a transport: closed, unplugged, or inherited by a forked child."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ class Life:
         self.dead: CcidError | None = None
         self._listeners: list[Callable[[CcidError], None]] = []
         self._told = 0
-        """How many of them were called, at least."""
+        """How many listeners were called, at least."""
         _living.add(self)
 
     def when_dead(self, tell: Callable[[CcidError], None]) -> None:
-        """Have ``tell`` called with the reason once this can do no more."""
+        """Call ``tell`` with the reason when the transport ends; at once if it has ended."""
         self._listeners.append(tell)
         if self.dead is not None:
             self._die(self.dead)
 
     def check(self) -> None:
-        """Raise why this can do no more, if it cannot."""
+        """Raise the reason if the transport has ended."""
         if self.dead is not None:
             raise copy.copy(self.dead)
 
@@ -57,18 +57,18 @@ class Life:
             self._told = i + 1
 
     def closed(self) -> ReaderClosed:
-        """It was closed."""
+        """End the transport as closed; returns the error to raise."""
         self._die(ReaderClosed(f"{self.name} was closed", reader=self.name))
         return ReaderClosed(f"{self.name} was closed", reader=self.name)
 
     def removed(self) -> ReaderRemoved:
-        """It was unplugged; the error to raise."""
+        """End the transport as unplugged; returns the error to raise."""
         error = ReaderRemoved(f"{self.name} was unplugged", reader=self.name)
         self._die(error)
         return error
 
     def _forked(self) -> None:
-        self.dead, self._told = None, 0  # whatever it was: this process never had it
+        self.dead, self._told = None, 0  # the reason of the parent does not count in this process
         self._die(
             ReaderForked(
                 f"{self.name} was opened by process {os.getppid()}, and this is its fork "

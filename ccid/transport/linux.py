@@ -1,7 +1,7 @@
-"""What Linux tells of a USB device without opening it: /sys and /proc.
+"""Facts on USB devices from Linux's /sys and /proc, without opening a device.
 
-Every function takes the root of the file system, for tests; nothing here raises: what cannot be
-seen is not there.
+Every function takes the root of the file system, for tests. No function raises: a file that cannot
+be read counts as absent.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ROOT = Path("/")
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A process that has a device node open. Its name is printable, whatever it calls itself."""
+    """A process that has a device node open. ``name`` is made printable."""
 
     pid: int
     name: str
@@ -51,7 +51,7 @@ def attribute(device: str, name: str, root: Path = ROOT) -> str | None:
 
 
 def identities(root: Path = ROOT) -> list[tuple[str, int, int]]:
-    """Every USB device there is: the kernel's name of it, idVendor, idProduct."""
+    """All USB devices: the kernel's name, idVendor, idProduct."""
     found = []
     for folder in sorted((root / "sys/bus/usb/devices").glob("*/idVendor")):
         name = folder.parent.name
@@ -72,7 +72,7 @@ def driver(device: str, configuration: int, interface: int, root: Path = ROOT) -
 
 
 def holders(bus: int, address: int, root: Path = ROOT) -> list[Holder]:
-    """The processes that have the device node open, as far as this user may see."""
+    """The processes that have the device node open, as far as this user may see them."""
     wanted = str(node(bus, address))
     found = []
     for pid in _processes(root):
@@ -100,7 +100,7 @@ def running(names: set[str], root: Path = ROOT) -> list[Holder]:
 
 
 def _command(folder: Path) -> str:
-    """A process's name of itself, which may be any bytes."""
+    """The name that a process gave itself; it may hold any bytes."""
     return (folder / "comm").read_text("utf-8", "backslashreplace").strip()
 
 
@@ -115,7 +115,7 @@ def _processes(root: Path) -> Iterator[int]:
 
 
 def permissions(path: Path) -> str | None:
-    """Owner, group and mode of a file, as ``ls -l`` has them; None if it is not there."""
+    """Mode, owner and group of a file, as ``ls -l`` prints them; None if the file is missing."""
     import grp
     import pwd
     import stat

@@ -1,6 +1,6 @@
-"""Devices that are readers by their ids, and show no smart-card interface: why, and the cure.
+"""Devices with the ids of a reader that show no smart-card interface: the reason and the cure.
 
-Asked for by people alone (``ccid-probe doctor`` and its like): to open a reader it is of no use.
+Only commands for people use this module (``ccid-probe doctor``); opening a reader does not.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ TOKENS: dict[tuple[int, int], tuple[str, bool]] = {
     (0x1050, 0x0403): ("Yubico YubiKey OTP+FIDO", True),
     (0x1050, 0x0410): ("Yubico YubiKey Plus", False),
 }
-"""Tokens that change their ids with what is switched on in them, under the ids that they have
-without a smart card; and whether there is one to switch on."""
+"""Tokens whose ids depend on the functions that are switched on: idVendor and idProduct without a
+smart card, to name, and True if the token has a smart card that can be switched on."""
 
 CUT_SHORT = (
     "plug it into another port, without a hub between, with another cable; if it comes through "
@@ -70,16 +70,16 @@ OTHER_MODE = (
 
 @dataclass(frozen=True, slots=True)
 class Lacking:
-    """A device that is a reader by its ids, and shows no smart-card interface.
+    """A device with the ids of a reader that shows no smart-card interface.
 
     Attributes:
-        path: Where, ``usb:1-2``.
+        path: Its place, ``usb:1-2``.
         id: ``vvvv:pppp``.
-        name: What the table calls it.
-        interfaces: bInterfaceNumber and bInterfaceClass of those that it shows.
-        drivers: The kernel drivers that are bound to them, as far as can be seen.
-        why: What is the matter.
-        cure: What to do about it; empty where nothing is wrong with it.
+        name: Its name in the table of readers.
+        interfaces: bInterfaceNumber and bInterfaceClass of each interface that it shows.
+        drivers: The kernel drivers bound to these interfaces, as far as they are known.
+        why: The reason, in words.
+        cure: What the user can do; empty if the device works as it should.
     """
 
     path: str
@@ -91,7 +91,7 @@ class Lacking:
     cure: str
 
     def holds(self, path: str) -> bool:
-        """True if ``path`` is of this device, or of an interface of it."""
+        """True if ``path`` is the path of this device or of one of its interfaces."""
         return path == self.path or path.startswith(f"{self.path}:")
 
     def __str__(self) -> str:
@@ -99,7 +99,7 @@ class Lacking:
 
     @property
     def facts(self) -> list[str]:
-        """What it shows, a line each."""
+        """The interfaces and drivers, one line each."""
         shown = [
             f"interface {number}: {CLASSES.get(kind, f'class 0x{kind:02X}')}"
             for number, kind in self.interfaces
@@ -109,7 +109,7 @@ class Lacking:
 
 
 def lacking() -> list[Lacking]:
-    """Such devices on USB, without opening any.
+    """All such devices on USB; no device is opened.
 
     Raises:
         UsbUnavailable: libusb cannot be loaded.
@@ -123,7 +123,7 @@ def lacking() -> list[Lacking]:
     found = []
     seen = set()
     for device in devices:
-        with suppress(usb_error()):  # gone while we looked
+        with suppress(usb_error()):  # the device was unplugged meanwhile
             raw = discovery.backend().get_device_descriptor(device)
             seen.add((raw.idVendor, raw.idProduct))
             one = _look_at(device, raw)
@@ -135,10 +135,10 @@ def lacking() -> list[Lacking]:
 
 
 def _hidden(seen: set[tuple[int, int]]) -> Iterator[Lacking]:
-    """Those that Linux has and libusb leaves out, as it does where it cannot read descriptors.
+    """Devices that Linux lists and libusb does not, because it cannot read their descriptors.
 
     Args:
-        seen: idVendor and idProduct of all that libusb shows.
+        seen: idVendor and idProduct of all devices that libusb lists.
     """
     for device, vendor_id, product_id in linux.identities():
         known = lookup(vendor_id, product_id)
@@ -155,7 +155,7 @@ def _look_at(device: Any, raw: Any) -> Lacking | None:
     token = TOKENS.get((vendor_id, product_id))
     known = lookup(vendor_id, product_id)
     name = known.name if token is None else token[0]
-    if known.needs_mode_switch:  # of those the doctor tells by itself
+    if known.needs_mode_switch:  # ccid-probe doctor reports these devices itself
         return None
     there = discovery.Discovery()
     discovery._look_at(device, there)
@@ -188,8 +188,12 @@ def _look_at(device: Any, raw: Any) -> Lacking | None:
 
 
 def _configuration(device: Any, raw: Any) -> tuple[tuple[tuple[int, int], ...], int, int]:
-    """Of the first configuration that can be read: number and class of its interfaces, the length
-    that it announces, and the bytes that came; 0 of them if none can be."""
+    """The first configuration that can be read.
+
+    Returns:
+        Number and class of its interfaces, wTotalLength, and the number of bytes that came; all
+        empty or 0 if no configuration can be read.
+    """
     for index in range(raw.bNumConfigurations):
         with suppress(usb_error()):
             found = discovery.backend().get_configuration_descriptor(device, index)

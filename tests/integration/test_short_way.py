@@ -7,6 +7,7 @@ machine. On USB a command and its reply are two transfers at once.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import cache
 from typing import Any, cast
@@ -21,7 +22,7 @@ from ccid.link.block_ways import SharedWay
 from ccid.link.pipe import Pipe
 from ccid.link.slot_commands import Commands
 from ccid.transport.separate_transfers import SeparateTransfers
-from ccid.transport.usb import UsbTransport
+from ccid.transport.usb import FRESH_S, UsbTransport
 from ccid.virtual import make_descriptor
 from tests.unit.usb_over_port import over_usb
 from tests.vm.differential.ours import PROTOCOLS
@@ -57,6 +58,7 @@ def played(scenario: Scenario, open_as: Open = itself) -> tuple[list[str], list[
         for step in scenario.steps:
             word, _, rest = step.partition(" ")
             try:
+                time.sleep(2 * FRESH_S)  # else a notification may be looked for or not
                 match word:
                     case "connect":
                         card = reader.slots[0].connect(PROTOCOLS[rest])

@@ -18,6 +18,9 @@ from ccid.virtual.usb_device import Stall
 from tests.unit.fake_events import DONE, GONE, STALLED, FakeEvents
 from tests.unit.fake_usb import FakeBackend, FakeDevice, error
 
+ROUND_S = 0.005
+"""A round ends after so long: nothing wakes it when another thread submits a transfer."""
+
 
 class PortEvents(FakeEvents):
     """libusb's functions; transfers go to the port of a virtual device."""
@@ -53,7 +56,7 @@ class PortEvents(FakeEvents):
         with self._happened:
             waiting, done = tuple(self._fresh), bool(self._done)
         seconds = asynchronous.Timeval.from_address(ctypes.addressof(wait._obj))
-        wait_s = 0.0 if done else seconds.tv_sec + seconds.tv_usec / 1e6
+        wait_s = 0.0 if done else min(seconds.tv_sec + seconds.tv_usec / 1e6, ROUND_S)
         for address in waiting:
             self._receive(address, wait_s)
         for address in tuple(self._armed):

@@ -234,6 +234,9 @@ class Job:
         self._finish()
 
     def _finish(self) -> None:
+        """Report the end, once. No deadline is left: a request in the same round may take so long
+        (it imports modules) that the time for the rest of the output is over."""
+        self.due = None
         for fd in self._pipes:
             self._selector.unregister(fd)
         self._pipes.clear()
