@@ -16,6 +16,7 @@ import pytest
 import ccid
 from ccid.iso7816.apdu import CommandApdu
 from ccid.pcsc.manager import Disposition, Manager, ScardCode, ScardError, Share
+from ccid.pcsc.manager.pcsc_call import Call, Done
 from ccid.pcsc.manager.scard_codes import Proto
 from ccid.virtual import Answer, EchoCard, faults
 
@@ -237,6 +238,28 @@ def test_ctrl_c_leaves_nothing_held(manager: Manager, card: Log) -> None:
     manager.reconnect(handle, initialization=Disposition.RESET)
     assert manager.transmit(handle, protocol, WORK)[0] == b"\x90\x00"
     assert time.monotonic() - begun < SLOW_S / 2
+
+
+def test_an_end_among_other_messages(manager: Manager) -> None:
+    """It is heeded although it is not the message that woke the manager's thread."""
+    is_at_work, may_go_on = threading.Event(), threading.Event()
+
+    def hold(call: Call) -> Done:
+        is_at_work.set()
+        may_go_on.wait(10)
+        return Done()
+
+    with ThreadPoolExecutor() as pool:
+        held = pool.submit(manager._call, hold)
+        assert is_at_work.wait(10)
+        begun = time.monotonic()
+        closed = pool.submit(manager.close)
+        while not manager._engine.has_messages:
+            time.sleep(0.001)
+        may_go_on.set()
+        held.result(10)
+        closed.result(20)
+    assert time.monotonic() - begun < 5
 
 
 INTERRUPTED = """\

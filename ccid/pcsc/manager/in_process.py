@@ -97,7 +97,9 @@ class Manager:
         engine = self._engine
         while not engine.is_ended:
             try:
-                engine.wait(engine.run())
+                due = engine.run()
+                if not engine.is_ended:  # the end may have come as one message of several
+                    engine.wait(due)
             except Exception:  # a fault of ours must not keep all callers waiting for ever
                 logger.exception("the resource manager goes on after a fault")
         engine.run()
