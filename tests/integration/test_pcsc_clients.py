@@ -13,6 +13,7 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -236,20 +237,27 @@ def folder_of(module: str) -> Path:
     return Path(found.origin).parent
 
 
-def test_another_user_and_no_pcscd(tmp_path: Path) -> None:
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user can enter; pytest's own are closed to other users."""
+    with tempfile.TemporaryDirectory(prefix="ccid-test-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+def test_another_user_and_no_pcscd(open_folder: Path) -> None:
     """As a user who is not root, in a mount namespace of its own where pcscd's folder is empty."""
     if os.geteuid():  # that is so already, and what has that user's rights is not pcscd's
         told = run(*RUN, "--virtual", "--", "opensc-tool", "-a")
         assert ATR.replace(" ", ":").lower() in told
         return
-    home = tmp_path / "home"
+    home = open_folder / "home"
     home.mkdir()
     os.chown(home, NOBODY, NOBODY)
-    library = tmp_path / "library"
+    library = open_folder / "library"
     for source in (ROOT / "ccid", ROOT / "readers", *map(folder_of, ("construct", "usb"))):
         shutil.copytree(source, library / source.name)
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(0o755)
     hidden = "mkdir -p /run/pcscd && mount -t tmpfs none /run/pcscd && exec "
     become = f"setpriv --reuid {NOBODY} --regid {NOBODY} --clear-groups "
     command = f"{PYTHON} -m ccid.pcsc.service.run_program --virtual -- opensc-tool -a"
@@ -466,13 +474,11 @@ def test_clients_that_are_killed(tmp_path: Path) -> None:
         assert process.wait(TIMEOUT_S) == 0
 
 
-def test_another_users_client_is_refused(tmp_path: Path) -> None:
+def test_another_users_client_is_refused(open_folder: Path) -> None:
     if os.geteuid():
-        pytest.fail("this test needs root, to become another user")
+        pytest.skip("only root can become another user")
     become = ("setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups")
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(0o755)
-    with start(tmp_path) as (process, path):
+    with start(open_folder) as (process, path):
         path.chmod(0o666)  # so that nothing but the check of the peer is in the way
         environment = {**os.environ, "PCSCLITE_CSOCK_NAME": str(path)}
         done = subprocess.run(
