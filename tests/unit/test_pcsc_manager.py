@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -109,6 +110,31 @@ def test_without_readers(made: Made) -> None:
     with pytest.raises(ScardError) as caught:
         manager.list_readers(manager.establish())
     assert caught.value.code is ScardCode.E_NO_READERS_AVAILABLE
+
+
+def test_a_user_file_of_readers_that_is_missing(
+    made: Made,
+    pool: ThreadPoolExecutor,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The log says so, and an application finds no reader; the manager goes on."""
+    missing = tmp_path / "missing.toml"
+    monkeypatch.setenv("CCID_READERS", str(missing))
+    manager = made(ccid.VirtualReader())
+    with pytest.raises(ScardError) as caught:
+        manager.list_readers(manager.establish())
+    assert caught.value.code is ScardCode.E_NO_READERS_AVAILABLE
+    (record,) = (one for one in caplog.records if one.name == "ccid.pcsc")
+    assert str(missing) in record.getMessage()
+    assert record.exc_info is None
+    monkeypatch.delenv("CCID_READERS")
+    context = manager.establish()
+    change = pool.submit(manager.get_status_change, context, -1, [ReaderState(PNP_READER)])
+    manager.plug(ccid.VirtualReader())
+    assert change.result(10)[0] is ScardCode.S_SUCCESS
+    assert len(manager.list_readers(context)) == 1
 
 
 def test_a_reader_that_goes(made: Made, pool: ThreadPoolExecutor) -> None:

@@ -337,12 +337,12 @@ class Engine:
         """Take in those readers that are new. Their names follow from their order here, not from
         which of them is open first."""
         try:
-            groups = grouped(infos)
-        except CcidError as error:
-            logger.error("%s", error)
-            groups = [[info] for info in infos]
-        for group in groups:
-            reader = PluggedReader(group, self.post, self.settings.escape)
+            escape = self.settings.escape
+            readers = [PluggedReader(group, self.post, escape) for group in grouped(infos)]
+        except CcidError as error:  # the user's file of readers: it says how all of them are used
+            logger.error("no reader is used: %s", error)
+            return
+        for reader in readers:
             if reader.key in self._readers:
                 continue
             state = self.core.resources.reader_came(reader.device, reader.base, reader.keys)

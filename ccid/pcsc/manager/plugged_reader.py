@@ -103,12 +103,16 @@ class PluggedReader:
         drivers: By slot, once it is open.
         state: What the core knows of it.
         is_closed: It is being given back.
+
+    Raises:
+        ReaderTableError: The user's file of readers is wrong.
     """
 
     def __init__(self, infos: Sequence[ReaderInfo], post: Post, escape: bool) -> None:
         self.infos = tuple(infos)
         self._post = post
         self._interfaces = [_Interface(self, info, escape) for info in infos]
+        self._slot_counts = [slot_count(info) for info in infos]
         self.drivers: list[SlotDriver] = []
         self.state: PcscReader
         self.is_closed = False
@@ -136,16 +140,15 @@ class PluggedReader:
     @property
     def keys(self) -> list[SlotKey]:
         """Of its slots."""
-        count = sum(slot_count(info) for info in self.infos)
-        return [(self.key, index) for index in range(count)]
+        return [(self.key, index) for index in range(sum(self._slot_counts))]
 
     @property
     def is_polled(self) -> bool:
         """It has a slot that does not tell unasked."""
         return any(
             not interface.handler.has_events(lun)
-            for interface, info in zip(self._interfaces, self.infos, strict=True)
-            for lun in range(slot_count(info))
+            for interface, count in zip(self._interfaces, self._slot_counts, strict=True)
+            for lun in range(count)
         )
 
     @property
@@ -161,9 +164,8 @@ class PluggedReader:
 
     def _open(self) -> None:
         try:
-            for interface, info in zip(self._interfaces, self.infos, strict=True):
+            for interface, slots in zip(self._interfaces, self._slot_counts, strict=True):
                 interface.first_slot = len(self.drivers)
-                slots = slot_count(info)
                 interface.open(slots)
                 self.drivers += [SlotDriver(interface.handler, n, self._post) for n in range(slots)]
         except CcidError as error:
@@ -197,13 +199,7 @@ class PluggedReader:
 
 def slot_count(info: ReaderInfo) -> int:
     """How many slots an interface has, mended by what is known of it."""
-    quirks = lookup(
-        info.vendor_id,
-        info.product_id,
-        info.device.bcdDevice,
-        interface=info.interface_number,
-    )
-    return apply(quirks, info.descriptor, info.reader.protocol).slot_count
+    return apply(info.quirks(), info.descriptor, info.reader.protocol).slot_count
 
 
 def reader_key(info: ReaderInfo) -> ReaderKey:
