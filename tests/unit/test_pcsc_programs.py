@@ -6,10 +6,12 @@ import ctypes.util
 import logging
 import os
 import socket
+import time
 from pathlib import Path
 
 import pytest
 
+from ccid.errors import ReaderNotFound
 from ccid.pcsc.service import __main__ as pcscd
 from ccid.pcsc.service import run_program, socket_place, user_units, virtual_options
 from ccid.pcsc.service.socket_place import NoSocket, listen, passed_socket
@@ -26,10 +28,39 @@ def test_virtual_readers_of_a_command_line() -> None:
 
 
 def test_cards_of_a_command_line() -> None:
-    wanted = [virtual_options.Wanted("", card) for card in virtual_options.CARDS]
+    wanted = [virtual_options.Wanted("", card) for card in ("files", "echo", "none", "piv")]
     slots = [reader.functions[0].slots[0] for reader in virtual_options.make_readers(wanted)]
     kinds = [slot.inserted and type(slot.inserted).__name__ for slot in slots]
-    assert kinds == ["FileSystemCard", "EchoCard", None]
+    assert kinds == ["FileSystemCard", "EchoCard", None, "PivCard"]
+
+
+def test_a_card_that_connects() -> None:
+    """``--card vpcd:PORT`` listens; a port in use is an error of ours."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    wanted = [virtual_options.Wanted("", f"vpcd:{port}")]
+    (reader,) = virtual_options.make_readers(wanted)
+    assert reader.functions[0].slots[0].inserted is None
+    with pytest.raises(ReaderNotFound, match=f"vpcd:{port}"):
+        virtual_options.make_readers(wanted)
+    atr = bytes.fromhex("3B80800101")
+    with socket.create_connection(("127.0.0.1", port), 10) as card:
+        limit = time.monotonic() + 10
+        card.settimeout(10)
+        while reader.functions[0].slots[0].inserted is None and time.monotonic() < limit:
+            length = int.from_bytes(card.recv(2), "big")
+            if card.recv(length) == b"\x04":  # the request for the ATR
+                card.sendall(len(atr).to_bytes(2, "big") + atr)
+                time.sleep(0.01)
+        assert reader.functions[0].slots[0].inserted is not None
+
+
+@pytest.mark.parametrize("word", ["", "gold", "vpcd:", "vpcd:99999", "vpcd:1\n"])
+def test_a_card_that_there_is_not(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        pcscd._parser().parse_args(["--virtual", "--card", word])
+    assert "--card" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ccid.errors import ReaderNotFound
+
 if TYPE_CHECKING:
     from ccid.virtual import VirtualReader
 
-CARDS = ("files", "echo", "none")
 MODEL = re.compile(r"[0-9A-Fa-f]{4}:[0-9A-Fa-f]{4}")
 
 
@@ -21,7 +22,7 @@ class Wanted:
 
     Attributes:
         model: ``vvvv:pppp``; empty for the built-in one.
-        card: One of :data:`CARDS`.
+        card: The name of a card, as :func:`ccid.virtual.card_kinds.card_kind` takes it.
     """
 
     model: str = ""
@@ -54,9 +55,14 @@ class _Card(argparse.Action):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
+        from ccid.virtual.card_kinds import card_kind
+
         if not namespace.virtual:
             parser.error("--card: there is no --virtual before it")
-        namespace.virtual[-1].card = str(values)
+        try:
+            namespace.virtual[-1].card = card_kind(str(values)).name
+        except ValueError as error:
+            parser.error(f"--card: {error}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,8 +80,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--card",
         action=_Card,
-        choices=CARDS,
-        help="what is in the virtual reader before it (default: files)",
+        metavar="CARD",
+        help="what is in the virtual reader before it: files (the default), echo, piv, none, or "
+        "vpcd:PORT, the card of a program that connects to 127.0.0.1:PORT (vicc, jCardSim)",
     )
     group.add_argument(
         "--reader",
@@ -88,27 +95,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def make_readers(wanted: Sequence[Wanted]) -> list[VirtualReader]:
-    """The virtual readers of a command line.
+    """The virtual readers of a command line. A reader with ``vpcd:PORT`` listens at that port, and
+    at the next ports for further slots, until the process ends.
 
     Raises:
-        ReaderNotFound: The figures of one are not known.
-        ReaderUnsupported: Nothing virtual can do what one does.
+        ReaderNotFound: The figures of a model are not known, or a port cannot be had.
+        ReaderUnsupported: No virtual reader can do what the model does.
     """
     return [_make(one) for one in wanted]
 
 
 def _make(wanted: Wanted) -> VirtualReader:
-    from ccid.virtual.cards import EchoCard
+    from ccid.virtual.card_kinds import card_kind
     from ccid.virtual.models import make
 
     reader = make(wanted.model or None)
-    if wanted.card != "files":
+    kind = card_kind(wanted.card)
+    if kind.name != "files":
         for number, function in enumerate(reader.functions):
             for index, slot in enumerate(function.slots):
                 if slot.card is not None:
                     reader.remove(index, number)
-                    if wanted.card == "echo":
-                        reader.insert(EchoCard(), index, number)
+                    if kind.make is not None:
+                        reader.insert(kind.make(), index, number)
+    try:
+        for listener in kind.listeners([reader]):
+            listener.start()
+    except (OSError, ValueError) as error:
+        raise ReaderNotFound(f"--card {kind.name}: {error}") from None
     return reader
 
 
