@@ -214,6 +214,15 @@ def test_the_end_of_the_manager_ends_it(manager: Manager, card: Log) -> None:
     assert time.monotonic() - begun < SLOW_S / 2
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt; a process in the background inherits it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_leaves_nothing_held(manager: Manager, card: Log) -> None:
     _, handle, protocol = connected(manager)
     _, other, its = connected(manager)

@@ -8,10 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import ccid
+from ccid.device.open_readers import opened
+from ccid.device.reader_link import make_conversation
 from ccid.iso7816.apdu import CommandApdu
 from ccid.pcsc.manager import (
     PNP_READER,
@@ -135,6 +138,38 @@ def test_a_user_file_of_readers_that_is_missing(
     manager.plug(ccid.VirtualReader())
     assert change.result(10)[0] is ScardCode.S_SUCCESS
     assert len(manager.list_readers(context)) == 1
+
+
+def test_closed_while_a_reader_is_being_opened(
+    pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reader does not stay open, and no thread of its slots stays."""
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def slow(*words: Any) -> Any:
+        begun.set()
+        goes_on.wait(10)
+        return make_conversation(*words)
+
+    monkeypatch.setattr("ccid.device.reader.make_conversation", slow)
+    virtual = ccid.VirtualReader()
+    manager = Manager([virtual], usb=False)
+    manager.establish()
+    assert begun.wait(10)
+    closing = pool.submit(manager.close)
+    time.sleep(0.05)
+    goes_on.set()
+    closing.result(10)
+    limit = time.monotonic() + 10
+    paths = [virtual.info.path]
+    while time.monotonic() < limit and (
+        any(one.info.path in paths for one in opened.readers.values())
+        or any(paths[0] in thread.name for thread in threading.enumerate())
+    ):
+        time.sleep(0.005)
+    assert [one for one in opened.readers.values() if one.info.path in paths] == []
+    with ccid.open_reader(virtual) as reader:
+        assert reader.slots[0].status()
 
 
 def test_a_reader_that_goes(made: Made, pool: ThreadPoolExecutor) -> None:

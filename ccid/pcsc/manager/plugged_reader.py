@@ -116,6 +116,7 @@ class PluggedReader:
         self.drivers: list[SlotDriver] = []
         self.state: PcscReader
         self.is_closed = False
+        self._opening: threading.Thread | None = None
 
     @property
     def key(self) -> ReaderKey:
@@ -158,9 +159,10 @@ class PluggedReader:
 
     def begin_opening(self) -> None:
         """Open it, in a thread of its own, and post what came of that."""
-        threading.Thread(
+        self._opening = threading.Thread(
             target=self._open, name=f"opening {self.infos[0].path}", daemon=True
-        ).start()
+        )
+        self._opening.start()
 
     def _open(self) -> None:
         try:
@@ -184,10 +186,18 @@ class PluggedReader:
         for driver in self.drivers:
             driver.end()
         thread = threading.Thread(
-            target=self._close, name=f"closing {self.infos[0].path}", daemon=True
+            target=self._close_opened, name=f"closing {self.infos[0].path}", daemon=True
         )
         thread.start()
         return thread
+
+    def _close_opened(self) -> None:
+        """Close the reader; one that is being opened is opened first, else it would stay open."""
+        if self._opening is not None:
+            self._opening.join()
+        for driver in self.drivers:  # those of the end of the opening, too
+            driver.end()
+        self._close()
 
     def _close(self) -> None:
         for driver in self.drivers:
