@@ -20,6 +20,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from ccid.device.open_readers import Key, key_of
 from ccid.errors import CcidError
 from ccid.pcsc.ifd import Code
 from ccid.pcsc.manager.card_calls import may_transmit_now
@@ -29,12 +30,10 @@ from ccid.pcsc.manager.pcsc_call import Action, Call, CardSeen, Job, Outcome
 from ccid.pcsc.manager.pcsc_state import Handle, Slot
 from ccid.pcsc.manager.plugged_reader import (
     PluggedReader,
-    ReaderKey,
     ReaderOpened,
     ReaderRefused,
     SlotStirred,
     grouped,
-    reader_key,
 )
 from ccid.pcsc.manager.reader_finder import ReaderFinder, ReadersFound
 from ccid.pcsc.manager.resources import DEFAULT_SLOTS, GRACE_S
@@ -142,7 +141,7 @@ class Engine:
         self.functions = Functions(self.core)
         self._wake = wake
         self._inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
-        self._readers: dict[ReaderKey, PluggedReader] = {}
+        self._readers: dict[Key, PluggedReader] = {}
         self._drivers: dict[Slot, SlotDriver] = {}
         self._at_work: dict[Call, SlotDriver] = {}
         self._by_callers: dict[Call, tuple[Handle, SlotDriver]] = {}
@@ -449,7 +448,7 @@ class Engine:
     def _found(self, infos: Sequence[ReaderInfo], now: float) -> None:
         if not self._is_on:
             return
-        keys = {reader_key(info) for info in infos}
+        keys = {key_of(info) for info in infos}
         for reader in list(self._readers.values()):
             is_usb = not reader.infos[0].path.startswith("virtual:")
             if is_usb and reader.key not in keys:

@@ -9,8 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from ccid.device.composite import siblings
+from ccid.device.open_readers import Key, key_of
 from ccid.errors import CcidError
-from ccid.known.quirks import lookup
 from ccid.known.quirks.descriptor_fixups import apply
 from ccid.pcsc.ifd import IFDHandler
 from ccid.pcsc.ifd.device_strings import DeviceName
@@ -21,9 +21,7 @@ from ccid.transport import ReaderInfo
 
 logger = logging.getLogger("ccid.pcsc")
 
-ReaderKey = tuple[str, int, int]
-"""Path, bus and address: another device at the same place has another."""
-SlotKey = tuple[ReaderKey, int]
+SlotKey = tuple[Key, int]
 """A reader, and which of its slots."""
 
 
@@ -119,9 +117,9 @@ class PluggedReader:
         self._opening: threading.Thread | None = None
 
     @property
-    def key(self) -> ReaderKey:
+    def key(self) -> Key:
         """What tells it from all others that are there."""
-        return reader_key(self.infos[0])
+        return key_of(self.infos[0])
 
     @property
     def device(self) -> Hashable:
@@ -183,8 +181,6 @@ class PluggedReader:
     def begin_closing(self) -> threading.Thread:
         """Power its cards off and give it back, in a thread of its own."""
         self.is_closed = True
-        for driver in self.drivers:
-            driver.end()
         thread = threading.Thread(
             target=self._close_opened, name=f"closing {self.infos[0].path}", daemon=True
         )
@@ -195,7 +191,7 @@ class PluggedReader:
         """Close the reader; one that is being opened is opened first, else it would stay open."""
         if self._opening is not None:
             self._opening.join()
-        for driver in self.drivers:  # those of the end of the opening, too
+        for driver in self.drivers:
             driver.end()
         self._close()
 
@@ -212,11 +208,6 @@ def slot_count(info: ReaderInfo) -> int:
     return apply(info.quirks(), info.descriptor, info.reader.protocol).slot_count
 
 
-def reader_key(info: ReaderInfo) -> ReaderKey:
-    """What tells an interface from all others that are there."""
-    return (info.path, info.bus, info.address)
-
-
 def grouped(infos: Sequence[ReaderInfo]) -> list[list[ReaderInfo]]:
     """Interfaces as readers: each is one, but for those that the table of readers names as slots
     of one (``composite-interfaces``).
@@ -228,20 +219,14 @@ def grouped(infos: Sequence[ReaderInfo]) -> list[list[ReaderInfo]]:
         ReaderTableError: The user's file is wrong.
     """
     groups: list[list[ReaderInfo]] = []
-    taken: set[ReaderKey] = set()
+    taken: set[Key] = set()
     for info in infos:
-        if reader_key(info) in taken:
+        if key_of(info) in taken:
             continue
-        quirks = lookup(
-            info.vendor_id,
-            info.product_id,
-            info.device.bcdDevice,
-            interface=info.interface_number,
-        )
-        named = quirks.composite_interfaces
+        named = info.quirks().composite_interfaces
         group = [info]
         if info.interface_number in named:
             group = [one for one in siblings(info, infos) if one.interface_number in named]
-        taken.update(reader_key(one) for one in group)
+        taken.update(key_of(one) for one in group)
         groups.append(group)
     return groups
