@@ -10,31 +10,15 @@ from ccid.codec.messages import COMMANDS, MESSAGE_HEADER, REPLIES, parse_event
 from ccid.codec.messages.headers import reply_header
 from ccid.codes import DIRECTION_IN, CommandStatus, IccStatus, slot_error_text
 from ccid.errors import MalformedMessage, TransportTimeout
-from ccid.ground.safe_text import printable, printable_lines
+from ccid.ground.printable_log import TRAFFIC as TRAFFIC
+from ccid.ground.printable_log import PrintableFormatter as PrintableFormatter
 from ccid.trace.tap import Kind, Sink, Transfer
 from ccid.transport import ReaderInfo
 
-TRAFFIC = 5
-"""Log level of the messages."""
-logging.addLevelName(TRAFFIC, "TRAFFIC")
 logger = logging.getLogger("ccid.traffic")
 
 NAMES = {kind: cls.__name__ for kind, cls in (COMMANDS | REPLIES).items()}
 """By bMessageType: the name of the message."""
-
-
-class PrintableFormatter(logging.Formatter):
-    """A formatter that escapes control characters, so that text of a device cannot control the
-    terminal."""
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """The message of ``record``, without control characters."""
-        record.message = printable(record.message)
-        return super().formatMessage(record)
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The text of ``record``, with a traceback if there is one, without control characters."""
-        return printable_lines(super().format(record))
 
 
 _shows_secrets = False

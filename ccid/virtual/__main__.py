@@ -30,7 +30,7 @@ from ccid.codec.descriptors import SmartCardDescriptor
 from ccid.codes import ExchangeLevel, Features, InterfaceProtocol
 from ccid.errors import CcidError
 from ccid.ground.host_port import host_port, shown
-from ccid.trace.log import TRAFFIC, PrintableFormatter
+from ccid.ground.printable_log import TRAFFIC, PrintableFormatter
 from ccid.virtual.card_kinds import NAMES, CardKind, card_argument
 from ccid.virtual.cards import Contact, FileSystemCard
 from ccid.virtual.contact_options import add_arguments, on_contacts

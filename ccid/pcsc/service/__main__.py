@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ccid.errors import CcidError
-from ccid.ground.safe_text import printable_lines
+from ccid.ground.printable_log import TRAFFIC, PrintableFormatter
 from ccid.pcsc.plug.lazy_modules import load_lazily
 from ccid.pcsc.service import virtual_options
 from ccid.pcsc.service.socket_place import default_path, listen, make_folder, passed_socket
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 UNUSED = ("hashlib", "inspect", "pdb", "pickle")
 """What construct and, before Python 3.12, dataclasses import for others."""
 DEFAULT_READERS = 16
-TRAFFIC = 5
 MAX_READERS = 255
 MAX_RECORDS, RECORDS_S = 50, 10.0
 """Records of the log in so many seconds, unless it is one to find a fault by."""
@@ -124,13 +123,6 @@ def _group(name: str | None, parser: argparse.ArgumentParser) -> int | None:
         parser.error(f"--group: there is no group {name!r}")
 
 
-class _Formatter(logging.Formatter):
-    """A formatter whose lines cannot command a terminal, whatever is told of."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return printable_lines(super().format(record))
-
-
 class FloodGate(logging.Filter):
     """Lets so many records through in a while, and says how many it has left out. What clients do
     wrong is told, and must neither fill a disk nor wait for whoever reads the log.
@@ -159,7 +151,7 @@ class FloodGate(logging.Filter):
 
 def _log(options: argparse.Namespace) -> None:
     handler = logging.StreamHandler()
-    handler.setFormatter(_Formatter("%(asctime)s %(name)s %(message)s"))
+    handler.setFormatter(PrintableFormatter("%(asctime)s %(name)s %(message)s"))
     if options.log_level in ("error", "warning", "info"):
         handler.addFilter(FloodGate(MAX_RECORDS, RECORDS_S))
     logging.basicConfig(handlers=[handler], level=LEVELS[options.log_level])
