@@ -86,6 +86,23 @@ class IccdCommands(SlotCommands):
     def _drain(self) -> None:
         """Wait for the answer that the device still owes, and drop it."""
 
+    @abstractmethod
+    def _exchanged(self, wLevelParameter: int, data: bytes) -> tuple[bytes, int]:
+        """Send a block; returns the block that comes back, and its chain parameter."""
+
+    def xfr_block(
+        self,
+        abData: Bytes,
+        *,
+        timeout_s: float,
+        bBWI: int = 0,
+        wLevelParameter: int = Level.WHOLE,
+    ) -> tuple[bytes, int]:
+        self._specific(bBWI, wLevelParameter)
+        seconds(timeout_s, "timeout_s")
+        abData = octets(abData)
+        return self.perform(lambda: self._exchanged(wLevelParameter, abData))
+
     def _send_block(self, wValue: int, data: Bytes) -> None:
         """XFR_BLOCK, once the device owes no answer to an earlier one."""
         if self._owes:
@@ -266,24 +283,11 @@ class IccdA(IccdCommands):
             self.receive(MAX_CONTROL)
         self._owes = False
 
-    def xfr_block(
-        self,
-        abData: Bytes,
-        *,
-        timeout_s: float,
-        bBWI: int = 0,
-        wLevelParameter: int = Level.WHOLE,
-    ) -> tuple[bytes, int]:
-        self._specific(bBWI, wLevelParameter)
-        seconds(timeout_s, "timeout_s")
-        abData = octets(abData)
-        return self.perform(lambda: (self._exchanged(abData), Chain.WHOLE))
-
-    def _exchanged(self, data: bytes) -> bytes:
+    def _exchanged(self, wLevelParameter: int, data: bytes) -> tuple[bytes, int]:
         self.send(data)
         came = self.receive(self.room)
         self.done()
-        return came
+        return came, Chain.WHOLE
 
 
 class IccdB(IccdCommands):
@@ -317,19 +321,6 @@ class IccdB(IccdCommands):
         clock = ClockStatus(came[2] & 3) if len(came) > 2 else ClockStatus.RUNNING
         icc = IccStatus(came[1] & 3)
         return SlotStatus(IccStatus.ABSENT if icc is IccStatus.RFU else icc, clock)
-
-    def xfr_block(
-        self,
-        abData: Bytes,
-        *,
-        timeout_s: float,
-        bBWI: int = 0,
-        wLevelParameter: int = Level.WHOLE,
-    ) -> tuple[bytes, int]:
-        self._specific(bBWI, wLevelParameter)
-        seconds(timeout_s, "timeout_s")
-        abData = octets(abData)
-        return self.perform(lambda: self._exchanged(wLevelParameter, abData))
 
     def _exchanged(self, wLevelParameter: int, data: bytes) -> tuple[bytes, int]:
         self._send_block(wLevelParameter << 8 & 0xFFFF, data)
