@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 MARK = "virtual_reader"
 MARK_HELP = (
     f'{MARK}(model=None, *, card="files"): what the fixture virtual_reader is: model is vvvv:pppp '
-    'of a known reader; card is "files", "echo", "none", a card or a class of cards'
+    'of a known reader; card is "files", "echo", "piv", "none", a card or a class of cards'
 )
 RUN_S = 60.0
 """How long a program may take, by default."""
@@ -82,9 +82,8 @@ class ReaderInHand:
         """Put a card in, instead of the one that is there; returns it.
 
         Args:
-            card: ``"files"`` for a :class:`ccid.virtual.FileSystemCard`, ``"echo"`` for a
-                :class:`ccid.virtual.EchoCard`, ``"none"`` or None for nothing; a card; or a class
-                of cards, which is called.
+            card: ``"files"``, ``"echo"`` or ``"piv"`` (:mod:`ccid.virtual.card_kinds`), ``"none"``
+                or None for nothing; a card; or a class of cards, which is called.
 
         Raises:
             ValueError: There is no card of this name.
@@ -177,14 +176,13 @@ def _bytes(value: bytes | str) -> bytes:
 
 
 def _card(card: Card | type[Application] | str | None) -> Card | None:
-    from ccid.virtual.cards import EchoCard, FileSystemCard
+    from ccid.virtual.card_kinds import MAKERS
 
     if isinstance(card, str):
-        kinds: dict[str, type[Application] | None]
-        kinds = {"files": FileSystemCard, "echo": EchoCard, "none": None}
-        if card not in kinds:
-            raise ValueError(f"there is no card {card!r}; there are {', '.join(kinds)}")
-        card = kinds[card]
+        if card not in MAKERS:
+            raise ValueError(f"there is no card {card!r}; there are {', '.join(MAKERS)}")
+        make = MAKERS[card]
+        return None if make is None else make()
     return card() if isinstance(card, type) else card
 
 

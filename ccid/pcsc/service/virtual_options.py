@@ -109,15 +109,8 @@ def _make(wanted: Wanted) -> VirtualReader:
     from ccid.virtual.card_kinds import card_kind
     from ccid.virtual.models import make
 
-    reader = make(wanted.model or None)
     kind = card_kind(wanted.card)
-    if kind.name != "files":
-        for number, function in enumerate(reader.functions):
-            for index, slot in enumerate(function.slots):
-                if slot.card is not None:
-                    reader.remove(index, number)
-                    if kind.make is not None:
-                        reader.insert(kind.make(), index, number)
+    reader = make(wanted.model or None, kind.make)
     try:
         for listener in kind.listeners([reader]):
             listener.start()
