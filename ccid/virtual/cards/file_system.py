@@ -14,7 +14,7 @@ from ccid.virtual.cards import tlv
 from ccid.virtual.cards.application import DONE, Answer, Application
 from ccid.virtual.cards.card_files import APPLICATION_IDENTIFIER, DedicatedFile, File
 from ccid.virtual.cards.ef_commands import DataUnitCommands, RecordCommands
-from ccid.virtual.cards.interindustry import Ins, Refused, Sw
+from ccid.virtual.cards.interindustry import CHAINING, Ins, Refused, Sw, joined
 from ccid.virtual.cards.passwords import Password
 from ccid.virtual.cards.sample_files import (
     CARD_CAPABILITIES,
@@ -24,7 +24,6 @@ from ccid.virtual.cards.sample_files import (
 from ccid.virtual.cards.selection import Occurrence, SelectBy, Selection
 
 # The class byte (ISO/IEC 7816-4:2013 5.4.1)
-CHAINING = 0x10
 SECURE_MESSAGING = 0x0C
 CHANNEL = 0x03
 FURTHER_CHANNELS = range(0x40, 0x80)
@@ -144,10 +143,7 @@ class FileSystemCard(Application):
             raise Refused(Sw.INS_NOT_SUPPORTED)
         if begun is None and not command.cla & CHAINING:
             return command
-        data = (b"" if begun is None else begun.data) + command.data
-        if len(data) > MAX_CHAINED:
-            raise Refused(Sw.WRONG_LENGTH)
-        whole = replace(command, data=data)
+        whole = joined(begun, command, MAX_CHAINED)
         if not command.cla & CHAINING:
             return whole
         self._chain = whole

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import IntEnum
+
+from ccid.iso7816.apdu import CommandApdu
+
+CHAINING = 0x10
+"""Bit of the class byte: the command is not the last of its chain (ISO/IEC 7816-4:2013 5.4.1)."""
 
 
 class Ins(IntEnum):
@@ -60,3 +66,20 @@ class Refused(Exception):
     def __init__(self, sw: int) -> None:
         super().__init__(f"{sw:04X}")
         self.sw = sw
+
+
+def joined(begun: CommandApdu | None, command: CommandApdu, most: int) -> CommandApdu:
+    """A command with the data of its chain so far (ISO/IEC 7816-4:2013 5.3.3).
+
+    Args:
+        begun: The parts before, joined; None for the first part.
+        command: The next part.
+        most: Bytes of data that a whole chain may have.
+
+    Raises:
+        Refused: The chain has more data.
+    """
+    data = (b"" if begun is None else begun.data) + command.data
+    if len(data) > most:
+        raise Refused(Sw.WRONG_LENGTH)
+    return replace(command, data=data)

@@ -20,20 +20,18 @@ PIN ``123456``, PUK ``12345678``. The keys are new for every card object.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from enum import IntEnum
 
 from ccid.iso7816.apdu import CommandApdu
 from ccid.virtual.cards import tlv
 from ccid.virtual.cards.application import Answer, Application
-from ccid.virtual.cards.interindustry import Ins, Refused, Sw
+from ccid.virtual.cards.interindustry import CHAINING, Ins, Refused, Sw, joined
 from ccid.virtual.cards.passwords import SPECIFIC, Password, SecurityStatus
 from ccid.virtual.cards.piv_keys import EccKey, PrivateKey, RsaKey
 
 RID, PIX = bytes.fromhex("A000000308"), bytes.fromhex("000010000100")
 AID = RID + PIX
 """Application identifier (SP 800-73-4 part 1, 2.2)."""
-CHAINING = 0x10
 MORE_DATA = 0x6100
 """SW1-SW2: SW2 is the number of bytes for GET RESPONSE."""
 MAX_CHAINED = 4096
@@ -145,10 +143,7 @@ class PivCard(Application):
         begun, self._chain = self._chain, None
         if begun is not None and begun.header[1:] != command.header[1:]:
             begun = None  # another command ends a chain (SP 800-73-4 part 2, 3.2.4)
-        data = (b"" if begun is None else begun.data) + command.data
-        if len(data) > MAX_CHAINED:
-            raise Refused(Sw.WRONG_LENGTH)
-        whole = replace(command, data=data)
+        whole = joined(begun, command, MAX_CHAINED)
         if not command.cla & CHAINING:
             return whole
         self._chain = whole
