@@ -476,7 +476,7 @@ def test_clients_that_are_killed(tmp_path: Path) -> None:
 
 def test_another_users_client_is_refused(open_folder: Path) -> None:
     if os.geteuid():
-        pytest.skip("only root can become another user")
+        pytest.skip("needs root, to become another user: run these tests as root, or with sudo")
     become = ("setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups")
     with start(open_folder) as (process, path):
         path.chmod(0o666)  # so that nothing but the check of the peer is in the way
