@@ -32,6 +32,8 @@ HERE = Path(__file__).parent / "differential"
 PORT = 3245
 SOCKET = "/run/differential"
 QEMU_READERS = 4
+PLAY_S = 900
+"""Seconds within which a driver plays all scenarios: two minutes on an idle machine without KVM."""
 PATH = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
 POLLING = {"62", "63", "65"}
 """Commands for power and status: pcscd decides when to send them, not its driver."""
@@ -101,7 +103,7 @@ class Played:
         count = QEMU_READERS + len(READERS)
         with pcscd(self._guest, count, root=judge.root, args=judge.pcscd, timeout=90):
             command = ["/usr/bin/python3", str(HERE / "pcsc.py"), SOCKET, str(file)]
-            done = self._guest.run(command, timeout=400, check=True)
+            done = self._guest.run(command, timeout=PLAY_S, check=True)
         return self._said(judge.name, done)
 
     def _by_us(self) -> dict[str, list[str]]:
@@ -109,7 +111,7 @@ class Played:
             PATH + "from tests.vm.differential.ours import main; main(*sys.argv[1:3], sys.argv[3:])"
         )
         done = self._guest.script(
-            code, SOCKET, self._folder, *SCENARIOS, preload=PRELOAD, timeout=400
+            code, SOCKET, self._folder, *SCENARIOS, preload=PRELOAD, timeout=PLAY_S
         )
         return self._said("ours", done)
 
