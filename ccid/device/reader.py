@@ -340,15 +340,16 @@ class Reader:
             self.transport.close()
 
     def _power_off(self) -> None:
-        """Power off all cards, and all slots that still work on a command that was given up. All
-        of that within one time limit."""
+        """Power off all cards, connected or not, and all slots that still work on a command that
+        was given up. All of that within one time limit."""
         self.pipe.latest = time.monotonic() + FAREWELL_S
         for slot in self.slots:
             card = slot.card  # another thread that sees the removal may set None at any time
             with suppress(CcidError):
                 if card is not None:
                     card.disconnect()
-                elif slot.commands.is_given_up:
+            with suppress(CcidError):
+                if slot.commands.may_have_power:
                     slot.commands.power_off()
 
     def _cancel(self) -> None:

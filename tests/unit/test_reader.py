@@ -10,6 +10,7 @@ import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -444,6 +445,30 @@ def test_close_powers_the_card_off() -> None:
     reader.slots[0].connect()
     assert virtual.functions[0].slots[0].powered
     reader.close()
+    assert not virtual.functions[0].slots[0].powered
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2])
+def test_close_powers_off_a_card_that_is_not_connected(protocol: int) -> None:
+    """One that got power step by step; a CCID, and ICCD devices of both versions."""
+    virtual = ccid.VirtualReader(EchoCard(), bInterfaceProtocol=protocol)
+    with ccid.open_reader(virtual) as reader:
+        reader.slots[0].activation().power_up()
+        assert virtual.functions[0].slots[0].powered
+    assert not virtual.functions[0].slots[0].powered
+
+
+def test_close_powers_off_where_that_was_cancelled_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """close() of another thread cancels what is under way, the power-off of disconnect() too."""
+    virtual = ccid.VirtualReader(EchoCard())
+    with ccid.open_reader(virtual) as reader:
+        card = reader.slots[0].connect()
+        with monkeypatch.context() as patch:
+            cancelled = errors.CommandCancelled("script: cancelled")
+            patch.setattr(reader.pipe, "proceed", Mock(side_effect=cancelled))
+            with pytest.raises(errors.CommandCancelled):
+                card.disconnect()
+        assert virtual.functions[0].slots[0].powered
     assert not virtual.functions[0].slots[0].powered
 
 
