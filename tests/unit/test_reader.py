@@ -686,12 +686,16 @@ def test_what_is_no_reader() -> None:
             ccid.open_reader(which)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("busy", [1, 2])
 def test_a_thread_that_keeps_its_turn_does_not_keep_the_reader(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, busy: int
 ) -> None:
-    monkeypatch.setattr(locks, "QUIET_S", 0.3)
-    virtual = ccid.VirtualReader(EchoCard())
+    """It computes, or sleeps, between two APDUs. Its card is powered off all the same."""
+    monkeypatch.setattr(locks, "IDLE_S", 0.1)
+    descriptor = make_descriptor(ExchangeLevel.SHORT_APDU, 2, bMaxCCIDBusySlots=busy)
+    virtual = ccid.VirtualReader([EchoCard(), EchoCard()], descriptor=descriptor)
     reader = ccid.open_reader(virtual)
+    reader.slots[1].connect()
     card, held, closed = reader.slots[0].connect(), threading.Event(), threading.Event()
 
     def hold() -> bytes:
@@ -703,10 +707,36 @@ def test_a_thread_that_keeps_its_turn_does_not_keep_the_reader(
     with ThreadPoolExecutor(1) as pool:
         holding = pool.submit(hold)
         assert held.wait(10)
+        began = time.monotonic()
         reader.close()
+        assert time.monotonic() - began < locks.QUIET_S / 2
+        assert [slot.powered for slot in virtual.functions[0].slots] == [False, False]
         ccid.open_reader(virtual).close()
         closed.set()
         assert isinstance(holding.exception(10), errors.ReaderClosed)
+
+
+def test_closing_waits_for_another_interface_that_takes_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No command is sent while the other interface works on one."""
+    monkeypatch.setattr(locks, "IDLE_S", 0.0)
+    known = Quirks("taker of turns", "supported", interfaces_take_turns=True)
+    monkeypatch.setattr("ccid.transport.lookup", lambda *_, **__: known)
+    descriptor = make_descriptor(ExchangeLevel.SHORT_APDU)
+    virtual = ccid.VirtualReader(
+        functions=[CcidFunction(descriptor, [EchoCard()]) for _ in range(2)]
+    )
+    with ccid.open_reader(virtual.infos[0]) as one, ThreadPoolExecutor(1) as pool:
+        card, two = one.slots[0].connect(), ccid.open_reader(virtual.infos[1])
+        two.slots[0].connect()
+        waiting = pool.submit(card.transmit, bytes.fromhex("005002BC"))  # 0.7 s
+        while one.pipe.busy_slot != 0:
+            time.sleep(0.01)
+        two.close()
+        assert waiting.done()
+        assert waiting.result() == bytes.fromhex("9000")
+        assert not virtual.functions[1].slots[0].powered
 
 
 def test_closing_ends_all_that_wait_one_after_the_other() -> None:
