@@ -221,7 +221,7 @@ def stop_all(folder: Path, after_s: float) -> None:
     start.chmod(0o755)
     (folder / "plug" / "interpreter").write_text(f"{start}\n")
     with private_pcscd(folder / "pcscd", readers, [PYTHON, "-c", HAS_CARD]) as inside:
-        client = subprocess.Popen([*inside, PYTHON, "-c", USES_CARD])
+        client = subprocess.Popen([*inside, PYTHON, "-c", USES_CARD], stderr=subprocess.DEVNULL)
         try:
             until(lambda: "1" in power.read_text()[1:3])
             time.sleep(after_s)

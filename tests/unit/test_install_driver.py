@@ -351,8 +351,19 @@ def test_an_import_as_the_user_of_pcscd(
     )
     python.chmod(0o755)
     told = install._import_trouble(str(python), is_closed=False)
-    assert "as pcscd's user nobody, cannot import ccid: no module named x" in told
+    assert "as pcscd's user nobody, cannot load the driver: no module named x" in told
     assert install._import_trouble(str(python), is_closed=True) == ""
+
+
+def test_a_library_that_cannot_be_loaded(open_folder: Path) -> None:
+    """An environment in which pyusb is broken, or libusb is missing."""
+    python = open_folder / "python"
+    hidden = "import sys; sys.modules['usb.core'] = None; exec(sys.argv[1])"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{hidden}" "$3"\n')
+    python.chmod(0o755)
+    told = install._import_trouble(str(python), is_closed=True)
+    assert "cannot load the driver: ModuleNotFoundError" in told
+    assert install._import_trouble(sys.executable, is_closed=True) == ""
 
 
 def reader_node(root: Path, monkeypatch: pytest.MonkeyPatch, **more: Any) -> Path:

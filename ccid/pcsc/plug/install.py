@@ -34,8 +34,11 @@ UDEV_FILE = "/etc/udev/rules.d/92-ccid-pcscd.rules"
 RESTART = (
     "restart pcscd, which reads its drivers only when it starts: systemctl restart pcscd.service"
 )
-IMPORTS = ["-I", "-c", "import ccid.pcsc.plug.helper, ccid.pcsc.ifd"]
-"""Arguments of Python by which it loads the driver."""
+IMPORTS = (
+    "import ccid.pcsc.plug.helper, ccid.pcsc.ifd, ccid.transport.discovery; "
+    "from ccid.transport.libusb import backend; backend()"
+)
+"""The program that loads the driver, and libusb."""
 
 
 def system_dropdir(platform: str) -> Path:
@@ -167,15 +170,20 @@ def _import_trouble(python: str, is_closed: bool) -> str:
     """
     from ccid.pcsc.plug.pcscd_account import pcscd_account, run_as
 
-    done = subprocess.run([python, *IMPORTS], capture_output=True, text=True, errors="replace")
+    done = subprocess.run(
+        [python, "-I", "-c", IMPORTS], capture_output=True, text=True, errors="replace"
+    )
     who = ""
     account = None if done.returncode or is_closed else pcscd_account()
-    if account is not None and (tried := run_as(account, [python, *IMPORTS])) is not None:
+    if (
+        account is not None
+        and (tried := run_as(account, [python, "-I", "-c", IMPORTS])) is not None
+    ):
         done, who = tried, f", as pcscd's user {account.name},"
     if not done.returncode:
         return ""
     last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
-    return f"{python}{who} cannot import ccid: {last}"
+    return f"{python}{who} cannot load the driver: {last}"
 
 
 def _named_in(plist: dict[str, Any]) -> set[tuple[int, int]]:
