@@ -170,15 +170,11 @@ def _import_trouble(python: str, is_closed: bool) -> str:
     """
     from ccid.pcsc.plug.pcscd_account import pcscd_account, run_as
 
-    done = subprocess.run(
-        [python, "-I", "-c", IMPORTS], capture_output=True, text=True, errors="replace"
-    )
+    command = [python, "-I", "-c", IMPORTS]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     who = ""
     account = None if done.returncode or is_closed else pcscd_account()
-    if (
-        account is not None
-        and (tried := run_as(account, [python, "-I", "-c", IMPORTS])) is not None
-    ):
+    if account is not None and (tried := run_as(account, command)) is not None:
         done, who = tried, f", as pcscd's user {account.name},"
     if not done.returncode:
         return ""
