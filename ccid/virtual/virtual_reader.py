@@ -162,6 +162,7 @@ class VirtualReader:
                     serial=f"{self.number:04d}",
                     siblings=len(readers),
                     raw_configuration=self.device.raw_configuration,
+                    model=name,
                 )
             )
         return infos
