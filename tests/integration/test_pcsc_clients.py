@@ -216,7 +216,7 @@ def test_opensc_tool() -> None:
     told = run(*RUN, "--virtual", "--", "opensc-tool", "-s", "00A4000C023F00")
     assert "SW1=0x90, SW2=0x00" in told
     told = run(*RUN, "--virtual", "08e6:3437", "--virtual", "--", "opensc-tool", "-l")
-    assert "USB SmartCard Reader" in told
+    assert "Gemalto PC Twin Reader" in told
     assert "Virtual Reader" in told
 
 

@@ -1,19 +1,21 @@
-"""PC/SC clients from Debian, and the output of each with libccid and with our driver.
+"""PC/SC clients from Debian, and the output of each in three ways: pcscd with libccid, pcscd with
+our driver, and our service in pcscd's place.
 
-``compare`` runs the clients in the guest, on the same three readers with either driver; ``page``
-makes docs/clients.md from the output (``tools/clients-page``); ``tests/vm/test_clients.py``
-compares the output.
+``compare`` runs the clients in the guest, on the same three readers each way; ``page`` makes
+docs/clients.md from the output (``tools/clients-page``); ``tests/vm/test_clients.py`` compares the
+output.
 
-The readers have the same names with both drivers, so only the parts of the output that ``VARIES``
-names are replaced.
+The readers have the same names each way, so only the parts of the output that ``VARIES`` names are
+replaced.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from lab.errors import LabError
@@ -45,6 +47,8 @@ SERVER = (
     f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
     "from tests.vm.openpgp_server import main; main(int(sys.argv[1]), sys.argv[2])"
 )
+SOCKET = "/run/clients.comm"
+SERVICE = "import sys; from ccid.pcsc.service.__main__ import main; sys.exit(main(sys.argv[1:]))"
 RUNNER = (ROOT / "tests/vm/client_runner.py").read_text()
 PINENTRY = """#!/bin/sh
 echo OK
@@ -67,7 +71,7 @@ ALL = "all three"
 
 @dataclass(frozen=True)
 class Variation:
-    """Output that differs from run to run, with either driver.
+    """Output that differs from run to run, each way.
 
     Attributes:
         pattern: Regular expression of the output that differs.
@@ -92,7 +96,7 @@ VARIES = (
     Variation(
         r"(?s)(CHANNEL_ID -+\n).*?(?=\n---)",
         r"\1ADDRESS",
-        "the USB address of our reader, which is attached anew for each driver",
+        "the USB address of our reader, which is attached anew each time",
     ),
     Variation(
         r"\nTIME\n.*lab0.*\n  Event number: 3\n  Card state: Card removed, ?\n(?=Scanning)",
@@ -102,6 +106,16 @@ VARIES = (
     ),
     Variation(r"(?s)(Scanning(?!.*Scanning).*?Event number: )[23]", r"\1N", ""),
 )
+
+WITHOUT_PCSCD = (
+    Variation(
+        r"(?s)(Scanning(?!.*Scanning).*?lab0[^\n]*\n  Event number: )0",
+        r"\1N",
+        "`pcsc_scan`, when a reader came back: Debian 12's pcscd goes on counting its events; our "
+        "service begins at 0, as pcscd does since 2.0",
+    ),
+)
+"""Output that is another without pcscd."""
 
 
 @dataclass(frozen=True)
@@ -263,10 +277,33 @@ def openpgp_card(guest: Guest, folder: str) -> Iterator[None]:
     guest.run(wait.format("! ", there))
 
 
+@dataclass(frozen=True)
+class Output:
+    """What a client printed, in each of the three ways.
+
+    Attributes:
+        libccid: With pcscd and libccid.
+        ours: With pcscd and our driver.
+        service: With ``ccid-pcscd``, and no pcscd.
+    """
+
+    libccid: str
+    ours: str
+    service: str
+
+    @property
+    def own(self) -> tuple[str, str]:
+        """Both that have our code in them."""
+        return self.ours, self.service
+
+
+Settings = Mapping[str, str]
+"""Variables for the clients."""
+
+
 @contextmanager
-def daemon(guest: Guest, bundle: Path | None) -> Iterator[None]:
+def daemon(guest: Guest, bundle: Path | None) -> Iterator[Settings]:
     """pcscd, with libccid or with our driver, and the three readers."""
-    guest.leave_only(*LAB)
     own = f"{DROPDIR}/{NAME}"
     if bundle is not None:
         guest.run(["cp", "-r", str(bundle), own], check=True)
@@ -275,20 +312,41 @@ def daemon(guest: Guest, bundle: Path | None) -> Iterator[None]:
             helpers = guest.run("pgrep -fc '[c]cid.pcsc.plug.helper'").stdout.strip()
             if int(helpers) != (len(LAB) + 1 if bundle is not None else 0):
                 raise LabError(f"{helpers} of our driver's processes run")
-            yield
+            yield {}
     finally:
         guest.run(["rm", "-rf", own], check=True)
 
 
-def shell(guest: Guest, client: Client) -> str:
+@contextmanager
+def service(guest: Guest) -> Iterator[Settings]:
+    """Our service, which has the three readers itself."""
+    preload = (*PRELOAD, "ccid.pcsc.service.__main__", "ccid.pcsc.service.socket_server")
+    settings = {"PCSCLITE_CSOCK_NAME": SOCKET}
+    with (
+        guest.popen_script(SERVICE, "--socket", SOCKET, preload=preload) as job,
+        ExitStack() as stack,
+    ):
+        guest.run(f"i=0; until [ -S {SOCKET} ] || [ $i -gt 300 ]; do i=$((i+1)); sleep 0.1; done")
+        # readers are ours as long as a program has a context, and pcscd's at all times
+        holder = stack.enter_context(guest.popen(["pcsc_scan", "-n"], env=settings))
+        try:
+            holder.wait_for(r"(?s)(Reader \d.*?Card inserted.*?){3}", START_S)
+        except LabError as error:
+            raise LabError(f"{error}\nour service: {job.stderr}") from None
+        if not guest.run("pgrep -x pcscd").returncode:
+            raise LabError("pcscd runs")
+        yield settings
+
+
+def shell(guest: Guest, client: Client, settings: Settings) -> str:
     """The commands and their output, as in a terminal."""
     lines = ["set -e"]
     for command in client.commands:
         quoted = f"$ {command}".replace("'", "'\\''")
         lines += [f"echo '{quoted}'", command]
-    settings = {"GNUPGHOME": f"{FOLDER}/gnupg", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+    own = {"GNUPGHOME": f"{FOLDER}/gnupg", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
     script = "exec 2>&1\n" + "\n".join(lines)
-    done = guest.run(script, cwd=FOLDER, env=settings, timeout=200)
+    done = guest.run(script, cwd=FOLDER, env={**settings, **own}, timeout=200)
     if done.returncode:
         raise LabError(f"{client.does}: {done.stdout}")
     return done.stdout
@@ -310,26 +368,27 @@ def set_up(guest: Guest) -> None:
     guest.run(f"chmod 755 {pinentry}; cd {FOLDER}; mkfifo {fifos}", check=True)
 
 
-def examples(guest: Guest) -> dict[str, str]:
+def examples(guest: Guest, settings: Settings) -> dict[str, str]:
     """pyscard's examples, one after the other."""
     paths = [f"{EXAMPLES}/{name}" for name in PROGRAMS]
     command = ["/usr/bin/python3", "-c", RUNNER, "none", *paths]
-    done = guest.run(command, timeout=200)
+    done = guest.run(command, env=settings, timeout=200)
     parts = re.split(r"^(?=\$ python3 )", done.stdout, flags=re.MULTILINE)[1:]
     if done.returncode or len(parts) != len(PROGRAMS):
         raise LabError(f"pyscard's examples: {done.stderr}{done.stdout[-2000:]}")
     return dict(zip(PROGRAMS, parts, strict=True))
 
 
-def watchers(guest: Guest) -> dict[str, str]:
+def watchers(guest: Guest, settings: Settings) -> dict[str, str]:
     """The programs that watch, while the echo card and its reader come and go."""
     reader = guest.readers[LAB[0]]
+    start = partial(guest.popen, env=settings)
     with ExitStack() as stack:
-        jobs: dict[str, Job] = {"pcsc_scan": stack.enter_context(guest.popen(["pcsc_scan", "-n"]))}
+        jobs: dict[str, Job] = {"pcsc_scan": stack.enter_context(start(["pcsc_scan", "-n"]))}
         for name in list(WATCHERS)[1:]:
             fifo = f"{FOLDER}/{Path(name).stem}"
             command = ["/usr/bin/python3", "-uc", RUNNER, fifo, f"{EXAMPLES}/{name}"]
-            jobs[name] = stack.enter_context(guest.popen(command))
+            jobs[name] = stack.enter_context(start(command))
         scan, cards, readers, change = jobs.values()
         scan.wait_for(r"(?s)(Reader \d.*?Card inserted.*?){3}", 60)
         cards.wait_for(r"(?s)(Inserted.*){3}", 60)
@@ -358,20 +417,28 @@ def watchers(guest: Guest) -> dict[str, str]:
     return said | {"pcsc_scan": "$ pcsc_scan -n\n" + still}
 
 
-def run_all(guest: Guest, bundle: Path | None) -> dict[str, str]:
-    """The output of each client: with our driver if ``bundle`` is given, else with libccid."""
+def run_all(
+    guest: Guest, way: Callable[[Guest], AbstractContextManager[Settings]]
+) -> dict[str, str]:
+    """The output of each client.
+
+    Args:
+        guest: Where.
+        way: What serves PC/SC.
+    """
     set_up(guest)
-    with openpgp_card(guest, f"{FOLDER}/card"), daemon(guest, bundle):
-        said = examples(guest)
+    guest.leave_only(*LAB)
+    with openpgp_card(guest, f"{FOLDER}/card"), way(guest) as settings:
+        said = examples(guest, settings)
         for name, client in CLIENTS.items():
-            said[name] = shell(guest, client)
+            said[name] = shell(guest, client, settings)
         guest.run(["gpgconf", "--kill", "all"], env={"GNUPGHOME": f"{FOLDER}/gnupg"})
-        said |= watchers(guest)
+        said |= watchers(guest, settings)
     return said
 
 
-def compare(guest: Guest, folder: Path) -> dict[str, tuple[str, str]]:
-    """By name: the output of a client with libccid, and with our driver.
+def compare(guest: Guest, folder: Path) -> dict[str, Output]:
+    """By name: the output of a client in each of the three ways.
 
     Args:
         guest: The guest.
@@ -383,9 +450,9 @@ def compare(guest: Guest, folder: Path) -> dict[str, tuple[str, str]]:
     words = ["--reader", "08e6:4433", "--reader", "08e6:3437"]
     if install.main(["--dropdir", str(folder), *words]):
         raise LabError("no bundle")
-    theirs = run_all(guest, None)
-    own = run_all(guest, folder / NAME)
-    return {name: (theirs[name], own[name]) for name in rows()}
+    ways = (partial(daemon, bundle=None), partial(daemon, bundle=folder / NAME), service)
+    said = [run_all(guest, way) for way in ways]
+    return {name: Output(*(one[name] for one in said)) for name in rows()}
 
 
 # The page -------------------------------------------------------------------------------------
@@ -395,36 +462,44 @@ HEAD = """\
 
 <!-- Made by tools/clients-page, from what the programs print in the lab's guest. -->
 
-Debian's programs, unchanged, through Debian's pcscd: each was run twice on the same readers, with
-libccid as the driver and with ours. Three readers are plugged in: QEMU's with our echo card in it,
-QEMU's with libcacard's CAC, and our virtual reader, a real USB device by USB/IP, with an OpenPGP
-card (jcecard's) in it. *Same* means the whole output, but for what is named below the table. While
-the first four ran, the echo card was taken out and put in, then its reader. GnuPG asks a
-`pinentry` that knows the card's PINs. `tests/vm/test_clients.py` does it all again.
+Debian's programs, unchanged, each run three times on the same readers: through Debian's pcscd with
+libccid as the driver, through the same pcscd with our driver, and without pcscd, through our
+service `ccid-pcscd` ([pcsc.md](pcsc.md)), as any user may run it. Three readers are plugged in:
+QEMU's with our echo card in it, QEMU's with libcacard's CAC, and our virtual reader, a real USB
+device by USB/IP, with an OpenPGP card (jcecard's) in it. *Same* means that the whole output is
+that with libccid, but for what is named below the table. While the first four ran, the echo card
+was taken out and put in, then its reader. GnuPG asks a `pinentry` that knows the card's PINs.
+`tests/vm/test_clients.py` does it all again.
 
-| Package | Program | Readers | libccid / ours |
-|---|---|---|---|
+| Package | Program | Readers | Our driver in pcscd | No pcscd |
+|---|---|---|---|---|
 """
 
-
-def same(pair: tuple[str, str]) -> bool:
-    """True if both outputs are equal, except for the parts that may differ."""
-    return normal(pair[0]) == normal(pair[1])
+SAME, NEARLY, DIFFERENT = "same", "same, but for what is named below", "**different**"
 
 
-def page(said: Mapping[str, tuple[str, str]]) -> str:
+def verdict(output: Output) -> tuple[str, str]:
+    """How our driver's output and our service's compare with libccid's."""
+    expected, ours, service = map(normal, (output.libccid, output.ours, output.service))
+    nearly = NEARLY if expected == normal(service, WITHOUT_PCSCD) else DIFFERENT
+    return SAME if expected == ours else DIFFERENT, SAME if expected == service else nearly
+
+
+def page(said: Mapping[str, Output]) -> str:
     """docs/clients.md."""
     lines = [HEAD.rstrip("\n")]
     for name, client in rows().items():
-        verdict = "same" if same(said[name]) else "**different**"
-        lines.append(f"| {client.package} | {client.does} | {client.where} | {verdict} |")
+        cells = (client.package, client.does, client.where, *verdict(said[name]))
+        lines.append(f"| {' | '.join(cells)} |")
     by_run = dict.fromkeys(variation.why for variation in VARIES if variation.why)
     lines += ["", "What differs from run to run, with the same driver, too:", ""]
     lines += [f"- {why}" for why in by_run]
+    lines += ["", "What differs without pcscd:", ""]
+    lines += [f"- {variation.why}" for variation in WITHOUT_PCSCD]
     lines += ["", "What they print with our driver:"]
     for name, client in rows().items():
         if client.is_shown:
-            text = re.sub(r"[ \t]+$", "", said[name][1], flags=re.MULTILINE).strip("\n")
+            text = re.sub(r"[ \t]+$", "", said[name].ours, flags=re.MULTILINE).strip("\n")
             lines += ["", f"## {client.does[:1].upper()}{client.does[1:]}"]
             lines += ["", f"```console\n{text}\n```"]
     return "\n".join(lines) + "\n"
