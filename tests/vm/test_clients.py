@@ -9,19 +9,8 @@ import re
 import pytest
 from lab.guest import Guest
 
-from tests.vm.clients import (
-    CLIENTS,
-    NEARLY,
-    PROGRAMS,
-    ROOT,
-    SAME,
-    WATCHERS,
-    Output,
-    compare,
-    is_current,
-    page,
-    verdict,
-)
+from tests.vm.client_rows import CLIENTS, PROGRAMS, WATCHERS
+from tests.vm.clients import NEARLY, ROOT, SAME, Output, compare, is_current, page, verdict
 
 Said = dict[str, Output]
 
