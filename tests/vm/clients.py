@@ -121,10 +121,10 @@ def service(guest: Guest) -> Iterator[Settings]:
     preload = (*PRELOAD, "ccid.pcsc.service.__main__", "ccid.pcsc.service.socket_server")
     settings = {"PCSCLITE_CSOCK_NAME": SOCKET}
     with (
-        guest.popen_script(SERVICE, "--socket", SOCKET, preload=preload) as job,
+        guest.popen_script(SERVICE, "--socket", SOCKET, "--ready-fd", "1", preload=preload) as job,
         ExitStack() as stack,
     ):
-        guest.run(f"i=0; until [ -S {SOCKET} ] || [ $i -gt 300 ]; do i=$((i+1)); sleep 0.1; done")
+        job.wait_for(r"\A\n", START_S)
         # readers are ours as long as a program has a context, and pcscd's at all times
         holder = stack.enter_context(guest.popen(["pcsc_scan", "-n"], env=settings))
         try:
