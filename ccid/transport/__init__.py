@@ -161,6 +161,8 @@ class ReaderInfo:
             system does not tell them without opening it.
         siblings: How many readers its device has, itself included.
         raw_configuration: All bytes of the configuration.
+        model: The name that all readers like it have; ``name`` may have its interface, its serial
+            number or its place behind that, to tell it from others that are there.
         connect: Opens it; :func:`ccid.open_reader` calls this.
     """
 
@@ -179,9 +181,12 @@ class ReaderInfo:
     interface_name: str | None = None
     siblings: int = 1
     raw_configuration: bytes = field(default=b"", repr=False)
+    model: str = ""
 
     def __post_init__(self) -> None:
-        for string in ("name", "manufacturer", "product", "serial", "interface_name"):
+        if not self.model:
+            object.__setattr__(self, "model", self.name)
+        for string in ("name", "model", "manufacturer", "product", "serial", "interface_name"):
             text = getattr(self, string)
             if text is not None and not text.isprintable():
                 object.__setattr__(self, string, printable(text))

@@ -9,7 +9,7 @@ import os
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, TypedDict, cast
 
 from ccid.codec.declaration import Declared
 from ccid.codec.descriptors import (
@@ -121,7 +121,7 @@ def _look_at(device: Any, found: Discovery) -> None:
             if reader is not None:
                 readers.append((path, reader))
         for path, reader in readers:
-            strings = _strings(name, path) if LINUX else {}
+            strings = _strings(name, path) if LINUX else Strings()
             ids = descriptor.idVendor, descriptor.idProduct
             info = ReaderInfo(
                 name=model_name(*ids, strings.get("manufacturer"), strings.get("product")),
@@ -154,7 +154,16 @@ def _connect(device: Any, owner: int, info: ReaderInfo) -> Transport:
     raise ReaderRemoved(f"{info.name} was unplugged", reader=info.name)
 
 
-def _strings(device: str, path: str) -> dict[str, str | None]:
+class Strings(TypedDict, total=False):
+    """A device's strings, as far as the system tells them."""
+
+    manufacturer: str | None
+    product: str | None
+    serial: str | None
+    interface_name: str | None
+
+
+def _strings(device: str, path: str) -> Strings:
     interface = path.removeprefix("usb:")
     return {
         "manufacturer": linux.attribute(device, "manufacturer"),

@@ -161,6 +161,7 @@ def test_equal_names_are_told_apart(
         "Reader @1-3:1.0",
         "Reader @1-4:1.0",
     ]
+    assert {info.model for info in ccid.list_readers()} == {"Reader"}
 
 
 def test_only_the_active_configuration_counts(
