@@ -51,6 +51,9 @@ MIN_FEATURES = 36
 
 Find = Callable[[DeviceName, Collection[str]], ReaderInfo]
 
+SUCCESS = Code.SUCCESS
+"""Each APDU needs it: a member of an enumeration is found slowly."""
+
 
 @dataclass(slots=True)
 class _Device:
@@ -457,7 +460,7 @@ class IFDHandler:
 def _fitting(value: bytes, capacity: int) -> tuple[Code, bytes]:
     if len(value) > capacity:
         return Code.ERROR_INSUFFICIENT_BUFFER, b""
-    return Code.SUCCESS, value
+    return SUCCESS, value
 
 
 def _text(text: str | None, capacity: int) -> bytes:
