@@ -167,16 +167,17 @@ def test_who_waits_has_the_card_at_once(service: Service, tell: Tell) -> None:
 
 def test_a_killed_holder_of_a_transaction(service: Service) -> None:
     """Whoever waits goes on, and is told that the card was reset."""
-    with service.start("survives") as other, service.start("killed") as holder:
+    with service.start("survives") as other:
         assert other.stdout is not None
         assert other.stdin is not None
-        assert holder.stdout is not None
         assert other.stdout.readline() == "connected\n"
-        assert holder.stdout.readline() == "kill\n"
-        other.stdin.write("go\n")
-        other.stdin.flush()
-        assert other.stdout.readline() == "waiting\n"
-        holder.kill()
+        with service.start("killed") as holder:  # its transaction would keep connects waiting
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "kill\n"
+            other.stdin.write("go\n")
+            other.stdin.flush()
+            assert other.stdout.readline() == "waiting\n"
+            holder.kill()
         _, errors = other.communicate("go\n", TIMEOUT_S)
         assert other.returncode == 0, errors
 
@@ -430,6 +431,46 @@ def test_clients_that_are_killed(tmp_path: Path) -> None:
         assert "SW1=0x90, SW2=0x00" in told
         process.terminate()
         assert process.wait(TIMEOUT_S) == 0
+
+
+BUSY = """\
+import sys
+from smartcard.System import readers
+
+connection = readers()[0].createConnection()
+connection.connect()
+for number in range(1_000_000_000):
+    if number == 50:
+        print("busy", flush=True)
+        if sys.argv[1] == "idle":
+            sys.stdin.readline()
+    try:
+        connection.transmit([0x00, 0xA4, 0x00, 0x0C, 2, 0x3F, 0x00])
+    except Exception as error:
+        sys.exit(f"ended: {type(error).__name__}")
+"""
+
+
+@pytest.mark.parametrize("how", ["busy", "idle"])
+def test_the_service_ends_while_apdus_are_sent(tmp_path: Path, how: str) -> None:
+    """A client whose socket a thread of its own has hears of it at once, and so does the thread."""
+    with start(tmp_path) as (process, path):
+        environment = {**os.environ, "PCSCLITE_CSOCK_NAME": str(path)}
+        with subprocess.Popen(
+            [PYTHON, "-c", BUSY, how],
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as client:
+            assert client.stdout is not None
+            assert client.stdout.readline() == "busy\n"
+            process.terminate()
+            assert process.wait(TIMEOUT_S) == 0
+            _, said = client.communicate("go on\n", TIMEOUT_S)
+            assert client.returncode == 1
+            assert said.startswith("ended: ")
 
 
 def test_another_users_client_is_refused(open_folder: Path) -> None:
