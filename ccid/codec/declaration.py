@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Self, TypeVar, cast, dataclass_transform
 import construct
 
 from ccid.errors import MalformedDescriptor, MalformedMessage
+from ccid.ground.records import make, vars_of
 
 T = TypeVar("T", bound="type[Declared]")
 
@@ -48,45 +49,14 @@ def wire(
 
 
 class Declared:
-    """Base class of all declarations: build, parse, and ``repr`` without secrets.
-
-    Objects are immutable. The methods stand here once, because :mod:`dataclasses` would generate
-    and compile them for each class whenever the library is imported.
-    """
+    """Base class of all declarations: build, parse, and ``repr`` without secrets. They are records
+    (:mod:`ccid.ground.records`): immutable, and made by naming the fields."""
 
     __slots__ = ()
-    _defaults: ClassVar[dict[str, Any]] = {}
-    """The default value of each field; MISSING for an obligatory field."""
     layout: ClassVar[Any]
     """The ``Struct`` of construct with all fields."""
     error: ClassVar[type[MalformedMessage] | type[MalformedDescriptor]]
     """The class of the error that parsing and building raise."""
-
-    def __init__(self, **values: Any) -> None:
-        for name, default in self._defaults.items():
-            value = values.pop(name, default)
-            if value is dataclasses.MISSING:
-                raise TypeError(f"{type(self).__name__}: {name} is missing")
-            object.__setattr__(self, name, value)
-        if values:
-            raise TypeError(f"{type(self).__name__} has no {', '.join(values)}")
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        raise dataclasses.FrozenInstanceError(f"cannot assign to field {name!r}")
-
-    def __delattr__(self, name: str) -> None:
-        raise dataclasses.FrozenInstanceError(f"cannot delete field {name!r}")
-
-    def __eq__(self, other: object) -> bool:
-        if type(other) is not type(self):
-            return NotImplemented
-        return all(getattr(self, name) == getattr(other, name) for name in self._defaults)
-
-    def __hash__(self) -> int:
-        return hash((type(self), *vars_of(self).values()))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _remade, (type(self), vars_of(self))
 
     @classmethod
     def length_field(cls) -> str:
@@ -136,22 +106,9 @@ class Declared:
 def declared(cls: T) -> T:
     """Class decorator: make ``cls`` a dataclass, and collect the constructs of its fields in
     ``cls.layout``."""
-    made: Any = dataclasses.dataclass(
-        init=False, eq=False, repr=False, kw_only=True, match_args=False, slots=True
-    )(cls)
-    made._defaults = {f.name: f.default for f in dataclasses.fields(made)}
+    made: Any = make(cls, kw_only=True, match_args=False)
     made.layout = construct.Struct(*(f.name / f.metadata["wire"] for f in dataclasses.fields(made)))
     return cast(T, made)
-
-
-def vars_of(value: Declared) -> dict[str, Any]:
-    """The fields of ``value`` by name."""
-    return {name: getattr(value, name) for name in value._defaults}
-
-
-def _remade(cls: type[Declared], values: dict[str, Any]) -> Declared:
-    """A copy for :mod:`copy` and :mod:`pickle`."""
-    return cls(**values)
 
 
 def build(layout: Any, values: Mapping[str, Any], owner: type[Declared], **context: Any) -> bytes:

@@ -18,10 +18,8 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
 from typing import Any
 
-from ccid.codec.declaration import vars_of
 from ccid.codec.descriptors import (
     DeviceDescriptor,
     EndpointDescriptor,
@@ -33,6 +31,7 @@ from ccid.codec.descriptors.smart_card import DESCRIPTOR_TYPES
 from ccid.codec.descriptors.standard import TransferType
 from ccid.codes import CCID_DESCRIPTOR_TYPE, CLASS_SMART_CARD, InterfaceProtocol
 from ccid.errors import ReaderTableError
+from ccid.ground.records import record, vars_of
 from ccid.ground.safe_text import printable, short
 from ccid.known.quirks import toml_values
 from ccid.known.quirks.reader_table import is_id, table, user_source, user_sources
@@ -74,7 +73,7 @@ MAX_ENDPOINTS = 30
 """Endpoints of a device besides the control pipe, at most (USB 2.0, 9.6.6)."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class InterfaceFigures:
     """The descriptors of one smart-card interface.
 
@@ -102,7 +101,7 @@ class InterfaceFigures:
         return self.reader.smart_card
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DeviceFigures:
     """The descriptors of one device.
 

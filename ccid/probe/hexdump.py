@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ccid.codec.declaration import vars_of
 from ccid.codec.descriptors import (
     DeviceDescriptor,
     EndpointDescriptor,
@@ -22,6 +21,7 @@ from ccid.codec.descriptors.smart_card import DESCRIPTOR_TYPES
 from ccid.codec.descriptors.standard import DescriptorType
 from ccid.codes import CCID_DESCRIPTOR_LENGTH, CLASS_SMART_CARD, CLASS_VENDOR
 from ccid.errors import MalformedDescriptor
+from ccid.ground.records import vars_of
 from ccid.known.descriptor_figures import DeviceFigures
 from ccid.probe.told import Fields, device, unnamed
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from ccid.codec.descriptors import (
@@ -19,6 +19,7 @@ from ccid.codec.descriptors import (
     SmartCardInterface,
 )
 from ccid.errors import CcidError
+from ccid.ground.records import record
 from ccid.ground.safe_text import printable
 from ccid.known.quirks import Quirks, lookup
 
@@ -140,7 +141,7 @@ class Transport(Protocol):
         closed, or this process is a fork of the one that opened it."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ReaderInfo:
     """A reader that is there, not opened.
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
+from ccid.ground.records import record
 from ccid.ground.safe_text import printable
 
 ROOT = Path("/")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Holder:
     """A process that has a device node open. ``name`` is made printable."""
 

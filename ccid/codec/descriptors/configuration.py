@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeVar
 
 from ccid.codec.declaration import Declared
@@ -22,12 +22,13 @@ from ccid.codes import (
     InterfaceProtocol,
 )
 from ccid.errors import MalformedDescriptor
+from ccid.ground.records import record
 
 D = TypeVar("D", bound=Declared)
 _Growing = tuple[EndpointDescriptor, bytearray]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Endpoint:
     """An endpoint, and the bytes of the class-specific descriptors after its descriptor."""
 
@@ -35,7 +36,7 @@ class Endpoint:
     extra: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Interface:
     """One alternate setting of an interface, the bytes of the class-specific descriptors after its
     descriptor, and its endpoints."""
@@ -45,7 +46,7 @@ class Interface:
     endpoints: tuple[Endpoint, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Configuration:
     """A configuration and its interfaces. Every alternate setting is an entry in
     ``interfaces``."""
@@ -55,7 +56,7 @@ class Configuration:
     interfaces: tuple[Interface, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SmartCardInterface:
     """An interface that is a smart-card reader: of the smart card class, or a proprietary
     interface with a smart card class descriptor.

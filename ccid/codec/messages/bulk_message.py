@@ -9,9 +9,10 @@ from typing import Any, ClassVar, Self, TypeVar, cast, dataclass_transform
 import construct
 from construct import Byte, Bytes, GreedyBytes, Int32ul
 
-from ccid.codec.declaration import Declared, build, declared, parse, vars_of, wire
+from ccid.codec.declaration import Declared, build, declared, parse, wire
 from ccid.codes import CommandStatus, IccStatus, slot_error_text
 from ccid.errors import MalformedMessage
+from ccid.ground.records import vars_of
 
 MESSAGE_HEADER = 10
 """Bytes of the header of every bulk message (USB CCID rev 1.1, 6.1 and 6.2)."""

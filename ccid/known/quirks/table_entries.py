@@ -24,10 +24,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ccid.errors import ReaderTableError
+from ccid.ground.records import record
 from ccid.ground.safe_text import printable, short
 from ccid.known.quirks import value_kinds
 from ccid.known.quirks.vocabulary import VOCABULARY
@@ -41,7 +41,7 @@ _CONDITIONS = {"bcdDevice", "min-bcdDevice", "max-bcdDevice", "min-slot", "inter
 """Keys of ``[[…when]]``: conditions, and the quirks."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Case:
     """Quirks, and the conditions under which they are in force.
 
