@@ -15,10 +15,11 @@ A file of the user (:mod:`ccid.known.quirks.reader_table`) may have figures as w
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence, Set
-from typing import Any
+from typing import Any, cast
 
 from ccid.codec.descriptors import (
     DeviceDescriptor,
@@ -59,9 +60,9 @@ HEXADECIMAL = {
 }  # fmt: skip
 """Fields that a file has in hexadecimal, as strings, and the number of digits."""
 HIGHEST = {
-    part.name: 256 ** part.sizeof() - 1
+    field.name: 256 ** field.metadata["wire"].size - 1
     for cls in (DeviceDescriptor, InterfaceDescriptor, SmartCardDescriptor, EndpointDescriptor)
-    for part in cls.layout.subcons
+    for field in dataclasses.fields(cast(Any, cls))
 } | {"data-rates": 0xFFFF_FFFF, "clock-frequencies": 0xFFFF_FFFF}
 """The greatest value of each field, which follows from the size of the field."""
 MAX_STRING = 126

@@ -20,9 +20,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import NamedTuple, TypeVar
 
-from construct import Byte, Bytes, GreedyBytes, Int16ul, Int32ul
-
 from ccid.codec.declaration import Declared, declared, wire
+from ccid.codec.layouts import Byte, Bytes, GreedyBytes, Int16ul, Int32ul
 from ccid.codec.messages.structures import (
     PinModification,
     PinModificationAllIndexes,

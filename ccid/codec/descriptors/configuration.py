@@ -152,7 +152,7 @@ def parse_configuration(data: bytes) -> Configuration:
     Raises:
         MalformedDescriptor: ``data`` are truncated, or one descriptor contradicts another.
     """
-    head = ConfigurationDescriptor.parse(data[: ConfigurationDescriptor.layout.sizeof()])
+    head = ConfigurationDescriptor.parse(data[: ConfigurationDescriptor.size()])
     if head.wTotalLength > len(data):
         raise MalformedDescriptor(
             f"configuration: wTotalLength says {head.wTotalLength} bytes, {len(data)} came",
@@ -186,7 +186,7 @@ def parse_configuration(data: bytes) -> Configuration:
 def _standard(cls: type[D], raw: bytes) -> tuple[D, bytes]:
     """A standard descriptor, and the bytes that bLength counts beyond its standard length (an
     audio endpoint has such bytes)."""
-    size = cls.layout.sizeof()
+    size = cls.size()
     return cls.parse(bytes([min(raw[0], size)]) + raw[1:size]), raw[size:]
 
 
