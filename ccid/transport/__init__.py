@@ -82,6 +82,14 @@ class Transport(Protocol):
             As :meth:`send`; TransportTimeout only if the command was not sent.
         """
 
+    def expect(self, size: int, /) -> None:
+        """Have the transfer for a reply wait at the reader already, where that is possible, before
+        the command is sent. The next :meth:`wait` for ``size`` bytes is that transfer.
+
+        Raises:
+            As :meth:`send`, but no TransportTimeout.
+        """
+
     def wait(self, size: int, wait_ms: int, /) -> int:
         """Wait for a reply, or go on waiting for it, as :meth:`exchange` does.
 
