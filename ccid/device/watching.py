@@ -32,6 +32,7 @@ from ccid.device.open_readers import Key, key_of, opened
 from ccid.device.reader import Reader
 from ccid.device.watch_tasks import CloseTask, OpenTask, StatusTask
 from ccid.errors import CcidError, ReaderForked, ReaderRemoved
+from ccid.ground.records import record
 from ccid.link.card_state import Presence
 from ccid.transport import ReaderInfo
 
@@ -62,7 +63,7 @@ class EventKind(enum.Enum):
     CARD_LEFT = "card left"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Event:
     """A reader or a card came or went.
 

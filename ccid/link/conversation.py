@@ -111,7 +111,7 @@ class Ended:
         assert self.dead is not None
         raise copy.copy(self.dead)
 
-    exchange = wait = send = receive = take_events = control = _refuse
+    exchange = expect = wait = send = receive = take_events = control = _refuse
 
     def listen(self, tell: Callable[[bytes], None]) -> None:
         """No notification comes any more."""

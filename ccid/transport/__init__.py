@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from ccid.codec.descriptors import (
@@ -19,6 +19,7 @@ from ccid.codec.descriptors import (
     SmartCardInterface,
 )
 from ccid.errors import CcidError
+from ccid.ground.records import record
 from ccid.ground.safe_text import printable
 from ccid.known.quirks import Quirks, lookup
 
@@ -81,6 +82,14 @@ class Transport(Protocol):
             As :meth:`send`; TransportTimeout only if the command was not sent.
         """
 
+    def expect(self, size: int, /) -> None:
+        """Have the transfer for a reply wait at the reader already, where that is possible, before
+        the command is sent. The next :meth:`wait` for ``size`` bytes is that transfer.
+
+        Raises:
+            As :meth:`send`, but no TransportTimeout.
+        """
+
     def wait(self, size: int, wait_ms: int, /) -> int:
         """Wait for a reply, or go on waiting for it, as :meth:`exchange` does.
 
@@ -140,7 +149,7 @@ class Transport(Protocol):
         closed, or this process is a fork of the one that opened it."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ReaderInfo:
     """A reader that is there, not opened.
 

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any, TypedDict, cast
 
 from ccid.codec.declaration import Declared
@@ -22,6 +22,7 @@ from ccid.codec.descriptors import (
 from ccid.codec.descriptors.configuration import SmartCardInterface, smart_card_interface
 from ccid.codes import CLASS_SMART_CARD
 from ccid.errors import CcidError, MalformedDescriptor, ReaderRemoved, UsbUnavailable
+from ccid.ground.records import record
 from ccid.known.quirks import lookup
 from ccid.transport import ReaderInfo, Transport, linux
 from ccid.transport.libusb import SPEEDS, status_of, status_text, usb_errors
@@ -39,7 +40,7 @@ count, a number out of range."""
 logger = logging.getLogger("ccid.transport")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Broken:
     """A smart-card interface whose descriptors cannot be parsed."""
 
@@ -48,7 +49,7 @@ class Broken:
     error: MalformedDescriptor
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Discovery:
     """The result of one search on USB.
 
