@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -139,7 +139,8 @@ class Card:
             CommandFailed, ProtocolError, TransportError: The card could not be powered off. The
                 slot is free all the same.
         """
-        await self._turn.do(None, self._card.disconnect)
+        with suppress(*blocking.NO_READER):
+            await self._turn.do(None, self._card.disconnect)
 
     async def __aenter__(self) -> Self:
         return self
@@ -150,6 +151,8 @@ class Card:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if kind is GeneratorExit:  # of a coroutine that is thrown away: it may await nothing
+            return
         try:
             await self.disconnect()
         except CcidError as failed:

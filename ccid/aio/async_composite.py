@@ -69,10 +69,8 @@ class Composite:
 
     async def close(self) -> None:
         """Close all interfaces (:meth:`ccid.aio.Reader.close`). A second call has no effect."""
-        try:
-            await apart_to_the_end(f"closing {self.name}", self._composite.close)
-        finally:
-            self._part()
+        self._part()
+        await apart_to_the_end(f"closing {self.name}", self._composite.close)
 
     async def __aenter__(self) -> Self:
         return self
@@ -83,7 +81,11 @@ class Composite:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.close()
+        if kind is GeneratorExit:
+            for one in self.readers:
+                one._forget()
+        else:
+            await self.close()
 
     def __repr__(self) -> str:
         return f"<ccid.aio.Composite {self.name!r}, {len(self.readers)} interfaces>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -19,6 +20,7 @@ from ccid.codes import PowerSelect
 from ccid.device import find
 from ccid.device import reader as blocking
 from ccid.device.listener import Slots
+from ccid.device.unclosed_readers import unclosed
 from ccid.known.quirks import Quirks
 from ccid.link.conversation import MAX_COMMAND_S
 from ccid.transport import ReaderInfo
@@ -78,6 +80,13 @@ class Reader:
             self._reader.close()
         finally:
             self._part()
+
+    def _forget(self) -> None:
+        """Have another thread close the reader: the coroutine that had it is thrown away, perhaps
+        by the garbage collector, and may await nothing."""
+        self._part()
+        if not self.is_closed and not sys.is_finalizing():
+            unclosed.forgotten(self._reader)
 
     # Description ------------------------------------------------------------------------------
 
@@ -160,10 +169,8 @@ class Reader:
         :class:`ccid.errors.ReaderClosed`. Closing never raises an error of the reader. If a signal
         handler raises meanwhile (Ctrl-C), call this method again.
         """
-        try:
-            await apart_to_the_end(f"closing {self.name}", self._reader.close)
-        finally:
-            self._part()
+        self._part()
+        await apart_to_the_end(f"closing {self.name}", self._reader.close)
 
     @property
     def is_closed(self) -> bool:
@@ -179,7 +186,10 @@ class Reader:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.close()
+        if kind is GeneratorExit:
+            self._forget()
+        else:
+            await self.close()
 
     # Notifications and traces -----------------------------------------------------------------
 

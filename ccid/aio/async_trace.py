@@ -48,4 +48,5 @@ class Trace:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.stop()
+        if kind is not GeneratorExit:  # else the reader ends it
+            await self.stop()

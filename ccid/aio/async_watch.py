@@ -71,12 +71,13 @@ class Watch(AsyncIterator[Event]):
             return
         job = Job(self._events.close)
         self._thread.put(job)
-        self._thread.end()
         try:
             await job.future
         except asyncio.CancelledError:
             await job.finished()
             raise
+        finally:
+            self._thread.end()
 
     async def __aenter__(self) -> Self:
         return self
@@ -87,7 +88,8 @@ class Watch(AsyncIterator[Event]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self.aclose()
+        if kind is not GeneratorExit:  # else __del__ ends it
+            await self.aclose()
 
     def __del__(self) -> None:
         if not getattr(self, "_is_over", True):

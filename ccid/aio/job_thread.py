@@ -166,6 +166,12 @@ class Job:
             self.error = None  # the error knows this frame by its traceback
             future.set_exception(error)
 
+    def refuse(self, error: CcidError) -> None:
+        """The job is not done: the task gets ``error``."""
+        self.error, self.is_over = error, True
+        if not self.loop.is_closed():
+            self.tell()
+
     async def ended(self, cancel: Callable[[], object] | None = None) -> None:
         """Cancel the job, and wait until the thread is done with it. To cancel the task once more
         does not end this wait.
@@ -249,11 +255,22 @@ class JobThread:
             return False
         return True
 
-    def end(self) -> None:
-        """End the thread after all jobs before. A second call has no effect."""
+    def end(self) -> list[Job]:
+        """End the thread after the job under way. A second call has no effect.
+
+        Returns:
+            The jobs that will not be done.
+        """
+        left: list[Job] = []
         if not self.has_ended:
             self.has_ended = True
+            with suppress(IndexError):
+                while True:
+                    job = self._jobs.popleft()
+                    if job is not None:
+                        left.append(job)
             self.put(None)
+        return left
 
     def __del__(self) -> None:
         with suppress(AttributeError):  # the thread was never started

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
 from ccid.aio.job_thread import Job, JobThread, mail_of
+from ccid.errors import ReaderClosed
 
 if TYPE_CHECKING:
     from ccid.device.reader import Reader
@@ -47,6 +48,7 @@ class TaskTurn:
         self.lock = lock
         self.loop = loop
         self._mail = mail_of(loop)  # kept for all jobs
+        self.name = reader.name
         self._check = reader.pipe.check
         self._thread = JobThread(f"ccid.aio {reader.name}")
         self.users = 0
@@ -122,14 +124,16 @@ class TaskTurn:
             self._waiting.append(job)
 
     def _hand_over(self, job: Job) -> None:
+        if self._thread.has_ended:
+            job.refuse(self._closed())
+            return
         if job.entering is not None:
             self._owner, job.is_admitted = job.entering, True
             self._depth += 1
-        if self._thread.has_ended:  # the reader is closed: nothing blocks any more
-            job.lock = None
-            job.run()
-        else:
-            self._thread.put(job)
+        self._thread.put(job)
+
+    def _closed(self) -> ReaderClosed:
+        return ReaderClosed(f"{self.name} was closed", reader=self.name)
 
     async def _ended(self, job: Job, cancel: Callable[[], object] | None) -> None:
         """End a job whose task was cancelled."""
@@ -172,11 +176,15 @@ class TaskTurn:
             self._hand_over(self._waiting.popleft())
 
     def part(self) -> None:
-        """One slot less has this turn. After the last the thread ends."""
+        """One slot less has this turn. After the last the thread ends, after the command under
+        way; tasks whose jobs have not begun get ReaderClosed."""
         with _guard:
             self.users -= 1
-            if not self.users:
-                self._thread.end()
+            if self.users:
+                return
+        for job in (*self._thread.end(), *self._waiting):
+            job.refuse(self._closed())
+        self._waiting.clear()
 
 
 _guard = threading.RLock()

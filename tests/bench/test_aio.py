@@ -1,0 +1,140 @@
+"""What a command of a task costs more than one without tasks, and how well tasks use many readers.
+
+Goals: at most 60 µs more for each command; 64 virtual readers whose cards take 5 ms at 60 times the
+rate of one. Beside the second stands what 64 threads reach without asyncio: both are bound by one
+interpreter, which simulates the readers as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+import ccid
+from ccid import aio
+from ccid.virtual import EchoCard
+from tests.conftest import Tell
+
+FAST, SLOW = bytes.fromhex("00400000"), bytes.fromhex("00500005")
+"""Commands that take the card no time, and 5 ms."""
+OK = b"\x90\x00"
+GOAL_US, GOAL_TIMES = 60.0, 60.0
+READERS = 64
+ROUNDS = 7
+
+
+def of_a_command(rounds: int, count: int) -> list[tuple[float, float]]:
+    """In turns, seconds a command takes in a task, and without."""
+
+    async def main() -> list[tuple[float, float]]:
+        took = []
+        async with aio.open_reader(ccid.VirtualReader(EchoCard())) as reader:
+            async with reader.slots[0].connect() as card:
+                for _ in range(rounds):
+                    began = time.perf_counter()
+                    for _ in range(count):
+                        await card.transmit(FAST)
+                    between = time.perf_counter()
+                    for _ in range(count):
+                        card._card.transmit(FAST)
+                    ended = time.perf_counter()
+                    took.append(((between - began) / count, (ended - between) / count))
+        return took
+
+    return asyncio.run(main())
+
+
+@pytest.mark.benchmark(group="aio")
+def test_what_a_command_costs_more(benchmark: Any, full: bool, tell: Tell) -> None:
+    took: list[tuple[float, float]] = []
+    count = 5000 if full else 1000
+    benchmark.pedantic(lambda: took.extend(of_a_command(ROUNDS, count)), rounds=1)
+    more = [(task - without) * 1e6 for task, without in took]
+    task, without = (statistics.median(column) * 1e6 for column in zip(*took, strict=True))
+    benchmark.extra_info["us"] = more
+    tell(
+        f"a command in a task: {task:.1f} µs, without {without:.1f} µs: "
+        f"{statistics.median(more):.1f} µs more, {min(more):.1f} at best (goal {GOAL_US:.0f})"
+    )
+
+
+def rate_of_tasks(count: int, seconds: float) -> float:
+    """Commands a second of ``count`` readers, each in a task."""
+
+    async def main() -> float:
+        virtual = [ccid.VirtualReader(EchoCard()) for _ in range(count)]
+        readers = await asyncio.gather(*(aio.open_reader(one) for one in virtual))
+        cards = await asyncio.gather(*(reader.slots[0].connect() for reader in readers))
+        began = time.perf_counter()
+        until = began + seconds
+
+        async def send(card: aio.Card) -> int:
+            sent = 0
+            while time.perf_counter() < until:
+                assert await card.transmit(SLOW) == OK
+                sent += 1
+            return sent
+
+        sent = sum(await asyncio.gather(*map(send, cards)))
+        rate = sent / (time.perf_counter() - began)
+        await asyncio.gather(*(reader.close() for reader in readers))
+        return rate
+
+    return asyncio.run(main())
+
+
+def rate_of_threads(count: int, seconds: float) -> float:
+    """The same, each in a thread, without asyncio."""
+    readers = [ccid.open_reader(ccid.VirtualReader(EchoCard())) for _ in range(count)]
+    cards = [reader.slots[0].connect() for reader in readers]
+    sent: list[int] = []
+    began = time.perf_counter()
+    until = began + seconds
+
+    def send(card: ccid.Card) -> None:
+        mine = 0
+        while time.perf_counter() < until:
+            assert card.transmit(SLOW) == OK
+            mine += 1
+        sent.append(mine)
+
+    threads = [threading.Thread(target=send, args=[card]) for card in cards]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    rate = sum(sent) / (time.perf_counter() - began)
+    for reader in readers:
+        reader.close()
+    return rate
+
+
+def times(rate_of: Callable[[int, float], float], rounds: int, seconds: float) -> Sequence[float]:
+    """How many times the rate of one reader the rate of all is; the best of each, and the ratio."""
+    one = max(rate_of(1, seconds) for _ in range(rounds))
+    all_of_them = max(rate_of(READERS, seconds) for _ in range(rounds))
+    return one, all_of_them, all_of_them / one
+
+
+@pytest.mark.benchmark(group="aio")
+def test_64_readers(benchmark: Any, full: bool, tell: Tell) -> None:
+    seconds = 5.0 if full else 1.0
+    figures: list[Sequence[float]] = []
+
+    def measure() -> None:
+        for rate_of in (rate_of_tasks, rate_of_threads):
+            figures.append(times(rate_of, 3, seconds))
+
+    benchmark.pedantic(measure, rounds=1)
+    benchmark.extra_info["figures"] = figures
+    for what, (one, all_of_them, ratio) in zip(("tasks", "threads"), figures, strict=True):
+        tell(
+            f"{READERS} readers with a card of 5 ms, in {what}: {all_of_them:,.0f} commands/s, "
+            f"{ratio:.1f} times one ({one:,.0f}); goal {GOAL_TIMES:.0f} times"
+        )
