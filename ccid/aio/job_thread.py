@@ -92,17 +92,9 @@ class Job:
     """
 
     __slots__ = (
-        *(
-            "_mail",
-            "_settled",
-            "arguments",
-            "entering",
-            "error",
-            "future",
-            "is_admitted",
-            "is_cancelled",
-        ),
-        *("is_over", "is_under_way", "lock", "loop", "result", "work"),
+        *("_guard", "_mail", "_settled", "arguments", "entering", "error", "future"),
+        *("is_admitted", "is_cancelled", "is_over", "is_under_way", "lock", "loop"),
+        *("result", "work"),
     )
 
     def __init__(
@@ -114,6 +106,8 @@ class Job:
         self.loop = loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = loop.create_future()
         self._mail = mail_of(loop)
+        self._guard = threading.Lock()
+        """Held while ``is_over`` is set, and while the job is cancelled."""
         self._settled: asyncio.Future[None] | None = None
         self.result: Any = None
         self.error: BaseException | None = None
@@ -125,13 +119,16 @@ class Job:
     def run(self) -> None:
         """Do the job, and have the loop tell the task."""
         lock = self.lock
-        if lock is None:
-            self._do()
-        elif lock.acquire(blocking=False) or self._waited_for(lock):
-            try:
+        try:
+            if lock is None:
                 self._do()
-            finally:
-                lock.release()
+            elif lock.acquire(blocking=False) or self._waited_for(lock):
+                try:
+                    self._do()
+                finally:
+                    lock.release()
+        except CcidError as error:  # the lock says that the reader is gone
+            self.error = error
         self.is_over = True
         self._mail.put(self)
 
@@ -150,6 +147,8 @@ class Job:
             self.result = self.work(*self.arguments)
         except BaseException as error:
             self.error = error
+        with self._guard:  # no cancellation of this job may meet the next one
+            self.is_over = True
 
     # In the loop ------------------------------------------------------------------------------
 
@@ -172,6 +171,17 @@ class Job:
         if not self.loop.is_closed():
             self.tell()
 
+    def cancel(self, cancel: Callable[[], object]) -> None:
+        """End the command that the job has under way, if it has one. Called in the loop.
+
+        Args:
+            cancel: Ends the command under way in the slot of the job. Must not block.
+        """
+        with self._guard:
+            if self.is_under_way and not self.is_over:
+                with suppress(CcidError):  # the reader is gone: the job ends by itself
+                    cancel()
+
     async def ended(self, cancel: Callable[[], object] | None = None) -> None:
         """Cancel the job, and wait until the thread is done with it. To cancel the task once more
         does not end this wait.
@@ -186,9 +196,8 @@ class Job:
         """As :meth:`ended`, but a job that has not begun is done."""
         pause_s = FIRST_PAUSE_S
         while not self.is_over:
-            if cancel is not None and self.is_under_way:
-                with suppress(CcidError):  # the reader is gone: the job ends by itself
-                    cancel()
+            if cancel is not None:
+                self.cancel(cancel)
             self._settled = self.loop.create_future()
             with suppress(asyncio.CancelledError):  # it is on its way to the caller already
                 await asyncio.wait((self._settled,), timeout=pause_s)
@@ -214,7 +223,7 @@ Jobs = deque[Job | None]
 class JobThread:
     """A thread that does jobs one after the other.
 
-    The thread ends when :meth:`end` is called, or when no one has this object any more.
+    The thread ends when :meth:`end` is called, or when nobody has this object any more.
 
     Args:
         name: Name of the thread.
@@ -302,7 +311,7 @@ async def apart(name: str, work: Callable[[], R], undo: Callable[[R], object]) -
     Args:
         name: Name of the thread.
         work: The work.
-        undo: Undoes the result of ``work`` if no one gets it; called in a thread.
+        undo: Undoes the result of ``work`` if nobody gets it; called in a thread.
 
     Raises:
         TransportError: The system has no thread left.

@@ -172,6 +172,8 @@ class TaskTurn:
         if self._depth:
             return
         self._owner = None
+        if self.loop.is_closed():  # a coroutine is thrown away: no task waits any more
+            self._waiting.clear()
         while self._waiting and self._owner is None:
             self._hand_over(self._waiting.popleft())
 

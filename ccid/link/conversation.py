@@ -278,6 +278,7 @@ class Conversation:
                 if outer is None:
                     self.busy_slot = -1
                     del self._operations[slot]
+                    self._cancelled.pop(slot, None)  # the next one may begin at the same number
                 else:
                     self._operations[slot] = outer
 
@@ -306,6 +307,7 @@ class Conversation:
             finally:
                 self.busy_slot = -1
                 del self._operations[slot]
+                self._cancelled.pop(slot, None)
 
     def _operation_of(self, first: int, limit_s: float | None = None) -> Operation:
         began = time.monotonic()

@@ -133,6 +133,25 @@ def test_a_failed_disconnect_does_not_hide_the_first_error(caplog: Any) -> None:
     assert len(caplog.records) == 1
 
 
+def test_a_reader_that_goes_as_it_is_opened() -> None:
+    """Its lock says so from then on: the thread tells the task, and goes on."""
+    bench = Bench()
+
+    async def main() -> None:
+        reader = await aio.open_reader(bench.virtual)
+        bench.virtual.unplug()
+        with pytest.raises(errors.ReaderRemoved):
+            await reader.slots[0].status()
+        late = aio.Reader(reader._reader, asyncio.get_running_loop())
+        for _ in range(2):
+            with pytest.raises(errors.ReaderRemoved):
+                await late.slots[0].status()
+        await late.close()
+        await reader.close()
+
+    run(main())
+
+
 def test_listed_readers(monkeypatch: pytest.MonkeyPatch) -> None:
     info = ccid.VirtualReader().info
     monkeypatch.setattr(find, "list_readers", lambda: [info])

@@ -376,6 +376,31 @@ def test_behind_a_thread_that_has_the_turn() -> None:
     assert bench.seen == [FAST]
 
 
+def test_a_cancellation_does_not_meet_the_next_command() -> None:
+    """The job ends as its task cancels it: its thread waits until that is done, and goes on then
+    to the next job, which nobody has cancelled."""
+    calls: list[str] = []
+
+    async def main() -> None:
+        job = job_thread.Job(lambda: may_end.wait(10))
+        may_end = threading.Event()
+        thread = threading.Thread(target=job.run)
+        thread.start()
+        await until(lambda: job.is_under_way)
+
+        def cancel() -> None:
+            may_end.set()
+            thread.join(0.05)
+            calls.append("over" if job.is_over else "under way")
+
+        job.cancel(cancel)
+        thread.join(10)
+        job.cancel(cancel)
+
+    run(main())
+    assert calls == ["under way"]
+
+
 # What was made for the task -------------------------------------------------------------------
 
 
