@@ -12,6 +12,7 @@ import statistics
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -120,6 +121,44 @@ def times(rate_of: Callable[[int, float], float], rounds: int, seconds: float) -
     one = max(rate_of(1, seconds) for _ in range(rounds))
     all_of_them = max(rate_of(READERS, seconds) for _ in range(rounds))
     return one, all_of_them, all_of_them / one
+
+
+def switches() -> int:
+    """How often a thread of this process went to sleep and was woken, so far."""
+    return sum(
+        int(line.split()[1])
+        for status in Path("/proc/self/task").glob("*/status")
+        for line in status.read_text().splitlines()
+        if line.startswith("voluntary_ctxt_switches")
+    )
+
+
+@pytest.mark.benchmark(group="aio")
+def test_nothing_happens(benchmark: Any, full: bool, tell: Tell) -> None:
+    """No thread wakes while 64 readers with a card, and a watch, are open."""
+    seconds = 10.0 if full else 1.0
+    woken: list[int] = []
+
+    async def main() -> None:
+        virtual = [ccid.VirtualReader(EchoCard()) for _ in range(READERS)]
+        readers = await asyncio.gather(*(aio.open_reader(one) for one in virtual))
+        await asyncio.gather(*(reader.slots[0].connect() for reader in readers))
+        async with aio.watch() as events:
+            for _ in range(2 * READERS):
+                await anext(events)
+            waiting = asyncio.ensure_future(anext(events))
+            await asyncio.sleep(1.0)
+            before = switches()
+            await asyncio.sleep(seconds)
+            woken.append(switches() - before)
+            waiting.cancel()
+        await asyncio.gather(*(reader.close() for reader in readers))
+
+    benchmark.pedantic(lambda: asyncio.run(main()), rounds=1)
+    tell(
+        f"{READERS} readers and a watch, when nothing happens for {seconds:.0f} s: "
+        f"{woken[0]} context switches, of which the measure itself is one"
+    )
 
 
 @pytest.mark.benchmark(group="aio")
