@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,11 @@ import pytest
 import ccid
 from ccid import aio
 from ccid.virtual import EchoCard
+from tests.bench.native import programs
+from tests.bench.native.bench import Bench, Options
+from tests.bench.native.client import Round
+from tests.bench.native.profiles import PROFILES
+from tests.bench.native.ways import WAYS, Way
 from tests.conftest import Tell
 
 FAST, SLOW = bytes.fromhex("00400000"), bytes.fromhex("00500005")
@@ -121,6 +128,50 @@ def times(rate_of: Callable[[int, float], float], rounds: int, seconds: float) -
     one = max(rate_of(1, seconds) for _ in range(rounds))
     all_of_them = max(rate_of(READERS, seconds) for _ in range(rounds))
     return one, all_of_them, all_of_them / one
+
+
+TASK = Way("T", "Python, ccid.aio", "aio_loop.py")
+"""``await card.transmit``, on the stand-in for libusb."""
+
+
+@pytest.mark.benchmark(group="aio")
+@pytest.mark.parametrize("profile", ["0", "hs"])
+def test_over_libusb(benchmark: Any, full: bool, tell: Tell, tmp_path: Path, profile: str) -> None:
+    """With the system calls and the threads of a real reader: natively, as tools/bench-native
+    measures all ways without tasks."""
+    trouble = programs.cannot_run()
+    if trouble:
+        pytest.skip(f"NOTHING IS MEASURED: {trouble}")
+    missing = programs.missing()
+    if missing:
+        pytest.fail(missing, pytrace=False)
+    programs.build(tmp_path)
+    bench = Bench(Options(tmp_path, Path(sys.executable), scale=1.0 if full else 0.2))
+    bench.calibrate()
+    chosen = PROFILES[profile]
+    rounds: dict[str, list[Round]] = {"B": [], "T": []}
+
+    def measure() -> None:
+        with ExitStack() as stack:
+            clients = {
+                way.name: stack.enter_context(bench.client(way, chosen.environment))
+                for way in (WAYS["B"], TASK)
+            }
+            for number in range(ROUNDS + 1):
+                for name, client in clients.items():
+                    made = client.run(bench.count(chosen))
+                    if number:  # the first is for warmth
+                        rounds[name].append(made)
+
+    benchmark.pedantic(measure, rounds=1)
+    without, task = (statistics.median(one.p50 for one in rounds[name]) for name in "BT")
+    best = min(one.p50 for one in rounds["T"]) - min(one.p50 for one in rounds["B"])
+    cpu = [statistics.median(one.cpu_us for one in rounds[name]) for name in "BT"]
+    tell(
+        f"over libusb, {chosen.name}: in a task {task:.1f} µs, without {without:.1f}: "
+        f"{task - without:.1f} µs more, {best:.1f} between the best rounds (goal {GOAL_US:.0f}); "
+        f"CPU {cpu[1]:.1f} and {cpu[0]:.1f} µs"
+    )
 
 
 def switches() -> int:
