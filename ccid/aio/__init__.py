@@ -10,10 +10,11 @@ Nothing here blocks the event loop. Each slot has a thread that sends its comman
 reader that cannot work at the same time share one.
 
 To cancel a task, or ``asyncio.timeout``, ends the command that the task has under way, by the ABORT
-pair if the reader knows it (USB CCID rev 1.1, 5.3.1 and 6.1.13), and within a second. Otherwise the
-command is left to the reader, and the next command waits for its end. ``CancelledError`` comes once
-the reader is free for the next command. A command that has not begun is never sent. A card or
-reader that is there by the time of the cancellation is disconnected or closed again.
+pair if the reader knows it (USB CCID rev 1.1, 5.3.1 and 6.1.13). Otherwise the command is left to
+the reader, and the next command waits for its end. ``CancelledError`` comes when no thread waits
+for the command any more: after half a second, or after seconds if the reader does not answer. A
+command that has not begun is never sent. A card or reader that is there by the time of the
+cancellation is disconnected or closed again.
 
 The objects belong to the event loop in which they were opened.
 """

@@ -162,7 +162,7 @@ class Job:
         if error is None:
             future.set_result(self.result)
         else:
-            self.error = None  # the error knows this frame by its traceback
+            self.error = None  # the error knows this object by its traceback
             future.set_exception(error)
 
     def refuse(self, error: CcidError) -> None:
@@ -191,6 +191,7 @@ class Job:
         """
         self.is_cancelled = True
         await self.finished(cancel)
+        self.error = None  # the error knows this object by its traceback
 
     async def finished(self, cancel: Callable[[], object] | None = None) -> None:
         """As :meth:`ended`, but a job that has not begun is done."""

@@ -105,7 +105,7 @@ class TaskTurn:
             result: R = await job.future
         except asyncio.CancelledError:
             await self._ended(job, cancel)
-            if job.is_over and job.error is None and job.result is not None:
+            if job.result is not None:
                 undoing = Job(undo, (job.result,), self.lock)
                 self._hand_over(undoing)
                 await undoing.finished()

@@ -47,8 +47,8 @@ async def cancelled(task: asyncio.Task[Any]) -> None:
 @pytest.mark.parametrize("busy", [1, 2])
 @pytest.mark.parametrize("refuses", [False, True])
 def test_a_command_under_way(refuses: bool, busy: int) -> None:
-    """The ABORT pair ends it. A reader that refuses the pair is left to end the command, and takes
-    the next one then: here the card is powered again."""
+    """The ABORT pair ends it. With a reader that refuses the pair, it is tried once more before the
+    next command."""
     bench = Bench(busy=busy)
     bench.function.refuses = refuses
 
@@ -69,6 +69,22 @@ def test_a_command_under_way(refuses: bool, busy: int) -> None:
 
     run(main())
     assert bench.seen == [ENDLESS, FAST]
+
+
+@pytest.mark.parametrize("busy", [1, 2])
+def test_a_reader_that_has_no_abort(busy: int) -> None:
+    """It is left to end the command, and takes the next one then, with an answer of its own."""
+    bench = Bench(busy=busy)
+    bench.function.refuses = True
+
+    async def main() -> None:
+        async with aio.open_reader(bench.virtual) as reader, reader.slots[0].connect() as card:
+            task = asyncio.create_task(card.transmit(bytes.fromhex("00500096")))
+            await until(lambda: bench.seen)
+            await cancelled(task)
+            assert await card.transmit(bytes.fromhex("0010070002")) == b"\7\10" + OK
+
+    run(main())
 
 
 @pytest.mark.parametrize("version", [InterfaceProtocol.ICCD_A, InterfaceProtocol.ICCD_B])

@@ -100,7 +100,7 @@ def test_each_has_the_names_of_the_other(blocking: type, face: type) -> None:
     assert skipped <= set(public(blocking))
     own = {name for name in public(face) if not hasattr(blocking, name)}
     # attributes of a slot or card are properties here: the object behind may change them
-    attributes = set(re.findall(r"^ {8}(\w+): ", blocking.__doc__ or "", re.M))
+    attributes = set(re.findall(r"^ {4}(\w+): ", inspect.getdoc(blocking) or "", re.M))
     assert own - attributes == set()
     assert set(public(blocking)) - set(public(face)) == skipped
     assert hasattr(face, "__aenter__") is hasattr(blocking, "__enter__")
