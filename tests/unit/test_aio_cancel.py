@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -229,6 +231,44 @@ def test_over_libusb(monkeypatch: pytest.MonkeyPatch) -> None:
 
     run(main())
     assert bench.function.aborts == 1
+
+
+# Many at the same time ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("busy", [1, 3])
+def test_many_tasks_that_give_up_at_any_time(busy: int) -> None:
+    """Each answer belongs to its command, no command is cancelled but by its own task, and the
+    reader is of use afterwards."""
+    bench = Bench(slots=3, busy=busy)
+
+    async def main() -> None:
+        async with aio.open_reader(bench.virtual) as reader:
+            cards = [await slot.connect() for slot in reader.slots]
+            await asyncio.gather(*(uses(random.Random(n), cards) for n in range(12)))
+            assert {await card.transmit(FAST) for card in cards} == {OK}
+
+    async def uses(chance: random.Random, cards: list[aio.Card]) -> None:
+        for _ in range(12):
+            card = chance.choice(cards)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(chance.choice([0.0005, 0.002, 0.01, 5])):
+                    match chance.randrange(4):
+                        case 0:
+                            await card.transmit(bytes((0, 0x50, 0, chance.randrange(30))))
+                        case 1:
+                            async with card.exclusive():
+                                await asks(card, chance.randrange(255))
+                                await asks(card, chance.randrange(255))
+                        case _:
+                            await asks(card, chance.randrange(255))
+
+    async def asks(card: aio.Card, number: int) -> None:
+        assert (
+            await card.transmit(bytes((0, 0x10, number, 0, 2))) == bytes((number, number + 1)) + OK
+        )
+
+    run(main())
 
 
 # A PIN pad waits for the user -----------------------------------------------------------------
