@@ -275,6 +275,26 @@ def test_cancel_leaves_the_command_of_another_slot_alone() -> None:
     assert transport.controls == []
 
 
+@pytest.mark.parametrize("is_context", [False, True])
+def test_a_cancellation_ends_with_its_operation(is_context: bool) -> None:
+    """Cancelled after its last command, or before any: the next operation is not cancelled."""
+    pipe, _ = make(data_block)
+
+    def cancel_elsewhere() -> None:
+        thread = threading.Thread(target=lambda: told.append(pipe.cancel(0)))
+        thread.start()
+        thread.join(5)
+
+    told: list[bool] = []
+    if is_context:
+        with pipe.operation(0):
+            cancel_elsewhere()
+    else:
+        pipe.perform(0, cancel_elsewhere)
+    assert told == [True]
+    assert pipe.perform(0, lambda: Commands(pipe, 0).xfr_block(APDU, timeout_s=1.0))[0] == DATA
+
+
 def after_an_abort(pipe: Pipe, transport: ScriptedTransport, way: int) -> bytes:
     """What comes of an exchange with a reader that is busy until it is told to abort."""
     aborted = False
