@@ -1,4 +1,4 @@
-"""What the package of a distribution has beside the library: the driver for pcscd, udev rules, units.
+"""What a distribution's package has beside the library: the driver for pcscd, udev rules, units.
 
     python3 -m ccid.pcsc.system_package --destdir debian/tmp --python /usr/bin/python3
 

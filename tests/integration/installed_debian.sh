@@ -21,7 +21,9 @@ ccid-install-driver --check && echo "= checked"
 mkdir -p /run/pcscd /tmp/readers
 printf 'FRIENDLYNAME "Packaged"\nDEVICENAME virtual:\nLIBPATH %s\nCHANNELID 0\n' \
     $drivers/Linux/libccid-python.so >/tmp/readers/all
-pcscd --foreground -c /tmp/readers >/tmp/pcscd.log 2>&1 &
+polkit= # it asks over D-Bus, which is not here
+if pcscd --help | grep -q -e --disable-polkit; then polkit=--disable-polkit; fi
+pcscd --foreground $polkit -c /tmp/readers >/tmp/pcscd.log 2>&1 &
 daemon=$!
 for _ in $(seq 100); do
     if said=$(python3 "$2" 2>/tmp/client.log); then break; fi

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import ccid
 from ccid.pcsc import system_package
 from ccid.pcsc.plug import bundle, install
 from ccid.pcsc.plug.bundle import NAME, Entry
@@ -141,7 +142,7 @@ def test_checking(dropdir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "names no reader" in capsys.readouterr().err
     assert install.main(["--dropdir", str(dropdir), "--reader", "1111:222a"]) == 0
     settings = tmp_path / "etc/Info.plist"
-    settings.write_text(settings.read_text().replace(f">{install.__version__}<", ">0.0.1<"))
+    settings.write_text(settings.read_text().replace(f">{ccid.__version__}<", ">0.0.1<"))
     assert install.main(["--dropdir", str(dropdir), "--check"]) == 0
     settings.write_text("<?xml version='1.0'?><plist")
     assert install.main(["--dropdir", str(dropdir), "--check"]) == 1

@@ -504,5 +504,5 @@ def test_neither_the_system_nor_a_package_has_libusb(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(libusb1, "get_backend", lambda **_: None)
     monkeypatch.setitem(sys.modules, "libusb_package", None)
-    with pytest.raises(errors.UsbUnavailable, match="apt install libusb-1.0-0"):
+    with pytest.raises(errors.UsbUnavailable, match=r"apt install libusb-1\.0-0"):
         libusb._load()

@@ -218,18 +218,18 @@ def _uninstall(dropdir: Path, platform: str) -> int:
     return 0
 
 
-def _of_another(dropdir: Path, platform: str, python: str) -> list[str]:
+def _of_another(dropdir: Path, platform: str, python: str) -> str:
     """What is wrong if the bundle in ``dropdir`` belongs to a package of the system, and another
-    interpreter than that package's runs this command."""
+    interpreter than that package's runs this command; empty if nothing is."""
     if not bundle.is_managed(dropdir):
-        return []
+        return ""
     theirs = bundle.interpreter(dropdir, platform)
     if os.path.realpath(os.path.dirname(theirs)) == os.path.realpath(os.path.dirname(python)):
-        return []
-    return [
+        return ""
+    return (
         f"{dropdir / NAME} belongs to a package of the system and is run by {theirs}, not by "
         f"{python}: use the command ccid-install-driver of that package, or remove the package"
-    ]
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -261,7 +261,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 1
         theirs = _of_another(dropdir, options.platform, python)
         if theirs:
-            _print("trouble", theirs)
+            _print("trouble", [theirs])
             return 1
         _print("warning", wrong)
         if bundle.is_managed(dropdir):
