@@ -8,8 +8,8 @@ import logging
 import os
 import sys
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from dataclasses import field, replace
+from typing import Any, TypedDict, cast
 
 from ccid.codec.declaration import Declared
 from ccid.codec.descriptors import (
@@ -22,6 +22,7 @@ from ccid.codec.descriptors import (
 from ccid.codec.descriptors.configuration import SmartCardInterface, smart_card_interface
 from ccid.codes import CLASS_SMART_CARD
 from ccid.errors import CcidError, MalformedDescriptor, ReaderRemoved, UsbUnavailable
+from ccid.ground.records import record
 from ccid.known.quirks import lookup
 from ccid.transport import ReaderInfo, Transport, linux
 from ccid.transport.libusb import SPEEDS, status_of, status_text, usb_errors
@@ -39,7 +40,7 @@ count, a number out of range."""
 logger = logging.getLogger("ccid.transport")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Broken:
     """A smart-card interface whose descriptors cannot be parsed."""
 
@@ -48,7 +49,7 @@ class Broken:
     error: MalformedDescriptor
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Discovery:
     """The result of one search on USB.
 
@@ -121,10 +122,10 @@ def _look_at(device: Any, found: Discovery) -> None:
             if reader is not None:
                 readers.append((path, reader))
         for path, reader in readers:
-            strings = _strings(name, path) if LINUX else {}
-            known = lookup(descriptor.idVendor, descriptor.idProduct).name
+            strings = _strings(name, path) if LINUX else Strings()
+            ids = descriptor.idVendor, descriptor.idProduct
             info = ReaderInfo(
-                name=known or _own_name(strings, ident),
+                name=model_name(*ids, strings.get("manufacturer"), strings.get("product")),
                 path=path,
                 device=descriptor,
                 configuration=configuration.descriptor,
@@ -154,7 +155,16 @@ def _connect(device: Any, owner: int, info: ReaderInfo) -> Transport:
     raise ReaderRemoved(f"{info.name} was unplugged", reader=info.name)
 
 
-def _strings(device: str, path: str) -> dict[str, str | None]:
+class Strings(TypedDict, total=False):
+    """A device's strings, as far as the system tells them."""
+
+    manufacturer: str | None
+    product: str | None
+    serial: str | None
+    interface_name: str | None
+
+
+def _strings(device: str, path: str) -> Strings:
     interface = path.removeprefix("usb:")
     return {
         "manufacturer": linux.attribute(device, "manufacturer"),
@@ -164,12 +174,20 @@ def _strings(device: str, path: str) -> dict[str, str | None]:
     }
 
 
-def _own_name(strings: dict[str, str | None], ident: str) -> str:
-    """The name from the device's own strings; else its ids."""
-    maker, product = strings.get("manufacturer"), strings.get("product")
+def model_name(vendor_id: int, product_id: int, maker: str | None, product: str | None) -> str:
+    """The name of a model, which all devices of the model share: from the table of readers; else
+    from the device's own strings; else its ids.
+
+    Args:
+        vendor_id, product_id: idVendor and idProduct.
+        maker, product: iManufacturer and iProduct; None where the device has none.
+    """
+    known = lookup(vendor_id, product_id).name
+    if known:
+        return known
     if product and maker and not product.lower().startswith(maker.lower()):
         return f"{maker} {product}"
-    return product or maker or f"CCID reader {ident}"
+    return product or maker or f"CCID reader {vendor_id:04x}:{product_id:04x}"
 
 
 def _named_apart(readers: list[ReaderInfo]) -> list[ReaderInfo]:

@@ -69,6 +69,14 @@ class Channel:
         """A card is gone, and the watcher has not been told yet."""
         return self._is_held or self._state.losses != self._told_losses
 
+    def has_still(self, arrivals: int) -> bool:
+        """The card is the one that ``arrivals`` counted last, and there is nothing to tell of it or
+        of the reader."""
+        state = self._state
+        if not state.is_present or state.arrivals != arrivals or self._is_held:
+            return False
+        return state.losses == self._told_losses and self.slot.reader.transport.dead is None
+
     def missed(self) -> None:
         """Note that a thread was told that there is no card: the watcher must be told, too."""
         self._is_held = True
@@ -168,7 +176,9 @@ class Channel:
 
     def close(self) -> None:
         """Deactivate the card; a failure is ignored."""
-        if not self.device_removed:
+        if self.device_removed:
+            self.reader.pipe.end(self._unplugged())  # closing the reader sends nothing, too
+        else:
             with suppress(CcidError):
                 self.power_down()
         self.slot.card = None
@@ -253,5 +263,8 @@ class Channel:
 
     def _check(self) -> None:
         if self.device_removed:
-            name = self.reader.name
-            raise ReaderRemoved(f"{name} was unplugged", reader=name)
+            raise self._unplugged()
+
+    def _unplugged(self) -> ReaderRemoved:
+        name = self.reader.name
+        return ReaderRemoved(f"{name} was unplugged", reader=name)
