@@ -21,6 +21,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from ccid._version import __version__
 from ccid.errors import CcidError
 from ccid.pcsc.service import virtual_options
 from ccid.pcsc.service.package_hints import library_hint, program_hint
@@ -53,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--readers", metavar="N", help="as for ccid-pcscd")
     parser.add_argument("--log-level", metavar="LEVEL", help="as for ccid-pcscd")
     parser.add_argument("--trace", metavar="FILE", help="as for ccid-pcscd")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("program", metavar="PROGRAM", nargs=argparse.REMAINDER)
     return parser
 
