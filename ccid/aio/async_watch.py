@@ -107,7 +107,8 @@ def watch(timeout: float | None = None) -> Watch:
 
     The watch shares the readers that this process has open. It opens all other readers, and closes
     a reader as soon as this process opens it. A reader that another process holds is reported
-    without its cards, and tried again when a device is plugged in or unplugged.
+    without its cards, and tried again when a device is plugged in or unplugged. A reader that does
+    not answer, or answers wrongly, is tried again after 1 s, then after 2 s, 4 s, at most 60 s.
 
     Args:
         timeout: Seconds without an event after which the iteration ends; None for no limit.
