@@ -339,14 +339,17 @@ class Guest:
         self._link = Link(agent, lambda: f"Its console:\n{self.console[-3000:]}")
         self._hand = threading.Thread(target=self._serve_hand, args=(hand,), daemon=True)
         self._hand.start()
+        self._monitor.greet()
         if resumed:
-            go.sendall(b"go\n")  # waits in the port until the guest reads it
+            self._monitor.resume(self._boot_timeout)
+            go.sendall(b"go\n")
         self._link.wait_ready(self._boot_timeout, lambda: qemu.poll() is None)
         go.close()
-        self._monitor.greet()
         for reader in self.readers:
             reader.connect(self._monitor)
             reader.plug()
+        if resumed:
+            self.settle()
 
     def _job(self) -> str:
         """The first script that the guest runs."""

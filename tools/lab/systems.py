@@ -229,6 +229,8 @@ mkdir -p "$LAB_CHECKOUT"
 mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=loose,ro checkout "$LAB_CHECKOUT"
 """
             + SHARED
+            + "mkdir -p /dev/lab\n"
+            + PORTS
             + 'exec "$LAB_PYTHON" -I -S "$LAB_AGENT" /dev/lab/agent\n'
         )
 
