@@ -39,6 +39,7 @@ from ccid.errors import (
 )
 from ccid.known.quirks import Quirks
 from ccid.known.quirks.descriptor_fixups import apply, data_rates, takes_apdu_mode
+from ccid.link import locks
 from ccid.link.conversation import FAREWELL_S, MAX_COMMAND_S, Conversation
 from ccid.link.rate_lists import get_clock_frequencies, get_data_rates
 from ccid.link.reader_cards import Cards
@@ -316,7 +317,9 @@ class Reader:
 
     def _close_transport(self) -> None:
         """Power all cards off and close the transport, while no other thread has a turn."""
-        turns = self.pipe.quiet(self._cancel)
+        # interfaces that take turns: another one may be busy, which this pipe does not know
+        idle_s = locks.IDLE_S if self._turns is None else locks.QUIET_S
+        turns = self.pipe.quiet(self._cancel, idle_s)
         try:
             with turns as is_quiet:
                 if is_quiet:
@@ -336,19 +339,39 @@ class Reader:
     def _end_commands(self) -> None:
         """A thread keeps its turn: every command that the thread sends from now on fails."""
         self.pipe.end(ReaderClosed(f"{self.name} was closed", reader=self.name))
-        with self.pipe.quiet():
+        with self.pipe.quiet(idle_s=0.0 if self._turns is None else locks.QUIET_S):
+            if self._turns is None and not self.pipe.is_busy():
+                self._power_off_by_another_conversation()
             self.transport.close()
 
+    def _power_off_by_another_conversation(self) -> None:
+        """Power off all cards although a thread keeps its turn. No command is under way, and none
+        can be sent by the conversation that ended."""
+        transport = self.tap or self.transport
+        farewell = make_conversation(
+            transport, self.info, self._descriptor, self.cards, None, FAREWELL_S
+        )
+        farewell.count = self.pipe.count  # real readers ignore a number that repeats
+        farewell.latest = time.monotonic() + FAREWELL_S
+        for slot in self.slots:
+            if slot.commands.may_have_power:
+                commands = make_commands(
+                    farewell, self.info, self._descriptor, slot.index, slot.quirks
+                )
+                with suppress(CcidError):
+                    commands.power_off()
+
     def _power_off(self) -> None:
-        """Power off all cards, and all slots that still work on a command that was given up. All
-        of that within one time limit."""
+        """Power off all cards, connected or not, and all slots that still work on a command that
+        was given up. All of that within one time limit."""
         self.pipe.latest = time.monotonic() + FAREWELL_S
         for slot in self.slots:
             card = slot.card  # another thread that sees the removal may set None at any time
             with suppress(CcidError):
                 if card is not None:
                     card.disconnect()
-                elif slot.commands.is_given_up:
+            with suppress(CcidError):
+                if slot.commands.may_have_power:
                     slot.commands.power_off()
 
     def _cancel(self) -> None:

@@ -97,6 +97,8 @@ class OpenTask(Task):
         is_gone: The reader is not on USB any more.
         is_refused: Another process holds the reader, or this user may not open the device.
         cannot_listen: The reader could be opened, but no thread is left to listen to it.
+        has_failed: The reader could not be opened, for none of these reasons: it did not answer, or
+            answered wrongly.
     """
 
     def __init__(self, info: ReaderInfo, notify: Callable[[], object]) -> None:
@@ -106,7 +108,7 @@ class OpenTask(Task):
         self._lock = threading.Lock()
         self._is_abandoned = False
         self._attachment: Attachment | None = None
-        self.is_gone = self.is_refused = self.cannot_listen = False
+        self.is_gone = self.is_refused = self.cannot_listen = self.has_failed = False
 
     @property
     def reader(self) -> Reader | None:
@@ -128,6 +130,7 @@ class OpenTask(Task):
             self.is_gone = True
         except CcidError as error:
             self.is_refused = isinstance(error, AccessDenied | ReaderBusy)
+            self.has_failed = not (self.is_refused or self.cannot_listen)
             logger.info("%s: its cards are not watched: %s", self._info, error)
         finally:
             self.done.set()

@@ -44,6 +44,9 @@ COMPARE_S = 1.0
 PATIENCE_S = 0.25
 """Seconds to wait for the tasks of new readers, so that the cards at the start are reported
 first."""
+RETRY_S, LONGEST_RETRY_S = 1.0, 60.0
+"""Seconds until a reader that could not be opened is tried again: at first, doubled each time, and
+at most."""
 FOREVER_S = 1e9
 """A time-out longer than this, in seconds, counts as none."""
 LONGEST_WAIT_S = 3600.0
@@ -85,7 +88,8 @@ def watch(timeout: float | None = None) -> Generator[Event, None, None]:
 
     The watch shares the readers that this process has open. It opens all other readers, and closes
     a reader as soon as this process opens it. A reader that another process holds is reported
-    without its cards, and tried again when a device is plugged in or unplugged.
+    without its cards, and tried again when a device is plugged in or unplugged. A reader that does
+    not answer, or answers wrongly, is tried again after 1 s, then after 2 s, 4 s, at most 60 s.
 
     Args:
         timeout: Seconds without an event after which the iteration ends; None for no limit.
@@ -128,6 +132,10 @@ class _WatchedReader:
     is_reported: bool = False
     owner_changed: bool = False
     """This process opened or closed the reader while the task ``opening`` was under way."""
+    failures: int = 0
+    """How many tasks in succession could not open the reader."""
+    retry_at: float | None = None
+    """When to try again (monotonic clock)."""
     full_slots: set[int] = field(default_factory=set)
     """Slots whose card was reported."""
     arrivals: dict[int, int] = field(default_factory=dict)
@@ -224,6 +232,7 @@ class _Watcher:
                 times.append(poll_at)
             if self._lists_devices:
                 times.append(compare_at)
+            times += [one.retry_at for one in self._readers.values() if one.retry_at is not None]
             try:
                 notice = self._notices.get(timeout=max(0.0, min(times) - now))
             except queue.Empty:
@@ -236,6 +245,9 @@ class _Watcher:
                 poll_at = now + POLL_S
                 for one in list(self._readers.values()):
                     self._poll(one)
+            for one in list(self._readers.values()):
+                if one.retry_at is not None and now >= one.retry_at:
+                    self._reopen(one)
             if self._lists_devices and now >= compare_at:
                 compare_at = now + COMPARE_S
                 self._list_devices()
@@ -342,8 +354,15 @@ class _Watcher:
     def _open(self, one: _WatchedReader) -> None:
         """Begin a task that opens the reader and listens to it."""
         one.arrivals.clear()  # each Reader object counts anew
+        one.retry_at = None
         one.opening = OpenTask(one.info, lambda: self._post(one))
         one.opening.begin()
+
+    def _try_later(self, one: _WatchedReader) -> None:
+        """Note when to open a reader anew that could not be opened."""
+        if one.retry_at is None and one.opening is not None and one.opening.has_failed:
+            pause_s = min(RETRY_S * 2 ** min(one.failures, 16), LONGEST_RETRY_S)
+            one.retry_at, one.failures = time.monotonic() + pause_s, one.failures + 1
 
     def _give_up(self, one: _WatchedReader) -> None:
         if one.opening is not None:
@@ -372,7 +391,9 @@ class _Watcher:
             if one.opening is not opening:
                 return  # opened anew, and reported then
         if reader is None:
+            self._try_later(one)
             return
+        one.failures = 0
         for slot in reader.slots:
             state = reader.cards[slot.index]
             if state.presence is not Presence.UNKNOWN:

@@ -27,7 +27,17 @@ from ccid.errors import (
     TransportTimeout,
 )
 from ccid.link.card_state import Fate, Power, Session
-from ccid.link.locks import SLICE_MS, Lock, Quiet, Shut, giving_back, nothing_meanwhile, run, take
+from ccid.link.locks import (
+    QUIET_S,
+    SLICE_MS,
+    Lock,
+    Quiet,
+    Shut,
+    giving_back,
+    nothing_meanwhile,
+    run,
+    take,
+)
 from ccid.link.reader_cards import Cards
 from ccid.transport import Transport, nothing_to_end
 
@@ -197,14 +207,21 @@ class Conversation:
         if isinstance(lock, Shut):
             lock.acquire()
 
-    def quiet(self, meanwhile: Callable[[], object] = nothing_meanwhile) -> Quiet:
+    def quiet(
+        self, meanwhile: Callable[[], object] = nothing_meanwhile, idle_s: float = QUIET_S
+    ) -> Quiet:
         """A context in which no command is under way, even on a reader that is gone. Entering
         gives False if a thread does not end its turn within :data:`~ccid.link.locks.QUIET_S`.
 
         Args:
             meanwhile: Called every :data:`~ccid.link.locks.SLICE_MS` while entering waits.
+            idle_s: Seconds to wait for a thread that keeps its turn and has no command under way.
         """
-        return Quiet(self._locks, meanwhile)
+        return Quiet(self._locks, meanwhile, self.is_busy, idle_s)
+
+    def is_busy(self) -> bool:
+        """Whether a command or an operation is under way. A turn that is held is neither."""
+        return self.busy_slot >= 0 or bool(self._operations)
 
     def every_turn(self, action: Callable[[], R]) -> R:
         """Do ``action`` in the turns of all slots: no APDU is under way, and none is half done.

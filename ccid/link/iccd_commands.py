@@ -165,7 +165,7 @@ class IccdCommands(SlotCommands):
         """Deactivate the card."""
         self.conversation.cards.powered_off(self.slot)
         self.perform(lambda: self._out(IccdRequest.ICC_POWER_OFF), STATUS_S)
-        self._owes = False
+        self._owes = self._gave_power = False
         return SlotStatus(IccStatus.INACTIVE, ClockStatus.STOPPED_LOW)
 
     def apdu_way(

@@ -28,6 +28,9 @@ SLICE_MS = 250
 """A wait looks so often whether it is still wanted."""
 QUIET_S = 10.0
 """Closing waits so long for a command under way to end."""
+IDLE_S = 2.0
+"""Closing waits so long for a thread that keeps its turn and has no command under way: it may
+compute, or sleep, between two APDUs."""
 
 
 def nothing_meanwhile() -> None:
@@ -93,11 +96,26 @@ class Quiet:
     """Holds locks; see :meth:`ccid.link.conversation.Conversation.quiet`.
 
     To exit it without entering it, or more than once, does no harm. An ``ExitStack`` that has it
-    twice releases the locks even if a signal handler raises as the first exit begins."""
+    twice releases the locks even if a signal handler raises as the first exit begins.
 
-    def __init__(self, locks: list[Lock], meanwhile: Callable[[], object]) -> None:
+    Args:
+        locks: The locks.
+        meanwhile: Called every :data:`SLICE_MS` while entering waits.
+        is_busy: Whether a command is under way.
+        idle_s: Seconds to wait for a lock while no command is under way.
+    """
+
+    def __init__(
+        self,
+        locks: list[Lock],
+        meanwhile: Callable[[], object],
+        is_busy: Callable[[], object] = lambda: True,
+        idle_s: float = QUIET_S,
+    ) -> None:
         self._locks = locks
         self._meanwhile = meanwhile
+        self._is_busy = is_busy
+        self._idle_s = idle_s
         self._taken: list[Lock] = []
 
     def __enter__(self) -> bool:
@@ -113,11 +131,14 @@ class Quiet:
             raise
 
     def _take(self) -> bool:
-        until, quiet = time.monotonic() + QUIET_S, True
+        busy_at = time.monotonic()
+        until, quiet = busy_at + QUIET_S, True
         for lock in self._locks:
             while not take(lock, self._taken, SLICE_MS / 1000):
                 self._meanwhile()
-                if time.monotonic() > until:
+                now = time.monotonic()
+                busy_at = now if self._is_busy() else busy_at
+                if now > min(until, busy_at + self._idle_s):
                     quiet = False
                     break
         return quiet

@@ -134,6 +134,9 @@ class SharedPipe(Pipe):
             self._under_way.pop(slot, None)
             self._knock(self._under_way)
 
+    def is_busy(self) -> bool:
+        return bool(self._under_way or self._queued or self._operations)
+
     def _is_under_way(self, slot: int) -> bool:
         return slot in self._under_way or slot in self._queued or slot in self._operations
 

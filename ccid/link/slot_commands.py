@@ -109,6 +109,9 @@ class SlotCommands(ABC):
         self.detector: Callable[[], SlotCommands | None] | None = None
         self._remembered = IccStatus.INACTIVE
         """For presence-by-power."""
+        self._gave_power = False
+        """IccPowerOn was sent, and IccPowerOff brought no success since then: perhaps it was
+        cancelled before it was sent."""
 
     def perform(
         self, work: Callable[[], T], limit_s: float | None = None, session: Session | None = None
@@ -130,6 +133,12 @@ class SlotCommands(ABC):
     @abstractmethod
     def is_given_up(self) -> bool:
         """The reader may still work on a command that no thread waits for any more."""
+
+    @property
+    def may_have_power(self) -> bool:
+        """The card got power here, and did not lose it here; or the reader may still work on a
+        command that no thread waits for any more. IccPowerOff ends both."""
+        return self._gave_power or self.is_given_up
 
     @abstractmethod
     def abort(self) -> None:
@@ -257,6 +266,7 @@ class SlotCommands(ABC):
     def _rising(self) -> Iterator[None]:
         """Hold this while the card is given power: a session of it begins."""
         self.conversation.powering(self.slot)
+        self._gave_power = True
         try:
             yield
         except CardAbsent:
@@ -270,7 +280,13 @@ class SlotCommands(ABC):
         if self._remembered is IccStatus.ACTIVE:
             self._remembered = IccStatus.INACTIVE
         command = PC_to_RDR_IccPowerOff(bSlot=self.slot)
-        return self.perform(lambda: self._status(command, self.status_timeout_s), STATUS_S)
+        try:
+            status = self.perform(lambda: self._status(command, self.status_timeout_s), STATUS_S)
+        except CardAbsent:
+            self._gave_power = False
+            raise
+        self._gave_power = False
+        return status
 
     def slot_status(self, at_least_s: float = 0.0) -> SlotStatus:
         """GetSlotStatus (6.1.3). That there is no card, or a mute one, is a status, no error.

@@ -23,7 +23,7 @@ from ccid.codec.descriptors.standard import DescriptorType
 from ccid.codes import CCID_DESCRIPTOR_LENGTH, CLASS_SMART_CARD, CLASS_VENDOR
 from ccid.errors import MalformedDescriptor
 from ccid.known.descriptor_figures import DeviceFigures
-from ccid.probe.told import Fields, device, unnamed
+from ccid.probe.reader_from_fields import Fields, device, unnamed
 
 STARTS = (b"\x12\x01", b"\x09\x02", b"\x09\x04", b"\x36\x21", b"\x36\xff")
 """The first bytes of a descriptor: device, configuration, interface, smart card class."""

@@ -16,7 +16,7 @@ from ccid.probe.command_files import replace, taken
 from ccid.probe.imported import devices, unique
 from ccid.probe.pasted import MAX_BYTES
 from ccid.probe.reader_choice import note, say_lines
-from ccid.probe.told import NOBODY
+from ccid.probe.reader_from_fields import NOBODY
 
 
 def run(options: argparse.Namespace) -> int:

@@ -14,9 +14,9 @@ from ccid.errors import CcidError, MalformedDescriptor
 from ccid.ground.safe_text import short
 from ccid.known.descriptor_figures import DeviceFigures, distinct
 from ccid.probe.hexdump import STARTS, from_bytes, from_hex
+from ccid.probe.listed_descriptors import SECTION, from_lsusb, from_parse
 from ccid.probe.pasted import MAX_BYTES, decoded, plain
-from ccid.probe.printed import SECTION, from_lsusb, from_parse
-from ccid.probe.told import device, unnamed
+from ccid.probe.reader_from_fields import device, unnamed
 
 T = TypeVar("T")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from ccid.errors import AccessDenied, ReaderBusy
@@ -10,8 +11,12 @@ from ccid.transport import ReaderInfo, linux
 RULE_FILE = "/etc/udev/rules.d/70-ccid.rules"
 
 PCSCD = "pcscd"
+_STOP_PCSCD = "stop {} (systemctl stop pcscd.socket pcscd.service), or reach the reader through {}"
 KNOWN_HOLDERS = {
-    "pcscd": "stop it (systemctl stop pcscd.socket pcscd.service), or reach the reader through it",
+    PCSCD: _STOP_PCSCD.format("it", "it"),
+    linux.HELPER: _STOP_PCSCD.format(PCSCD, PCSCD),
+    "ccid-pcscd": "stop it (systemctl --user stop ccid-pcscd.socket ccid-pcscd.service, or Ctrl-C "
+    "where you started it), or reach the reader through it",
     "scdaemon": "end it (gpgconf --kill scdaemon), or have it leave the reader to PC/SC "
     "(disable-ccid in scdaemon.conf)",
     "qemu-system-x86": "take the reader away from the virtual machine",
@@ -32,6 +37,9 @@ WINDOWS_CURE = (
 
 GROUP = "plugdev"
 """The group of :func:`group_rule`: Debian's group for users of pluggable devices."""
+RELOAD = "then: sudo udevadm control --reload && sudo udevadm trigger --subsystem-match=usb"
+LAST_SERVICE_UID = 999
+"""Users of services have numbers up to this one: SYS_UID_MAX of login.defs(5)."""
 
 
 def udev_rule(info: ReaderInfo) -> str:
@@ -43,9 +51,9 @@ def udev_rule(info: ReaderInfo) -> str:
     return f'{_matches(info)}, TAG+="uaccess"'
 
 
-def group_rule(info: ReaderInfo) -> str:
+def group_rule(info: ReaderInfo, group: str = GROUP) -> str:
     """The udev rule that lets the members of a group open this reader, from anywhere."""
-    return f'{_matches(info)}, MODE="0660", GROUP="{GROUP}"'
+    return f'{_matches(info)}, MODE="0660", GROUP="{group}"'
 
 
 def _matches(info: ReaderInfo) -> str:
@@ -57,6 +65,14 @@ def _matches(info: ReaderInfo) -> str:
 
 def udev_cure(info: ReaderInfo) -> str:
     """The commands that put a rule in force, and which rule is for whom."""
+    service = _service_group()
+    if service is not None:
+        user, group = service
+        return (
+            f"this process runs as the user {user} of a service, who gets nothing by uaccess: put "
+            f"this line into {RULE_FILE}:\n"
+            f"  {group_rule(info, group)}\n{RELOAD}"
+        )
     return (
         f"if you sit at this machine, put this line into {RULE_FILE} (its name has to sort before "
         f"73-seat-late.rules):\n"
@@ -67,8 +83,23 @@ def udev_cure(info: ReaderInfo) -> str:
         f"takes SupplementaryGroups={GROUP}; a container takes the rule on its host, "
         f"--device=/dev/bus/usb and --group-add with the group's number):\n"
         f"  {group_rule(info)}\n"
-        f"then: sudo udevadm control --reload && sudo udevadm trigger --subsystem-match=usb"
+        f"{RELOAD}"
     )
+
+
+def _service_group() -> tuple[str, str] | None:
+    """The names of this process's user and of his group, if the user is one of a service, as is
+    pcscd's; None if a person may have logged in as this user."""
+    import grp
+    import pwd
+
+    if not 0 < os.geteuid() <= LAST_SERVICE_UID:
+        return None
+    try:
+        user = pwd.getpwuid(os.geteuid())
+        return user.pw_name, grp.getgrgid(user.pw_gid).gr_name
+    except KeyError:
+        return None
 
 
 def blacklist_cure(driver: str) -> str:
@@ -102,11 +133,7 @@ def busy(info: ReaderInfo) -> ReaderBusy:
         holder, cure = (
             "another process",
             "pcscd and scdaemon are the likely ones: "
-            + "; ".join(
-                f"{name}: {what}"
-                for name, what in KNOWN_HOLDERS.items()
-                if name != "qemu-system-x86"
-            ),
+            + "; ".join(f"{name}: {KNOWN_HOLDERS[name]}" for name in (PCSCD, "scdaemon")),
         )
     return ReaderBusy(
         f"{info.name} is held by {holder}; {cure}", holder=holder, cure=cure, reader=info.name

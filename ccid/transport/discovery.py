@@ -122,9 +122,9 @@ def _look_at(device: Any, found: Discovery) -> None:
                 readers.append((path, reader))
         for path, reader in readers:
             strings = _strings(name, path) if LINUX else {}
-            known = lookup(descriptor.idVendor, descriptor.idProduct).name
+            ids = descriptor.idVendor, descriptor.idProduct
             info = ReaderInfo(
-                name=known or _own_name(strings, ident),
+                name=model_name(*ids, strings.get("manufacturer"), strings.get("product")),
                 path=path,
                 device=descriptor,
                 configuration=configuration.descriptor,
@@ -164,12 +164,20 @@ def _strings(device: str, path: str) -> dict[str, str | None]:
     }
 
 
-def _own_name(strings: dict[str, str | None], ident: str) -> str:
-    """The name from the device's own strings; else its ids."""
-    maker, product = strings.get("manufacturer"), strings.get("product")
+def model_name(vendor_id: int, product_id: int, maker: str | None, product: str | None) -> str:
+    """The name of a model, which all devices of the model share: from the table of readers; else
+    from the device's own strings; else its ids.
+
+    Args:
+        vendor_id, product_id: idVendor and idProduct.
+        maker, product: iManufacturer and iProduct; None where the device has none.
+    """
+    known = lookup(vendor_id, product_id).name
+    if known:
+        return known
     if product and maker and not product.lower().startswith(maker.lower()):
         return f"{maker} {product}"
-    return product or maker or f"CCID reader {ident}"
+    return product or maker or f"CCID reader {vendor_id:04x}:{product_id:04x}"
 
 
 def _named_apart(readers: list[ReaderInfo]) -> list[ReaderInfo]:

@@ -10,11 +10,18 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from ccid.ground.safe_text import printable
 
 ROOT = Path("/")
+
+
+HELPER = "pcscd's driver"
+"""The name of the process that drives a reader for pcscd (:mod:`ccid.pcsc.plug.helper`). The kernel
+calls it ``python3``."""
+_HELPER_WORDS = (b"-m", b"ccid.pcsc.plug.helper")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +87,7 @@ def holders(bus: int, address: int, root: Path = ROOT) -> list[Holder]:
         try:
             links = [os.readlink(fd) for fd in (folder / "fd").iterdir()]
             if pid != os.getpid() and wanted in links:
-                found.append(Holder(pid, _command(folder)))
+                found.append(Holder(pid, HELPER if _is_helper(folder) else _command(folder)))
         except OSError:
             continue
     return found
@@ -102,6 +109,15 @@ def running(names: set[str], root: Path = ROOT) -> list[Holder]:
 def _command(folder: Path) -> str:
     """The name that a process gave itself; it may hold any bytes."""
     return (folder / "comm").read_text("utf-8", "backslashreplace").strip()
+
+
+def _is_helper(folder: Path) -> bool:
+    """The process is a helper of our driver for pcscd."""
+    try:
+        words = (folder / "cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return _HELPER_WORDS in pairwise(words)
 
 
 def _processes(root: Path) -> Iterator[int]:

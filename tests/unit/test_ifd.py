@@ -762,6 +762,47 @@ def test_power_off_all_cancels_running_exchanges(bench: Any) -> None:
     assert not one.virtual.functions[0].slots[0].powered
 
 
+@pytest.mark.parametrize("has_protocol", [False, True])
+def test_power_off_all_waits_for_a_channel_that_is_being_closed(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, has_protocol: bool
+) -> None:
+    """Two channels of a reader with one command at a time: the other slot is at an exchange."""
+    one = bench([EchoCard(), EchoCard()], slots=2)
+    slots = one.virtual.functions[0].slots
+    one.ready()
+    assert one.handler.create_channel_by_name(LUN + 1, "virtual:") is Code.SUCCESS
+    assert one.handler.power_icc(LUN + 1, Action.POWER_UP)[0] is Code.SUCCESS
+    if has_protocol:
+        one.handler.set_protocol_parameters(LUN + 1, T1)
+    work = [
+        threading.Thread(target=one.handler.transmit_to_icc, args=(LUN, 1, b"\0\x38\0\x3c")),
+        threading.Thread(target=one.handler.close_channel, args=(LUN + 1,)),
+    ]
+    for thread in work:
+        thread.start()
+        time.sleep(0.05)
+    assert slots[0].powered
+    assert slots[1].powered
+    one.handler.power_off_all()
+    assert not slots[0].powered
+    assert not slots[1].powered
+    for thread in work:
+        thread.join(5)
+
+
+def test_after_power_off_all_no_card_gets_power(bench: Any) -> None:
+    """pcscd goes on while its helper ends by a signal."""
+    one = bench()
+    handler = one.ready()
+    handler.power_off_all()
+    assert handler.power_icc(LUN, Action.POWER_UP)[0] is Code.ERROR_POWER_ACTION
+    assert handler.create_channel_by_name(LUN + 0x10000, "virtual:") is Code.COMMUNICATION_ERROR
+    assert not one.virtual.functions[0].slots[0].powered
+    assert handler.close_channel(LUN) is Code.SUCCESS
+    with ccid.open_reader(one.virtual):
+        pass  # nobody has it open
+
+
 def test_voltages_are_tried(bench: Any) -> None:
     """The handler tries voltages as connect() does."""
     card = EchoCard()

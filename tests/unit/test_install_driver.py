@@ -3,16 +3,25 @@ work."""
 
 from __future__ import annotations
 
+import grp
+import os
 import plistlib
+import pwd
 import sys
+import tempfile
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import ccid
+from ccid.known.quirks import lookup
 from ccid.pcsc.plug import bundle, install
+from ccid.pcsc.plug import pcscd_account as pcscd_account_module
 from ccid.pcsc.plug.bundle import NAME, Entry
+from ccid.pcsc.plug.pcscd_account import obstacle, pcscd_account
 from ccid.pcsc.plug.plist_options import Options, read_options
 
 PYTHON = "/opt/ccid/bin/python"
@@ -93,11 +102,35 @@ def test_readers_that_are_plugged_in(tmp_path: Path, monkeypatch: pytest.MonkeyP
     info = ccid.VirtualReader(vendor_id=0x1234, product_id=0x5678, name="There").info
     monkeypatch.setattr(find, "list_readers", lambda: [info, info])
     assert run("--dropdir", tmp_path, "--attached") == 0
-    assert plist_in(tmp_path)["ifdFriendlyName"] == ["There"]
+    assert plist_in(tmp_path)["ifdFriendlyName"] == ["ccid There"]
     monkeypatch.setattr(find, "list_readers", list)
     with pytest.raises(SystemExit) as end:
         run("--dropdir", tmp_path, "--attached")
     assert end.value.code == 2
+
+
+def test_equal_readers_share_a_name_without_serial_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Our own names tell equal readers apart; the bundle has one name for all of a model."""
+    from ccid.device import find
+
+    twin = ccid.VirtualReader(vendor_id=0x08E6, product_id=0x3437).info
+    twins = [replace(twin, name=f"GemPC Twin ({serial})", serial=serial) for serial in ("12", "34")]
+    monkeypatch.setattr(find, "list_readers", lambda: twins)
+    assert run("--dropdir", tmp_path, "--attached") == 0
+    assert plist_in(tmp_path)["ifdFriendlyName"] == [lookup(0x08E6, 0x3437).name]
+
+
+def test_what_makes_pcscd_take_the_driver(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """pcscd reads its bundles only when it starts."""
+    for words in (["--reader", "1111:1111"], ["--uninstall"]):
+        assert run("--dropdir", tmp_path, *words) == 0
+        said = capsys.readouterr().out
+        assert "systemctl restart pcscd.service" in said
+        assert "plug" not in said
 
 
 def test_writing_again_and_removing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -202,6 +235,206 @@ def test_checking(tmp_path: Path, nothing_wrong: None, capsys: pytest.CaptureFix
     said = capsys.readouterr().err
     for text in ("cannot be run any more", "is missing", "written by version 0.0.1"):
         assert text in said
+
+
+# The user that pcscd runs as -------------------------------------------------------------------
+
+NOBODY = pwd.getpwnam("nobody")
+IS_ROOT = os.geteuid() == 0
+
+
+def machine(root: Path, *lines: str, user: str = "nobody") -> Path:
+    """A root folder with a pcscd, which runs as ``user``."""
+    folder = root / "usr/lib/systemd/system"
+    folder.mkdir(parents=True)
+    (folder / "pcscd.service").write_text("\n".join(["[Service]", f"User={user}", *lines]))
+    (root / "usr/sbin").mkdir()
+    (root / "usr/sbin/pcscd").touch()
+    return root
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user can enter; pytest's own are closed to other users."""
+    with tempfile.TemporaryDirectory(prefix="ccid-test-", dir="/opt" if IS_ROOT else None) as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+
+
+def test_whom_the_unit_names(tmp_path: Path) -> None:
+    assert pcscd_account(tmp_path) is None
+    root = machine(tmp_path, "SupplementaryGroups=tty", "#User=root")
+    account = pcscd_account(root)
+    assert account is not None
+    assert (account.name, account.uid, account.gid) == ("nobody", NOBODY.pw_uid, NOBODY.pw_gid)
+    assert grp.getgrnam("tty").gr_gid in account.others
+    over = root / "etc/systemd/system/pcscd.service.d"
+    over.mkdir(parents=True)
+    (over / "group.conf").write_text("[Service]\nGroup=tty\nSupplementaryGroups=\n")
+    account = pcscd_account(root)
+    assert account is not None
+    assert account.group == "tty"
+    (over / "user.conf").write_text("[Service]\nUser=root\n")
+    assert pcscd_account(root) is None
+    (over / "user.conf").write_text("[Service]\nUser=no-such-user\n")
+    assert pcscd_account(root) is None
+
+
+def test_whose_process_pcscd_is_where_it_has_no_unit(tmp_path: Path) -> None:
+    process = tmp_path / "proc/42"
+    process.mkdir(parents=True)
+    (process / "comm").write_text("pcscd\n")
+    if IS_ROOT:
+        os.chown(process, NOBODY.pw_uid, NOBODY.pw_gid)
+    account = pcscd_account(tmp_path)
+    assert account is not None
+    assert account.uid == process.stat().st_uid
+
+
+def test_a_virtual_environment_that_is_closed_to_pcscd(tmp_path: Path, open_folder: Path) -> None:
+    """Made under umask 077."""
+    root = machine(tmp_path)
+    made = open_folder / "venv"
+    python = made / "bin/python"
+    python.parent.mkdir(parents=True)
+    (made / "pyvenv.cfg").touch()
+    python.symlink_to("/bin/sh")
+
+    def said() -> list[str]:
+        return [text for text in install.troubles(str(python), "linux", str(root))
+                if "nobody" in text and str(made) in text]  # fmt: skip
+
+    assert said() == []
+    made.chmod(0o700)
+    (told,) = said()
+    assert f"the user nobody, who may not enter {made} (drwx------" in told
+    assert told.endswith(f"chmod -R go+rX {made}")
+    made.chmod(0o755)
+    python.unlink()
+    python.touch(mode=0o700)
+    (told,) = said()
+    assert f"may not run {python}" in told
+
+
+def test_folders_behind_symbolic_links_count(tmp_path: Path, open_folder: Path) -> None:
+    account = pcscd_account(machine(tmp_path))
+    assert account is not None
+    closed = open_folder / "closed"
+    (closed / "lib").mkdir(parents=True)
+    (closed / "lib/file").touch()
+    (open_folder / "lib").symlink_to(closed / "lib")
+    (open_folder / "link").symlink_to("lib/file")
+    for name in ("link", "lib/file"):
+        closed.chmod(0o755)
+        assert obstacle(account, open_folder / name, "r") is None
+        closed.chmod(0o700)
+        assert obstacle(account, open_folder / name, "r") == closed
+    closed.chmod(0o755)
+    (closed / "lib/file").chmod(0o600)
+    assert obstacle(account, open_folder / "link", "r") == closed / "lib/file"
+    (open_folder / "loop").symlink_to("loop")
+    assert obstacle(account, open_folder / "loop", "r") is None
+
+
+def test_an_import_as_the_user_of_pcscd(
+    tmp_path: Path, open_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What modes do not tell: here an interpreter that fails for everybody but root."""
+    if not IS_ROOT:
+        pytest.skip("only root can become another user")
+    account = pcscd_account(machine(tmp_path))
+    monkeypatch.setattr(pcscd_account_module, "pcscd_account", lambda *_: account)
+    python = open_folder / "python"
+    python.write_text(
+        '#!/bin/sh\n[ "$(id -u)" = 0 ] || { echo "no module named x" >&2; exit 1; }\n'
+    )
+    python.chmod(0o755)
+    told = install._import_trouble(str(python), is_closed=False)
+    assert "as pcscd's user nobody, cannot load the driver: no module named x" in told
+    assert install._import_trouble(str(python), is_closed=True) == ""
+
+
+def test_a_library_that_cannot_be_loaded(open_folder: Path) -> None:
+    """An environment in which pyusb is broken, or libusb is missing."""
+    python = open_folder / "python"
+    hidden = "import sys; sys.modules['usb.core'] = None; exec(sys.argv[1])"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{hidden}" "$3"\n')
+    python.chmod(0o755)
+    told = install._import_trouble(str(python), is_closed=True)
+    assert "cannot load the driver: ModuleNotFoundError" in told
+    assert install._import_trouble(sys.executable, is_closed=True) == ""
+
+
+def reader_node(root: Path, monkeypatch: pytest.MonkeyPatch, **more: Any) -> Path:
+    """A reader that is plugged in, and its device node."""
+    from ccid.device import find
+
+    info = replace(
+        ccid.VirtualReader(vendor_id=0x1209, product_id=0x0001).info, bus=1, address=4, **more
+    )
+    monkeypatch.setattr(find, "list_readers", lambda: [info])
+    node = root / "dev/bus/usb/001/004"
+    node.parent.mkdir(parents=True)
+    node.touch()
+    return node
+
+
+def test_a_reader_that_pcscd_may_not_open(
+    tmp_path: Path, open_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No udev rule gives it to pcscd's group."""
+    root = machine(open_folder, "Group=tty")
+    named = {(0x1209, 0x0001)}
+    assert install.closed_readers(named, root) == []
+    node = reader_node(root, monkeypatch)
+    node.chmod(0o664)
+    (told,) = install.closed_readers(named, root)
+    assert f"the user nobody, who may not open {node} (-rw-rw-r--" in told
+    assert "ccid-install-driver --udev --reader 1209:0001" in told
+    assert install.closed_readers({(0x1209, 0x0002)}, root) == []
+    if IS_ROOT:
+        os.chown(node, 0, grp.getgrnam("tty").gr_gid)
+        assert install.closed_readers(named, root) == []
+    node.chmod(0o666)
+    assert install.closed_readers(named, root) == []
+    (root / "usr/lib/systemd/system/pcscd.service").write_text("[Service]\n")
+    node.chmod(0o600)
+    assert install.closed_readers(named, root) == [], "root may"
+
+
+def test_both_commands_warn_of_a_closed_reader(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    nothing_wrong: None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked: list[Collection[tuple[int, int]]] = []
+
+    def closed(named: Collection[tuple[int, int]]) -> list[str]:
+        asked.append(named)
+        return ["the reader is closed"]
+
+    monkeypatch.setattr(install, "closed_readers", closed)
+    assert run("--dropdir", tmp_path, "--reader", "08e6:3437") == 0
+    assert "warning: the reader is closed" in capsys.readouterr().err
+    assert run("--dropdir", tmp_path, "--check") == 1
+    assert "trouble: the reader is closed" in capsys.readouterr().err
+    assert asked == [{(0x08E6, 0x3437)}] * 2
+
+
+def test_the_rule_names_the_group_of_pcscd(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    account = pcscd_account(machine(tmp_path, "Group=tty"))
+    monkeypatch.setattr(pcscd_account_module, "pcscd_account", lambda *_: account)
+    assert run("--udev", "--reader", "08E6:3437") == 0
+    said = capsys.readouterr()
+    assert 'GROUP="tty"' in said.out
+    assert said.err == ""
+    monkeypatch.setattr(pcscd_account_module, "pcscd_account", lambda *_: None)
+    assert run("--udev", "--reader", "08E6:3437") == 0
+    assert "needs no rule" in capsys.readouterr().err
 
 
 # Options --------------------------------------------------------------------------------------

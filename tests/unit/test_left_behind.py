@@ -91,8 +91,9 @@ def test_the_next_one_ends_it(leaves: Callable[[Dying, int], None], busy: int, s
     assert time.monotonic() - began < 5
 
 
-def test_the_pair_is_sent_once() -> None:
-    virtual = reader_of()
+@pytest.mark.parametrize(("slots", "busy"), [(1, 1), (2, 1), (2, 2)])
+def test_the_pair_is_sent_once(slots: int, busy: int) -> None:
+    virtual = reader_of(slots, busy)
     dying = Dying(virtual)
     dying.leaves_half_aborted()
     dying.transport.close()

@@ -10,6 +10,7 @@ import time
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -447,6 +448,30 @@ def test_close_powers_the_card_off() -> None:
     assert not virtual.functions[0].slots[0].powered
 
 
+@pytest.mark.parametrize("protocol", [0, 1, 2])
+def test_close_powers_off_a_card_that_is_not_connected(protocol: int) -> None:
+    """One that got power step by step; a CCID, and ICCD devices of both versions."""
+    virtual = ccid.VirtualReader(EchoCard(), bInterfaceProtocol=protocol)
+    with ccid.open_reader(virtual) as reader:
+        reader.slots[0].activation().power_up()
+        assert virtual.functions[0].slots[0].powered
+    assert not virtual.functions[0].slots[0].powered
+
+
+def test_close_powers_off_where_that_was_cancelled_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """close() of another thread cancels what is under way, the power-off of disconnect() too."""
+    virtual = ccid.VirtualReader(EchoCard())
+    with ccid.open_reader(virtual) as reader:
+        card = reader.slots[0].connect()
+        with monkeypatch.context() as patch:
+            cancelled = errors.CommandCancelled("script: cancelled")
+            patch.setattr(reader.pipe, "proceed", Mock(side_effect=cancelled))
+            with pytest.raises(errors.CommandCancelled):
+                card.disconnect()
+        assert virtual.functions[0].slots[0].powered
+    assert not virtual.functions[0].slots[0].powered
+
+
 def test_close_ends_what_another_thread_waits_for() -> None:
     reader = ccid.open_reader(ccid.VirtualReader(EchoCard()))
     card = reader.slots[0].connect()
@@ -661,12 +686,16 @@ def test_what_is_no_reader() -> None:
             ccid.open_reader(which)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("busy", [1, 2])
 def test_a_thread_that_keeps_its_turn_does_not_keep_the_reader(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, busy: int
 ) -> None:
-    monkeypatch.setattr(locks, "QUIET_S", 0.3)
-    virtual = ccid.VirtualReader(EchoCard())
+    """It computes, or sleeps, between two APDUs. Its card is powered off all the same."""
+    monkeypatch.setattr(locks, "IDLE_S", 0.1)
+    descriptor = make_descriptor(ExchangeLevel.SHORT_APDU, 2, bMaxCCIDBusySlots=busy)
+    virtual = ccid.VirtualReader([EchoCard(), EchoCard()], descriptor=descriptor)
     reader = ccid.open_reader(virtual)
+    reader.slots[1].connect()
     card, held, closed = reader.slots[0].connect(), threading.Event(), threading.Event()
 
     def hold() -> bytes:
@@ -678,10 +707,36 @@ def test_a_thread_that_keeps_its_turn_does_not_keep_the_reader(
     with ThreadPoolExecutor(1) as pool:
         holding = pool.submit(hold)
         assert held.wait(10)
+        began = time.monotonic()
         reader.close()
+        assert time.monotonic() - began < locks.QUIET_S / 2
+        assert [slot.powered for slot in virtual.functions[0].slots] == [False, False]
         ccid.open_reader(virtual).close()
         closed.set()
         assert isinstance(holding.exception(10), errors.ReaderClosed)
+
+
+def test_closing_waits_for_another_interface_that_takes_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No command is sent while the other interface works on one."""
+    monkeypatch.setattr(locks, "IDLE_S", 0.0)
+    known = Quirks("taker of turns", "supported", interfaces_take_turns=True)
+    monkeypatch.setattr("ccid.transport.lookup", lambda *_, **__: known)
+    descriptor = make_descriptor(ExchangeLevel.SHORT_APDU)
+    virtual = ccid.VirtualReader(
+        functions=[CcidFunction(descriptor, [EchoCard()]) for _ in range(2)]
+    )
+    with ccid.open_reader(virtual.infos[0]) as one, ThreadPoolExecutor(1) as pool:
+        card, two = one.slots[0].connect(), ccid.open_reader(virtual.infos[1])
+        two.slots[0].connect()
+        waiting = pool.submit(card.transmit, bytes.fromhex("005002BC"))  # 0.7 s
+        while one.pipe.busy_slot != 0:
+            time.sleep(0.01)
+        two.close()
+        assert waiting.done()
+        assert waiting.result() == bytes.fromhex("9000")
+        assert not virtual.functions[1].slots[0].powered
 
 
 def test_closing_ends_all_that_wait_one_after_the_other() -> None:

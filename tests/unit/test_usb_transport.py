@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import pwd
 import sys
 import threading
 from collections.abc import Callable
@@ -16,6 +18,7 @@ from ccid import errors
 from ccid.codec.descriptors import ClassControl
 from ccid.link import locks
 from ccid.link.pipe import Pipe
+from ccid.pcsc.plug import helper
 from ccid.transport import access_problems as cures
 from ccid.transport import asynchronous, discovery, linux, usb
 from ccid.transport.libusb import Status
@@ -566,6 +569,18 @@ def test_the_process_that_holds_the_reader_is_named(root: Path, info: ccid.Reade
     assert "systemctl stop pcscd" in error.cure
 
 
+def test_the_helper_of_our_driver_is_named_as_pcscds(root: Path, info: ccid.ReaderInfo) -> None:
+    """Its process is a python3, which nobody is to end."""
+    bind(root, "usbfs")
+    for pid, words in ((42, f"-I\0-m\0{helper.__name__}\0/usr/lib"), (43, "my.py")):
+        process(root, pid, "python3", str(linux.node(1, 2)))
+        (root / f"proc/{pid}/cmdline").write_text(f"/opt/ccid/bin/python\0{words}\0")
+    error = cures.busy(info)
+    assert error.holder == "pcscd's driver (process 42), python3 (process 43)"
+    assert error.cure.startswith("stop pcscd (systemctl stop pcscd.socket pcscd.service)")
+    assert error.cure.endswith("end python3, or wait until it is done")
+
+
 def test_a_holder_nobody_can_see(root: Path, info: ccid.ReaderInfo) -> None:
     bind(root, "usbfs")
     assert "another user" in cures.busy(info).holder
@@ -596,6 +611,18 @@ def test_no_permission_says_which_rule_is_for_whom(root: Path, info: ccid.Reader
     for words in ("service", "container", "WSL", "usermod -aG plugdev", "73-seat-late.rules"):
         assert words in cure
     assert cures.RULE_FILE.rpartition("/")[2] < "73-seat-late.rules"
+
+
+def test_the_user_of_a_service_is_told_of_its_own_group(
+    root: Path, info: ccid.ReaderInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uaccess gives nothing to pcscd, which runs as a user of its own."""
+    (daemon,) = (user for user in pwd.getpwall() if user.pw_name == "daemon")
+    monkeypatch.setattr(os, "geteuid", lambda: daemon.pw_uid)
+    cure = cures.access_denied(info).cure
+    assert 'MODE="0660", GROUP="daemon"' in cure
+    assert "TAG" not in cure
+    assert "udevadm trigger" in cure
 
 
 @pytest.mark.parametrize(("platform", "words"), [("darwin", "ifdreader"), ("win32", "WinUSB")])

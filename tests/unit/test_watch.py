@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -200,6 +201,46 @@ def test_it_is_tried_again_when_an_application_could_open_it(
     held[0] = False
     ccid.open_reader(refusing).close()
     assert heard(events, 1) == ["card arrived 0"]
+
+
+def test_one_that_does_not_answer_at_first_is_tried_again(
+    bus: Bus, events: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its firmware still starts, say. No device comes or goes, and no program opens it."""
+    monkeypatch.setattr(watching, "RETRY_S", 0.02)
+    monkeypatch.setattr(watching, "LONGEST_RETRY_S", 0.05)
+    virtual, tried = ccid.VirtualReader(), list[float]()
+
+    def connect(to: ReaderInfo) -> Any:
+        tried.append(time.monotonic())
+        if len(tried) <= 4:
+            raise TransportError("script: no answer")
+        return virtual.info.connect(to)
+
+    bus.plug(replace(virtual.info, path="usb:1-1:1.0", connect=connect))
+    assert heard(events, 2) == ["reader arrived", "card arrived 0"]
+    pauses = [later - sooner for sooner, later in pairwise(tried)]
+    least = (0.02, 0.04, 0.05, 0.05)
+    assert all(pause >= at_least for pause, at_least in zip(pauses, least, strict=True))
+    virtual.remove()
+    assert heard(events, 1) == ["card left 0"]
+    virtual.unplug()
+    assert heard(events, 1) == ["reader left"]
+
+
+def test_a_reader_that_never_answers_is_not_tried_all_the_time(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "RETRY_S", 0.01)
+    tried: list[object] = []
+
+    def connect(to: ReaderInfo) -> Any:
+        tried.append(to)
+        raise TransportError("script: no answer")
+
+    bus.plug(replace(ccid.VirtualReader().info, path="usb:1-1:1.0", connect=connect))
+    assert [event.kind for event in ccid.watch(0.2)] == [ccid.EventKind.READER_ARRIVED]
+    assert 2 <= len(tried) <= 6, "after 10, 30, 70, 150 ms"
 
 
 def test_it_takes_the_reader_back(bus: Bus, events: Any) -> None:

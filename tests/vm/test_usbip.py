@@ -36,6 +36,7 @@ def hand(line):
         s.sendall(line.encode() + b"\\n")
         answer = s.recv(1000).decode()
     assert answer.startswith("ok"), answer
+    return answer.removeprefix("ok").strip()
 def until(condition, seconds=10):
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline: time.sleep(0.02)

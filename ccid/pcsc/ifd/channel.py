@@ -168,7 +168,9 @@ class Channel:
 
     def close(self) -> None:
         """Deactivate the card; a failure is ignored."""
-        if not self.device_removed:
+        if self.device_removed:
+            self.reader.pipe.end(self._unplugged())  # closing the reader sends nothing, too
+        else:
             with suppress(CcidError):
                 self.power_down()
         self.slot.card = None
@@ -253,5 +255,8 @@ class Channel:
 
     def _check(self) -> None:
         if self.device_removed:
-            name = self.reader.name
-            raise ReaderRemoved(f"{name} was unplugged", reader=name)
+            raise self._unplugged()
+
+    def _unplugged(self) -> ReaderRemoved:
+        name = self.reader.name
+        return ReaderRemoved(f"{name} was unplugged", reader=name)

@@ -24,6 +24,7 @@ from ccid.errors import (
     CcidError,
     CommandFailed,
     MalformedMessage,
+    ReaderClosed,
     ReaderNotFound,
     ReaderRemoved,
     UnsupportedByReader,
@@ -48,6 +49,8 @@ USB_CHANNEL = 0x0020
 """dwMode of SCARD_ATTR_CHANNEL_ID for USB (PC/SC part 3, 3.1.3)."""
 MIN_FEATURES = 36
 """Bytes that a caller of GET_FEATURE_REQUEST must have room for: six features."""
+CANCEL_S = 0.1
+"""Pause between two attempts to cancel the exchange that a closing waits for."""
 
 Find = Callable[[DeviceName, Collection[str]], ReaderInfo]
 
@@ -62,6 +65,7 @@ class _Device:
         number: The reader number of its Luns.
         channels: The slot index of each Lun.
         leave: Ends the subscription to the reader's events.
+        closing: Held while a channel, or the reader, is closed.
     """
 
     reader: Reader
@@ -69,6 +73,7 @@ class _Device:
     number: int
     channels: dict[int, int] = field(default_factory=dict)
     leave: Callable[[], None] = nothing_to_end
+    closing: threading.Lock = field(default_factory=threading.Lock)
 
 
 class IFDHandler:
@@ -102,7 +107,12 @@ class IFDHandler:
         self._how: dict[str, Any] = {"old_firmware": old_firmware, "first_voltage": first_voltage}
         self._find = find
         self._lock = threading.Lock()
+        """Held while a channel is made or closed: the reader may take seconds for that."""
+        self._guard = threading.Lock()
+        """Guards :attr:`_devices` and :attr:`_is_ending`; nobody waits while he holds it."""
         self._devices: list[_Device] = []
+        self._is_ending = False
+        """:meth:`power_off_all` was called."""
         self._channels: dict[int, Channel] = {}
         self._device_of: dict[int, _Device] = {}
         self.last_error: CcidError | None = None
@@ -160,7 +170,13 @@ class IFDHandler:
         taken = [device.reader.info.path for device in self._devices]
         info = self._find(DeviceName.parse(name), taken)
         device = _Device(self._opened(info), name, lun >> READER_SHIFT)
-        self._devices.append(device)
+        with self._guard:
+            is_late = self._is_ending
+            if not is_late:
+                self._devices.append(device)
+        if is_late:
+            device.reader.close()
+            raise ReaderClosed(f"{info.name}: all readers are being closed", reader=info.name)
         device.leave = device.reader.listen(lambda slots: self._notified(device, slots))
         return device
 
@@ -185,17 +201,26 @@ class IFDHandler:
     def close_channel(self, lun: int) -> Code:
         """IFDHCloseChannel: power the card off; close the reader with its last channel."""
         with self._lock:
-            channel = self._channels.pop(lun, None)
+            channel = self._channels.get(lun)
             if channel is None:
                 return Code.COMMUNICATION_ERROR
-            channel.close()
-            device = self._device_of.pop(lun)
-            del device.channels[lun]
-            if not device.channels:
-                self._devices.remove(device)
-                device.leave()
-                device.reader.close()
+            device = self._device_of[lun]
+            with device.closing:  # the tables hold both until then: power_off_all() waits
+                try:
+                    channel.close()
+                    if len(device.channels) == 1:
+                        device.leave()
+                        device.reader.close()
+                finally:
+                    self._remove(lun, device)
         return Code.SUCCESS
+
+    def _remove(self, lun: int, device: _Device) -> None:
+        """Remove a channel from the tables, and its reader with the last channel."""
+        del self._channels[lun], self._device_of[lun], device.channels[lun]
+        if not device.channels:
+            with self._guard:
+                self._devices.remove(device)
 
     def close(self) -> None:
         """Close all channels."""
@@ -203,12 +228,29 @@ class IFDHandler:
             self.close_channel(lun)
 
     def power_off_all(self) -> None:
-        """Cancel running exchanges and power all cards off, before the process ends. Readers are
-        not closed: the end of the process does that."""
-        for channel in list(self._channels.values()):
-            with suppress(CcidError):
-                channel.slot.cancel()
-            channel.close()
+        """Cancel running exchanges, power all cards off and close all readers, before the process
+        ends. Channels that another thread closes are waited for. No card gets power afterwards:
+        the requests that other threads still carry out fail."""
+        with self._guard:
+            self._is_ending = True
+            devices = list(self._devices)
+        threads = [threading.Thread(target=self._end, args=(d,), daemon=True) for d in devices]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    @staticmethod
+    def _end(device: _Device) -> None:
+        """Close a reader, even in the middle of exchanges and closings of other threads."""
+        while not device.closing.acquire(timeout=CANCEL_S):
+            for slot in device.reader.slots:  # it may wait for an exchange in another slot
+                with suppress(CcidError):
+                    slot.cancel()
+        try:
+            device.reader.close()
+        finally:
+            device.closing.release()
 
     # Events -----------------------------------------------------------------------------------
 

@@ -103,6 +103,8 @@ class Channel(threading.Thread):
                 with self.writing:
                     self.since = None
                     self.requests.sendall(frame)
+        except ConnectionError:
+            pass  # the plug hung up on a running request; if pcscd goes on, the plug says why
         except (OSError, ValueError) as error:
             say(f"lun {self.lun:#x}: {error}")
         except MemoryError as error:  # costs this channel alone
@@ -165,7 +167,8 @@ class Channel(threading.Thread):
         finally:
             if not self.is_open:  # the plug tries each second: free what the failed open leaves
                 error, handler.last_error = handler.last_error, None
-                say(f"{name}: {error}")
+                if not self.helper.is_ending:
+                    say(f"{name}: {error}")
                 del error
                 gc.collect()  # the traceback of the error holds the reader
         if code:
@@ -227,6 +230,8 @@ class Helper:
         self._handler: IFDHandler | None = None
         self.has_reader = False
         """A reader was opened."""
+        self.is_ending = False
+        """All cards are being powered off: what fails from now on is no fault."""
         self._is_settled = False
         self.channels: list[Channel] = []
         self.heart = Heart(self)
@@ -325,10 +330,19 @@ class Helper:
 
     def end(self) -> None:
         """Power all cards off, within :data:`POWER_OFF_S`."""
+        self.is_ending = True
         if self._handler is not None:
             thread = threading.Thread(target=self._handler.power_off_all, daemon=True)
             thread.start()
             thread.join(POWER_OFF_S)
+
+
+def hang_up(control: socket.socket) -> None:
+    """End the control socket, which ends :meth:`Helper.serve`: what a signal does. A signal may
+    come at any moment, also a second one while the cards are powered off. So its handler raises
+    nothing."""
+    with suppress(OSError):
+        control.shutdown(socket.SHUT_RDWR)
 
 
 def main() -> None:
@@ -336,8 +350,9 @@ def main() -> None:
     gc.disable()  # until settle(): imports leave nothing to collect
     os.closerange(CONTROL_FD + 1, os.sysconf("SC_OPEN_MAX"))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for pcscd: the control socket ends then
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     control = socket.socket(fileno=CONTROL_FD)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: hang_up(control))
     os.set_inheritable(CONTROL_FD, False)
     helper = Helper(control, sys.argv[1] if len(sys.argv) > 1 else "")
     try:
@@ -345,8 +360,10 @@ def main() -> None:
     except OSError as error:
         say(str(error))
     finally:
-        helper.end()
-        os._exit(0)
+        try:
+            helper.end()
+        finally:  # Python's own end would free what threads of libusb still use
+            os._exit(0)
 
 
 if __name__ == "__main__":

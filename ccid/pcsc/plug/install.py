@@ -9,8 +9,10 @@ import re
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from ccid._version import __version__
 from ccid.errors import CcidError
@@ -18,6 +20,8 @@ from ccid.ground.safe_text import printable, printable_lines
 from ccid.known.quirks import lookup
 from ccid.pcsc.plug import bundle
 from ccid.pcsc.plug.bundle import INTERPRETER, NAME, PLATFORMS, CannotBuild, Entry
+from ccid.transport import linux
+from ccid.transport.access_problems import RELOAD
 
 SYSTEM_DROPDIRS = {
     "linux": ("/usr/lib/pcsc/drivers", "/usr/lib64/pcsc/drivers", "/usr/local/lib/pcsc/drivers"),
@@ -27,6 +31,14 @@ PROGRAMS = ("/usr/sbin/pcscd", "/usr/local/sbin/pcscd", "/usr/bin/pcscd")
 HIDDEN = ("/root", "/home", "/run/user", "/tmp", "/var/tmp")
 """Folders that the service of pcscd 2.3 and newer cannot see (ProtectHome, PrivateTmp)."""
 UDEV_FILE = "/etc/udev/rules.d/92-ccid-pcscd.rules"
+RESTART = (
+    "restart pcscd, which reads its drivers only when it starts: systemctl restart pcscd.service"
+)
+IMPORTS = (
+    "import ccid.pcsc.plug.helper, ccid.pcsc.ifd, ccid.transport.discovery; "
+    "from ccid.transport.libusb import backend; backend()"
+)
+"""The program that loads the driver, and libusb."""
 
 
 def system_dropdir(platform: str) -> Path:
@@ -69,9 +81,40 @@ def troubles(python: str, platform: str, root: str = "/") -> list[str]:
                 f"{writable} may be changed by others than root, and pcscd may run it as root: "
                 f"chown root: and chmod go-w, or install elsewhere"
             )
+    if platform == "linux":
+        found += _closed_to_pcscd((Path(python), Path(package, "__init__.py")), Path(root))
     if platform == "linux" and not any(Path(root, p[1:]).exists() for p in PROGRAMS):
         found.append("pcscd is not found: install it (Debian: apt install pcscd)")
     return list(dict.fromkeys(found))
+
+
+def _closed_to_pcscd(files: Sequence[Path], root: Path) -> Iterator[str]:
+    """Which of these files the user who runs pcscd cannot use, one text each. Folders that the
+    service does not see at all (:data:`HIDDEN`) are another trouble."""
+    from ccid.pcsc.plug.pcscd_account import obstacle, pcscd_account
+
+    account = pcscd_account(root)
+    if account is None:
+        return
+    for file in files:
+        wanted = "r" if file.suffix else "x"
+        place = obstacle(account, file, wanted)
+        if place is None or any(map(place.is_relative_to, HIDDEN)):
+            continue
+        verb = "enter" if place.is_dir() else "read" if wanted == "r" else "run"
+        yield (
+            f"pcscd runs as the user {account.name}, who may not {verb} {place} "
+            f"({linux.permissions(place)}): {_opening(file, place)}"
+        )
+
+
+def _opening(file: Path, place: Path) -> str:
+    """The command that opens ``place``, on the way to ``file``, to all users. In a virtual
+    environment all is opened: under a strict umask pip closes all that it writes."""
+    for folder in file.parents:
+        if (folder / "pyvenv.cfg").exists() and place.is_relative_to(folder):
+            return f"chmod -R go+rX {folder}"
+    return f"chmod go+{'x' if place.is_dir() else 'rx'} {place}"
 
 
 def others_may_change(path: Path) -> Path | None:
@@ -108,18 +151,72 @@ def check(dropdir: Path, platform: str) -> list[str]:
         found.append(f"{contents / folder / library} is missing: run ccid-install-driver again")
     if not os.access(python, os.X_OK):
         found.append(f"{python} cannot be run any more: run ccid-install-driver again")
-    else:
-        done = subprocess.run(
-            [python, "-I", "-c", "import ccid.pcsc.plug.helper, ccid.pcsc.ifd"],
-            capture_output=True,
-            text=True,
-        )
-        if done.returncode:
-            found.append(f"{python} cannot import ccid: {done.stderr.strip().splitlines()[-1]}")
+    elif wrong := _import_trouble(python, is_closed=bool(found)):
+        found.append(wrong)
+    if platform == "linux":
+        found += closed_readers(_named_in(plist))
     loose = others_may_change(dropdir / NAME)
     if loose is not None and str(dropdir) in SYSTEM_DROPDIRS[platform]:
         found.append(f"{loose} may be changed by others than root")
     return found
+
+
+def _import_trouble(python: str, is_closed: bool) -> str:
+    """Why ``python`` cannot load the driver; empty if it can.
+
+    Args:
+        python: Path of the interpreter.
+        is_closed: It is known already that pcscd's user cannot: do not try as that user.
+    """
+    from ccid.pcsc.plug.pcscd_account import pcscd_account, run_as
+
+    command = [python, "-I", "-c", IMPORTS]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    who = ""
+    account = None if done.returncode or is_closed else pcscd_account()
+    if account is not None and (tried := run_as(account, command)) is not None:
+        done, who = tried, f", as pcscd's user {account.name},"
+    if not done.returncode:
+        return ""
+    last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+    return f"{python}{who} cannot load the driver: {last}"
+
+
+def _named_in(plist: dict[str, Any]) -> set[tuple[int, int]]:
+    """The ids of the readers that a bundle names."""
+    with suppress(KeyError, ValueError, TypeError):
+        pairs = zip(plist["ifdVendorID"], plist["ifdProductID"], strict=True)
+        return {(int(vendor_id, 16), int(product_id, 16)) for vendor_id, product_id in pairs}
+    return set()
+
+
+def closed_readers(named: Collection[tuple[int, int]], root: Path = linux.ROOT) -> list[str]:
+    """Which readers are plugged in, are the driver's, and cannot be opened by the user who runs
+    pcscd, one text each.
+
+    Args:
+        named: idVendor and idProduct of the readers that the driver drives.
+        root: Root folder of the file system, for tests.
+    """
+    from ccid.device import find
+    from ccid.pcsc.plug.pcscd_account import obstacle, pcscd_account
+
+    account = pcscd_account(root)
+    if account is None:
+        return []
+    found = []
+    with suppress(CcidError):  # without libusb nothing is plugged in, as far as is known
+        for info in find.list_readers():
+            node = linux.node(info.bus, info.address, root)
+            if (info.vendor_id, info.product_id) not in named or not info.bus:
+                continue
+            if node.exists() and obstacle(account, node, "rw") is not None:
+                found.append(
+                    f"{info.name}: pcscd runs as the user {account.name}, who may not open {node} "
+                    f"({linux.permissions(node)}): ccid-install-driver --udev --reader {info.id} "
+                    f">>{UDEV_FILE}, {RELOAD}"
+                )
+    return list(dict.fromkeys(found))
 
 
 # The command ----------------------------------------------------------------------------------
@@ -136,17 +233,19 @@ def _reader(text: str) -> Entry:
 
 def _attached() -> Iterator[Entry]:
     from ccid.device.find import list_readers
+    from ccid.transport.discovery import model_name
 
-    for info in list_readers():
-        yield Entry(info.vendor_id, info.product_id, info.name)
+    for info in list_readers():  # info.name tells equal readers apart; pcscd does that itself
+        ids = info.vendor_id, info.product_id
+        yield Entry(*ids, model_name(*ids, info.manufacturer, info.product))
 
 
-def udev_rules(entries: Sequence[Entry]) -> str:
-    """udev rules for these readers: only root and the group ``pcscd`` may open the readers, for a
-    pcscd that runs as that group."""
+def udev_rules(entries: Sequence[Entry], group: str = "pcscd") -> str:
+    """udev rules for these readers: only root and ``group`` may open the readers, for a pcscd that
+    runs as that group."""
     lines = [
         f'SUBSYSTEM=="usb", ENV{{DEVTYPE}}=="usb_device", ATTR{{idVendor}}=="{e.vendor_id:04x}", '
-        f'ATTR{{idProduct}}=="{e.product_id:04x}", GROUP="pcscd", MODE="0660"'
+        f'ATTR{{idProduct}}=="{e.product_id:04x}", GROUP="{group}", MODE="0660"'
         for e in entries
     ]
     return "\n".join(lines) + "\n"
@@ -201,6 +300,18 @@ def _print(what: str, lines: Sequence[str]) -> None:
         print(f"{what}: {printable_lines(line)}", file=sys.stderr)
 
 
+def _print_rules(entries: Sequence[Entry]) -> None:
+    from ccid.pcsc.plug.pcscd_account import pcscd_account
+
+    account = pcscd_account()
+    if account is None:
+        note = "pcscd runs as root on this machine, as far as is known, and needs no rule"
+        _print("note", [note])
+        print(udev_rules(entries), end="")
+    else:
+        print(udev_rules(entries, account.group), end="")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line; returns its exit status."""
     parser = _parser()
@@ -210,6 +321,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.uninstall:
             was_there = bundle.remove(dropdir)
             print(f"{'removed' if was_there else 'there is no'} {dropdir / NAME}")
+            if was_there:
+                print(RESTART)
             return 0
         if options.check:
             wrong = check(dropdir, options.platform)
@@ -221,7 +334,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not entries:
             parser.error("no reader is plugged in; name one by --reader VVVV:PPPP")
         if options.udev:
-            print(udev_rules(entries), end="")
+            _print_rules(entries)
             return 0
         python = os.path.abspath(options.python)
         wrong = troubles(python, options.platform)
@@ -245,7 +358,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"to be compiled on {options.platform}, in {written / 'Contents' / folder}: cc -O2 "
             f"-shared -fvisibility=hidden -Wl,-undefined,dynamic_lookup plug.c -o {library}"
         )
-    print("restart pcscd: systemctl restart pcscd, or plug the reader in again")
+    if options.platform == "linux":
+        _print("warning", closed_readers({(e.vendor_id, e.product_id) for e in entries}))
+    print(RESTART)
     return 0
 
 

@@ -17,7 +17,7 @@ from ccid.codes import CCID_DESCRIPTOR_LENGTH, CLASS_SMART_CARD, CLASS_VENDOR
 from ccid.errors import MalformedDescriptor
 from ccid.ground.safe_text import short
 from ccid.known.descriptor_figures import DeviceFigures
-from ccid.probe.told import STRINGS, Fields, device, ids_in, spelled, unnamed
+from ccid.probe.reader_from_fields import STRINGS, Fields, device, ids_in, spelled, unnamed
 
 _BCD = ("bcdDevice", "bcdCCID")
 
