@@ -21,13 +21,12 @@ from lab.guest import Guest
 from lab.link import Job
 from lab.pcscd import pcscd
 
-from ccid.pcsc.plug import install
 from ccid.pcsc.plug.bundle import NAME
 from tests.vm.attach import attach
+from tests.vm.programs import DROPDIR, make_bundle
 from tests.vm.test_qemu_reader import PRELOAD
 
 ROOT = Path(__file__).parents[2]
-DROPDIR = "/usr/lib/pcsc/drivers"
 PORT = 3249
 START_S = 120.0
 LAB = (0, 2)
@@ -380,11 +379,9 @@ def compare(guest: Guest, folder: Path) -> dict[str, tuple[str, str]]:
     Raises:
         LabError: A client failed.
     """
-    words = ["--reader", "08e6:4433", "--reader", "08e6:3437"]
-    if install.main(["--dropdir", str(folder), *words]):
-        raise LabError("no bundle")
+    made = make_bundle(guest, folder, ["08e6:4433", "08e6:3437"])
     theirs = run_all(guest, None)
-    own = run_all(guest, folder / NAME)
+    own = run_all(guest, made)
     return {name: (theirs[name], own[name]) for name in rows()}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,11 +16,10 @@ from lab.guest import Guest
 from lab.link import Job
 from lab.pcscd import Pcscd, pcscd
 
-from ccid.pcsc.plug import install
 from ccid.pcsc.plug.bundle import NAME
+from tests.vm.programs import CLIENT, DROPDIR, driver_python, helpers, make_bundle
 from tests.vm.test_usbip import APDUS, IDS, plugged
 
-DROPDIR = "/usr/lib/pcsc/drivers"
 QEMU = "08e6:4433:Ours on QEMU"
 OURS = f"{IDS}:Ours on USB/IP"
 START_S = 120.0
@@ -29,12 +27,9 @@ START_S = 120.0
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle, written on this machine: the guest has the same interpreter."""
-    folder = tmp_path_factory.mktemp("drivers")
-    words = ["--dropdir", str(folder), "--reader", QEMU, "--reader", OURS]
-    assert install.main(words) == 0
-    return folder / NAME
+def bundle(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle."""
+    return make_bundle(guest, tmp_path_factory.mktemp("drivers"), [QEMU, OURS])
 
 
 @pytest.fixture
@@ -55,26 +50,6 @@ def daemon(guest: Guest, *numbers: int, more: int = 0) -> Iterator[Pcscd]:
         yield running
 
 
-CLIENT = """
-import json, sys, time
-from smartcard.System import readers
-from smartcard import scard
-from smartcard.Exceptions import CardConnectionException, NoCardException
-def find(text):
-    for _ in range(50):
-        try: return next(r for r in readers() if text in str(r))
-        except SystemError: time.sleep(0.1)  # pyscard's list, while readers still come
-    return next(r for r in readers() if text in str(r))
-def connect(text):
-    connection = find(text).createConnection()
-    connection.connect()
-    return connection
-def transmit(connection, apdu):
-    data, sw1, sw2 = connection.transmit(list(bytes.fromhex(apdu)))
-    return bytes([*data, sw1, sw2]).hex()
-"""
-
-
 def client(guest: Guest, source: str, *words: str, timeout: float = 120) -> Any:
     """Run a program with Debian's pyscard; returns its output, parsed as JSON."""
     command = ["/usr/bin/python3", "-c", CLIENT + source, *words]
@@ -83,11 +58,6 @@ def client(guest: Guest, source: str, *words: str, timeout: float = 120) -> Any:
 
 def start(guest: Guest, source: str, *words: str) -> Job:
     return guest.popen(["/usr/bin/python3", "-u", "-c", CLIENT + source, *words])
-
-
-def helpers(guest: Guest) -> list[int]:
-    said = guest.run("pgrep -f '[c]cid.pcsc.plug.helper'").stdout
-    return [int(word) for word in said.split()]
 
 
 def until(guest: Guest, condition: Any, within_s: float) -> float:
@@ -282,7 +252,7 @@ def test_if_ours_does_not_open_libccid_gets_the_reader(
     to the class driver, in working order."""
     broken = tmp_path / "python"
     broken.write_text(
-        "#!/bin/sh\nexit 0\n" if how == "hangs up" else BUSY.format(python=sys.executable)
+        "#!/bin/sh\nexit 0\n" if how == "hangs up" else BUSY.format(python=driver_python(guest))
     )
     broken.chmod(0o755)
     named = f"{DROPDIR}/{NAME}/Contents/Linux/interpreter"

@@ -55,6 +55,7 @@ class System(ABC):
         python: The interpreter that runs the agent in the guest.
         boot_timeout: Seconds.
         memory, smp: MiB and processors.
+        has_systemd: The first process is systemd, and pcscd is a service.
         is_resumed: QEMU goes on from the saved state of a machine, whose devices are given.
     """
 
@@ -63,6 +64,7 @@ class System(ABC):
     boot_timeout = 120.0
     memory = 1024
     smp = 1
+    has_systemd = False
     is_resumed = False
 
     @abstractmethod
@@ -186,6 +188,7 @@ class SuiteSystem(System):
     python = "/opt/lab/bin/python"
     boot_timeout = 120.0
     memory = 1536
+    has_systemd = True
     is_resumed = True
 
     def __init__(self, suite: str = "forky") -> None:
