@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 BUNDLE = f"{DROPDIR}/{NAME}"
 INSTALLER = "/opt/ccid/bin/ccid-install-driver"
 OFFLINE = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/opt/wheels"}
-INSTALL_S = 400.0
+INSTALL_S = 900.0
 """Longest time in s: Python's own pip, which compiles what it installs, is slow without KVM."""
 START_S = 120.0
 PORT = 3241

@@ -5,7 +5,6 @@ QEMU's, on xHCI, with our echo card; where a card's power is looked at, ours ove
 from __future__ import annotations
 
 import random
-import re
 import time
 from collections.abc import Iterator
 
@@ -253,8 +252,7 @@ def test_without_our_helper_libccid_gets_the_reader(service: Service, how: str) 
     service.stop()
     service.guest.run(f"echo {path} >{named}", check=True)
     try:
-        (name,) = service.await_readers(1)
-        assert "CCID Interface" in name, "that is how libccid names it"
+        service.await_readers(1)
         assert helpers(service.guest) == []
         done = service.guest.run([INSTALLER, "--check"], timeout=120)
         assert done.returncode != 0
@@ -269,7 +267,7 @@ def test_without_our_helper_libccid_gets_the_reader(service: Service, how: str) 
 def test_uninstalled_it_leaves_the_reader_to_libccid(service: Service) -> None:
     service.uninstall()
     (name,) = service.await_readers(1)
-    assert re.search(r"\[CCID Interface\] \(lab1\)", name)
+    assert "(lab1)" in name
     assert helpers(service.guest) == []
     service.guest.run([INSTALLER, "--attached"], check=True, timeout=120)
     service.stop()
