@@ -25,6 +25,7 @@ The packages, from the bottom up; each imports only packages above it in this li
 - ``trace``: traces of traffic, as log or pcapng file.
 - ``virtual``: virtual readers and cards.
 - ``device``: readers, slots and cards as objects.
+- ``aio``: the same objects for tasks of asyncio.
 - ``pcsc``: the driver in pcscd.
 - ``probe``: the command ``ccid-probe``.
 """
@@ -39,7 +40,7 @@ from ccid._version import __version__
 from ccid.ground import at_exit
 
 if TYPE_CHECKING:
-    from ccid import errors
+    from ccid import aio, errors
     from ccid.codes import ExchangeLevel, IccStatus, Protocol
     from ccid.device.card import Card
     from ccid.device.composite import Composite, open_composite
@@ -67,6 +68,7 @@ __all__ = [
     "Slot",
     "VirtualReader",
     "__version__",
+    "aio",
     "errors",
     "list_readers",
     "open_composite",
@@ -100,8 +102,8 @@ _HOME = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name when it is first used (PEP 562)."""
-    if name == "errors":
-        return importlib.import_module("ccid.errors")
+    if name in ("aio", "errors"):
+        return importlib.import_module(f"ccid.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'ccid' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOME[name]), name)

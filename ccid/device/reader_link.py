@@ -15,7 +15,6 @@ from ccid.link.conversation import Conversation
 from ccid.link.iccd_commands import IccdA, IccdB
 from ccid.link.pipe import Pipe
 from ccid.link.reader_cards import Cards
-from ccid.link.shared_pipe import SharedPipe
 from ccid.link.slot_commands import Commands, SlotCommands
 
 if TYPE_CHECKING:
@@ -107,6 +106,8 @@ def make_conversation(
         )
     count = descriptor.slot_count
     if count > 1 and descriptor.bMaxCCIDBusySlots > 1:
+        from ccid.link.shared_pipe import SharedPipe
+
         return SharedPipe(
             transport,
             slot_count=count,

@@ -7,7 +7,6 @@ Every reason names the descriptor field that is its cause. ``ccid-probe check`` 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum
 
 from ccid.codec.descriptors import SmartCardDescriptor, SmartCardInterface
@@ -22,6 +21,7 @@ from ccid.codes import (
     Protocol,
     Protocols,
 )
+from ccid.ground.records import record
 from ccid.iso7816.apdu import MAX_SHORT
 from ccid.known.extended_apdus import EXTENDED, WITH_T1, extended_apdus
 from ccid.known.quirks import Quirks
@@ -45,7 +45,7 @@ class Weight(Enum):
     FATAL = "fatal"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Reason:
     """One reason of a verdict.
 
@@ -68,7 +68,7 @@ class Reason:
         return f"{self.field}: {self.text}"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Verdict:
     """The verdict on a reader.
 

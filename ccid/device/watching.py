@@ -32,6 +32,7 @@ from ccid.device.open_readers import Key, key_of, opened
 from ccid.device.reader import Reader
 from ccid.device.watch_tasks import CloseTask, OpenTask, StatusTask
 from ccid.errors import CcidError, ReaderForked, ReaderRemoved
+from ccid.ground.records import record
 from ccid.link.card_state import Presence
 from ccid.transport import ReaderInfo
 
@@ -62,7 +63,7 @@ class EventKind(enum.Enum):
     CARD_LEFT = "card left"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Event:
     """A reader or a card came or went.
 
@@ -102,13 +103,32 @@ def watch(timeout: float | None = None) -> Generator[Event, None, None]:
         ReaderForked: The watch began in the parent of this process; the child gets no events.
         ValueError: ``timeout`` is negative or not a number (NaN).
     """
+    return stoppable_watch(timeout)[0]
+
+
+def stoppable_watch(
+    timeout: float | None = None,
+) -> tuple[Generator[Event, None, None], Callable[[], None]]:
+    """As :func:`watch`, for a watch that another thread ends.
+
+    Args:
+        timeout: As for :func:`watch`.
+
+    Returns:
+        The iterator, and a function that ends the iteration soon, even while a thread waits for
+        the next event. The function may be called from any thread, and does not block.
+
+    Raises:
+        ValueError: As for :func:`watch`.
+    """
     if timeout is not None and not timeout >= 0:
         raise ValueError(f"a time of {timeout} s")
-    return _watch(None if timeout is None or timeout > FOREVER_S else float(timeout))
-
-
-def _watch(timeout: float | None) -> Generator[Event, None, None]:
+    limit = None if timeout is None or timeout > FOREVER_S else float(timeout)
     watcher = _Watcher()
+    return _watch(watcher, limit), watcher.stop
+
+
+def _watch(watcher: _Watcher, timeout: float | None) -> Generator[Event, None, None]:
     try:
         watcher.start()
         yield from watcher.events(timeout)
@@ -163,7 +183,7 @@ None for the devices on USB."""
 
 
 class _Watcher:
-    """The state of one watch. One thread calls all methods but :meth:`_post` and
+    """The state of one watch. One thread calls all methods but :meth:`stop`, :meth:`_post` and
     :meth:`_post_owner_change`."""
 
     def __init__(self) -> None:
@@ -180,12 +200,15 @@ class _Watcher:
         """Functions that end a registration."""
         self._lists_devices = False
         """libusb reports no hot-plug events: the devices are listed regularly."""
-        self._process = os.getpid()
+        self._is_stopped = False
+        """:meth:`stop` was called."""
+        self._process = -1
 
     def start(self) -> None:
         """Register for everything that may happen, and open the readers that are present."""
         from ccid.transport.hotplug import on_hotplug
 
+        self._process = os.getpid()
         self._ends.append(opened.listen(self._post_owner_change))
         end = on_hotplug(lambda: self._post(None))
         if end is not None:
@@ -198,6 +221,11 @@ class _Watcher:
         self._compare(list_readers())
         for reader in list(opened.readers.values()):
             self._owner_changed(reader.info)
+
+    def stop(self) -> None:
+        """End the iteration of :meth:`events` soon. Any thread may call this."""
+        self._is_stopped = True
+        self._notices.put(None)
 
     def end(self) -> None:
         """End all registrations, and give up all readers. A second call does what the first could
@@ -224,6 +252,8 @@ class _Watcher:
                 yield self._events.popleft()
                 last_event = time.monotonic()
                 self._check_process()
+            if self._is_stopped:
+                return
             now = time.monotonic()
             times = [now + LONGEST_WAIT_S]
             if timeout is not None:
@@ -238,6 +268,8 @@ class _Watcher:
             except queue.Empty:
                 now = time.monotonic()
             else:
+                if self._is_stopped:
+                    return
                 self._queued.discard(notice)  # what happens from now on needs a new notice
                 self._handle(notice)
                 continue

@@ -21,6 +21,7 @@ from operator import xor
 from typing import TYPE_CHECKING
 
 from ccid.errors import MalformedAtr
+from ccid.ground.records import record
 
 if TYPE_CHECKING:
     from ccid.iso7816.historical_bytes import Historical
@@ -50,7 +51,7 @@ DEFAULT_BWI = 4
 DEFAULT_CWI = 13
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Group:
     """One group of interface bytes: TAi, TBi, TCi, TDi.
 

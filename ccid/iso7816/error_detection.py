@@ -9,6 +9,7 @@ simulators differ. So this module has four CRCs, the most usual first. A
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 Edc = Callable[[bytes], bytes]
 """A function that returns the epilogue for NAD, PCB, LEN and INF."""
@@ -39,15 +40,18 @@ def _reflected(byte: int) -> int:
     return byte
 
 
-_TABLE = tuple(_reflected(byte) for byte in range(256))
+@cache
+def _table() -> tuple[int, ...]:
+    """The register after each byte. Few cards use a CRC: it is made when one does."""
+    return tuple(_reflected(byte) for byte in range(256))
 
 
 def _register(block: bytes) -> int:
     """The CRC register after ``block``: polynomial x^16 + x^12 + x^5 + 1, low bit of a byte first,
     all bits one at the start."""
-    register = 0xFFFF
+    register, table = 0xFFFF, _table()
     for byte in block:
-        register = register >> 8 ^ _TABLE[(register ^ byte) & 0xFF]
+        register = register >> 8 ^ table[(register ^ byte) & 0xFF]
     return register
 
 

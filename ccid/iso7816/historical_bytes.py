@@ -12,8 +12,9 @@ violations of the standard, ``rest`` the bytes without a meaning in the standard
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import Enum, IntEnum
+
+from ccid.ground.records import record
 
 STATUS_AT_END, DIR_DATA_REFERENCE, COMPACT_TLV = 0x00, 0x10, 0x80
 """Category indicators."""
@@ -64,7 +65,7 @@ class LifeCycle(Enum):
         return cls.RESERVED
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DataObject:
     """A COMPACT-TLV data object.
 
@@ -84,7 +85,7 @@ class DataObject:
         return self.tag << 4 | self.length
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CardServiceData:
     """The card service data byte (ISO/IEC 7816-4:2013 12.1.1, compact header 31).
 
@@ -126,7 +127,7 @@ class CardServiceData:
         return not self.byte & 0x01
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CardCapabilities:
     """The software function tables (ISO/IEC 7816-4:2013 12.1.1, compact headers 71 to 73).
 
@@ -175,7 +176,7 @@ class CardCapabilities:
         return (self.commands & 7) + 1 if self.commands & 0x18 else 1
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StatusIndicator:
     """The status indicator (ISO/IEC 7816-4:2013 12.1.1).
 
@@ -193,7 +194,7 @@ class StatusIndicator:
         return None if self.lcs is None else LifeCycle.of(self.lcs)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class StorageCard:
     """A storage card in a contactless reader that builds the ATR (PC/SC part 3, 3.1.3.2.3).
 
@@ -206,7 +207,7 @@ class StorageCard:
     name: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Historical:
     """Parsed historical bytes.
 

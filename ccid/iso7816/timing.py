@@ -5,9 +5,8 @@ All times are in seconds, all clocks in Hz.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ccid.codes import Protocol
+from ccid.ground.records import record
 from ccid.iso7816.atr import DEFAULT_FIDI, DI, FI, Atr
 
 FLOOR_S = 3.0
@@ -34,7 +33,7 @@ MIN_GUARD = 255
 """The value of TC1 for the shortest guard time (ISO/IEC 7816-3:2006 8.3)."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Timing:
     """The times that follow from the ATR, the Fi and Di in force, and the clock. All in seconds.
 

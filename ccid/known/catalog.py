@@ -7,7 +7,6 @@ of several firmware releases are known, the newest release counts.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from ccid.codec.descriptors import SmartCardDescriptor
 from ccid.codes import (
@@ -18,6 +17,7 @@ from ccid.codes import (
     PinSupport,
     Protocol,
 )
+from ccid.ground.records import record
 from ccid.known.descriptor_figures import DeviceFigures, InterfaceFigures, all_figures
 from ccid.known.extended_apdus import EXTENDED as EXTENDED
 from ccid.known.extended_apdus import NO_EXTENDED as NO_EXTENDED
@@ -27,7 +27,7 @@ from ccid.known.quirks import VOCABULARY, Known, Quirks, known_readers, lookup
 from ccid.known.quirks.descriptor_fixups import apply
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Entry:
     """One reader of the catalog.
 

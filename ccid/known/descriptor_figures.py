@@ -15,13 +15,12 @@ A file of the user (:mod:`ccid.known.quirks.reader_table`) may have figures as w
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from ccid.codec.declaration import vars_of
 from ccid.codec.descriptors import (
     DeviceDescriptor,
     EndpointDescriptor,
@@ -33,6 +32,7 @@ from ccid.codec.descriptors.smart_card import DESCRIPTOR_TYPES
 from ccid.codec.descriptors.standard import TransferType
 from ccid.codes import CCID_DESCRIPTOR_TYPE, CLASS_SMART_CARD, InterfaceProtocol
 from ccid.errors import ReaderTableError
+from ccid.ground.records import record, vars_of
 from ccid.ground.safe_text import printable, short
 from ccid.known.quirks import toml_values
 from ccid.known.quirks.reader_table import is_id, table, user_source, user_sources
@@ -60,9 +60,9 @@ HEXADECIMAL = {
 }  # fmt: skip
 """Fields that a file has in hexadecimal, as strings, and the number of digits."""
 HIGHEST = {
-    part.name: 256 ** part.sizeof() - 1
+    field.name: 256 ** field.metadata["wire"].size - 1
     for cls in (DeviceDescriptor, InterfaceDescriptor, SmartCardDescriptor, EndpointDescriptor)
-    for part in cls.layout.subcons
+    for field in dataclasses.fields(cast(Any, cls))
 } | {"data-rates": 0xFFFF_FFFF, "clock-frequencies": 0xFFFF_FFFF}
 """The greatest value of each field, which follows from the size of the field."""
 MAX_STRING = 126
@@ -74,7 +74,7 @@ MAX_ENDPOINTS = 30
 """Endpoints of a device besides the control pipe, at most (USB 2.0, 9.6.6)."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class InterfaceFigures:
     """The descriptors of one smart-card interface.
 
@@ -102,7 +102,7 @@ class InterfaceFigures:
         return self.reader.smart_card
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DeviceFigures:
     """The descriptors of one device.
 

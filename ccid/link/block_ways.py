@@ -6,6 +6,10 @@ checks are complete: message type, slot, number, status, chain parameter and len
 Any reply that is not plain success goes the long way through :meth:`ccid.link.pipe.Pipe.finish`,
 with the result that the long way has.
 
+The read asks for as many bytes as a short APDU's reply has. After a longer reply, which took a
+second read, it asks for the longest message of the reader, until a reply is short again: so a file
+that is read in long pieces costs one read for each.
+
 The transport is looked up while the lock is held: a trace may have begun or ended, or the reader
 may have been closed, while this thread waited for its turn.
 """
@@ -101,7 +105,12 @@ class ShortWay(PipeWay):
         super().__init__(slot, patience_s, result, session)
         self.pipe = pipe
         self.out, self.inp = pipe.transport.out, pipe.transport.inp
-        self.first_read = pipe.inbox.first_read(pipe.transport)
+        self.usual_read = pipe.inbox.first_read(pipe.transport)
+        self.whole_read = pipe.inbox.whole_read(pipe.transport)
+        self.read = self.usual_read
+        """Bytes that the next exchange asks for."""
+        self.short = 0
+        """A reply of so many bytes at most has the usual read come back."""
 
     def transmit(self, data: Bytes) -> bytes:
         pipe, slot = self.pipe, self.slot
@@ -118,7 +127,7 @@ class ShortWay(PipeWay):
                 xfr_block_header.pack_into(out, 0, XFR_BLOCK, size, slot, count & 0xFF, 0, 0)
                 size += MESSAGE_HEADER
                 out[MESSAGE_HEADER:size] = data
-                got = transport.exchange(size, self.first_read, WRITE_TIMEOUT_MS, SLICE_MS)
+                got = transport.exchange(size, self.read, WRITE_TIMEOUT_MS, SLICE_MS)
                 if got >= MESSAGE_HEADER + SW_LENGTH:
                     kind, length, bSlot, bSeq, bStatus, _, chain = reply_header.unpack_from(
                         self.inp
@@ -132,9 +141,13 @@ class ShortWay(PipeWay):
                         and MESSAGE_HEADER + length == got
                     ):
                         pipe.busy_slot = -1
+                        if got <= self.short:
+                            self.read, self.short = self.usual_read, 0
                         return self.inp[MESSAGE_HEADER:got].tobytes()
                 reply = pipe.finish(self.command(data), count, got)
                 pipe.busy_slot = -1
+                if MESSAGE_HEADER + len(reply.data) > self.read:
+                    self.read, self.short = self.whole_read, self.usual_read
             except BaseException as error:  # the reader may have got it, and be at work on it
                 pipe.busy_slot = -1
                 if not isinstance(error, CcidError):

@@ -47,6 +47,10 @@ class Presence(Enum):
     """By a notification. The next one that says "changed" means another card."""
 
 
+THERE = (Presence.SEEN, Presence.ANNOUNCED)
+"""There is a card."""
+
+
 class Power(Enum):
     """What became of the card that the host gave power."""
 
@@ -278,14 +282,13 @@ class CardState:
     @property
     def is_present(self) -> bool:
         """A card is in the slot, as far as is known."""
-        return self.presence in (Presence.SEEN, Presence.ANNOUNCED)
+        return self.presence in THERE
 
     def apply(self, what: Input) -> None:
         """``what`` happened."""
         was = self.presence
         self.presence, sign = PRESENCE.get((was, what), (was, None))
-        there = (Presence.SEEN, Presence.ANNOUNCED)
-        if sign is Input.EXCHANGED or (self.presence in there and was not in there):
+        if sign is Input.EXCHANGED or (self.presence in THERE and was not in THERE):
             self.arrivals += 1
         self._power(what)
         if sign is not None:

@@ -111,7 +111,7 @@ class Ended:
         assert self.dead is not None
         raise copy.copy(self.dead)
 
-    exchange = wait = send = receive = take_events = control = _refuse
+    exchange = expect = wait = send = receive = take_events = control = _refuse
 
     def listen(self, tell: Callable[[bytes], None]) -> None:
         """No notification comes any more."""
@@ -295,6 +295,7 @@ class Conversation:
                 if outer is None:
                     self.busy_slot = -1
                     del self._operations[slot]
+                    self._cancelled.pop(slot, None)  # the next one may begin at the same number
                 else:
                     self._operations[slot] = outer
 
@@ -323,6 +324,7 @@ class Conversation:
             finally:
                 self.busy_slot = -1
                 del self._operations[slot]
+                self._cancelled.pop(slot, None)
 
     def _operation_of(self, first: int, limit_s: float | None = None) -> Operation:
         began = time.monotonic()

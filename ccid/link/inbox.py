@@ -23,7 +23,8 @@ from ccid.transport import IN_CAPACITY, Transport
 
 FIRST_READ, LONGEST_FIRST_READ = 512, 4096
 """Bytes asked for at first: a short APDU's reply fits into the first figure. The longest message of
-the reader is asked for where it fits into the second. More costs time on every APDU."""
+the reader is asked for where it fits into the second. More costs time on every APDU, so it is asked
+for only after a reply that was longer (:meth:`Inbox.whole_read`)."""
 REST_MS = 5000
 """How long the rest of a message may take in all, after its begin."""
 SURPLUS_MS = 10
@@ -75,6 +76,13 @@ class Inbox:
         if not self._first_read:
             self._first_read = first_read(transport.packet_size, self.longest_message)
         return self._first_read
+
+    def whole_read(self, transport: Transport) -> int:
+        """How many bytes to ask for where a long message is likely: the longest that the reader
+        has, as far as there is room."""
+        packet = transport.packet_size
+        longest = min(self.longest_message, IN_CAPACITY - packet)
+        return max(self.first_read(transport), _whole_packets(longest, packet))
 
     def read(
         self, transport: Transport, timeout_ms: int, patience: Patience, is_last: bool = False

@@ -7,6 +7,10 @@ all. It puts each message into the box of the slot that the message is for: the 
 wrong with it. An error of the transport goes into all boxes. None in a box tells its thread to look
 whether it can read, or send, now.
 
+A thread that is about to send, and finds none that reads, first has a transfer wait for the reply
+(:meth:`ccid.transport.Transport.expect`). So both transfers are at the reader at once here too, and
+the lock for writing need not be held until the reply is there.
+
 The rules for signals (:mod:`ccid.link.locks`) hold here too: a box is a SimpleQueue, and the
 reading thread holds a lock that other threads try to acquire without waiting for it.
 """
@@ -123,9 +127,21 @@ class SharedPipe(Pipe):
 
     def _exchange(self, command: RawCommand, heard: int | None = None) -> RawReply:
         """Send a command and wait for its reply, which another thread may read."""
+        self._expect()
         sent = self._write(command)
         sent.heard = heard
         return self._await(sent)
+
+    def _expect(self) -> None:
+        """Have a transfer wait for the reply, unless another thread reads already."""
+        try:
+            if self._reader.acquire(blocking=False):
+                self.transport.expect(self.inbox.first_read(self.transport))
+        finally:  # as in _next
+            try:  # noqa: SIM105 - the release must be the first call
+                self._reader.release()
+            except RuntimeError:
+                pass  # another thread holds it
 
     def abort(self, slot: int) -> None:
         try:

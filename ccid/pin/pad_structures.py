@@ -18,12 +18,10 @@ import dataclasses
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
-from construct import Byte, Bytes, GreedyBytes, Int16ul, Int32ul
-
-from ccid.codec.declaration import Declared, declared, vars_of, wire
+from ccid.codec.declaration import Declared, declared, wire
+from ccid.codec.layouts import Byte, Bytes, GreedyBytes, Int16ul, Int32ul
 from ccid.codec.messages.structures import (
     PinModification,
     PinModificationAllIndexes,
@@ -31,6 +29,7 @@ from ccid.codec.messages.structures import (
 )
 from ccid.codes import ENGLISH_US, PinOperation
 from ccid.errors import CardAbsent, CardMute, CommandFailed, MalformedMessage, UnsupportedByReader
+from ccid.ground.records import record, vars_of
 from ccid.iso7816.apdu import APDU_HEADER
 from ccid.known.quirks import Quirks
 
@@ -224,7 +223,7 @@ def properties(quirks: Quirks, known: PinPadFeatures | None = None) -> PinProper
 # Structures for the reader ---------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PinRequest:
     """One PIN entry, in the form that the reader accepts.
 

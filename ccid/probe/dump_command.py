@@ -7,12 +7,13 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-from ccid.codec.declaration import Declared, vars_of
+from ccid.codec.declaration import Declared
 from ccid.codec.descriptors import ClassControl
 from ccid.codec.descriptors.standard import DescriptorType
 from ccid.codes import DIRECTION_IN, ENGLISH_US, GET_DESCRIPTOR
 from ccid.device.reader import Reader
 from ccid.errors import CcidError
+from ccid.ground.records import vars_of
 from ccid.probe.fields import Field, device_fields, interface_fields, smart_card_fields
 from ccid.probe.reader_choice import note, opened, print_json, readers, say
 from ccid.transport import ReaderInfo

@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from ccid.codec.declaration import vars_of
 from ccid.codec.descriptors import (
     DeviceDescriptor,
     EndpointDescriptor,
@@ -22,6 +21,7 @@ from ccid.codec.descriptors.smart_card import DESCRIPTOR_TYPES
 from ccid.codec.descriptors.standard import DescriptorType
 from ccid.codes import CCID_DESCRIPTOR_LENGTH, CLASS_SMART_CARD, CLASS_VENDOR
 from ccid.errors import MalformedDescriptor
+from ccid.ground.records import vars_of
 from ccid.known.descriptor_figures import DeviceFigures
 from ccid.probe.reader_from_fields import Fields, device, unnamed
 
@@ -225,7 +225,7 @@ def from_bytes(content: bytes, head: Fields) -> Iterator[DeviceFigures]:
     interfaces: list[_Interface] = []
     has_configuration = False
     for kind, raw in _each(content):
-        if kind == DescriptorType.DEVICE and len(raw) == DeviceDescriptor.layout.sizeof():
+        if kind == DescriptorType.DEVICE and len(raw) == DeviceDescriptor.size():
             yield from _readers(head, interfaces)
             head, interfaces, has_configuration = _head(raw), [], False
         elif kind == DescriptorType.CONFIGURATION:
@@ -234,10 +234,10 @@ def from_bytes(content: bytes, head: Fields) -> Iterator[DeviceFigures]:
                 return
             has_configuration = True
         elif kind == DescriptorType.INTERFACE:
-            size = InterfaceDescriptor.layout.sizeof()
+            size = InterfaceDescriptor.size()
             interfaces.append(_Interface(InterfaceDescriptor.parse(raw[:size])))
         elif kind == DescriptorType.ENDPOINT and interfaces:
-            size = EndpointDescriptor.layout.sizeof()
+            size = EndpointDescriptor.size()
             endpoint = EndpointDescriptor.parse(bytes([size]) + raw[1:size])
             interfaces[-1].endpoints.append(vars_of(endpoint))
         elif kind in DESCRIPTOR_TYPES and len(raw) == CCID_DESCRIPTOR_LENGTH:

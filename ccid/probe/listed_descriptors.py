@@ -11,10 +11,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from ccid.codec.declaration import vars_of
 from ccid.codec.descriptors.smart_card import DESCRIPTOR_TYPES, SmartCardDescriptor
 from ccid.codes import CCID_DESCRIPTOR_LENGTH, CLASS_SMART_CARD, CLASS_VENDOR
 from ccid.errors import MalformedDescriptor
+from ccid.ground.records import vars_of
 from ccid.ground.safe_text import short
 from ccid.known.descriptor_figures import DeviceFigures
 from ccid.probe.reader_from_fields import STRINGS, Fields, device, ids_in, spelled, unnamed

@@ -37,7 +37,6 @@ from ccid.known.quirks.vocabulary import TPDU_ESCAPE
 from ccid.link.card_state import Presence
 from ccid.link.slot_commands import SlotCommands
 from ccid.session.exchange.agreement import Agreement
-from ccid.session.exchange.block_links import BlockLink, CharacterBlockLink
 from ccid.session.negotiation import (
     better_voltage,
     choose_ifsd,
@@ -474,6 +473,8 @@ class Activation:
         if self.descriptor.features & Features.AUTO_IFSD:
             machine.ifsd = ifsd  # the reader announces this IFSD to the card
             return
+        from ccid.session.exchange.block_links import BlockLink, CharacterBlockLink
+
         character = self.descriptor.exchange_level is ExchangeLevel.CHARACTER
         link = (CharacterBlockLink if character else BlockLink)(self.commands, agreement)
         run(machine.announce_ifsd(ifsd), link)

@@ -7,14 +7,17 @@ the rest; :mod:`ccid.session.activation` executes the decisions.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from ccid.codec.descriptors import SmartCardDescriptor
 from ccid.codec.messages import MESSAGE_HEADER, ProtocolDataT0, ProtocolDataT1
 from ccid.codes import BLOCKWISE, Features, PowerSelect, Protocol, VoltageSupport
 from ccid.errors import UnsupportedByReader
 from ccid.iso7816.atr import DEFAULT_FIDI, DI, FI, MAX_IFS, Atr
-from ccid.iso7816.t1 import PROLOGUE, T1
 from ccid.known.card_quirks import waiting_times
+
+if TYPE_CHECKING:
+    from ccid.iso7816.t1 import T1
 
 VOLTAGES = (
     (VoltageSupport.V5_0, PowerSelect.V5_0),
@@ -315,6 +318,8 @@ def make_t1(atr: Atr, descriptor: SmartCardDescriptor, name: str, taken: int = 0
         name: Name of the reader, for errors.
         taken: Bytes in the data of a message that do not belong to the block.
     """
+    from ccid.iso7816.t1 import PROLOGUE, T1
+
     edc_length = 2 if atr.crc else 1
     room = descriptor.dwMaxCCIDMessageLength - MESSAGE_HEADER - taken - PROLOGUE - edc_length
     return T1(atr.ifsc, crc=atr.crc, max_inf=max(1, min(room, MAX_IFS)), name=name)

@@ -20,6 +20,7 @@ from ccid.codec.messages import (
 )
 from ccid.codes import DIRECTION_IN, Chain, ClassRequest, IccdRequest, InterfaceProtocol, Level
 from ccid.errors import CcidError
+from ccid.ground.records import record
 from ccid.link.iccd_commands import DATA_EXPECTED, FAILED, POLLING
 from ccid.masking.censor import Censor, all_masked, notification
 from ccid.masking.exchange_watch import Framing
@@ -37,7 +38,7 @@ class Kind(IntEnum):
     BULK = 3
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Transfer:
     """One completed USB transfer.
 

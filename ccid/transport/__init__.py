@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
 from ccid.codec.descriptors import (
@@ -19,6 +19,7 @@ from ccid.codec.descriptors import (
     SmartCardInterface,
 )
 from ccid.errors import CcidError
+from ccid.ground.records import record
 from ccid.ground.safe_text import printable
 from ccid.known.quirks import Quirks, lookup
 
@@ -81,6 +82,14 @@ class Transport(Protocol):
             As :meth:`send`; TransportTimeout only if the command was not sent.
         """
 
+    def expect(self, size: int, /) -> None:
+        """Have the transfer for a reply wait at the reader already, where that is possible, before
+        the command is sent. The next :meth:`wait` for ``size`` bytes is that transfer.
+
+        Raises:
+            As :meth:`send`, but no TransportTimeout.
+        """
+
     def wait(self, size: int, wait_ms: int, /) -> int:
         """Wait for a reply, or go on waiting for it, as :meth:`exchange` does.
 
@@ -140,7 +149,7 @@ class Transport(Protocol):
         closed, or this process is a fork of the one that opened it."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ReaderInfo:
     """A reader that is there, not opened.
 
@@ -161,6 +170,8 @@ class ReaderInfo:
             system does not tell them without opening it.
         siblings: How many readers its device has, itself included.
         raw_configuration: All bytes of the configuration.
+        model: The name that all readers like it have; ``name`` may have its interface, its serial
+            number or its place behind that, to tell it from others that are there.
         connect: Opens it; :func:`ccid.open_reader` calls this.
     """
 
@@ -179,9 +190,12 @@ class ReaderInfo:
     interface_name: str | None = None
     siblings: int = 1
     raw_configuration: bytes = field(default=b"", repr=False)
+    model: str = ""
 
     def __post_init__(self) -> None:
-        for string in ("name", "manufacturer", "product", "serial", "interface_name"):
+        if not self.model:
+            object.__setattr__(self, "model", self.name)
+        for string in ("name", "model", "manufacturer", "product", "serial", "interface_name"):
             text = getattr(self, string)
             if text is not None and not text.isprintable():
                 object.__setattr__(self, string, printable(text))

@@ -53,9 +53,10 @@ NUDGE_S = 0.01
 """How often a thread is told to end until it does."""
 IDLE_S, TROUBLED_S = 60, 0.02
 """How long the thread sleeps when nothing happens; and while a transfer cannot be armed."""
-BUSY_S, LONG_S = 0.005, 0.05
-"""The thread stays out of libusb for so long after an exchange began; and it looks so often at most
-whether a longer one has ended."""
+BUSY_S, LONG_S = 0.005, 0.2
+"""The thread stays out of libusb for so long after an exchange began; and while exchanges take
+longer it looks ever more seldom, up to so often, whether they have ended: each look costs the CPU
+time of an APDU."""
 INTERRUPT = 3
 """Type of a transfer."""
 

@@ -299,6 +299,10 @@ class BulkPair(Life):
         finally:
             attendants.under_way.discard(thread)
 
+    def expect(self, size: int, /) -> None:
+        """As :meth:`ccid.transport.Transport.expect`."""
+        self._begin_receiving(0, size)
+
     def wait(self, size: int, wait_ms: int, /) -> int:
         """As :meth:`ccid.transport.Transport.wait`; the transfer stays at the reader."""
         return self._received(0, size, wait_ms, keeps=True)

@@ -8,8 +8,8 @@ import logging
 import os
 import sys
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from dataclasses import field, replace
+from typing import Any, TypedDict, cast
 
 from ccid.codec.declaration import Declared
 from ccid.codec.descriptors import (
@@ -22,6 +22,7 @@ from ccid.codec.descriptors import (
 from ccid.codec.descriptors.configuration import SmartCardInterface, smart_card_interface
 from ccid.codes import CLASS_SMART_CARD
 from ccid.errors import CcidError, MalformedDescriptor, ReaderRemoved, UsbUnavailable
+from ccid.ground.records import record
 from ccid.known.quirks import lookup
 from ccid.transport import ReaderInfo, Transport, linux
 from ccid.transport.libusb import SPEEDS, status_of, status_text, usb_errors
@@ -39,7 +40,7 @@ count, a number out of range."""
 logger = logging.getLogger("ccid.transport")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Broken:
     """A smart-card interface whose descriptors cannot be parsed."""
 
@@ -48,7 +49,7 @@ class Broken:
     error: MalformedDescriptor
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Discovery:
     """The result of one search on USB.
 
@@ -121,7 +122,7 @@ def _look_at(device: Any, found: Discovery) -> None:
             if reader is not None:
                 readers.append((path, reader))
         for path, reader in readers:
-            strings = _strings(name, path) if LINUX else {}
+            strings = _strings(name, path) if LINUX else Strings()
             ids = descriptor.idVendor, descriptor.idProduct
             info = ReaderInfo(
                 name=model_name(*ids, strings.get("manufacturer"), strings.get("product")),
@@ -154,7 +155,16 @@ def _connect(device: Any, owner: int, info: ReaderInfo) -> Transport:
     raise ReaderRemoved(f"{info.name} was unplugged", reader=info.name)
 
 
-def _strings(device: str, path: str) -> dict[str, str | None]:
+class Strings(TypedDict, total=False):
+    """A device's strings, as far as the system tells them."""
+
+    manufacturer: str | None
+    product: str | None
+    serial: str | None
+    interface_name: str | None
+
+
+def _strings(device: str, path: str) -> Strings:
     interface = path.removeprefix("usb:")
     return {
         "manufacturer": linux.attribute(device, "manufacturer"),

@@ -144,10 +144,17 @@ def _load() -> Any:
     import usb.backend.libusb1
 
     found = usb.backend.libusb1.get_backend(find_library=_find if LINUX else None)
-    if found is None:
+    if found is not None:
+        return found
+    try:
         import libusb_package
-
-        found = usb.backend.libusb1.get_backend(find_library=libusb_package.find_library)
+    except ImportError:  # distributions do without it: there the system's libusb is a dependency
+        raise UsbUnavailable(
+            "libusb 1.0 cannot be loaded: the system has none (Debian: apt install "
+            "libusb-1.0-0), and the package libusb-package is not installed (pip install "
+            "libusb-package)"
+        ) from None
+    found = usb.backend.libusb1.get_backend(find_library=libusb_package.find_library)
     if found is None:
         raise UsbUnavailable(
             "libusb 1.0 cannot be loaded, neither the system's nor that of the package "

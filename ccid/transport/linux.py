@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from ccid.ground.records import record
 from ccid.ground.safe_text import printable
 
 ROOT = Path("/")
@@ -24,7 +24,7 @@ calls it ``python3``."""
 _HELPER_WORDS = (b"-m", b"ccid.pcsc.plug.helper")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Holder:
     """A process that has a device node open. ``name`` is made printable."""
 

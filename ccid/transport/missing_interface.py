@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from ccid.codes import CLASS_SMART_CARD, CLASS_VENDOR
 from ccid.errors import UsbUnavailable
+from ccid.ground.records import record
 from ccid.known.quirks import lookup
 from ccid.transport import discovery, linux
 from ccid.transport.libusb import status_of, status_text, usb_error
@@ -68,7 +68,7 @@ OTHER_MODE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Lacking:
     """A device with the ids of a reader that shows no smart-card interface.
 

@@ -24,6 +24,10 @@ class SeparateTransfers(ABC):
         self.send(length, write_ms)
         return self.wait(size, wait_ms)
 
+    def expect(self, size: int, /) -> None:
+        """As :meth:`ccid.transport.Transport.expect`, which is not possible here."""
+        return
+
     def wait(self, size: int, wait_ms: int, /) -> int:
         """As :meth:`ccid.transport.Transport.wait`."""
         try:

@@ -107,7 +107,7 @@ def virtual_reader(
         ReaderUnsupported: No virtual reader can do what the real reader does.
     """
     interfaces = sorted(device.interfaces, key=lambda interface: interface.number)
-    name = device.product or lookup(device.vendor_id, device.product_id).name or "Virtual Reader"
+    known = lookup(device.vendor_id, device.product_id).name
     return VirtualReader(
         functions=[
             _function(device, interface, card() if card else None, secrets)
@@ -117,7 +117,8 @@ def virtual_reader(
         vendor_id=device.vendor_id,
         product_id=device.product_id,
         bcdDevice=device.bcdDevice,
-        name=name,
+        name=device.product or known or "Virtual Reader",
+        model=known or None,
     )
 
 

@@ -19,6 +19,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from construct import (
+    Adapter,
     Array,
     Byte,
     Bytes,
@@ -33,8 +34,9 @@ from construct import (
     this,
 )
 
-from ccid.codec.declaration import Declared, Nested, declared, wire
+from ccid.codec.declaration import Declared, declared, wire
 from ccid.errors import MalformedMessage
+from ccid.ground.records import vars_of
 
 VERSION = 0x0111
 OP_HEADER_LENGTH = 8
@@ -98,6 +100,20 @@ def _text(size: int) -> Any:
 
 
 # Requests and answers -------------------------------------------------------------------------
+
+
+class Nested(Adapter):  # type: ignore[misc]
+    """A declaration as the construct of a field in another declaration."""
+
+    def __init__(self, cls: type[Declared]) -> None:
+        super().__init__(cls.layout)
+        self.cls = cls
+
+    def _decode(self, obj: Any, context: Any, path: Any) -> Declared:
+        return self.cls(**{k: v for k, v in obj.items() if not k.startswith("_")})
+
+    def _encode(self, obj: Declared, context: Any, path: Any) -> dict[str, Any]:
+        return vars_of(obj)
 
 
 @declared

@@ -78,6 +78,8 @@ class VirtualReader:
         descriptor: The whole class descriptor, instead of one by ``level`` and ``slots``.
         vendor_id, product_id: idVendor and idProduct.
         name: iProduct.
+        model: What lists call the reader, as :attr:`ccid.transport.ReaderInfo.model`; by default
+            ``name``.
         functions: Several interfaces, instead of one.
         bInterfaceProtocol: 0 for a CCID, 1 or 2 for an ICCD of version A or B, with a fixed
             card (:class:`~ccid.virtual.iccd_function.IccdFunction`).
@@ -97,6 +99,7 @@ class VirtualReader:
         product_id: int = PRODUCT_ID,
         bcdDevice: int = 0x0100,
         name: str = "Virtual Reader",
+        model: str | None = None,
         functions: Sequence[CcidFunction] = (),
         bInterfaceProtocol: int = InterfaceProtocol.CCID,
         numbers: Sequence[int] = (),
@@ -130,7 +133,7 @@ class VirtualReader:
         self.number = number
         self.port = Port(self.device)
         self.port.control(ClassControl(0x00, Request.SET_CONFIGURATION, 1, 0))
-        self.infos = self._infos(name)
+        self.infos = self._infos(name, model or name)
 
     def _with_others(self, numbers: Sequence[int]) -> list[Function]:
         """The functions, with placeholder interfaces in the gaps between their numbers."""
@@ -139,7 +142,7 @@ class VirtualReader:
         own = dict(zip(numbers, self.functions, strict=True))
         return [own.get(n) or OtherInterface() for n in range(max(numbers) + 1)]
 
-    def _infos(self, name: str) -> list[ReaderInfo]:
+    def _infos(self, product: str, model: str) -> list[ReaderInfo]:
         """One :class:`ReaderInfo` for each interface."""
         configuration = parse_configuration(self.device.raw_configuration)
         readers = smart_card_interfaces(configuration)
@@ -148,7 +151,7 @@ class VirtualReader:
             number = reader.interface.bInterfaceNumber
             infos.append(
                 ReaderInfo(
-                    name=name if len(readers) == 1 else f"{name} [{number}]",
+                    name=model if len(readers) == 1 else f"{model} [{number}]",
                     path=f"virtual:{self.number}:{number}",
                     device=self.device.descriptor,
                     configuration=configuration.descriptor,
@@ -158,10 +161,11 @@ class VirtualReader:
                     address=self.number & 0x7F or 1,
                     speed="full" if self._packet_size(reader) <= 64 else "high",
                     manufacturer="ccid",
-                    product=name,
+                    product=product,
                     serial=f"{self.number:04d}",
                     siblings=len(readers),
                     raw_configuration=self.device.raw_configuration,
+                    model=model,
                 )
             )
         return infos

@@ -2,12 +2,20 @@
 once, with 9000, and does not even look at it: what it takes is our manager and our driver.
 
     instant_pcsc.py serve --socket PATH --virtual
+    instant_pcsc.py echo --socket PATH --virtual
     instant_pcsc.py under --virtual -- PROGRAM
+    instant_pcsc.py nothing --virtual -- PROGRAM
+
+``echo`` and ``nothing`` are what no work of ours can get below. With ``echo`` the thread that has a
+client's socket reads and writes the same bytes, and does nothing in between. With ``nothing``
+SCardTransmit returns the same list, and pyscard's own Python is all there is.
 """
 
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
+from importlib import import_module
 
 from ccid.codec.messages.headers import DATA_BLOCK, XFR_BLOCK, reply_header
 from ccid.virtual.port import Port
@@ -28,17 +36,42 @@ def receive(self: Port, endpoint: int, size: int, timeout_s: float) -> bytes:
     return answers.pop() if answers else real_receive(self, endpoint, size, timeout_s)
 
 
+def echo() -> None:
+    """Have threads that are lent a socket answer each request as the first one."""
+    from ccid.pcsc.service.lent_sockets import Lease
+
+    def run(self: Lease) -> None:
+        reply = self.session.received(self._request)
+        receive, send = self.connection.recv, self.connection.send
+        size = len(self._request)
+        with suppress(BlockingIOError):
+            send(reply)
+            while True:
+                data = receive(4096)
+                while len(data) < size:  # libpcsclite sends it in three pieces
+                    more = receive(4096)
+                    if not more:
+                        return
+                    data += more
+                send(reply)
+
+    Lease.run = run  # type: ignore[method-assign]
+
+
 def main(how: str, *words: str) -> int:
     Port.out, Port.receive = out, receive  # type: ignore[method-assign]
-    if how == "serve":
+    if how in ("serve", "echo"):
         from ccid.pcsc.service import __main__ as service
 
+        if how == "echo":
+            echo()
         return service.main(words)
     from ccid.pcsc import under_pyscard
 
     under_pyscard()  # the function; its module has the command line
-    from importlib import import_module
-
+    if how == "nothing":
+        scard = import_module("ccid.pcsc.scard")
+        scard.SCardTransmit = lambda *_: [0, [0x90, 0x00]]  # type: ignore[attr-defined]
     return int(import_module("ccid.pcsc.under_pyscard").main(words))
 
 

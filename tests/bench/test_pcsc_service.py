@@ -55,6 +55,21 @@ class Client:
             got += more
         return got
 
+    def apdu(self) -> bytes:
+        """A SCardTransmit to the first reader, connected to for it: the request."""
+        body = struct.pack("=I128sIIIII", self.context, self.names()[0], 2, 3, 0, 0, 0)
+        reply = self.ask(Command.CONNECT, body, 152)
+        card, protocol, rv = struct.unpack("=III", reply[140:])
+        assert rv == 0
+        apdu = bytes.fromhex("00A4000C023F00")
+        body = struct.pack("=8I", card, protocol, 16, len(apdu), 3, 16, 300, 0)
+        return struct.pack("=II", 32, Command.TRANSMIT) + body + apdu
+
+    def transmit(self, request: bytes) -> None:
+        """Send it, and take the reply."""
+        self.socket.sendall(request)
+        assert self.take(34)[-2:] == bytes.fromhex("9000")
+
     def names(self) -> list[bytes]:
         array = self.ask(Command.GETSTATE, b"", ARRAY)
         entries = [array[at : at + 128].rstrip(b"\0") for at in range(0, ARRAY, 184)]
@@ -150,6 +165,31 @@ def test_many_that_wait(
     assert memory < MAX_RSS_MB
 
 
+def test_many_that_have_sent_apdus(
+    served: tuple[subprocess.Popen[str], Path], connect: Connect, tell: Tell
+) -> None:
+    """Threads of their own cost nothing when they have nothing to do."""
+    process, path = served
+    clients = [connect(path) for _ in range(CLIENTS)]
+    requests = [client.apdu() for client in clients]
+    for client, request in zip(clients, requests, strict=True):
+        client.transmit(request)
+    for client, request in zip(clients, requests, strict=True):
+        client.socket.sendall(request)
+    for client in clients:
+        assert client.take(34)[-2:] == bytes.fromhex("9000")
+    time.sleep(1)  # who says nothing for a while has no thread of its own any more
+    before = switches(process.pid)
+    time.sleep(IDLE_S)
+    woken, memory = switches(process.pid) - before, rss_mb(process.pid)
+    tell(
+        f"PC/SC service, {CLIENTS} clients that have sent APDUs: {woken} wake-ups in {IDLE_S:.0f} "
+        f"s of silence; {memory:.1f} MB"
+    )
+    assert woken == 0
+    assert memory < MAX_RSS_MB
+
+
 def test_start_to_the_first_list(tmp_path: Path, connect: Connect, tell: Tell) -> None:
     times, processor = [], []
     for number in range(STARTS):
@@ -180,18 +220,11 @@ def test_an_apdu(served: tuple[subprocess.Popen[str], Path], connect: Connect, t
     """Through the service, by a client that waits for each answer."""
     _, path = served
     client = connect(path)
-    body = struct.pack("=I128sIIIII", client.context, client.names()[0], 2, 3, 0, 0, 0)
-    reply = client.ask(Command.CONNECT, body, 152)
-    card, protocol, rv = struct.unpack("=III", reply[140:])
-    assert rv == 0
-    apdu = bytes.fromhex("00A4000C023F00")
-    request = struct.pack("=8I", card, protocol, 16, len(apdu), 3, 16, 300, 0) + apdu
-    whole = struct.pack("=II", 32, Command.TRANSMIT) + request
+    request = client.apdu()
     times = []
     for _ in range(APDUS):
         begun = time.perf_counter()
-        client.socket.sendall(whole)
-        assert client.take(34)[-2:] == bytes.fromhex("9000")
+        client.transmit(request)
         times.append(time.perf_counter() - begun)
     times.sort()
     tell(f"PC/SC service: an APDU to a virtual card takes {times[APDUS // 2] * 1e6:.0f} µs")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tarfile
@@ -29,8 +30,6 @@ def run(*words: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def pip_settings() -> dict[str, str]:
     """The settings of pip that say where the package index is."""
-    import os
-
     return {
         key: value
         for key, value in os.environ.items()
@@ -87,6 +86,20 @@ def test_what_the_sdist_holds(built: dict[str, Path]) -> None:
     documents = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "ARCHITECTURE.md")
     for wanted in (*folders, *documents, "LICENSE", "pyproject.toml"):
         assert wanted in names or any(n.startswith(f"{wanted}/") for n in names), wanted
+
+
+def test_they_are_reproducible(built: dict[str, Path], tmp_path: Path) -> None:
+    """The same files make the same bytes, whenever and wherever they are built: the second time
+    from the sdist, whose files have other times than those of the checkout."""
+    with tarfile.open(built["sdist"]) as archive:
+        archive.extractall(tmp_path / "source", filter="data")
+    (tree,) = (tmp_path / "source").iterdir()
+    for path in tree.rglob("*"):
+        os.utime(path, (1_700_000_000, 1_700_000_000))
+    run(sys.executable, "-m", "build", "--outdir", tmp_path / "again", tree, cwd=tmp_path)
+    for kind in ("sdist", "wheel"):
+        again = tmp_path / "again" / built[kind].name
+        assert again.read_bytes() == built[kind].read_bytes(), kind
 
 
 def test_it_needs_three_packages(installed: Path, tmp_path: Path) -> None:

@@ -26,7 +26,8 @@ from ccid.transport.usb import FRESH_S, UsbTransport
 from ccid.virtual import make_descriptor
 from tests.unit.usb_over_port import over_usb
 from tests.vm.differential.ours import PROTOCOLS
-from tests.vm.differential.scenarios import READERS, SCENARIOS, Scenario
+from tests.vm.differential.scenario_parts import READERS, Scenario
+from tests.vm.differential.scenarios import SCENARIOS
 from tests.vm.differential.server import Recorder
 
 BLOCKS = [name for name, one in SCENARIOS.items() if READERS[one.reader].level.name == "TPDU"]

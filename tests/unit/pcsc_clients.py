@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import struct
 
-from ccid.pcsc.manager.pcsc_call import Call
+from ccid.pcsc.manager.card_calls import may_transmit_now
+from ccid.pcsc.manager.pcsc_call import Action, Call, CardSeen, DoneByCaller, Job
+from ccid.pcsc.manager.pcsc_state import Handle
+from ccid.pcsc.manager.scard_codes import Proto
+from ccid.pcsc.numbers.ifd_numbers import Code
 from ccid.pcsc.service.client_messages import BadRequest, Command
 from ccid.pcsc.service.client_session import ClientSession
+from ccid.pcsc.service.lent_session import LentSession
 from tests.unit.fake_pcsc import FakeSlot, World
 
 U32 = struct.Struct("=I")
@@ -20,9 +25,12 @@ class Server:
     Attributes:
         world: The core and its readers.
         clients: Those that are connected.
+        lends: Clients that send APDUs are lent.
+        lent: How many were.
     """
 
-    def __init__(self, *slots: FakeSlot) -> None:
+    def __init__(self, *slots: FakeSlot, lends: bool = False) -> None:
+        self.lends, self.lent = lends, 0
         self.world = World(*slots)
         self.core = self.world.core
         self.functions = self.world.functions
@@ -36,6 +44,9 @@ class Server:
 
     def settle(self, jobs: int | None = None) -> None:
         """Do what there is to do, but no more than so many jobs."""
+        if jobs != 0:
+            for client in list(self.clients):
+                client.go_on_lent()
         while self.core.ended or (self.core.jobs and jobs != 0):
             if self.core.ended:
                 self.core.ended.popleft().finished()
@@ -54,8 +65,11 @@ class Server:
         return made
 
     def sleep(self, seconds: float) -> None:
-        """Time passes."""
+        """Time passes: who is lent and says nothing is so no more."""
         until = self.world.now + seconds
+        for client in list(self.clients):
+            client.come_back()
+        self.settle()
         while (due := self.core.next_time) is not None and due <= until:
             self.world.now = max(due, self.world.now)
             self.core.time_passed(self.world.now)
@@ -75,6 +89,8 @@ class Client:
         self.server = server
         self.session = ClientSession(server, self, "a client", ENTRIES)
         self.context = 0
+        self._lent: LentSession[DoneByCaller] | None = None
+        self._heard, self._got = b"", b""
 
     # What a session needs of its connection -----------------------------------------------------
 
@@ -88,20 +104,87 @@ class Client:
         sessions = [client.session for client in self.server.clients]
         return any(s.context is not None and s.context.number == context for s in sessions)
 
+    def lend(self, number: int, protocol: int, request: bytes) -> bool:
+        handle = self._free_handle(number, protocol)
+        if not self.server.lends or handle is None:
+            return False
+        self.server.lent += 1
+        self._lent, self._heard = LentSession(self._transmit), request
+        return True
+
+    # While it is lent ---------------------------------------------------------------------------
+
+    def _free_handle(self, number: int, protocol: int) -> Handle | None:
+        """The handle, if nothing keeps it waiting."""
+        handle = self.server.core.resources.handles.get(number)
+        if handle is None or handle.context is not self.session.context:
+            return None
+        return handle if may_transmit_now(handle, protocol) else None
+
+    def _transmit(
+        self, number: int, protocol: int, apdu: bytes
+    ) -> tuple[bytes, int] | DoneByCaller | None:
+        """As the engine does it."""
+        handle = self._free_handle(number, protocol)
+        if handle is None or len(apdu) > 65548:
+            return None
+        slot, kind = handle.slot, 1 if handle.slot.protocol is Proto.T1 else 0
+        job, card = Job(slot, Action.TRANSMIT, kind, apdu), slot.card_number
+        arrivals = slot.arrivals
+        outcome = self.server.world.driver(slot).do(job)
+        if outcome.code is Code.SUCCESS and outcome.seen == CardSeen(True, arrivals):
+            return outcome.data, kind
+        return DoneByCaller(job, card, outcome)
+
+    def go_on_lent(self) -> None:
+        """What was said while it is lent is heard."""
+        data, self._heard = self._heard, b""
+        while self._lent is not None:
+            reply = self._lent.received(data)
+            self._got, data = self._got + reply, b""
+            if self._lent.is_over:
+                self.come_back()
+            elif not reply or not self._lent.unheard:
+                return
+
+    def come_back(self) -> None:
+        """It is lent no more."""
+        lent, self._lent = self._lent, None
+        if lent is None:
+            return
+        heard, self._heard = self._heard, b""
+        try:
+            self.session.came_back(lent, b"")
+            if heard and self._lent is None:
+                self.session.received(heard)
+            else:
+                self._heard += heard
+        except BadRequest as error:
+            self.session.refuse(error)
+        if self.session.is_over:
+            self.hang_up()
+
     # What a client does -------------------------------------------------------------------------
 
     def say(self, data: bytes, jobs: int | None = None) -> None:
         """Send bytes; what is no request ends the client."""
-        try:
-            self.session.received(data)
-        except BadRequest as error:
-            self.session.refuse(error)
+        if self._lent is None:
+            self._hear(data)
+        else:
+            self._heard += data
         self.server.settle(jobs)
         if self.session.is_over:
             self.hang_up()
 
+    def _hear(self, data: bytes) -> None:
+        try:
+            self.session.received(data)
+        except BadRequest as error:
+            self.session.refuse(error)
+
     def hang_up(self) -> None:
         """Go."""
+        self._lent = None
         self.session.close()
         self.server.settle()
         if self in self.server.clients:
@@ -109,12 +192,14 @@ class Client:
 
     def take(self) -> bytes:
         """What the service has sent."""
-        data = bytes(self.session.out)
+        data, self._got = self._got + bytes(self.session.out), b""
         self.session.out.clear()
         try:
             self.session.go_on()
         except BadRequest as error:
             self.session.refuse(error)
+        if not self.session.out:
+            self.session.all_sent()
         return data
 
     def ask(self, command: Command, *fields: int, data: bytes = b"", body: bytes = b"") -> bytes:

@@ -471,6 +471,22 @@ def test_no_look_for_notifications_right_after_a_transfer(
     assert rounds == [1, 2] or rounds == [2]
 
 
+def test_a_reply_that_is_expected_waits_before_the_command_goes_out(
+    transport: Any, fake: FakeEvents
+) -> None:
+    transport.expect(64)
+    assert fake.waits(IN)
+    transport.expect(64)
+    assert fake.bulk.calls == 1, "it waits already"
+    fake.bulk.script = [(0, b""), (0, b"reply")]
+    transport.out[:7] = b"command"
+    transport.send(7, 5000)
+    assert transport.wait(64, 5000) == 5
+    assert bytes(transport.inp[:5]) == b"reply"
+    assert fake.bulk.calls == 2
+    assert fake.bulk.cancelled == []
+
+
 def test_slots_that_work_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """One thread reads for all, by the transfer that waits; the others send meanwhile."""
     descriptor = make_descriptor(ExchangeLevel.SHORT_APDU, 3, bMaxCCIDBusySlots=3)

@@ -90,8 +90,8 @@ def test_the_differences_are_those_of_the_scenarios() -> None:
 
 
 def test_there_are_as_many_scenarios_as_the_readme_says() -> None:
-    assert "More than seventy scenarios" in text_of("README.md")
-    assert len(SCENARIOS) > 70
+    assert "More than ninety scenarios" in text_of("README.md")
+    assert len(SCENARIOS) > 90
 
 
 def test_there_are_as_many_models_as_the_readme_says() -> None:

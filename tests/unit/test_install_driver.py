@@ -256,7 +256,7 @@ def machine(root: Path, *lines: str, user: str = "nobody") -> Path:
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
     """A folder that every user can enter; pytest's own are closed to other users."""
-    with tempfile.TemporaryDirectory(prefix="ccid-test-", dir="/opt" if IS_ROOT else None) as name:
+    with tempfile.TemporaryDirectory(prefix="ccid-test-") as name:
         folder = Path(name)
         folder.chmod(0o755)
         yield folder
@@ -292,8 +292,11 @@ def test_whose_process_pcscd_is_where_it_has_no_unit(tmp_path: Path) -> None:
     assert account.uid == process.stat().st_uid
 
 
-def test_a_virtual_environment_that_is_closed_to_pcscd(tmp_path: Path, open_folder: Path) -> None:
+def test_a_virtual_environment_that_is_closed_to_pcscd(
+    tmp_path: Path, open_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Made under umask 077."""
+    monkeypatch.setattr(install, "HIDDEN", ("/root", "/home"))  # the folder is under /tmp
     root = machine(tmp_path)
     made = open_folder / "venv"
     python = made / "bin/python"

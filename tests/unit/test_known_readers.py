@@ -92,7 +92,9 @@ def test_iccd_devices_are_among_them() -> None:
 
 
 def test_models_by_their_ids() -> None:
-    assert make("08e6:3437").info.product == "USB SmartCard Reader"
+    twin = make("08e6:3437").info
+    assert (twin.product, twin.name) == ("USB SmartCard Reader", "Gemalto PC Twin Reader")
+    assert make("1050:0407").info.model == "Yubico YubiKey OTP+FIDO+CCID"
     assert make("076B:5422").infos[1].interface_number == 1
     assert [i.interface_number for i in make("08e6:5503").infos] == [1, 2]
 

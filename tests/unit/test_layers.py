@@ -14,7 +14,7 @@ FOLDER = Path(ccid.__file__).parent
 LAYERS = (
     *("_version", "ground", "errors", "codes"),
     *("codec", "iso7816", "known", "transport", "pin", "link", "masking", "session", "trace"),
-    *("virtual", "device", "pcsc", "probe"),
+    *("virtual", "device", "aio", "pcsc", "probe"),
 )
 """The rooms, from the ground up: the first name after ``ccid.``. ARCHITECTURE.md draws the
 rooms."""

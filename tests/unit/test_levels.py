@@ -31,7 +31,7 @@ from ccid.virtual.cards.pps_card import Pps
 from ccid.virtual.cards.t0_card import T0Options
 from ccid.virtual.cards.t1_blocks import Check
 from ccid.virtual.cards.t1_card import T1Options
-from tests.vm.differential import scenarios as atrs
+from tests.vm.differential import scenario_parts as atrs
 
 MANUAL = Features.AUTO_VOLTAGE | Features.AUTO_CLOCK | Features.AUTO_BAUD_RATE
 WAYS = [
@@ -166,7 +166,7 @@ def test_the_fastest_that_both_have(level: ExchangeLevel, atr: bytes, most: int,
 
 def test_a_speed_slower_than_the_default() -> None:
     """TA1 = 31: Fi = 744; the card asks for half the default rate and gets it."""
-    slow = atrs._atr("15", "31", tck=False)
+    slow = atrs.atr_of("15", "31", tck=False)
     with ccid.open_reader(reader_of(EchoCard(slow), ExchangeLevel.TPDU)) as reader:
         with reader.slots[0].connect() as card:
             assert card.fidi == 0x31
@@ -305,7 +305,7 @@ def test_specific_mode_is_obeyed(level: ExchangeLevel) -> None:
     [
         (atrs.SPECIFIC_T1, {"dwMaxDataRate": 20000}, "insists on 250000 bit/s"),
         (atrs.IMPLICIT_T1, {}, "specific mode"),
-        (atrs._atr("95", "76 91 01 31 FE 45", tck=True), {}, "reserved code"),
+        (atrs.atr_of("95", "76 91 01 31 FE 45", tck=True), {}, "reserved code"),
         (atrs.SPECIFIC_T1, {"dwProtocols": 1}, "insists on T=1"),
     ],
 )
@@ -434,7 +434,7 @@ def seen_voltages(virtual: ccid.VirtualReader) -> list[int]:
 
 def test_the_class_indicator_is_looked_at() -> None:
     """A card that answers at 5 V, and declares class B and C (3 V and 1.8 V), gets 1.8 V."""
-    low = atrs._atr("85", "81 31 FE 45".replace("81 31", "81 B1") + " 1F 06", tck=True)
+    low = atrs.atr_of("85", "81 31 FE 45".replace("81 31", "81 B1") + " 1F 06", tck=True)
     descriptor = make_descriptor(
         ExchangeLevel.SHORT_APDU,
         dwFeatures=Features.AUTO_PPS | ExchangeLevel.SHORT_APDU,
@@ -466,7 +466,8 @@ DISTURBED: dict[str, Callable[[], contact_faults.ContactFault]] = {
 @pytest.mark.parametrize("level", HOST)
 @pytest.mark.parametrize("name", DISTURBED)
 def test_t1_gets_over_it(level: ExchangeLevel, name: str) -> None:
-    card_ = EchoCard(atrs._atr("95", "96 81 31 FE 00", tck=True))  # BWI 0: losses cost little time
+    # BWI 0: losses cost little time
+    card_ = EchoCard(atrs.atr_of("95", "96 81 31 FE 00", tck=True))
     contact = Contact(card_)
     with ccid.open_reader(reader_of(contact, level)) as reader:
         with reader.slots[0].connect() as card:
@@ -508,7 +509,7 @@ def test_a_card_that_insists_on_what_it_must_not_ask(level: ExchangeLevel) -> No
 def test_never_executed_twice(level: ExchangeLevel) -> None:
     """After three corrupt answers in succession the host does not send the command again: the card
     executed the command."""
-    echo = EchoCard(atrs._atr("95", "96 81 31 FE 00", tck=True))
+    echo = EchoCard(atrs.atr_of("95", "96 81 31 FE 00", tck=True))
     contact = Contact(echo)
     with ccid.open_reader(reader_of(contact, level)) as reader:
         with reader.slots[0].connect() as card:
@@ -565,7 +566,7 @@ def test_t0_byte_by_byte(level: ExchangeLevel) -> None:
 
 def test_a_mute_card_at_the_first_block() -> None:
     """A card that does not answer S(IFS) at any speed counts as mute."""
-    contact = Contact(EchoCard(atrs._atr("85", "81 31 FE 00", tck=True)))
+    contact = Contact(EchoCard(atrs.atr_of("85", "81 31 FE 00", tck=True)))
     contact.faults.append(contact_faults.silence(times=None))
     with ccid.open_reader(reader_of(contact, ExchangeLevel.TPDU)) as reader:
         with pytest.raises(CardMute):

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -69,6 +69,11 @@ def connected(manager: Manager, share: int = Share.SHARED) -> tuple[int, int, in
 
 def by_caller(manager: Manager, handle: int, protocol: int, apdu: bytes = WORK) -> bool:
     return manager._engine.transmit_now(handle, protocol, apdu) is not None
+
+
+def callers(manager: Manager) -> bool:
+    """A caller's own thread is at a slot."""
+    return any(driver.caller for driver in manager._engine._drivers.values())
 
 
 def test_it_is_done_by_the_caller(manager: Manager, card: Log) -> None:
@@ -148,7 +153,7 @@ def test_who_comes_meanwhile_waits(manager: Manager, card: Log) -> None:
     _, other, _ = connected(manager)
     with ThreadPoolExecutor() as pool:
         slow = pool.submit(manager.transmit, handle, protocol, bytes.fromhex("0050012C"))
-        while not manager._engine._by_callers:
+        while not callers(manager):
             time.sleep(0.001)
         resets = card.resets
         manager.reconnect(other, initialization=Disposition.RESET)
@@ -238,7 +243,7 @@ def test_ctrl_c_leaves_nothing_held(manager: Manager, card: Log) -> None:
     with pytest.raises(KeyboardInterrupt):
         manager.transmit(handle, protocol, SLOW)
     thread.join()
-    assert not manager._engine._by_callers
+    assert not callers(manager)
     with pytest.raises(ScardError) as raised:  # what the card did is unknown: it was reset, or not
         for _ in range(3):
             manager.transmit(other, its, WORK)
@@ -269,6 +274,126 @@ def test_an_end_among_other_messages(manager: Manager) -> None:
         held.result(10)
         closed.result(20)
     assert time.monotonic() - begun < 5
+
+
+# The same as the long way -------------------------------------------------------------------------
+
+
+def nothing_before(manager: Manager, reader: ccid.VirtualReader, handle: int) -> None:
+    pass
+
+
+def another_resets(manager: Manager, reader: ccid.VirtualReader, handle: int) -> None:
+    _, other, _ = connected(manager)
+    manager.reconnect(other, initialization=Disposition.RESET)
+
+
+def a_transaction(manager: Manager, reader: ccid.VirtualReader, handle: int) -> None:
+    manager.begin(handle)
+
+
+def anothers_transaction(manager: Manager, reader: ccid.VirtualReader, handle: int) -> None:
+    _, other, _ = connected(manager)
+    manager.begin(other)
+
+
+def taken_out(manager: Manager, reader: ccid.VirtualReader, handle: int) -> None:
+    reader.remove()
+    seen_by(manager, ScardCode.E_NO_SMARTCARD)
+
+
+def exchanged(manager: Manager, reader: ccid.VirtualReader, handle: int) -> None:
+    reader.remove()
+    seen_by(manager, ScardCode.E_NO_SMARTCARD)
+    reader.insert(Log())
+    seen_by(manager, ScardCode.S_SUCCESS)
+
+
+def unplugged(manager: Manager, reader: ccid.VirtualReader, handle: int) -> None:
+    reader.unplug()
+    seen_by(manager, ScardCode.E_NO_READERS_AVAILABLE)
+
+
+def disconnected(manager: Manager, reader: ccid.VirtualReader, handle: int) -> None:
+    manager.disconnect(handle)
+
+
+def powered_off(manager: Manager, reader: ccid.VirtualReader, handle: int) -> None:
+    _, other, _ = connected(manager)
+    manager.disconnect(other, Disposition.UNPOWER)
+
+
+def refused(manager: Manager, reader: ccid.VirtualReader, handle: int) -> None:
+    reader.faults.append(faults.failing(0xFB))
+
+
+def pulled_out(manager: Manager, reader: ccid.VirtualReader, handle: int) -> None:
+    reader.faults.append(faults.unplugged())
+
+
+def seen_by(manager: Manager, code: ScardCode) -> None:
+    """Wait until a new connection ends so."""
+    limit = time.monotonic() + 10
+    while time.monotonic() < limit:
+        context = manager.establish()
+        try:
+            manager.connect(context, manager.list_readers(context)[0])
+            got = ScardCode.S_SUCCESS
+        except ScardError as error:
+            got = error.code
+        manager.release(context)
+        if got is code:
+            return
+    raise AssertionError(f"no connection ended with {code!r}")
+
+
+APDUS = (WORK, bytes.fromhex("0010000004"), b"\0", b"", bytes(65549))
+Before = Callable[[Manager, ccid.VirtualReader, int], None]
+BEFORE: tuple[Before, ...] = (
+    nothing_before,
+    another_resets,
+    a_transaction,
+    anothers_transaction,
+    taken_out,
+    exchanged,
+    unplugged,
+    disconnected,
+    powered_off,
+    refused,
+    pulled_out,
+)
+
+
+def told(before: Before, share: int, *, is_long: bool) -> list[object]:
+    """What SCardTransmit says, for each APDU and protocol."""
+    results: list[object] = []
+    reader = ccid.VirtualReader(Log())
+    manager = Manager([reader], usb=False)
+    try:
+        if is_long:
+            manager._engine.transmit_now = lambda *_: None  # type: ignore[method-assign]
+        _, handle, protocol = connected(manager, share)
+        before(manager, reader, handle)
+        for apdu in APDUS:
+            for sent in (protocol, Proto.RAW, Proto.ANY_OLD, 3 - protocol, 0, protocol):
+                try:
+                    results.append(manager.transmit(handle, sent, apdu, timeout=0.001))
+                except ScardError as error:
+                    results.append(error.code)
+                    if before is pulled_out:  # how soon the manager hears of it is another matter
+                        return results
+    finally:
+        manager.close()
+    return results
+
+
+@pytest.mark.parametrize("share", [Share.SHARED, Share.DIRECT])
+@pytest.mark.parametrize("before", BEFORE)
+def test_what_is_told_is_the_same(before: Before, share: int) -> None:
+    """The caller's own thread tells what the manager's would tell."""
+    short = told(before, share, is_long=False)
+    assert short
+    assert short == told(before, share, is_long=True)
 
 
 INTERRUPTED = """\

@@ -107,6 +107,19 @@ def test_readers_that_come_and_go(bus: Bus, manager: Manager) -> None:
     wait_for(manager, context, 0)
 
 
+def test_names_are_those_of_pcscd_whatever_else_is_plugged_in(bus: Bus, manager: Manager) -> None:
+    """What tells equal readers apart in a list for people is no part of them: pcscd's names have
+    the interface and the serial number once."""
+    for serial in ("A1", "A2"):
+        info = bus.plug(ccid.VirtualReader(), f"1-{serial}")
+        told_apart = f"{info.name} ({serial})"
+        bus.infos[-1] = replace(info, name=told_apart, serial=serial, interface_name="Pad")
+    assert names(manager, manager.establish()) == [
+        "Virtual Reader [Pad] (A1) 00 00",
+        "Virtual Reader [Pad] (A2) 01 00",
+    ]
+
+
 def test_where_libusb_does_not_tell(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reader_finder, "COMPARE_S", 0.02)
     bus.tells = False

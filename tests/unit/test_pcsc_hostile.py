@@ -108,8 +108,8 @@ def an_honest_client_is_served(server: Server) -> None:
     honest.hang_up()
 
 
-def new_server() -> Server:
-    server = Server(FakeSlot(), FakeSlot())
+def new_server(lends: bool = False) -> Server:
+    server = Server(FakeSlot(), FakeSlot(), lends=lends)
     server.world.plug(FakeSlot(), base="Honest")
     return server
 
@@ -118,7 +118,7 @@ def test_random_messages(full: bool, tell: Tell) -> None:
     """Whatever a client says, the others are served, and it leaves nothing behind."""
     count = FULL if full else SMALL
     for seed in range(count // ROUND):
-        chance, server = random.Random(seed), new_server()
+        chance, server = random.Random(seed), new_server(lends=bool(seed % 2))
         try:
             for step in range(ROUND):
                 while len(server.clients) < 4:
@@ -217,7 +217,7 @@ def test_random_interleavings(full: bool, tell: Tell) -> None:
     count = FULL if full else SMALL
     for seed in range(count // ROUND):
         chance = random.Random(seed)
-        server, workers = new_server(), list[Worker]()
+        server, workers = new_server(lends=bool(seed % 2)), list[Worker]()
         try:
             for _ in range(ROUND):
                 one_step(chance, server, workers)

@@ -95,7 +95,7 @@ def test_names_and_slots(made: Made) -> None:
     manager = made(ccid.VirtualReader(slots=2), make("076b:5422"), ccid.VirtualReader())
     names = manager.list_readers(manager.establish())
     assert [name[-5:] for name in names] == ["00 00", "00 01", "01 00", "01 01", "02 00"]
-    assert names[2].startswith("OMNIKEY 5422 Smartcard Reader (")
+    assert names[2].startswith("HID Global OMNIKEY 5422 Smartcard Reader (")
 
 
 def test_one_more_reader(made: Made, pool: ThreadPoolExecutor) -> None:

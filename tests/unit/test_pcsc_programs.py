@@ -13,7 +13,7 @@ import pytest
 
 from ccid.errors import ReaderNotFound
 from ccid.pcsc.service import __main__ as pcscd
-from ccid.pcsc.service import run_program, socket_place, user_units, virtual_options
+from ccid.pcsc.service import package_hints, run_program, socket_place, user_units, virtual_options
 from ccid.pcsc.service.socket_place import NoSocket, listen, passed_socket
 
 
@@ -228,7 +228,21 @@ def test_who_connects(tmp_path: Path) -> None:
     ],
 )
 def test_how_to_get_the_library(release: str, hint: str) -> None:
-    assert hint in run_program.package_hint(release)
+    assert hint in package_hints.library_hint(release)
+
+
+@pytest.mark.parametrize(
+    ("program", "release", "hint"),
+    [
+        ("opensc-tool", "ID=debian\n", "apt install opensc"),
+        ("pcsc_scan", "ID=fedora\n", "dnf install pcsc-tools"),
+        ("pkcs11-tool", "ID=gentoo\n", "emerge dev-libs/opensc"),
+        ("ykman", "", "the package yubikey-manager"),
+        ("no-such-program", "ID=debian\n", None),
+    ],
+)
+def test_how_to_get_a_program(program: str, release: str, hint: str | None) -> None:
+    assert package_hints.program_hint(program, release) == hint
 
 
 def test_a_missing_library_is_told(
@@ -239,8 +253,31 @@ def test_a_missing_library_is_told(
     assert "libpcsclite.so.1 is not there" in capsys.readouterr().err
 
 
-def test_no_program(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as caught:
-        run_program.main(["--virtual", "--"])
-    assert caught.value.code == 2
-    assert "which program?" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("words", "is_there", "arguments", "said"),
+    [
+        (["--virtual", "--"], False, ["--virtual", "--card", "files"], ""),
+        ([], False, ["--virtual"], "no reader on USB: this is a virtual one"),
+        ([], True, [], ""),
+        (["--usb"], False, ["--usb"], ""),
+    ],
+)
+def test_without_a_program_readers_are_shown(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    is_there: bool,
+    arguments: list[str],
+    said: str,
+) -> None:
+    ran: list[object] = []
+
+    def run(*what: object) -> int:
+        ran.extend(what)
+        return 0
+
+    monkeypatch.setattr(run_program, "_has_usb_reader", lambda: is_there)
+    monkeypatch.setattr(run_program, "_with_service", run)
+    assert run_program.main(words) == 0
+    assert ran == [run_program.OWN_CLIENT, arguments]
+    assert said in capsys.readouterr().err

@@ -39,6 +39,7 @@ from ccid.link.raw_commands import RawCommand
 from ccid.link.reply_matching import RawReply
 from ccid.link.slot_commands import Commands
 from ccid.session.exchange.one_block import as_it_came
+from ccid.transport import IN_CAPACITY
 from tests.unit.scripted import Answer, ScriptedTransport, broken, reply
 
 DATA = b"\x01\x02\x90\x00"
@@ -272,6 +273,26 @@ def test_cancel_leaves_the_command_of_another_slot_alone() -> None:
     assert pipe.cancel(0) is False
     thread.join(5)
     assert transport.controls == []
+
+
+@pytest.mark.parametrize("is_context", [False, True])
+def test_a_cancellation_ends_with_its_operation(is_context: bool) -> None:
+    """Cancelled after its last command, or before any: the next operation is not cancelled."""
+    pipe, _ = make(data_block)
+
+    def cancel_elsewhere() -> None:
+        thread = threading.Thread(target=lambda: told.append(pipe.cancel(0)))
+        thread.start()
+        thread.join(5)
+
+    told: list[bool] = []
+    if is_context:
+        with pipe.operation(0):
+            cancel_elsewhere()
+    else:
+        pipe.perform(0, cancel_elsewhere)
+    assert told == [True]
+    assert pipe.perform(0, lambda: Commands(pipe, 0).xfr_block(APDU, timeout_s=1.0))[0] == DATA
 
 
 def after_an_abort(pipe: Pipe, transport: ScriptedTransport, way: int) -> bytes:
@@ -744,3 +765,41 @@ def test_no_secret_is_shown_of_a_command() -> None:
     assert "0x6F" in shown
     assert "1234" not in shown
     assert r"\x12" not in shown
+
+
+def test_after_a_long_reply_the_next_one_is_asked_for_as_a_whole() -> None:
+    sizes = iter([2, 3000, 3000, 2, 2, 3000])
+
+    def answer(command: Command) -> Answer:
+        return data_block(command, abData=bytes(next(sizes)))
+
+    pipe, transport = make(answer, longest_message=65556)
+    whole = -(-65556 // 64) * 64
+    transmit = Commands(pipe, 0).apdu_way(lambda _: 0.5, as_it_came).transmit
+    assert [len(transmit(APDU)) for _ in range(6)] == [2, 3000, 3000, 2, 2, 3000]
+    assert transport.reads == [
+        *[(0, 512)] * 2,
+        (512, 2496 + 64),  # the rest
+        *[(0, whole)] * 2,
+        *[(0, 512)] * 2,
+        (512, 2496 + 64),
+    ]
+
+
+@pytest.mark.parametrize("longest", [0, 271, 3072, 4096])
+def test_a_reader_without_long_messages_is_always_asked_for_the_same(longest: int) -> None:
+    pipe, transport = make(lambda c: data_block(c, abData=bytes(1000)), longest_message=longest)
+    transmit = Commands(pipe, 0).apdu_way(lambda _: 0.5, as_it_came).transmit
+    for _ in range(3):
+        assert len(transmit(APDU)) == 1000
+    first = transport.reads[0]
+    assert transport.reads[:: len(transport.reads) // 3] == [first] * 3
+    assert first == (0, inbox.first_read(64, longest))
+
+
+def test_a_longest_message_beyond_the_buffer_is_asked_for_as_far_as_there_is_room() -> None:
+    pipe, transport = make(lambda c: data_block(c, abData=bytes(1000)), longest_message=1 << 31)
+    transmit = Commands(pipe, 0).apdu_way(lambda _: 0.5, as_it_came).transmit
+    for _ in range(2):
+        assert len(transmit(APDU)) == 1000
+    assert transport.reads[-1] == (0, IN_CAPACITY - 64)

@@ -43,7 +43,7 @@ from ccid.virtual.cards.pps_card import Pps
 from ccid.virtual.ccid_function import CcidFunction
 from ccid.virtual.faults import Fault
 from ccid.virtual.models import make
-from tests.vm.differential import scenarios as atrs
+from tests.vm.differential import scenario_parts as atrs
 
 ON, OFF = PC_to_RDR_IccPowerOn, PC_to_RDR_IccPowerOff
 CASE_1 = bytes.fromhex("00400000")
@@ -239,7 +239,7 @@ def test_between_two_speeds() -> None:
 
 def test_a_card_taken_for_another_voltage() -> None:
     """The ATR names a class that the host must use, and that fails at first."""
-    low = atrs._atr("85", "81 B1 FE 45 1F 06", tck=True)
+    low = atrs.atr_of("85", "81 B1 FE 45 1F 06", tck=True)
     one = bench(Features.AUTO_PPS, EchoCard(low), bVoltageSupport=7)
     one.strike(failing(SlotError.ICC_MUTE, after=1))
     with ccid.open_reader(one.virtual) as reader, reader.slots[0].connect():

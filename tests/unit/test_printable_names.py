@@ -109,7 +109,8 @@ def test_names_of_a_device(evil_usb: FakeBackend, words: tuple[str, ...]) -> Non
 
 def test_what_a_reader_is_called(evil_usb: FakeBackend) -> None:
     (info,) = ccid.list_readers()
-    for text in (info.name, info.manufacturer, info.product, info.serial, info.interface_name):
+    strings = (info.manufacturer, info.product, info.serial, info.interface_name)
+    for text in (info.name, info.model, *strings):
         assert text is not None
         assert TAMED in text
         assert text.isprintable()

@@ -341,7 +341,7 @@ def test_import_and_the_virtual_reader(run: Run) -> None:
     assert "ccid-probe card --virtual 1234:5678" in err
     status, out, _ = run("card", "--virtual", "1234:5678")
     assert status == 0
-    assert "Reader: Dual Reader [0]" in out
+    assert "Reader: Example Dual Reader [0]" in out
     assert "1234:5678  should-work" in run("readers", "dual reader")[1]
 
 

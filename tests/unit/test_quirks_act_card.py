@@ -28,7 +28,7 @@ from ccid.virtual.cards import Contact
 from ccid.virtual.models import virtual_reader
 from tests.unit.quirk_bench import CASE_1, Table, answers, covers, virtual
 from tests.unit.test_trace import Recorder
-from tests.vm.differential import scenarios as atrs
+from tests.vm.differential import scenario_parts as atrs
 
 OK = [b"\x90\x00"]
 IMPATIENT_S = 0.4

@@ -52,7 +52,7 @@ def test_every_reader_is_there() -> None:
     """No reader is missing. A new reader needs no change here."""
     statuses = Counter(known.quirks.status for known in known_readers())
     assert statuses.keys() == {"supported", "should-work", "unsupported", "disabled"}
-    assert statuses.total() >= 657
+    assert statuses.total() >= 668
     assert statuses["supported"] >= 61
 
 
@@ -69,10 +69,26 @@ def test_those_disabled_say_why() -> None:
         (0x08E6, 0x3437, "Gemalto PC Twin Reader"),
         (0x1050, 0x0407, "Yubico YubiKey OTP+FIDO+CCID"),
         (0x0C4B, 0x0500, "REINER SCT cyberJack RFID standard"),
+        (0x1E0D, 0x0013, "NEOWAVE Winkeo SIM V2"),
     ],
 )
 def test_names(vendor_id: int, product_id: int, name: str) -> None:
     assert lookup(vendor_id, product_id).name == name
+
+
+@pytest.mark.parametrize(
+    ("vendor_id", "product_id", "status"),
+    [
+        (0x0A5C, 0x5884, "should-work"), (0x0A5C, 0x5885, "should-work"),
+        (0x0A5C, 0x5886, "unsupported"), (0x0A5C, 0x5887, "unsupported"),
+        (0x0A89, 0x0035, "should-work"), (0x076B, 0x5520, "should-work"),
+        (0x076B, 0x5521, "should-work"), (0x076B, 0x5522, "should-work"),
+        (0x1E0D, 0x0014, "should-work"), (0x1370, 0x0911, "should-work"),
+        (0x08E6, 0x34C8, "should-work"), (0x04E6, 0x5292, "unsupported"),
+    ],
+)  # fmt: skip
+def test_those_that_libccid_1_8_4_added(vendor_id: int, product_id: int, status: str) -> None:
+    assert lookup(vendor_id, product_id).status == status
 
 
 @pytest.mark.parametrize(("vendor_id", "product_id"), [(0x04E6, 0xFFFF), (0xFFFF, 0x0001)])

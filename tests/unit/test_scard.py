@@ -300,7 +300,7 @@ def test_other_readers_are_chosen(context: int, card: int) -> None:
     assert scard.SCardTransmit(card, 2, [0, 0x40, 0, 0])[0] == scard.SCARD_E_INVALID_HANDLE
     names = scard.SCardListReaders(scard.SCardEstablishContext(0)[1], [])[1]
     assert [name.split(" (")[0] for name in names] == [
-        "USB SmartCard Reader",
+        "Gemalto PC Twin Reader",
         "Mine",
         "Virtual Reader",
     ]

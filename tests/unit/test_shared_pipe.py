@@ -40,6 +40,13 @@ def delay(ms: int) -> bytes:
     return bytes((0, 0x50, ms >> 8, ms & 0xFF))
 
 
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.001)
+
+
 def echo(slot: int, i: int) -> bytes:
     return CommandApdu(0, 0x30, data=b"%d %d" % (slot, i), ne=256).build()
 
@@ -282,3 +289,75 @@ def test_closed_while_all_wait() -> None:
             assert isinstance(one.exception(5), CommandCancelled | ReaderClosed)
     with pytest.raises(ReaderClosed):
         reader.slots[0].status()
+
+
+# Both transfers at once -----------------------------------------------------------------------
+
+
+class Watched:
+    """Notes the calls of a transport, in their order."""
+
+    def __init__(self, transport: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls: list[str] = []
+        for name in ("expect", "send", "wait", "receive"):
+            self._note(transport, name, monkeypatch)
+
+    def _note(self, transport: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        done = getattr(transport, name)
+
+        def noted(*words: Any) -> Any:
+            self.calls.append(name)
+            return done(*words)
+
+        monkeypatch.setattr(transport, name, noted)
+
+
+def test_a_transfer_waits_for_the_reply_before_the_command_goes_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with ccid.open_reader(reader_of()) as reader:
+        card = reader.slots[0].connect()
+        watched = Watched(reader.pipe.transport, monkeypatch)
+        assert card.transmit(echo(0, 1)) == b"0 1\x90\x00"
+        assert watched.calls[:3] == ["expect", "send", "wait"]
+
+
+def test_where_another_thread_reads_nothing_more_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with ccid.open_reader(reader_of()) as reader, ThreadPoolExecutor(1) as pool:
+        cards = [slot.connect() for slot in reader.slots[:2]]
+        slow = pool.submit(cards[0].transmit, delay(60000))
+        pipe = cast(SharedPipe, reader.pipe)
+
+        def is_read() -> bool:
+            if pipe._reader.acquire(blocking=False):
+                pipe._reader.release()
+                return False
+            return True
+
+        until(is_read)
+        watched = Watched(pipe.transport, monkeypatch)
+        assert cards[1].transmit(echo(1, 1)) == b"1 1\x90\x00"
+        assert "expect" not in watched.calls[: watched.calls.index("send")]
+        until(lambda: reader.slots[0].cancel())
+        with pytest.raises(CommandCancelled):
+            slow.result(10)
+
+
+def test_a_reader_that_is_gone_before_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    virtual = reader_of()
+    with ccid.open_reader(virtual) as reader:
+        card = reader.slots[0].connect()
+        pipe = cast(SharedPipe, reader.pipe)
+
+        def gone(_size: int) -> None:
+            raise ReaderRemoved("gone")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(pipe.transport, "expect", gone)
+            with pytest.raises(ReaderRemoved):
+                card.transmit(echo(0, 1))
+        assert pipe._reader.acquire(blocking=False), "the lock is free again"
+        pipe._reader.release()
+        assert pipe._under_way == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -491,3 +492,17 @@ def test_the_loader_is_asked_for_libusb_by_name(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("ctypes.CDLL", missing)
     assert libusb._find("usb-1.0") == "found usb-1.0"
+
+
+# The library ----------------------------------------------------------------------------------
+
+
+def test_neither_the_system_nor_a_package_has_libusb(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Distributions have no libusb-package: where the system's libusb is missing, too, the error
+    says so, and is one of ours."""
+    from usb.backend import libusb1
+
+    monkeypatch.setattr(libusb1, "get_backend", lambda **_: None)
+    monkeypatch.setitem(sys.modules, "libusb_package", None)
+    with pytest.raises(errors.UsbUnavailable, match=r"apt install libusb-1\.0-0"):
+        libusb._load()

@@ -161,6 +161,7 @@ def test_equal_names_are_told_apart(
         "Reader @1-3:1.0",
         "Reader @1-4:1.0",
     ]
+    assert {info.model for info in ccid.list_readers()} == {"Reader"}
 
 
 def test_only_the_active_configuration_counts(
@@ -592,7 +593,15 @@ def test_nobody_seen_at_all(root: Path, info: ccid.ReaderInfo) -> None:
     assert "scdaemon" in error.cure
 
 
-def test_no_permission_prints_the_udev_rule(root: Path, info: ccid.ReaderInfo) -> None:
+@pytest.fixture
+def person(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests may run as root, or as the user of a service."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+
+
+def test_no_permission_prints_the_udev_rule(
+    root: Path, info: ccid.ReaderInfo, person: None
+) -> None:
     error = cures.access_denied(info)
     rule = 'SUBSYSTEM=="usb", ATTR{idVendor}=="1234", ATTR{idProduct}=="5678", TAG+="uaccess"'
     assert rule in error.cure
@@ -600,7 +609,9 @@ def test_no_permission_prints_the_udev_rule(root: Path, info: ccid.ReaderInfo) -
     assert "001/002" in str(error)
 
 
-def test_no_permission_says_which_rule_is_for_whom(root: Path, info: ccid.ReaderInfo) -> None:
+def test_no_permission_says_which_rule_is_for_whom(
+    root: Path, info: ccid.ReaderInfo, person: None
+) -> None:
     """uaccess is for the user at the seat; a group for all others."""
     cure = cures.access_denied(info).cure
     matches = 'SUBSYSTEM=="usb", ATTR{idVendor}=="1234", ATTR{idProduct}=="5678", '

@@ -1,4 +1,5 @@
-"""Unchanged PC/SC clients give the same results with our driver and with libccid.
+"""Unchanged PC/SC clients give the same results with pcscd and libccid, with pcscd and our driver,
+and with our service in pcscd's place.
 :mod:`tests.vm.clients` lists the clients and runs them; docs/clients.md shows the results."""
 
 from __future__ import annotations
@@ -8,14 +9,15 @@ import re
 import pytest
 from lab.guest import Guest
 
-from tests.vm.clients import CLIENTS, PROGRAMS, ROOT, WATCHERS, compare, is_current, page, same
+from tests.vm.client_rows import CLIENTS, PROGRAMS, WATCHERS
+from tests.vm.clients import NEARLY, ROOT, SAME, Output, compare, is_current, page, verdict
 
-Said = dict[str, tuple[str, str]]
+Said = dict[str, Output]
 
 
 @pytest.fixture(scope="module")
 def said(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Said:
-    """The output of each client with libccid, and with our driver."""
+    """The output of each client in each of the three ways."""
     before = guest.jobs
     try:
         return compare(guest, tmp_path_factory.mktemp("drivers"))
@@ -25,8 +27,17 @@ def said(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Said:
 
 @pytest.mark.parametrize("name", [*WATCHERS, *PROGRAMS, *CLIENTS])
 def test_the_same_with_both_drivers(said: Said, name: str) -> None:
-    libccid, ours = said[name]
-    assert same(said[name]), f"libccid:\n{libccid}\nours:\n{ours}"
+    libccid, ours = said[name].libccid, said[name].ours
+    assert verdict(said[name])[0] == SAME, f"libccid:\n{libccid}\nours:\n{ours}"
+
+
+@pytest.mark.parametrize("name", [*WATCHERS, *PROGRAMS, *CLIENTS])
+def test_the_same_without_pcscd(said: Said, name: str) -> None:
+    libccid, service = said[name].libccid, said[name].service
+    expected = NEARLY if name == "pcsc_scan" else SAME
+    assert verdict(said[name])[1] == expected, (
+        f"pcscd and libccid:\n{libccid}\nno pcscd:\n{service}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -46,7 +57,8 @@ def test_the_same_with_both_drivers(said: Said, name: str) -> None:
     ],
 )
 def test_it_works(said: Said, name: str, expected: str) -> None:
-    assert re.search(expected, said[name][1]), said[name][1]
+    for output in said[name].own:
+        assert re.search(expected, output), output
 
 
 def test_the_page_is_current(said: Said) -> None:

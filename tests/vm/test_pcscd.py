@@ -16,6 +16,7 @@ from lab.guest import Guest
 from lab.link import Job
 from lab.pcscd import Pcscd, pcscd
 
+from ccid.pcsc import system_package
 from ccid.pcsc.plug.bundle import NAME
 from tests.vm.programs import CLIENT, DROPDIR, driver_python, helpers, make_bundle
 from tests.vm.test_usbip import APDUS, IDS, plugged
@@ -97,6 +98,37 @@ print(json.dumps(said))
         assert client(guest, source, apdus, "lab0") == ours
     assert ours[0] == guest.readers[0].atr.hex()
     assert on_xhci[1:] == ours[1:]
+
+
+def test_a_package_of_the_system_leaves_all_readers_to_libccid_until_it_is_told(
+    guest: Guest, tmp_path: Path
+) -> None:
+    """The driver as a distribution's package has it, and as its command then names readers."""
+    system_package.write(tmp_path, driver_python(guest))
+    guest.run(["cp", "-r", str(tmp_path / system_package.DROPDIR[1:] / NAME), DROPDIR], check=True)
+    settings = system_package.SETTINGS
+    guest.run(f"mkdir -p {Path(settings).parent}", check=True)
+    guest.run(["cp", str(tmp_path / system_package.TEMPLATE[1:]), settings], check=True)
+    try:
+        with daemon(guest, 0) as running:
+            assert not any("Ours" in name for name in running.readers)
+            assert client(guest, ONE, "lab0") == "00019000"
+            assert helpers(guest) == []
+        command = [
+            driver_python(guest),
+            "-m",
+            "ccid.pcsc.plug.install",
+            "--force",
+            "--reader",
+            QEMU,
+        ]
+        assert settings in guest.run(command, check=True).stdout
+        with daemon(guest, 0) as running:
+            assert all(name.startswith("Ours on QEMU") for name in running.readers)
+            assert client(guest, ONE, "lab0") == "00019000"
+            assert len(helpers(guest)) == 1
+    finally:
+        guest.run(["rm", "-rf", f"{DROPDIR}/{NAME}", str(Path(settings).parent)], check=True)
 
 
 @pytest.mark.parametrize("level", ["tpdu", "short", "extended"])

@@ -7,10 +7,18 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from lab.errors import LabError
 from lab.guest import Guest
 from lab.link import Job
+
+IN_ROOT = """
+for folder in dev proc sys run; do mount --rbind "/$folder" "$LAB_ROOT/$folder"; done
+exec chroot "$LAB_ROOT" "$@"
+"""
+"""Runs a program of another root file system, with this one's devices and sockets. Its mounts are
+seen by this program alone."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,7 @@ def pcscd(
     at_least: int = 1,
     *,
     program: str = "pcscd",
+    root: Path | None = None,
     args: Sequence[str] = (),
     env: Mapping[str, str] | None = None,
     timeout: float = 30.0,
@@ -55,6 +64,7 @@ def pcscd(
         guest: Where.
         at_least: So many readers are awaited.
         program: Another pcscd.
+        root: Another root file system, in which the program and its drivers are.
         args: More arguments, such as ``--debug --apdu``.
         env: Variables more, such as LIBCCID_ifdLogLevel.
         timeout: Seconds to wait for the readers.
@@ -63,7 +73,7 @@ def pcscd(
         LabError: It ended, or shows fewer readers.
     """
     if guest.system.has_systemd:
-        if program != "pcscd":
+        if program != "pcscd" or root is not None:
             raise LabError("this guest runs its own pcscd")
         with _service(guest, args, env or {}) as (job, pid):
             yield Pcscd(job, pid, _await_readers(guest, job, at_least, timeout))
@@ -71,6 +81,9 @@ def pcscd(
     # the shell says its pid and becomes pcscd
     script = 'mkdir -p /run/pcscd /run/lab/no-readers; echo "pid $$"; exec "$@"'
     argv = [program, "--foreground", "-c", "/run/lab/no-readers", *args]
+    if root is not None:
+        argv = ["unshare", "--mount", "sh", "-ec", IN_ROOT, "sh", *argv]
+        env = {**(env or {}), "LAB_ROOT": str(root)}
     with guest.popen(["sh", "-c", script, "sh", *argv], env=env) as job:
         pid = int(job.wait_for(r"^pid (\d+)")[1])
         yield Pcscd(job, pid, _await_readers(guest, job, at_least, timeout))

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ccid.codes import ClassRequest
 from ccid.errors import MalformedDescriptor
+from ccid.ground.records import record
 
 REQUEST_OUT = 0x21
 """bmRequestType: class-specific request to an interface, host to device or without data."""
@@ -13,7 +12,7 @@ REQUEST_IN = 0xA1
 """bmRequestType: class-specific request to an interface, device to host."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ClassControl:
     """The setup packet of a class-specific request (USB CCID rev 1.1, 5.3)."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeVar
 
 from ccid.codec.declaration import Declared
@@ -22,12 +22,13 @@ from ccid.codes import (
     InterfaceProtocol,
 )
 from ccid.errors import MalformedDescriptor
+from ccid.ground.records import record
 
 D = TypeVar("D", bound=Declared)
 _Growing = tuple[EndpointDescriptor, bytearray]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Endpoint:
     """An endpoint, and the bytes of the class-specific descriptors after its descriptor."""
 
@@ -35,7 +36,7 @@ class Endpoint:
     extra: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Interface:
     """One alternate setting of an interface, the bytes of the class-specific descriptors after its
     descriptor, and its endpoints."""
@@ -45,7 +46,7 @@ class Interface:
     endpoints: tuple[Endpoint, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Configuration:
     """A configuration and its interfaces. Every alternate setting is an entry in
     ``interfaces``."""
@@ -55,7 +56,7 @@ class Configuration:
     interfaces: tuple[Interface, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SmartCardInterface:
     """An interface that is a smart-card reader: of the smart card class, or a proprietary
     interface with a smart card class descriptor.
@@ -151,7 +152,7 @@ def parse_configuration(data: bytes) -> Configuration:
     Raises:
         MalformedDescriptor: ``data`` are truncated, or one descriptor contradicts another.
     """
-    head = ConfigurationDescriptor.parse(data[: ConfigurationDescriptor.layout.sizeof()])
+    head = ConfigurationDescriptor.parse(data[: ConfigurationDescriptor.size()])
     if head.wTotalLength > len(data):
         raise MalformedDescriptor(
             f"configuration: wTotalLength says {head.wTotalLength} bytes, {len(data)} came",
@@ -185,7 +186,7 @@ def parse_configuration(data: bytes) -> Configuration:
 def _standard(cls: type[D], raw: bytes) -> tuple[D, bytes]:
     """A standard descriptor, and the bytes that bLength counts beyond its standard length (an
     audio endpoint has such bytes)."""
-    size = cls.layout.sizeof()
+    size = cls.size()
     return cls.parse(bytes([min(raw[0], size)]) + raw[1:size]), raw[size:]
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from construct import Byte, Const, Int16ul, Int32ul, OneOf
-
 from ccid.codec.declaration import Declared, declared, wire
+from ccid.codec.layouts import Byte, Const, Int16ul, Int32ul, OneOf
 from ccid.codes import (
     CCID_DESCRIPTOR_LENGTH,
     CCID_DESCRIPTOR_TYPE,

@@ -5,9 +5,8 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any
 
-from construct import Byte, Const, Int16ul
-
 from ccid.codec.declaration import Declared, declared, wire
+from ccid.codec.layouts import Byte, Const, Int16ul
 from ccid.codes import DIRECTION_IN
 from ccid.errors import MalformedDescriptor
 

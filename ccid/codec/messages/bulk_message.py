@@ -6,12 +6,11 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self, TypeVar, cast, dataclass_transform
 
-import construct
-from construct import Byte, Bytes, GreedyBytes, Int32ul
-
-from ccid.codec.declaration import Declared, build, declared, parse, vars_of, wire
+from ccid.codec.declaration import Declared, LaterStruct, build, declared, parse, wire
+from ccid.codec.layouts import Byte, Bytes, Fields, GreedyBytes, Int32ul, ShortWay
 from ccid.codes import CommandStatus, IccStatus, slot_error_text
 from ccid.errors import MalformedMessage
+from ccid.ground.records import vars_of
 
 MESSAGE_HEADER = 10
 """Bytes of the header of every bulk message (USB CCID rev 1.1, 6.1 and 6.2)."""
@@ -23,7 +22,7 @@ def data(layout: Any = GreedyBytes, *, default: Any = b"", secret: bool = True) 
     """Declare a field of the data after the header. dwLength is the length of the data.
 
     Args:
-        layout: The construct of the field.
+        layout: One of :mod:`ccid.codec.layouts`.
         default: The default value.
         secret: ``repr`` hides the value, which may hold a PIN.
     """
@@ -43,8 +42,14 @@ class Message(Declared):
     bMessageType: ClassVar[int] = -1
     header: ClassVar[Any]
     """The ``Struct`` of construct for the header of 10 bytes, with bMessageType and dwLength."""
+    header_fields: ClassVar[Fields]
+    """Names and layouts of the header."""
+    short_header: ClassVar[ShortWay]
+    """The short way of the header."""
     body: ClassVar[Any]
     """The ``Struct`` of construct for the dwLength bytes of data."""
+    short_body: ClassVar[ShortWay | None]
+    """The short way of the data, where their layout is plain."""
 
     bSlot: int = wire(Byte, default=0)
     bSeq: int = wire(Byte, default=0)
@@ -61,9 +66,12 @@ class Message(Declared):
             MalformedMessage: A value does not fit its field; ``field`` names the field.
         """
         values = vars_of(self)
-        abData = build(self.body, values, type(self), **values)
+        abData = None if self.short_body is None else self.short_body.build(values, values)
+        if abData is None:
+            abData = build(self.body, values, type(self), **values)
         values |= {"bMessageType": self.bMessageType, "dwLength": len(abData)}
-        return build(self.header, values, type(self)) + abData
+        head = self.short_header.build(values, {})
+        return (build(self.header, values, type(self)) if head is None else head) + abData
 
     @classmethod
     def parse(cls, data: bytes, **context: Any) -> Self:
@@ -79,7 +87,8 @@ class Message(Declared):
                 f"{cls.__name__}: {len(data)} bytes are no header of {MESSAGE_HEADER}",
                 field=_field_at(cls, len(data)),
             )
-        values = parse(cls.header, data[:MESSAGE_HEADER], cls)
+        head, raw = data[:MESSAGE_HEADER], data[MESSAGE_HEADER:]
+        values = cls.short_header.parse(head, {}) or parse(cls.header, head, cls)
         where = {"slot": values["bSlot"], "bSeq": values["bSeq"]}
         if values.pop("bMessageType") != cls.bMessageType:
             raise MalformedMessage(
@@ -95,15 +104,16 @@ class Message(Declared):
                 field="dwLength",
                 **where,
             )
-        return cls(**values, **parse(cls.body, data[MESSAGE_HEADER:], cls, **values))
+        body = None if cls.short_body is None else cls.short_body.parse(raw, values)
+        return cls(**values, **parse(cls.body, raw, cls, **values) if body is None else body)
 
 
 def _field_at(cls: type[Message], offset: int) -> str:
     """Name of the first header field that a message of ``offset`` bytes lacks."""
-    for named in cls.header.subcons:
-        offset -= named.sizeof()
+    for name, layout in cls.header_fields:
+        offset -= layout.size
         if offset < 0:
-            return str(named.name)
+            return name
     return ""
 
 
@@ -117,14 +127,15 @@ def message(bMessageType: int) -> Callable[[type[M]], type[M]]:
     def decorate(cls: type[M]) -> type[M]:
         made: Any = declared(cls)
         made.bMessageType = bMessageType
-        head: list[Any] = ["bMessageType" / Byte, "dwLength" / Int32ul]
-        body: list[Any] = []
+        head: list[tuple[str, Any]] = [("bMessageType", Byte), ("dwLength", Int32ul)]
+        body: list[tuple[str, Any]] = []
         for field in dataclasses.fields(made):
-            part = field.name / field.metadata["wire"]
+            part = field.name, field.metadata["wire"]
             (body if field.metadata["body"] else head).append(part)
-        made.header = construct.Struct(*head)
-        made.body = construct.Struct(*body)
-        if made.header.sizeof() != MESSAGE_HEADER:
+        made.header_fields = head
+        made.header, made.short_header = LaterStruct(head), ShortWay(head)
+        made.body, made.short_body = LaterStruct(body), ShortWay.of(body)
+        if made.short_header.fixed.size != MESSAGE_HEADER:
             raise TypeError(f"the header of {made.__name__} is not {MESSAGE_HEADER} bytes")
         return cast("type[M]", made)
 

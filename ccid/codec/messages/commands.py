@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from construct import Byte, Int16ul, Int32ul
-
 from ccid.codec.declaration import wire
+from ccid.codec.layouts import Byte, Int16ul, Int32ul
 from ccid.codec.messages.bulk_message import Command, by_type, data, message, rfu
 from ccid.codec.messages.structures import (
     PinData,

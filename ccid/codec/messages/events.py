@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar, NamedTuple
 
-from construct import Byte, GreedyBytes
-
 from ccid.codec.declaration import Declared, declared, wire
+from ccid.codec.layouts import Byte, GreedyBytes
 from ccid.errors import MalformedMessage
 
 

@@ -13,7 +13,7 @@ from ccid.codec.messages.replies import RDR_to_PC_DataBlock
 XFR_BLOCK = PC_to_RDR_XfrBlock.bMessageType
 DATA_BLOCK = RDR_to_PC_DataBlock.bMessageType
 
-xfr_block_header = packer(PC_to_RDR_XfrBlock.header)
+xfr_block_header = packer(PC_to_RDR_XfrBlock.header_fields)
 """bMessageType, dwLength, bSlot, bSeq, bBWI, wLevelParameter."""
-reply_header = packer(RDR_to_PC_DataBlock.header)
+reply_header = packer(RDR_to_PC_DataBlock.header_fields)
 """bMessageType, dwLength, bSlot, bSeq, bStatus, bError, bChainParameter."""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from construct import Byte, Int32ul
-
 from ccid.codec.declaration import wire
+from ccid.codec.layouts import Byte, Int32ul
 from ccid.codec.messages.bulk_message import Reply, by_type, data, message
 from ccid.codec.messages.structures import ProtocolData, ProtocolDataStructure, ProtocolDataT0
 

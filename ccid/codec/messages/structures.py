@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-import construct
-from construct import Byte, Bytes, GreedyBytes, If, Int16ul, this
-
 from ccid.codec.declaration import Declared, declared, wire
+from ccid.codec.layouts import Byte, Bytes, GreedyBytes, Int16ul, Layout, Structure
 from ccid.codes import PinOperation, Protocol
 from ccid.errors import MalformedMessage
 
@@ -59,6 +58,10 @@ class PinVerification(Declared):
     abPINApdu: bytes = wire(GreedyBytes, default=b"", secret=True)
 
 
+_SECOND_INDEX = Layout(lambda c: c.If(c.this.bNumberMessage != 0, c.Byte))
+_THIRD_INDEX = Layout(lambda c: c.If(c.this.bNumberMessage >= 3, c.Byte))
+
+
 @declared
 class PinModification(Declared):
     """abPINDataStructure of a modification, without bPINOperation (6.1.11.2).
@@ -81,8 +84,8 @@ class PinModification(Declared):
     bNumberMessage: int = wire(Byte)
     wLangId: int = wire(Int16ul)
     bMsgIndex1: int = wire(Byte, default=0)
-    bMsgIndex2: int | None = wire(If(this.bNumberMessage != 0, Byte), default=None)
-    bMsgIndex3: int | None = wire(If(this.bNumberMessage >= 3, Byte), default=None)
+    bMsgIndex2: int | None = wire(_SECOND_INDEX, default=None)
+    bMsgIndex3: int | None = wire(_THIRD_INDEX, default=None)
     bTeoPrologue: bytes = wire(Bytes(3), default=bytes(3))
     abPINApdu: bytes = wire(GreedyBytes, default=b"", secret=True)
 
@@ -100,47 +103,46 @@ ProtocolData = ProtocolDataT0 | ProtocolDataT1 | bytes
 PinData = PinVerification | PinModification | bytes
 
 
-class _Structure(construct.Adapter):  # type: ignore[misc]
-    """The construct of a structure whose type another field names; bytes of an unknown type stay
-    bytes."""
+class _Typed(Structure):
+    """A structure whose type another field names; bytes of an unknown type stay bytes."""
 
-    def __init__(self) -> None:
-        super().__init__(GreedyBytes)
-
-    def _encode(self, obj: Declared | bytes, context: Any, path: Any) -> bytes:
-        data = obj if isinstance(obj, bytes) else obj.build()
-        expected = type(self._decode(data, context, path))
-        if not isinstance(obj, expected):
+    def encode(self, value: Any, values: Mapping[str, Any], field: str) -> bytes | None:
+        if not isinstance(value, bytes | Declared):
+            return None
+        data = value if isinstance(value, bytes) else value.build()
+        expected = type(self.decode(data, values))
+        if not isinstance(value, expected):
             raise MalformedMessage(
-                f"{type(obj).__name__} where these {len(data)} bytes would be {expected.__name__}",
-                field=path.split("->")[-1].strip(),
+                f"{type(value).__name__} where these {len(data)} bytes would be "
+                f"{expected.__name__}",
+                field=field,
             )
         return data
 
 
-class ProtocolDataStructure(_Structure):
-    """The construct of abProtocolDataStructure; bProtocolNum and the length name the type.
+class ProtocolDataStructure(_Typed):
+    """abProtocolDataStructure; bProtocolNum and the length name the type.
 
     A reader may send a structure whose length belongs to the other protocol, or, when the reader
     refuses, none. Such data stay bytes.
     """
 
-    def _decode(self, obj: bytes, context: Any, path: Any) -> ProtocolData:
-        match context._params.bProtocolNum, len(obj):
+    def decode(self, raw: bytes, values: Mapping[str, Any]) -> ProtocolData:
+        match values["bProtocolNum"], len(raw):
             case Protocol.T0, 5:
-                return ProtocolDataT0.parse(obj)
+                return ProtocolDataT0.parse(raw)
             case Protocol.T1, 7:
-                return ProtocolDataT1.parse(obj)
-        return obj
+                return ProtocolDataT1.parse(raw)
+        return raw
 
 
-class PinDataStructure(_Structure):
-    """The construct of abPINDataStructure; bPINOperation names the type."""
+class PinDataStructure(_Typed):
+    """abPINDataStructure; bPINOperation names the type."""
 
-    def _decode(self, obj: bytes, context: Any, path: Any) -> PinData:
-        match context.bPINOperation:
+    def decode(self, raw: bytes, values: Mapping[str, Any]) -> PinData:
+        match values["bPINOperation"]:
             case PinOperation.VERIFICATION:
-                return PinVerification.parse(obj)
+                return PinVerification.parse(raw)
             case PinOperation.MODIFICATION:
-                return PinModification.parse(obj)
-        return obj
+                return PinModification.parse(raw)
+        return raw

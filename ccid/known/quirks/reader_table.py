@@ -11,11 +11,12 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ccid.errors import ReaderTableError
+from ccid.ground.records import record
 from ccid.ground.safe_text import printable
 from ccid.known.quirks.table_entries import Case, Entry, Source
 from ccid.known.quirks.vocabulary import Quirks
@@ -34,7 +35,7 @@ _Stamp = tuple[str, int, int]
 """Name, time of last modification (ns) and size (bytes) of a user's file."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Known:
     """A reader in the table.
 

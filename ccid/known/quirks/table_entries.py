@@ -24,12 +24,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ccid.errors import ReaderTableError
+from ccid.ground.records import record
 from ccid.ground.safe_text import printable, short
-from ccid.known.quirks import value_kinds
+from ccid.known.quirks import plain_toml, value_kinds
 from ccid.known.quirks.vocabulary import VOCABULARY
 
 STATUSES = ("supported", "should-work", "unsupported", "disabled")
@@ -41,7 +41,7 @@ _CONDITIONS = {"bcdDevice", "min-bcdDevice", "max-bcdDevice", "min-slot", "inter
 """Keys of ``[[…when]]``: conditions, and the quirks."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Case:
     """Quirks, and the conditions under which they are in force.
 
@@ -126,7 +126,7 @@ def part_of(text: str, product: str) -> str:
     return "\n[".join([head, *kept])
 
 
-DEEP = re.compile(r"(?:[\w\"'-]{1,64}\s{0,8}\.\s{0,8}){32}")
+DEEP = r"(?:[\w\"'-]{1,64}\s{0,8}\.\s{0,8}){32}"
 """A key with 32 parts or more, which no table of readers has."""
 
 
@@ -143,16 +143,22 @@ class Source:
     """
 
     def __init__(self, file: str, text: str, product: str | None = None) -> None:
-        import tomllib
-
         self.file = file
         self.text = text
         self._vendor_case: Case | None = None
+        wanted = text if product is None else part_of(text, product)
+        plain = None if product is None else plain_toml.parsed(wanted)
+        self.content: dict[str, Any] = self._any(wanted, product) if plain is None else plain
+
+    def _any(self, wanted: str, product: str | None) -> dict[str, Any]:
+        """What tomllib makes of ``wanted``, which is the text or a part of it."""
+        import tomllib
+
+        file, text = self.file, self.text
         try:
-            wanted = text if product is None else part_of(text, product)
-            if DEEP.search(wanted) is not None:  # the time of tomllib grows with the depth squared
+            if re.search(DEEP, wanted) is not None:  # tomllib's time grows with the depth squared
                 raise RecursionError
-            self.content: dict[str, Any] = tomllib.loads(wanted)
+            return tomllib.loads(wanted)
         except RecursionError:
             raise ReaderTableError("nested too deeply", file=file) from None
         except ValueError as error:  # TOMLDecodeError, or a number with too many digits

@@ -10,10 +10,10 @@ a vendor.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ccid.codes import ExchangeLevel, PowerSelect
+from ccid.ground.records import record
 from ccid.known.quirks import value_kinds
 from ccid.known.quirks.value_kinds import Kind
 
@@ -41,7 +41,7 @@ def flag(name: str, where: str, why: str) -> Any:
     return quirk(name, value_kinds.FLAG, where, why, default=False)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Quirks:
     """The quirks of one reader; the default values for a reader that is not in the table.
 

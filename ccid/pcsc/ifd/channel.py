@@ -69,6 +69,14 @@ class Channel:
         """A card is gone, and the watcher has not been told yet."""
         return self._is_held or self._state.losses != self._told_losses
 
+    def has_still(self, arrivals: int) -> bool:
+        """The card is the one that ``arrivals`` counted last, and there is nothing to tell of it or
+        of the reader."""
+        state = self._state
+        if not state.is_present or state.arrivals != arrivals or self._is_held:
+            return False
+        return state.losses == self._told_losses and self.slot.reader.transport.dead is None
+
     def missed(self) -> None:
         """Note that a thread was told that there is no card: the watcher must be told, too."""
         self._is_held = True

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from ccid.errors import ReaderNotFound, ReaderUnsupported
+from ccid.ground.records import record
 from ccid.transport import ReaderInfo
 
 USB = re.compile(r"usb:([0-9A-Fa-f]{1,4})/([0-9A-Fa-f]{1,4})(.*)")
@@ -19,7 +19,7 @@ LIBUSB = re.compile(re.escape(LIBUSB_PREFIX + LIBUSB_PLACE).replace("%u", r"(\d+
 VIRTUAL = re.compile(r"virtual:(?:([0-9A-Fa-f]{4}:[0-9A-Fa-f]{4}))?")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class DeviceName:
     """A parsed device string.
 

@@ -54,6 +54,9 @@ CANCEL_S = 0.1
 
 Find = Callable[[DeviceName, Collection[str]], ReaderInfo]
 
+SUCCESS = Code.SUCCESS
+"""Each APDU needs it: a member of an enumeration is found slowly."""
+
 
 @dataclass(slots=True)
 class _Device:
@@ -499,7 +502,7 @@ class IFDHandler:
 def _fitting(value: bytes, capacity: int) -> tuple[Code, bytes]:
     if len(value) > capacity:
         return Code.ERROR_INSUFFICIENT_BUFFER, b""
-    return Code.SUCCESS, value
+    return SUCCESS, value
 
 
 def _text(text: str | None, capacity: int) -> bytes:

@@ -33,6 +33,8 @@ PROTOCOLS = Proto.T0 | Proto.T1 | Proto.RAW | Proto.ANY_OLD
 """Bits of which one must be there, where a card is to be used."""
 REFUSALS = (Code.NOT_SUPPORTED, Code.ERROR_NOT_SUPPORTED, Code.PROTOCOL_NOT_SUPPORTED)
 """A driver's answers that mean: not this protocol."""
+PRESENT, DIRECT, OF_ANY_CARD = CardIn.PRESENT, Share.DIRECT, (Proto.RAW, Proto.ANY_OLD)
+"""What each APDU needs has a name of its own: members of enumerations are found slowly."""
 T0, T1 = 0, 1
 """Protocols as drivers number them in a header."""
 
@@ -370,12 +372,18 @@ def transmit(handle: Handle, protocol: int, apdu: bytes) -> Steps:
 def may_transmit_now(handle: Handle, protocol: int) -> bool:
     """Nothing keeps SCardTransmit waiting, and it has nothing to tell but the response."""
     slot = handle.slot
-    is_free = slot.turn is None and not slot.queue and slot.holder in (None, handle)
-    is_well = handle.word is None and not handle.is_closed and not slot.is_gone
-    has_card = slot.card is CardIn.PRESENT and slot.is_powered and not slot.is_arriving
-    if not (is_free and is_well and has_card) or handle.share is Share.DIRECT:
+    if slot.turn is not None or slot.queue:
         return False
-    return protocol in (Proto.RAW, Proto.ANY_OLD) or bool(protocol and protocol == slot.protocol)
+    holder = slot.lock or slot.exclusive
+    if holder is not None and holder is not handle:
+        return False
+    if handle.word is not None or handle.is_closed or slot.reader.is_gone:
+        return False
+    if slot.card is not PRESENT or not slot.is_powered or slot.is_arriving:
+        return False
+    if handle.share is DIRECT or not protocol:
+        return False
+    return protocol == slot.protocol or protocol in OF_ANY_CARD
 
 
 def transmitted(handle: Handle, number: int, card: int, outcome: Outcome) -> tuple[bytes, int]:

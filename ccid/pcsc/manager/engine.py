@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from ccid.device.open_readers import Key, key_of
 from ccid.errors import CcidError
@@ -26,8 +27,8 @@ from ccid.pcsc.ifd import Code
 from ccid.pcsc.manager.card_calls import may_transmit_now
 from ccid.pcsc.manager.core import Core
 from ccid.pcsc.manager.functions import Functions
-from ccid.pcsc.manager.pcsc_call import Action, Call, CardSeen, Job, Outcome
-from ccid.pcsc.manager.pcsc_state import Handle, Slot
+from ccid.pcsc.manager.pcsc_call import Action, Call, DoneByCaller, Job, Outcome
+from ccid.pcsc.manager.pcsc_state import Context, Handle, Slot
 from ccid.pcsc.manager.plugged_reader import (
     PluggedReader,
     ReaderOpened,
@@ -43,6 +44,8 @@ from ccid.transport import ReaderInfo
 
 logger = logging.getLogger("ccid.pcsc")
 
+T1 = Proto.T1
+"""Each APDU asks for it: a member of an enumeration is found slowly."""
 LINGER_S = 10.0
 """Readers are kept so long after the last context was released."""
 POLL_S = 0.5
@@ -98,23 +101,6 @@ class Missed:
 
 
 @dataclass(frozen=True, slots=True)
-class DoneByCaller:
-    """A job that a caller's own thread did.
-
-    Attributes:
-        job: It.
-        card: The number of the card that there was before.
-        outcome: What came of it.
-        is_plain: There is a response, and nothing else to tell.
-    """
-
-    job: Job
-    card: int
-    outcome: Outcome
-    is_plain: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Ended:
     """A message: power off and give back all there is, for good."""
 
@@ -144,7 +130,6 @@ class Engine:
         self._readers: dict[Key, PluggedReader] = {}
         self._drivers: dict[Slot, SlotDriver] = {}
         self._at_work: dict[Call, SlotDriver] = {}
-        self._by_callers: dict[Call, tuple[Handle, SlotDriver]] = {}
         self._finder: ReaderFinder | None = None
         self._virtual = list(settings.virtual)
         self._is_on = False
@@ -163,7 +148,18 @@ class Engine:
         """A message was posted that :meth:`run` has not handled."""
         return not self._inbox.empty()
 
-    def transmit_now(self, number: int, protocol: int, apdu: bytes) -> DoneByCaller | None:
+    def may_transmit_now(self, number: int, protocol: int, context: Context | None = None) -> bool:
+        """As it looks, :meth:`transmit_now` would exchange an APDU. From any thread."""
+        handle = self.core.resources.handles.get(number)
+        if handle is None or context not in (None, handle.context):
+            return False
+        driver = self._drivers.get(handle.slot)
+        is_free = driver is not None and not driver.gate.locked()
+        return is_free and may_transmit_now(handle, protocol)
+
+    def transmit_now(
+        self, number: int, protocol: int, apdu: bytes, context: Context | None = None
+    ) -> tuple[bytes, int] | DoneByCaller | None:
         """Have the calling thread exchange an APDU by itself, if nobody else is at the slot: no
         other thread has to be woken for it. From any thread.
 
@@ -174,39 +170,46 @@ class Engine:
             number: Of the handle.
             protocol: Of the send header.
             apdu: The command APDU.
+            context: Whose handle it must be; None for anybody's.
 
         Returns:
-            What came of it; None where the call has to go the usual way: nothing was sent.
+            The response, and the protocol as drivers number it; or what came of it where there is
+            more to tell. None where the call has to go the usual way: nothing was sent.
         """
         handle = self.core.resources.handles.get(number)
-        driver = None if handle is None else self._drivers.get(handle.slot)
-        if handle is None or driver is None or driver.gate.locked() or len(apdu) > MAX_EXTENDED:
+        if handle is None or len(apdu) > MAX_EXTENDED:
             return None
         slot = handle.slot
-        call = Call(self.functions.transmitted)
+        driver = self._drivers.get(slot)
+        if driver is None or driver.gate.locked():
+            return None
+        if context is not None and handle.context is not context:
+            return None
         with driver.gate:
-            if not may_transmit_now(handle, protocol):
-                return None
-            card, arrivals = slot.card_number, slot.arrivals
-            job = Job(slot, Action.TRANSMIT, 1 if slot.protocol is Proto.T1 else 0, apdu)
-            self._by_callers[call] = handle, driver
+            driver.caller = handle  # before it is asked whether the handle is closed: end_now
             try:
-                outcome = driver.do(call, job)
+                if not may_transmit_now(handle, protocol):
+                    return None
+                card, kind = slot.card_number, 1 if slot.protocol is T1 else 0
+                came = driver.transmit(handle, kind, apdu, slot.arrivals)
             except BaseException:  # as Ctrl-C
                 self.post(Missed(slot))
                 raise
             finally:
-                self._by_callers.pop(call, None)
-        if outcome.code is Code.NO_SUCH_DEVICE:
+                driver.caller = None
+        if not isinstance(came, Outcome):
+            return came, kind
+        if came.code is Code.NO_SUCH_DEVICE:
             self.post(Missed(slot))
-        is_same = outcome.seen is not None and outcome.seen == CardSeen(True, arrivals)
-        return DoneByCaller(job, card, outcome, is_same and outcome.code is Code.SUCCESS)
+        return DoneByCaller(Job(slot, Action.TRANSMIT, kind, apdu), card, came)
 
     def end_now(self, context: int) -> None:
-        """End what threads of callers are doing by themselves for a context. From any thread."""
-        for call, (handle, driver) in list(self._by_callers.items()):
-            if handle.context.number == context:
-                _begin_abort(driver, call)
+        """End what threads of callers are doing by themselves for a context, which was released
+        before. From any thread."""
+        for driver in list(self._drivers.values()):
+            handle = driver.caller
+            if handle is not None and handle.context.number == context:
+                _in_thread(driver.abort_caller, handle)
 
     # What the thread that runs this calls ---------------------------------------------------------
 
@@ -469,8 +472,8 @@ class Engine:
     def _abort(self, call: Call, slot: Slot) -> None:
         driver = self._drivers.get(slot)
         if driver is not None:
-            _begin_abort(driver, call)
+            _in_thread(driver.abort, call)
 
 
-def _begin_abort(driver: SlotDriver, call: Call) -> None:
-    threading.Thread(target=driver.abort, args=(call,), name="pcsc abort", daemon=True).start()
+def _in_thread(abort: Callable[[Any], None], whose: Call | Handle) -> None:
+    threading.Thread(target=abort, args=(whose,), name="pcsc abort", daemon=True).start()

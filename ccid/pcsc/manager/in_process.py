@@ -266,11 +266,11 @@ class Manager:
         done = None
         if not self._is_closed and self._owner == os.getpid():
             done = self._engine.transmit_now(handle, protocol, apdu)
+        if isinstance(done, tuple):
+            return done
         if done is None:
             transmit = self._functions.transmit
             response, number = self._call(transmit, handle, protocol, apdu, timeout=timeout)
-        elif done.is_plain:
-            return done.outcome.data, done.job.argument
         else:
             told = self._functions.transmitted
             response, number = self._call(told, handle, done.job, done.card, done.outcome)

@@ -101,6 +101,21 @@ class Outcome:
         return f"Outcome({self.code.name}, {len(self.data)} bytes, {self.seen})"
 
 
+@dataclass(frozen=True, slots=True)
+class DoneByCaller:
+    """A job that a caller's own thread did, and of which there is more to tell than a response.
+
+    Attributes:
+        job: It.
+        card: The number of the card that there was before.
+        outcome: What came of it.
+    """
+
+    job: Job
+    card: int
+    outcome: Outcome
+
+
 class LockRule(Enum):
     """Whose transaction a call waits for."""
 

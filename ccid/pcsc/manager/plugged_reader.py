@@ -129,12 +129,11 @@ class PluggedReader:
 
     @property
     def base(self) -> str:
-        """Its name, without numbers."""
+        """Its name, without numbers. It does not depend on which other readers are there."""
         info = self.infos[0]
-        if len(self.infos) > 1:  # its slots are told apart by their numbers
-            name = info.name.removesuffix(f" [{info.interface_number}]")
-            return base_name(name, None, info.serial)
-        return base_name(info.name, info.interface_name, info.serial)
+        # the slots of several interfaces are told apart by their numbers
+        interface = None if len(self.infos) > 1 else info.interface_name
+        return base_name(info.model, interface, info.serial)
 
     @property
     def keys(self) -> list[SlotKey]:

@@ -15,12 +15,16 @@ from ccid.link.card_state import Power
 from ccid.pcsc.ifd import Action as IfdAction
 from ccid.pcsc.ifd import Code, IFDHandler
 from ccid.pcsc.manager.pcsc_call import Action, Call, CardSeen, Job, Loss, Outcome
+from ccid.pcsc.manager.pcsc_state import Handle
 from ccid.pcsc.manager.scard_codes import MAX_ATTRIBUTE
 from ccid.pcsc.numbers.ifd_numbers import MAX_RESPONSE
 
 ABORT_S = 0.1
 """A job that could not be ended is tried again after this."""
 ABORT_TRIES = 50
+
+SUCCESS = Code.SUCCESS
+"""Members of enumerations that each APDU needs have names of their own: these are found faster."""
 
 logger = logging.getLogger("ccid.pcsc")
 
@@ -50,8 +54,9 @@ class SlotDriver:
 
     Attributes:
         gate: Held from the first job of a call to the call's end (:meth:`end_turn`), or by a
-            thread that does one job by itself (:meth:`do`). It keeps jobs apart that different
-            threads do; who is next decides the core.
+            thread that does one exchange by itself (:meth:`transmit`). It keeps jobs apart that
+            different threads do; who is next decides the core.
+        caller: For whom such a thread has the gate; None if none has.
     """
 
     def __init__(self, handler: IFDHandler, lun: int, post: Post) -> None:
@@ -63,7 +68,8 @@ class SlotDriver:
         self.gate = threading.Lock()
         self._holder: Call | None = None
         self._lock = threading.Lock()
-        self._current: Call | None = None
+        self.caller: Handle | None = None
+        self._current: Call | Handle | None = None
         self._busy = threading.Lock()
 
     def begin(self, call: Call, job: Job) -> None:
@@ -90,12 +96,24 @@ class SlotDriver:
         for _ in range(ABORT_TRIES):
             if not self._abort(call):
                 return
-            if self._busy.acquire(timeout=ABORT_S):
-                self._busy.release()
+            busy = self._busy if self.caller is None else self.gate
+            if busy.acquire(timeout=ABORT_S):
+                busy.release()
 
-    def _abort(self, call: Call | None) -> bool:
+    def abort_caller(self, handle: Handle) -> None:
+        """End early what a caller's own thread does for ``handle``, from the moment on at which it
+        has the gate."""
+        for _ in range(ABORT_TRIES):
+            if self.caller is not handle:
+                return
+            if self._current is handle and not self._abort(handle):
+                return
+            if self.gate.acquire(timeout=ABORT_S):
+                self.gate.release()
+
+    def _abort(self, call: Call | Handle | None) -> bool:
         """Try to; True if that is worth another try."""
-        with self._lock:  # within which no other job begins
+        with self._lock:  # within which this job does not end, and no other begins
             channel = self._handler.channel(self._lun)
             is_meant = self._current is not None and call in (None, self._current)
             if channel is None or not is_meant:
@@ -110,20 +128,48 @@ class SlotDriver:
             if self._holder is not call:
                 self.gate.acquire()
                 self._holder = call
-            outcome = self.do(call, job)
+            outcome = self._do_for(call, job)
             self._post(JobDone(call, job, outcome))
             del item, call, job, outcome  # a job may hold a secret: it is not kept for the next
 
-    def do(self, call: Call, job: Job) -> Outcome:
-        """Do a job in this thread, which has the gate.
+    def transmit(
+        self, handle: Handle, protocol: int, apdu: bytes, arrivals: int
+    ) -> bytes | Outcome:
+        """Exchange an APDU in a caller's own thread, which has the gate: no more than that, because
+        this is the path of every APDU.
 
         It may be the main thread, where Ctrl-C comes at any moment. So there are but plain locks
         here: ``with`` takes and releases one in a single step, which no signal divides.
+
+        Args:
+            handle: For it.
+            protocol: 0 for T=0, 1 for T=1.
+            apdu: The command APDU.
+            arrivals: How many cards came, as was counted before.
+
+        Returns:
+            The response, if nothing else is to be told; or all that there is to tell.
         """
-        with self._busy:
+        handler, lun = self._handler, self._lun
+        try:
+            self._current = handle
+            code, data = handler.transmit_to_icc(lun, protocol, apdu)
+            channel = handler.channel(lun)
+            if code is SUCCESS and channel is not None and channel.has_still(arrivals):
+                return data
+            return Outcome(code, data, self._seen(ask=False))
+        except Exception as error:  # a fault of ours costs this job and no more
+            logger.error("%s: an exchange failed: %s", handle.slot.name, type(error).__name__)
+            return Outcome(Code.COMMUNICATION_ERROR)
+        finally:
             with self._lock:
-                self._current = call
+                self._current = None
+
+    def _do_for(self, call: Call, job: Job) -> Outcome:
+        """Do a job in the slot's thread, which has the gate."""
+        with self._busy:
             try:
+                self._current = call
                 return self._do(job)
             except Exception as error:  # a fault of ours costs this job and no more
                 logger.error("%r failed: %s", job, type(error).__name__)

@@ -6,6 +6,7 @@ import importlib.resources
 import importlib.util
 import os
 import plistlib
+import shlex
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from xml.parsers.expat import ExpatError
 
 from ccid._version import __version__
 from ccid.known.quirks import table
@@ -26,6 +28,8 @@ PLATFORMS = {"linux": ("Linux", "libccid-python.so"), "macos": ("MacOS", "libcci
 INTERPRETER = "interpreter"
 """The file beside the shared object that holds the path of Python; ``plug.c`` reads it."""
 SOURCE = "plug.c"
+NO_OPTIONS = "0x0000"
+"""The value of ifdDriverOptions in a new bundle."""
 
 
 class CannotBuild(Exception):
@@ -59,9 +63,15 @@ def merged(entries: Sequence[Entry]) -> list[Entry]:
     return sorted({(e.vendor_id, e.product_id): e for e in entries}.values())
 
 
-def info_plist(entries: Sequence[Entry], platform: str) -> bytes:
+def info_plist(entries: Sequence[Entry], platform: str, options: str = NO_OPTIONS) -> bytes:
     """The content of Contents/Info.plist. pcscd reads the file line by line, so each value has a
-    line of its own."""
+    line of its own.
+
+    Args:
+        entries: The readers; with none, pcscd gives the driver no reader.
+        platform: ``linux`` or ``macos``.
+        options: The value of ifdDriverOptions.
+    """
     content = {
         "CFBundleDevelopmentRegion": "English",
         "CFBundleExecutable": PLATFORMS[platform][1],
@@ -74,7 +84,7 @@ def info_plist(entries: Sequence[Entry], platform: str) -> bytes:
         "CFBundleVersion": __version__,
         "Copyright": "MIT licence",
         "ifdCapabilities": "0x00000000",
-        "ifdDriverOptions": "0x0000",
+        "ifdDriverOptions": options,
         "ifdLogLevel": "0x0003",
         "ifdManufacturerString": "ccid",
         "ifdProductString": "CCID driver in Python",
@@ -98,15 +108,19 @@ def plug_source() -> Traversable:
 
 
 def compilers() -> list[list[str]]:
-    """The commands of the C compilers that were found, the best first."""
-    found = [[path] for name in ("cc", "gcc", "clang") if (path := shutil.which(name))]
+    """The commands of the C compilers that were found, the best first: that of the variable CC, if
+    it is set."""
+    named = shlex.split(os.environ.get("CC", ""))
+    found = [named] if named else []
+    found += [[path] for name in ("cc", "gcc", "clang") if (path := shutil.which(name))]
     if importlib.util.find_spec("ziglang") is not None:
         found.append([sys.executable, "-m", "ziglang", "cc"])
     return found
 
 
 def compile_plug(to: Path) -> None:
-    """Compile the shared object.
+    """Compile the shared object. The variables CPPFLAGS, CFLAGS and LDFLAGS may add options, as in
+    a makefile.
 
     Raises:
         CannotBuild: There is no compiler, or the compiler fails.
@@ -120,6 +134,8 @@ def compile_plug(to: Path) -> None:
     flags = ["-O2", "-fPIC", "-shared", "-fvisibility=hidden", "-pthread"]
     if sys.platform == "darwin":
         flags.append("-Wl,-undefined,dynamic_lookup")
+    for variable in ("CPPFLAGS", "CFLAGS", "LDFLAGS"):
+        flags += shlex.split(os.environ.get(variable, ""))
     with importlib.resources.as_file(plug_source()) as file:
         command = [*found[0], *flags, str(file), "-o", str(to)]
         if sys.platform != "darwin":
@@ -129,8 +145,61 @@ def compile_plug(to: Path) -> None:
         raise CannotBuild(f"{' '.join(found[0])} fails:\n{done.stderr.strip()}")
 
 
+def is_managed(dropdir: Path) -> bool:
+    """Whether the bundle belongs to a package of the system: its Info.plist is a link then, to a
+    file in /etc, and only this file may be changed."""
+    return _info_plist_of(dropdir).is_symlink()
+
+
+def _info_plist_of(dropdir: Path) -> Path:
+    return dropdir / NAME / "Contents/Info.plist"
+
+
+def interpreter(dropdir: Path, platform: str) -> str:
+    """The path of the interpreter that runs the driver.
+
+    Raises:
+        OSError: There is no bundle, or it names none.
+    """
+    file = dropdir / NAME / "Contents" / PLATFORMS[platform][0] / INTERPRETER
+    return file.read_text("utf-8").strip()
+
+
+def _options_of(dropdir: Path) -> str:
+    """What the bundle that is there has as ifdDriverOptions."""
+    try:
+        value = plistlib.loads(_info_plist_of(dropdir).read_bytes())["ifdDriverOptions"]
+    except (OSError, ValueError, KeyError, TypeError, ExpatError):
+        return NO_OPTIONS
+    return value if isinstance(value, str) and value else NO_OPTIONS
+
+
+def name_readers(dropdir: Path, entries: Sequence[Entry], platform: str) -> Path:
+    """Have the bundle that is there name these readers, and change nothing else of it.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    file = Path(os.path.realpath(_info_plist_of(dropdir)))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".Info.plist-", delete=False) as new:
+        try:
+            new.write(info_plist(entries, platform, _options_of(dropdir)))
+            os.fchmod(new.fileno(), 0o644)
+            new.close()
+            os.replace(new.name, file)
+        except BaseException:
+            os.unlink(new.name)
+            raise
+    return file
+
+
 def write(dropdir: Path, entries: Sequence[Entry], platform: str, python: str) -> Path:
-    """Write the bundle into ``dropdir``; a bundle that is there already is replaced. For another
+    """Write the bundle into ``dropdir``; a bundle that is there already is replaced, but keeps its
+    ifdDriverOptions. For another
     platform the bundle has the C source instead of the shared object, to be compiled there.
 
     Returns:
@@ -146,7 +215,9 @@ def write(dropdir: Path, entries: Sequence[Entry], platform: str, python: str) -
     try:
         code = work / "Contents" / folder
         code.mkdir(parents=True)
-        (work / "Contents/Info.plist").write_bytes(info_plist(entries, platform))
+        (work / "Contents/Info.plist").write_bytes(
+            info_plist(entries, platform, _options_of(dropdir))
+        )
         (code / INTERPRETER).write_text(f"{python}\n", "utf-8")
         if is_native(platform):
             compile_plug(code / library)

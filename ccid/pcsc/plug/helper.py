@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 UNUSED = (
     *("hashlib", "inspect", "pdb", "pickle"),  # construct; dataclasses before Python 3.12
+    "platform",  # pyusb
     *("shutil", "subprocess", "tempfile"),  # ctypes.util
     *("ipaddress", "locale", "traceback"),  # urllib.parse, subprocess, logging
 )

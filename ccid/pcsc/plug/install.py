@@ -13,13 +13,14 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+from xml.parsers.expat import ExpatError
 
 from ccid._version import __version__
 from ccid.errors import CcidError
 from ccid.ground.safe_text import printable, printable_lines
 from ccid.known.quirks import lookup
 from ccid.pcsc.plug import bundle
-from ccid.pcsc.plug.bundle import INTERPRETER, NAME, PLATFORMS, CannotBuild, Entry
+from ccid.pcsc.plug.bundle import NAME, PLATFORMS, CannotBuild, Entry
 from ccid.transport import linux
 from ccid.transport.access_problems import RELOAD
 
@@ -138,11 +139,17 @@ def check(dropdir: Path, platform: str) -> list[str]:
     folder, library = PLATFORMS[platform]
     try:
         plist = plistlib.loads((contents / "Info.plist").read_bytes())
-        python = (contents / folder / INTERPRETER).read_text("utf-8").strip()
-    except (OSError, plistlib.InvalidFileException) as error:
+        python = bundle.interpreter(dropdir, platform)
+    except (OSError, plistlib.InvalidFileException, ExpatError) as error:
         return [f"there is no driver of ours in {dropdir}: {error}"]
     found = troubles(python, platform)
-    if plist.get("CFBundleVersion") != __version__:
+    if not plist.get("ifdVendorID"):
+        found.append(
+            "the driver names no reader, so pcscd gives it none: run ccid-install-driver "
+            "--attached, or with --reader VVVV:PPPP"
+        )
+    is_managed = bundle.is_managed(dropdir)
+    if not is_managed and plist.get("CFBundleVersion") != __version__:
         found.append(
             f"the driver was written by version {plist.get('CFBundleVersion')}, this is "
             f"{__version__}: run ccid-install-driver again"
@@ -280,7 +287,7 @@ def _parser() -> argparse.ArgumentParser:
         "--python",
         default=sys.executable,
         metavar="PATH",
-        help="the interpreter that runs the driver",
+        help="the interpreter that runs the driver (default: this one)",
     )
     default = "macos" if sys.platform == "darwin" else "linux"
     add("--platform", choices=PLATFORMS, default=default, help="the platform of the files")
@@ -298,6 +305,33 @@ def _entries(options: argparse.Namespace) -> list[Entry]:
 def _print(what: str, lines: Sequence[str]) -> None:
     for line in lines:
         print(f"{what}: {printable_lines(line)}", file=sys.stderr)
+
+
+def _uninstall(dropdir: Path, platform: str) -> int:
+    if bundle.is_managed(dropdir):
+        file = bundle.name_readers(dropdir, (), platform)
+        print(f"{file} names no reader any more; the driver belongs to a package of the system")
+        print(RESTART)
+        return 0
+    was_there = bundle.remove(dropdir)
+    print(f"{'removed' if was_there else 'there is no'} {dropdir / NAME}")
+    if was_there:
+        print(RESTART)
+    return 0
+
+
+def _of_another(dropdir: Path, platform: str, python: str) -> str:
+    """What is wrong if the bundle in ``dropdir`` belongs to a package of the system, and another
+    interpreter than that package's runs this command; empty if nothing is."""
+    if not bundle.is_managed(dropdir):
+        return ""
+    theirs = bundle.interpreter(dropdir, platform)
+    if os.path.realpath(os.path.dirname(theirs)) == os.path.realpath(os.path.dirname(python)):
+        return ""
+    return (
+        f"{dropdir / NAME} belongs to a package of the system and is run by {theirs}, not by "
+        f"{python}: use the command ccid-install-driver of that package, or remove the package"
+    )
 
 
 def _print_rules(entries: Sequence[Entry]) -> None:
@@ -319,11 +353,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     dropdir: Path = options.dropdir or system_dropdir(options.platform)
     try:
         if options.uninstall:
-            was_there = bundle.remove(dropdir)
-            print(f"{'removed' if was_there else 'there is no'} {dropdir / NAME}")
-            if was_there:
-                print(RESTART)
-            return 0
+            return _uninstall(dropdir, options.platform)
         if options.check:
             wrong = check(dropdir, options.platform)
             _print("trouble", wrong)
@@ -343,8 +373,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             _print("trouble", wrong)
             print("nothing was written; --force writes the driver anyway", file=sys.stderr)
             return 1
+        theirs = _of_another(dropdir, options.platform, python)
+        if theirs:
+            _print("trouble", [theirs])
+            return 1
         _print("warning", wrong)
-        written = bundle.write(dropdir, entries, options.platform, python)
+        if bundle.is_managed(dropdir):
+            written = bundle.name_readers(dropdir, entries, options.platform)
+            python = bundle.interpreter(dropdir, options.platform)
+        else:
+            written = bundle.write(dropdir, entries, options.platform, python)
     except CannotBuild as error:
         _print("trouble", [str(error)])
         return 1

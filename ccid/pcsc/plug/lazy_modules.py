@@ -1,18 +1,15 @@
 """Modules that others import and a helper never uses: they are loaded when something uses them.
 
-construct and parts of the standard library (ctypes.util, urllib.parse, logging, and dataclasses
-before Python 3.12) import modules for functions that a driver hardly ever calls: a debugger,
-OpenSSL's hashes, a disassembler, subprocess (``ccid.pcsc.plug.helper.UNUSED`` is the list). With
-these modules a helper that has imported the driver has 24.3 MB of resident memory and has used
-119 ms of CPU time; without them 18.2 MB and 94 ms (Python 3.11, x86-64).
+pyusb, construct and parts of the standard library (ctypes.util, urllib.parse, logging, and
+dataclasses before Python 3.12) import modules for functions that a driver hardly ever calls: a
+debugger, OpenSSL's hashes, a disassembler, subprocess (``ccid.pcsc.plug.helper.UNUSED`` is the
+list). They cost some megabytes and a tenth of a helper's start.
 
-A plain lazy import cannot do this: the ``import`` statements are in construct and in the standard
-library, not in this project. To import construct lazily does not help either: the declarations of
-messages and descriptors (:mod:`ccid.codec.declaration`) consist of construct's objects, so a driver
-needs construct at once. :class:`importlib.util.LazyLoader` cannot do this: an ``import`` statement
-reads ``__spec__`` of the module, and that loads the module (so in Python 3.11 to 3.13). Therefore a
-stand-in takes the place of each module in ``sys.modules``. Only the helper process and
-``ccid-pcscd`` do this: no other program's code runs there.
+A plain lazy import cannot do this: the ``import`` statements are not in this project.
+:class:`importlib.util.LazyLoader` cannot do this: an ``import`` statement reads ``__spec__`` of the
+module, and that loads the module (so in Python 3.11 to 3.13). Therefore a stand-in takes the place
+of each module in ``sys.modules``. Only the helper process and ``ccid-pcscd`` do this: no other
+program's code runs there.
 """
 
 from __future__ import annotations

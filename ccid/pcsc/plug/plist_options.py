@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ccid.codes import PowerSelect
+from ccid.ground.records import record
 
 ESCAPE, APDU_MODE, OLD_FIRMWARE = 0x0001, 0x0002, 0x0004
 VOLTAGE, NO_RETRY_COUNTER = 0x0030, 0x0040
@@ -16,7 +17,7 @@ VOLTAGES = {0x10: PowerSelect.V3_0, 0x20: PowerSelect.V1_8, 0x30: PowerSelect.AU
 """The voltage for each value of the bits :data:`VOLTAGE`; 0 is 5 V, the default."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Options:
     """Settings of the driver: the arguments of :class:`ccid.pcsc.ifd.IFDHandler`.
 

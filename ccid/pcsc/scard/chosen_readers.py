@@ -12,12 +12,12 @@ import os
 import shlex
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
 from ccid.errors import CcidError
 from ccid.ground import at_exit
 from ccid.ground.once import Once
+from ccid.ground.records import record
 from ccid.pcsc.manager import Manager, shared_manager
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class WrongReaders(CcidError):
     """What says which readers there are to be cannot be understood."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Choice:
     """Which readers.
 

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ccid._version import __version__
 from ccid.errors import CcidError
 from ccid.ground.printable_log import TRAFFIC, PrintableFormatter
 from ccid.pcsc.plug.lazy_modules import load_lazily
@@ -109,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="write ccid-pcscd.socket and .service for systemctl --user, and end",
     )
+    add("--version", action="version", version=f"%(prog)s {__version__}")
     return parser
 
 

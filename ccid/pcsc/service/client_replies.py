@@ -17,6 +17,25 @@ def u32(code: int) -> bytes:
     return int(code).to_bytes(4, sys.byteorder)
 
 
+def transmitted(fields: tuple[int, ...], response: bytes, protocol: int, code: ScardCode) -> bytes:
+    """The reply to TRANSMIT.
+
+    Args:
+        fields: Of the request's body.
+        response: The response APDU.
+        protocol: As drivers number it.
+        code: How it ended.
+    """
+    card, sent_as, header, sent, got, got_header, room, _ = fields
+    length = len(response)
+    if code is ScardCode.S_SUCCESS:
+        if length > room:
+            code, response = ScardCode.E_INSUFFICIENT_BUFFER, b""
+        else:
+            got = protocol
+    return TRANSMIT.pack(card, sent_as, header, sent, got, got_header, length, code) + response
+
+
 class Replies:
     """Makes the reply to one request: its body, with results filled in.
 
@@ -66,13 +85,7 @@ class Replies:
 
     def transmitted(self, response: bytes, protocol: int, code: ScardCode) -> bytes:
         """The same, by values; no response where the client has no room for it."""
-        fields = TRANSMIT.unpack(self._body)
-        head, room = fields[:4], fields[6]
-        length = len(response)
-        if code is ScardCode.S_SUCCESS and length > room:
-            code, response = ScardCode.E_INSUFFICIENT_BUFFER, b""
-        got = protocol if code is ScardCode.S_SUCCESS else fields[4]
-        return TRANSMIT.pack(*head, got, fields[5], length, code) + response
+        return transmitted(TRANSMIT.unpack(self._body), response, protocol, code)
 
     def control(self, call: ClientCall) -> bytes:
         """The answer."""

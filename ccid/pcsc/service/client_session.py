@@ -10,6 +10,9 @@ libpcsclite tries again every 100 ms where a transaction is in the way. Here suc
 moment first, and goes on as soon as the transaction ends. It cannot wait for ever: libpcsclite
 holds a lock for the whole context meanwhile, and what would end the transaction may need that lock.
 
+A client that sends APDUs may be lent: somebody else hears it meanwhile and answers it, and gives it
+back with what it said that is no APDU (:mod:`ccid.pcsc.service.lent_session`).
+
 Nothing here waits, and nothing that a client says raises anything but :class:`BadRequest`, which
 ends that client.
 """
@@ -19,14 +22,13 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
-from ccid.pcsc.manager.core import Core
-from ccid.pcsc.manager.functions import Functions
-from ccid.pcsc.manager.pcsc_call import Call, Done, Steps
+from ccid.pcsc.manager.pcsc_call import Call, Done, DoneByCaller, Steps
 from ccid.pcsc.manager.pcsc_state import Context, SlotView
-from ccid.pcsc.manager.scard_codes import ScardCode
+from ccid.pcsc.manager.scard_codes import Proto, ScardCode
 from ccid.pcsc.service import client_messages as messages
+from ccid.pcsc.service.client_host import Connection, Host
 from ccid.pcsc.service.client_messages import (
     ATTRIBUTE,
     COUNT,
@@ -38,6 +40,7 @@ from ccid.pcsc.service.client_messages import (
     Command,
 )
 from ccid.pcsc.service.client_replies import Replies, u32
+from ccid.pcsc.service.lent_session import TRANSMIT_HEADER, LentSession
 
 logger = logging.getLogger("ccid.pcsc")
 
@@ -51,36 +54,6 @@ MAX_UNHEARD = 2 * (messages.MAX_DATA + 1024)
 """Bytes of requests that wait, beyond which a client is hung up on."""
 
 Arguments = tuple[Any, ...]
-
-
-class Host(Protocol):
-    """What a session needs of the resource manager.
-
-    Attributes:
-        core, functions: It.
-    """
-
-    core: Core
-    functions: Functions
-
-    def begin(self, call: Call) -> None:
-        """Begin a call. Its ``finished`` is called later, never within this."""
-
-    def now(self) -> float:
-        """The time (monotonic clock, s)."""
-
-
-class Connection(Protocol):
-    """What a session needs of its connection."""
-
-    def has_news(self) -> None:
-        """There may be something to send, or the client is to be hung up on."""
-
-    def may_establish(self) -> bool:
-        """Its process may have one more context."""
-
-    def may_cancel(self, context: int) -> bool:
-        """Its user may cancel what waits in this context."""
 
 
 class ClientCall(Call):
@@ -140,6 +113,7 @@ class ClientSession:
         context: Its context; None before and after.
         out: What is to be sent to it.
         is_over: It is gone, or is to be hung up on.
+        is_lent: Somebody else hears it and answers it.
     """
 
     def __init__(self, host: Host, connection: Connection, name: str, entries: int) -> None:
@@ -150,6 +124,10 @@ class ClientSession:
         self.context: Context | None = None
         self.out = bytearray()
         self.is_over = False
+        self.is_lent = False
+        self._may_be_lent = True
+        self._began = 0
+        self._is_after_begin = self._begins_to_send = False
         self._in = bytearray()
         self._call: ClientCall | None = None
         self._waits: list[ChangeCall] = []
@@ -177,11 +155,48 @@ class ClientSession:
         Raises:
             BadRequest: One is none.
         """
-        while not self.is_over and self._call is None and len(self.out) <= MAX_UNREAD:
+        while not self._is_occupied and len(self.out) <= MAX_UNREAD:
             request = self._next_request()
             if request is None:
                 return
             self._carry_out(*request)
+
+    @property
+    def _is_occupied(self) -> bool:
+        """No request of it is carried out."""
+        return self.is_over or self.is_lent or self._call is not None
+
+    def all_sent(self) -> None:
+        """The client was sent all there is. One that has begun a transaction is lent, if it sent an
+        APDU at once the last time that it did so."""
+        number, self._began = self._began, 0
+        may_be_lent = self._begins_to_send and not self._is_occupied
+        if number and may_be_lent and self._is_simple:
+            self.is_lent = self._connection.lend(number, Proto.RAW, b"")
+
+    def came_back(self, lent: LentSession[DoneByCaller], unsent: bytes) -> None:
+        """It is not lent any more.
+
+        Args:
+            lent: What was left undone.
+            unsent: The rest of a reply.
+
+        Raises:
+            BadRequest: What the client said is no request of libpcsclite's.
+        """
+        self.is_lent = False
+        if self.is_over:
+            return
+        self.out += unsent
+        self._may_be_lent = not lent.is_refused
+        self._is_after_begin = self._is_after_begin and not lent.is_used
+        done = lent.done
+        if done is not None:
+            number = TRANSMIT.unpack(lent.body)[0]
+            told = self.host.functions.transmitted
+            reply = Replies(lent.body).transmit
+            self._begin(reply, told, number, done.job, done.card, done.outcome)
+        self.received(lent.unheard)
 
     def _next_request(self) -> tuple[Command, bytes, bytes] | None:
         start = messages.HEADER.size
@@ -238,6 +253,8 @@ class ClientSession:
         self._call = None
         assert call.code is not None
         self.out += call.reply(call)
+        if call.function == self.host.functions.begin and call.code is ScardCode.S_SUCCESS:
+            self._began, self._is_after_begin = call.arguments[0], True
         if not self._holds_events:
             self.out += self._release_events()
         try:
@@ -260,6 +277,9 @@ class ClientSession:
 
     def _carry_out(self, command: Command, body: bytes, data: bytes) -> None:
         logger.debug("%s: %s", self.name, command.name)
+        self._began = 0
+        if self._is_after_begin:
+            self._is_after_begin, self._begins_to_send = False, command is Command.TRANSMIT
         match command:
             case Command.TRANSMIT:
                 self._transmit(body, data)
@@ -379,10 +399,22 @@ class ClientSession:
     def _transmit(self, body: bytes, data: bytes) -> None:
         number, protocol, *_ = TRANSMIT.unpack(body)
         replies, transmit = Replies(body), self.host.functions.transmit
+        may_be_lent, self._may_be_lent = self._may_be_lent, True
+        if may_be_lent and self._is_simple:
+            whole = TRANSMIT_HEADER + body + data
+            self.is_lent = self._connection.lend(number, protocol, whole)
+        if self.is_lent:
+            return
         if self.context is None:
             self.out += replies.transmitted(b"", 0, ScardCode.E_INVALID_HANDLE)
         else:
             self._begin(replies.transmit, transmit, number, protocol, data, hold=True)
+
+    @property
+    def _is_simple(self) -> bool:
+        """It has a context, and nothing waits: neither for it nor to be sent to it."""
+        waits = self._waits or self._held or self._holds_events
+        return self.context is not None and not waits and not self._in and not self.out
 
     def _control(self, body: bytes, data: bytes) -> None:
         number, code, *_ = SIX.unpack(body)

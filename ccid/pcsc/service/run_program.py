@@ -1,5 +1,6 @@
 """``ccid-run``: runs a program with a PC/SC service of its own.
 
+    ccid-run                                        # shows readers and cards
     ccid-run --virtual -- pcsc_scan -r
     ccid-run --reader 08e6:3437 -- opensc-tool --atr
 
@@ -20,7 +21,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from ccid._version import __version__
+from ccid.errors import CcidError
 from ccid.pcsc.service import virtual_options
+from ccid.pcsc.service.package_hints import library_hint, program_hint
 
 END_S = 10.0
 """The service has powered all cards off by then."""
@@ -34,33 +38,23 @@ AWAITED = {
 FROM_KERNEL = 0x80
 """SI_KERNEL of sigaction(2)."""
 
-PACKAGES = {
-    "debian": "apt install libpcsclite1",
-    "ubuntu": "apt install libpcsclite1",
-    "fedora": "dnf install pcsc-lite-libs",
-    "rhel": "dnf install pcsc-lite-libs",
-    "centos": "dnf install pcsc-lite-libs",
-    "opensuse": "zypper install libpcsclite1",
-    "suse": "zypper install libpcsclite1",
-    "arch": "pacman -S pcsclite",
-    "alpine": "apk add pcsc-lite-libs",
-    "gentoo": "emerge sys-apps/pcsc-lite",
-    "void": "xbps-install pcsclite",
-}
-"""The package with the client library, by ID and ID_LIKE of os-release(5)."""
+OWN_CLIENT = [sys.executable, "-m", "ccid.pcsc.service.readers_client"]
+"""What runs where no program is named."""
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ccid-run",
-        usage="ccid-run [options] -- PROGRAM [ARGUMENT ...]",
+        usage="ccid-run [options] [-- PROGRAM [ARGUMENT ...]]",
         description="Runs a program that uses PC/SC, with a service of its own: no pcscd is "
-        "needed, and none is disturbed.",
+        "needed, and none is disturbed. Without PROGRAM, shows the readers and cards that programs "
+        "see.",
     )
     virtual_options.add_arguments(parser)
     parser.add_argument("--readers", metavar="N", help="as for ccid-pcscd")
     parser.add_argument("--log-level", metavar="LEVEL", help="as for ccid-pcscd")
     parser.add_argument("--trace", metavar="FILE", help="as for ccid-pcscd")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     parser.add_argument("program", metavar="PROGRAM", nargs=argparse.REMAINDER)
     return parser
 
@@ -74,33 +68,37 @@ def _service_arguments(options: argparse.Namespace) -> list[str]:
     return arguments
 
 
-def package_hint(os_release: str) -> str:
-    """How to get libpcsclite, which a program needs to ask any PC/SC service.
-
-    Args:
-        os_release: What ``/etc/os-release`` says.
-    """
-    fields = dict(line.split("=", 1) for line in os_release.splitlines() if "=" in line)
-    words = f"{fields.get('ID', '')} {fields.get('ID_LIKE', '')}".replace('"', "").split()
-    for word in words:
-        if word in PACKAGES:
-            return PACKAGES[word]
-    return "the package with libpcsclite.so.1 (libpcsclite1, pcsc-lite-libs or pcsclite)"
+def _os_release() -> str:
+    try:
+        return Path("/etc/os-release").read_text("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 def _warn_without_library() -> None:
     """Say so if there is no libpcsclite; the program may have one of its own."""
     if ctypes.util.find_library("pcsclite") is not None:
         return
-    try:
-        text = Path("/etc/os-release").read_text("utf-8", "replace")
-    except OSError:
-        text = ""
     print(
         "ccid-run: libpcsclite.so.1 is not there, which programs need for PC/SC. It comes by: "
-        f"{package_hint(text)}",
+        f"{library_hint(_os_release())}",
         file=sys.stderr,
     )
+
+
+def _say_no_program(program: str) -> None:
+    hint = program_hint(program, _os_release())
+    end = f". It comes by: {hint}" if hint else ""
+    print(f"ccid-run: there is no program {program!r}{end}", file=sys.stderr)
+
+
+def _has_usb_reader() -> bool:
+    from ccid.device.find import list_readers
+
+    try:
+        return bool(list_readers())
+    except CcidError:  # libusb cannot be had; the service will say so when a reader is asked for
+        return False
 
 
 class _Service:
@@ -167,7 +165,7 @@ class _Program:
                 self._words, env=self._environment, preexec_fn=_hear_signals_again
             )
         except FileNotFoundError:
-            print(f"ccid-run: there is no program {self._words[0]!r}", file=sys.stderr)
+            _say_no_program(self._words[0])
             return NOT_FOUND
         except OSError as error:
             print(f"ccid-run: {self._words[0]}: {error.strerror}", file=sys.stderr)
@@ -196,11 +194,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(argv)
     program = options.program[1:] if options.program[:1] == ["--"] else options.program
-    if not program:
-        parser.error("which program? ccid-run [options] -- PROGRAM [ARGUMENT ...]")
-    _warn_without_library()
+    arguments = _service_arguments(options)
+    if program:
+        _warn_without_library()
+    else:
+        program = OWN_CLIENT
+        if not virtual_options.as_arguments(options) and not _has_usb_reader():
+            print("ccid-run: no reader on USB: this is a virtual one", file=sys.stderr)
+            arguments += ["--virtual"]
     try:
-        return _with_service(program, _service_arguments(options))
+        return _with_service(program, arguments)
     except KeyboardInterrupt:  # before the program began
         return BY_SIGNAL + signal.SIGINT
 

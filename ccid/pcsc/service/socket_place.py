@@ -8,10 +8,10 @@ import os
 import socket
 import stat
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 
 from ccid.errors import CcidError
+from ccid.ground.records import record
 
 NAME = "pcscd.comm"
 BACKLOG = 1024
@@ -27,7 +27,7 @@ class NoSocket(CcidError):
     """The service cannot listen where it was told to."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Peer:
     """Who is at the other end of a connection.
 

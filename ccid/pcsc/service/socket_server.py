@@ -1,7 +1,9 @@
 """The service: one thread that has all clients and the resource manager.
 
 It sleeps until a client says something, a driver has done something, a reader stirs, or a time has
-come. What takes time (an APDU, a reader that is opened) other threads do, one for each slot.
+come. What takes time (an APDU, a reader that is opened) other threads do, one for each slot. The
+socket of a client that sends APDUs is lent to a thread of its own
+(:mod:`ccid.pcsc.service.lent_sockets`).
 """
 
 from __future__ import annotations
@@ -14,9 +16,10 @@ import selectors
 import socket
 import time
 
-from ccid.pcsc.manager.engine import Engine, Settings
+from ccid.pcsc.manager.engine import Engine, Missed, Settings
 from ccid.pcsc.service.client_messages import BadRequest
 from ccid.pcsc.service.client_session import ClientSession
+from ccid.pcsc.service.lent_sockets import CAN_LEND, Lease, LentSockets, limit_waits
 from ccid.pcsc.service.socket_place import Peer, peer_of
 
 logger = logging.getLogger("ccid.pcsc")
@@ -32,8 +35,14 @@ FAREWELL_S = 0.5
 """How long clients have to hear that the service ends."""
 
 
+AT_ONCE = getattr(socket, "MSG_DONTWAIT", 0)
+"""The service's thread waits for no client, though the sockets of clients block."""
+SEND_FLAGS = AT_ONCE | getattr(socket, "MSG_NOSIGNAL", 0)
+
 _PIPE = "pipe"
 """What the selector has with the pipe of :meth:`SocketServer.end_with`."""
+_GONE = "gone"
+"""What it has with :attr:`LentSockets.gone`."""
 
 
 class _Client:
@@ -52,6 +61,8 @@ class _Client:
         name = f"{peer}, {connection.fileno()}"
         self.session = ClientSession(server.engine, self, name, server.entries)
         self.wants_write = False
+        self.lease: Lease | None = None
+        self._can_be_lent: bool | None = None
 
     def has_news(self) -> None:
         """There may be something to send, or it is to be hung up on."""
@@ -66,11 +77,42 @@ class _Client:
         other = self.server.client_of(context)
         return other is not None and other.peer.uid == self.peer.uid
 
+    def lend(self, number: int, protocol: int, request: bytes) -> bool:
+        """Lend its socket to a thread of its own, if its APDUs need not wait for anything."""
+        context, lent = self.session.context, self.server.lent
+        if lent is None or context is None or self.wants_write:
+            return False
+        if logger.isEnabledFor(logging.DEBUG):
+            return False  # each request is in the log
+        if not self.server.engine.may_transmit_now(number, protocol, context):
+            return False
+        if self._can_be_lent is None:
+            self._can_be_lent = limit_waits(self.connection)
+        if self._can_be_lent:
+            self.lease = lent.lend(self.connection, context, request)
+        if self.lease is None:
+            return False
+        self.server.lent_to[self.lease] = self
+        self.server.selector.unregister(self.connection)
+        return True
+
+    def came_back(self, lease: Lease) -> None:
+        """Its socket is not lent any more."""
+        self.lease = None
+        self.server.selector.register(self.connection, selectors.EVENT_READ, self)
+        self.server.stirred.add(self)
+        try:
+            self.session.came_back(lease.session, lease.unsent)
+        except BadRequest as error:
+            self.session.refuse(error)
+        except Exception as fault:  # one of ours costs this client, and no other
+            self.session.refuse(BadRequest(type(fault).__name__))
+
     def ready(self, events: int) -> None:
         """The socket can be read, or written again."""
         if events & selectors.EVENT_READ:
             try:
-                data = self.connection.recv(READ_SIZE)
+                data = self.connection.recv(READ_SIZE, AT_ONCE)
             except BlockingIOError:
                 return
             except OSError:
@@ -93,7 +135,7 @@ class _Client:
         session = self.session
         if session.out:
             try:
-                sent = self.connection.send(session.out, socket.MSG_NOSIGNAL)
+                sent = self.connection.send(session.out, SEND_FLAGS)
             except BlockingIOError:
                 sent = 0
             except OSError:
@@ -109,6 +151,8 @@ class _Client:
             self.server.selector.modify(self.connection, events, self)
             if not session.out:
                 self._go_on()
+        if not session.out:
+            session.all_sent()
 
     def _go_on(self) -> None:
         """All was sent: requests that waited for that are carried out."""
@@ -132,6 +176,8 @@ class SocketServer:
         engine: The resource manager.
         selector: Tells which sockets are ready.
         stirred: Clients to which there may be something to send.
+        lent: The sockets that are lent; None where none can be.
+        lent_to: Whose they are.
     """
 
     def __init__(
@@ -158,6 +204,10 @@ class SocketServer:
         self.engine = Engine(settings, self._wake)
         self.selector.register(self._woken, selectors.EVENT_READ, None)
         self.selector.register(listener, selectors.EVENT_READ, None)
+        self.lent_to: dict[Lease, _Client] = {}
+        self.lent = LentSockets(self.engine, self._wake) if CAN_LEND else None
+        if self.lent is not None:
+            self.selector.register(self.lent.gone, selectors.EVENT_READ, _GONE)
 
     # Waking ---------------------------------------------------------------------------------------
 
@@ -197,6 +247,7 @@ class SocketServer:
             self._end()
 
     def _round(self) -> None:
+        self._take_back()
         due = self._work()
         self._is_awake = False
         if self._has_news():
@@ -212,13 +263,15 @@ class SocketServer:
                 self._accept()
             elif key.data is _PIPE:
                 self._is_stopped = True
+            elif key.data is _GONE:
+                self._take_gone()
             else:
                 with contextlib.suppress(OSError):
                     self._woken.recv(READ_SIZE)
 
     def _has_news(self) -> bool:
         """Something was posted while the loop was awake, and did not wake it."""
-        return self.engine.has_messages
+        return self.engine.has_messages or (self.lent is not None and self.lent.has_news)
 
     def _work(self) -> float | None:
         """Do all that there is to do, and send what came of it."""
@@ -228,6 +281,26 @@ class SocketServer:
                 self.stirred.pop().flush()
             due = self.engine.run()
         return due
+
+    # Clients whose socket is lent -----------------------------------------------------------------
+
+    def _take_back(self) -> None:
+        """Go on with those whose sockets came back."""
+        while self.lent is not None and (lease := self.lent.come_back()) is not None:
+            client = self.lent_to.pop(lease)
+            if client in self._clients:
+                client.came_back(lease)
+                continue
+            lease.connection.close()
+            done = lease.session.done
+            if done is not None:  # what it says of the card is lost with the client
+                self.engine.post(Missed(done.job.slot))
+
+    def _take_gone(self) -> None:
+        """Hang up on those that are gone while a card works for them."""
+        for lease in () if self.lent is None else self.lent.take_gone():
+            if lease.is_exchanging:
+                self.hang_up(self.lent_to[lease])
 
     # Clients --------------------------------------------------------------------------------------
 
@@ -244,7 +317,7 @@ class SocketServer:
             self._take(connection)
 
     def _take(self, connection: socket.socket) -> None:
-        connection.setblocking(False)
+        connection.setblocking(True)  # for a thread that has nothing else to do than to wait for it
         try:
             peer = peer_of(connection)
         except OSError:
@@ -280,9 +353,16 @@ class SocketServer:
         self._of_process[client.peer.pid] -= 1
         if not self._of_process[client.peer.pid]:
             del self._of_process[client.peer.pid]
-        self.selector.unregister(client.connection)
-        client.connection.close()
-        client.session.close()
+        if client.lease is None or self.lent is None:
+            self.selector.unregister(client.connection)
+            client.connection.close()
+            client.session.close()
+        else:
+            context = client.session.context
+            self.lent.recall(client.lease)
+            client.session.close()
+            if context is not None:
+                self.engine.end_now(context.number)
 
     def client_of(self, context: int) -> _Client | None:
         """The client that established this context."""
@@ -306,12 +386,18 @@ class SocketServer:
         self.engine.run()
         until = time.monotonic() + FAREWELL_S
         for client in list(self._clients):
+            if client.lease is not None:
+                self.hang_up(client)
+                continue
             client.connection.settimeout(max(0.01, until - time.monotonic()))
             with contextlib.suppress(OSError):
                 client.connection.sendall(client.session.out)
             self.hang_up(client)
         self.engine.run()
         self.engine.end()
+        if self.lent is not None:
+            self.selector.unregister(self.lent.gone)
+            self.lent.end()
         self.engine.run()
         self.selector.close()
         for one in (self._woken, self._waker):

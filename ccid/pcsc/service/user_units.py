@@ -60,11 +60,12 @@ def _quoted(word: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
-def units(group: str | None = None) -> dict[str, str]:
+def units(group: str | None = None, starts: str | None = None) -> dict[str, str]:
     """The units, by the names of their files.
 
     Args:
         group: Its members may connect, too.
+        starts: The value of ExecStart; None for the command of this installation.
     """
     shared = group is not None
     socket = SOCKET.format(
@@ -72,7 +73,7 @@ def units(group: str | None = None) -> dict[str, str]:
         folder_mode="0750" if shared else "0700",
         group=f"SocketGroup={group}\n" if shared else "",
     )
-    service = SERVICE.format(name=NAME, command=command(group))
+    service = SERVICE.format(name=NAME, command=starts or command(group))
     return {f"{NAME}.socket": socket, f"{NAME}.service": service}
 
 

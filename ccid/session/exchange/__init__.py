@@ -24,6 +24,9 @@ With T=0 at character and TPDU level the caller gets 61xx and 6Cxx, as through P
 - ``pin_entry``: a command APDU whose PIN is entered at the reader.
 - ``agreement``: what reader and card agreed on during the activation.
 - ``refused_extended``: the error for an extended APDU that a reader does not transfer.
+
+:func:`choose` imports the modules of a way when a card goes that way: with most cards that is one
+way, and a program's first response waits for all that is imported before.
 """
 
 from __future__ import annotations
@@ -39,11 +42,6 @@ from ccid.iso7816.apdu import Bytes
 from ccid.link.iccd_commands import IccdA
 from ccid.link.slot_commands import SlotCommands
 from ccid.session.exchange.agreement import APDU_LEVEL_S, Agreement
-from ccid.session.exchange.block_links import BlockLink, CharacterBlockLink
-from ccid.session.exchange.chained_blocks import Chained
-from ccid.session.exchange.escape_blocks import Escaped, EscapeLink
-from ccid.session.exchange.host_protocols import Blocks, CharacterT0, Mapped
-from ccid.session.exchange.iccd_tpdu import IccdAT0
 from ccid.session.exchange.one_block import SingleBlock
 from ccid.session.exchange.refused_extended import T0
 
@@ -78,8 +76,10 @@ def choose(
         agreement.longest_s = APDU_LEVEL_S
     exchange: Exchange
     if isinstance(commands, IccdA):
-        iccd = IccdAT0(commands, agreement.session)
-        return Mapped(commands, iccd.transmit) if auto_get_response else iccd
+        from ccid.session.exchange.iccd_tpdu import IccdAT0
+
+        exchange = IccdAT0(commands, agreement.session)
+        return _mapped(commands, exchange) if auto_get_response else exchange
     match descriptor.exchange_level, agreement.protocol:
         case None, _:
             raise ReaderUnsupported(
@@ -88,23 +88,38 @@ def choose(
                 reader=commands.name,
             )
         case ExchangeLevel.EXTENDED_APDU, _:
+            from ccid.session.exchange.chained_blocks import Chained
+
             return Chained(commands, room, agreement)
         case ExchangeLevel.SHORT_APDU, _:
             single = SingleBlock(commands, room, agreement)
             if not commands.quirks.tpdu_escape or agreement.by_escape is None:
                 return single
+            from ccid.session.exchange.escape_blocks import Escaped, EscapeLink
+
             by_escape = EscapeLink(commands, agreement)
             return Escaped(commands, agreement.by_escape, by_escape, single)
-        case ExchangeLevel.TPDU, Protocol.T1:
-            return Blocks(commands, agreement, BlockLink(commands, agreement))
-        case _, Protocol.T1:
-            link = CharacterBlockLink(commands, agreement)
+        case level, Protocol.T1:
+            from ccid.session.exchange.block_links import BlockLink, CharacterBlockLink
+            from ccid.session.exchange.host_protocols import Blocks
+
+            character = level is ExchangeLevel.CHARACTER
+            link = (CharacterBlockLink if character else BlockLink)(commands, agreement)
             return Blocks(commands, agreement, link)
         case ExchangeLevel.TPDU, _:
             exchange = SingleBlock(commands, room, agreement, T0)
         case _:
+            from ccid.session.exchange.host_protocols import CharacterT0
+
             exchange = CharacterT0(commands, agreement)
-    return Mapped(commands, exchange.transmit) if auto_get_response else exchange
+    return _mapped(commands, exchange) if auto_get_response else exchange
+
+
+def _mapped(commands: SlotCommands, exchange: Exchange) -> Exchange:
+    """The whole mapping of APDUs to TPDUs of T=0 around ``exchange``."""
+    from ccid.session.exchange.host_protocols import Mapped
+
+    return Mapped(commands, exchange.transmit)
 
 
 class Answering:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ccid.codes import Protocol
 from ccid.iso7816.apdu import Bytes
 from ccid.iso7816.atr import DEFAULT_FIDI
-from ccid.iso7816.t1 import T1
 from ccid.iso7816.timing import Timing, block_waiting_s, exchange_timeout
 from ccid.link.card_state import Session
+
+if TYPE_CHECKING:
+    from ccid.iso7816.t1 import T1
 
 TRANSPARENT = b"\xff\xc2\x01"
 """CLA INS P1 of a transparent exchange with a contactless card (PC/SC part 3, 3.2.2.2.1)."""

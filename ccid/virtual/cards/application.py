@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ccid.codes import VoltageSupport
 from ccid.errors import InvalidApdu
+from ccid.ground.records import record
 from ccid.iso7816.apdu import CommandApdu
 
 INS_WITH_DATA = frozenset(
@@ -19,7 +20,7 @@ INS_WITH_DATA = frozenset(
 """INS that send data in T=0 when P3 is not 0 (ISO/IEC 7816-4:2013, table 4)."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Answer:
     """A response APDU.
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
 
+from ccid.ground.records import record
 from ccid.virtual.cards import tlv
 from ccid.virtual.cards.interindustry import Refused, Sw
 from ccid.virtual.cards.passwords import SPECIFIC, Password
@@ -52,7 +52,7 @@ class Access(Enum):
     NEVER = 0xFF
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class AfterPassword:
     """An access condition: the password with this reference is verified."""
 
@@ -230,9 +230,9 @@ class RecordFile(ElementaryFile):
             raise ValueError(f"records of {self.record_size} bytes")
         if not max(len(records), 1) <= self.max_records <= MAX_RECORDS:
             raise ValueError(f"{len(records)} records where {self.max_records} can be")
-        for record in self.records:
-            if not self._fits(record):
-                raise ValueError(f"a record of {len(record)} bytes, not {self.record_size}")
+        for one in self.records:
+            if not self._fits(one):
+                raise ValueError(f"a record of {len(one)} bytes, not {self.record_size}")
 
     @property
     def size(self) -> int:

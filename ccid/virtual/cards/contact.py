@@ -11,9 +11,10 @@ understand the interface device, and the interface device receives nothing, or p
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ccid.errors import MalformedAtr
+from ccid.ground.records import record
 from ccid.iso7816.atr import DEFAULT_FIDI, Atr
 from ccid.virtual.cards import pps_card
 from ccid.virtual.cards.application import Application, Mute
@@ -29,7 +30,7 @@ IMPLICIT = 0x10
 """Bit 5 of TA2: F and D are implicit values, not those of TA1 (ISO/IEC 7816-3:2006 8.3)."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ContactOptions:
     """The behaviour of a card on its contacts.
 

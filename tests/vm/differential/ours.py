@@ -14,7 +14,8 @@ from collections.abc import Sequence
 
 import ccid
 from ccid import errors
-from tests.vm.differential.scenarios import READERS, SCENARIOS, Scenario
+from tests.vm.differential.scenario_parts import READERS, Scenario
+from tests.vm.differential.scenarios import SCENARIOS
 from tests.vm.differential.server import ask
 
 PROTOCOLS = {"": None, "T0": ccid.Protocol.T0, "T1": ccid.Protocol.T1}

@@ -14,170 +14,41 @@ differences on the wire; docs/differences.md has a heading for each name.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
-
-from ccid.codes import ExchangeLevel, Features
-from ccid.iso7816.apdu import CommandApdu
-from ccid.virtual.cards import Contact, EchoCard, contact_faults
+from ccid.virtual.cards import contact_faults
 from ccid.virtual.cards.contact import ContactOptions
 from ccid.virtual.cards.pps_card import Pps
 from ccid.virtual.cards.t0_card import T0Options
 from ccid.virtual.cards.t1_blocks import Check
 from ccid.virtual.cards.t1_card import T1Options
-
-BOTH = bytes.fromhex("3B D5 96 00 80 31 FE 45 63 63 69 64 21 65")
-"""TA1 = 96; T=0 and T=1; IFSC 254; BWI 4, CWI 5."""
-
-
-def _atr(t0: str, interface: str, tck: bool) -> bytes:
-    """An ATR with these interface bytes and ``ccid!`` as historical bytes."""
-    body = bytes.fromhex(t0 + interface) + b"ccid!"
-    check = 0
-    for byte in body:
-        check ^= byte
-    return b"\x3b" + body + (bytes((check,)) if tck else b"")
-
-
-SLOW_T0 = _atr("05", "", tck=False)
-"""No interface bytes: T=0 at the default speed."""
-FAST_T0 = _atr("15", "96", tck=False)
-"""TA1 = 96; T=0 alone."""
-SLOW_T1 = _atr("85", "81 31 FE 45", tck=True)
-"""T=1 alone at the default speed."""
-QUICK_T0 = _atr("85", "40 01", tck=False)
-"""WI = 1: a card that does not answer costs 23 s instead of 232 s."""
-FAST_T1 = _atr("95", "96 81 31 FE 45", tck=True)
-SMALL_T1 = _atr("95", "96 81 31 10 45", tck=True)
-"""IFSC 16."""
-CRC_T1 = _atr("95", "96 81 71 FE 45 01", tck=True)
-SPECIFIC_T1 = _atr("95", "96 91 01 31 FE 45", tck=True)
-"""TA2 = 01: T=1 at the speed of TA1; specific mode."""
-IMPLICIT_T1 = _atr("95", "96 91 11 31 FE 45", tck=True)
-"""TA2 = 11: implicit parameters, which the ATR does not give."""
-BEYOND = _atr("15", "18", tck=False)
-"""TA1 = 18: 129032 bit/s at 4 MHz."""
-TOO_FAST_T1 = _atr("95", "98 81 31 FE 45", tck=True)
-"""TA1 = 98."""
-BAD_TCK = FAST_T1[:-1] + bytes((FAST_T1[-1] ^ 0xFF,))
-NO_TCK = FAST_T1[:-1]
-T15_T1 = _atr("95", "96 81 31 FE 45", tck=True)
-
-
-@dataclass(frozen=True)
-class ReaderModel:
-    """A reader for scenarios.
-
-    Attributes:
-        vendor_id, product_id: Of a reader that the reference driver has no exceptions for.
-        name: The name in the table of the reference driver.
-        level: Level of exchange.
-        fields: Fields of the class descriptor.
-    """
-
-    vendor_id: int
-    product_id: int
-    name: str
-    level: ExchangeLevel
-    fields: dict[str, Any] = field(default_factory=dict)
-
-
-MANUAL = Features.AUTO_VOLTAGE | Features.AUTO_CLOCK | Features.AUTO_BAUD_RATE
-
-READERS = {
-    "tpdu": ReaderModel(
-        0x096E,
-        0x0503,
-        "Feitian SCR301",
-        ExchangeLevel.TPDU,
-        {"dwFeatures": MANUAL | ExchangeLevel.TPDU, "dwMaxDataRate": 250000},
-    ),
-    "tpdu-auto": ReaderModel(0x04E6, 0x5116, "SCM Microsystems Inc. SCR 3310", ExchangeLevel.TPDU),
-    "short": ReaderModel(0x072F, 0x90CC, "ACS ACR 38U-CCID", ExchangeLevel.SHORT_APDU),
-    "extended": ReaderModel(
-        0x072F,
-        0xB100,
-        "ACS ACR39U ICC Reader",
-        ExchangeLevel.EXTENDED_APDU,
-        {"dwMaxCCIDMessageLength": 271},
-    ),
-    "character": ReaderModel(
-        0x0CA6, 0x00A0, "CASTLES EZCCID Smart Card Reader", ExchangeLevel.CHARACTER
-    ),
-}
-
-Faults = list[contact_faults.ContactFault]
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """One scenario; see the module.
-
-    Attributes:
-        name: The name in tables.
-        reader: Key of :data:`READERS`.
-        steps: The steps, in order.
-        atr: The ATR of the card.
-        options: The behaviour of the card.
-        faults: Makes the faults of the card; called for each run.
-        fault: The fault of the reference driver here, with its clause; empty for none.
-        wire: Names of differences on the wire.
-        mute: The card does not answer a power-on.
-    """
-
-    name: str
-    reader: str
-    steps: tuple[str, ...]
-    atr: bytes = BOTH
-    options: ContactOptions = field(default_factory=ContactOptions)
-    faults: Callable[[], Faults] = list
-    fault: str = ""
-    wire: tuple[str, ...] = ()
-    mute: bool = False
-
-    def card(self) -> Contact:
-        """The card."""
-        contact = Contact(EchoCard(self.atr), self.options)
-        contact.faults += self.faults()
-        return contact
-
-
-def echo(size: int, extended: bool = False) -> str:
-    """Case 4: a command APDU whose ``size`` bytes of data the card returns."""
-    data = bytes((i * 7 + size) & 0xFF for i in range(size))
-    ne = 65536 if extended else 256
-    return CommandApdu(0, 0x30, data=data, ne=ne, extended=extended).build().hex()
-
-
-def give(count: int, extended: bool = False) -> str:
-    """Case 2: a command APDU to which the card returns ``count`` bytes."""
-    return CommandApdu(0, 0x10, p1=7, ne=count, extended=extended).build().hex()
-
-
-def take(size: int, extended: bool = False) -> str:
-    """Case 3: a command APDU with ``size`` bytes of data; the response has only status words."""
-    return CommandApdu(0, 0x20, data=bytes(size), extended=extended).build().hex()
-
-
-CASE1 = "00400000"
-WRONG = "00FF0000"
-SLEEP_1S = "005003E8"
-SHORT_CASES = (
+from tests.vm.differential.scenario_parts import (
+    BAD_TCK,
+    BEYOND,
     CASE1,
-    give(1),
-    give(52),
-    give(256),
-    take(1),
-    take(255),
-    echo(1),
-    echo(52),
-    echo(255),
+    CRC_T1,
+    FAST_T0,
+    FAST_T1,
+    FASTER_SPECIFIC_T1,
+    FASTER_T1,
+    GUARDED_T0,
+    GUARDED_T1,
+    IMPLICIT_T1,
+    NO_TCK,
+    QUICK_T0,
+    SLEEP_1S,
+    SLOW_T0,
+    SLOW_T1,
+    SLOWER,
+    SMALL_T1,
+    SPECIFIC_T1,
+    T0_CASES,
+    T0_RESPONSE,
+    T1_CASES,
+    TOO_FAST_T1,
+    Scenario,
+    echo,
+    give,
+    take,
 )
-T1_CASES = (*SHORT_CASES, WRONG, "00526A82")
-T0_CASES = (CASE1, give(1), give(250), give(256), take(1), take(255), WRONG, "00526A82")
-T0_RESPONSE = (echo(20)[:-2], "00C0000014", echo(20)[:-2], "00C0000030", "00C0000014")
-"""Case 4 with T=0: without Le, then GET RESPONSE; once with a wrong Le."""
 
 
 def _levels() -> list[Scenario]:
@@ -278,7 +149,38 @@ def _setup() -> list[Scenario]:
             options=ContactOptions(pps=Pps.MUTE),
             wire=("slower-after-a-failed-pps",),
         ),
+        Scenario(
+            "PPS answered with a wrong PCK",
+            "tpdu",
+            ("connect T1", CASE1),
+            options=ContactOptions(pps=Pps.WRONG_PCK),
+            wire=("slower-after-a-failed-pps",),
+        ),
+        Scenario(
+            "PPS answered for T=0",
+            "tpdu",
+            ("connect T1", CASE1),
+            options=ContactOptions(pps=Pps.OTHER_PROTOCOL),
+            wire=("slower-after-a-failed-pps",),
+        ),
         Scenario("specific mode", "tpdu", ("connect", *T1_CASES), SPECIFIC_T1),
+        Scenario(
+            "specific mode, too fast for the reader",
+            "tpdu",
+            ("connect", CASE1),
+            FASTER_SPECIFIC_T1,
+            wire=("specific-mode-beyond-the-reader",),
+        ),
+        Scenario(
+            "TA1 = 31",
+            "tpdu",
+            ("connect", *T0_CASES),
+            SLOWER,
+            wire=("slower-than-the-default",),
+        ),
+        Scenario("TA1 = 97, too fast for the reader", "tpdu", ("connect", *T1_CASES), FASTER_T1),
+        Scenario("T=0, TC1 = FF", "tpdu", ("connect", *T0_CASES), GUARDED_T0),
+        Scenario("T=1, TC1 = FF", "tpdu", ("connect", *T1_CASES), GUARDED_T1),
         Scenario("specific mode, T=0 asked for", "tpdu", ("connect T0",), SPECIFIC_T1),
         Scenario("specific mode, implicit parameters", "tpdu", ("connect",), IMPLICIT_T1),
         Scenario("T=0 asked of a card of T=1", "tpdu", ("connect T0",), FAST_T1),
@@ -424,6 +326,7 @@ def _disturbed() -> list[Scenario]:
             faults=lambda: [f.corrupt(on="I", times=3)],
             fault="ISO/IEC 7816-3:2006 11.6.3.2: after S(RESYNCH) the reference sends a "
             "command again that the card has carried out: twice executed",
+            refused=True,
         ),
         Scenario(
             "character T=0 byte by byte from the card",
@@ -468,4 +371,127 @@ def _disturbed() -> list[Scenario]:
     ]
 
 
-SCENARIOS = {s.name: s for s in (*_levels(), *_setup(), *_disturbed())}
+def _broken() -> list[Scenario]:
+    """Blocks that break the rules of T=1, and what comes after a resynchronisation."""
+    f = contact_faults
+    t1 = ("connect T1", CASE1, echo(20), CASE1)
+    out = ("connect T1", take(600, True), CASE1)
+    back = ("connect T1", give(600, True), CASE1)
+    return [
+        Scenario("T=1 wrong NAD", "tpdu", t1, faults=lambda: [f.wrong_nad(on="I", after=1)]),
+        Scenario("T=1 LEN too small", "tpdu", t1, faults=lambda: [f.wrong_len(-1, "I", after=1)]),
+        Scenario("T=1 a block twice", "tpdu", t1, faults=lambda: [f.doubled(on="I", after=1)]),
+        Scenario(
+            "T=1 characters behind a block",
+            "tpdu",
+            t1,
+            faults=lambda: [f.followed_by(b"\x55\xaa", on="I", after=1)],
+        ),
+        Scenario("T=1 wrong N(R) in a chain", "tpdu", out, faults=lambda: [f.wrong_nr()]),
+        Scenario(
+            "T=1 the card announces IFSC 16",
+            "tpdu",
+            ("connect T1", echo(100), echo(100)),
+            options=ContactOptions(t1=T1Options(announces_ifsc=16)),
+        ),
+        Scenario(
+            "T=0 300 NULLs", "tpdu", ("connect T0", CASE1, CASE1), faults=lambda: [f.nulls(300)]
+        ),
+        Scenario(
+            "T=1 an S-block of no kind",
+            "tpdu",
+            t1,
+            faults=lambda: [f.wrong_pcb(0xC4, on="I", after=1)],
+            wire=("r-block-after-an-s-block-of-no-kind",),
+        ),
+        Scenario(
+            "T=1 a block cut short",
+            "tpdu",
+            t1,
+            faults=lambda: [f.cut_short(4, on="I", after=1)],
+            fault="ISO/IEC 7816-3:2006 11.6.3.2, rule 7.1: an R-block recovers from an "
+            "incomplete block; the reference gives the card up",
+        ),
+        Scenario(
+            "T=1 lost R-block in a chain",
+            "tpdu",
+            out,
+            faults=lambda: [f.silence(on="R")],
+            fault="ISO/IEC 7816-3:2006 11.6.3.2, rule 7.1: BWT without a block is an error that "
+            "an R-block recovers from; the reference gives the card up",
+        ),
+        Scenario(
+            "T=1 three bad R-blocks, nothing acknowledged",
+            "tpdu",
+            out,
+            faults=lambda: [f.corrupt(on="R", times=3)],
+        ),
+        Scenario(
+            "T=1 three bad R-blocks in the middle of a command",
+            "tpdu",
+            out,
+            faults=lambda: [f.corrupt(on="R", after=1, times=3)],
+            fault="ISO/IEC 7816-3:2006 11.6.2.3, rule 6: S(RESYNCH) sets both sides back to the "
+            "beginning; the reference sends the rest of the command as a command",
+        ),
+        Scenario(
+            "T=1 three bad answers in the middle of a response",
+            "tpdu",
+            back,
+            faults=lambda: [f.corrupt(on="I", after=1, times=3)],
+            fault="ISO/IEC 7816-3:2006 11.6.2.3, rule 6: S(RESYNCH) sets both sides back to the "
+            "beginning; the reference sends an empty I-block and takes the answer for the response",
+            refused=True,
+        ),
+        Scenario(
+            "T=1 the card asks for IFSC 255",
+            "tpdu",
+            t1,
+            faults=lambda: [f.asks_ifs(255, on="I")],
+            fault="ISO/IEC 7816-3:2006 11.4.2: 255 is reserved; the reference up to 1.5.2 takes "
+            "it, later it sends S(RESYNCH) and then a command that the card has carried out: "
+            "twice executed",
+            refused=True,
+        ),
+        Scenario(
+            "T=1 the card asks for IFSC 0",
+            "tpdu",
+            t1,
+            faults=lambda: [f.asks_ifs(0, on="I")],
+            fault="ISO/IEC 7816-3:2006 11.6.3.2, rule 7.1: an invalid block is answered by an "
+            "R-block; the reference sends S(RESYNCH) and then a command that the card has carried "
+            "out: twice executed",
+            refused=True,
+        ),
+        Scenario(
+            "T=1 the card asks for a resynchronisation",
+            "tpdu",
+            t1,
+            faults=lambda: [f.asks_resynch(on="I")],
+            fault="ISO/IEC 7816-3:2006 11.6.2.3, rule 6: only the interface device sends "
+            "S(RESYNCH request); the reference obeys, and sends a command that the card has "
+            "carried out: twice executed",
+            refused=True,
+        ),
+        Scenario(
+            "T=1 the card ends our chain",
+            "tpdu",
+            out,
+            faults=lambda: [f.aborts(on="R")],
+            fault="ISO/IEC 7816-3:2006 11.6.2.3, rule 9: S(ABORT) ends a chain; the reference "
+            "sends the rest of the command nevertheless, and takes the answer for the response",
+            refused=True,
+        ),
+        Scenario(
+            "T=1 the card ends its own chain",
+            "tpdu",
+            back,
+            faults=lambda: [f.aborts(on="I", after=1)],
+            fault="ISO/IEC 7816-3:2006 11.6.2.3, rule 9: S(ABORT) ends a chain; the reference "
+            "goes on asking, and in the end takes the answer to an empty I-block for the response",
+            refused=True,
+        ),
+    ]
+
+
+SCENARIOS = {s.name: s for s in (*_levels(), *_setup(), *_disturbed(), *_broken())}

@@ -27,7 +27,8 @@ from ccid.virtual.control_socket import ControlSocket
 from ccid.virtual.journal import Journal
 from ccid.virtual.usbip import UsbIpServer
 from ccid.virtual.virtual_reader import VirtualReader, make_descriptor
-from tests.vm.differential.scenarios import READERS, SCENARIOS
+from tests.vm.differential.scenario_parts import READERS
+from tests.vm.differential.scenarios import SCENARIOS
 
 SHOWN = 24
 """Bytes of a message's data that a record shows; longer data end in a digest."""

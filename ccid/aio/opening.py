@@ -1,0 +1,40 @@
+"""What is awaited, or entered by ``async with``: as a file that is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T", bound=AbstractAsyncContextManager[Any, None])
+
+
+class Opening(AbstractAsyncContextManager[T, None], Generic[T]):
+    """Something that begins: ``x = await …``, or ``async with … as x:``, which also ends it.
+
+    Nothing is done before that. Each ``await`` begins anew.
+
+    Args:
+        begin: Makes the coroutine that begins it.
+    """
+
+    def __init__(self, begin: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        self._begin = begin
+        self._begun: T | None = None
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        return self._begin().__await__()
+
+    async def __aenter__(self) -> T:
+        self._begun = await self._begin()
+        return self._begun
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._begun is not None
+        await self._begun.__aexit__(kind, error, traceback)
