@@ -23,6 +23,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="large counts (APDUs, insertions, conversations) as tools/full runs them",
     )
+    parser.addoption(
+        "--guest",
+        metavar="SUITE",
+        help="run tests/vm in the guest with this Debian (tools/prepare-modern), as forky",
+    )
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,6 @@ from lab.guest import Guest
 from lab.link import Job
 from lab.pcscd import pcscd
 
-from ccid.pcsc.plug import install
 from ccid.pcsc.plug.bundle import NAME
 from tests.vm.attach import attach
 from tests.vm.client_rows import (
@@ -41,10 +40,10 @@ from tests.vm.client_rows import (
     rows,
     script,
 )
+from tests.vm.programs import DROPDIR, make_bundle
 from tests.vm.test_qemu_reader import PRELOAD
 
 ROOT = Path(__file__).parents[2]
-DROPDIR = "/usr/lib/pcsc/drivers"
 PORT = 3249
 START_S = 120.0
 LAB = (0, 2)
@@ -233,10 +232,8 @@ def compare(guest: Guest, folder: Path) -> dict[str, Output]:
     Raises:
         LabError: A client failed.
     """
-    words = ["--reader", "08e6:4433", "--reader", "08e6:3437"]
-    if install.main(["--dropdir", str(folder), *words]):
-        raise LabError("no bundle")
-    ways = (partial(daemon, bundle=None), partial(daemon, bundle=folder / NAME), service)
+    made = make_bundle(guest, folder, ["08e6:4433", "08e6:3437"])
+    ways = (partial(daemon, bundle=None), partial(daemon, bundle=made), service)
     said = [run_all(guest, way) for way in ways]
     return {name: Output(*(one[name] for one in said)) for name in rows()}
 

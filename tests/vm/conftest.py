@@ -25,6 +25,12 @@ process that has it imported already, in 0.04 s.
 ``tmp_path`` is the same directory on both sides. Any other file of the host changed after the boot
 may look to the guest as it was before, and what the guest writes elsewhere is gone at the end.
 After each test its background jobs are stopped, and every reader and card is put back.
+
+There is a second guest, ``modern``, with the same readers: a newer Debian with systemd and its own
+pcscd as a service in its sandbox, in which our driver is installed by README's lines
+(:mod:`tests.vm.modern`). ``tools/prepare-modern`` makes it; its tests are skipped without it.
+``--guest SUITE`` runs the tests of ``guest`` in that guest, too: those that need nothing of the
+host's own root file system.
 """
 
 from __future__ import annotations
@@ -37,9 +43,12 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 
-from lab.errors import LabError
+from lab.errors import LabError, NotPrepared
 from lab.guest import Guest
 from lab.readers import ReaderSpec
+from lab.systems import SuiteSystem, System
+
+from tests.vm.modern import Service, install
 
 READERS = [
     ReaderSpec("uhci"),
@@ -49,12 +58,11 @@ READERS = [
 ]
 
 
-@pytest.fixture(scope="session")
-def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
-    """The guest. If the guest cannot start, the tests fail with the reason; none is skipped."""
+def _boot(shared: Path, system: System | None) -> Iterator[Guest]:
+    """A guest. If it cannot start, the tests fail with the reason."""
     guest, wrong = None, ""
     try:
-        guest = Guest(READERS, vhci=True, udev=True, shared=tmp_path_factory.getbasetemp()).start()
+        guest = Guest(READERS, system=system, vhci=True, udev=True, shared=shared).start()
     except LabError as error:
         wrong = str(error)
     if guest is None:
@@ -63,13 +71,56 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
     guest.stop()
 
 
+@pytest.fixture(scope="session")
+def guest(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Guest]:
+    """The guest. If the guest cannot start, the tests fail with the reason; none is skipped."""
+    if request.config.getoption("--guest") is not None:
+        service: Service = request.getfixturevalue("service")
+        service.uninstall()  # a test here installs the driver itself
+        for reader in service.guest.readers:
+            reader.plug()
+        yield service.guest
+        return
+    yield from _boot(tmp_path_factory.getbasetemp(), None)
+
+
+@pytest.fixture(scope="session")
+def modern(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Guest]:
+    """The guest with a newer Debian. Without its disk, which takes some ten minutes to make, tests
+    are skipped, unless they run with full counts or are told to run there."""
+    suite = request.config.getoption("--guest")
+    try:
+        system = SuiteSystem(suite or "forky")
+        system.check()
+    except NotPrepared as error:
+        if suite is not None or request.config.getoption("--full"):
+            pytest.fail(str(error), pytrace=False)
+        pytest.skip(str(error))
+    yield from _boot(tmp_path_factory.getbasetemp(), system)
+
+
+@pytest.fixture(scope="session")
+def service(modern: Guest) -> Service:
+    """pcscd in the guest with a newer Debian, and our driver, installed. One reader is plugged in:
+    each costs seconds."""
+    modern.leave_only(1)
+    return Service(modern, install(modern))
+
+
 @pytest.fixture(autouse=True)
 def _put_back(request: pytest.FixtureRequest) -> Iterator[None]:
     """Restore the state that the guest had before the test."""
-    if "guest" not in request.fixturenames:
+    if "guest" in request.fixturenames:
+        guest: Guest = request.getfixturevalue("guest")
+    elif "service" in request.fixturenames:
+        guest = request.getfixturevalue("service").guest
+    else:
         yield
         return
-    guest: Guest = request.getfixturevalue("guest")
     before = guest.jobs
     yield
-    guest.reset(keep=before)
+    guest.reset(keep=before, readers="guest" in request.fixturenames)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,11 +17,10 @@ from lab.link import Job
 from lab.pcscd import Pcscd, pcscd
 
 from ccid.pcsc import system_package
-from ccid.pcsc.plug import install
 from ccid.pcsc.plug.bundle import NAME
+from tests.vm.programs import CLIENT, DROPDIR, driver_python, helpers, make_bundle
 from tests.vm.test_usbip import APDUS, IDS, plugged
 
-DROPDIR = "/usr/lib/pcsc/drivers"
 QEMU = "08e6:4433:Ours on QEMU"
 OURS = f"{IDS}:Ours on USB/IP"
 START_S = 120.0
@@ -30,12 +28,9 @@ START_S = 120.0
 
 
 @pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle, written on this machine: the guest has the same interpreter."""
-    folder = tmp_path_factory.mktemp("drivers")
-    words = ["--dropdir", str(folder), "--reader", QEMU, "--reader", OURS]
-    assert install.main(words) == 0
-    return folder / NAME
+def bundle(guest: Guest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle."""
+    return make_bundle(guest, tmp_path_factory.mktemp("drivers"), [QEMU, OURS])
 
 
 @pytest.fixture
@@ -56,26 +51,6 @@ def daemon(guest: Guest, *numbers: int, more: int = 0) -> Iterator[Pcscd]:
         yield running
 
 
-CLIENT = """
-import json, sys, time
-from smartcard.System import readers
-from smartcard import scard
-from smartcard.Exceptions import CardConnectionException, NoCardException
-def find(text):
-    for _ in range(50):
-        try: return next(r for r in readers() if text in str(r))
-        except SystemError: time.sleep(0.1)  # pyscard's list, while readers still come
-    return next(r for r in readers() if text in str(r))
-def connect(text):
-    connection = find(text).createConnection()
-    connection.connect()
-    return connection
-def transmit(connection, apdu):
-    data, sw1, sw2 = connection.transmit(list(bytes.fromhex(apdu)))
-    return bytes([*data, sw1, sw2]).hex()
-"""
-
-
 def client(guest: Guest, source: str, *words: str, timeout: float = 120) -> Any:
     """Run a program with Debian's pyscard; returns its output, parsed as JSON."""
     command = ["/usr/bin/python3", "-c", CLIENT + source, *words]
@@ -84,11 +59,6 @@ def client(guest: Guest, source: str, *words: str, timeout: float = 120) -> Any:
 
 def start(guest: Guest, source: str, *words: str) -> Job:
     return guest.popen(["/usr/bin/python3", "-u", "-c", CLIENT + source, *words])
-
-
-def helpers(guest: Guest) -> list[int]:
-    said = guest.run("pgrep -f '[c]cid.pcsc.plug.helper'").stdout
-    return [int(word) for word in said.split()]
 
 
 def until(guest: Guest, condition: Any, within_s: float) -> float:
@@ -134,7 +104,7 @@ def test_a_package_of_the_system_leaves_all_readers_to_libccid_until_it_is_told(
     guest: Guest, tmp_path: Path
 ) -> None:
     """The driver as a distribution's package has it, and as its command then names readers."""
-    system_package.write(tmp_path, sys.executable)
+    system_package.write(tmp_path, driver_python(guest))
     guest.run(["cp", "-r", str(tmp_path / system_package.DROPDIR[1:] / NAME), DROPDIR], check=True)
     settings = system_package.SETTINGS
     guest.run(f"mkdir -p {Path(settings).parent}", check=True)
@@ -144,7 +114,14 @@ def test_a_package_of_the_system_leaves_all_readers_to_libccid_until_it_is_told(
             assert not any("Ours" in name for name in running.readers)
             assert client(guest, ONE, "lab0") == "00019000"
             assert helpers(guest) == []
-        command = [sys.executable, "-m", "ccid.pcsc.plug.install", "--force", "--reader", QEMU]
+        command = [
+            driver_python(guest),
+            "-m",
+            "ccid.pcsc.plug.install",
+            "--force",
+            "--reader",
+            QEMU,
+        ]
         assert settings in guest.run(command, check=True).stdout
         with daemon(guest, 0) as running:
             assert all(name.startswith("Ours on QEMU") for name in running.readers)
@@ -307,7 +284,7 @@ def test_if_ours_does_not_open_libccid_gets_the_reader(
     to the class driver, in working order."""
     broken = tmp_path / "python"
     broken.write_text(
-        "#!/bin/sh\nexit 0\n" if how == "hangs up" else BUSY.format(python=sys.executable)
+        "#!/bin/sh\nexit 0\n" if how == "hangs up" else BUSY.format(python=driver_python(guest))
     )
     broken.chmod(0o755)
     named = f"{DROPDIR}/{NAME}/Contents/Linux/interpreter"

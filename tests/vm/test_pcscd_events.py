@@ -13,7 +13,8 @@ from lab.link import Job
 from lab.pcscd import readers
 
 from tests.conftest import Tell
-from tests.vm.test_pcscd import CLIENT, bundle, client, daemon, driver, helpers, until  # noqa: F401
+from tests.vm.programs import CLIENT, helpers
+from tests.vm.test_pcscd import bundle, client, daemon, driver, until  # noqa: F401
 from tests.vm.test_qemu_reader import ECHO, usbmon  # noqa: F401
 from tests.vm.test_usbip import plugged
 

@@ -18,13 +18,13 @@ import pytest
 from lab.guest import Guest
 from lab.pcscd import Pcscd, pcscd, readers
 
-from ccid.pcsc.plug import install
 from ccid.pcsc.plug.bundle import NAME
 from tests.conftest import Tell
 from tests.pin_pad import OTHER_PIN, PIN, WRONG_PIN
 from tests.vm.attach import attach
+from tests.vm.programs import DROPDIR, helpers, make_bundle
 from tests.vm.readers_server import PADS, READERS
-from tests.vm.test_pcscd import DROPDIR, START_S, client, helpers, until
+from tests.vm.test_pcscd import START_S, client, until
 from tests.vm.test_qemu_reader import PRELOAD
 
 ROOT = Path(__file__).parents[2]
@@ -155,15 +155,15 @@ def bench(
     """The PIN pads with libccid; then our driver is installed and gets all readers. Without Escape,
     too, where time does not count."""
     folder = tmp_path_factory.mktemp("drivers")
-    named = [f"--reader={ids}:Ours {name}" for name, ids in READERS.items()]
-    assert install.main(["--dropdir", str(folder), *named]) == 0
+    named = [f"{ids}:Ours {name}" for name, ids in READERS.items()]
+    made = make_bundle(guest, folder, named)
     own = f"{DROPDIR}/{NAME}"
     asked = {}
     for bits in (0, 1) if full else (1,):
         with options(guest, LIBCCID, bits), daemon(guest, PADS) as running:
             assert not any("Ours" in name for name in running.readers)
             asked["libccid", bits] = ask_pads(served, running)
-    guest.run(["cp", "-r", str(folder / NAME), DROPDIR], check=True)
+    guest.run(["cp", "-r", str(made), DROPDIR], check=True)
     try:
         if full:
             with daemon(guest, PADS) as running:

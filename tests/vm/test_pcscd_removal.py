@@ -26,7 +26,8 @@ from lab.pcscd import pcscd
 from ccid.pcsc.plug.bundle import NAME
 from tests.conftest import Tell
 from tests.vm.attach import attach
-from tests.vm.test_pcscd import DROPDIR, START_S, bundle, helpers, until  # noqa: F401
+from tests.vm.programs import DROPDIR, helpers
+from tests.vm.test_pcscd import START_S, bundle, until  # noqa: F401
 from tests.vm.test_usbip import PORT, Plugged, plugged
 
 CLIENT = Path(__file__).with_name("removal_client.py").read_text()

@@ -9,7 +9,8 @@ import time
 from lab.guest import Guest
 
 from tests.conftest import Tell
-from tests.vm.test_pcscd import bundle, daemon, driver, helpers, start, until  # noqa: F401
+from tests.vm.programs import helpers
+from tests.vm.test_pcscd import bundle, daemon, driver, start, until  # noqa: F401
 from tests.vm.test_usbip import plugged
 
 USES_CARD = """

@@ -15,6 +15,7 @@ from lab.guest import Guest
 from lab.link import MARGIN_S
 from lab.pcscd import pcscd
 from lab.readers import ReaderSpec
+from lab.systems import SuiteSystem
 
 TIMED_OUT = 124
 FAILED = 125
@@ -40,13 +41,14 @@ def parser() -> argparse.ArgumentParser:
         "none or the socket of a running cardserver.py",
     )
     add("--pcscd", action="store_true", help="run pcscd beside COMMAND, with all the readers")
+    add("--suite", help="boot this Debian of tools/prepare-modern, not the host's root file system")
     add("--vhci", action="store_true", help="load vhci-hcd (USB/IP)")
     add("--udev", action="store_true", help="run systemd-udevd (pcscd sees readers come and go)")
     add("--modprobe", action="append", default=[], metavar="MODULE")
     add("--rw", action="append", default=[], type=Path, metavar="DIR", help="not only read-only")
     add("--timeout", type=float, default=300.0, metavar="S")
-    add("--memory", type=int, default=1024, metavar="MIB")
-    add("--smp", type=int, default=1)
+    add("--memory", type=int, metavar="MIB")
+    add("--smp", type=int)
     add("--accel", choices=["kvm", "tcg"])
     add("--qemu-arg", action="append", default=[])
     add("--time", action="store_true", help="say how long the boot and COMMAND took")
@@ -78,6 +80,7 @@ def _run(options: argparse.Namespace) -> int:
     began = time.monotonic()
     guest = Guest(
         options.reader,
+        system=SuiteSystem(options.suite) if options.suite else None,
         vhci=options.vhci,
         udev=options.udev,
         modprobe=options.modprobe,

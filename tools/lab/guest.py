@@ -7,16 +7,16 @@
 
 From the shell, one command in a guest of its own: ``guest.py --reader xhci -- lsusb -v``.
 
-The guest runs Debian's kernel over the host's root file system, read-only below a tmpfs, so what
-it writes is gone afterwards, and what the host changed after the boot may not be seen. Except in
-``Guest.shared`` and the other read-write directories: both sides see those at once.
+By default the guest runs Debian's kernel over the host's root file system, read-only below a tmpfs,
+so what it writes is gone afterwards, and what the host changed after the boot may not be seen.
+Except in ``Guest.shared`` and the other read-write directories: both sides see those at once.
+:mod:`lab.systems` has the other system, a newer Debian.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
-import shlex
 import shutil
 import socket
 import sys
@@ -31,47 +31,13 @@ if __package__ in (None, ""):  # run as a program
 
 from lab.errors import CommandFailed, CommandTimeout, LabError
 from lab.link import MARGIN_S, Command, Job, Link, Result, Sink
+from lab.machine import CONNECTIONS, PORTS, controller, machine
 from lab.qemu import TOOLS, Monitor, Processes, check_prepared
-from lab.readers import CONTROLLERS, PORTS, LabReader, ReaderSpec
+from lab.readers import LabReader, ReaderSpec
+from lab.systems import HostSystem, System
 
 KVM_PROBE_S = 15.0
 """Longest boot time in s under KVM."""
-COMPILED = {"PYTHONDONTWRITEBYTECODE": ""}
-"""Without KVM compiling is slow, and what Python compiles there leaves no trace here."""
-APPEND = "console=ttyS0 quiet loglevel=4 panic=-1 nokaslr mitigations=off random.trust_cpu=on"
-
-JOB = r"""
-mkdir -p /lib/modules
-mount --bind "$LAB_MODULES" /lib/modules
-/bin/busybox ip link set lo up
-/bin/busybox hostname lab
-for module in $LAB_MODPROBE; do modprobe "$module" || echo "lab: no module $module"; done
-i=0
-while [ $i -lt $LAB_RW ]; do
-    eval "dir=\$LAB_RW_$i"
-    mkdir -p "$dir"
-    mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000,cache=none "rw$i" "$dir"
-    i=$((i + 1))
-done
-i=0
-until [ "$(grep -lsx 4433 /sys/bus/usb/devices/*/idProduct | wc -l)" -ge "$LAB_READERS" ] ||
-    [ $i -ge 100 ]; do
-    i=$((i + 1))
-    sleep 0.05
-done
-if [ -n "$LAB_UDEV" ]; then
-    /lib/systemd/systemd-udevd --daemon
-    udevadm trigger --action=add --subsystem-match=usb
-    udevadm settle
-fi
-mkdir -p /run/pcscd /dev/lab
-for port in /sys/class/virtio-ports/*; do
-    ln -s "/dev/${port##*/}" "/dev/lab/$(cat "$port/name")"
-done
-"$LAB_PYTHON" -I -S "$LAB_AGENT" /dev/lab/agent
-echo b >/proc/sysrq-trigger
-sleep 10
-"""
 
 
 class Guest:
@@ -79,46 +45,54 @@ class Guest:
 
     Args:
         readers: What is plugged in.
+        system: What it boots; by default the host's root file system.
         vhci: Load vhci-hcd, to attach USB/IP devices.
-        udev: Run systemd-udevd, so that pcscd sees readers come and go.
+        udev: Run systemd-udevd, so that pcscd sees readers come and go. A system with systemd
+            runs it always.
         modprobe: Other kernel modules to load.
         rw: Directories that are the host's, read-write, at the same path.
         shared: Another such; by default a temporary one.
-        memory, smp: MiB and processors.
+        memory, smp: MiB and processors; by default the system says.
         qemu_args: Further arguments for QEMU.
-        python: The interpreter that runs the agent and the card servers.
+        python: The host's interpreter, for the card servers, and for the agent where the guest
+            has the host's root file system.
         accel: "kvm" or "tcg"; by default kvm only where it was seen to work.
-        boot_timeout: Seconds.
+        boot_timeout: Seconds; by default the system says.
 
     Attributes:
         readers: See :class:`~lab.readers.LabReader`.
         shared: The directory where both sides see each other's files.
-        python: The interpreter; the guest has it, too.
+        python: The interpreter that runs the agent in the guest.
+        system: What it boots.
     """
 
     def __init__(
         self,
         readers: Sequence[ReaderSpec] = (),
         *,
+        system: System | None = None,
         vhci: bool = False,
         udev: bool = False,
         modprobe: Sequence[str] = (),
         rw: Sequence[Path] = (),
         shared: Path | None = None,
-        memory: int = 1024,
-        smp: int = 1,
+        memory: int | None = None,
+        smp: int | None = None,
         qemu_args: Sequence[str] = (),
         python: str = sys.executable,
         accel: str | None = None,
-        boot_timeout: float = 120.0,
+        boot_timeout: float | None = None,
     ) -> None:
-        self.python = python
-        self._udev = udev
+        self.system = system or HostSystem(python, udev=udev)
+        self.system.check()
+        self.python = self.system.python
+        self._host_python = python
         self._modprobe = [*modprobe, *(["vhci-hcd"] if vhci else [])]
-        self._machine = ["-m", str(memory), "-smp", str(smp)]
+        self._memory = memory or self.system.memory
+        self._smp = smp or self.system.smp
         self._qemu_args = list(qemu_args)
         self._accel = accel
-        self._boot_timeout = boot_timeout
+        self._boot_timeout = boot_timeout or self.system.boot_timeout
         self._cache = check_prepared()
         self._folder = Path(tempfile.mkdtemp(prefix="ccid-lab-"))
         self.shared = (shared or self._folder / "shared").resolve()
@@ -220,9 +194,10 @@ class Guest:
     ) -> Result:
         """Run a command and wait for it.
 
-        It runs as root, in ``cwd`` (the current directory) and in this process's environment,
-        ``env`` added. When it ends, what is left of its process group is killed: for a daemon
-        there is :meth:`popen`.
+        It runs as root, in ``cwd`` and with ``env`` added to its environment; directory and
+        environment are by default this process's, if the guest has the host's root file system.
+        When it ends, what is left of its process group is killed: for a daemon there is
+        :meth:`popen`.
 
         Args:
             command: A line for ``sh -c``, or an argument list.
@@ -279,9 +254,7 @@ class Guest:
         input: bytes | str | None = None,  # noqa: A002 - as subprocess has it
     ) -> Job:
         """Start Python source in the background; see :meth:`script`."""
-        if self.python != sys.executable:
-            raise LabError("scripts want the guest's Python to be this one: they get its sys.path")
-        path = [*filter(None, sys.path), str(TOOLS.parent)]
+        path = self.system.script_path(lambda command: self.run(command, check=True).stdout)
         return self.popen(
             arguments,
             timeout=timeout,
@@ -315,8 +288,8 @@ class Guest:
             raise LabError("the guest does not run")
         return self._link.start(
             command,
-            cwd=str(cwd or Path.cwd()),
-            env={**os.environ, **COMPILED, **(env or {})},
+            cwd=str(cwd or self.system.directory()),
+            env={**self.system.environment(), **(env or {})},
             timeout=timeout,
             input=input,
             sink=sink,
@@ -338,68 +311,62 @@ class Guest:
             number, port = divmod(taken.get(spec.controller, 0), PORTS[spec.controller])
             taken[spec.controller] = taken.get(spec.controller, 0) + 1
             bus = f"{spec.controller}{number}"
-            if port == 0:
-                self._plugged += ["-device", f"{CONTROLLERS[spec.controller]},id={bus}"]
+            if self.system.is_resumed and number:
+                raise LabError(f"this guest has {PORTS[spec.controller]} ports of {bus[:-1]}")
+            if port == 0 and not self.system.is_resumed:
+                self._plugged += controller(spec.controller, number)
             readers.append(
                 LabReader(spec, index, f"{bus}.0", port + 1, self._folder, list(readers))
             )
         return readers
 
     def _start(self) -> None:
-        accel = self._accel or accelerator(self._cache, self.python)
+        accel = self._accel or accelerator(self._cache, self._host_python)
         self.shared.mkdir(parents=True, exist_ok=True)
         for reader in self.readers:
-            reader.start_card(self._processes, self.python)
+            reader.start_card(self._processes, self._host_python)
         (self._folder / "job").write_text(self._job())
+        resumed = self.system.is_resumed
         for reader in self.readers:
-            self._plugged += reader.options(self._cache, self._processes.log)
-        ours, theirs = zip(*(socket.socketpair() for _ in range(3)), strict=True)
+            self._plugged += reader.options(self._cache, self._processes.log, plugged=not resumed)
+        ours, theirs = zip(*(socket.socketpair() for _ in CONNECTIONS), strict=True)
         fds = [end.fileno() for end in theirs]
         qemu = self._processes.start(*self._command_line(accel, *fds), pass_fds=tuple(fds))
         for end in theirs:
             end.close()
-        agent, hand, monitor = ours
+        monitor, agent, hand, go = ours
         self._monitor = Monitor(monitor)
         self._link = Link(agent, lambda: f"Its console:\n{self.console[-3000:]}")
         self._hand = threading.Thread(target=self._serve_hand, args=(hand,), daemon=True)
         self._hand.start()
-        self._link.wait_ready(self._boot_timeout, lambda: qemu.poll() is None)
         self._monitor.greet()
+        if resumed:
+            self._monitor.resume(self._boot_timeout)
+            go.sendall(b"go\n")
+        self._link.wait_ready(self._boot_timeout, lambda: qemu.poll() is None)
+        go.close()
         for reader in self.readers:
             reader.connect(self._monitor)
+            reader.plug()
+        if resumed:
+            self.settle()
 
     def _job(self) -> str:
         """The first script that the guest runs."""
         settings = {
-            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            "LAB_MODULES": str(self._cache / "modules"),
             "LAB_MODPROBE": " ".join(self._modprobe),
-            "LAB_UDEV": "1" if self._udev else "",
             "LAB_READERS": str(len(self.readers)),
             "LAB_PYTHON": self.python,
             "LAB_AGENT": str(TOOLS / "lab" / "agent.py"),
             "LAB_RW": str(len(self._rw)),
             **{f"LAB_RW_{i}": str(path) for i, path in enumerate(self._rw)},
         }
-        return "".join(f"{k}={shlex.quote(v)}\n" for k, v in settings.items()) + JOB
+        return self.system.job(settings)
 
-    def _command_line(self, accel: str, agent: int, hand: int, monitor: int) -> list[str]:
-        line = ["qemu-system-x86_64", "-machine", f"q35,accel={accel}"]
-        line += ["-cpu", "host" if accel == "kvm" else "max", *self._machine]
-        line += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]
-        line += ["-kernel", str(self._cache / "kernel")]
-        line += ["-initrd", str(self._cache / "initramfs"), "-append", APPEND]
-        line += ["-serial", f"file:{self._folder / 'console.log'}"]
-        shares = [("host", "/,readonly=on"), ("lab", f"{self._folder},readonly=on")]
-        shares += [(f"rw{i}", str(path)) for i, path in enumerate(self._rw)]
-        for tag, path in shares:
-            line += ["-fsdev", f"local,id={tag},security_model=none,multidevs=remap,path={path}"]
-            line += ["-device", f"virtio-9p-pci,fsdev={tag},mount_tag={tag}"]
-        line += ["-device", "virtio-serial-pci,id=ports"]
-        for name, fd in (("agent", agent), ("hand", hand)):
-            line += ["-chardev", f"socket,id={name},fd={fd}"]
-            line += ["-device", f"virtserialport,bus=ports.0,chardev={name},name={name}"]
-        line += ["-chardev", f"socket,id=qmp,fd={monitor}", "-mon", "chardev=qmp,mode=control"]
+    def _command_line(self, accel: str, *fds: int) -> list[str]:
+        shares = self.system.shares(self._folder, self._rw)
+        console = self._folder / "console.log"
+        line = machine(accel, self._memory, self._smp, self.system.qemu(), console, shares, fds)
         return [*line, *self._plugged, *self._qemu_args]
 
     # The hand, for programs in the guest ---------------------------------------------------------

@@ -8,6 +8,7 @@ import pwd
 import socket
 import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,19 @@ class Monitor:
                 event = self._read()
                 if event.get("event") == "DEVICE_DELETED" and event["data"].get("device") == device:
                     return
+
+    def resume(self, timeout: float) -> None:
+        """Go on from a saved state once QEMU has read it.
+
+        Raises:
+            LabError: It has not within ``timeout`` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while self.call("query-status")["status"] == "inmigrate":
+            if time.monotonic() > deadline:
+                raise LabError(f"QEMU did not read the saved state within {timeout:g} s")
+            time.sleep(0.05)
+        self.call("cont")
 
     def close(self) -> None:
         """Close the connection."""

@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import Self
 
 from lab.errors import LabError
+from lab.machine import CONTROLLERS
 from lab.qemu import TOOLS, Monitor, Processes
 
-CONTROLLERS = {"uhci": "piix3-usb-uhci", "xhci": "qemu-xhci,p2=8,p3=1"}
-PORTS = {"uhci": 2, "xhci": 8}
-"""Numbers of USB 1 and USB 2 ports of one controller."""
 CARD_SERVER_START_S = 20.0
 
 
@@ -142,8 +140,10 @@ class LabReader:
                 self.atr.hex(),
             )
 
-    def options(self, cache: Path, log: Path) -> list[str]:
-        """The arguments of QEMU for reader and card. The card server runs, and logs to ``log``."""
+    def options(self, cache: Path, log: Path, *, plugged: bool = True) -> list[str]:
+        """The arguments of QEMU for reader and card. The card server runs, and logs to ``log``.
+        Without ``plugged`` the reader is not there until :meth:`plug`."""
+        self.plugged = plugged
         options = []
         if self.spec.card == "cac":
             self._card = {"driver": "ccid-card-emulated", "backend": "certificates"}
@@ -158,7 +158,7 @@ class LabReader:
         if self._card is not None:
             self._card |= {"id": f"card{self.index}", "bus": f"{self._usb['id']}.0"}
         for device in (self._usb, self._card if self._home else None):
-            if device is not None:
+            if device is not None and plugged:
                 members = [f"{k}={v}" for k, v in device.items() if k != "driver"]
                 options += ["-device", ",".join([device["driver"], *members])]
         return options

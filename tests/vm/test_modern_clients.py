@@ -1,0 +1,35 @@
+"""Unchanged PC/SC clients under today's pcscd, with today's libccid and with our driver: the rows
+of docs/clients.md are equal there, too. Runs with full counts only: it takes minutes."""
+
+from __future__ import annotations
+
+import pytest
+from lab.guest import Guest
+
+from tests.vm.client_rows import CLIENTS, PROGRAMS, WATCHERS
+from tests.vm.clients import SAME, Output, compare, verdict
+from tests.vm.modern import Service
+
+
+@pytest.fixture(scope="module")
+def said(
+    service: Service, full: bool, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Output]:
+    """The output of each client, in each way."""
+    if not full:
+        pytest.skip("runs with full counts: tools/full, or pytest --full")
+    guest: Guest = service.guest
+    service.uninstall()
+    before = guest.jobs
+    try:
+        for reader in guest.readers:
+            reader.plug()
+        return compare(guest, tmp_path_factory.mktemp("drivers"))
+    finally:
+        guest.reset(keep=before, readers=False)
+
+
+@pytest.mark.parametrize("name", [*WATCHERS, *PROGRAMS, *CLIENTS])
+def test_the_same_with_both_drivers(said: dict[str, Output], name: str) -> None:
+    one = said[name]
+    assert verdict(one)[0] == SAME, f"libccid:\n{one.libccid}\nours:\n{one.ours}"
