@@ -298,7 +298,7 @@ def test_a_watch_that_ends_after_ages_never_ends(
     monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
     told: list[float | None] = []
-    monkeypatch.setattr("ccid.device.watching._watch", told.append)
+    monkeypatch.setattr("ccid.device.watching._watch", lambda _, limit: told.append(limit))
     watch(seconds)
     watch(1e6)
     assert told == [None, 1e6]

@@ -21,8 +21,8 @@ EARLIER = [
 ]
 
 BASE = (
-    *("ground.safe_text", "errors", "codes"),
-    *("codec.declaration", "codec.messages", "codec.descriptors"),
+    *("ground.safe_text", "ground.records", "errors", "codes"),
+    *("codec.layouts", "codec.declaration", "codec.messages", "codec.descriptors"),
     *("iso7816", "known.quirks", "transport"),
 )
 
