@@ -54,6 +54,8 @@ SERVER = (
     "from tests.vm.openpgp_server import main; main(int(sys.argv[1]), sys.argv[2])"
 )
 SOCKET = "/run/clients.comm"
+# pcscd's drivers, too, take Escape commands only if the machine's owner says so
+OPTIONS = ("--socket", SOCKET, "--ready-fd", "1", "--no-escape")
 SERVICE = "import sys; from ccid.pcsc.service.__main__ import main; sys.exit(main(sys.argv[1:]))"
 RUNNER = (ROOT / "tests/vm/client_runner.py").read_text()
 
@@ -120,7 +122,7 @@ def service(guest: Guest) -> Iterator[Settings]:
     preload = (*PRELOAD, "ccid.pcsc.service.__main__", "ccid.pcsc.service.socket_server")
     settings = {"PCSCLITE_CSOCK_NAME": SOCKET}
     with (
-        guest.popen_script(SERVICE, "--socket", SOCKET, "--ready-fd", "1", preload=preload) as job,
+        guest.popen_script(SERVICE, *OPTIONS, preload=preload) as job,
         ExitStack() as stack,
     ):
         job.wait_for(r"\A\n", START_S)
@@ -247,12 +249,13 @@ HEAD = """\
 
 Debian's programs, unchanged, each run three times on the same readers: through Debian's pcscd with
 libccid as the driver, through the same pcscd with our driver, and without pcscd, through our
-service `ccid-pcscd` ([pcsc.md](pcsc.md)), as any user may run it. Three readers are plugged in:
-QEMU's with our echo card in it, QEMU's with libcacard's CAC, and our virtual reader, a real USB
-device by USB/IP, with an OpenPGP card (jcecard's) in it. *Same* means that the whole output is
-that with libccid, but for what is named below the table. While the first four ran, the echo card
-was taken out and put in, then its reader. GnuPG asks a `pinentry` that knows the card's PINs.
-`tests/vm/test_clients.py` does it all again.
+service `ccid-pcscd` ([pcsc.md](pcsc.md)), as any user may run it; here with `--no-escape`, because
+pcscd's drivers refuse Escape commands unless the machine's owner allows them. Three readers are
+plugged in: QEMU's with our echo card in it, QEMU's with libcacard's CAC, and our virtual reader, a
+real USB device by USB/IP, with an OpenPGP card (jcecard's) in it. *Same* means that the whole
+output is that with libccid, but for what is named below the table. While the first four ran, the
+echo card was taken out and put in, then its reader. GnuPG asks a `pinentry` that knows the card's
+PINs. `tests/vm/test_clients.py` does it all again.
 
 | Package | Program | Readers | Our driver in pcscd | No pcscd |
 |---|---|---|---|---|

@@ -339,12 +339,14 @@ class Guest:
         self._link = Link(agent, lambda: f"Its console:\n{self.console[-3000:]}")
         self._hand = threading.Thread(target=self._serve_hand, args=(hand,), daemon=True)
         self._hand.start()
-        self._monitor.greet()
-        if resumed:
-            self._monitor.resume(self._boot_timeout)
-            go.sendall(b"go\n")
-        self._link.wait_ready(self._boot_timeout, lambda: qemu.poll() is None)
-        go.close()
+        with go:
+            if resumed:
+                self._monitor.greet()
+                self._monitor.resume(self._boot_timeout)
+                go.sendall(b"go\n")
+            self._link.wait_ready(self._boot_timeout, lambda: qemu.poll() is None)
+        if not resumed:  # a QEMU that did not start has told the link why
+            self._monitor.greet()
         for reader in self.readers:
             reader.connect(self._monitor)
             reader.plug()
