@@ -1,8 +1,11 @@
-"""Shared by all tests: the option ``--full``, and a fixture that prints figures."""
+"""Shared by all tests: the option ``--full``, and fixtures that print figures and make
+folders."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -40,6 +43,15 @@ def full(request: pytest.FixtureRequest) -> bool:
 def tell(record_property: Callable[[str, object], None]) -> Tell:
     """A function that prints a figure after all tests, whichever process ran the test."""
     return lambda text: record_property(FIGURES, text)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that every user can enter; pytest's own are closed to other users."""
+    with tempfile.TemporaryDirectory(prefix="ccid-test-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

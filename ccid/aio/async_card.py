@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from contextlib import AbstractAsyncContextManager, suppress
 from functools import partial
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
+from ccid.aio.opening import Ending
 from ccid.aio.task_turn import Exclusive
 from ccid.codes import Protocol
 from ccid.device import card as blocking
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ccid.aio")
 
 
-class Card:
+class Card(Ending):
     """A card that has power and accepts APDUs. :meth:`Slot.connect` makes one.
 
     Attributes:
@@ -142,17 +142,7 @@ class Card:
         with suppress(*blocking.NO_READER):
             await self._turn.do(None, self._card.disconnect)
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if kind is GeneratorExit:  # of a coroutine that is thrown away: it may await nothing
-            return
+    async def _leave(self, error: BaseException | None) -> None:
         try:
             await self.disconnect()
         except CcidError as failed:

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from ccid.aio.async_reader import Reader
 from ccid.aio.async_slot import Slot
 from ccid.aio.job_thread import apart, apart_to_the_end
-from ccid.aio.opening import Opening
+from ccid.aio.opening import Ending, Opening
 from ccid.device import composite as blocking
 from ccid.link.conversation import MAX_COMMAND_S
 from ccid.transport import ReaderInfo
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from ccid.virtual import VirtualReader
 
 
-class Composite:
+class Composite(Ending):
     """Several interfaces of one device, opened as one reader.
 
     Call :meth:`close` at the end, or use ``async with``.
@@ -72,20 +71,12 @@ class Composite:
         self._part()
         await apart_to_the_end(f"closing {self.name}", self._composite.close)
 
-    async def __aenter__(self) -> Self:
-        return self
+    async def _leave(self, error: BaseException | None) -> None:
+        await self.close()
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if kind is GeneratorExit:
-            for one in self.readers:
-                one._forget()
-        else:
-            await self.close()
+    def _forget(self) -> None:
+        for one in self.readers:
+            one._forget()
 
     def __repr__(self) -> str:
         return f"<ccid.aio.Composite {self.name!r}, {len(self.readers)} interfaces>"

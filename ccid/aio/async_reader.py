@@ -7,13 +7,12 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ccid.aio.async_slot import Slot
 from ccid.aio.async_trace import Trace
 from ccid.aio.job_thread import apart, apart_to_the_end, start
-from ccid.aio.opening import Opening
+from ccid.aio.opening import Ending, Opening
 from ccid.aio.task_turn import TaskTurn, turn_of
 from ccid.codec.descriptors import SmartCardDescriptor
 from ccid.codes import PowerSelect
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
-class Reader:
+class Reader(Ending):
     """An open reader. :func:`ccid.aio.open_reader` makes one. Call :meth:`close` at the end, or
     use ``async with``.
 
@@ -177,19 +176,8 @@ class Reader:
         """True after :meth:`close`."""
         return self._reader.is_closed
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if kind is GeneratorExit:
-            self._forget()
-        else:
-            await self.close()
+    async def _leave(self, error: BaseException | None) -> None:
+        await self.close()
 
     # Notifications and traces -----------------------------------------------------------------
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from ccid.aio.job_thread import apart_to_the_end
+from ccid.aio.opening import Ending
 from ccid.trace.tap import Sink
 
 if TYPE_CHECKING:
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ccid.device import tracing
 
 
-class Trace:
+class Trace(Ending):
     """A trace of one reader. Call :meth:`stop` at the end, or use ``async with``.
 
     Attributes:
@@ -39,14 +39,5 @@ class Trace:
         effect."""
         await apart_to_the_end(f"end of the trace of {self.reader.name}", self._trace.stop)
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if kind is not GeneratorExit:  # else the reader ends it
-            await self.stop()
+    async def _leave(self, error: BaseException | None) -> None:
+        await self.stop()  # of a coroutine that is thrown away the reader ends it

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from types import TracebackType
 from typing import Self
 
 from ccid.aio.job_thread import Job, JobThread
+from ccid.aio.opening import Ending
 from ccid.device import watching
 from ccid.device.watching import Event
 
 
-class Watch(AsyncIterator[Event]):
+class Watch(Ending, AsyncIterator[Event]):
     """The events of a watch. Call :meth:`aclose` at the end, or use ``async with``.
 
     A task may give up waiting for the next event, by ``asyncio.timeout`` for example: that event
@@ -79,17 +79,8 @@ class Watch(AsyncIterator[Event]):
         finally:
             self._thread.end()
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if kind is not GeneratorExit:  # else __del__ ends it
-            await self.aclose()
+    async def _leave(self, error: BaseException | None) -> None:
+        await self.aclose()  # of a coroutine that is thrown away __del__ ends it
 
     def __del__(self) -> None:
         if not getattr(self, "_is_over", True):

@@ -1,13 +1,43 @@
-"""What is awaited, or entered by ``async with``: as a file that is opened."""
+"""What ``async with`` begins and ends: as a file that is opened."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 T = TypeVar("T", bound=AbstractAsyncContextManager[Any, None])
+
+
+class Ending(ABC):
+    """Something that ``async with`` ends."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if kind is GeneratorExit:
+            self._forget()
+        else:
+            await self._leave(error)
+
+    @abstractmethod
+    async def _leave(self, error: BaseException | None) -> None:
+        """End it.
+
+        Args:
+            error: What ended the block before; None if nothing did.
+        """
+
+    def _forget(self) -> None:  # noqa: B027 - most need not do anything
+        """End it in a coroutine that is thrown away, which may await nothing."""
 
 
 class Opening(AbstractAsyncContextManager[T, None], Generic[T]):

@@ -123,9 +123,8 @@ def _look_at(device: Any, found: Discovery) -> None:
                 readers.append((path, reader))
         for path, reader in readers:
             strings = _strings(name, path) if LINUX else Strings()
-            ids = descriptor.idVendor, descriptor.idProduct
             info = ReaderInfo(
-                name=model_name(*ids, strings.get("manufacturer"), strings.get("product")),
+                name=_model_name(descriptor, strings),
                 path=path,
                 device=descriptor,
                 configuration=configuration.descriptor,
@@ -174,20 +173,16 @@ def _strings(device: str, path: str) -> Strings:
     }
 
 
-def model_name(vendor_id: int, product_id: int, maker: str | None, product: str | None) -> str:
-    """The name of a model, which all devices of the model share: from the table of readers; else
-    from the device's own strings; else its ids.
-
-    Args:
-        vendor_id, product_id: idVendor and idProduct.
-        maker, product: iManufacturer and iProduct; None where the device has none.
-    """
-    known = lookup(vendor_id, product_id).name
+def _model_name(device: DeviceDescriptor, strings: Strings) -> str:
+    """The name that all devices of a model share: from the table of readers; else from the device's
+    own strings; else its ids."""
+    known = lookup(device.idVendor, device.idProduct).name
     if known:
         return known
+    maker, product = strings.get("manufacturer"), strings.get("product")
     if product and maker and not product.lower().startswith(maker.lower()):
         return f"{maker} {product}"
-    return product or maker or f"CCID reader {vendor_id:04x}:{product_id:04x}"
+    return product or maker or f"CCID reader {device.idVendor:04x}:{device.idProduct:04x}"
 
 
 def _named_apart(readers: list[ReaderInfo]) -> list[ReaderInfo]:

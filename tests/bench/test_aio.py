@@ -136,15 +136,11 @@ TASK = Way("T", "Python, ccid.aio", "aio_loop.py")
 
 @pytest.mark.benchmark(group="aio")
 @pytest.mark.parametrize("profile", ["0", "hs"])
-def test_over_libusb(benchmark: Any, full: bool, tell: Tell, tmp_path: Path, profile: str) -> None:
+def test_over_libusb(
+    native: None, benchmark: Any, full: bool, tell: Tell, tmp_path: Path, profile: str
+) -> None:
     """With the system calls and the threads of a real reader: natively, as tools/bench-native
     measures all ways without tasks."""
-    trouble = programs.cannot_run()
-    if trouble:
-        pytest.skip(f"NOTHING IS MEASURED: {trouble}")
-    missing = programs.missing()
-    if missing:
-        pytest.fail(missing, pytrace=False)
     programs.build(tmp_path)
     bench = Bench(Options(tmp_path, Path(sys.executable), scale=1.0 if full else 0.2))
     bench.calibrate()

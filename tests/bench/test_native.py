@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.bench.native import programs, readme
+from tests.bench.native import readme
 from tests.bench.native.__main__ import PARTS, README, Results, arguments, run
 from tests.bench.native.bench import Bench, Options
 from tests.bench.native.client import WrongAnswerError
@@ -28,14 +28,8 @@ TRANSFERS = 2
 
 
 @pytest.fixture(scope="module")
-def options(tmp_path_factory: pytest.TempPathFactory) -> Options:
+def options(native: None, tmp_path_factory: pytest.TempPathFactory) -> Options:
     """The smallest counts, where this machine can measure at all."""
-    trouble = programs.cannot_run()
-    if trouble:
-        pytest.skip(f"NOTHING IS MEASURED: {trouble}")
-    missing = programs.missing()
-    if missing:
-        pytest.fail(missing, pytrace=False)
     work = tmp_path_factory.mktemp("native")
     return Options(
         work, Path(sys.executable), rounds=1, scale=0.02, readers=2, sizes=SIZES, idle_s=0.1

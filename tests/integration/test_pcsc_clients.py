@@ -12,7 +12,6 @@ import socket
 import struct
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -226,15 +225,6 @@ def test_pkcs11_tool() -> None:
 def test_without_a_card() -> None:
     told = run(*RUN, "--virtual", "--card", "none", "--", "opensc-tool", "-l")
     assert "No" in told
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """A folder that every user can enter; pytest's own are closed to other users."""
-    with tempfile.TemporaryDirectory(prefix="ccid-test-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        yield folder
 
 
 # ccid-run itself ----------------------------------------------------------------------------------

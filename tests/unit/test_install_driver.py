@@ -8,8 +8,7 @@ import os
 import plistlib
 import pwd
 import sys
-import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -100,6 +99,7 @@ def test_readers_that_are_plugged_in(tmp_path: Path, monkeypatch: pytest.MonkeyP
     from ccid.device import find
 
     info = ccid.VirtualReader(vendor_id=0x1234, product_id=0x5678, name="There").info
+    info = replace(info, model="ccid There")  # as on USB: with the manufacturer
     monkeypatch.setattr(find, "list_readers", lambda: [info, info])
     assert run("--dropdir", tmp_path, "--attached") == 0
     assert plist_in(tmp_path)["ifdFriendlyName"] == ["ccid There"]
@@ -116,7 +116,11 @@ def test_equal_readers_share_a_name_without_serial_number(
     from ccid.device import find
 
     twin = ccid.VirtualReader(vendor_id=0x08E6, product_id=0x3437).info
-    twins = [replace(twin, name=f"GemPC Twin ({serial})", serial=serial) for serial in ("12", "34")]
+    model = lookup(0x08E6, 0x3437).name or ""  # as on USB: of the table
+    twins = [
+        replace(twin, name=f"{model} ({serial})", serial=serial, model=model)
+        for serial in ("12", "34")
+    ]
     monkeypatch.setattr(find, "list_readers", lambda: twins)
     assert run("--dropdir", tmp_path, "--attached") == 0
     assert plist_in(tmp_path)["ifdFriendlyName"] == [lookup(0x08E6, 0x3437).name]
@@ -251,15 +255,6 @@ def machine(root: Path, *lines: str, user: str = "nobody") -> Path:
     (root / "usr/sbin").mkdir()
     (root / "usr/sbin/pcscd").touch()
     return root
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """A folder that every user can enter; pytest's own are closed to other users."""
-    with tempfile.TemporaryDirectory(prefix="ccid-test-") as name:
-        folder = Path(name)
-        folder.chmod(0o755)
-        yield folder
 
 
 def test_whom_the_unit_names(tmp_path: Path) -> None:

@@ -30,8 +30,8 @@ from ccid.pcsc.manager.pcsc_call import (
     Wait,
 )
 from ccid.pcsc.manager.pcsc_state import Context, PcscReader, Slot
-from ccid.pcsc.manager.resources import DEFAULT_SLOTS, GRACE_S, Resources
-from ccid.pcsc.manager.scard_codes import ScardCode, ScardError
+from ccid.pcsc.manager.resources import GRACE_S, Resources
+from ccid.pcsc.manager.scard_codes import DEFAULT_SLOTS, ScardCode, ScardError
 
 logger = logging.getLogger("ccid.pcsc")
 

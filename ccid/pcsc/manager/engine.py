@@ -37,8 +37,8 @@ from ccid.pcsc.manager.plugged_reader import (
     grouped,
 )
 from ccid.pcsc.manager.reader_finder import ReaderFinder, ReadersFound
-from ccid.pcsc.manager.resources import DEFAULT_SLOTS, GRACE_S
-from ccid.pcsc.manager.scard_codes import MAX_EXTENDED, Proto
+from ccid.pcsc.manager.resources import GRACE_S
+from ccid.pcsc.manager.scard_codes import DEFAULT_SLOTS, MAX_EXTENDED, Proto
 from ccid.pcsc.manager.slot_driver import JobDone, SlotDriver
 from ccid.transport import ReaderInfo
 

@@ -18,13 +18,11 @@ from ccid.pcsc.manager.pcsc_state import (
     SlotView,
 )
 from ccid.pcsc.manager.reader_names import Numbers, slot_name
-from ccid.pcsc.manager.scard_codes import Proto, ScardCode, ScardError, Share
+from ccid.pcsc.manager.scard_codes import DEFAULT_SLOTS, Proto, ScardCode, ScardError, Share
 from ccid.pcsc.numbers.ifd_numbers import Code
 
 MAX_CONTEXTS = 10_000
 """Of one manager. A service has tighter limits of its own, for each client."""
-DEFAULT_SLOTS = 16
-"""Readers, a slot counted as one, that libpcsclite before 2.5 has room for."""
 GRACE_S = 5.0
 """A card that nobody needs any more keeps its power so long."""
 MAX_EVENTS = 0x8000

@@ -124,6 +124,8 @@ PNP_READER = "\\\\?PnP?\\Notification"
 READER_GROUP = "SCard$DefaultReaders"
 """The only group of readers."""
 
+DEFAULT_SLOTS = 16
+"""Readers, a slot counted as one, that libpcsclite before 2.5 has room for."""
 MAX_ATTRIBUTE = 264
 """Bytes of the longest attribute (MAX_BUFFER_SIZE)."""
 MAX_EXTENDED = 65548

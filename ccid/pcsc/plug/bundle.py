@@ -199,8 +199,8 @@ def name_readers(dropdir: Path, entries: Sequence[Entry], platform: str) -> Path
 
 def write(dropdir: Path, entries: Sequence[Entry], platform: str, python: str) -> Path:
     """Write the bundle into ``dropdir``; a bundle that is there already is replaced, but keeps its
-    ifdDriverOptions. For another
-    platform the bundle has the C source instead of the shared object, to be compiled there.
+    ifdDriverOptions. For another platform the bundle has the C source instead of the shared object,
+    to be compiled there.
 
     Returns:
         The folder of the bundle.

@@ -240,11 +240,9 @@ def _reader(text: str) -> Entry:
 
 def _attached() -> Iterator[Entry]:
     from ccid.device.find import list_readers
-    from ccid.transport.discovery import model_name
 
     for info in list_readers():  # info.name tells equal readers apart; pcscd does that itself
-        ids = info.vendor_id, info.product_id
-        yield Entry(*ids, model_name(*ids, info.manufacturer, info.product))
+        yield Entry(info.vendor_id, info.product_id, info.model)
 
 
 def udev_rules(entries: Sequence[Entry], group: str = "pcscd") -> str:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from ccid._version import __version__
 from ccid.errors import CcidError
 from ccid.ground.printable_log import TRAFFIC, PrintableFormatter
+from ccid.pcsc.manager.scard_codes import DEFAULT_SLOTS
 from ccid.pcsc.plug.lazy_modules import load_lazily
 from ccid.pcsc.service import virtual_options
 from ccid.pcsc.service.socket_place import default_path, listen, make_folder, passed_socket
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 
 UNUSED = ("hashlib", "inspect", "pdb", "pickle")
 """What construct and, before Python 3.12, dataclasses import for others."""
-DEFAULT_READERS = 16
 MAX_READERS = 255
 MAX_RECORDS, RECORDS_S = 50, 10.0
 """Records of the log in so many seconds, unless it is one to find a fault by."""
@@ -77,17 +77,17 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--readers",
         type=_readers,
-        default=DEFAULT_READERS,
+        default=DEFAULT_SLOTS,
         metavar="N",
-        help=f"so many readers at most, each slot counted (default: {DEFAULT_READERS})",
+        help=f"so many readers at most, each slot counted (default: {DEFAULT_SLOTS})",
     )
     add(
         "--entries",
         type=_readers,
-        default=DEFAULT_READERS,
+        default=DEFAULT_SLOTS,
         metavar="N",
         help="so many of them clients before libpcsclite 2.5 see; they must have been built for "
-        f"that number (default: {DEFAULT_READERS}; Fedora's: 48)",
+        f"that number (default: {DEFAULT_SLOTS}; Fedora's: 48)",
     )
     add("--ready-fd", type=int, metavar="N", help="write a line there when it listens")
     add(

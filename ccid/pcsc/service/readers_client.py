@@ -17,6 +17,7 @@ from struct import Struct
 from ccid.errors import CcidError
 from ccid.ground.safe_text import printable
 from ccid.pcsc.manager.scard_codes import (
+    DEFAULT_SLOTS,
     CardBits,
     Disposition,
     Proto,
@@ -34,15 +35,13 @@ from ccid.pcsc.service.client_messages import (
     Command,
     reader_name,
 )
+from ccid.pcsc.service.socket_place import SOCKET_VARIABLE
 
 MINOR = 4
-"""The version in which the list of readers has a fixed number of entries: see :data:`ENTRIES`."""
-ENTRIES = 16
-"""As ``ccid-pcscd`` has them by default."""
+"""The version in which the list of readers has a fixed number of entries."""
 MAX_RESPONSE = 258
 SELECT_MF = bytes.fromhex("00A4000C023F00")
 TIMEOUT_S = 60.0
-VARIABLE = "PCSCLITE_CSOCK_NAME"
 
 
 class NoAnswer(CcidError):
@@ -82,7 +81,7 @@ class ReadersClient:
     def readers(self) -> Iterator[tuple[str, int, bytes]]:
         """Each reader: its name, its state (:class:`CardBits`), and its card's ATR."""
         self._send(HEADER.pack(0, Command.GETSTATE))
-        array = self._receive(ENTRIES * ENTRY.size)
+        array = self._receive(DEFAULT_SLOTS * ENTRY.size)
         for name, _, state, _, atr, length, _ in ENTRY.iter_unpack(array):
             if any(name):
                 yield reader_name(name), state, atr[:length]
@@ -167,9 +166,9 @@ def show(client: ReadersClient) -> int:
 
 def main() -> int:
     """The command line; returns the exit status."""
-    path = os.environ.get(VARIABLE)
+    path = os.environ.get(SOCKET_VARIABLE)
     if path is None:
-        print(f"{VARIABLE} does not say where the service is", file=sys.stderr)
+        print(f"{SOCKET_VARIABLE} does not say where the service is", file=sys.stderr)
         return 1
     try:
         client = ReadersClient(path)

@@ -25,6 +25,7 @@ from ccid._version import __version__
 from ccid.errors import CcidError
 from ccid.pcsc.service import virtual_options
 from ccid.pcsc.service.package_hints import library_hint, program_hint
+from ccid.pcsc.service.socket_place import SOCKET_VARIABLE
 
 END_S = 10.0
 """The service has powered all cards off by then."""
@@ -155,7 +156,7 @@ class _Program:
 
     def __init__(self, words: Sequence[str], path: Path) -> None:
         self._words = words
-        self._environment = {**os.environ, "PCSCLITE_CSOCK_NAME": str(path)}
+        self._environment = {**os.environ, SOCKET_VARIABLE: str(path)}
 
     def run(self) -> int:
         """Run it; returns its exit status, as a shell has it."""

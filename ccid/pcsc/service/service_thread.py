@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ccid.pcsc.manager.engine import Settings
-from ccid.pcsc.manager.resources import DEFAULT_SLOTS
-from ccid.pcsc.service.socket_place import NAME, listen
+from ccid.pcsc.manager.scard_codes import DEFAULT_SLOTS
+from ccid.pcsc.service.socket_place import NAME, SOCKET_VARIABLE, listen
 from ccid.pcsc.service.socket_server import SocketServer
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class ServiceThread:
 
     def environment(self) -> dict[str, str]:
         """The environment of this process, and where libpcsclite finds the service."""
-        return {**os.environ, "PCSCLITE_CSOCK_NAME": str(self.path)}
+        return {**os.environ, SOCKET_VARIABLE: str(self.path)}
 
     def end(self) -> None:
         """End it, and wait for that: clients are told."""

@@ -14,6 +14,8 @@ from ccid.errors import CcidError
 from ccid.ground.records import record
 
 NAME = "pcscd.comm"
+SOCKET_VARIABLE = "PCSCLITE_CSOCK_NAME"
+"""The variable of the environment that tells libpcsclite where the socket is."""
 BACKLOG = 1024
 MAX_PATH = 107
 """Bytes of the longest path of a Unix socket, which libpcsclite has, too."""

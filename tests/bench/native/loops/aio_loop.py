@@ -8,9 +8,8 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from itertools import pairwise
 
-from measured_loop import counts, read_apdu, say
+from measured_loop import counts, read_apdu, report
 
 from ccid import aio
 
@@ -26,14 +25,7 @@ async def main(apdu: bytes) -> None:
                 response = await card.transmit(apdu)
                 times[i] = clock()
             cpu = time.process_time() - cpu
-            took = sorted(b - a for a, b in pairwise(times))
-            say(
-                wall=times[-1] - times[0],
-                cpu=cpu,
-                p50=took[count // 2] * 1e6,
-                p99=took[count * 99 // 100] * 1e6,
-                reply=response.hex(),
-            )
+            report(times, cpu, response)
 
 
 if __name__ == "__main__":

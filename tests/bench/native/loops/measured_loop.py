@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 
 
@@ -24,6 +24,24 @@ def read_apdu(text: str) -> bytes:
 
 def say(**what: object) -> None:
     print(json.dumps(what), flush=True)
+
+
+def report(times: Sequence[float], cpu: float, response: bytes) -> None:
+    """Say what a run took.
+
+    Args:
+        times: Before the first APDU, and after each, in seconds.
+        cpu: CPU time of all, in seconds.
+        response: The last one.
+    """
+    took = sorted(b - a for a, b in pairwise(times))
+    say(
+        wall=times[-1] - times[0],
+        cpu=cpu,
+        p50=took[len(took) // 2] * 1e6,
+        p99=took[len(took) * 99 // 100] * 1e6,
+        reply=response.hex(),
+    )
 
 
 def counts() -> Iterator[int]:
@@ -47,11 +65,4 @@ def serve(once: Callable[[], Iterable[int]]) -> None:
             response = once()
             times[i] = clock()
         cpu = time.process_time() - cpu
-        took = sorted(b - a for a, b in pairwise(times))
-        say(
-            wall=times[-1] - times[0],
-            cpu=cpu,
-            p50=took[count // 2] * 1e6,
-            p99=took[count * 99 // 100] * 1e6,
-            reply=bytes(response).hex(),
-        )
+        report(times, cpu, bytes(response))
