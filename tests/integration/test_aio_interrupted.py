@@ -13,6 +13,7 @@ import asyncio, os, signal, threading, ccid
 from ccid import aio
 from ccid.virtual import EchoCard
 card = EchoCard()
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process inherits it ignored
 async def main():
     async with aio.open_reader(ccid.VirtualReader(card)) as reader:
         async with reader.slots[0].connect() as connected:
