@@ -37,7 +37,6 @@ class Reader(Ending):
     use ``async with``.
 
     Attributes:
-        info: Description of the reader, made before the reader was opened.
         slots: The slots, by bSlot.
         quirks: The quirks of the reader, from the table of readers.
         first_voltage: The voltage that a power-up tries first, where the host chooses; None for
@@ -56,7 +55,6 @@ class Reader(Ending):
         """
         self._reader = reader
         self._loop = loop
-        self.info: ReaderInfo = reader.info
         self.quirks: Quirks = reader.quirks
         self.first_voltage: PowerSelect | None = reader.first_voltage
         self._turns: list[TaskTurn] = []
@@ -88,6 +86,12 @@ class Reader(Ending):
             unclosed.forgotten(self._reader)
 
     # Description ------------------------------------------------------------------------------
+
+    @property
+    def info(self) -> ReaderInfo:
+        """Description of the reader, made before the reader was opened; made anew if the reader
+        left USB and came back with another address."""
+        return self._reader.info
 
     @property
     def name(self) -> str:
@@ -266,6 +270,7 @@ def open_reader(
     apdu_mode: bool = False,
     no_retry_counter: bool = False,
     first_voltage: PowerSelect | None = None,
+    reopen: bool = True,
 ) -> Opening[Reader]:
     """Open a reader.
 
@@ -280,6 +285,10 @@ def open_reader(
             ``retry-counter-escape``).
         first_voltage: The voltage that a power-up tries first, where the host chooses; None for
             5 V. A reader with automatic voltage selection goes on choosing by itself.
+        reopen: True to open a reader again that leaves USB and comes back at the same port within
+            1 s; False if that is to be the end of the reader. A reader that is reset, or loses its
+            power in sleep, and stays on USB is opened again in any case. The card is reset then:
+            its next command raises :class:`ccid.errors.CardReset`.
 
     Returns:
         The open reader.
@@ -305,6 +314,7 @@ def open_reader(
         apdu_mode=apdu_mode,
         no_retry_counter=no_retry_counter,
         first_voltage=first_voltage,
+        reopen=reopen,
     )
     return Opening(partial(_opened, begin))
 

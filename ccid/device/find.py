@@ -79,6 +79,7 @@ def open_reader(
     apdu_mode: bool = False,
     no_retry_counter: bool = False,
     first_voltage: PowerSelect | None = None,
+    reopen: bool = True,
 ) -> Reader:
     """Open a reader.
 
@@ -93,6 +94,10 @@ def open_reader(
             ``retry-counter-escape``).
         first_voltage: The voltage that a power-up tries first, where the host chooses; None for
             5 V. A reader with automatic voltage selection goes on choosing by itself.
+        reopen: True to open a reader again that leaves USB and comes back at the same port within
+            1 s; False if that is to be the end of the reader. A reader that is reset, or loses its
+            power in sleep, and stays on USB is opened again in any case. The card is reset then:
+            its next command raises :class:`ccid.errors.CardReset`.
 
     Returns:
         The open reader.
@@ -130,4 +135,5 @@ def open_reader(
         apdu_mode=apdu_mode,
         no_retry_counter=no_retry_counter,
         first_voltage=first_voltage,
+        reopen=reopen,
     )

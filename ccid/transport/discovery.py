@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import field, replace
+from functools import partial
 from typing import Any, TypedDict, cast
 
 from ccid.codec.declaration import Declared
@@ -129,7 +130,7 @@ def _look_at(device: Any, found: Discovery) -> None:
                 device=descriptor,
                 configuration=configuration.descriptor,
                 reader=reader,
-                connect=functools.partial(_connect, device, os.getpid()),
+                connect=partial(_connect, device, os.getpid()),
                 bus=raw.bus,
                 address=raw.address,
                 speed=SPEEDS.get(raw.speed or 0, ""),
@@ -146,12 +147,26 @@ def _connect(device: Any, owner: int, info: ReaderInfo) -> Transport:
     A forked child searches for the device again: libusb's object belongs to the parent.
     """
     if owner == os.getpid():
-        return UsbTransport(device, info)
+        return UsbTransport(info, partial(backend().open_device, device), find_again)
     place = (info.path, info.bus, info.address)
     for found in discover().readers:
         if (found.path, found.bus, found.address) == place:
             return found.connect(info)
     raise ReaderRemoved(f"{info.name} was unplugged", reader=info.name)
+
+
+def find_again(info: ReaderInfo) -> tuple[ReaderInfo, Callable[[], Any]] | None:
+    """The reader at the port of ``info``, with what opens its device, if it is the same one as far
+    as its descriptors tell; None if there is none."""
+    for found in discover().readers:
+        if found.path == info.path and _identity(found) == _identity(info):
+            opens: Any = found.connect
+            return replace(found, name=info.name), partial(backend().open_device, opens.args[0])
+    return None
+
+
+def _identity(info: ReaderInfo) -> tuple[object, ...]:
+    return info.device, info.raw_configuration, info.serial
 
 
 class Strings(TypedDict, total=False):

@@ -61,9 +61,13 @@ class Life:
         self._die(ReaderClosed(f"{self.name} was closed", reader=self.name))
         return ReaderClosed(f"{self.name} was closed", reader=self.name)
 
-    def removed(self) -> ReaderRemoved:
-        """End the transport as unplugged; returns the error to raise."""
-        error = ReaderRemoved(f"{self.name} was unplugged", reader=self.name)
+    def removed(self, text: str = "") -> ReaderRemoved:
+        """End the transport as unplugged; returns the error to raise.
+
+        Args:
+            text: What happened, if it was not unplugged.
+        """
+        error = ReaderRemoved(text or f"{self.name} was unplugged", reader=self.name)
         self._die(error)
         return error
 

@@ -57,6 +57,14 @@ def attribute(device: str, name: str, root: Path = ROOT) -> str | None:
     return text.strip() or None
 
 
+def is_unconfigured(path: str, root: Path = ROOT) -> bool:
+    """The device of this reader's path is there, and has no configuration: it is not authorized,
+    or is being reset."""
+    device = path.removeprefix("usb:").partition(":")[0]
+    there = attribute(device, "idVendor", root) is not None
+    return there and attribute(device, "bConfigurationValue", root) is None
+
+
 def identities(root: Path = ROOT) -> list[tuple[str, int, int]]:
     """All USB devices: the kernel's name, idVendor, idProduct."""
     found = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import queue
 import threading
 import weakref
@@ -16,6 +17,7 @@ from ccid.errors import (
     CcidError,
     ReaderBusy,
     ReaderForked,
+    ReaderReset,
     ReaderUnsupported,
     TransportError,
     TransportStall,
@@ -25,12 +27,13 @@ from ccid.transport import (
     IN_CAPACITY,
     OUT_CAPACITY,
     ReaderInfo,
+    Returns,
     nothing_to_end,
     tell_first,
 )
 from ccid.transport.lifetime import Life
 from ccid.transport.separate_transfers import SeparateTransfers
-from ccid.virtual.port import LONGEST_S, Port, Unplugged
+from ccid.virtual.port import LONGEST_S, Port, Unplugged, WasReset
 from ccid.virtual.usb_device import Request, Stall
 
 
@@ -52,6 +55,8 @@ class VirtualTransport(SeparateTransfers, Life):
         :class:`threading.Event`: a signal handler that raises may leave its lock held."""
         self._tell: Callable[[bytes], None] | None = None
         """Takes each notification; None before :meth:`listen`."""
+        self._tell_reset: Callable[[ReaderInfo], None] | None = None
+        self._returns: Returns | None = None
         self.out = memoryview(bytearray(OUT_CAPACITY))
         self.inp = memoryview(bytearray(IN_CAPACITY))
         self._out_endpoint = self._in_endpoint = 0
@@ -114,11 +119,66 @@ class VirtualTransport(SeparateTransfers, Life):
             raise TransportTimeout(f"{self.name}: nothing came", reader=self.name) from None
         except Stall:
             raise self._stalled(self._in_endpoint) from None
+        except WasReset:
+            raise self._was_reset() from None
         except Unplugged:
             raise self.removed() from None
         got = len(came)
         self.inp[offset : offset + got] = came
         return got
+
+    # Resets -----------------------------------------------------------------------------------
+
+    def on_reset(self, tell: Callable[[ReaderInfo], None], returns: Returns | None = None) -> None:
+        self._tell_reset, self._returns = tell, returns
+
+    def is_away(self) -> bool:
+        """It comes back at once, or not at all."""
+        return False
+
+    def reset(self) -> None:
+        """The device was reset: the reader is open again at once."""
+        if self._tell_reset is None:
+            self.removed()
+        else:
+            self._open_again(self._tell_reset, self.info)
+
+    def returned(self, info: ReaderInfo) -> None:
+        """The device left, and came back as ``info``."""
+        if self._tell_reset is None or self._returns is None:
+            self._unclaim()
+            self.removed()
+            return
+        with self._returns(info):
+            self._open_again(self._tell_reset, info)
+
+    def _open_again(self, tell: Callable[[ReaderInfo], None], info: ReaderInfo) -> None:
+        self.info = info
+        self._inbox.clear()
+        # A command is perhaps under way, between its two transfers: no reply to it will come.
+        self.__dict__.update(send=self._send_anew, receive=self._receive_no_more)
+        tell(info)
+        self._look()
+
+    def _send_anew(self, length: int, timeout_ms: int, /) -> None:
+        """The first :meth:`send` after a reset."""
+        for name in ("send", "receive"):
+            self.__dict__.pop(name, None)
+        self.send(length, timeout_ms)
+
+    def _receive_no_more(self, offset: int, size: int, timeout_ms: int, /) -> int:
+        """:meth:`receive` of what was sent before a reset."""
+        self.check()
+        raise self._was_reset()
+
+    def _was_reset(self) -> CcidError:
+        if self.dead is not None:
+            return copy.copy(self.dead)
+        return ReaderReset(
+            f"{self.name} was reset, or left USB for a moment, and is open again; what was under "
+            f"way is lost",
+            reader=self.name,
+        )
 
     # Notifications ----------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ import pytest
 
 import ccid
 from ccid.iso7816.apdu import CommandApdu
-from ccid.transport import discovery, usb
+from ccid.transport import claim, discovery, usb
 from ccid.virtual import Answer, Application, FileSystemCard
 from tests.pcapng import packets
 from tests.unit.fake_usb import FakeBackend
@@ -31,7 +31,7 @@ Example = Callable[..., tuple[object, str]]
 def empty_usb(monkeypatch: pytest.MonkeyPatch) -> None:
     """No reader on USB, whatever readers this machine has."""
     backend = FakeBackend()
-    for module in (discovery, usb):
+    for module in (claim, discovery, usb):
         monkeypatch.setattr(module, "backend", lambda: backend)
 
 
