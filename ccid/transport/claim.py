@@ -104,7 +104,7 @@ class Claim:
         try:
             self._claim_interface()
         except Exception as error:
-            if active or status_of(error) != Status.NOT_FOUND:
+            if active or not self._configures or status_of(error) != Status.NOT_FOUND:
                 raise
             # "configuration 0" was not the one of that number, but none
             self._set_configuration()
@@ -127,6 +127,8 @@ class Claim:
         wanted, active = self.info.configuration.bConfigurationValue, self._configuration()
         if active == wanted:
             return active
+        if active == 0 and not self._configures:
+            raise TransportError(f"{self.name} has no configuration", reader=self.name)
         if active == 0:
             try:
                 self._set_configuration()
@@ -141,8 +143,6 @@ class Claim:
         )
 
     def _set_configuration(self) -> None:
-        if not self._configures:
-            raise TransportError(f"{self.name} has no configuration", reader=self.name)
         value = self.info.configuration.bConfigurationValue
         self.twice(lambda: backend().set_configuration(self.handle, value))
         self.has_configured = True

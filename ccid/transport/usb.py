@@ -9,7 +9,6 @@ short way is sent the long way as long as no reply came. So the path of an APDU 
 from __future__ import annotations
 
 import array
-import copy
 import logging
 import math
 import os
@@ -27,7 +26,6 @@ from ccid.errors import (
     CcidError,
     ReaderForked,
     ReaderRemoved,
-    ReaderReset,
     TransportError,
     TransportStall,
     TransportTimeout,
@@ -100,8 +98,6 @@ class UsbTransport(BulkPair):
         self._taken_at = 0.0
         self._is_asleep = info.reader.is_iccd
         """No request was made yet of a device that has but the control pipe: it may sleep."""
-        self._tell_reset: Callable[[ReaderInfo], None] | None = None
-        self._returns: Returns | None = None
         self._recovery = Recovery(self.name, self._open_again, self._not_again, self._deliver)
         self._recovered_at = -math.inf
         self._claim = Claim(info, open_handle)
@@ -153,9 +149,6 @@ class UsbTransport(BulkPair):
 
     # A reset, or the way from the bus and back -------------------------------------------------
 
-    def on_reset(self, tell: Callable[[ReaderInfo], None], returns: Returns | None = None) -> None:
-        self._tell_reset, self._returns = tell, returns
-
     def is_away(self) -> bool:
         if self.dead is None and not self._recovery.is_under_way and self._has_no_node():
             self._lose()
@@ -181,13 +174,7 @@ class UsbTransport(BulkPair):
         while self.dead is None and self._recovery.is_under_way:
             self._recovery.go_on()
             self._rounds.handle(PAUSE_S)  # other readers have events, too
-        if self.dead is not None:
-            return copy.copy(self.dead)
-        return ReaderReset(
-            f"{self.name} was reset, or left USB for a moment, and is open again; what was under "
-            f"way is lost",
-            reader=self.name,
-        )
+        return self.reset_or_dead()
 
     def _lost(self) -> CcidError:
         """The error for a transfer that says that the device left, or lost its claim."""

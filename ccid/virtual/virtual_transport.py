@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import queue
 import threading
 import weakref
@@ -17,7 +16,6 @@ from ccid.errors import (
     CcidError,
     ReaderBusy,
     ReaderForked,
-    ReaderReset,
     ReaderUnsupported,
     TransportError,
     TransportStall,
@@ -27,7 +25,6 @@ from ccid.transport import (
     IN_CAPACITY,
     OUT_CAPACITY,
     ReaderInfo,
-    Returns,
     nothing_to_end,
     tell_first,
 )
@@ -55,8 +52,6 @@ class VirtualTransport(SeparateTransfers, Life):
         :class:`threading.Event`: a signal handler that raises may leave its lock held."""
         self._tell: Callable[[bytes], None] | None = None
         """Takes each notification; None before :meth:`listen`."""
-        self._tell_reset: Callable[[ReaderInfo], None] | None = None
-        self._returns: Returns | None = None
         self.out = memoryview(bytearray(OUT_CAPACITY))
         self.inp = memoryview(bytearray(IN_CAPACITY))
         self._out_endpoint = self._in_endpoint = 0
@@ -120,7 +115,7 @@ class VirtualTransport(SeparateTransfers, Life):
         except Stall:
             raise self._stalled(self._in_endpoint) from None
         except WasReset:
-            raise self._was_reset() from None
+            raise self.reset_or_dead() from None
         except Unplugged:
             raise self.removed() from None
         got = len(came)
@@ -128,13 +123,6 @@ class VirtualTransport(SeparateTransfers, Life):
         return got
 
     # Resets -----------------------------------------------------------------------------------
-
-    def on_reset(self, tell: Callable[[ReaderInfo], None], returns: Returns | None = None) -> None:
-        self._tell_reset, self._returns = tell, returns
-
-    def is_away(self) -> bool:
-        """It comes back at once, or not at all."""
-        return False
 
     def reset(self) -> None:
         """The device was reset: the reader is open again at once."""
@@ -169,16 +157,7 @@ class VirtualTransport(SeparateTransfers, Life):
     def _receive_no_more(self, offset: int, size: int, timeout_ms: int, /) -> int:
         """:meth:`receive` of what was sent before a reset."""
         self.check()
-        raise self._was_reset()
-
-    def _was_reset(self) -> CcidError:
-        if self.dead is not None:
-            return copy.copy(self.dead)
-        return ReaderReset(
-            f"{self.name} was reset, or left USB for a moment, and is open again; what was under "
-            f"way is lost",
-            reader=self.name,
-        )
+        raise self.reset_or_dead()
 
     # Notifications ----------------------------------------------------------------------------
 
