@@ -176,6 +176,12 @@ class Reader(Ending):
         await apart_to_the_end(f"closing {self.name}", self._reader.close)
 
     @property
+    def is_away(self) -> bool:
+        """True while the reader is not on USB, or was reset, and is not open again yet. It is, or
+        :class:`ccid.errors.ReaderRemoved` ends it, within about a second."""
+        return self._reader.is_away
+
+    @property
     def is_closed(self) -> bool:
         """True after :meth:`close`."""
         return self._reader.is_closed

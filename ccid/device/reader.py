@@ -452,6 +452,12 @@ class Reader:
         self.pipe.was_reset()
         self._tell(None)
 
+    @property
+    def is_away(self) -> bool:
+        """True while the reader is not on USB, or was reset, and is not open again yet. It is, or
+        :class:`ccid.errors.ReaderRemoved` ends it, within about a second."""
+        return self.transport.is_away()
+
     def _died(self, reason: CcidError) -> None:
         """The transport cannot be used any more."""
         if isinstance(reason, ReaderRemoved):
