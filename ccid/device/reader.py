@@ -101,7 +101,7 @@ class Reader:
             no_retry_counter: True to keep the PIN pad from sending an empty VERIFY of its own.
             first_voltage: The voltage that a power-up tries first, where the host chooses; None
                 for 5 V.
-            reopen: True to open a reader again that leaves USB and comes back within a second.
+            reopen: True to open a reader again that leaves USB and comes back within 2 s.
 
         Raises:
             UnsupportedByReader: ``apdu_mode`` or ``no_retry_counter`` is True, and the table of
@@ -455,7 +455,7 @@ class Reader:
     @property
     def is_away(self) -> bool:
         """True while the reader is not on USB, or was reset, and is not open again yet. It is, or
-        :class:`ccid.errors.ReaderRemoved` ends it, within about a second."""
+        :class:`ccid.errors.ReaderRemoved` ends it, within about 2 s."""
         return self.transport.is_away()
 
     def _died(self, reason: CcidError) -> None:

@@ -87,7 +87,7 @@ def watch(timeout: float | None = None) -> Generator[Event, None, None]:
     1.1, 6.1.3); and where libusb reports no hot-plug events, the devices are listed once a second.
     No card is powered.
 
-    A reader that leaves USB and comes back within a second while this process has it open
+    A reader that leaves USB and comes back within 2 s while this process has it open
     (:func:`ccid.open_reader` with ``reopen``) has no event, and neither has its card: the reader is
     open again. So has none that is reset and stays on USB. Another reader left and arrived.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import logging
 import os
 import sys
@@ -16,6 +17,18 @@ from ccid.transport.libusb import Status, backend, status_of, status_text, usb_e
 LINUX = sys.platform.startswith("linux")
 
 logger = logging.getLogger("ccid.transport")
+
+
+CHECK_MS = 1000
+"""How long a device may take to answer after a reset."""
+GET_STATUS = (0x81, 0x00, 0)
+"""bmRequestType, bRequest, wValue of GET_STATUS of an interface (USB 2.0, 9.4.5)."""
+
+
+def has_no_node(info: ReaderInfo) -> bool:
+    """Linux has taken away the node of the reader's device. Where this process sees no nodes, bus
+    is 0, and nothing tells."""
+    return LINUX and info.bus > 0 and not os.path.exists(linux.node(info.bus, info.address))
 
 
 class Claim:
@@ -65,7 +78,7 @@ class Claim:
 
     def has_no_node(self) -> bool:
         """Linux has taken the device's node away."""
-        return LINUX and not os.path.exists(linux.node(self.info.bus, self.info.address))
+        return has_no_node(self.info)
 
     def _told(self, error: BaseException) -> BaseException:
         """The error of this library for one of pyusb's."""
@@ -147,6 +160,27 @@ class Claim:
         self.twice(lambda: backend().set_configuration(self.handle, value))
         self.has_configured = True
 
+    def renew(self) -> Self:
+        """Claim the interface again, for a device that was reset and cannot be opened again.
+
+        libusb may count the interface as claimed still, and does nothing then; but Linux claims an
+        interface with the first request to it.
+
+        Raises:
+            ReaderBusy, ReaderRemoved, TransportError: The device is not ready.
+        """
+        number = self.info.interface_number
+        self.let_go()
+        try:
+            backend().claim_interface(self.handle, number)
+            answer = array.array("B", bytes(2))
+            backend().ctrl_transfer(self.handle, *GET_STATUS, number, answer, CHECK_MS)
+        except Exception as error:
+            if status_of(error) != Status.PIPE:  # a device that does not know the request is there
+                told = self._told(error)
+                raise told from None
+        return self
+
     # Its end ----------------------------------------------------------------------------------
 
     def let_go(self) -> None:
@@ -178,6 +212,9 @@ class Claim:
         close = backend().close_device
         self.handle = None  # before closing: a handle that is closed twice is freed twice
         close(handle)
+        descriptor = getattr(handle, "descriptor", None)
+        if descriptor is not None:  # libusb leaves it open
+            os.close(descriptor)
 
     def pass_driver_to(self, other: Claim) -> None:
         """``other`` is a later claim of the same interface, and gives it back to the kernel

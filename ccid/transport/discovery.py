@@ -83,7 +83,7 @@ def discover() -> Discovery:
         ) from None
     for device in devices:
         try:
-            _look_at(device, found)
+            look_at(device, found)
         except usb_errors():
             continue  # the device was unplugged meanwhile
         except READING_ERRORS as error:  # one bad device hides no other device
@@ -93,12 +93,20 @@ def discover() -> Discovery:
     return found
 
 
-def _look_at(device: Any, found: Discovery) -> None:
-    """Add the readers of one device to ``found``."""
+def look_at(device: Any, found: Discovery, *, system_name: str | None = None) -> None:
+    """Add the readers of one device to ``found``.
+
+    Args:
+        device: pyusb's device.
+        found: What was found.
+        system_name: The kernel's name of a device that libusb was given, and whose ports it does
+            not know; empty if the system does not tell.
+    """
     raw = backend().get_device_descriptor(device)
     ports = tuple(raw.port_numbers or ())
-    name = linux.device_name(raw.bus, ports)
-    where = f"usb:{name}" if ports or not raw.address else f"usb:{raw.bus}.{raw.address}"
+    name = linux.device_name(raw.bus, ports) if system_name is None else system_name
+    is_known = bool(system_name or ports) or not raw.address
+    where = f"usb:{name}" if is_known else f"usb:{raw.bus}.{raw.address}"
     descriptor = DeviceDescriptor.parse(_same(DeviceDescriptor, raw))
     ident = f"{descriptor.idVendor:04x}:{descriptor.idProduct:04x}"
     for data in _configurations(device, descriptor.bNumConfigurations, name):

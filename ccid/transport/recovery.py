@@ -11,8 +11,9 @@ import threading
 import time
 from collections.abc import Callable
 
-RETURN_S = 1.0
-"""How long a device that was reset, or left the bus, may take to be there again."""
+RETURN_S = 2.0
+"""How long a device that was reset, or left the bus, may take to be there again. A hub takes 0.3 s
+to take in a device; a device that starts its firmware anew takes longer."""
 PAUSE_S = 0.02
 """Between two attempts."""
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import array
 import logging
 import math
-import os
 import sys
 import threading
 import time
@@ -42,7 +41,7 @@ from ccid.transport import (
 )
 from ccid.transport.asynchronous import Interrupt, attendants
 from ccid.transport.bulk import BulkPair
-from ccid.transport.claim import Claim
+from ccid.transport.claim import Claim, has_no_node
 from ccid.transport.libusb import Status, backend, status_of, status_text, usb_errors
 from ccid.transport.lifetime import living
 from ccid.transport.recovery import PAUSE_S, Recovery
@@ -80,7 +79,8 @@ class UsbTransport(BulkPair):
     Args:
         info: The reader.
         open_handle: Opens the device: pyusb's handle.
-        find: Finds the reader at its port again, after it left; None if it is not there.
+        find: Finds the reader at its port again, after it left; None if it is not there. Without it
+            the device was given to this process, which cannot open it again.
 
     Raises:
         AccessDenied, ReaderBusy, ReaderRemoved, TransportError.
@@ -88,7 +88,7 @@ class UsbTransport(BulkPair):
 
     def __init__(self, info: ReaderInfo, open_handle: OpenHandle, find: Find | None = None) -> None:
         super().__init__(info)
-        self._open_handle, self._find = open_handle, find
+        self._open_handle, self._find, self._is_given = open_handle, find, find is None
         self._events, self._controls = threading.RLock(), threading.Lock()
         self._interrupt: Interrupt | None = None
         self._tell: Callable[[bytes], None] | None = None
@@ -194,10 +194,13 @@ class UsbTransport(BulkPair):
         if self._has_no_node():
             self._follow(info, returns)
             return
-        self._claim.let_go()
         try:
-            claim = Claim(info, self._open_handle, self._claim.has_configured)
-            self._renew(claim.take(), info)
+            if self._is_given:
+                claim = self._claim.renew()
+            else:
+                self._claim.let_go()
+                claim = Claim(info, self._open_handle, self._claim.has_configured).take()
+            self._renew(claim, info)
         except ReaderRemoved:
             if LINUX:
                 raise  # its node is about to go
@@ -208,7 +211,7 @@ class UsbTransport(BulkPair):
         if returns is None or self._find is None:
             raise self.removed()
         found = self._find(info)
-        if found is None or _has_no_node(found[0]):
+        if found is None or has_no_node(found[0]):
             raise ReaderRemoved(f"{self.name} was unplugged", reader=self.name)
         info, open_handle = found
         with returns(info):
@@ -217,10 +220,12 @@ class UsbTransport(BulkPair):
 
     def _renew(self, claim: Claim, info: ReaderInfo) -> None:
         """Use ``claim`` from now on. No transfer is pending."""
-        before = self._left
+        before = None
         with self._events:
-            self._claim.pass_driver_to(claim)
-            self._left, self._claim, self.info = self._claim, claim, info
+            if claim is not self._claim:
+                self._claim.pass_driver_to(claim)
+                before, self._left, self._claim = self._left, self._claim, claim
+            self.info = info
             for transfer in self._bulk:
                 transfer.use(claim.address)
             if self._tell_reset is not None:
@@ -272,7 +277,7 @@ class UsbTransport(BulkPair):
 
     def _has_no_node(self) -> bool:
         """Linux has taken the device's node away."""
-        return _has_no_node(self.info)
+        return has_no_node(self.info)
 
     # Events -----------------------------------------------------------------------------------
 
@@ -416,11 +421,6 @@ class UsbTransport(BulkPair):
             if attendants.came:
                 attendants.take()
         return buffer.tobytes()[:count] if is_in else b""
-
-
-def _has_no_node(info: ReaderInfo) -> bool:
-    """Linux has no node of the device."""
-    return LINUX and not os.path.exists(linux.node(info.bus, info.address))
 
 
 def _close_all() -> None:
