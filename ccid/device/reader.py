@@ -340,6 +340,9 @@ class Reader:
 
     def _close_transport(self) -> None:
         """Power all cards off and close the transport, while no other thread has a turn."""
+        if self.transport.is_away():  # no card has power, and nobody is waited for
+            self.transport.close()
+            return
         # interfaces that take turns: another one may be busy, which this pipe does not know
         idle_s = locks.IDLE_S if self._turns is None else locks.QUIET_S
         turns = self.pipe.quiet(self._cancel, idle_s)

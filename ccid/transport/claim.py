@@ -212,9 +212,6 @@ class Claim:
         close = backend().close_device
         self.handle = None  # before closing: a handle that is closed twice is freed twice
         close(handle)
-        descriptor = getattr(handle, "descriptor", None)
-        if descriptor is not None:  # libusb leaves it open
-            os.close(descriptor)
 
     def pass_driver_to(self, other: Claim) -> None:
         """``other`` is a later claim of the same interface, and gives it back to the kernel

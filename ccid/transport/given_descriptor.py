@@ -37,22 +37,44 @@ SINCE = "1.0.23"
 """The libusb that takes descriptors."""
 
 
+class Descriptor:
+    """A duplicate of a file descriptor, closed with the last reference to this object.
+
+    Args:
+        fd: The descriptor.
+
+    Raises:
+        TransportError: It is not open.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.number = -1
+        try:
+            self.number = os.dup(fd)
+        except (OSError, OverflowError) as error:
+            raise TransportError(f"file descriptor {fd} cannot be used: {error}") from None
+
+    def __del__(self) -> None:
+        if self.number >= 0:
+            os.close(self.number)
+
+
 class GivenHandle:
     """libusb's handle on a descriptor, in the form of pyusb's handles.
 
     Args:
-        fd: A duplicate of the descriptor.
+        duplicate: The descriptor.
 
     Attributes:
         handle: Pointer to libusb's handle.
         devid: Pointer to libusb's device.
-        descriptor: The duplicate, to be closed after the handle.
+        descriptor: The duplicate, which must stay open as long as the handle.
 
     Raises:
         TransportError, UsbUnavailable: libusb does not take it.
     """
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, duplicate: Descriptor) -> None:
         pointer = ctypes.c_void_p
         wrap = function(
             "libusb_wrap_sys_device", ctypes.c_int, *(pointer, ctypes.c_ssize_t, pointer),
@@ -60,16 +82,14 @@ class GivenHandle:
         )  # fmt: skip
         get_device = function("libusb_get_device", pointer, pointer)
         handle = pointer()
-        status: int = wrap(backend().ctx, fd, ctypes.addressof(handle))
+        status: int = wrap(backend().ctx, duplicate.number, ctypes.addressof(handle))
         if status == Status.NOT_SUPPORTED:
             raise UsbUnavailable("libusb takes no file descriptors on this system")
         if status != Status.SUCCESS:
-            raise TransportError(
-                f"file descriptor {fd} is no open USB device: {status_text(status)}"
-            )
+            raise TransportError(f"the file descriptor is of no USB device: {status_text(status)}")
         self.handle = handle
         self.devid = pointer(get_device(handle))
-        self.descriptor = fd
+        self.descriptor = duplicate
 
 
 def readers_of(fd: int) -> list[ReaderInfo]:
@@ -88,8 +108,9 @@ def readers_of(fd: int) -> list[ReaderInfo]:
     """
     if not isinstance(fd, int) or isinstance(fd, bool):
         raise TypeError(f"a file descriptor is a number, not {type(fd).__name__}")
+    duplicate = Descriptor(fd)
     backend_without_devices()
-    handle = _opened(fd)
+    handle = GivenHandle(duplicate)
     try:
         found = Discovery()
         raw = backend().get_device_descriptor(handle)
@@ -105,8 +126,8 @@ def readers_of(fd: int) -> list[ReaderInfo]:
         if not name:
             readers = [_with_strings(one, handle) for one in readers]
     finally:
-        _close(handle)
-    connect = partial(_connect, fd, os.getpid())
+        backend().close_device(handle)
+    connect = partial(_connect, duplicate, os.getpid())
     return [
         replace(one, connect=connect, bus=0 if has_no_node(one) else one.bus) for one in readers
     ]
@@ -135,30 +156,13 @@ def _is_active(info: ReaderInfo, active: int) -> bool:
     return active in (0, info.configuration.bConfigurationValue)
 
 
-def _opened(fd: int) -> GivenHandle:
-    try:
-        copy = os.dup(fd)
-    except (OSError, OverflowError) as error:
-        raise TransportError(f"file descriptor {fd} cannot be used: {error}") from None
-    try:
-        return GivenHandle(copy)
-    except BaseException:
-        os.close(copy)
-        raise
-
-
-def _close(handle: GivenHandle) -> None:
-    backend().close_device(handle)
-    os.close(handle.descriptor)
-
-
-def _connect(fd: int, owner: int, info: ReaderInfo) -> Transport:
+def _connect(duplicate: Descriptor, owner: int, info: ReaderInfo) -> Transport:
     if owner != os.getpid():
         raise ReaderForked(
             f"{info.name}: process {owner} was given its file descriptor; call ccid.open_fd here",
             reader=info.name,
         )
-    return UsbTransport(info, partial(_opened, fd))
+    return UsbTransport(info, lambda: GivenHandle(Descriptor(duplicate.number)))
 
 
 def _with_strings(info: ReaderInfo, handle: GivenHandle) -> ReaderInfo:

@@ -146,7 +146,8 @@ class VirtualTransport(SeparateTransfers, Life):
         # A command is perhaps under way, between its two transfers: no reply to it will come.
         self.__dict__.update(send=self._send_anew, receive=self._receive_no_more)
         tell(info)
-        self._look()
+        if self._tell is not None:
+            self._look()
 
     def _send_anew(self, length: int, timeout_ms: int, /) -> None:
         """The first :meth:`send` after a reset."""
