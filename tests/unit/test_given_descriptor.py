@@ -17,7 +17,7 @@ from ccid import aio, errors
 from ccid.transport import claim, discovery, given_descriptor, libusb, linux
 from ccid.transport.libusb import Status
 from tests.unit.fake_usb import FakeBackend, FakeDevice
-from tests.unit.test_descriptors import QEMU, SMART_CARD, configuration, interface
+from tests.unit.test_descriptors import SMART_CARD, configuration, interface
 from tests.unit.test_reset import ANSWER, APDU, OverUsb, refused
 
 
