@@ -98,7 +98,8 @@ def watch(timeout: float | None = None) -> Watch:
 
     A reader that leaves USB and comes back within 2 s while this process has it open
     (:func:`ccid.aio.open_reader` with ``reopen``) has no event, and neither has its card: the
-    reader is open again. So has none that is reset and stays on USB. Another reader left and arrived.
+    reader is open again. So has none that is reset and stays on USB. Another reader left and
+    arrived.
 
     The watch shares the readers that this process has open. It opens all other readers, and closes
     a reader as soon as this process opens it. A reader that another process holds is reported
