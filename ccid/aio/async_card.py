@@ -17,8 +17,8 @@ from ccid.iso7816.atr import Atr
 from ccid.session.exchange.agreement import Agreement
 
 if TYPE_CHECKING:
-    from ccid.aio.async_storage_card import StorageCard
     from ccid.aio.async_slot import Slot
+    from ccid.aio.async_storage_card import StorageCard
 
 logger = logging.getLogger("ccid.aio")
 
@@ -110,9 +110,9 @@ class Card(Ending):
         return Exclusive(self._turn, self._card.look)
 
     async def uid(self) -> bytes:
-        """The UID of a contactless card, as the reader tells it (GET DATA, PC/SC part 3, 3.2.2.1.3):
-        4, 7 or 10 bytes for ISO/IEC 14443 A, the PUPI for B, 8 bytes for ISO/IEC 15693 and FeliCa.
-        Some cards have another UID each time.
+        """The UID of a contactless card, as the reader tells it (GET DATA, PC/SC part 3,
+        3.2.2.1.3): 4, 7 or 10 bytes for ISO/IEC 14443 A, the PUPI for B, 8 bytes for ISO/IEC 15693
+        and FeliCa. Some cards have another UID each time.
 
         Returns:
             The UID.

@@ -211,9 +211,9 @@ class Card:
     # Contactless cards ------------------------------------------------------------------------
 
     def uid(self) -> bytes:
-        """The UID of a contactless card, as the reader tells it (GET DATA, PC/SC part 3, 3.2.2.1.3):
-        4, 7 or 10 bytes for ISO/IEC 14443 A, the PUPI for B, 8 bytes for ISO/IEC 15693 and FeliCa.
-        Some cards have another UID each time.
+        """The UID of a contactless card, as the reader tells it (GET DATA, PC/SC part 3,
+        3.2.2.1.3): 4, 7 or 10 bytes for ISO/IEC 14443 A, the PUPI for B, 8 bytes for ISO/IEC 15693
+        and FeliCa. Some cards have another UID each time.
 
         Returns:
             The UID.
