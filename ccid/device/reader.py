@@ -307,7 +307,7 @@ class Reader:
             ReaderClosed, ReaderRemoved, TransportTimeout, TransportError, ProtocolError: The reader
                 failed.
         """
-        from ccid.device.gadgets import light
+        from ccid.device.buzzer_and_leds import light
 
         light(self, lit)
 
@@ -326,7 +326,7 @@ class Reader:
                 failed.
             ValueError, TypeError: ``seconds`` is no duration.
         """
-        from ccid.device.gadgets import buzz
+        from ccid.device.buzzer_and_leds import buzz
 
         buzz(self, seconds)
 

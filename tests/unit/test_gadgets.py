@@ -18,7 +18,7 @@ from ccid.virtual import models
 from ccid.virtual.cards import FileSystemCard
 from ccid.virtual.cards.mifare_classic import MifareClassic
 from ccid.virtual.gadgets import Gadgets
-from tests.unit.quirk_bench import Table
+from tests.unit.quirk_bench import Table, covers
 
 ACR122U, ACR1252, ACR1255, H663, PUCK = (
     "072f:2200", "072f:223e", "072f:223f", "1c34:91b1", "1c34:6132",
@@ -186,6 +186,7 @@ def test_a_reader_without_a_command() -> None:
             reader.led("green")
 
 
+@covers("gadgets-source")
 def test_a_reader_with_one_of_both_says_what_is_known() -> None:
     with (
         ccid.open_reader(models.make(PUCK, None)) as reader,
@@ -194,6 +195,7 @@ def test_a_reader_with_one_of_both_says_what_is_known() -> None:
         reader.led("green")
 
 
+@covers("led-escape")
 def test_a_led_that_is_not_there_and_a_tone_that_is_too_long() -> None:
     virtual = models.make(ACR1252, None)
     with ccid.open_reader(virtual) as reader:
@@ -224,6 +226,7 @@ def test_what_has_the_wrong_type() -> None:
                 reader.led(wrong)
 
 
+@covers("gadgets-reply")
 @pytest.mark.parametrize("model", [ACR122U, ACR1252, H663])
 def test_a_reader_that_refuses(model: str) -> None:
     virtual = models.make(model, None)
@@ -242,6 +245,7 @@ def test_a_reader_whose_firmware_does_not_know_the_command() -> None:
         reader.buzzer()
 
 
+@covers("buzzer-escape")
 def test_a_user_adds_the_command_of_a_reader(table: Table) -> None:
     table.only(
         "1209:0001",

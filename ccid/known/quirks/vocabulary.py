@@ -407,27 +407,27 @@ class Quirks:
     buzzer_escape: str | None = quirk(
         "buzzer-escape",
         value_kinds.TEMPLATE,
-        "ccid.device.gadgets",
+        "ccid.device.buzzer_and_leds",
         "This Escape sounds the buzzer. Its place for the duration names unit and length: "
         "{10ms} is one byte that counts 10 ms, {1ms:2} two bytes, the more significant one first.",
     )
     led_escape: str | None = quirk(
         "led-escape",
         value_kinds.TEMPLATE,
-        "ccid.device.gadgets",
+        "ccid.device.buzzer_and_leds",
         "This Escape sets all LEDs. A byte {0C|red=01|green=02} is 0C, with 01 added if the LED "
         "`red` is to be lit and 02 if `green` is.",
     )
     gadgets_reply: str | None = quirk(
         "gadgets-reply",
         value_kinds.PATTERN,
-        "ccid.device.gadgets",
+        "ccid.device.buzzer_and_leds",
         "The answer to buzzer-escape or led-escape begins with these bytes if the reader obeyed.",
     )
     gadgets_source: str | None = quirk(
         "gadgets-source",
         value_kinds.TEXT,
-        "ccid.device.gadgets",
+        "ccid.device.buzzer_and_leds",
         "The public document that buzzer-escape and led-escape are from.",
     )
 
