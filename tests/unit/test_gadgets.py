@@ -77,7 +77,7 @@ def test_leds_in_their_places(command: str, lit: list[str], bytes_: str) -> None
     data = bytes.fromhex(bytes_)
     assert gadget_commands.check(command) == command
     assert gadget_commands.led_command(command, lit) == data
-    assert gadget_commands.heard_leds(command, data) == set(lit)
+    assert gadget_commands.heard_leds(command, data) == frozenset(lit)
     assert gadget_commands.heard_leds(command, data[:-1]) is None
     assert gadget_commands.heard_leds(command, b"\x01" + data[1:]) is None
 
@@ -149,10 +149,15 @@ def test_each_model_beeps_and_shines(model: str) -> None:
     ],
 )
 def test_what_the_manuals_say(model: str, beep: str, green: str, leds: tuple[str, ...]) -> None:
-    virtual, sent = models.make(model, None), []
+    virtual, sent = models.make(model, None), list[str]()
     function = virtual.functions[0]
     obey = gadgets(virtual).escape
-    function.escape = lambda data: (sent.append(data.hex().upper()), obey(data))[1]
+
+    def listen(data: bytes) -> bytes:
+        sent.append(data.hex().upper())
+        return obey(data)
+
+    function.escape = listen
     with ccid.open_reader(virtual.info) as reader:
         reader.buzzer(0.5)
         assert reader.leds == leds
@@ -203,7 +208,8 @@ def test_a_led_that_is_not_there_and_a_tone_that_is_too_long() -> None:
             reader.led("blue\x1b")
         with pytest.raises(UnsupportedByReader, match=r"3 s is too long, 2\.55 s is the longest"):
             reader.buzzer(3)
-    assert (gadgets(virtual).lit, gadgets(virtual).tones) == (set(), [])
+    assert gadgets(virtual).lit == set()
+    assert gadgets(virtual).tones == []
 
 
 @pytest.mark.parametrize("seconds", [-1, math.nan, math.inf, -math.inf])
@@ -270,4 +276,5 @@ def test_in_a_task() -> None:
                 await reader.led("white")
 
     asyncio.run(play())
-    assert (gadgets(virtual).lit, gadgets(virtual).tones) == ({"blue"}, [0.05])
+    assert gadgets(virtual).lit == {"blue"}
+    assert gadgets(virtual).tones == [0.05]

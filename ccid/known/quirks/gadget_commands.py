@@ -59,7 +59,8 @@ def _terms(word: str) -> list[str]:
 def longest_s(command: str) -> float:
     """The longest duration, in seconds, that ``command`` has room for."""
     unit_ms, length = _duration(command)
-    return unit_ms * (256**length - 1) / 1000
+    most: int = (1 << 8 * length) - 1
+    return unit_ms * most / 1000
 
 
 def _duration(command: str) -> tuple[int, int]:
