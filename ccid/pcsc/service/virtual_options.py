@@ -81,7 +81,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--card",
         action=_Card,
         metavar="CARD",
-        help="what is in the virtual reader before it: files (the default), echo, piv, none, or "
+        help="what is in the virtual reader before it: files (the default), echo, piv, "
+        "contactless, mifare-1k, mifare-4k, ultralight, ntag213, ntag215, ntag216, none, or "
         "vpcd:PORT, the card of a program that connects to 127.0.0.1:PORT (vicc, jCardSim)",
     )
     group.add_argument(
