@@ -1,5 +1,5 @@
-"""The programs of PC/SC that ``tools/prepare-clients`` unpacks, of newer Debian releases. They run on
-this host, by the dynamic linker and with the libraries of their own release."""
+"""The programs of PC/SC that ``tools/prepare-clients`` unpacks, of newer Debian releases. They run
+on this host, by the dynamic linker and with the libraries of their own release."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Our service in this process, with a hand at its reader, and the programs of ``pyscard_scripts.py``
-on it."""
+"""Our service in this process, with a hand at its reader, and the programs of
+``pyscard_scripts.py`` on it."""
 
 from __future__ import annotations
 
@@ -83,8 +83,11 @@ class Service:
 
     def start(self, script: str) -> subprocess.Popen[str]:
         """Begin a script."""
+        return self._start([str(PROGRAMS), script])
+
+    def _start(self, words: Sequence[str]) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [*self._python, str(PROGRAMS), script],
+            [*self._python, *words],
             env={**os.environ, "PCSCLITE_CSOCK_NAME": str(self.path)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -94,7 +97,15 @@ class Service:
 
     def play(self, script: str) -> str:
         """Run a script, and do what it asks for; returns what else it says."""
-        with self.start(script) as process:
+        return self.play_words([str(PROGRAMS), script])
+
+    def play_words(self, words: Sequence[str]) -> str:
+        """The same with any program of Python.
+
+        Args:
+            words: Its file and its arguments.
+        """
+        with self._start(words) as process:
             watchdog = threading.Timer(TIMEOUT_S, process.kill)
             watchdog.start()
             assert process.stdout is not None
@@ -112,7 +123,7 @@ class Service:
             errors = process.stderr.read()
             status = process.wait()
             watchdog.cancel()
-            assert status == 0, f"{script}: {errors}"
+            assert status == 0, f"{words}: {errors}"
         return said
 
     def _act(self, word: str) -> Callable[[], object] | None:

@@ -12,18 +12,12 @@ import socket
 import struct
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-import ccid
-from ccid.pcsc.manager.engine import Settings
-from ccid.pcsc.service.socket_place import listen
-from ccid.pcsc.service.socket_server import SocketServer
-from ccid.virtual import FileSystemCard
 from tests.conftest import Tell
 from tests.integration.scripted_service import PROGRAMS, PYTHON, SCRIPTS, TIMEOUT_S, Service
 
