@@ -176,8 +176,8 @@ def status(card: c_long, name: bytes) -> bytes:
     assert found[0] == 0x3B
     text, memory = c_char_p(), c_void_p()
     length, atr_length = c_ulong(AUTOALLOCATE), c_ulong(AUTOALLOCATE)
-    rest = (byref(state), byref(protocol), byref(memory), byref(atr_length))
-    call("Status", card, byref(text), byref(length), *rest)
+    made = (byref(state), byref(protocol), byref(memory), byref(atr_length))
+    call("Status", card, byref(text), byref(length), *made)
     assert text.value == name
     assert memory.value is not None
     assert string_at(memory.value, atr_length.value) == found

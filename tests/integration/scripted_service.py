@@ -95,9 +95,9 @@ class Service:
             text=True,
         )
 
-    def play(self, script: str) -> str:
-        """Run a script, and do what it asks for; returns what else it says."""
-        return self.play_words([str(PROGRAMS), script])
+    def play(self, *scripts: str) -> str:
+        """Run scripts, and do what they ask for; returns what else they say."""
+        return self.play_words([str(PROGRAMS), *scripts])
 
     def play_words(self, words: Sequence[str]) -> str:
         """The same with any program of Python.
