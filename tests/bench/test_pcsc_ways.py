@@ -16,8 +16,8 @@ read, and there is hardly a reader. Rounds of all ways are interleaved, and of e
 counts. pcscd is a private one. It needs root, Debian's pcscd, libpcsclite-dev and python3-pyscard.
 
 C e, P n and P d are the floors: what is above them is our service's or our manager's. The goals are
-C s at most twice C p, and P i at least three times as many APDUs as P p. They are told; what is asserted is what was reached,
-with room for a busy machine.
+C s at most twice C p, and P i at least three times as many APDUs as P p. They are told; what is
+asserted is what was reached, with room for a busy machine.
 """
 
 from __future__ import annotations
@@ -222,7 +222,7 @@ def test_ways(measured: dict[str, Loop], tell: Tell) -> None:
         + f"\nC by socket: {by_socket:.1f} times pcscd (goal 2); pyscard in process: "
         f"{in_process:.2f} times as many APDUs as through pcscd (goal 3)\n"
         f"floors: C by socket {least:.1f} times pcscd with nothing done in between; pyscard "
-        f"{most:.2f} times as many with nothing below it, {without:.2f} times with our driver and no "
-        "resource manager"
+        f"{most:.2f} times as many with nothing below it, {without:.2f} times with our driver and "
+        "no resource manager"
     )
     assert us["P i"] < us["P s"]
