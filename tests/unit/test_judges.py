@@ -1,4 +1,5 @@
-"""The judges of the differential test: what is said without the newest one. Needs no network."""
+"""What judges, unpacked from newer releases of Debian: what is said without it. Needs no
+network."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
+from tests.integration.newer_clients import RELEASES  # noqa: E402
 from tests.vm.differential.judges import judges  # noqa: E402
 
 TOOL = ROOT / "tools" / "prepare-judge"
@@ -64,3 +66,42 @@ def test_wrong_command_lines(cache: Path) -> None:
     assert run("--frob") == (1, "tools/prepare-judge: what is --frob? (--help)\n")
     code, said = run("--help")
     assert (code, said.startswith("Unpack the newest libccid")) == (0, True)
+
+
+# Programs of newer releases ---------------------------------------------------------------------
+
+CLIENTS = ROOT / "tools" / "prepare-clients"
+
+
+def check_clients(*words: str) -> tuple[int, list[str]]:
+    done = subprocess.run([CLIENTS, *words], capture_output=True, text=True, env=os.environ)
+    return done.returncode, (done.stdout + done.stderr).splitlines()
+
+
+def test_the_check_of_newer_programs_says_what_is_there(cache: Path) -> None:
+    assert check_clients("--check")[0] == 1
+    for release in RELEASES:
+        release.root.mkdir(parents=True)
+        (release.root / "versions").write_text(f"format 1, {release.name}\nopensc 0.26.1-2\n")
+    code, said = check_clients("--check")
+    assert code == 0
+    assert said == [
+        f"tools/prepare-clients: ready ({cache}/clients/{one.name}: opensc 0.26.1-2)"
+        for one in RELEASES
+    ]
+    assert check_clients() == (code, said)  # nothing to do
+    (RELEASES[0].root / "versions").write_text("format 0, trixie\n")
+    code, said = check_clients("--check")
+    assert code == 1
+    assert f"nothing is unpacked in {cache}/clients/trixie" in "\n".join(said)
+
+
+def test_wrong_command_lines_of_the_newer_programs(cache: Path) -> None:
+    assert check_clients("--frob") == (1, ["tools/prepare-clients: what is --frob? (--help)"])
+    code, said = check_clients("--help")
+    assert (code, said[0].startswith("Unpack the programs of PC/SC")) == (0, True)
+
+
+def test_newer_programs_that_are_missing_are_told(cache: Path) -> None:
+    with pytest.raises(pytest.skip.Exception, match="run tools/prepare-clients"):
+        RELEASES[0].need()
