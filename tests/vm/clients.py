@@ -45,7 +45,9 @@ from tests.vm.test_qemu_reader import PRELOAD
 
 ROOT = Path(__file__).parents[2]
 PORT = 3249
-START_S = 120.0
+START_S, WAIT_S, RUN_S = 120.0, 180.0, 600.0
+"""Longest times in s, for a busy machine: until something runs, until a program prints what it has
+seen, until programs have ended."""
 LAB = (0, 2)
 """The readers of QEMU that are plugged in: one with our echo card, one with libcacard's CAC."""
 FOLDER = "/run/clients"
@@ -67,7 +69,7 @@ RUNNER = (ROOT / "tests/vm/client_runner.py").read_text()
 def openpgp_card(guest: Guest, folder: str) -> Iterator[None]:
     """Our reader over USB/IP with a new OpenPGP card."""
     with guest.popen_script(SERVER, str(PORT), folder, preload=(*PRELOAD, "jcecard.main")) as job:
-        job.wait_for(r"serving \d+", 90)
+        job.wait_for(r"serving \d+", START_S)
         attach(guest, "1-1", PORT)
         there = "grep -lsx ccid /sys/bus/usb/devices/*/manufacturer"
         wait = "i=0; until {0}{1} || [ $i -gt 100 ]; do i=$((i+1)); sleep 0.1; done; "
@@ -140,7 +142,7 @@ def service(guest: Guest) -> Iterator[Settings]:
 def shell(guest: Guest, client: Client, settings: Settings) -> str:
     """The commands and their output, as in a terminal."""
     own = {"GNUPGHOME": f"{FOLDER}/gnupg", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-    done = guest.run(script(client), cwd=FOLDER, env={**settings, **own}, timeout=200)
+    done = guest.run(script(client), cwd=FOLDER, env={**settings, **own}, timeout=RUN_S)
     if done.returncode:
         raise LabError(f"{client.does}: {done.stdout}")
     return done.stdout
@@ -159,7 +161,7 @@ def examples(guest: Guest, settings: Settings) -> dict[str, str]:
     """pyscard's examples, one after the other."""
     paths = [f"{EXAMPLES}/{name}" for name in PROGRAMS]
     command = ["/usr/bin/python3", "-c", RUNNER, "none", *paths]
-    done = guest.run(command, env=settings, timeout=200)
+    done = guest.run(command, env=settings, timeout=RUN_S)
     parts = re.split(r"^(?=\$ python3 )", done.stdout, flags=re.MULTILINE)[1:]
     if done.returncode or len(parts) != len(PROGRAMS):
         raise LabError(f"pyscard's examples: {done.stderr}{done.stdout[-2000:]}")
@@ -177,28 +179,28 @@ def watchers(guest: Guest, settings: Settings) -> dict[str, str]:
             command = ["/usr/bin/python3", "-uc", RUNNER, fifo, f"{EXAMPLES}/{name}"]
             jobs[name] = stack.enter_context(start(command))
         scan, cards, readers, change = jobs.values()
-        scan.wait_for(r"(?s)(Reader \d.*?Card inserted.*?){3}", 60)
-        cards.wait_for(r"(?s)(Inserted.*){3}", 60)
-        readers.wait_for("Added", 60)
-        change.wait_for("Please insert", 60)
+        scan.wait_for(r"(?s)(Reader \d.*?Card inserted.*?){3}", WAIT_S)
+        cards.wait_for(r"(?s)(Inserted.*){3}", WAIT_S)
+        readers.wait_for("Added", WAIT_S)
+        change.wait_for("Please insert", WAIT_S)
         reader.card_out()
-        scan.wait_for("lab0.*\n.*\n.*Card removed", 60)
-        cards.wait_for("Removed", 60)
-        change.wait(60)
+        scan.wait_for("lab0.*\n.*\n.*Card removed", WAIT_S)
+        cards.wait_for("Removed", WAIT_S)
+        change.wait(WAIT_S)
         reader.card_in()
-        scan.wait_for(r"(?s)Card removed.*lab0[^\n]*\n[^\n]*\n[^\n]*Card inserted", 60)
-        cards.wait_for(r"(?s)(Inserted.*){4}", 60)
+        scan.wait_for(r"(?s)Card removed.*lab0[^\n]*\n[^\n]*\n[^\n]*Card inserted", WAIT_S)
+        cards.wait_for(r"(?s)(Inserted.*){4}", WAIT_S)
         reader.unplug()
-        readers.wait_for("Removed readers .*lab0", 60)
-        scan.wait_for(r"(?s)(Scanning.*){2}lab2.*(Card inserted.*){2}", 60)
-        cards.wait_for(r"(?s)(Removed.*){2}", 60)
+        readers.wait_for("Removed readers .*lab0", WAIT_S)
+        scan.wait_for(r"(?s)(Scanning.*){2}lab2.*(Card inserted.*){2}", WAIT_S)
+        cards.wait_for(r"(?s)(Removed.*){2}", WAIT_S)
         reader.plug()
-        readers.wait_for("(?s)Removed readers [^\n]*lab0.*Added readers [^\n]*lab0", 60)
-        scan.wait_for(r"(?s)(Scanning.*){3}(ATR: [^\n]*\n.*){3}", 60)
-        cards.wait_for(r"(?s)(Inserted.*){5}", 60)
+        readers.wait_for("(?s)Removed readers [^\n]*lab0.*Added readers [^\n]*lab0", WAIT_S)
+        scan.wait_for(r"(?s)(Scanning.*){3}(ATR: [^\n]*\n.*){3}", WAIT_S)
+        cards.wait_for(r"(?s)(Inserted.*){5}", WAIT_S)
         for name in ENDLESS:
             guest.run(f"echo >{FOLDER}/{Path(name).stem}", check=True)
-            jobs[name].wait(60)
+            jobs[name].wait(WAIT_S)
         said = {name: job.stdout for name, job in jobs.items()}
     still = re.sub(r"\r *[-\\|/]? *", "", said["pcsc_scan"])  # a spinner
     return said | {"pcsc_scan": "$ pcsc_scan -n\n" + still}

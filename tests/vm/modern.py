@@ -20,7 +20,7 @@ from lab.pcscd import readers
 
 from ccid.pcsc.plug.bundle import NAME
 from tests.vm.attach import attach
-from tests.vm.programs import CLIENT, DROPDIR, helpers
+from tests.vm.programs import CLIENT, DROPDIR, MAKE_S, helpers
 
 ROOT = Path(__file__).parents[2]
 BUNDLE = f"{DROPDIR}/{NAME}"
@@ -72,7 +72,7 @@ class Service:
 
     def uninstall(self) -> None:
         """Take the driver out of pcscd; its virtual environment stays."""
-        self.guest.run([INSTALLER, "--uninstall"], check=True, timeout=120)
+        self.guest.run([INSTALLER, "--uninstall"], check=True, timeout=MAKE_S)
         self.stop()
 
     def mark(self) -> str:

@@ -14,7 +14,7 @@ from lab.guest import Guest
 
 from tests.conftest import Tell
 from tests.vm.modern import BUNDLE, INSTALLER, START_S, Service, until, virtual_reader
-from tests.vm.programs import CLIENT, helpers
+from tests.vm.programs import CLIENT, MAKE_S, helpers
 
 AUTO_EXIT_S = 60.0
 """After so many seconds without a client pcscd ends; the figure is its own."""
@@ -110,7 +110,7 @@ def test_the_lines_of_readme_are_enough(service: Service, tell: Tell) -> None:
 
 
 def test_check_says_that_all_is_well(service: Service) -> None:
-    done = service.guest.run([INSTALLER, "--check"], timeout=120)
+    done = service.guest.run([INSTALLER, "--check"], timeout=MAKE_S)
     assert (done.returncode, "in good order" in done.stdout) == (0, True), done.stdout + done.stderr
 
 
@@ -133,7 +133,8 @@ def test_the_helper_is_in_the_sandbox(service: Service) -> None:
 
 
 def test_card_and_reader_come_and_go(service: Service, guest_reader: Guest) -> None:
-    """A program sees each, once and in order."""
+    """A program sees each, once and in order. QEMU's reader on xHCI still tells that its card is
+    going before it goes itself: a program may see that, too (:mod:`tests.vm.test_pcscd_removal`)."""
     reader = guest_reader.readers[1]
     assert one(service) == right(service)
     with guest_reader.popen(["/usr/bin/python3", "-uc", CLIENT + WATCHES]) as job:
@@ -141,7 +142,7 @@ def test_card_and_reader_come_and_go(service: Service, guest_reader: Guest) -> N
             (guest_reader.settle, "reader there\ncard in\n"),
             (reader.card_out, "card out\n"),
             (reader.card_in, "card in\n"),
-            (reader.unplug, "reader gone\n"),
+            (reader.unplug, "(card out\n)?reader gone\n"),
             (reader.plug, "reader there\ncard in\n"),
         ]
         expected = ""
@@ -149,7 +150,7 @@ def test_card_and_reader_come_and_go(service: Service, guest_reader: Guest) -> N
             step()
             expected += seen
             job.wait_for(f"(?s)^{expected}", START_S)
-        assert job.stdout == expected
+        assert re.fullmatch(expected, job.stdout)
     assert one(service) == right(service)
     service.await_helpers(1)
 
@@ -188,7 +189,7 @@ def test_a_helper_that_dies_or_stops_is_replaced(
         job.wait_for("over", START_S)
     until(lambda: helper not in helpers(guest_reader), START_S)
     command = ["/usr/bin/python3", "-c", CLIENT + ONE, "lab1"]
-    until(lambda: guest_reader.run(command, timeout=120).returncode == 0, START_S)
+    until(lambda: guest_reader.run(command, timeout=START_S).returncode == 0, START_S)
     assert one(service) == right(service)
 
 
@@ -202,7 +203,7 @@ def test_the_service_is_stopped_while_a_card_is_in_use(
     service.guest.readers[1].unplug()
     try:
         with virtual_reader(service.guest, "--level", "extended", "--card", "echo") as hand:
-            service.guest.run([INSTALLER, "--attached", "--force"], check=True, timeout=120)
+            service.guest.run([INSTALLER, "--attached", "--force"], check=True, timeout=MAKE_S)
             service.stop()  # it reads its drivers when it starts
             for _ in range(count):
                 since = service.mark()
@@ -224,7 +225,9 @@ def test_the_service_is_stopped_while_a_card_is_in_use(
     finally:
         service.guest.readers[1].restore()
         service.guest.settle()
-        service.guest.run([INSTALLER, "--reader", "08e6:4433", "--force"], check=True, timeout=120)
+        service.guest.run(
+            [INSTALLER, "--reader", "08e6:4433", "--force"], check=True, timeout=MAKE_S
+        )
         service.stop()
     tell(f"the service was stopped {count} times while a card was in use; longest {longest:.1f} s")
 
@@ -278,7 +281,7 @@ def test_uninstalled_it_leaves_the_reader_to_libccid(service: Service) -> None:
     (name,) = service.await_readers(1)
     assert "(lab1)" in name
     assert helpers(service.guest) == []
-    service.guest.run([INSTALLER, "--attached"], check=True, timeout=120)
+    service.guest.run([INSTALLER, "--attached"], check=True, timeout=MAKE_S)
     service.stop()
     assert one(service) == right(service)
     service.await_helpers(1)
