@@ -34,6 +34,8 @@ from tests.vm.test_qemu_reader import PRELOAD
 AUTO_EXIT_S = 60.0
 """After so many seconds without a client pcscd ends; the figure is its own."""
 SLOW_MS = 5000
+OF_OURS = r"Traceback|Exception ignored|Fatal Python|Assertion|libusb_|\bccid(: |\[)"
+"""In lines of the journal: what the plug, a helper, Python and libusb say of a fault."""
 PAD = list(READERS).index("pad-t1")
 
 ONE = """
@@ -83,7 +85,7 @@ def warnings(service: Service) -> Iterator[list[str]]:
     expected: list[str] = []
     yield expected
     said = service.journal(since)
-    ours = [line for line in said if re.search(r"Traceback|Assertion|libusb_|\bccid(: |\[)", line)]
+    ours = [line for line in said if re.search(OF_OURS, line)]
     for pattern in expected:
         assert any(re.search(pattern, line) for line in ours), (pattern, said)
     assert not [s for s in ours if not any(re.search(p, s) for p in expected)], "\n".join(said)
