@@ -25,6 +25,7 @@ from ccid.virtual.usb_device import Function, Request, UsbDevice
 from ccid.virtual.virtual_slot import Card
 
 if TYPE_CHECKING:
+    from ccid.virtual.gadgets import Gadgets
     from ccid.virtual.virtual_transport import VirtualTransport
 
 VENDOR_ID, PRODUCT_ID = 0x1209, 0x0001
@@ -195,6 +196,11 @@ class VirtualReader:
     def faults(self) -> list[Fault]:
         """The faults of the first interface, a list to append to."""
         return self.functions[0].faults
+
+    @property
+    def gadgets(self) -> Gadgets | None:
+        """Buzzer and LEDs; None if the reader has none that the table of readers knows."""
+        return self.functions[0].gadgets
 
     # Insertion, removal, unplugging -----------------------------------------------------------
 

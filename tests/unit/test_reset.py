@@ -343,9 +343,12 @@ def test_the_first_commands_are_sent_again(lab: Any, monkeypatch: pytest.MonkeyP
     """Before a card gets power: a reader forgets what it was switched to."""
     made: list[int] = []
     make_ready = ccid.Reader._make_ready
-    monkeypatch.setattr(
-        ccid.Reader, "_make_ready", lambda self: (made.append(1), make_ready(self))[0]
-    )
+
+    def counted(reader: ccid.Reader) -> None:
+        made.append(1)
+        make_ready(reader)
+
+    monkeypatch.setattr(ccid.Reader, "_make_ready", counted)
     with ccid.open_reader(lab.info) as reader:
         reader.slots[0].connect().disconnect()
         assert len(made) == 1
@@ -539,7 +542,7 @@ def test_a_watch_over_usb(usb_reader: OverUsb, monkeypatch: pytest.MonkeyPatch) 
             return list_readers()
 
         monkeypatch.setattr(discovery, "discover", counted)
-        thread = threading.Thread(target=lambda: [told.append(e) for e in events], daemon=True)
+        thread = threading.Thread(target=lambda: told.extend(iter(events)), daemon=True)
         thread.start()
         until(lambda: len(told) == 2)
         (device,) = usb_reader.backend.devices
