@@ -6,6 +6,11 @@ Name               Card
 ``files``          a card with files and a PIN, after ISO/IEC 7816-4
 ``echo``           a card whose answers a test chooses by INS
 ``piv``            a PIV card (SP 800-73-4) with new keys; needs ``pyccid[piv]``
+``contactless``    the card ``files`` without contacts: ISO/IEC 14443-4
+``mifare-1k``      a MIFARE Classic 1K in the field of a contactless reader
+``mifare-4k``      a MIFARE Classic 4K
+``ultralight``     a MIFARE Ultralight
+``ntag213``        an NTAG213; ``ntag215`` and ``ntag216`` are larger
 ``none``           no card
 ``vpcd:PORT``      the card of a program that connects to this TCP port of 127.0.0.1 and
                    speaks the vpcd protocol: vsmartcard's ``vicc``, jCardSim
@@ -19,6 +24,7 @@ import argparse
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ccid.ground.safe_text import short
@@ -36,10 +42,35 @@ def _piv_card() -> Application:
     return PivCard()
 
 
+def _mifare(blocks: int) -> Application:
+    from ccid.virtual.cards.mifare_classic import MifareClassic
+
+    return MifareClassic(blocks)
+
+
+def _tag(name: str) -> Application:
+    from ccid.virtual.cards import type2_tags
+
+    return type2_tags.Type2Tag(getattr(type2_tags, name))
+
+
+def _contactless() -> Application:
+    from ccid.virtual.cards.iso14443_card import Iso14443Card
+
+    return Iso14443Card()
+
+
 MAKERS: dict[str, Callable[[], Application] | None] = {
     "echo": EchoCard,
     "files": FileSystemCard,
     "piv": _piv_card,
+    "mifare-1k": partial(_mifare, 64),
+    "mifare-4k": partial(_mifare, 256),
+    "ultralight": partial(_tag, "ULTRALIGHT"),
+    "ntag213": partial(_tag, "NTAG213"),
+    "ntag215": partial(_tag, "NTAG215"),
+    "ntag216": partial(_tag, "NTAG216"),
+    "contactless": _contactless,
     "none": None,
 }
 NAMES = (*MAKERS, "vpcd:PORT", "vpcd:HOST:PORT")

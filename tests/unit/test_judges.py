@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
 from tests.integration.newer_clients import RELEASES  # noqa: E402
-from tests.vm.differential.judges import judges  # noqa: E402
+from tests.vm.differential.judges import VERSIONS, judges  # noqa: E402
 
 TOOL = ROOT / "tools" / "prepare-judge"
 
@@ -26,9 +27,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def unpack(cache: Path, stamp: str = "format 1, forky") -> None:
+def unpack(
+    cache: Path,
+    stamp: str = "format 1, forky",
+    versions: str = "pcscd 2.5.2-1\nlibccid 1.8.4-1\n",
+) -> None:
     (cache / "judge").mkdir()
-    (cache / "judge" / "versions").write_text(f"{stamp}\npcscd 2.5.2-1\nlibccid 1.8.4-1\n")
+    (cache / "judge" / "versions").write_text(f"{stamp}\n{versions}")
 
 
 def run(*words: str) -> tuple[int, str]:
@@ -105,3 +110,31 @@ def test_wrong_command_lines_of_the_newer_programs(cache: Path) -> None:
 def test_newer_programs_that_are_missing_are_told(cache: Path) -> None:
     with pytest.raises(pytest.skip.Exception, match="run tools/prepare-clients"):
         RELEASES[0].need()
+
+
+@pytest.mark.parametrize(
+    ("versions", "is_moved"),
+    [
+        ("pcscd 2.5.2-1\nlibccid 1.8.4-1\n", False),
+        ("pcscd 2.5.2-2\nlibccid 1.8.4-1+b3\n", False),
+        ("pcscd 2.5.2-1\nlibccid 1.9.0-1\n", True),
+        ("pcscd 2.6.0-1\nlibccid 1.8.4-1\n", True),
+    ],
+)
+def test_a_judge_of_another_version_is_named(cache: Path, versions: str, is_moved: bool) -> None:
+    """A scenario that comes out otherwise says whether the judge moved, or we."""
+    unpack(cache, versions=versions)
+    newest, _ = judges()
+    assert newest.moved.startswith("THE JUDGE HAS MOVED") == is_moved
+    said = newest.new_difference("a NEW DIFFERENCE", ["9000"], ["failed"])
+    assert ("MOVED" in said) == is_moved
+    assert ("we have changed" in said) != is_moved
+    assert "9000" in said
+    assert "failed" in said
+
+
+def test_the_page_of_differences_is_of_the_same_versions() -> None:
+    page = (ROOT / "docs/differences.md").read_text()
+    for known in tomllib.loads(VERSIONS.read_text()).values():
+        assert known["libccid"] in page
+        assert known["pcscd"] in page
