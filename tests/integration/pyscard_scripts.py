@@ -397,11 +397,11 @@ def begin_after_removal() -> None:
     one = context()
     name = first(one)
     card = connect(one)
-    ask("take out")
-    ask("put in")
-    code, states = SCardGetStatusChange(one, 5000, [(name, SCARD_STATE_EMPTY)])
-    same(code, OK)
-    assert states[0][1] & SCARD_STATE_PRESENT
+    for word, state in (("take out", SCARD_STATE_EMPTY), ("put in", SCARD_STATE_PRESENT)):
+        ask(word)
+        until = time.monotonic() + 5
+        while not SCardGetStatusChange(one, 0, [(name, SCARD_STATE_UNAWARE)])[1][0][1] & state:
+            assert time.monotonic() < until
     same(SCardBeginTransaction(card), SCARD_W_REMOVED_CARD)
 
 
