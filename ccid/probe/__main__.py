@@ -40,8 +40,8 @@ A reader is named by its name, a part of the name, vvvv:pppp, or its path as `li
 --virtual uses the built-in virtual reader, with a card in it, instead of USB;
 `--virtual vvvv:pppp` makes the virtual reader behave as that model. --card chooses the card: files
 (the default), echo, piv, contactless, mifare-1k, mifare-4k, ultralight, ntag213, ntag215, ntag216,
-none, or vpcd:PORT, the card of a program that connects to 127.0.0.1:PORT (vsmartcard's vicc,
-jCardSim).
+none, vpcd:PORT, the card of a program that connects to 127.0.0.1:PORT (vsmartcard's vicc,
+jCardSim), or vpcd:HOST:PORT, that of a program that listens (vicc --reversed).
 """
 
 

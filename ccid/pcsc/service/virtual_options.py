@@ -82,8 +82,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action=_Card,
         metavar="CARD",
         help="what is in the virtual reader before it: files (the default), echo, piv, "
-        "contactless, mifare-1k, mifare-4k, ultralight, ntag213, ntag215, ntag216, none, or "
-        "vpcd:PORT, the card of a program that connects to 127.0.0.1:PORT (vicc, jCardSim)",
+        "contactless, mifare-1k, mifare-4k, ultralight, ntag213, ntag215, ntag216, none, "
+        "vpcd:PORT, the card of a program that connects to 127.0.0.1:PORT (vicc, jCardSim), or "
+        "vpcd:HOST:PORT, that of a program that listens (vicc --reversed)",
     )
     group.add_argument(
         "--reader",
