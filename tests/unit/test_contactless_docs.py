@@ -20,10 +20,11 @@ def test_there_are_four() -> None:
 
 
 @pytest.mark.usefixtures("table")
-def test_the_readme_says_how_many_readers_have_a_buzzer() -> None:
+def test_the_readme_says_how_many_readers_have_a_buzzer_or_leds() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
-    count = sum(1 for one in known_readers() if one.quirks.buzzer_escape)
-    assert f"buzzer and LEDs of {count} readers" in readme
+    quirks = [one.quirks for one in known_readers()]
+    count = sum(1 for one in quirks if one.buzzer_escape or one.led_escape)
+    assert f"buzzer or LEDs of {count} readers" in readme
 
 
 @pytest.mark.parametrize(("source", "printed"), PROGRAMS)
