@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import field, replace
+from functools import partial
 from typing import Any, TypedDict, cast
 
 from ccid.codec.declaration import Declared
@@ -82,7 +83,7 @@ def discover() -> Discovery:
         ) from None
     for device in devices:
         try:
-            _look_at(device, found)
+            look_at(device, found)
         except usb_errors():
             continue  # the device was unplugged meanwhile
         except READING_ERRORS as error:  # one bad device hides no other device
@@ -92,12 +93,20 @@ def discover() -> Discovery:
     return found
 
 
-def _look_at(device: Any, found: Discovery) -> None:
-    """Add the readers of one device to ``found``."""
+def look_at(device: Any, found: Discovery, *, system_name: str | None = None) -> None:
+    """Add the readers of one device to ``found``.
+
+    Args:
+        device: pyusb's device.
+        found: What was found.
+        system_name: The kernel's name of a device that libusb was given, and whose ports it does
+            not know; empty if the system does not tell.
+    """
     raw = backend().get_device_descriptor(device)
     ports = tuple(raw.port_numbers or ())
-    name = linux.device_name(raw.bus, ports)
-    where = f"usb:{name}" if ports or not raw.address else f"usb:{raw.bus}.{raw.address}"
+    name = linux.device_name(raw.bus, ports) if system_name is None else system_name
+    is_known = bool(system_name or ports) or not raw.address
+    where = f"usb:{name}" if is_known else f"usb:{raw.bus}.{raw.address}"
     descriptor = DeviceDescriptor.parse(_same(DeviceDescriptor, raw))
     ident = f"{descriptor.idVendor:04x}:{descriptor.idProduct:04x}"
     for data in _configurations(device, descriptor.bNumConfigurations, name):
@@ -129,7 +138,7 @@ def _look_at(device: Any, found: Discovery) -> None:
                 device=descriptor,
                 configuration=configuration.descriptor,
                 reader=reader,
-                connect=functools.partial(_connect, device, os.getpid()),
+                connect=partial(_connect, device, os.getpid()),
                 bus=raw.bus,
                 address=raw.address,
                 speed=SPEEDS.get(raw.speed or 0, ""),
@@ -146,12 +155,26 @@ def _connect(device: Any, owner: int, info: ReaderInfo) -> Transport:
     A forked child searches for the device again: libusb's object belongs to the parent.
     """
     if owner == os.getpid():
-        return UsbTransport(device, info)
+        return UsbTransport(info, partial(backend().open_device, device), find_again)
     place = (info.path, info.bus, info.address)
     for found in discover().readers:
         if (found.path, found.bus, found.address) == place:
             return found.connect(info)
     raise ReaderRemoved(f"{info.name} was unplugged", reader=info.name)
+
+
+def find_again(info: ReaderInfo) -> tuple[ReaderInfo, Callable[[], Any]] | None:
+    """The reader at the port of ``info``, with what opens its device, if it is the same one as far
+    as its descriptors tell; None if there is none."""
+    for found in discover().readers:
+        if found.path == info.path and _identity(found) == _identity(info):
+            opens: Any = found.connect
+            return replace(found, name=info.name), partial(backend().open_device, opens.args[0])
+    return None
+
+
+def _identity(info: ReaderInfo) -> tuple[object, ...]:
+    return info.device, info.raw_configuration, info.serial
 
 
 class Strings(TypedDict, total=False):
