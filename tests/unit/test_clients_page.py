@@ -14,10 +14,11 @@ from tests.vm.clients import DIFFERENT, NEARLY, SAME, Output, Seen, page, seen_o
 
 def test_the_columns_of_two_guests() -> None:
     said = {name: Output("a", "a", "b") for name in rows()}
-    verdicts = dict.fromkeys(rows(), (SAME, SAME))
+    two: dict[str, tuple[str, ...]] = dict.fromkeys(rows(), (SAME, SAME))
+    one: dict[str, tuple[str, ...]] = dict.fromkeys(rows(), (SAME,))
     guests = [
-        Seen("pcscd 1.9.9, libccid 1.5.2", verdicts | {"pcsc_scan": (SAME, NEARLY)}),
-        Seen("pcscd 2.5.2, libccid 1.8.4", verdicts | {"opensc": (DIFFERENT, SAME)}),
+        Seen("pcscd 1.9.9, libccid 1.5.2", two | {"pcsc_scan": (SAME, NEARLY)}),
+        Seen("pcscd 2.5.2, libccid 1.8.4", one | {"opensc": (DIFFERENT,)}),
     ]
     made = page(said, guests)
     assert seen_on(made) == guests
