@@ -204,8 +204,18 @@ def watchers(guest: Guest, settings: Settings) -> dict[str, str]:
             guest.run(f"echo >{FOLDER}/{Path(name).stem}", check=True)
             jobs[name].wait(WAIT_S)
         said = {name: job.stdout for name, job in jobs.items()}
-    still = re.sub(r"\r *[-\\|/]? *", "", said["pcsc_scan"])  # a spinner
-    return said | {"pcsc_scan": "$ pcsc_scan -n\n" + still}
+    return said | {"pcsc_scan": "$ pcsc_scan -n\n" + without_spinner(said["pcsc_scan"])}
+
+
+def without_spinner(text: str) -> str:
+    """The output of ``pcsc_scan`` without what it shows while it waits. Since 1.7 these are lines,
+    too, and where they stand depends on how fast things happen."""
+    text = re.sub(r"\r *[-\\|/]? *", "", text)
+    text = re.sub(
+        r"(?m)^(Insert or remove a card or a reader\.\.\.|\. +\(use Ctrl-C to exit\)) *", "", text
+    )
+    text = re.sub(r"\n+(?=\w{3} \w{3} +\d+ \d\d:)", "\n\n", text)
+    return re.sub(r"\n{2,}(?=Scanning|\Z)", "\n", text)
 
 
 Way = Callable[[Guest], AbstractContextManager[Settings]]
