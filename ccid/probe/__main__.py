@@ -108,7 +108,8 @@ def parser() -> argparse.ArgumentParser:
         )
     apdu.add_argument(
         "hex", nargs="*", metavar="HEX",
-        help="a command APDU in hexadecimal; - reads APDUs from standard input, one a line",
+        help="a command APDU in hexadecimal; - reads APDUs from standard input, one a line, and "
+        "@FILE from FILE",
     )  # fmt: skip
     apdu.add_argument(
         "--file", action="append", default=[], metavar="FILE",

@@ -11,7 +11,7 @@ from ccid.masking.exchange_watch import hidden
 from ccid.masking.secret_commands import Secrecy, visible_length
 from ccid.probe.card_command import show
 from ccid.probe.reader_choice import card_slot, flush, note, opened, protocol_of
-from ccid.probe.text_file import name, read_lines
+from ccid.probe.text_file import name, read_lines, whole_texts
 
 MASKED = "masked: --trace-secrets shows it"
 
@@ -44,7 +44,7 @@ def wanted(words: list[str], files: list[str]) -> Iterator[bytes]:
     """The APDUs of the command line, then the APDUs of the files.
 
     Args:
-        words: APDUs, or the bytes of one APDU; ``-`` for standard input.
+        words: APDUs, or the bytes of one APDU; ``-`` for standard input, ``@FILE`` for a file.
         files: Files with an APDU a line; empty lines, and text after ``#``, are left out.
 
     Raises:
@@ -53,8 +53,8 @@ def wanted(words: list[str], files: list[str]) -> Iterator[bytes]:
     """
     words = joined(words)
     for number, word in enumerate(words, 1):
-        if word == "-":
-            yield from _of_file(word)
+        if word == "-" or (word.startswith("@") and len(word) > 1):
+            yield from _of_file(word.removeprefix("@"))
         else:
             yield _apdu(word, "the APDU" if len(words) == 1 else f"APDU {number}")
     for file in files:
@@ -62,10 +62,8 @@ def wanted(words: list[str], files: list[str]) -> Iterator[bytes]:
 
 
 def _of_file(file: str) -> Iterator[bytes]:
-    for number, line in enumerate(read_lines(file), 1):
-        text = line.split("#", 1)[0].strip()
-        if text:
-            yield _apdu(text, f"{name(file)}: line {number}")
+    for text, number in whole_texts(read_lines(file)):
+        yield _apdu(text.strip(), f"{name(file)}: line {number}")
 
 
 def _apdu(text: str, what: str) -> bytes:

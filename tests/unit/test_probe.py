@@ -308,6 +308,8 @@ VERIFY = f"0020008108{PIN}"
         ["APDU: " + ",".join(f"0x{VERIFY[i : i + 2]}" for i in range(0, len(VERIFY), 2))],
         ["".join(f"\\x{VERIFY[i : i + 2]}" for i in range(0, len(VERIFY), 2))],
         ["-"],
+        ["@FILE"],
+        ["@-"],
         ["--file", "FILE"],
     ],
 )
@@ -317,7 +319,7 @@ def test_an_apdu_in_any_form(
     file = tmp_path / "apdus"
     file.write_text(f"# what to send\n\n{VERIFY}  # the PIN\n")
     monkeypatch.setattr("sys.stdin", io.StringIO(file.read_text()))
-    status, out, err = run("--virtual", "apdu", *(str(file) if w == "FILE" else w for w in words))
+    status, out, err = run("--virtual", "apdu", *(w.replace("FILE", str(file)) for w in words))
     assert (status, err) == (0, "")
     assert out.startswith("> 00 20 00 81 08 2A 2A 2A 2A 2A 2A 2A 2A  masked")
 
@@ -328,6 +330,20 @@ def test_apdus_of_the_command_line_and_of_files_in_their_order(run: Run, tmp_pat
     out = run("--virtual", "apdu", "00A40400", "00C00000", "--file", str(file))[1]
     sent = [line[2:] for line in out.splitlines() if line.startswith(">")]
     assert sent == ["00 A4 04 00", "00 C0 00 00", "00 B0 00 00", "00 B0 00 01"]
+
+
+def test_an_apdu_of_several_lines(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As programs and editors break a list within brackets, or behind a comma."""
+    text = "[0x00, 0xA4, # SELECT\n 0x04, 0x00\n]\n0x00,0xC0,\n0x00,0x00\n00B00001\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    out = run("--virtual", "apdu", "-")[1]
+    sent = [line[2:] for line in out.splitlines() if line.startswith(">")]
+    assert sent == ["00 A4 04 00", "00 C0 00 00", "00 B0 00 01"]
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"00A40400\n[{VERIFY}\n00B00001\n"))
+    status, out, err = run("--virtual", "apdu", "-")
+    assert (status, out) == (2, "")
+    assert "standard input: line 2 is not hexadecimal" in err
+    assert PIN not in err
 
 
 def test_all_are_read_before_one_is_sent(run: Run, tmp_path: Path) -> None:
@@ -355,6 +371,7 @@ SPACED = [VERIFY[i : i + 2] for i in range(0, len(VERIFY), 2)]
         ["--virtual", "apdu", f"[{VERIFY}"],
         ["--virtual", "apdu", f"--{VERIFY}"],
         ["--virtual", "apdu", "--file", VERIFY],
+        ["--virtual", "apdu", f"@{VERIFY}"],
         ["--virtual", "apdu", "--file", " ".join(SPACED)],
         ["--virtual", "apdu", "--slot", VERIFY, "00A40400"],
         ["--virtual", "apdu", "--slot", PIN, "00A40400"],
