@@ -98,9 +98,11 @@ def parser() -> argparse.ArgumentParser:
     command("list", "list the readers (the default command)", json=True)
     command("dump", "print every field of a reader's descriptors", json=True)
     command("check", "judge whether a reader will work, and why", json=True)
-    card = command("card", "power the card, explain its ATR, select its master file")
-    apdu = command("apdu", "send command APDUs to the card")
-    lend = command("lend", "lend the card to a vpcd (vsmartcard's virtual reader) elsewhere")
+    card = command("card", "power the card, explain its ATR, select its master file", json=True)
+    apdu = command("apdu", "send command APDUs to the card", json=True)
+    lend = command(
+        "lend", "lend the card to a vpcd (vsmartcard's virtual reader) elsewhere", json=True
+    )
     for sub in (card, apdu, lend):
         sub.add_argument("--slot", type=int, default=0, metavar="N", help="bSlot, from 0")
         sub.add_argument(
@@ -150,12 +152,18 @@ def parser() -> argparse.ArgumentParser:
         metavar="WORD",
         help="a word that the reader's entry has; all words must fit",
     )
-    report = command("report", "write everything about a reader into one file, for a bug report")
+    report = command(
+        "report", "write everything about a reader into one JSON file, for a bug report"
+    )
+    report.add_argument("--json", action="store_true", help="print JSON, as it does anyway")
     report.add_argument(
         "--output", metavar="FILE", help="write the report to FILE, not to standard output"
     )
     imported = command(
-        "import", "make a table entry and a virtual reader of a reader's report", reader=False
+        "import",
+        "make a table entry and a virtual reader of a reader's report",
+        json=True,
+        reader=False,
     )
     imported.add_argument(
         "files",

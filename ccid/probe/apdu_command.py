@@ -7,13 +7,10 @@ from collections.abc import Iterator
 
 from ccid.ground import hexadecimal
 from ccid.ground.hexadecimal import NotHexadecimal, joined
-from ccid.masking.exchange_watch import hidden
-from ccid.masking.secret_commands import Secrecy, visible_length
-from ccid.probe.card_command import show
-from ccid.probe.reader_choice import card_slot, flush, note, opened, protocol_of
+from ccid.probe.card_command import session_of
+from ccid.probe.exchanges import Exchange, Exchanges
+from ccid.probe.reader_choice import card_slot, flush, note, opened, print_json, protocol_of
 from ccid.probe.text_file import name, read_lines, whole_texts
-
-MASKED = "masked: --trace-secrets shows it"
 
 
 def run(options: argparse.Namespace) -> int:
@@ -27,16 +24,20 @@ def run(options: argparse.Namespace) -> int:
     if not apdus:
         note("apdu: there is no APDU to send")
         return 2
-    secrecy = Secrecy()
+    exchanges = Exchanges(options.trace_secrets)
+    done: list[Exchange] = []
     with opened(options) as reader:
         slot = card_slot(reader, options)
         with slot.connect(protocol_of(options)) as card:
-            for apdu in apdus:
-                response = card.transmit(apdu)
-                hide = secrecy.begins(apdu) and not options.trace_secrets
-                shown = _masked(apdu, response) if hide else (apdu, response)
-                show(*shown, "" if shown == (apdu, response) else MASKED)
-                flush()
+            try:
+                for apdu in apdus:
+                    done.append(exchanges.send(card, apdu))
+                    if not options.json:
+                        done[-1].show()
+                        flush()
+            finally:
+                if options.json:
+                    print_json("apdu", **session_of(card, [one.as_json() for one in done]))
     return 0
 
 
@@ -71,9 +72,3 @@ def _apdu(text: str, what: str) -> bytes:
         return hexadecimal.parse(text)
     except NotHexadecimal as error:
         raise NotHexadecimal(f"{what} is not hexadecimal: {error}", error.position) from None
-
-
-def _masked(apdu: bytes, response: bytes) -> tuple[bytes, bytes]:
-    """A command with its PIN or key masked, and its response with all but SW1 SW2 masked."""
-    visible, data = visible_length(apdu), response[:-2]
-    return hidden(apdu, visible), hidden(data) + response[-2:]
