@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit codes."""
 
-OPENING = ("dump", "card", "apdu", "lend", "doctor", "report")
+OPENING = ("dump", "card", "apdu", "shell", "lend", "doctor", "report")
 """The commands that open readers."""
 OPENS_NONE = "opens no reader: --trace and --log would stay empty"
 WITHOUT_TRACE = {
@@ -103,7 +103,8 @@ def parser() -> argparse.ArgumentParser:
     lend = command(
         "lend", "lend the card to a vpcd (vsmartcard's virtual reader) elsewhere", json=True
     )
-    for sub in (card, apdu, lend):
+    shell = command("shell", "send APDUs line by line; a script if standard input is no terminal")
+    for sub in (card, apdu, lend, shell):
         sub.add_argument("--slot", type=int, default=0, metavar="N", help="bSlot, from 0")
         sub.add_argument(
             "--protocol", type=protocol, metavar="T=0|T=1", help="insist on this protocol"
