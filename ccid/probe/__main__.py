@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit codes."""
 
-OPENING = ("dump", "card", "apdu", "shell", "lend", "doctor", "report")
+OPENING = ("dump", "card", "apdu", "shell", "bench", "lend", "doctor", "report")
 """The commands that open readers."""
 OPENS_NONE = "opens no reader: --trace and --log would stay empty"
 WITHOUT_TRACE = {
@@ -46,6 +46,8 @@ A reader is named by its name, a part of the name, vvvv:pppp, or its path as `li
 
 LONGEST_S = 1e9
 """The longest time that a user may give."""
+MOST_TIMES = 100_000
+"""How often a user may have something measured."""
 QUOTED = re.compile(
     r"(invalid choice: |invalid \w+ value: |explicit argument |unrecognized arguments: )"
     r"(.+?)(?=,? \(choose from|, maybe you meant|$)",
@@ -104,7 +106,8 @@ def parser() -> argparse.ArgumentParser:
         "lend", "lend the card to a vpcd (vsmartcard's virtual reader) elsewhere", json=True
     )
     shell = command("shell", "send APDUs line by line; a script if standard input is no terminal")
-    for sub in (card, apdu, lend, shell):
+    bench = command("bench", "measure how long host, reader and card take", json=True)
+    for sub in (card, apdu, lend, shell, bench):
         sub.add_argument("--slot", type=int, default=0, metavar="N", help="bSlot, from 0")
         sub.add_argument(
             "--protocol", type=protocol, metavar="T=0|T=1", help="insist on this protocol"
@@ -121,6 +124,15 @@ def parser() -> argparse.ArgumentParser:
     lend.add_argument(
         "to", type=lend_to, metavar="HOST:PORT",
         help="the vpcd, which has no authentication and no encryption (port 35963 if not given)",
+    )  # fmt: skip
+    bench.add_argument("--apdu", metavar="HEX", help="the command APDU (default: SELECT MF)")
+    bench.add_argument(
+        "--count", type=count, default=200, metavar="N", help="how often (default: 200)"
+    )
+    bench.add_argument("--save", metavar="FILE", help="write the run to FILE, as JSON")
+    bench.add_argument(
+        "--compare", nargs="+", metavar="FILE",
+        help="compare with a saved run; two saved runs are compared without a reader",
     )  # fmt: skip
     atr = command("atr", "explain ATRs, without a reader", json=True, reader=False)
     atr.add_argument(
@@ -203,6 +215,14 @@ def lend_to(text: str) -> tuple[str, int]:
         return host_port(text, DEFAULT_PORT)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def count(text: str) -> int:
+    """How often, for argparse."""
+    value = int(text)
+    if not 1 <= value <= MOST_TIMES:
+        raise ValueError(text)
+    return value
 
 
 def seconds(text: str) -> float:
