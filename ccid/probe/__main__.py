@@ -158,6 +158,9 @@ def parser() -> argparse.ArgumentParser:
     watch.add_argument(
         "--timeout", type=seconds, metavar="S", help="end after S seconds without an event"
     )
+    watch.add_argument(
+        "--plain", action="store_true", help="print lines at a terminal, too, and no live view"
+    )
     known = command("readers", "search the table of known readers", json=True)
     known.add_argument(
         "words",

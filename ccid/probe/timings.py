@@ -131,9 +131,9 @@ def read_run(text: str, name: str) -> tuple[dict[str, Any], dict[str, Figures]]:
         values = measured.get(what) if isinstance(measured, dict) else None
         if not isinstance(values, dict):
             raise BadRun(f"{name}: measured has no {what}")
-        numbers = {}
+        numbers: dict[str, Any] = {}
         for field in fields(Figures):
-            value = values.get(field.name)
+            value: Any = values.get(field.name)
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if not is_number or not 0 <= value <= MOST_US:
                 raise BadRun(
