@@ -137,7 +137,7 @@ def test_the_driver_for_pcscd_is_made_of_the_package(installed: Path, tmp_path: 
     assert Path(named).parent == installed / "bin"
 
 
-PLUG = "ccid/pcsc/plug/prebuilt/libccid-python.so"
+PLUG = "ccid/pcsc/plug/plug.elf"
 MACHINES = {"x86_64": 62, "aarch64": 183}
 """e_machine of an ELF header (System V ABI: EM_X86_64, EM_AARCH64)."""
 

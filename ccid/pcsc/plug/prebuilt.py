@@ -8,9 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-FILE = Path(__file__).parent / "prebuilt" / "libccid-python.so"
-"""The shared object; missing in a source tree, and in a wheel for any platform. `tools/build-wheels`
-makes the wheels that have it."""
+FILE = Path(__file__).with_name("plug.elf")
+"""The shared object. It is missing in a source tree, and in a wheel for any platform;
+`tools/build-wheels` makes the wheels that have it. It is called .elf since it is no module of
+Python, as an .so in a package would be."""
 OPTIONS = ("CC", "CPPFLAGS", "CFLAGS", "LDFLAGS")
 """Variables that ask for compiling: their values would have no effect on what is compiled."""
 TRY = "import ctypes, sys; ctypes.CDLL(sys.argv[1]).IFDHCreateChannel"
