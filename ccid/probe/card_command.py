@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 from typing import Any
 
 from ccid.device.card import Card
+from ccid.errors import CardRefused
+from ccid.iso7816.atr import Atr
 from ccid.probe.exchanges import Exchange
 from ccid.probe.reader_choice import card_slot, opened, print_json, protocol_of, say
 
@@ -18,15 +21,25 @@ def run(options: argparse.Namespace) -> int:
     with opened(options) as reader:
         slot = card_slot(reader, options)
         with slot.connect(protocol_of(options)) as card:
+            names = contactless(card) if made_by_reader(card.atr) else {}
             if not options.json:
                 show_card(card)
-            exchange = Exchange(SELECT_MF, card.transmit(SELECT_MF), what="SELECT MF")
+                for name, value in names.items():
+                    say(f"{name}: {value.hex(' ').upper()}")
+            exchanges = []
+            if card.atr.historical_data.storage_card is None:  # a storage card takes no APDU
+                exchange = Exchange(SELECT_MF, card.transmit(SELECT_MF), what="SELECT MF")
+                exchanges.append(exchange.as_json())
+                if not options.json:
+                    exchange.show()
             if options.json:
-                explanation = card.atr.explain().splitlines()
-                exchanges = [exchange.as_json()]
-                print_json("card", **session_of(card, exchanges), explanation=explanation)
-            else:
-                exchange.show()
+                print_json(
+                    "card",
+                    **session_of(card, exchanges),
+                    explanation=card.atr.explain().splitlines(),
+                    uid=names["UID"].hex().upper() if "UID" in names else None,
+                    ats=names["ATS"].hex().upper() if "ATS" in names else None,
+                )
     return 0
 
 
@@ -50,3 +63,18 @@ def session_of(card: Card, exchanges: list[dict[str, Any]]) -> dict[str, Any]:
         "protocol": str(card.protocol),
         "exchanges": exchanges,
     }
+
+
+def made_by_reader(atr: Atr) -> bool:
+    """True if an ATR has the form that contactless readers make (PC/SC part 3, 3.1.3.2.3): 3B 8N,
+    80 01. Cards with contacts may have such an ATR, too."""
+    return atr.raw[:1] == b"\x3b" and atr.raw[1] >> 4 == 8 and atr.raw[2:4] == b"\x80\x01"
+
+
+def contactless(card: Card) -> dict[str, bytes]:
+    """UID and ATS as far as the reader knows them: a contact reader knows neither."""
+    found = {}
+    for name, ask in (("UID", card.uid), ("ATS", card.ats)):
+        with suppress(CardRefused):
+            found[name] = ask()
+    return found

@@ -60,7 +60,7 @@ complete -c ccid-pcscd -n _shtab_ccid_pcscd_using -s h -l help -d 'show this hel
 complete -c ccid-pcscd -n _shtab_ccid_pcscd_using -l socket -xka "(__fish_complete_path (commandline -ct))" -d 'where to listen (default: $XDG_RUNTIME_DIR/ccid/pcscd.comm, or what systemd passes)'
 complete -c ccid-pcscd -n _shtab_ccid_pcscd_using -l group -x -d 'members of this group may connect, too (default: nobody but this user)'
 complete -c ccid-pcscd -n _shtab_ccid_pcscd_using -l virtual -x -d 'a virtual reader, as the real one with these ids is; any number of times. Readers on USB are not used then, unless --reader or --usb asks for them'
-complete -c ccid-pcscd -n _shtab_ccid_pcscd_using -l card -x -d 'what is in the virtual reader before it: files (the default), echo, piv, none, or vpcd:PORT, the card of a program that connects to 127.0.0.1:PORT (vicc, jCardSim)'
+complete -c ccid-pcscd -n _shtab_ccid_pcscd_using -l card -x -d 'what is in the virtual reader before it: files (the default), echo, piv, contactless, mifare-1k, mifare-4k, ultralight, ntag213, ntag215, ntag216, none, vpcd:PORT, the card of a program that connects to 127.0.0.1:PORT (vicc, jCardSim), or vpcd:HOST:PORT, that of a program that listens (vicc --reversed)'
 complete -c ccid-pcscd -n _shtab_ccid_pcscd_using -l reader -x -d 'a reader on USB: its name or a part of it, vvvv:pppp, or path; any number of times'
 complete -c ccid-pcscd -n _shtab_ccid_pcscd_using -l usb -d 'all readers on USB, besides --virtual'
 complete -c ccid-pcscd -n _shtab_ccid_pcscd_using -l readers -x -d 'so many readers at most, each slot counted (default: 16)'

@@ -58,7 +58,7 @@ complete -c ccid-run -f
 
 complete -c ccid-run -n _shtab_ccid_run_using -s h -l help -d 'show this help message and exit'
 complete -c ccid-run -n _shtab_ccid_run_using -l virtual -x -d 'a virtual reader, as the real one with these ids is; any number of times. Readers on USB are not used then, unless --reader or --usb asks for them'
-complete -c ccid-run -n _shtab_ccid_run_using -l card -x -d 'what is in the virtual reader before it: files (the default), echo, piv, none, or vpcd:PORT, the card of a program that connects to 127.0.0.1:PORT (vicc, jCardSim)'
+complete -c ccid-run -n _shtab_ccid_run_using -l card -x -d 'what is in the virtual reader before it: files (the default), echo, piv, contactless, mifare-1k, mifare-4k, ultralight, ntag213, ntag215, ntag216, none, vpcd:PORT, the card of a program that connects to 127.0.0.1:PORT (vicc, jCardSim), or vpcd:HOST:PORT, that of a program that listens (vicc --reversed)'
 complete -c ccid-run -n _shtab_ccid_run_using -l reader -x -d 'a reader on USB: its name or a part of it, vvvv:pppp, or path; any number of times'
 complete -c ccid-run -n _shtab_ccid_run_using -l usb -d 'all readers on USB, besides --virtual'
 complete -c ccid-run -n _shtab_ccid_run_using -l readers -x -d 'as for ccid-pcscd'
