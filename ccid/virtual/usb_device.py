@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
@@ -67,6 +67,9 @@ class InPipe:
         self.halted = False
         self.ends_full_packets = True
         """An empty packet ends a message whose last packet is full, as USB 2.0 demands."""
+        self.endless: Iterator[tuple[bytes, float]] | None = None
+        """What follows when nothing else is there, without end: messages with their times. One is
+        taken when the host has fetched the one before."""
         self._queue: list[tuple[float, int, bytes]] = []
         self._order = itertools.count()
         self._current: bytes | None = None
@@ -78,8 +81,15 @@ class InPipe:
 
     def drop_all(self) -> None:
         """Drop all messages."""
+        self.endless = None
         self._queue.clear()
         self._current = None
+
+    def _go_on(self) -> bool:
+        """True if there is a message, now or later."""
+        if not self._queue and self.endless is not None:
+            self.push(*next(self.endless))
+        return bool(self._queue)
 
     def drop_if(self, unwanted: Callable[[bytes], bool]) -> list[bytes]:
         """Drop the messages for which ``unwanted`` is true; return them in their order."""
@@ -91,13 +101,13 @@ class InPipe:
     @property
     def is_silent(self) -> bool:
         """True if there is no message, now or later."""
-        return self._current is None and not self._queue
+        return self._current is None and not self._queue and self.endless is None
 
     def next_due(self) -> float | None:
         """When the next message is available; None without a message."""
         if self._current is not None:
             return 0.0
-        return self._queue[0][0] if self._queue else None
+        return self._queue[0][0] if self._go_on() else None
 
     def pull(self, size: int, now: float) -> tuple[bytes, bool] | None:
         """The bytes for a transfer of ``size`` bytes; None if no message is available yet.
@@ -107,7 +117,7 @@ class InPipe:
             full. The transfer stays open after a message of full packets without an empty packet.
         """
         if self._current is None:
-            if not self._queue or self._queue[0][0] > now:
+            if not self._go_on() or self._queue[0][0] > now:
                 return None
             message = heapq.heappop(self._queue)[2]
             length = len(message)

@@ -59,7 +59,7 @@ class Bounds:
     """
 
     def __init__(self, slower: float = 1.0) -> None:
-        self._longest_s = LONGEST_S * slower
+        self._slower = slower
 
     def __enter__(self) -> Bounds:
         if threading.current_thread() is not threading.main_thread():
@@ -96,7 +96,7 @@ class Bounds:
             Any other exception: The target let it through.
         """
         signal.setitimer(signal.ITIMER_REAL, HANGING_S)
-        signal.setitimer(signal.ITIMER_PROF, self._longest_s)
+        signal.setitimer(signal.ITIMER_PROF, LONGEST_S * self._slower)
         try:
             target(data)
         except CcidError:

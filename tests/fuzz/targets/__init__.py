@@ -46,5 +46,5 @@ TARGETS: dict[str, Target] = {
 }
 """The targets by name."""
 
-SLOW = {"control", "ifd", "plug", "usbip", "activation", "import", "toml", "pcsc", "vpcd"}
+SLOW = {"control", "ifd", "plug", "usbip", "activation", "import", "toml", "pcsc", "vpcd", "atr", "atr-list"}
 """Targets that take a millisecond or more for an input."""
