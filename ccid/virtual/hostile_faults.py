@@ -135,15 +135,10 @@ def _endless(make: Callable[[bytes, list[Said]], bytes], every_s: float = 0.0) -
     def bend(function: CcidFunction, command: bytes, said: list[Said]) -> list[Said]:
         message = make(command, said)
         start = said[0].due if said else 0.0
-        function.bulk_in.drop_all()
-        function.bulk_in.endless = ((message, start + n * every_s) for n in itertools.count())
+        function.bulk_in.go_on((message, start + n * every_s) for n in itertools.count())
         return []
 
     return bend
-
-
-def _lengthened(by: int | None) -> Bend:
-    return faults.lying_length(0xFFFF_FFFF if by is None else by).bend
 
 
 def _exactly(dwLength: int) -> Bend:
@@ -159,19 +154,16 @@ def _extension(multiplier: int) -> Callable[[bytes, list[Said]], bytes]:
     return lambda command, said: _empty(_head(command, said, b7=status, b8=multiplier, b9=0))
 
 
-def _long_reply(every_s: float, stops: bool) -> Bend:
-    """A reply that announces many bytes, packet by packet."""
+def _long_reply(every_s: float) -> Bend:
+    """A reply that announces many bytes, packet by packet, and does not stop at its end."""
 
     def bend(function: CcidFunction, command: bytes, said: list[Said]) -> list[Said]:
         pipe, start = function.bulk_in, said[0].due if said else 0.0
         size = pipe.packet_size
         head = _head(command, said, b7=0, b8=0, b9=0)
         first = head[:1] + ANNOUNCED.to_bytes(4, "little") + head[5:] + bytes(size - len(head))
-        pipe.drop_all()
-        pipe.ends_full_packets = False
-        packets = itertools.count(1) if not stops else range(1, ANNOUNCED)
-        later = ((bytes(size), start + n * every_s) for n in packets)
-        pipe.endless = itertools.chain([(first, start)], later)
+        later = ((bytes(size), start + n * every_s) for n in itertools.count(1))
+        pipe.go_on(itertools.chain([(first, start)], later), is_open=True)
         return []
 
     return bend
@@ -207,14 +199,11 @@ def _block(pcb: int, inf: bytes) -> bytes:
     return body + lrc(body)
 
 
-class _Chain:
-    """I-blocks that say that more follow, with the number that the host expects."""
-
-    def __call__(self, command: bytes) -> bytes:
-        block = command[MESSAGE_HEADER:]
-        if block[1:2] and block[1] & 0xC0 == 0x80:  # an R-block says which comes next
-            return _block(0x20 | (0x40 if block[1] & 0x10 else 0), bytes(32))
-        return _block(0x20, bytes(32))
+def _more(command: bytes) -> bytes:
+    """An I-block that says that more follow, with the number that the host's R-block wants."""
+    block = command[MESSAGE_HEADER:]
+    is_r = len(block) > 1 and block[1] & 0xC0 == 0x80
+    return _block(0x60 if is_r and block[1] & 0x10 else 0x20, bytes(254))
 
 
 def _nulls(command: bytes) -> bytes:
@@ -231,11 +220,9 @@ def _notifying(make: Callable[[int, int], bytes]) -> Bend:
 
     def bend(function: CcidFunction, _command: bytes, said: list[Said]) -> list[Said]:
         pipe = function.interrupt_in
-        if pipe is not None and pipe.endless is None:
+        if pipe is not None and not pipe.is_endless:
             start, slots = said[0].due if said else 0.0, len(function.slots)
-            pipe.endless = (
-                (make(n, slots), start + n * NOTIFICATION_S) for n in itertools.count()
-            )
+            pipe.go_on((make(n, slots), start + n * NOTIFICATION_S) for n in itertools.count())
         return said
 
     return bend
@@ -246,8 +233,8 @@ def _out_and_in(number: int, slots: int) -> bytes:
 
 
 _BENDS: dict[Malice, Bend] = {
-    Malice.LENGTH_TOO_LARGE: _lengthened(1),
-    Malice.LENGTH_TOO_SMALL: _lengthened(-1),
+    Malice.LENGTH_TOO_LARGE: faults.lying_length(1).bend,
+    Malice.LENGTH_TOO_SMALL: faults.lying_length(-1).bend,
     Malice.LENGTH_4_GB: _exactly(0xFFFF_FFFF),
     Malice.HEADER_CUT: faults.cut_short(7).bend,
     Malice.TIME_EXTENSIONS: _endless(_extension(1)),
@@ -258,8 +245,8 @@ _BENDS: dict[Malice, Bend] = {
     Malice.REPLIES_OF_ANOTHER_TYPE: _endless(lambda c, s: _empty(_head(c, s, b0=0x84))),
     Malice.EMPTY_TRANSFERS: _endless(lambda _c, _s: b""),
     Malice.NOISE: _endless(lambda _c, _s: b"\xde\xad\xbe\xef" * 8),
-    Malice.DRIP: _long_reply(PAUSE_S, stops=True),
-    Malice.STREAM: _long_reply(0.0, stops=False),
+    Malice.DRIP: _long_reply(PAUSE_S),
+    Malice.STREAM: _long_reply(0.0),
     Malice.SILENCE: faults.silence().bend,
     Malice.STALLS: faults.stall_in().bend,
     Malice.BUSY: faults.failing(SlotError.CMD_SLOT_BUSY).bend,
@@ -267,7 +254,7 @@ _BENDS: dict[Malice, Bend] = {
     Malice.CHAINING: _chained(bytes(255)),
     Malice.EMPTY_CHAINING: _chained(b""),
     Malice.T1_WTX: _answer(lambda _: _block(0xC3, b"\1")),
-    Malice.T1_CHAINING: _answer(_Chain()),
+    Malice.T1_CHAINING: _answer(_more),
     Malice.T1_RESYNCH: _answer(lambda _: _block(0xC1, b"\x20")),
     Malice.T0_NULL: _answer(_nulls),
     Malice.T0_GET_RESPONSE: _answer(lambda _: b"\x61\x10"),

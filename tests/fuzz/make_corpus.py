@@ -19,7 +19,6 @@ from ccid.codec.messages import COMMANDS, RDR_to_PC_HardwareError, RDR_to_PC_Not
 from ccid.device.control import ControlCode
 from ccid.errors import CcidError
 from ccid.iso7816.atr import Atr
-from ccid.iso7816.error_detection import lrc
 from ccid.known.descriptor_figures import as_toml, figures
 from ccid.link.pipe import Pipe
 from ccid.link.slot_commands import Commands

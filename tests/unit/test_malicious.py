@@ -4,7 +4,10 @@ reader is used meanwhile, and the reader itself afterwards. docs/security.md has
 from __future__ import annotations
 
 import re
+import threading
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ from ccid.codec.messages import PC_to_RDR_IccPowerOn, PC_to_RDR_XfrBlock
 from ccid.codes import ExchangeLevel
 from ccid.device import first_commands
 from ccid.device import reader as reader_module
-from ccid.errors import CcidError, CommandCancelled, TransportTimeout
+from ccid.errors import CcidError, CommandCancelled
 from ccid.link import inbox
 from ccid.link import pipe as pipe_module
 from ccid.virtual import EchoCard, VirtualReader, make_descriptor
@@ -24,7 +27,7 @@ from ccid.virtual.usb_device import InPipe
 from tests.malice import EVENTS, OK, SELECT_MF, place, suffer, suffer_descriptor
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "security.md"
-LIMIT_S = 0.25
+LIMIT_S = 0.1
 """Of a command here."""
 MOST_BYTES = 50 << 20
 DESCRIPTORS = dict(hostile_descriptors(make_descriptor(ExchangeLevel.SHORT_APDU)))
@@ -35,10 +38,10 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipe_module, "SLICE_MS", 20)
     monkeypatch.setattr(pipe_module, "ABORT_S", 0.1)
     monkeypatch.setattr(inbox, "REST_MS", 100)
-    monkeypatch.setattr(first_commands, "WAKING_S", 0.3)
-    monkeypatch.setattr(reader_module, "FAREWELL_S", 0.2)
-    monkeypatch.setattr("ccid.link.slot_commands.SlotCommands.status_timeout_s", 0.1)
-    monkeypatch.setattr("ccid.link.slot_commands.STATUS_S", 0.2)
+    monkeypatch.setattr(first_commands, "WAKING_S", 0.1)
+    monkeypatch.setattr(reader_module, "FAREWELL_S", 0.1)
+    monkeypatch.setattr("ccid.link.slot_commands.SlotCommands.status_timeout_s", 0.05)
+    monkeypatch.setattr("ccid.link.slot_commands.STATUS_S", 0.1)
 
 
 def documented() -> dict[str, tuple[str, str]]:
@@ -50,9 +53,11 @@ def documented() -> dict[str, tuple[str, str]]:
 
 @pytest.mark.parametrize("kind", Malice, ids=lambda kind: kind.name)
 def test_a_command_ends_and_nobody_else_is_harmed(kind: Malice) -> None:
-    outcome = suffer(kind, max_command_s=LIMIT_S, flood_s=0.05)
+    error, _ = documented()[kind.value]
+    limit_s = LIMIT_S if error == "TransportTimeout" else 20.0
+    outcome = suffer(kind, max_command_s=limit_s, flood_s=0.05)
     assert outcome.error == "" or issubclass(getattr(errors, outcome.error), CcidError)
-    assert outcome.seconds < LIMIT_S + 3
+    assert outcome.seconds < limit_s + 3
     assert outcome.grown < MOST_BYTES
     assert outcome.neighbour_s is not None
     assert outcome.neighbour_s < 3
@@ -88,8 +93,6 @@ def test_opening_and_closing_end(kind: Malice) -> None:
     ids=lambda kind: kind.name,
 )  # fmt: skip
 def test_a_command_to_a_malicious_reader_is_cancelled(kind: Malice) -> None:
-    import threading
-
     level, protocol = place(kind)
     virtual = VirtualReader(level=level)
     with ccid.open_reader(virtual) as reader:
@@ -116,28 +119,19 @@ def test_a_card_that_is_malicious_once() -> None:
     assert malicious(Malice.T1_WTX, on=PC_to_RDR_IccPowerOn).on is PC_to_RDR_XfrBlock
 
 
-def test_a_notification_of_256_slots_costs_nothing(short: None) -> None:
-    """And tells of the slots that there are, no others."""
+def test_a_notification_of_256_slots_tells_of_those_that_there_are() -> None:
     virtual = VirtualReader([EchoCard(), None], slots=2)
     seen: Counter[int] = Counter()
     with ccid.open_reader(virtual) as reader:
         end = reader.listen(lambda slots: seen.update(change.slot for change in slots or ()))
         virtual.faults.append(malicious(Malice.NOTIFICATIONS_OF_OTHER_SLOTS))
-        until = 200
-        while seen[0] < 3 and until:
-            until -= 1
-            with pytest.raises(CcidError) if False else _errors():
+        for _ in range(2000):
+            with suppress(CcidError):
                 reader.slots[0].status()
-        virtual.functions[0].interrupt_in.endless = None  # type: ignore[union-attr]
+            if seen[0] > 3:
+                break
         end()
-    assert set(seen) == {0, 1}
-
-
-class _errors:  # noqa: N801 - reads like contextlib.suppress
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> bool:
-        return kind is not None and issubclass(kind, CcidError)
+        assert set(seen) == {0, 1}
 
 
 @pytest.mark.parametrize("name", DESCRIPTORS)
@@ -164,12 +158,13 @@ def test_an_endless_pipe_says_one_message_after_the_other() -> None:
     pipe = InPipe(64)
     taken = []
 
-    def messages():  # type: ignore[no-untyped-def]
+    def messages() -> Iterator[tuple[bytes, float]]:
         for number in range(1000):
             taken.append(number)
             yield bytes((number % 256,)), number * 0.5
 
-    pipe.endless = messages()
+    pipe.go_on(messages())
+    assert pipe.is_endless
     assert not pipe.is_silent
     assert pipe.next_due() == 0.0
     assert pipe.pull(64, 0.0) == (b"\0", True)
@@ -179,14 +174,9 @@ def test_an_endless_pipe_says_one_message_after_the_other() -> None:
     assert taken == [0, 1]
     pipe.push(b"honest", 0.7)
     assert pipe.pull(64, 0.8) == (b"honest", True)
-    pipe.drop_all()
+    pipe.stop()
     assert pipe.is_silent
+    pipe.push(b"honest", 0.9)
+    pipe.stop()
+    assert pipe.pull(64, 0.9) == (b"honest", True)
     assert pipe.next_due() is None
-
-
-def test_the_default_limit_is_half_an_hour() -> None:
-    """What docs/security.md says of the figures there."""
-    from ccid.link.conversation import MAX_COMMAND_S
-
-    assert MAX_COMMAND_S == 1800
-    assert TransportTimeout.__mro__[1] is errors.TransportError

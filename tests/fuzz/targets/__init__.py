@@ -46,5 +46,17 @@ TARGETS: dict[str, Target] = {
 }
 """The targets by name."""
 
-SLOW = {"control", "ifd", "plug", "usbip", "activation", "import", "toml", "pcsc", "vpcd", "atr", "atr-list"}
+SLOW = {
+    "control",
+    "ifd",
+    "plug",
+    "usbip",
+    "activation",
+    "import",
+    "toml",
+    "pcsc",
+    "vpcd",
+    "atr",
+    "atr-list",
+}
 """Targets that take a millisecond or more for an input."""

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import ccid
 from ccid.codec.messages import PC_to_RDR_Secure
+from ccid.codes import ExchangeLevel
 from ccid.device.control import ControlCode
 from ccid.device.control import control as carry_out
 from ccid.errors import CcidError
 from ccid.known.quirks import Quirks
 from ccid.pin import pad_structures
 from ccid.virtual import EchoCard, VirtualReader, make_descriptor
-from ccid.codes import ExchangeLevel
 from tests.fuzz.taking import Taker
-
-import ccid
 
 QUIRKS = (
     Quirks(),
