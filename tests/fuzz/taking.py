@@ -26,9 +26,9 @@ class Taker:
 
     def number(self, size: int = 1) -> int:
         """A number of ``size`` bytes, little-endian."""
-        return int.from_bytes(self.bytes(size), "little")
+        return int.from_bytes(self.take(size), "little")
 
-    def bytes(self, size: int) -> bytes:
+    def take(self, size: int) -> bytes:
         """The next ``size`` bytes, or those that are left."""
         taken = self._data[self._at : self._at + size]
         self._at += size
@@ -36,15 +36,15 @@ class Taker:
 
     def piece(self) -> bytes:
         """A piece of 0 to 255 bytes: its length, then the bytes."""
-        return self.bytes(self.number())
+        return self.take(self.number())
 
     def long_piece(self) -> bytes:
         """A piece of 0 to 65,535 bytes: its length in two bytes, then the bytes."""
-        return self.bytes(self.number(2))
+        return self.take(self.number(2))
 
     def rest(self) -> bytes:
         """All that is left."""
-        return self.bytes(len(self._data))
+        return self.take(len(self._data))
 
     def one_of(self, choices: Sequence[T]) -> T:
         """One of ``choices``."""

@@ -92,11 +92,8 @@ def test_cve_2010_4530_length_of_a_reply(
         reader.slots[0].connect()
         before = largest()
         virtual.faults.append(says(length))
-        try:
-            got = ask(reader.slots[0])
-        except CcidError as error:
-            assert str(error)
-        else:  # it says fewer than come: no more than it says are taken
+        with suppress(CcidError):
+            got = ask(reader.slots[0])  # it says fewer than come: no more than that are taken
             assert not isinstance(got, bytes) or len(got) <= length
             assert length < 255
         assert largest() - before < 1 << 20
@@ -132,6 +129,12 @@ def test_cve_2010_4530_length_of_a_list(count: int) -> None:
 
 # CVE-2010-4531: an ATR of more than 33 bytes ------------------------------------------------------
 
+
+def finds(virtual: VirtualReader) -> Any:
+    """Finds this reader by any name."""
+    return lambda *_: virtual.info
+
+
 ENDLESS_ATR = bytes.fromhex("3BF0") + bytes.fromhex("010101F1") * 60
 """Each TD announces one more group."""
 LONG_ATRS = [ENDLESS_ATR[:n] for n in (34, 35, 64, 100, 242)] + [
@@ -145,11 +148,9 @@ def test_cve_2010_4531_a_long_atr(atr: bytes) -> None:
     """It is refused or cut, in all that shows it."""
     virtual = VirtualReader(EchoCard())
     virtual.faults.append(faults.altered(lambda _: atr, on=PC_to_RDR_IccPowerOn, times=None))
-    try:
+    with suppress(CcidError):
         assert Atr.parse(atr).explain()
-    except CcidError as error:
-        assert "ATR" in str(error) or "T" in str(error)
-    handler = IFDHandler(find=lambda name, taken=(): virtual.info)
+    handler = IFDHandler(find=finds(virtual))
     try:
         assert handler.create_channel_by_name(0, DEVICE) is Code.SUCCESS
         for capacity in (0, MAX_ATR, 1 << 16):
@@ -305,10 +306,8 @@ def test_cve_2024_45616_a_short_response(
         virtual.faults.append(
             faults.altered(lambda data: data[:length], on=PC_to_RDR_XfrBlock, times=None)
         )
-        try:
+        with suppress(CcidError):
             assert len(card.transmit(SELECT_MF)) >= 2
-        except CcidError:
-            pass
         virtual.faults.clear()
 
 
@@ -322,10 +321,8 @@ def test_cve_2024_45616_a_short_reply(command: Any, length: int) -> None:
         slot.connect()
         virtual.faults.append(faults.altered(lambda data: data[:length], on=command, times=None))
         for ask in slot.commands.get_parameters, slot.status, slot.commands.power_on:
-            try:
+            with suppress(CcidError):
                 ask()
-            except CcidError as error:
-                assert str(error)
         assert len(slot.escape(bytes(20))) == (length if command is PC_to_RDR_Escape else 20)
 
 
@@ -350,10 +347,8 @@ def test_cve_2024_45616_a_short_reply_of_a_token(
         card = reader.slots[0].connect()
         is_short = True
         for ask in (lambda: card.transmit(ECHO), reader.slots[0].status, card.reset):
-            try:
+            with suppress(CcidError):
                 ask()
-            except CcidError as error:
-                assert str(error)
         is_short = False
 
 

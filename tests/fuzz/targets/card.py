@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from contextlib import suppress
 from typing import Any
 
 from ccid.codes import ExchangeLevel, PowerSelect, Protocol
-from ccid.errors import CcidError, InvalidApdu
+from ccid.errors import CcidError
 from ccid.iso7816 import pps as pps_rules
 from ccid.iso7816 import t0
 from ccid.iso7816.apdu import CommandApdu, is_extended
@@ -14,6 +15,7 @@ from ccid.iso7816.atr import Atr
 from ccid.iso7816.error_detection import lrc
 from ccid.iso7816.historical_bytes import Historical
 from ccid.iso7816.historical_bytes_text import lines
+from ccid.iso7816.protocol_runner import run
 from ccid.iso7816.t1 import T1, LinkError
 from ccid.iso7816.timing import Timing, pps_timeout
 from ccid.masking import secret_commands
@@ -82,10 +84,8 @@ def pps(data: bytes) -> None:
     rest = [taker.number() if taker.number() & 1 else None for _ in range(3)]
     asked = pps_rules.request(protocol, *rest)
     assert pps_rules.is_pps(asked)
-    try:
+    with suppress(CcidError):
         assert 0 <= pps_rules.confirmed(asked, taker.piece()) <= 0xFF
-    except CcidError:
-        pass
     card = Contact(EchoCard(), ContactOptions(atr=taker.piece() or b"\x3b\x00"))
     card.reset()
     sent = b"".join(one.data for one in card.receive(taker.piece()))
@@ -110,18 +110,21 @@ def apdu(data: bytes) -> None:
     assert "data=" not in repr(parsed)
 
 
-def _run(machine: Generator[Any, Any, bytes], answers: Any) -> bytes | None:
+def _run(machine: Generator[Any, Any, Any], answers: Callable[[Any], Any]) -> Any:
     """Drive a machine; None if it fails as it should."""
+    steps = 0
+
+    def answer(step: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps > MOST_STEPS:
+            raise AssertionError(f"not at an end after {MOST_STEPS} steps")
+        return answers(step)
+
     try:
-        step = next(machine)
-        for _ in range(MOST_STEPS):
-            step = machine.send(answers(step))
-    except StopIteration as done:
-        assert isinstance(done.value, bytes)
-        return done.value
+        return run(machine, answer)
     except CcidError:
         return None
-    raise AssertionError(f"not at an end after {MOST_STEPS} steps")
 
 
 def t0_host(data: bytes) -> None:
@@ -129,7 +132,7 @@ def t0_host(data: bytes) -> None:
     taker = Taker(data)
     by_characters, command = taker.number() & 1, taker.piece()
     if by_characters:
-        _run(t0.procedure(command), lambda step: taker.bytes(min(step.expected, taker.number())))
+        _run(t0.procedure(command), lambda step: taker.take(min(step.expected, taker.number())))
         return
     response = _run(t0.command(command), lambda _: taker.piece())
     assert response is None or len(response) >= 2
@@ -178,15 +181,8 @@ def t1_host(data: bytes) -> None:
             continue
         response = _run(state.exchange(command), answer)
         assert response is None or len(response) >= 2
-    try:
-        machine = state.announce_ifsd(254)
-        step = next(machine)
-        for _ in range(MOST_STEPS):
-            step = machine.send(answer(step))
-    except StopIteration as done:
-        assert 1 <= done.value <= 254
-    except (CcidError, InvalidApdu):
-        pass
+    ifsd = _run(state.announce_ifsd(254), answer)
+    assert ifsd is None or 1 <= ifsd <= 254
 
 
 def t1_card(data: bytes) -> None:

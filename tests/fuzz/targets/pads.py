@@ -26,7 +26,7 @@ def pin(data: bytes) -> None:
     make = taker.one_of([pad_structures.verification, pad_structures.modification])
     order = taker.one_of(["little", "big"])
     quirks = taker.one_of(QUIRKS)
-    known = pad_structures.PinPadFeatures.parse(taker.bytes(21)) if taker.number() & 1 else None
+    known = pad_structures.PinPadFeatures.parse(taker.take(21)) if taker.number() & 1 else None
     request = make(taker.rest(), quirks, known, order)
     assert request.timeout_s > 0
     message = PC_to_RDR_Secure(

@@ -173,7 +173,7 @@ class Liar(SeparateTransfers, Life):
             case 8:
                 raise TransportError("a liar: broken")
             case kind:
-                status = taker.bytes(3).ljust(3, b"\0") if kind else bytes(3)
+                status = taker.take(3).ljust(3, b"\0") if kind else bytes(3)
                 body = taker.piece()
                 head = bytes((self._reply_type(),)) + len(body).to_bytes(4, "little")
                 return head + self.asked[5:7] + status + body
@@ -197,7 +197,7 @@ class Liar(SeparateTransfers, Life):
     def take_events(self, wait_ms: int = 0, /) -> None:
         """One notification, sometimes."""
         if self.taker.number() == 0x50:
-            self.tell(b"\x50" + self.taker.bytes(1))
+            self.tell(b"\x50" + self.taker.take(1))
         self.clock.sleep(wait_ms / 1000)
 
     def attend(self) -> Callable[[], None]:
@@ -209,7 +209,7 @@ class Liar(SeparateTransfers, Life):
         self.check()
         if self.taker.number() & 1:
             raise TransportStall("a liar: stalled")
-        return self.taker.bytes(request.wLength)
+        return self.taker.take(request.wLength)
 
     def close(self) -> None:
         """The end."""

@@ -70,7 +70,7 @@ def _call(handler: IFDHandler, taker: Taker) -> None:
         case 3:
             code = handler.set_capabilities(lun, taker.number(4), taker.piece())
         case 4:
-            code = handler.set_protocol_parameters(lun, *taker.bytes(5).ljust(5, b"\0"))
+            code = handler.set_protocol_parameters(lun, *taker.take(5).ljust(5, b"\0"))
         case 5:
             action = taker.number(4) if taker.number() == 0xFF else taker.one_of(ACTIONS)
             code, answer = handler.power_icc(lun, action, capacity)
@@ -119,7 +119,7 @@ def plug(data: bytes) -> None:
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     events = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     helper = _Helper()
-    with here, events[0], mock.patch.object(helper_module, "say", lambda text: None):
+    with here, events[0], mock.patch.object(helper_module, "say"):
         here.sendall(frames)
         here.shutdown(socket.SHUT_WR)
         channel = helper_module.Channel(helper, 0, there, events[1])  # type: ignore[arg-type]
@@ -200,7 +200,7 @@ def _request(taker: Taker, server: Server, command: Command) -> bytes:
     """A request whose numbers may be those of contexts and cards that there are."""
     known = [*server.core.resources.contexts, *server.core.resources.handles] or [0]
     size = taker.one_of(BODIES[command])
-    body = bytearray(taker.bytes(size).ljust(size, b"\0"))
+    body = bytearray(taker.take(size).ljust(size, b"\0"))
     if taker.number() & 1 and size >= 4:
         struct.pack_into("=I", body, 0, taker.one_of(known))
     extra = taker.piece()
