@@ -28,8 +28,12 @@ from tests.fuzz.taking import Taker
 
 READERS = [
     make_descriptor(level, dwFeatures=features | level, bVoltageSupport=voltages)
-    for level in list(ExchangeLevel)[:4]
-    for features, voltages in ((0, 7), (0xBA, 1), (0x842, 6))
+    for level, features, voltages in (
+        (ExchangeLevel.CHARACTER, 0, 7),
+        (ExchangeLevel.TPDU, 0x842, 6),
+        (ExchangeLevel.SHORT_APDU, 0xBA, 1),
+        (ExchangeLevel.EXTENDED_APDU, 0x0A, 7),
+    )
 ]
 MOST_STEPS = 4000
 """More than any exchange has: a machine that takes more does not end."""
