@@ -117,12 +117,18 @@ def _without_interface(one: Lacking) -> Patient:
 
 
 def _look_at_linux(machine: Patient) -> None:
-    if not Path("/dev/bus/usb").is_dir():
-        machine.trouble(
-            "there is no /dev/bus/usb",
-            "in a container, pass the folder in (--device=/dev/bus/usb); give a virtual machine "
-            "a USB controller",
+    from ccid.transport.access_cures import PAGE, deaf, without_usb
+    from ccid.transport.access_facts import gather
+
+    facts = gather()
+    machine.facts.append(f"this process runs {facts}")
+    if deaf(facts):
+        machine.facts.append(
+            f"{deaf(facts)}: readers that come and go are noticed once a second "
+            f"({PAGE}#without-hot-plug)"
         )
+    if not Path("/dev/bus/usb").is_dir():
+        machine.trouble("there is no /dev/bus/usb", without_usb(facts))
     daemons = linux.running(DAEMONS)
     for daemon in daemons:
         machine.facts.append(f"running: {daemon}")

@@ -7,7 +7,7 @@ import functools
 import logging
 import os
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import field, replace
 from typing import Any, TypedDict, cast
 
@@ -24,7 +24,7 @@ from ccid.codes import CLASS_SMART_CARD
 from ccid.errors import CcidError, MalformedDescriptor, ReaderRemoved, UsbUnavailable
 from ccid.ground.records import record
 from ccid.known.quirks import lookup
-from ccid.transport import ReaderInfo, Transport, linux
+from ccid.transport import ReaderInfo, Transport, linux, stale_list
 from ccid.transport.libusb import SPEEDS, status_of, status_text, usb_errors
 from ccid.transport.libusb import backend as backend
 from ccid.transport.usb import UsbTransport
@@ -72,28 +72,35 @@ def discover() -> Discovery:
         UsbUnavailable: libusb cannot be loaded.
     """
     found = Discovery()
-    try:
-        devices = list(backend().enumerate_devices())
-    except CcidError:
-        raise
-    except Exception as error:
-        raise UsbUnavailable(
-            f"libusb cannot list the devices on USB: {status_text(status_of(error))}"
-        ) from None
-    for device in devices:
+    with ExitStack() as stack:
         try:
-            _look_at(device, found)
-        except usb_errors():
-            continue  # the device was unplugged meanwhile
-        except READING_ERRORS as error:  # one bad device hides no other device
-            logger.warning("a device on USB cannot be understood: %s", error)
+            devices, by_node = stack.enter_context(stale_list.listed(backend()))
+        except CcidError:
+            raise
+        except Exception as error:
+            raise UsbUnavailable(
+                f"libusb cannot list the devices on USB: {status_text(status_of(error))}"
+            ) from None
+        for device in devices:
+            try:
+                _look_at(device, found, by_node)
+            except usb_errors():
+                continue  # the device was unplugged meanwhile
+            except READING_ERRORS as error:  # one bad device hides no other device
+                logger.warning("a device on USB cannot be understood: %s", error)
     found.readers.sort(key=lambda r: (r.bus, r.path))
     found.readers[:] = _named_apart(found.readers)
     return found
 
 
-def _look_at(device: Any, found: Discovery) -> None:
-    """Add the readers of one device to ``found``."""
+def _look_at(device: Any, found: Discovery, by_node: bool = False) -> None:
+    """Add the readers of one device to ``found``.
+
+    Args:
+        device: libusb's device.
+        found: What was found so far.
+        by_node: Open it by its node: ``device`` is gone then.
+    """
     raw = backend().get_device_descriptor(device)
     ports = tuple(raw.port_numbers or ())
     name = linux.device_name(raw.bus, ports)
@@ -129,7 +136,11 @@ def _look_at(device: Any, found: Discovery) -> None:
                 device=descriptor,
                 configuration=configuration.descriptor,
                 reader=reader,
-                connect=functools.partial(_connect, device, os.getpid()),
+                connect=functools.partial(
+                    _connect,
+                    linux.node(raw.bus, raw.address) if by_node else device,
+                    os.getpid(),
+                ),
                 bus=raw.bus,
                 address=raw.address,
                 speed=SPEEDS.get(raw.speed or 0, ""),

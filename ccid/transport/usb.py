@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, NoReturn
 
 from ccid.codec.descriptors import ClassControl
@@ -37,6 +38,7 @@ from ccid.transport.asynchronous import Interrupt, attendants
 from ccid.transport.bulk import BulkPair
 from ccid.transport.libusb import Status, backend, status_of, status_text, usb_errors
 from ccid.transport.lifetime import living
+from ccid.transport.stale_list import NodeHandle
 
 FIRST_RETRY_S, LAST_RETRY_S = 0.02, 1.0
 """After a failed interrupt transfer: pauses before it is armed again, each twice the one before."""
@@ -54,11 +56,23 @@ LINUX = sys.platform.startswith("linux")
 logger = logging.getLogger("ccid.transport")
 
 
+def _open(device: Any) -> Any:
+    """A handle on a device of libusb's list, or of which there is only the path of its node."""
+    return NodeHandle(device) if isinstance(device, Path) else backend().open_device(device)
+
+
+def _close(handle: Any) -> None:
+    if isinstance(handle, NodeHandle):
+        handle.close()
+    else:
+        backend().close_device(handle)
+
+
 class UsbTransport(BulkPair):
     """An open interface on USB: a :class:`ccid.transport.Transport`.
 
     Args:
-        device: pyusb's handle on the device.
+        device: pyusb's device, or the path of its node.
         info: The reader.
 
     Raises:
@@ -77,7 +91,7 @@ class UsbTransport(BulkPair):
         self._is_asleep = info.reader.is_iccd
         """No request was made yet of a device that has but the control pipe: it may sleep."""
         try:
-            self._handle = self._twice(lambda: backend().open_device(device))
+            self._handle = self._twice(lambda: _open(device))
         except Exception as error:
             raise self._open_error(error) from None
         try:
@@ -85,7 +99,7 @@ class UsbTransport(BulkPair):
             self._open_bulk(self._handle.handle.value)
         except BaseException:
             handle, self._handle = self._handle, None
-            backend().close_device(handle)
+            _close(handle)
             raise
         _close_at_end()
 
@@ -100,6 +114,8 @@ class UsbTransport(BulkPair):
                 return access_problems.access_denied(self.info)
             case Status.BUSY:
                 return access_problems.busy(self.info)
+            case Status.NO_DEVICE | Status.IO if access_problems.is_denied(self.info):
+                return access_problems.access_denied(self.info)
             case Status.NO_DEVICE | Status.NOT_FOUND:
                 return self.removed()
         return TransportError(
@@ -204,9 +220,8 @@ class UsbTransport(BulkPair):
         with suppress(*usb_errors()):
             backend().release_interface(handle, self.info.interface_number)
         self._give_back(handle)
-        close = backend().close_device
         self._handle = None  # before closing: a handle that is closed twice is freed twice
-        close(handle)
+        _close(handle)
 
     def _give_back(self, handle: Any) -> None:
         """Give the interface back to the kernel driver it was taken from."""
