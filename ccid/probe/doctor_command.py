@@ -14,7 +14,7 @@ from ccid.device.find import select
 from ccid.device.verdict import Level, judge
 from ccid.errors import AccessDenied, CcidError, ReaderBusy, UsbUnavailable
 from ccid.known.quirks import lookup
-from ccid.probe import whose_name
+from ccid.probe import polkit_check, whose_name
 from ccid.probe.reader_choice import opened, print_json, say, virtual_infos
 from ccid.transport import ReaderInfo, linux
 from ccid.transport.access_problems import PCSCD, linux_holder, who_holds
@@ -132,8 +132,11 @@ def _look_at_linux(machine: Patient) -> None:
     daemons = linux.running(DAEMONS)
     for daemon in daemons:
         machine.facts.append(f"running: {daemon}")
-    if PCSCD_SOCKET.exists() and not any(d.name == PCSCD for d in daemons):
+    runs = any(daemon.name == PCSCD for daemon in daemons)
+    if PCSCD_SOCKET.exists() and not runs:
         machine.facts.append(f"{PCSCD_SOCKET} is there: systemd starts pcscd when it is needed")
+    if (PCSCD_SOCKET.exists() or runs) and polkit_check.pcscd_refuses():
+        machine.trouble(polkit_check.REFUSES, polkit_check.CURE)
 
 
 def _look_for_unswitched(machine: Patient, there: set[str]) -> None:

@@ -28,6 +28,8 @@ MANAGERS = ("docker", "kubepods", "libpod", "lxc", "containerd", "garden")
 """What names of cgroups and of root file systems tell of containers."""
 ALL_USERS = ["0", "0", "4294967295"]
 """uid_map (user_namespaces(7)) of a process that has the users of the machine."""
+UDEV = ("control", "io.systemd.Udev")
+"""Sockets of udev, the second of newer ones."""
 MOST_BYTES = 1 << 16
 
 
@@ -53,7 +55,7 @@ def gather(root: Path | None = None, environ: Mapping[str, str] | None = None) -
         has_ssh=any(environ.get(name) for name in ("SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY")),
         is_remote=_is_remote(root, groups),
         seats=tuple(_value(_text(root, f"run/systemd/users/{uid}"), "ACTIVE_SEATS").split()),
-        has_udev=(root / "run/udev/control").exists(),
+        has_udev=any((root / "run/udev" / name).exists() for name in UDEV),
         unit=_unit(groups),
         container="" if container in ("wsl", "flatpak") else container,
         has_own_users=_text(root, "proc/self/uid_map").split() not in ([], ALL_USERS),

@@ -28,7 +28,6 @@ from tests.unit.test_docs import anchors
 
 ROOT = Path(__file__).parents[2]
 IDS = (0x08E6, 0x3437)
-UDEV = {"run/udev/control": ""}
 USERS = f"run/systemd/users/{os.geteuid()}"
 SEAT = {USERS: "NAME=me\nSEATS=seat0\nACTIVE_SEATS=seat0\n"}
 SESSION = {"proc/self/cgroup": "0::/user.slice/user-1000.slice/session-c3.scope\n"}
@@ -112,6 +111,14 @@ def test_where_a_process_runs(
     facts = access_facts.gather(made(tmp_path, files), environ)
     is_service = 0 < os.geteuid() < 1000 and said == "without a seat"
     assert is_service or str(facts) == said
+
+
+@pytest.mark.parametrize(
+    ("name", "is_there"), [("control", True), ("io.systemd.Udev", True), ("data", False)]
+)
+def test_udev_runs_here(tmp_path: Path, name: str, is_there: bool) -> None:
+    files = made(tmp_path, {f"run/udev/{name}": ""})
+    assert access_facts.gather(files, {}).has_udev is is_there
 
 
 def test_facts_of_this_machine_are_gathered_without_an_error() -> None:
