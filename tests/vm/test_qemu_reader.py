@@ -549,7 +549,7 @@ except errors.AccessDenied as error: print(str(error)); print(error.cure)
 def test_the_udev_rules_work(guest: Guest) -> None:
     """The rules that error messages print, in the file that they name. The one gives the user of
     the seat access: the tag for logind is on the device. The other gives it to members of a group,
-    and who is not in the group is told to join."""
+    and who is not in the group is told how to be."""
     rules = script(
         guest,
         0,
@@ -573,9 +573,8 @@ try:
 except errors.AccessDenied as error: print(error)
 """
     assert script(guest, 0, opening, "plugdev") == "opened\n"
-    assert "you are not in the group plugdev; sudo usermod -aG plugdev nobody" in script(
-        guest, 0, opening
-    )
+    said = script(guest, 0, opening)  # the root file system may be that of a container
+    assert "usermod -aG plugdev" in said or "--group-add" in said
     guest.run(f"rm /etc/udev/rules.d/70-ccid.rules; {apply}; chown root:root {node}", check=True)
 
 

@@ -175,5 +175,6 @@ events.close()
 with ccid.open_reader(find()) as reader, reader.slots[0].connect() as card:
     print(card.transmit(bytes.fromhex("0010000002")).hex())
 """,
+        timeout=240,
     )
     assert said.splitlines() == [*COME, *GONE, *COME, "00019000"]
