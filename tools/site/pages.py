@@ -31,6 +31,12 @@ SOURCES = {
 TITLES = {"overview.md": "README"}
 """Titles in the navigation that are not those of the page."""
 TABLE = "readers-table.html"
+"""The table of readers, a page of its own that ``readers.md`` shows."""
+FRAME = f"""
+<a href="{TABLE}">The table alone, with more room</a>
+
+<iframe class="readers" src="{TABLE}" title="The table of readers" loading="lazy"></iframe>
+"""
 REFERENCE = {
     "readers.md": (
         "Readers, slots and cards",
@@ -106,7 +112,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
             return f"[{text}]({posixpath.relpath(to, posixpath.dirname(here) or '.')}{anchor})"
         return text if (ROOT / path).exists() else link[0]
 
-    return LINK.sub(lead, markdown)
+    return LINK.sub(lead, markdown) + (FRAME if here == "readers.md" else "")
 
 
 def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
