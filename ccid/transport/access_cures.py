@@ -208,7 +208,7 @@ def _container(facts: Facts, node: Node, ids: tuple[int, int]) -> Advice:
         )
     return Advice(
         "a user of the container is no member of the group on the host",
-        f"on the host put this line into {RULE_FILE}:\n  {group_rule(ids)}\n{RELOAD}\n"
+        f"on the host, {_rule_cure(ids)}\n"
         f"start the container with --group-add $(getent group {GROUP} | cut -d: -f3)",
     )
 
@@ -253,17 +253,27 @@ def _service(facts: Facts, node: Node, ids: tuple[int, int]) -> Advice:
             f"sudo systemctl edit {facts.unit}, and write:\n  [Service]\n  {line}\n"
             f"then: sudo systemctl restart {facts.unit}",
         )
-    if facts.unit and facts.uid > LAST_SERVICE_UID:
-        group, join = GROUP, f"; sudo systemctl edit {facts.unit}, and write:\n  [Service]\n"
-        join += f"  SupplementaryGroups={GROUP}\nthen: sudo systemctl restart {facts.unit}"
-    else:
-        group, join = facts.group or GROUP, ""
+    if node.is_for_group and node.group in facts.memberships and node.gid not in facts.groups:
+        return Advice(
+            f"the user is in the group {node.group} since after this process began",
+            f"sudo systemctl restart {facts.unit}" if facts.unit else "start it again",
+        )
+    has_rule = node.is_for_group and node.gid != 0
+    own = facts.group if facts.uid <= LAST_SERVICE_UID else ""
+    group = node.group if has_rule else own or GROUP
+    lines = [] if has_rule else [_rule_cure(ids, group)]
+    if facts.unit and group != own:
+        lines.append(
+            f"sudo systemctl edit {facts.unit}, and write:\n  [Service]\n"
+            f"  SupplementaryGroups={group}\nthen: sudo systemctl restart {facts.unit}"
+        )
+    elif has_rule:
+        lines.append(f"sudo usermod -aG {group} {facts.user or '$USER'}, and start it again")
     user = f"the user {facts.user}" if facts.user else f"user {facts.uid}"
-    return Advice(
-        f"this process runs as {user} of a service, who gets nothing by a rule for who sits at the "
-        f"machine (uaccess)",
-        f"put this line into {RULE_FILE}:\n  {group_rule(ids, group)}\n{RELOAD}{join}",
-    )
+    why = "who gets nothing by a rule for who sits at the machine (uaccess)"
+    if has_rule:
+        why = f"who is not in the group {group}"
+    return Advice(f"this process runs as {user} of a service, {why}", "\n".join(lines))
 
 
 _DECISIONS = {
@@ -310,9 +320,13 @@ def _seat_cure(place: str, ids: tuple[int, int]) -> str:
     )
 
 
+def _rule_cure(ids: tuple[int, int], group: str = GROUP) -> str:
+    return f"put this line into {RULE_FILE}:\n  {group_rule(ids, group)}\n{RELOAD}"
+
+
 def _group_cure(ids: tuple[int, int]) -> str:
     return (
-        f"put this line into {RULE_FILE}:\n  {group_rule(ids)}\n{RELOAD}\n"
+        f"{_rule_cure(ids)}\n"
         f"join the group: sudo groupadd -f {GROUP}; sudo usermod -aG {GROUP} $USER; log in again"
     )
 

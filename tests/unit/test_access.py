@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,24 @@ CURES: list[tuple[Facts, Node, list[str], list[str]]] = [
         [GROUP_RULE, "SupplementaryGroups=plugdev", "edit web.service"],
         ["TAG"],
     ),
+    (
+        Facts(unit="web.service", memberships=frozenset({"plugdev"})),
+        GROUPED,
+        ["systemctl restart web.service", "since after"],
+        ["idVendor", "Supplementary"],
+    ),
+    (
+        Facts(unit="web.service"),
+        GROUPED,
+        ["SupplementaryGroups=plugdev", "not in the group plugdev"],
+        ["idVendor"],
+    ),
+    (
+        Facts(uid=108, user="www", group="www-data"),
+        GROUPED,
+        ["usermod -aG plugdev www"],
+        ["idVendor"],
+    ),
     (Facts(unit="web.service"), POLICY, ["DeviceAllow=char-usb_device rw"], ["idVendor"]),
     (Facts(unit="web.service"), MISSING, ["PrivateDevices=no"], ["idVendor"]),
     (Facts(container="docker"), MISSING, ["-v /dev/bus/usb", "'c 189:* rmw'"], ["idVendor"]),
@@ -206,7 +225,7 @@ def test_one_cure_that_helps_there(
     assert [word for word in there if word not in text] == []
     assert [word for word in absent if word in found.cure] == []
     assert "\n" not in found.cause
-    assert len(found.cure.splitlines()) <= 7
+    assert len(found.cure.splitlines()) <= 8
 
 
 def test_each_situation_has_its_section() -> None:
@@ -275,7 +294,7 @@ def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_device_without_its_node_is_not_unplugged(
     device: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(access_problems.sys, "platform", "linux")
+    monkeypatch.setattr(sys, "platform", "linux")
     assert access_problems.is_denied(device)
     assert "002, which is not there: " in str(access_problems.access_denied(device))
     (tmp_path / "sys/bus/usb/devices/1-1/devnum").write_text("3\n")
@@ -285,7 +304,7 @@ def test_a_device_without_its_node_is_not_unplugged(
 def test_a_policy_on_devices_is_no_input_output_error(
     device: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(access_problems.sys, "platform", "linux")
+    monkeypatch.setattr(sys, "platform", "linux")
     for refusal, is_denied in ((Refusal.POLICY, True), (Refusal.MODE, False), (None, False)):
         monkeypatch.setattr(access_facts, "refused", lambda _, said=refusal: said)
         assert access_problems.is_denied(device) is is_denied
@@ -335,7 +354,7 @@ class Listing(list[Device]):
 def libusb(monkeypatch: pytest.MonkeyPatch) -> Libusb:
     Libusb.now, Libusb.scans = (1, 2), []
     monkeypatch.setattr(stale_list, "why_deaf", lambda: "no udev runs here")
-    monkeypatch.setattr(stale_list.linux, "LINUX", True)
+    monkeypatch.setattr(linux, "LINUX", True)
     monkeypatch.setattr(stale_list._Read, "has_begun", True)
     monkeypatch.setattr(linux, "addresses", lambda: {(1, one) for one in Libusb.now})
     return Libusb(None)
@@ -360,7 +379,7 @@ def test_libusbs_own_list_is_taken_otherwise(
     if why == "heard":
         monkeypatch.setattr(stale_list, "why_deaf", str)
     if why == "not Linux":
-        monkeypatch.setattr(stale_list.linux, "LINUX", False)
+        monkeypatch.setattr(linux, "LINUX", False)
     if why == "first":
         monkeypatch.setattr(stale_list._Read, "has_begun", False)
     with stale_list.listed(libusb) as (devices, by_node):

@@ -74,7 +74,6 @@ REFERENCE = {
 }
 """The pages of the reference: title, and what is on them."""
 LINK = re.compile(r"\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^)#:\s]*)(#[^)\s]+)?\)")
-ROLE = re.compile(r":(?:class|func|meth|mod|data|attr|exc):(<code>)(?:~)?")
 
 
 def on_files(files: Any, config: Any) -> Any:
@@ -113,8 +112,3 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
         return text if (ROOT / path).exists() else link[0]
 
     return LINK.sub(lead, markdown) + (FRAME if here == "readers.md" else "")
-
-
-def on_page_content(html: str, page: Any, config: Any, files: Any) -> str:
-    """Roles of docstrings become plain code."""
-    return ROLE.sub(r"\1", html)
