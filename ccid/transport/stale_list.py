@@ -1,7 +1,8 @@
 """libusb's list of devices, where nobody tells libusb that a device came or went.
 
 On Linux libusb reads the list once, and then keeps it by what udev says. In a container, in WSL
-without udev and in some sandboxes udev says nothing: the list stays as it was. Linux's /sys still
+without udev and in some sandboxes udev says nothing, and in a forked process libusb's thread that
+listens is missing: the list stays as it was. Linux's /sys still
 shows what is there. If the two differ, a second context of libusb reads the list anew, and is ended
 at once. A device of it is opened by its node (``libusb_wrap_sys_device``), in the context of all
 others: so one context handles all events.
@@ -19,7 +20,7 @@ from typing import Any
 
 from ccid.ground.once import Once
 from ccid.transport import linux
-from ccid.transport.libusb import Status, backend, function, usb_error, usb_errors
+from ccid.transport.libusb import Status, backend, function, is_fork, usb_error, usb_errors
 
 CODES = {errno.EACCES: Status.ACCESS, errno.ENOENT: Status.NO_DEVICE}
 """What libusb makes of errors when it opens a node itself; all others are input/output errors."""
@@ -50,7 +51,8 @@ def listed(libusb: Any) -> Iterator[tuple[list[Any], bool]]:
     """
     devices = list(libusb.enumerate_devices())
     is_first, _Read.has_begun = not _Read.has_begun, True
-    if is_first or not linux.LINUX or not why_deaf() or not is_stale(libusb, devices):
+    is_kept = is_first or not linux.LINUX or not (is_fork() or why_deaf())
+    if is_kept or not is_stale(libusb, devices):
         yield devices, False
         return
     scan = type(libusb)(libusb.lib)

@@ -360,7 +360,13 @@ def libusb(monkeypatch: pytest.MonkeyPatch) -> Libusb:
     return Libusb(None)
 
 
-def test_a_list_that_is_not_kept_is_read_anew(libusb: Libusb) -> None:
+@pytest.mark.parametrize("why", ["deaf", "fork"])
+def test_a_list_that_is_not_kept_is_read_anew(
+    libusb: Libusb, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    if why == "fork":  # libusb's thread that listens is the parent's
+        monkeypatch.setattr(stale_list, "why_deaf", str)
+        monkeypatch.setattr(stale_list, "is_fork", lambda: True)
     with stale_list.listed(libusb) as (devices, by_node):
         assert (len(devices), by_node, len(Libusb.scans)) == (2, False, 1)
     Libusb.now = (1, 3, 4)
