@@ -136,7 +136,7 @@ def _look_at_linux(machine: Patient) -> None:
     if PCSCD_SOCKET.exists() and not runs:
         machine.facts.append(f"{PCSCD_SOCKET} is there: systemd starts pcscd when it is needed")
     if (PCSCD_SOCKET.exists() or runs) and polkit_check.pcscd_refuses():
-        machine.trouble(polkit_check.REFUSES, polkit_check.CURE)
+        machine.facts.append(f"{polkit_check.REFUSES} ({PAGE}#{polkit_check.SECTION})")
 
 
 def _look_for_unswitched(machine: Patient, there: set[str]) -> None:
@@ -173,6 +173,9 @@ def _examine(options: argparse.Namespace, info: ReaderInfo) -> Patient:
                 patient.cards.append(f"slot {slot.index}: {slot.status().name.lower()}")
     except (AccessDenied, ReaderBusy) as error:
         patient.trouble(str(error).split("; ")[0], error.cure)
+        by_pcscd = isinstance(error, ReaderBusy) and PCSCD in error.holder
+        if by_pcscd and polkit_check.pcscd_refuses():  # so the one cure is to stop it
+            patient.trouble(polkit_check.REFUSES, polkit_check.CURE)
     except CcidError as error:
         patient.trouble(str(error), cure or "unplug the reader, wait a second, plug it in again")
     else:

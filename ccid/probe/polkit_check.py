@@ -14,6 +14,7 @@ NOT_AUTHORIZED = (1, 2, 3)
 """Statuses of pkcheck(1): no; only if a password is given; that was refused. pcscd asks nobody for
 a password."""
 TIME_S = 5.0
+SECTION = "pcscd-refuses-you"
 REFUSES = (
     "pcscd refuses the programs of this user (polkit's access_pcsc): it serves who sits at the "
     "machine"
@@ -25,7 +26,7 @@ write into /etc/polkit-1/rules.d/49-pcscd.rules:
       return polkit.Result.YES;
   }});
 join the group: sudo usermod -aG {GROUP} $USER; log in again
-({PAGE}#pcscd-refuses-you says more)"""
+({PAGE}#{SECTION} says more)"""
 
 
 def pcscd_refuses() -> bool:
