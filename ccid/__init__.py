@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from ccid.device.find import list_readers, open_reader
     from ccid.device.reader import Reader
     from ccid.device.slot import Slot
+    from ccid.device.storage_card import StorageCard
     from ccid.device.watching import Event, EventKind, watch
     from ccid.errors import CcidError
     from ccid.iso7816.atr import Atr
@@ -66,6 +67,7 @@ __all__ = [
     "Reader",
     "ReaderInfo",
     "Slot",
+    "StorageCard",
     "VirtualReader",
     "__version__",
     "aio",
@@ -91,6 +93,7 @@ _HOME = {
     "Reader": "ccid.device.reader",
     "ReaderInfo": "ccid.transport",
     "Slot": "ccid.device.slot",
+    "StorageCard": "ccid.device.storage_card",
     "VirtualReader": "ccid.virtual",
     "list_readers": "ccid.device.find",
     "open_composite": "ccid.device.composite",

@@ -17,6 +17,7 @@ __all__ = [
     "CardAbsent",
     "CardDisconnected",
     "CardMute",
+    "CardRefused",
     "CardRemoved",
     "CardReset",
     "CcidError",
@@ -255,6 +256,20 @@ class CardRemoved(CcidError):
 
 class CardReset(CcidError):
     """Another holder reset the card or powered it off since the card was connected."""
+
+
+class CardRefused(CcidError):
+    """A card, or the contactless reader for it, answered a command of this library with an error.
+
+    Attributes:
+        sw: SW1 SW2 of the response, as one number.
+    """
+
+    def __init__(
+        self, message: str, *, sw: int, reader: str | None = None, slot: int | None = None
+    ) -> None:
+        super().__init__(message, reader=reader, slot=slot)
+        self.sw = sw
 
 
 class CardDisconnected(CcidError):

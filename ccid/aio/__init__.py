@@ -23,6 +23,7 @@ from ccid.aio.async_card import Card
 from ccid.aio.async_composite import Composite, open_composite
 from ccid.aio.async_reader import Reader, list_readers, open_reader
 from ccid.aio.async_slot import Slot
+from ccid.aio.async_storage_card import StorageCard
 from ccid.aio.async_trace import Trace
 from ccid.aio.async_watch import Watch, watch
 
@@ -31,6 +32,7 @@ __all__ = [
     "Composite",
     "Reader",
     "Slot",
+    "StorageCard",
     "Trace",
     "Watch",
     "list_readers",

@@ -18,6 +18,7 @@ from ccid.session.exchange.agreement import Agreement
 
 if TYPE_CHECKING:
     from ccid.aio.async_slot import Slot
+    from ccid.aio.async_storage_card import StorageCard
 
 logger = logging.getLogger("ccid.aio")
 
@@ -107,6 +108,44 @@ class Card(Ending):
             ReaderClosed, ReaderRemoved, ReaderForked: The reader cannot be used any more.
         """
         return Exclusive(self._turn, self._card.look)
+
+    async def uid(self) -> bytes:
+        """The UID of a contactless card, as the reader tells it (GET DATA, PC/SC part 3,
+        3.2.2.1.3): 4, 7 or 10 bytes for ISO/IEC 14443 A, the PUPI for B, 8 bytes for ISO/IEC 15693
+        and FeliCa. Some cards have another UID each time.
+
+        Returns:
+            The UID.
+
+        Raises:
+            CardRefused: The reader knows no UID: it is no contactless reader, for example.
+            CardRemoved, CardReset, CardMute, CommandFailed, TransportTimeout: As
+                :meth:`ccid.Card.transmit`.
+        """
+        return await self._turn.do(self._cancel, self._card.uid)
+
+    async def ats(self) -> bytes:
+        """The ATS of a card of ISO/IEC 14443-4 type A, as the reader tells it (GET DATA, PC/SC part
+        3, 3.2.2.1.3). By the standard these are the historical bytes of the ATS; many readers, such
+        as those of ACS, return the whole ATS, whose first byte is its length.
+
+        Returns:
+            The historical bytes, or the whole ATS.
+
+        Raises:
+            CardRefused: The reader knows no ATS: the card is a storage card, or of type B.
+            CardRemoved, CardReset, CardMute, CommandFailed, TransportTimeout: As
+                :meth:`ccid.Card.transmit`.
+        """
+        return await self._turn.do(self._cancel, self._card.ats)
+
+    @property
+    def storage(self) -> StorageCard:
+        """Keys and memory of a storage card behind a contactless reader: MIFARE Classic and
+        Ultralight, NTAG, ICODE (PC/SC part 3, 3.2.2.1)."""
+        from ccid.aio.async_storage_card import StorageCard
+
+        return StorageCard(self)
 
     async def reset(self, *, cold: bool = False) -> Atr:
         """Reset the card, and agree on protocol and parameters again.

@@ -150,6 +150,47 @@ class Reader(Ending):
         """
         return await self._asked(lambda: self._reader.clock_frequencies)
 
+    # Buzzer and LEDs --------------------------------------------------------------------------
+
+    @property
+    def leds(self) -> tuple[str, ...]:
+        """The names of the LEDs that :meth:`led` can switch. Empty if no command is known."""
+        return self._reader.leds
+
+    async def led(self, *lit: str) -> None:
+        """Switch LEDs on, and all other LEDs off (quirk ``led-escape``). The firmware may switch
+        them again, for example when a card comes.
+
+        Args:
+            *lit: The LEDs to be lit, by their names in :attr:`leds`: ``led("green")``; ``led()``
+                switches all off.
+
+        Raises:
+            UnsupportedByReader: The table of readers has no command for the LEDs of this reader,
+                the reader has no such LED, or it does not take the command.
+            CommandFailed: The reader refused.
+            ReaderClosed, ReaderRemoved, TransportTimeout, TransportError, ProtocolError: The reader
+                failed.
+        """
+        await self._asked(lambda: self._reader.led(*lit))
+
+    async def buzzer(self, seconds: float = 0.1) -> None:
+        """Sound the buzzer (quirk ``buzzer-escape``).
+
+        Args:
+            seconds: Length of the tone in seconds; 0 for silence. Rounded to what the reader can
+                count, such as 10 ms. The longest tone of most readers is 2.55 s.
+
+        Raises:
+            UnsupportedByReader: The table of readers has no command for the buzzer of this reader,
+                the tone is too long, or the reader does not take the command.
+            CommandFailed: The reader refused.
+            ReaderClosed, ReaderRemoved, TransportTimeout, TransportError, ProtocolError: The reader
+                failed.
+            ValueError, TypeError: ``seconds`` is no duration.
+        """
+        await self._asked(lambda: self._reader.buzzer(seconds))
+
     async def _asked(self, ask: Callable[[], R]) -> R:
         """What the reader says of itself, asked in the turn of its first slot."""
         slot = self.slots[0]

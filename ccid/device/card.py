@@ -38,6 +38,7 @@ from ccid.session.exchange.agreement import Agreement
 
 if TYPE_CHECKING:
     from ccid.device.slot import Slot
+    from ccid.device.storage_card import StorageCard
     from ccid.session.activation import Activation
 
 logger = logging.getLogger("ccid.card")
@@ -206,6 +207,50 @@ class Card:
         with turn:
             self.look()
         return turn
+
+    # Contactless cards ------------------------------------------------------------------------
+
+    def uid(self) -> bytes:
+        """The UID of a contactless card, as the reader tells it (GET DATA, PC/SC part 3,
+        3.2.2.1.3): 4, 7 or 10 bytes for ISO/IEC 14443 A, the PUPI for B, 8 bytes for ISO/IEC 15693
+        and FeliCa. Some cards have another UID each time.
+
+        Returns:
+            The UID.
+
+        Raises:
+            CardRefused: The reader knows no UID: it is no contactless reader, for example.
+            CardRemoved, CardReset, CardMute, CommandFailed, TransportTimeout: As
+                :meth:`ccid.Card.transmit`.
+        """
+        from ccid.device.storage_card import GET_UID, ask
+
+        return ask(self, GET_UID, "UID of the card")
+
+    def ats(self) -> bytes:
+        """The ATS of a card of ISO/IEC 14443-4 type A, as the reader tells it (GET DATA, PC/SC part
+        3, 3.2.2.1.3). By the standard these are the historical bytes of the ATS; many readers, such
+        as those of ACS, return the whole ATS, whose first byte is its length.
+
+        Returns:
+            The historical bytes, or the whole ATS.
+
+        Raises:
+            CardRefused: The reader knows no ATS: the card is a storage card, or of type B.
+            CardRemoved, CardReset, CardMute, CommandFailed, TransportTimeout: As
+                :meth:`ccid.Card.transmit`.
+        """
+        from ccid.device.storage_card import GET_ATS, ask
+
+        return ask(self, GET_ATS, "ATS of the card")
+
+    @property
+    def storage(self) -> StorageCard:
+        """Keys and memory of a storage card behind a contactless reader: MIFARE Classic and
+        Ultralight, NTAG, ICODE (PC/SC part 3, 3.2.2.1)."""
+        from ccid.device.storage_card import StorageCard
+
+        return StorageCard(self)
 
     # Reset and disconnect ---------------------------------------------------------------------
 

@@ -281,6 +281,55 @@ class Reader:
         except (TransportStall, TransportTimeout, MalformedDescriptor):
             return []  # the class descriptor announces a list that the reader does not have
 
+    # Buzzer and LEDs --------------------------------------------------------------------------
+
+    @property
+    def leds(self) -> tuple[str, ...]:
+        """The names of the LEDs that :meth:`led` can switch. Empty if no command is known."""
+        if self.quirks.led_escape is None:
+            return ()
+        from ccid.known.quirks import gadget_commands
+
+        return gadget_commands.leds(self.quirks.led_escape)
+
+    def led(self, *lit: str) -> None:
+        """Switch LEDs on, and all other LEDs off (quirk ``led-escape``). The firmware may switch
+        them again, for example when a card comes.
+
+        Args:
+            *lit: The LEDs to be lit, by their names in :attr:`leds`: ``led("green")``; ``led()``
+                switches all off.
+
+        Raises:
+            UnsupportedByReader: The table of readers has no command for the LEDs of this reader,
+                the reader has no such LED, or it does not take the command.
+            CommandFailed: The reader refused.
+            ReaderClosed, ReaderRemoved, TransportTimeout, TransportError, ProtocolError: The reader
+                failed.
+        """
+        from ccid.device.buzzer_and_leds import light
+
+        light(self, lit)
+
+    def buzzer(self, seconds: float = 0.1) -> None:
+        """Sound the buzzer (quirk ``buzzer-escape``).
+
+        Args:
+            seconds: Length of the tone in seconds; 0 for silence. Rounded to what the reader can
+                count, such as 10 ms. The longest tone of most readers is 2.55 s.
+
+        Raises:
+            UnsupportedByReader: The table of readers has no command for the buzzer of this reader,
+                the tone is too long, or the reader does not take the command.
+            CommandFailed: The reader refused.
+            ReaderClosed, ReaderRemoved, TransportTimeout, TransportError, ProtocolError: The reader
+                failed.
+            ValueError, TypeError: ``seconds`` is no duration.
+        """
+        from ccid.device.buzzer_and_leds import buzz
+
+        buzz(self, seconds)
+
     def __repr__(self) -> str:
         state = " closed" if self._closed else ""
         return f"<ccid.Reader {self.name!r} at {self.info.path}{state}>"

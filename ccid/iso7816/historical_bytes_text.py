@@ -19,6 +19,7 @@ from ccid.iso7816.historical_bytes import (
     Tag,
     digits,
 )
+from ccid.iso7816.storage_card_names import STORAGE_NAMES, STORAGE_STANDARDS
 
 SELECTION = (
     (0x80, "full DF name"),
@@ -32,30 +33,6 @@ REFERENCES = ((0x04, "short EF identifier"), (0x02, "record number"), (0x01, "re
 """References to an EF or a record: first software function table, bits 3 to 1."""
 CHANNELS = (None, "the interface device", "the card", "the interface device or the card")
 """The side that assigns logical channels: third software function table, bits 5 and 4."""
-
-STORAGE_STANDARDS = {
-    0x01: "ISO/IEC 14443 A, part 1",
-    0x02: "ISO/IEC 14443 A, part 2",
-    0x03: "ISO/IEC 14443 A, part 3",
-    0x05: "ISO/IEC 14443 B, part 1",
-    0x06: "ISO/IEC 14443 B, part 2",
-    0x07: "ISO/IEC 14443 B, part 3",
-    0x09: "ISO/IEC 15693, part 1",
-    0x0A: "ISO/IEC 15693, part 2",
-    0x0B: "ISO/IEC 15693, part 3",
-    0x0C: "ISO/IEC 15693, part 4",
-    0x11: "FeliCa",
-}
-"""SS of a storage card (PC/SC part 3, 3.1.3.2.3)."""
-STORAGE_NAMES = {
-    0x0001: "Mifare Standard 1K",
-    0x0002: "Mifare Standard 4K",
-    0x0003: "Mifare Ultralight",
-    0x0026: "Mifare Mini",
-    0x003A: "Mifare Ultralight C",
-    0x003B: "FeliCa",
-}
-"""NN of the most frequent storage cards (PC/SC part 3, supplemental document)."""
 
 
 def lines(historical: Historical) -> list[str]:
@@ -196,6 +173,5 @@ def _status(status: StatusIndicator) -> str:
 
 def _storage_card(raw: bytes, card: StorageCard) -> Iterator[str]:
     yield f"{_hex(raw[1:8])} = application identifier of a storage card (PC/SC part 3)"
-    standard = "another standard" if card.standard else "standard not told"
-    yield f"{card.standard:02X} = {STORAGE_STANDARDS.get(card.standard, standard)}"
+    yield f"{card.standard:02X} = {STORAGE_STANDARDS.get(card.standard, 'another standard')}"
     yield f"{_hex(raw[9:11])} = {STORAGE_NAMES.get(card.name, 'another card')}"

@@ -438,7 +438,7 @@ class T1:
         if pcb < S.RESYNCH:
             return Heard.AGAIN if bool(pcb & N_R) == bool(self._ns) else Heard.NEXT
         match pcb, len(inf):
-            case S.WTX, 1 if inf[0]:
+            case S.WTX, 1:  # 11.4.3 reserves no multiplier: 0 asks for nothing beyond BWT
                 return Heard.WTX
             case S.IFS, 1 if 1 <= inf[0] <= MAX_IFS:
                 return Heard.IFS

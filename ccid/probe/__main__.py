@@ -39,8 +39,9 @@ exit status: 0 for success, 1 if there is no reader or something failed, 2 for a
 A reader is named by its name, a part of the name, vvvv:pppp, or its path as `list` shows it.
 --virtual uses the built-in virtual reader, with a card in it, instead of USB;
 `--virtual vvvv:pppp` makes the virtual reader behave as that model. --card chooses the card: files
-(the default), echo, piv, none, or vpcd:PORT, the card of a program that connects to
-127.0.0.1:PORT (vsmartcard's vicc, jCardSim).
+(the default), echo, piv, contactless, mifare-1k, mifare-4k, ultralight, ntag213, ntag215, ntag216,
+none, vpcd:PORT, the card of a program that connects to 127.0.0.1:PORT (vsmartcard's vicc,
+jCardSim), or vpcd:HOST:PORT, that of a program that listens (vicc --reversed).
 """
 
 

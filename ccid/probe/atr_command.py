@@ -12,6 +12,7 @@ from ccid.ground.hexadecimal import joined, mentioned
 from ccid.iso7816.atr import Atr
 from ccid.iso7816.atr_text import CLASSES, CLOCK_STOP
 from ccid.iso7816.historical_bytes import Historical
+from ccid.probe import card_names
 from ccid.probe.atr_list import Entry, NotHexadecimal, parse, read
 from ccid.probe.reader_choice import note, print_json, say
 
@@ -75,6 +76,14 @@ def describe(file: str | None, entry: Entry, atr: Atr | MalformedAtr) -> None:
         return
     for line in atr.explain().splitlines():
         say(f"  {line}")
+    for line in _cards(entry):
+        say(f"  Card: {line}")
+
+
+def _cards(entry: Entry) -> tuple[str, ...]:
+    """What the machine's list of ATRs says of the cards with this ATR. Nothing is asked where the
+    ATR stands in a list itself, or is a pattern."""
+    return () if entry.pattern or entry.description else card_names.names(entry.raw)
 
 
 def as_json(file: str | None, entry: Entry, atr: Atr | MalformedAtr) -> dict[str, Any]:
@@ -86,6 +95,7 @@ def as_json(file: str | None, entry: Entry, atr: Atr | MalformedAtr) -> dict[str
         "line": entry.line or None,
         "pattern": entry.text if entry.pattern else None,
         "description": list(entry.description),
+        "cards": [] if malformed else list(_cards(entry)),
         "malformed": str(atr) if malformed else None,
         "atr": None if isinstance(atr, MalformedAtr) else _atr(atr),
     }

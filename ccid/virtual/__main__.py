@@ -254,7 +254,8 @@ def _serve(
             busid = next(b for b, r in server.readers.items() if r is listener.reader)
             host, port = listener.address
             print(
-                f"vpcd: {busid} slot {listener.slot} waits for a card at {host}:{port}", flush=True
+                f"vpcd: {busid} slot {listener.slot} waits for a card at {shown(host, port)}",
+                flush=True,
             )
         while True:
             for key, _ in selector.select():

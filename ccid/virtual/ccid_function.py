@@ -8,6 +8,7 @@ notifications of inserted and removed cards. Faults change the replies last.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from ccid.codec.descriptors import ClassControl, InterfaceDescriptor, SmartCardDescriptor
 from ccid.codec.descriptors.standard import TransferType
@@ -66,6 +67,9 @@ from ccid.virtual.reply_making import data_block, failed
 from ccid.virtual.usb_device import EndpointPlan, InPipe, Stall
 from ccid.virtual.virtual_slot import Card, LateReply, VirtualSlot
 
+if TYPE_CHECKING:
+    from ccid.virtual.gadgets import Gadgets
+
 EXTENSION_S = 0.4
 """Seconds between time extensions while a card computes."""
 
@@ -92,6 +96,8 @@ class CcidFunction:
         data_rates: What GET_DATA_RATES returns, bit/s.
         clock_frequencies: What GET_CLOCK_FREQUENCIES returns, kHz.
         escape: Answers PC_to_RDR_Escape; None if the reader does not support the command.
+        gadgets: Buzzer and LEDs, which answer PC_to_RDR_Escape without ``escape``, and
+            pseudo-APDUs to a contactless card; None for none.
         unchangeable: Fields of the protocol data structures that the host cannot change.
         preferred: The protocol that the reader selects by itself, with dwFeatures bit 6.
         real_time: Characters on the contacts take time; otherwise only the card's work does.
@@ -116,6 +122,7 @@ class CcidFunction:
         data_rates: Sequence[int] = (),
         clock_frequencies: Sequence[int] = (),
         escape: Callable[[bytes], bytes] | None = None,
+        gadgets: Gadgets | None = None,
         unchangeable: Collection[str] = (),
         preferred: Protocol = Protocol.T1,
         real_time: bool = False,
@@ -131,7 +138,8 @@ class CcidFunction:
         self.misplaced = misplaced
         self.data_rates = list(data_rates)
         self.clock_frequencies = list(clock_frequencies)
-        self.escape = escape
+        self.gadgets = gadgets
+        self.escape = gadgets.escape if escape is None and gadgets is not None else escape
         self.unchangeable = unchangeable
         self.preferred = preferred
         self.journal = Journal(name, secrets)
@@ -142,7 +150,7 @@ class CcidFunction:
         if len(cards) > len(self.slots):
             raise ValueError(f"{len(cards)} cards, and {len(self.slots)} slots")
         for slot, card in zip(self.slots, cards, strict=False):
-            slot.put(card)
+            self._lay(slot, card)
             slot.changed = False
             self._auto_activate(slot, 0.0)
         self.faults: list[Fault] = []
@@ -214,12 +222,21 @@ class CcidFunction:
         """Put ``card`` into a slot; None empties the slot."""
         slot = self.slots[index]
         under_way = slot.busy_until is not None and slot.busy_until > now
-        slot.put(card)
+        self._lay(slot, card)
         if under_way:
             self._cut_off(slot, SlotError.ICC_MUTE, now, answered=self.answers_removal)
         self._auto_activate(slot, now)
         self._notify(now)
         self.on_change()
+
+    def _lay(self, slot: VirtualSlot, card: Card | None) -> None:
+        """Put a card into a slot, or on it."""
+        slot.put(card)
+        if self.gadgets is not None:
+            from ccid.virtual.cards.picc import Picc  # few readers need it
+
+            if isinstance(slot.card, Picc):
+                slot.card.of_reader = self.gadgets.pseudo_apdu
 
     def unplug(self) -> None:
         """Unplug the reader."""

@@ -20,6 +20,7 @@ from ccid.virtual.virtual_reader import PRODUCT_ID, VENDOR_ID, VirtualReader
 
 if TYPE_CHECKING:
     from ccid.known.descriptor_figures import DeviceFigures, InterfaceFigures
+    from ccid.virtual.gadgets import Gadgets
 
 DEFAULT = f"{VENDOR_ID:04x}:{PRODUCT_ID:04x}"
 QEMU_IDS = "08e6:4433"
@@ -107,10 +108,15 @@ def virtual_reader(
         ReaderUnsupported: No virtual reader can do what the real reader does.
     """
     interfaces = sorted(device.interfaces, key=lambda interface: interface.number)
-    known = lookup(device.vendor_id, device.product_id).name
+    quirks = lookup(device.vendor_id, device.product_id, device.bcdDevice)
+    known, gadgets = quirks.name, None
+    if quirks.buzzer_escape or quirks.led_escape:
+        from ccid.virtual.gadgets import Gadgets  # few readers need it
+
+        gadgets = Gadgets(quirks)
     return VirtualReader(
         functions=[
-            _function(device, interface, card() if card else None, secrets)
+            _function(device, interface, card() if card else None, gadgets, secrets)
             for interface in interfaces
         ],
         numbers=[interface.number for interface in interfaces],
@@ -123,7 +129,11 @@ def virtual_reader(
 
 
 def _function(
-    device: DeviceFigures, figures: InterfaceFigures, card: Application | None, secrets: bool
+    device: DeviceFigures,
+    figures: InterfaceFigures,
+    card: Application | None,
+    gadgets: Gadgets | None,
+    secrets: bool,
 ) -> CcidFunction:
     reader = figures.reader
     head = reader.interface
@@ -150,6 +160,7 @@ def _function(
         misplaced=reader.misplaced,
         data_rates=figures.data_rates if limited else (),
         clock_frequencies=figures.clock_frequencies,
+        gadgets=gadgets,
         name=f"{device.id} interface {head.bInterfaceNumber}",
         secrets=secrets,
     )

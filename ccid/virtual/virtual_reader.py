@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ccid.codec.descriptors import (
     ClassControl,
@@ -23,6 +23,9 @@ from ccid.virtual.other_interface import OtherInterface
 from ccid.virtual.port import Port
 from ccid.virtual.usb_device import Function, Request, UsbDevice
 from ccid.virtual.virtual_slot import Card
+
+if TYPE_CHECKING:
+    from ccid.virtual.gadgets import Gadgets
 
 VENDOR_ID, PRODUCT_ID = 0x1209, 0x0001
 """Ids that pid.codes reserves for private tests."""
@@ -190,6 +193,11 @@ class VirtualReader:
     def faults(self) -> list[Fault]:
         """The faults of the first interface, a list to append to."""
         return self.functions[0].faults
+
+    @property
+    def gadgets(self) -> Gadgets | None:
+        """Buzzer and LEDs; None if the reader has none that the table of readers knows."""
+        return self.functions[0].gadgets
 
     # Insertion, removal, unplugging -----------------------------------------------------------
 

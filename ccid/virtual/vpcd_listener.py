@@ -7,6 +7,8 @@ while the slot has a card; the virtual reader stays usable.
 
 The protocol has no authentication, so the listener binds to 127.0.0.1 only.
 
+A card that listens is called instead: :class:`ccid.virtual.vpcd_caller.VpcdCaller`.
+
 One thread per listener does all input and output on non-blocking sockets. Another thread that sends
 only appends to a buffer, whose size is limited, and wakes the listener's thread. A message of the
 card goes through a queue, so that a thread that waits for the message, and holds the lock of the
@@ -23,7 +25,7 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Self
@@ -184,21 +186,13 @@ class VpcdListener:
             OSError: The port is in use, or no thread can start.
         """
         with ExitStack() as stack:
-            listener = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
-            if os.name == "posix":  # on other systems the option lets another process take the port
-                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(self.address)
-            listener.listen()
-            listener.setblocking(False)
-            self.address = listener.getsockname()[:2]
+            self._selector = stack.enter_context(selectors.DefaultSelector())
+            self._open(stack)
             self._alarm, self._alarmed = socket.socketpair()
             for end in (self._alarm, self._alarmed):
                 stack.callback(end.close)
                 end.setblocking(False)
-            self._selector = stack.enter_context(selectors.DefaultSelector())
-            self._selector.register(listener, selectors.EVENT_READ)
             self._selector.register(self._alarmed, selectors.EVENT_READ)
-            self._listener = listener
             thread = threading.Thread(target=self._run, name="vpcd", daemon=True)
             try:
                 thread.start()
@@ -207,6 +201,18 @@ class VpcdListener:
             self._thread = thread
             self._resources = stack.pop_all()
         return self
+
+    def _open(self, stack: ExitStack) -> None:
+        """Make the socket on which cards connect; ``stack`` closes it."""
+        listener = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_STREAM))
+        if os.name == "posix":  # on other systems the option lets another process take the port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(self.address)
+        listener.listen()
+        listener.setblocking(False)
+        self.address = listener.getsockname()[:2]
+        self._selector.register(listener, selectors.EVENT_READ)
+        self._listener = listener
 
     def close(self) -> None:
         """Stop listening, close the connection and remove its card.
@@ -262,12 +268,21 @@ class VpcdListener:
             connection = self._connection
             if connection is not None:
                 self._serve(connection, connection.sock in ready)
-            if self._listener in ready:
-                self._accept()
+            self._look_for_card(ready)
         if self._connection is not None:
             self._end(self._connection, "the listener closes")
 
+    def _look_for_card(self, ready: Container[object]) -> None:
+        """Get a connection, if there is one to get.
+
+        Args:
+            ready: The sockets on which something happened.
+        """
+        if self._listener in ready:
+            self._accept()
+
     def _sleep_s(self) -> float | None:
+        """Until when the thread may sleep for the present connection; None without a limit."""
         if self._connection is None:
             return None
         if not self._connection.inbox.empty():
@@ -289,6 +304,10 @@ class VpcdListener:
             logger.info("a connection is closed at once: the slot has a card")
             sock.close()
             return
+        self._begin(sock)
+
+    def _begin(self, sock: socket.socket) -> None:
+        """A program that provides a card is connected."""
         sock.setblocking(False)
         send_at_once(sock)
         self._connection = Connection(sock, self._now(), self._wake)

@@ -4,11 +4,13 @@ once, with 9000, and does not even look at it: what it takes is our manager and 
     instant_pcsc.py serve --socket PATH --virtual
     instant_pcsc.py echo --socket PATH --virtual
     instant_pcsc.py under --virtual -- PROGRAM
+    instant_pcsc.py driver --virtual -- PROGRAM
     instant_pcsc.py nothing --virtual -- PROGRAM
 
 ``echo`` and ``nothing`` are what no work of ours can get below. With ``echo`` the thread that has a
 client's socket reads and writes the same bytes, and does nothing in between. With ``nothing``
-SCardTransmit returns the same list, and pyscard's own Python is all there is.
+SCardTransmit returns the same list, and pyscard's own Python is all there is. With ``driver`` it is
+``Card.transmit`` of a reader that answers at once: there is a driver, and no resource manager.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import sys
 from contextlib import suppress
 from importlib import import_module
 
+import ccid
 from ccid.codec.messages.headers import DATA_BLOCK, XFR_BLOCK, reply_header
 from ccid.virtual.port import Port
 
@@ -69,9 +72,16 @@ def main(how: str, *words: str) -> int:
     from ccid.pcsc import under_pyscard
 
     under_pyscard()  # the function; its module has the command line
+    scard = import_module("ccid.pcsc.scard")
     if how == "nothing":
-        scard = import_module("ccid.pcsc.scard")
         scard.SCardTransmit = lambda *_: [0, [0x90, 0x00]]  # type: ignore[attr-defined]
+    if how == "driver":
+        with ccid.open_reader(ccid.VirtualReader()) as reader:
+            transmit = reader.slots[0].connect().transmit
+            scard.SCardTransmit = (  # type: ignore[attr-defined]
+                lambda hcard, pci, apdu: [0, list(transmit(bytes(apdu)))]
+            )
+            return int(import_module("ccid.pcsc.under_pyscard").main(words))
     return int(import_module("ccid.pcsc.under_pyscard").main(words))
 
 

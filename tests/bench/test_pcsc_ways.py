@@ -8,15 +8,16 @@ P s    pyscard, libpcsclite, ccid-pcscd
 P i    pyscard, ``ccid.pcsc.scard`` in its own process
 C e    C s, but our thread only reads and writes the same bytes
 P n    P i, but SCardTransmit returns at once: pyscard's own Python
+P d    P i, but SCardTransmit is ``Card.transmit``: no resource manager
 =====  =========================================================================
 
 Our reader is a virtual one that answers at once (``instant_pcsc.py``): CCID messages are made and
 read, and there is hardly a reader. Rounds of all ways are interleaved, and of each way the best
 counts. pcscd is a private one. It needs root, Debian's pcscd, libpcsclite-dev and python3-pyscard.
 
-C e and P n are the floors: what is above them is ours. The goals are C s at most twice C p, and
-P i at least three times as many APDUs as P p. They are told; what is asserted is what was reached,
-with room for a busy machine.
+C e, P n and P d are the floors: what is above them is our service's or our manager's. The goals are
+C s at most twice C p, and P i at least three times as many APDUs as P p. They are told; what is
+asserted is what was reached, with room for a busy machine.
 """
 
 from __future__ import annotations
@@ -134,9 +135,9 @@ def loops(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Loop]]
         "C": [str(in_c), APDU, "0"],
         "P": [PYSCARD_PYTHON, str(LOOPS / "pyscard_loop.py"), APDU, "0"],
     }
-    under, nothing = (
+    under, nothing, driver = (
         [PYSCARD_PYTHON, INSTANT, how, "--virtual", "--", *words["P"][1:]]
-        for how in ("under", "nothing")
+        for how in ("under", "nothing", "driver")
     )
     with ExitStack() as stack:
         pcscd = private_pcscd(folder, readers, [*words["C"][:1], "connect", "0"])
@@ -151,6 +152,7 @@ def loops(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Loop]]
             "P i": Loop(under, ours),
             "C e": Loop(words["C"], by_echo),
             "P n": Loop(nothing, ours),
+            "P d": Loop(driver, ours),
         }
         for loop in made.values():
             loop.begin()
@@ -212,6 +214,7 @@ def test_ways(measured: dict[str, Loop], tell: Tell) -> None:
     rows = [f"{name}   {value:8.1f} µs   {1e6 / value:8.0f} APDUs/s" for name, value in us.items()]
     by_socket, in_process = us["C s"] / us["C p"], us["P p"] / us["P i"]
     least, most = us["C e"] / us["C p"], us["P p"] / us["P n"]
+    without = us["P p"] / us["P d"]
     tell(
         "PC/SC, an APDU that is answered at once (C client or pyscard; p: pcscd, s: ccid-pcscd, "
         "i: in process):\n"
@@ -219,6 +222,7 @@ def test_ways(measured: dict[str, Loop], tell: Tell) -> None:
         + f"\nC by socket: {by_socket:.1f} times pcscd (goal 2); pyscard in process: "
         f"{in_process:.2f} times as many APDUs as through pcscd (goal 3)\n"
         f"floors: C by socket {least:.1f} times pcscd with nothing done in between; pyscard "
-        f"{most:.2f} times as many with nothing below it"
+        f"{most:.2f} times as many with nothing below it, {without:.2f} times with our driver and "
+        "no resource manager"
     )
     assert us["P i"] < us["P s"]

@@ -1,5 +1,5 @@
 """What programs do with PC/SC, by pyscard's low-level functions; run by the system's Python, which
-has the real libpcsclite: ``python3 pyscard_scripts.py NAME``.
+has the real libpcsclite: ``python3 pyscard_scripts.py NAME…``.
 
 A script says a word when the test is to do something at the reader, and waits for a line. The steps
 are those of pcsc-lite's own tests for its functions.
@@ -8,11 +8,14 @@ are those of pcsc-lite's own tests for its functions.
 from __future__ import annotations
 
 import ctypes
+import os
 import queue
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
+from typing import NoReturn
 
 from smartcard.CardMonitoring import CardMonitor, CardObserver
 from smartcard.scard import (
@@ -648,5 +651,32 @@ def service_ends() -> None:
     same(SCardEstablishContext(SCARD_SCOPE_USER)[0], SCARD_E_NO_SERVICE)
 
 
+def _end_with(script: Callable[[], None]) -> NoReturn:
+    """Run a script in this forked process, which ends then."""
+    status = 1
+    try:
+        script()
+        status = 0
+    except Exception:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        os._exit(status)
+
+
+def main(names: list[str]) -> None:
+    """Run scripts. If there are several, each has a process of its own, which need not import
+    anything."""
+    for name in names:
+        if len(names) > 1:
+            child = os.fork()
+            if child:
+                if os.waitpid(child, 0)[1]:
+                    sys.exit(f"{name} failed")
+                continue
+            _end_with(globals()[name])
+        globals()[name]()
+
+
 if __name__ == "__main__":
-    globals()[sys.argv[1]]()
+    main(sys.argv[1:])

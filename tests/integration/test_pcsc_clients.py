@@ -12,27 +12,18 @@ import socket
 import struct
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-import ccid
-from ccid.pcsc.manager.engine import Settings
-from ccid.pcsc.service.socket_place import listen
-from ccid.pcsc.service.socket_server import SocketServer
-from ccid.virtual import FileSystemCard
 from tests.conftest import Tell
+from tests.integration.scripted_service import PROGRAMS, PYTHON, SCRIPTS, TIMEOUT_S, Service
 
-PYTHON = "/usr/bin/python3"
-"""The one that has Debian's pyscard, and so libpcsclite."""
 ROOT = Path(__file__).parents[2]
-SCRIPTS = Path(__file__).parent / "pyscard_scripts.py"
 RUN = [sys.executable, "-m", "ccid.pcsc.service.run_program"]
 SERVE = [sys.executable, "-m", "ccid.pcsc.service", "--socket"]
-TIMEOUT_S = 40
 ATR = "3B 9B 96 80 B1 FE 45 1F C7 80 31 F0 73 F6 21 E0 83 05 90 00 4C"
 NOBODY = 65534
 
@@ -51,70 +42,6 @@ def _programs() -> None:
     assert not lacking, f"apt install {' '.join(sorted(lacking))}"
 
 
-class Service:
-    """Our service in this process, so that a test has a hand at its reader."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "pcscd.comm"
-        self.reader = ccid.VirtualReader()
-        settings = Settings(virtual=tuple(self.reader.infos), usb=False)
-        self._server = SocketServer(listen(self.path), settings, entries=16)
-        self._thread = threading.Thread(target=self._server.serve)
-        self._thread.start()
-
-    def end(self) -> None:
-        self.path.unlink(missing_ok=True)
-        self._server.stop()
-        self._thread.join(20)
-        assert not self._thread.is_alive()
-
-    def start(self, script: str) -> subprocess.Popen[str]:
-        """Begin a script."""
-        return subprocess.Popen(
-            [PYTHON, str(SCRIPTS), script],
-            env={**os.environ, "PCSCLITE_CSOCK_NAME": str(self.path)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def play(self, script: str) -> str:
-        """Run a script, and do what it asks for; returns what else it says."""
-        with self.start(script) as process:
-            watchdog = threading.Timer(TIMEOUT_S, process.kill)
-            watchdog.start()
-            assert process.stdout is not None
-            assert process.stdin is not None
-            said = ""
-            for line in process.stdout:
-                act = self._act(line.strip())
-                if act is None:
-                    said += line
-                    continue
-                act()
-                process.stdin.write("done\n")
-                process.stdin.flush()
-            assert process.stderr is not None
-            errors = process.stderr.read()
-            status = process.wait()
-            watchdog.cancel()
-            assert status == 0, f"{script}: {errors}"
-        return said
-
-    def _act(self, word: str) -> Callable[[], object] | None:
-        acts: dict[str, Callable[[], object]] = {
-            "take out": self.reader.remove,
-            "put in": self._put_in,
-            "unplug": self.reader.unplug,
-            "end": self.end,
-        }
-        return acts.get(word)
-
-    def _put_in(self) -> None:
-        self.reader.insert(FileSystemCard())
-
-
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
     made = Service(tmp_path)
@@ -123,37 +50,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
         made.end()
 
 
-@pytest.mark.parametrize(
-    "script",
-    [
-        "shared_and_exclusive",
-        "exclusive_becomes_shared",
-        "reconnect",
-        "direct",
-        "direct_beside_shared",
-        "protocols",
-        "transaction_and_disconnect",
-        "transaction_and_exclusive",
-        "transaction_of_another",
-        "transaction_outlives_other_context",
-        "one_context_two_threads",
-        "what_blocks",
-        "reset_notice",
-        "removed_card",
-        "transmit_while_removed",
-        "removed_reader",
-        "power",
-        "status_change",
-        "reader_comes",
-        "cancel",
-        "attributes",
-        "contexts",
-        "buffers",
-        "monitor",
-        "threads",
-        "service_ends",
-    ],
-)
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_script(service: Service, script: str) -> None:
     service.play(script)
 
@@ -412,7 +309,7 @@ def test_clients_that_are_killed(tmp_path: Path) -> None:
         environment = {**os.environ, "PCSCLITE_CSOCK_NAME": str(path)}
         for _ in range(20):
             client = subprocess.Popen(
-                [PYTHON, str(SCRIPTS), chance.choice(("stress", "stress_waits"))], env=environment
+                [PYTHON, str(PROGRAMS), chance.choice(("stress", "stress_waits"))], env=environment
             )
             time.sleep(0.05 + chance.random() / 4)
             client.kill()

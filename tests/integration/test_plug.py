@@ -374,6 +374,32 @@ def test_no_interpreter_no_reader(tmp_path: Path) -> None:
     assert other.create(LUN, "virtual:") == BROKEN
 
 
+@pytest.mark.parametrize(
+    ("starts", "code", "seconds"),
+    [
+        (f"sleep 2; exec {sys.executable}", 0, (2, 30)),
+        ("exit 1", BROKEN, (0, 2)),
+        ("exec sleep 60 #", BROKEN, (4, 8)),
+    ],
+    ids=["slowly", "not", "never"],
+)
+def test_the_interpreter_starts(
+    tmp_path: Path, starts: str, code: int, seconds: tuple[float, float]
+) -> None:
+    """It has a time limit of its own, longer than that of a helper at work."""
+    other = Plug(build(tmp_path, "-DSILENCE_S=1", "-DSTART_S=4"))
+    script = tmp_path / "python"
+    script.write_text(f'#!/bin/sh\n{starts} "$@"\n')
+    script.chmod(0o755)
+    (tmp_path / "interpreter").write_text(f"{script}\n")
+    began = time.monotonic()
+    try:
+        assert other.create(LUN, "virtual:") == code
+        assert seconds[0] - 0.1 < time.monotonic() - began < seconds[1]
+    finally:
+        other.close(LUN)
+
+
 # Memory ---------------------------------------------------------------------------------------
 
 HARNESS = Path(__file__).with_name("plug_harness.c")

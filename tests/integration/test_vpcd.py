@@ -20,8 +20,9 @@ import ccid
 from ccid.codes import ExchangeLevel, IccStatus, Protocol
 from ccid.errors import CardAbsent, CardMute, CardRemoved, CcidError, CommandCancelled
 from ccid.probe.__main__ import main
-from ccid.virtual import VirtualReader, vpcd_card, vpcd_listener
+from ccid.virtual import FileSystemCard, VirtualReader, vpcd_card, vpcd_listener
 from ccid.virtual.card_kinds import card_kind
+from ccid.virtual.vpcd_caller import CALL_LIMIT_S, VpcdCaller
 from ccid.virtual.vpcd_listener import VpcdListener
 from ccid.virtual.vpcd_messages import Control, MessageStream, control_in, frame
 from tests.integration.tools import need
@@ -40,11 +41,14 @@ class Peer:
 
     def __init__(
         self,
-        address: tuple[str, int],
+        address: tuple[str, int] | socket.socket,
         answer: Callable[[bytes], bytes | None] = lambda apdu: RANDOM,
         atr: bytes = ATR,
     ) -> None:
-        self.sock = socket.create_connection(address, TIMEOUT_S)
+        if isinstance(address, socket.socket):
+            self.sock = address
+        else:
+            self.sock = socket.create_connection(address, TIMEOUT_S)
         self.controls: list[Control] = []
         self.apdus: list[bytes] = []
         self._answer = answer
@@ -280,6 +284,83 @@ def test_only_this_machine_can_connect(listener: VpcdListener) -> None:
     assert listener.address[0] == "127.0.0.1"
 
 
+# Programs that listen ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def program() -> Iterator[socket.socket]:
+    """The socket of a program that listens."""
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        made.settimeout(TIMEOUT_S)
+        yield made
+
+
+def called(program: socket.socket) -> socket.socket:
+    return program.accept()[0]
+
+
+def test_a_card_that_listens(
+    virtual: VirtualReader, reader: ccid.Reader, program: socket.socket
+) -> None:
+    """It is called, and called again after its end."""
+    (caller,) = card_kind(f"vpcd:127.0.0.1:{program.getsockname()[1]}").listeners([virtual])
+    with caller:
+        for _ in range(2):
+            with Peer(called(program)) as peer:
+                assert caller.wait_for_card(TIMEOUT_S)
+                card = reader.slots[0].connect()
+                assert card.transmit(CHALLENGE) == RANDOM
+                assert peer.apdus == [CHALLENGE]
+            until(lambda: is_empty(caller))
+            with pytest.raises(CardRemoved):
+                card.transmit(CHALLENGE)
+
+
+def test_a_program_that_listens_later(virtual: VirtualReader, reader: ccid.Reader) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = free.getsockname()
+    with VpcdCaller(virtual, address) as caller:
+        assert not caller.wait_for_card(0.1)
+        with socket.create_server(address) as program:
+            program.settimeout(TIMEOUT_S)
+            with Peer(called(program)):
+                assert caller.wait_for_card(TIMEOUT_S)
+                with reader.slots[0].connect() as card:
+                    assert card.transmit(CHALLENGE) == RANDOM
+
+
+def test_a_slot_with_a_card_calls_nobody(virtual: VirtualReader, program: socket.socket) -> None:
+    virtual.insert(FileSystemCard())
+    with VpcdCaller(virtual, program.getsockname()) as caller:
+        program.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            program.accept()
+        virtual.remove()
+        program.settimeout(TIMEOUT_S)
+        with Peer(called(program)):
+            until(lambda: not is_empty(caller))
+
+
+def test_a_program_that_does_not_answer_keeps_nobody(virtual: VirtualReader) -> None:
+    """A call is under way while the caller closes."""
+    with socket.socket() as full, contextlib.ExitStack() as stack:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for _ in range(3):  # the queue of the kernel is full then
+            one = stack.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+        began = time.monotonic()
+        with VpcdCaller(virtual, full.getsockname()) as caller:
+            until(lambda: caller._call is not None)
+        assert time.monotonic() - began < CALL_LIMIT_S / 2
+
+
+def test_a_host_that_there_is_not(virtual: VirtualReader) -> None:
+    with pytest.raises(socket.gaierror):
+        VpcdCaller(virtual, ("300.1.1.1", 1)).start()
+
+
 # Programs that do not behave --------------------------------------------------------------------
 
 
@@ -446,6 +527,49 @@ def vicc(port: int) -> Iterator[subprocess.Popen[str]]:
     ) as process:
         yield process
         process.kill()
+
+
+REVERSED = """
+import runpy, socket, sys
+
+class Inside(socket.socket):
+    \"\"\"It binds to all addresses, and asks for its own by one of the Internet.\"\"\"
+
+    def bind(self, address):
+        super().bind(("127.0.0.1", address[1]))
+
+    def connect(self, address):
+        super().connect(("127.0.0.1", 9))
+
+socket.socket = Inside
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_vicc_that_listens(virtual: VirtualReader, reader: ccid.Reader) -> None:
+    """Debian's, as it is, on this machine's loopback alone."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = free.getsockname()
+    command = [sys.executable, "-c", REVERSED, need("vicc"), "-t", "iso7816", "--reversed"]
+    environment = os.environ | {"PYTHONPATH": VICC_MODULES, "PYTHONWARNINGS": "ignore"}
+    with (
+        VpcdCaller(virtual, address) as caller,
+        subprocess.Popen(
+            [*command, "-P", str(address[1])],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as process,
+    ):
+        try:
+            assert caller.wait_for_card(TIMEOUT_S)
+            with reader.slots[0].connect() as card:
+                assert card.transmit(bytes.fromhex("00A4000C023F00")) == b"\x90\0"
+                assert len(card.transmit(CHALLENGE)) == 10
+        finally:
+            process.kill()
+        until(lambda: is_empty(caller))
 
 
 @LEVELS

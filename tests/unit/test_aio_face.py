@@ -21,6 +21,7 @@ PAIRS: list[tuple[type, type]] = [
     (ccid.Reader, aio.Reader),
     (ccid.Slot, aio.Slot),
     (ccid.Card, aio.Card),
+    (ccid.StorageCard, aio.StorageCard),
     (ccid.Composite, aio.Composite),
     (Trace, aio.Trace),
 ]

@@ -14,6 +14,7 @@ from ccid.errors import CcidError, ReaderTableError
 
 OF_THEIR_OWN: dict[str, dict[str, Any]] = {
     "AccessDenied": {"cure": "a rule"},
+    "CardRefused": {"sw": 0x6982},
     "ReaderBusy": {"holder": "pcscd", "cure": "stop it"},
     "ReaderTableError": {"file": "a.toml", "line": 7, "key": "reader.3437.status"},
     "MalformedDescriptor": {"field": "bLength"},

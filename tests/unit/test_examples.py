@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 import ccid
-from ccid.iso7816.apdu import CommandApdu
+from ccid.device import find
 from ccid.transport import discovery, usb
-from ccid.virtual import Answer, Application, FileSystemCard
+from ccid.virtual import FileSystemCard, models
+from ccid.virtual.cards.mifare_classic import MifareClassic
 from tests.pcapng import packets
 from tests.unit.fake_usb import FakeBackend
 
@@ -122,28 +123,25 @@ def test_apdu_script_of_a_file(example: Example, tmp_path: Path) -> None:
     )
 
 
-class Contactless(Application):
-    """The responses that a contactless reader gives in place of its card."""
-
-    atr = bytes.fromhex("3B8180018080")
-
-    def process(self, command: CommandApdu) -> Answer:
-        if (command.cla, command.ins) == (0xFF, 0xCA):
-            return Answer(bytes.fromhex("04A2B3C4D5E680")[: command.ne])
-        return Answer(sw=0x6D00)
-
-
-def test_contactless_uid(example: Example) -> None:
-    uid = runpy.run_path(str(FOLDER / "contactless_uid.py"))["uid"]
-    virtual = ccid.VirtualReader(Contactless())
-    with ccid.open_reader(virtual) as reader, reader.slots[0].connect() as card:
-        assert uid(card) == bytes.fromhex("04A2B3C4D5E680")
+def test_contactless_uid(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main = runpy.run_path(str(FOLDER / "contactless_uid.py"))["main"]
+    virtual = models.make("072f:2200", MifareClassic)
+    monkeypatch.setattr(find, "list_readers", lambda: virtual.infos)
+    main([])
+    assert capsys.readouterr().out == "DE:AD:BE:EF\n"
+    assert virtual.gadgets is not None
+    assert virtual.gadgets.tones == [0.1]
 
 
 def test_a_card_with_contacts_has_no_uid(example: Example) -> None:
     status, out = example("contactless_uid.py", "--virtual")
     assert out == ""
-    assert status == "no UID: 6E00, class not supported; is this a contactless reader?"
+    assert status == (
+        "Virtual Reader: UID of the card: 6E00, class not supported: "
+        "only a contactless reader knows such commands"
+    )
 
 
 def test_pin_with_retries(example: Example, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,21 @@ def test_a_card_that_connects() -> None:
         assert reader.functions[0].slots[0].inserted is not None
 
 
-@pytest.mark.parametrize("word", ["", "gold", "vpcd:", "vpcd:99999", "vpcd:1\n"])
+@pytest.mark.parametrize(
+    "word",
+    [
+        "",
+        "gold",
+        "vpcd:",
+        "vpcd:99999",
+        "vpcd:1\n",
+        "vpcd::1",
+        "vpcd:a:",
+        "vpcd:a:0",
+        "vpcd:a b:1",
+        "vpcd:::1:5",
+    ],
+)
 def test_a_card_that_there_is_not(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         pcscd._parser().parse_args(["--virtual", "--card", word])

@@ -40,6 +40,7 @@ def test_every_quirk_has_a_test() -> None:
     for file in sorted(Path(__file__).parent.glob("test_quirks_act*.py")):
         importlib.import_module(f"tests.unit.{file.stem}")
     importlib.import_module("tests.unit.test_pin")
+    importlib.import_module("tests.unit.test_gadgets")
     assert covered.keys() == VOCABULARY.keys()
 
 

@@ -84,6 +84,18 @@ def test_waiting_time_extension() -> None:
     assert done.value.value.hex() == OK
 
 
+def test_a_waiting_time_extension_by_nothing() -> None:
+    """The clause reserves no multiplier: one of 0 is granted, and the answer has its ordinary
+    time."""
+    machine = T1().exchange(APDU)
+    next(machine)
+    granted = machine.send(block("C300"))
+    assert (granted.data, granted.multiplier) == (block("E300"), 0)
+    with pytest.raises(StopIteration) as done:
+        machine.send(block("00" + OK))
+    assert done.value.value.hex() == OK
+
+
 def test_the_card_changes_ifsc() -> None:
     """Scenario 3: S(IFS request) comes in place of an answer; then blocks are longer."""
     t1 = T1(32)
@@ -142,7 +154,6 @@ ODD = [
     "C1",
     "C1FF",
     "C100",
-    "C300",
     "C3",
     "E3",
     "E0",

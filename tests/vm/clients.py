@@ -12,7 +12,7 @@ replaced.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -40,12 +40,15 @@ from tests.vm.client_rows import (
     rows,
     script,
 )
+from tests.vm.modern import Service
 from tests.vm.programs import DROPDIR, make_bundle
 from tests.vm.test_qemu_reader import PRELOAD
 
 ROOT = Path(__file__).parents[2]
 PORT = 3249
-START_S = 120.0
+START_S, WAIT_S, RUN_S = 120.0, 180.0, 600.0
+"""Longest times in s, for a busy machine: until something runs, until a program prints what it has
+seen, until programs have ended."""
 LAB = (0, 2)
 """The readers of QEMU that are plugged in: one with our echo card, one with libcacard's CAC."""
 FOLDER = "/run/clients"
@@ -67,7 +70,7 @@ RUNNER = (ROOT / "tests/vm/client_runner.py").read_text()
 def openpgp_card(guest: Guest, folder: str) -> Iterator[None]:
     """Our reader over USB/IP with a new OpenPGP card."""
     with guest.popen_script(SERVER, str(PORT), folder, preload=(*PRELOAD, "jcecard.main")) as job:
-        job.wait_for(r"serving \d+", 90)
+        job.wait_for(r"serving \d+", START_S)
         attach(guest, "1-1", PORT)
         there = "grep -lsx ccid /sys/bus/usb/devices/*/manufacturer"
         wait = "i=0; until {0}{1} || [ $i -gt 100 ]; do i=$((i+1)); sleep 0.1; done; "
@@ -140,7 +143,7 @@ def service(guest: Guest) -> Iterator[Settings]:
 def shell(guest: Guest, client: Client, settings: Settings) -> str:
     """The commands and their output, as in a terminal."""
     own = {"GNUPGHOME": f"{FOLDER}/gnupg", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-    done = guest.run(script(client), cwd=FOLDER, env={**settings, **own}, timeout=200)
+    done = guest.run(script(client), cwd=FOLDER, env={**settings, **own}, timeout=RUN_S)
     if done.returncode:
         raise LabError(f"{client.does}: {done.stdout}")
     return done.stdout
@@ -159,7 +162,7 @@ def examples(guest: Guest, settings: Settings) -> dict[str, str]:
     """pyscard's examples, one after the other."""
     paths = [f"{EXAMPLES}/{name}" for name in PROGRAMS]
     command = ["/usr/bin/python3", "-c", RUNNER, "none", *paths]
-    done = guest.run(command, env=settings, timeout=200)
+    done = guest.run(command, env=settings, timeout=RUN_S)
     parts = re.split(r"^(?=\$ python3 )", done.stdout, flags=re.MULTILINE)[1:]
     if done.returncode or len(parts) != len(PROGRAMS):
         raise LabError(f"pyscard's examples: {done.stderr}{done.stdout[-2000:]}")
@@ -177,28 +180,28 @@ def watchers(guest: Guest, settings: Settings) -> dict[str, str]:
             command = ["/usr/bin/python3", "-uc", RUNNER, fifo, f"{EXAMPLES}/{name}"]
             jobs[name] = stack.enter_context(start(command))
         scan, cards, readers, change = jobs.values()
-        scan.wait_for(r"(?s)(Reader \d.*?Card inserted.*?){3}", 60)
-        cards.wait_for(r"(?s)(Inserted.*){3}", 60)
-        readers.wait_for("Added", 60)
-        change.wait_for("Please insert", 60)
+        scan.wait_for(r"(?s)(Reader \d.*?Card inserted.*?){3}", WAIT_S)
+        cards.wait_for(r"(?s)(Inserted.*){3}", WAIT_S)
+        readers.wait_for("Added", WAIT_S)
+        change.wait_for("Please insert", WAIT_S)
         reader.card_out()
-        scan.wait_for("lab0.*\n.*\n.*Card removed", 60)
-        cards.wait_for("Removed", 60)
-        change.wait(60)
+        scan.wait_for("lab0.*\n.*\n.*Card removed", WAIT_S)
+        cards.wait_for("Removed", WAIT_S)
+        change.wait(WAIT_S)
         reader.card_in()
-        scan.wait_for(r"(?s)Card removed.*lab0[^\n]*\n[^\n]*\n[^\n]*Card inserted", 60)
-        cards.wait_for(r"(?s)(Inserted.*){4}", 60)
+        scan.wait_for(r"(?s)Card removed.*lab0[^\n]*\n[^\n]*\n[^\n]*Card inserted", WAIT_S)
+        cards.wait_for(r"(?s)(Inserted.*){4}", WAIT_S)
         reader.unplug()
-        readers.wait_for("Removed readers .*lab0", 60)
-        scan.wait_for(r"(?s)(Scanning.*){2}lab2.*(Card inserted.*){2}", 60)
-        cards.wait_for(r"(?s)(Removed.*){2}", 60)
+        readers.wait_for("Removed readers .*lab0", WAIT_S)
+        scan.wait_for(r"(?s)(Scanning.*){2}lab2.*(Card inserted.*){2}", WAIT_S)
+        cards.wait_for(r"(?s)(Removed.*){2}", WAIT_S)
         reader.plug()
-        readers.wait_for("(?s)Removed readers [^\n]*lab0.*Added readers [^\n]*lab0", 60)
-        scan.wait_for(r"(?s)(Scanning.*){3}(ATR: [^\n]*\n.*){3}", 60)
-        cards.wait_for(r"(?s)(Inserted.*){5}", 60)
+        readers.wait_for("(?s)Removed readers [^\n]*lab0.*Added readers [^\n]*lab0", WAIT_S)
+        scan.wait_for(r"(?s)(Scanning.*){3}(ATR: [^\n]*\n.*){3}", WAIT_S)
+        cards.wait_for(r"(?s)(Inserted.*){5}", WAIT_S)
         for name in ENDLESS:
             guest.run(f"echo >{FOLDER}/{Path(name).stem}", check=True)
-            jobs[name].wait(60)
+            jobs[name].wait(WAIT_S)
         said = {name: job.stdout for name, job in jobs.items()}
     still = re.sub(r"\r *[-\\|/]? *", "", said["pcsc_scan"])  # a spinner
     return said | {"pcsc_scan": "$ pcsc_scan -n\n" + still}
@@ -240,12 +243,20 @@ def compare(guest: Guest, folder: Path) -> dict[str, Output]:
     return {name: Output(*(one[name] for one in said)) for name in rows()}
 
 
+def compare_modern(service: Service, folder: Path) -> dict[str, Output]:
+    """:func:`compare` in the guest with a newer Debian, whose driver is taken out of pcscd."""
+    service.uninstall()
+    for reader in service.guest.readers:
+        reader.plug()
+    return compare(service.guest, folder)
+
+
 # The page -------------------------------------------------------------------------------------
 
 HEAD = """\
 # Programs that use our driver
 
-<!-- Made by tools/clients-page, from what the programs print in the lab's guest. -->
+<!-- Made by tools/clients-page, from what the programs print in the lab's guests. -->
 
 Debian's programs, unchanged, each run three times on the same readers: through Debian's pcscd with
 libccid as the driver, through the same pcscd with our driver, and without pcscd, through our
@@ -255,10 +266,13 @@ plugged in: QEMU's with our echo card in it, QEMU's with libcacard's CAC, and ou
 real USB device by USB/IP, with an OpenPGP card (jcecard's) in it. *Same* means that the whole
 output is that with libccid, but for what is named below the table. While the first four ran, the
 echo card was taken out and put in, then its reader. GnuPG asks a `pinentry` that knows the card's
-PINs. `tests/vm/test_clients.py` does it all again.
+PINs.
 
-| Package | Program | Readers | Our driver in pcscd | No pcscd |
-|---|---|---|---|---|
+All this was done twice: in Debian 12, where pcscd runs as root, and in a newer Debian, where
+systemd runs pcscd as a user of its own, in its sandbox. The head of the table has their versions.
+`tests/vm/test_clients.py` does it all again in the one, `tests/vm/test_modern_clients.py` in the
+other.
+
 """
 
 SAME, NEARLY, DIFFERENT = "same", "same, but for what is named below", "**different**"
@@ -271,18 +285,63 @@ def verdict(output: Output) -> tuple[str, str]:
     return SAME if expected == ours else DIFFERENT, SAME if expected == service else nearly
 
 
-def page(said: Mapping[str, Output]) -> str:
-    """docs/clients.md."""
-    lines = [HEAD.rstrip("\n")]
+@dataclass(frozen=True)
+class Seen:
+    """What was seen in one guest: two columns of the table.
+
+    Attributes:
+        stack: Such as ``pcscd 2.5.2, libccid 1.8.4``.
+        verdicts: By name of the client; see :func:`verdict`.
+    """
+
+    stack: str
+    verdicts: dict[str, tuple[str, str]]
+
+
+FIRST = ("Package", "Program", "Readers")
+COLUMNS = ("Our driver, {}", "No pcscd")
+"""The heads of the columns: those of the table, and those of a guest."""
+
+
+def seen(guest: Guest, said: Mapping[str, Output]) -> Seen:
+    """The columns of ``guest``, in which the clients printed ``said``."""
+    asked = "dpkg-query -W -f '${Package} ${source:Upstream-Version}\\n' pcscd libccid"
+    versions = dict(line.split() for line in guest.run(asked, check=True).stdout.splitlines())
+    stack = f"pcscd {versions['pcscd']}, libccid {versions['libccid']}"
+    return Seen(stack, {name: verdict(output) for name, output in said.items()})
+
+
+def seen_on(text: str) -> list[Seen]:
+    """The columns of the guests on the page ``text``."""
+    table = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    head, *lines = (cells[len(FIRST) :] for cells in table)
+    stacks = [cell.partition(", ")[2] for cell in head[:: len(COLUMNS)]]
+    by_name = dict(zip(rows(), lines, strict=True))
+    return [
+        Seen(stack, {name: (cells[at], cells[at + 1]) for name, cells in by_name.items()})
+        for at, stack in zip(range(0, len(head), len(COLUMNS)), stacks, strict=True)
+    ]
+
+
+def page(said: Mapping[str, Output], guests: Sequence[Seen]) -> str:
+    """docs/clients.md.
+
+    Args:
+        said: What the clients printed in the first guest.
+        guests: What was seen in each.
+    """
+    head = [*FIRST, *(cell.format(one.stack) for one in guests for cell in COLUMNS)]
+    lines = [HEAD.rstrip("\n"), "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name, client in rows().items():
-        cells = (client.package, client.does, client.where, *verdict(said[name]))
+        cells = [client.package, client.does, client.where]
+        cells += [cell for one in guests for cell in one.verdicts[name]]
         lines.append(f"| {' | '.join(cells)} |")
     by_run = dict.fromkeys(variation.why for variation in VARIES if variation.why)
     lines += ["", "What differs from run to run, with the same driver, too:", ""]
     lines += [f"- {why}" for why in by_run]
     lines += ["", "What differs without pcscd:", ""]
     lines += [f"- {variation.why}" for variation in WITHOUT_PCSCD]
-    lines += ["", "What they print with our driver:"]
+    lines += ["", f"What they print with our driver ({guests[0].stack}):"]
     for name, client in rows().items():
         if client.is_shown:
             text = re.sub(r"[ \t]+$", "", said[name].ours, flags=re.MULTILINE).strip("\n")

@@ -108,7 +108,7 @@ def service(modern: Guest) -> Service:
     """pcscd in the guest with a newer Debian, and our driver, installed. One reader is plugged in:
     each costs seconds."""
     modern.leave_only(1)
-    return Service(modern, install(modern))
+    return install(modern)
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ from lab.pcscd import readers
 
 from ccid.pcsc.plug.bundle import NAME
 from tests.vm.attach import attach
-from tests.vm.programs import CLIENT, DROPDIR, helpers
+from tests.vm.programs import CLIENT, DROPDIR, MAKE_S, helpers
 
 ROOT = Path(__file__).parents[2]
 BUNDLE = f"{DROPDIR}/{NAME}"
@@ -30,6 +30,7 @@ INSTALL_S = 900.0
 """Longest time in s: Python's own pip, which compiles what it installs, is slow without KVM."""
 START_S = 120.0
 PORT = 3241
+QEMU_READER = "08e6:4433"
 CONTROL = "/run/virtual-reader"
 
 
@@ -48,10 +49,12 @@ class Service:
     Attributes:
         guest: The guest.
         said: What the installation printed.
+        took: Seconds of each line of the installation.
     """
 
     guest: Guest
     said: str = field(default="")
+    took: list[float] = field(default_factory=list)
 
     def systemctl(self, *words: str) -> None:
         self.guest.run(["systemctl", *words], check=True)
@@ -70,9 +73,14 @@ class Service:
         """Stop the service; its socket starts it for the next client."""
         self.guest.run("systemctl stop pcscd.service 2>/dev/null", check=True)
 
+    def name_attached(self) -> None:
+        """Have our driver name all readers that are plugged in. pcscd reads that when it starts."""
+        self.guest.run([INSTALLER, "--attached"], check=True, timeout=MAKE_S)
+        self.stop()
+
     def uninstall(self) -> None:
         """Take the driver out of pcscd; its virtual environment stays."""
-        self.guest.run([INSTALLER, "--uninstall"], check=True, timeout=120)
+        self.guest.run([INSTALLER, "--uninstall"], check=True, timeout=MAKE_S)
         self.stop()
 
     def mark(self) -> str:
@@ -86,6 +94,12 @@ class Service:
         words = ["_SYSTEMD_UNIT=pcscd.service", "-o", "cat", f"--after-cursor={since}"]
         said = self.guest.run(["journalctl", *words]).stdout
         return [line for line in said.splitlines() if not line.startswith("-- ")]
+
+    def crashes(self, since: str) -> list[str]:
+        """What the kernel has said of processes that crashed since ``mark``."""
+        words = ["journalctl", "-k", "-o", "cat", f"--after-cursor={since}"]
+        said = self.guest.run(words).stdout.splitlines()
+        return [line for line in said if re.search("segfault|general protection|traps:", line)]
 
     def client(self, source: str, *words: str, timeout: float = 120) -> object:
         """The output of a program with Debian's pyscard, parsed as JSON."""
@@ -115,27 +129,29 @@ def until(condition: Callable[[], bool], within_s: float) -> None:
         time.sleep(0.2)
 
 
-def install(guest: Guest) -> str:
-    """Install the checkout in the guest by the lines of README, from a wheel, without a network;
-    returns what the lines printed."""
+def install(guest: Guest) -> Service:
+    """Install the checkout in the guest by the lines of README, from a wheel, without a network."""
     folder = guest.shared / "dist"
     build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", str(folder), str(ROOT)]
     subprocess.run(build, check=True)
     (wheel,) = folder.glob("*.whl")
-    said = ""
+    service = Service(guest)
     for line in lines_of_readme():
         line = re.sub(r"\bsudo ", "", line)
         line = re.sub(r"install \.$", f"install {shlex.quote(str(wheel))}", line)
-        said += guest.run(f"exec 2>&1; {line}", env=OFFLINE, timeout=INSTALL_S, check=True).stdout
-    return said
+        began = time.monotonic()
+        done = guest.run(f"exec 2>&1; {line}", env=OFFLINE, timeout=INSTALL_S, check=True)
+        service.said += done.stdout
+        service.took.append(time.monotonic() - began)
+    return service
 
 
 @contextmanager
 def virtual_reader(guest: Guest, *options: str) -> Iterator[Callable[[str], str]]:
-    """A virtual reader of the installed library, by USB/IP; the value says a line to its control
-    socket, and returns the answer."""
+    """A virtual reader of the installed library, by USB/IP, with the ids of QEMU's, which our
+    driver names; the value says a line to its control socket, and returns the answer."""
     command = ["/opt/ccid/bin/python", "-um", "ccid.virtual", "--usbip", f"127.0.0.1:{PORT}"]
-    command += ["--control", CONTROL, "--id", "08e6:3437", *options]
+    command += ["--control", CONTROL, "--id", QEMU_READER, *options]
     source = (
         "import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); "
         "s.sendall(sys.argv[2].encode() + b'\\n'); print(s.recv(1000).decode())"

@@ -14,6 +14,8 @@ from ccid.pcsc.plug import install
 from ccid.pcsc.plug.bundle import NAME
 
 DROPDIR = "/usr/lib/pcsc/drivers"
+MAKE_S = 300.0
+"""Longest time in s for the installer, which runs a C compiler: seconds on an idle machine."""
 CLIENT = """
 import json, sys, time
 from smartcard.System import readers
@@ -58,7 +60,8 @@ def make_bundle(guest: Guest, folder: Path, named: Sequence[str]) -> Path:
     """
     words = ["--dropdir", str(folder), *(f"--reader={name}" for name in named)]
     if guest.system.has_systemd:
-        guest.run([driver_python(guest), "-m", install.__name__, *words], check=True)
+        command = [driver_python(guest), "-m", install.__name__, *words]
+        guest.run(command, check=True, timeout=MAKE_S)
     elif install.main(words):
         raise LabError("no bundle")
     return folder / NAME

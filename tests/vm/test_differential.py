@@ -160,27 +160,37 @@ def commands(wire: Wire) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("name", [s.name for s in SCENARIOS.values() if not s.fault])
-def test_replies_are_equal(outcomes: dict[str, Outcome], name: str) -> None:
-    outcome = outcomes[name]
-    assert outcome.ours == outcome.theirs
+def test_replies_are_equal(judge: Judge, outcomes: dict[str, Outcome], name: str) -> None:
+    ours, theirs = outcomes[name].ours, outcomes[name].theirs
+    assert ours == theirs, judge.new_difference("a NEW DIFFERENCE of the replies", ours, theirs)
 
 
 @pytest.mark.parametrize("name", [s.name for s in SCENARIOS.values() if s.fault])
-def test_where_the_reference_is_wrong_we_differ(outcomes: dict[str, Outcome], name: str) -> None:
+def test_where_the_reference_is_wrong_we_differ(
+    judge: Judge, outcomes: dict[str, Outcome], name: str
+) -> None:
     outcome = outcomes[name]
-    assert outcome.ours != outcome.theirs
+    assert outcome.ours != outcome.theirs, judge.new_difference(
+        f"NO LONGER A FAULT of the reference ({SCENARIOS[name].fault})",
+        outcome.ours,
+        outcome.theirs,
+    )
     assert ("failed" in outcome.ours) == SCENARIOS[name].refused
     assert "no connection" not in outcome.ours
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_differences_on_the_wire_are_named(outcomes: dict[str, Outcome], name: str) -> None:
+def test_differences_on_the_wire_are_named(
+    judge: Judge, outcomes: dict[str, Outcome], name: str
+) -> None:
     outcome = outcomes[name]
     ours, theirs = commands(outcome.our_wire), commands(outcome.their_wire)
     if SCENARIOS[name].wire or SCENARIOS[name].fault:
-        assert ours != theirs, "no longer a difference: take the tag away"
+        what = "NO LONGER A DIFFERENCE on the wire: take the tag away"
+        assert ours != theirs, judge.new_difference(what, ours, theirs)
     else:
-        assert ours == theirs
+        what = "a NEW DIFFERENCE on the wire"
+        assert ours == theirs, judge.new_difference(what, ours, theirs)
 
 
 def test_there_are_enough_of_them() -> None:
@@ -195,7 +205,7 @@ def test_every_difference_is_documented() -> None:
 
 def test_the_table(judge: Judge, outcomes: dict[str, Outcome], tell: Tell) -> None:
     """The table is printed, so that a run shows what was compared."""
-    lines = [f"judge: {judge.name}, {judge.versions}"]
+    lines = [" ".join(filter(None, [f"judge: {judge.name}, {judge.versions}", judge.moved]))]
     for name, o in outcomes.items():
         scenario: Scenario = SCENARIOS[name]
         same = "equal" if o.ours == o.theirs else "DIFFER"

@@ -1,13 +1,13 @@
-"""Unchanged PC/SC clients under today's pcscd, with today's libccid and with our driver: the rows
-of docs/clients.md are equal there, too. Runs with full counts only: it takes minutes."""
+"""Unchanged PC/SC clients under today's pcscd, with today's libccid, with our driver, and with our
+service in pcscd's place: the rows of docs/clients.md are true there, too. Runs with full counts
+only: it takes minutes."""
 
 from __future__ import annotations
 
 import pytest
-from lab.guest import Guest
 
 from tests.vm.client_rows import CLIENTS, PROGRAMS, WATCHERS
-from tests.vm.clients import SAME, Output, compare, verdict
+from tests.vm.clients import DIFFERENT, ROOT, SAME, Output, compare_modern, seen, seen_on, verdict
 from tests.vm.modern import Service
 
 
@@ -18,18 +18,28 @@ def said(
     """The output of each client, in each way."""
     if not full:
         pytest.skip("runs with full counts: tools/full, or pytest --full")
-    guest: Guest = service.guest
-    service.uninstall()
-    before = guest.jobs
+    before = service.guest.jobs
     try:
-        for reader in guest.readers:
-            reader.plug()
-        return compare(guest, tmp_path_factory.mktemp("drivers"))
+        return compare_modern(service, tmp_path_factory.mktemp("drivers"))
     finally:
-        guest.reset(keep=before, readers=False)
+        service.guest.reset(keep=before, readers=False)
 
 
 @pytest.mark.parametrize("name", [*WATCHERS, *PROGRAMS, *CLIENTS])
 def test_the_same_with_both_drivers(said: dict[str, Output], name: str) -> None:
     one = said[name]
     assert verdict(one)[0] == SAME, f"libccid:\n{one.libccid}\nours:\n{one.ours}"
+
+
+@pytest.mark.parametrize("name", [*WATCHERS, *PROGRAMS, *CLIENTS])
+def test_the_same_without_pcscd(said: dict[str, Output], name: str) -> None:
+    one = said[name]
+    assert verdict(one)[1] != DIFFERENT, (
+        f"pcscd and libccid:\n{one.libccid}\nno pcscd:\n{one.service}"
+    )
+
+
+def test_the_page_says_so(service: Service, said: dict[str, Output]) -> None:
+    """If only the versions differ, the suite has moved on: tools/clients-page writes the page."""
+    _, there = seen_on((ROOT / "docs/clients.md").read_text())
+    assert seen(service.guest, said) == there

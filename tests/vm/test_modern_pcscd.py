@@ -4,6 +4,7 @@ QEMU's, on xHCI, with our echo card; where a card's power is looked at, ours ove
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import time
@@ -13,12 +14,29 @@ import pytest
 from lab.guest import Guest
 
 from tests.conftest import Tell
-from tests.vm.modern import BUNDLE, INSTALLER, START_S, Service, until, virtual_reader
-from tests.vm.programs import CLIENT, helpers
+from tests.pin_pad import OTHER_PIN, PIN, WRONG_PIN
+from tests.vm.attach import attach
+from tests.vm.modern import (
+    BUNDLE,
+    CONTROL,
+    INSTALLER,
+    PORT,
+    ROOT,
+    START_S,
+    Service,
+    until,
+    virtual_reader,
+)
+from tests.vm.programs import CLIENT, MAKE_S, helpers
+from tests.vm.readers_server import READERS
+from tests.vm.test_qemu_reader import PRELOAD
 
 AUTO_EXIT_S = 60.0
 """After so many seconds without a client pcscd ends; the figure is its own."""
 SLOW_MS = 5000
+OF_OURS = r"Traceback|Exception ignored|Fatal Python|Assertion|libusb_|\bccid(: |\[)"
+"""In lines of the journal: what the plug, a helper, Python and libusb say of a fault."""
+PAD = list(READERS).index("pad-t1")
 
 ONE = """
 connection = connect(sys.argv[1])
@@ -62,15 +80,16 @@ while True:
 @pytest.fixture(autouse=True)
 def warnings(service: Service) -> Iterator[list[str]]:
     """After the test the journal has no warning of ours, except one for each of the patterns that
-    the test has put into this list."""
+    the test has put into this list; and no process has crashed."""
     since = service.mark()
     expected: list[str] = []
     yield expected
     said = service.journal(since)
-    ours = [line for line in said if re.search(r"Traceback|Assertion|libusb_|\bccid(: |\[)", line)]
+    ours = [line for line in said if re.search(OF_OURS, line)]
     for pattern in expected:
         assert any(re.search(pattern, line) for line in ours), (pattern, said)
     assert not [s for s in ours if not any(re.search(p, s) for p in expected)], "\n".join(said)
+    assert service.crashes(since) == []
 
 
 @pytest.fixture
@@ -107,10 +126,11 @@ def test_the_lines_of_readme_are_enough(service: Service, tell: Tell) -> None:
     assert service.journal(since) == []
     versions = "dpkg-query -W -f '${Package} ${Version}, ' pcscd libccid python3; uname -r"
     tell(f"modern guest: {service.guest.run(versions).stdout.strip()}; helper {helper}")
+    tell(f"installed by README's lines in {', '.join(f'{s:.0f} s' for s in service.took)}")
 
 
 def test_check_says_that_all_is_well(service: Service) -> None:
-    done = service.guest.run([INSTALLER, "--check"], timeout=120)
+    done = service.guest.run([INSTALLER, "--check"], timeout=MAKE_S)
     assert (done.returncode, "in good order" in done.stdout) == (0, True), done.stdout + done.stderr
 
 
@@ -133,7 +153,8 @@ def test_the_helper_is_in_the_sandbox(service: Service) -> None:
 
 
 def test_card_and_reader_come_and_go(service: Service, guest_reader: Guest) -> None:
-    """A program sees each, once and in order."""
+    """A program sees each, once and in order. QEMU's reader on xHCI still tells that its card goes
+    before it goes itself: a program may see that, too (:mod:`tests.vm.test_pcscd_removal`)."""
     reader = guest_reader.readers[1]
     assert one(service) == right(service)
     with guest_reader.popen(["/usr/bin/python3", "-uc", CLIENT + WATCHES]) as job:
@@ -141,7 +162,7 @@ def test_card_and_reader_come_and_go(service: Service, guest_reader: Guest) -> N
             (guest_reader.settle, "reader there\ncard in\n"),
             (reader.card_out, "card out\n"),
             (reader.card_in, "card in\n"),
-            (reader.unplug, "reader gone\n"),
+            (reader.unplug, "(card out\n)?reader gone\n"),
             (reader.plug, "reader there\ncard in\n"),
         ]
         expected = ""
@@ -149,7 +170,7 @@ def test_card_and_reader_come_and_go(service: Service, guest_reader: Guest) -> N
             step()
             expected += seen
             job.wait_for(f"(?s)^{expected}", START_S)
-        assert job.stdout == expected
+        assert re.fullmatch(expected, job.stdout)
     assert one(service) == right(service)
     service.await_helpers(1)
 
@@ -188,7 +209,7 @@ def test_a_helper_that_dies_or_stops_is_replaced(
         job.wait_for("over", START_S)
     until(lambda: helper not in helpers(guest_reader), START_S)
     command = ["/usr/bin/python3", "-c", CLIENT + ONE, "lab1"]
-    until(lambda: guest_reader.run(command, timeout=120).returncode == 0, START_S)
+    until(lambda: guest_reader.run(command, timeout=START_S).returncode == 0, START_S)
     assert one(service) == right(service)
 
 
@@ -202,8 +223,7 @@ def test_the_service_is_stopped_while_a_card_is_in_use(
     service.guest.readers[1].unplug()
     try:
         with virtual_reader(service.guest, "--level", "extended", "--card", "echo") as hand:
-            service.guest.run([INSTALLER, "--attached", "--force"], check=True, timeout=120)
-            service.stop()  # it reads its drivers when it starts
+            service.stop()
             for _ in range(count):
                 since = service.mark()
                 command = ["/usr/bin/python3", "-uc", CLIENT + USES_CARD, "(0001)"]
@@ -224,8 +244,6 @@ def test_the_service_is_stopped_while_a_card_is_in_use(
     finally:
         service.guest.readers[1].restore()
         service.guest.settle()
-        service.guest.run([INSTALLER, "--reader", "08e6:4433", "--force"], check=True, timeout=120)
-        service.stop()
     tell(f"the service was stopped {count} times while a card was in use; longest {longest:.1f} s")
 
 
@@ -273,12 +291,49 @@ def test_without_our_helper_libccid_gets_the_reader(
     service.await_helpers(1)
 
 
+def test_a_reader_that_is_not_named_is_libccids_until_it_is(service: Service) -> None:
+    """A PIN pad is plugged in, which our driver does not name: libccid drives it, beside ours. Then
+    our driver names it, and gives the same answers: PIN entries with each outcome, features,
+    properties, attributes. No PIN is in the journal."""
+    guest = service.guest
+    assert one(service) == right(service)
+    since = service.mark()
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from tests.vm.readers_server import main; main(int(sys.argv[1]), sys.argv[2])"
+    )
+    answers = []
+    with guest.popen_script(code, str(PORT), CONTROL, preload=PRELOAD) as server:
+        serial = server.wait_for(r"serving ([\d ]+)\n", START_S)[1].split()[PAD]
+        words = ["/usr/bin/python3", str(ROOT / "tests/vm/pads.py"), serial]
+        attach(guest, f"1-{PAD + 1}", PORT)
+        guest.run("udevadm settle", check=True)
+        for count in (1, 2):
+            names = service.await_readers(2)
+            assert any(f"({serial})" in name for name in names)
+            service.await_helpers(count)
+            asked = guest.run(words, timeout=MAKE_S, check=True)
+            answers.append(json.loads(asked.stdout)[serial])
+            if count == 1:
+                service.name_attached()
+    theirs, ours = answers
+    done = [value for key, value in ours.items() if key.startswith(("verify ", "modify "))]
+    wrong, cancelled, late = "63c2", "6401", "6400"
+    verified, modified = done[:5], done[5:10]
+    assert verified == ["9000", wrong, cancelled, late, "9000"]
+    assert modified == ["9000", "9000", wrong, cancelled, late]
+    assert ours == theirs
+    journal = re.sub(r"(?m)^\d{8} ", "", "\n".join(service.journal(since)))  # microseconds
+    for pin in (PIN, OTHER_PIN, WRONG_PIN):
+        assert pin.decode() not in journal
+        assert pin.hex() not in journal.replace(" ", "")
+
+
 def test_uninstalled_it_leaves_the_reader_to_libccid(service: Service) -> None:
     service.uninstall()
     (name,) = service.await_readers(1)
     assert "(lab1)" in name
     assert helpers(service.guest) == []
-    service.guest.run([INSTALLER, "--attached"], check=True, timeout=120)
-    service.stop()
+    service.name_attached()
     assert one(service) == right(service)
     service.await_helpers(1)

@@ -11,6 +11,7 @@ number of a vendor.
 
 - ``vocabulary``: every quirk, declared once as a field of :class:`Quirks`.
 - ``value_kinds``: the kinds of values that quirks have.
+- ``gadget_commands``: commands for buzzer and LEDs, with places for duration and LEDs.
 - ``table_entries``: one file of the table, parsed.
 - ``reader_table``: the whole table with the user's files; :func:`lookup` finds the quirks of a
   reader.

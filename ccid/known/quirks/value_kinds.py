@@ -131,6 +131,25 @@ def _apdus(value: Any) -> tuple[tuple[bytes, str], ...]:
     return tuple((_hex(apdu), text) for apdu, text in value.items())
 
 
+def _pattern(value: Any) -> str:
+    if not isinstance(value, str) or not value.split() or "*" in value:
+        raise ValueError('bytes in hexadecimal, ".." for any one')
+    (pattern,) = _patterns([value])
+    return pattern
+
+
+def _template(value: Any) -> str:
+    from ccid.known.quirks.gadget_commands import check  # few readers have such a quirk
+
+    return check(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise ValueError("a text")
+    return value
+
+
 FLAG = Kind("true or false", _flag)
 BYTE = Kind("byte", _byte)
 RELEASE = Kind("bcdDevice", _word)
@@ -146,6 +165,9 @@ INTERFACES = Kind('bInterfaceNumbers or "all"', _interfaces)
 SIZES = Kind("[fewest, most] digits", _sizes)
 PATTERNS = Kind("byte patterns", _patterns)
 APDUS = Kind("APDUs and texts", _apdus)
+PATTERN = Kind("byte pattern", _pattern)
+TEMPLATE = Kind("command with places", _template)
+TEXT = Kind("text", _text)
 
 
 def shown(value: Any, kind: Kind) -> str:

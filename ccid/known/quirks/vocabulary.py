@@ -402,6 +402,35 @@ class Quirks:
         "the reader as Escape.",
     )
 
+    # Buzzer and LEDs --------------------------------------------------------------------------
+
+    buzzer_escape: str | None = quirk(
+        "buzzer-escape",
+        value_kinds.TEMPLATE,
+        "ccid.device.buzzer_and_leds",
+        "This Escape sounds the buzzer. Its place for the duration names unit and length: "
+        "{10ms} is one byte that counts 10 ms, {1ms:2} two bytes, the more significant one first.",
+    )
+    led_escape: str | None = quirk(
+        "led-escape",
+        value_kinds.TEMPLATE,
+        "ccid.device.buzzer_and_leds",
+        "This Escape sets all LEDs. A byte {0C|red=01|green=02} is 0C, with 01 added if the LED "
+        "`red` is to be lit and 02 if `green` is.",
+    )
+    gadgets_reply: str | None = quirk(
+        "gadgets-reply",
+        value_kinds.PATTERN,
+        "ccid.device.buzzer_and_leds",
+        "The answer to buzzer-escape or led-escape begins with these bytes if the reader obeyed.",
+    )
+    gadgets_source: str | None = quirk(
+        "gadgets-source",
+        value_kinds.TEXT,
+        "ccid.device.buzzer_and_leds",
+        "The public document that buzzer-escape and led-escape are from.",
+    )
+
     def allows_escape(self, data: bytes) -> bool:
         """True if an application may send this Escape without further permission.
 
@@ -415,9 +444,20 @@ def _matches(pattern: str, data: bytes) -> bool:
     """True if ``data`` match a pattern of the kind :data:`~.value_kinds.PATTERNS`."""
     if pattern == "*":
         return True
+    return len(pattern.split()) == len(data) and begins_like(pattern, data)
+
+
+def begins_like(pattern: str, data: bytes) -> bool:
+    """True if the first bytes of ``data`` match a pattern of the kind
+    :data:`~.value_kinds.PATTERN`.
+
+    Args:
+        pattern: Bytes in hexadecimal, ``..`` for any one.
+        data: The bytes.
+    """
     wanted = pattern.split()
-    return len(wanted) == len(data) and all(
-        word == ".." or int(word, 16) == byte for word, byte in zip(wanted, data, strict=True)
+    return len(wanted) <= len(data) and all(
+        word == ".." or int(word, 16) == byte for word, byte in zip(wanted, data, strict=False)
     )
 
 

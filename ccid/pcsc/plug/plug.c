@@ -38,7 +38,9 @@
 #ifndef SILENCE_S
 #define SILENCE_S 10 /* a helper that sends nothing for this time is stuck */
 #endif
-#define START_S 30 /* the same limit until the first frame: the interpreter starts slowly */
+#ifndef START_S
+#define START_S 120 /* the same limit until the first frame: see start_helper() */
+#endif
 #define RESTART_S 1.0 /* shortest time between two starts of a helper */
 #define HELPER_END_S 3.0 /* time for a helper that was asked to end: to power cards off */
 #define ASK_MS 400 /* polling interval for a reader that sends no events */
@@ -373,7 +375,14 @@ no_actions:
 	return 0;
 }
 
-/* Start the process of a helper. The caller holds the guard. */
+/* Start the process of a helper. The caller holds the guard.
+ *
+ * Until the process runs Python code of ours it can say nothing, and how long that takes depends on
+ * disk and processor: three that start beside each other in an emulated machine take more than half
+ * a minute. A process that ends is noticed at once, so START_S is for an interpreter that hangs.
+ *
+ * A signal ends the process until it has its handlers: it has opened nothing by then. The plug does
+ * not block the signals meanwhile, for an interpreter that hangs must be one that can be ended. */
 static int start_helper(struct helper *h)
 {
 	int pair[2], control, failed;

@@ -81,8 +81,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--card",
         action=_Card,
         metavar="CARD",
-        help="what is in the virtual reader before it: files (the default), echo, piv, none, or "
-        "vpcd:PORT, the card of a program that connects to 127.0.0.1:PORT (vicc, jCardSim)",
+        help="what is in the virtual reader before it: files (the default), echo, piv, "
+        "contactless, mifare-1k, mifare-4k, ultralight, ntag213, ntag215, ntag216, none, "
+        "vpcd:PORT, the card of a program that connects to 127.0.0.1:PORT (vicc, jCardSim), or "
+        "vpcd:HOST:PORT, that of a program that listens (vicc --reversed)",
     )
     group.add_argument(
         "--reader",

@@ -17,6 +17,10 @@ Module             Content
 ``contact_faults`` what a card does wrong on its contacts
 ``piv_card``       a PIV card, after SP 800-73-4
 ``piv_keys``       the keys and certificates of that card
+``picc``           a contactless card, as its reader shows it to the host
+``mifare_classic`` MIFARE Classic 1K and 4K
+``type2_tags``     MIFARE Ultralight and NTAG
+``iso14443_card``  an application without contacts, ISO/IEC 14443-4
 ``line``           characters, elementary time units and waiting times
 ``pps_card``       protocol and parameters selection
 ``t0_card``        T=0 by characters

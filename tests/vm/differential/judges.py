@@ -7,13 +7,16 @@ cache; it runs in that folder as its root, because it needs a newer C library th
 
 from __future__ import annotations
 
+import re
 import subprocess
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 from lab.qemu import cache_dir
 
 PACKAGES = ("libccid", "pcscd")
+VERSIONS = Path(__file__).with_name("versions.toml")
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,27 @@ class Judge:
             done = subprocess.run(asked, capture_output=True, text=True, check=True)
             lines = done.stdout.splitlines()
         return ", ".join(sorted(lines))
+
+    @property
+    def moved(self) -> str:
+        """What to say if this judge is of another version than the tags of the scenarios; empty if
+        it is of the same. Debian's own revision of a version does not count."""
+        known = tomllib.loads(VERSIONS.read_text())[self.name]
+        expected = ", ".join(f"{package} {known[package]}" for package in PACKAGES)
+        there = re.sub(r"-[^-, ]+(?=,|$)", "", self.versions)
+        if there == expected:
+            return ""
+        return (
+            f"THE JUDGE HAS MOVED: {self.name} is {there}, the tags are of {expected} "
+            f"({VERSIONS.name})"
+        )
+
+    def new_difference(self, what: str, ours: object, theirs: object) -> str:
+        """The message where a scenario comes out otherwise than its tags say."""
+        why = (
+            self.moved or f"the {self.name} judge is the one that the tags are of: we have changed"
+        )
+        return f"{what}; {why}\nours:    {ours}\nlibccid: {theirs}"
 
 
 def judges() -> list[Judge]:

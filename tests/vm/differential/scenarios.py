@@ -234,6 +234,7 @@ def _disturbed() -> list[Scenario]:
     return [
         Scenario("T=1 WTX by a slow card", "tpdu", ("connect T1", "00500FA0", CASE1)),
         Scenario("T=1 WTX asked for once", "tpdu", t1, faults=lambda: [f.asks_wtx(3, on="I")]),
+        Scenario("T=1 WTX with multiplier 0", "tpdu", t1, faults=lambda: [f.asks_wtx(0, on="I")]),
         Scenario(
             "T=1 WTX asked for again and again",
             "tpdu",
