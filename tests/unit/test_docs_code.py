@@ -37,6 +37,10 @@ NOT_HERE = {
     "ccid-probe doctor": "a reader on USB, and a user over SSH: tests/vm/test_qemu_reader.py",
     "ccid-probe card --virtual --card vpcd:35963 &": "vicc: tests/integration/test_vpcd.py",
     "vicc --type iso7816 --hostname 127.0.0.1 --port 35963": "vicc: tests/integration/test_vpcd.py",
+    "vicc --type iso7816 --reversed --port 35963 &": "vicc: tests/integration/test_vpcd.py",
+    "ccid-run --virtual --card vpcd:127.0.0.1:35963 -- opensc-tool -w -a": (
+        "vicc: tests/integration/test_vpcd.py"
+    ),
     "ccid-probe lend --reader ACS 127.0.0.1:35963": "a vpcd: tests/integration/test_vpcd.py",
 }
 """Commands of ``console`` blocks that need more than a virtual reader, and where they are tried."""
@@ -165,7 +169,7 @@ def outcome(command: str, run: Run) -> tuple[int, str]:
     assert program in PROGRAMS
     if program == "ccid-run":
         words = [sys.executable, "-m", "ccid.pcsc.service.run_program", *words]
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
         return done.returncode, done.stdout
     status, out, _ = run(*words)
     return status, out
