@@ -87,6 +87,10 @@ def watch(timeout: float | None = None) -> Generator[Event, None, None]:
     1.1, 6.1.3); and where libusb reports no hot-plug events, or nobody may tell libusb of them (in
     a container, or without udev), the devices are listed once a second. No card is powered.
 
+    A reader that leaves USB and comes back within 2 s while this process has it open
+    (:func:`ccid.open_reader` with ``reopen``) has no event, and neither has its card: the reader is
+    open again. So has none that is reset and stays on USB. Another reader left and arrived.
+
     The watch shares the readers that this process has open. It opens all other readers, and closes
     a reader as soon as this process opens it. A reader that another process holds is reported
     without its cards, and tried again when a device is plugged in or unplugged. A reader that does
@@ -156,6 +160,8 @@ class _WatchedReader:
     """How many tasks in succession could not open the reader."""
     retry_at: float | None = None
     """When to try again (monotonic clock)."""
+    is_awaited: bool = False
+    """The reader left USB while an application has it open, and may come back."""
     full_slots: set[int] = field(default_factory=set)
     """Slots whose card was reported."""
     arrivals: dict[int, int] = field(default_factory=dict)
@@ -329,12 +335,37 @@ class _Watcher:
     def _compare(self, infos: list[ReaderInfo]) -> None:
         """Compare the readers on USB with those that were present before."""
         keys = {key_of(info) for info in infos}
+        away: set[str] = set()
+        """Where readers that are open here are awaited: what comes there is not opened here."""
+        for one in list(self._readers.values()):
+            self._follow(one)
         for key, one in list(self._readers.items()):
             if key not in keys and not one.info.path.startswith("virtual:"):
-                self._reader_left(one)
+                if one.reader is not None and one.reader.is_away:
+                    away.add(one.info.path)
+                    one.is_awaited = True
+                elif key_of(one.info) not in keys:
+                    self._reader_left(one)
             elif one.is_refused and not self._lists_devices:
                 self._reopen(one)
-        self._readers_arrived([info for info in infos if key_of(info) not in self._readers])
+        self._readers_arrived(
+            [i for i in infos if key_of(i) not in self._readers and i.path not in away]
+        )
+
+    def _follow(self, one: _WatchedReader) -> bool:
+        """Note the new address of a reader that left USB and came back while an application has it
+        open. True if it has one."""
+        reader, before = one.reader, key_of(one.info)
+        if reader is None or reader.is_lent or key_of(reader.info) == before:
+            return False
+        if self._readers.get(before) is one:
+            del self._readers[before]
+        other = self._readers.get(key_of(reader.info))
+        if other is not None:  # listed before it was open again
+            self._reader_left(other)
+        one.info = reader.info
+        self._readers[key_of(one.info)] = one
+        return True
 
     def _readers_arrived(self, infos: list[ReaderInfo]) -> None:
         arrived = [_WatchedReader(info) for info in infos]
@@ -367,7 +398,11 @@ class _Watcher:
 
     def _owner_changed(self, info: ReaderInfo) -> None:
         """This process opened or closed the reader ``info``."""
-        one, reader = self._readers.get(key_of(info)), opened.readers.get(key_of(info))
+        reader = opened.readers.get(key_of(info))
+        for moved in list(self._readers.values()):
+            if moved.reader is not None and moved.reader is reader:
+                self._follow(moved)
+        one = self._readers.get(key_of(info))
         if one is None:
             if reader is not None and reader.transport.dead is None:
                 self._readers_arrived([info])
@@ -416,6 +451,10 @@ class _Watcher:
         reader = one.reader
         if one.opening is None or self._readers.get(key_of(one.info)) is not one:
             return
+        self._follow(one)
+        if one.is_awaited and reader is not None and not reader.is_away:
+            one.is_awaited = False
+            self._post(None)  # what was listed meanwhile at its place
         if one.opening.is_gone or (reader and isinstance(reader.transport.dead, ReaderRemoved)):
             self._reader_left(one)
             return

@@ -44,6 +44,16 @@ def device_name(bus: int, ports: tuple[int, ...]) -> str:
     return f"{bus}-{'.'.join(map(str, ports))}" if ports else f"usb{bus}"
 
 
+def device_at(bus: int, address: int, root: Path = ROOT) -> str | None:
+    """The kernel's name of the device with this address; None where sysfs does not tell."""
+    for folder in (root / "sys/bus/usb/devices").glob("*-*/devnum"):
+        name = folder.parent.name
+        numbers = attribute(name, "busnum", root), attribute(name, "devnum", root)
+        if numbers == (str(bus), str(address)):
+            return name
+    return None
+
+
 def node(bus: int, address: int, root: Path = ROOT) -> Path:
     """The device node that libusb opens."""
     return root / f"dev/bus/usb/{bus:03d}/{address:03d}"
@@ -56,6 +66,14 @@ def attribute(device: str, name: str, root: Path = ROOT) -> str | None:
     except OSError:
         return None
     return text.strip() or None
+
+
+def is_unconfigured(path: str, root: Path = ROOT) -> bool:
+    """The device of this reader's path is there, and has no configuration: it is not authorized,
+    or is being reset."""
+    device = path.removeprefix("usb:").partition(":")[0]
+    there = attribute(device, "idVendor", root) is not None
+    return there and attribute(device, "bConfigurationValue", root) is None
 
 
 def identities(root: Path = ROOT) -> list[tuple[str, int, int]]:

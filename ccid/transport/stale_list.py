@@ -10,7 +10,6 @@ others: so one context handles all events.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 from collections.abc import Iterator
@@ -20,7 +19,8 @@ from typing import Any
 
 from ccid.ground.once import Once
 from ccid.transport import linux
-from ccid.transport.libusb import Status, backend, function, is_fork, usb_error, usb_errors
+from ccid.transport.libusb import Status, is_fork, usb_error, usb_errors
+from ccid.transport.wrapped_handle import Descriptor, GivenHandle
 
 CODES = {errno.EACCES: Status.ACCESS, errno.ENOENT: Status.NO_DEVICE}
 """What libusb makes of errors when it opens a node itself; all others are input/output errors."""
@@ -44,7 +44,7 @@ class _Read:
 @contextmanager
 def listed(libusb: Any) -> Iterator[tuple[list[Any], bool]]:
     """The devices on USB, and True if they are of a context that ends with the block: then they
-    have to be opened by :class:`NodeHandle`.
+    have to be opened by :func:`open_node`.
 
     Args:
         libusb: pyusb's backend.
@@ -75,39 +75,22 @@ def is_stale(libusb: Any, devices: list[Any]) -> bool:
     return bool(there) and known != there
 
 
-class NodeHandle:
-    """libusb's handle on a device that its list does not have: as pyusb's handle.
+def open_node(path: Path) -> GivenHandle:
+    """A handle on a device that libusb's list does not have.
 
     Args:
         path: The device node.
 
-    Attributes:
-        handle: libusb's handle.
-        devid: libusb's device.
+    Raises:
+        usb.core.USBError: As of pyusb, where the node cannot be opened.
+        TransportError, UsbUnavailable: libusb does not take it.
     """
-
-    def __init__(self, path: Path) -> None:
-        try:
-            self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except OSError as error:
-            code = CODES.get(error.errno or 0, Status.IO)
-            raise usb_error()(str(error), code, error.errno) from None
-        try:
-            pointer = ctypes.c_void_p
-            wrap = function(
-                "libusb_wrap_sys_device", ctypes.c_int, pointer, ctypes.c_ssize_t, pointer
-            )
-            get_device = function("libusb_get_device", pointer, pointer)
-            self.handle = ctypes.c_void_p()
-            code = wrap(backend().ctx, self._fd, ctypes.addressof(self.handle))
-            if code:
-                raise usb_error()("libusb_wrap_sys_device", code, None)
-            self.devid = get_device(self.handle)
-        except BaseException:
-            os.close(self._fd)
-            raise
-
-    def close(self) -> None:
-        """Close the handle, and the node: libusb leaves that open."""
-        backend().lib.libusb_close(self.handle)
-        os.close(self._fd)
+    try:
+        number = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        code = CODES.get(error.errno or 0, Status.IO)
+        raise usb_error()(str(error), code, error.errno) from None
+    try:
+        return GivenHandle(Descriptor(number))
+    finally:
+        os.close(number)

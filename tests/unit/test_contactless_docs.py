@@ -15,10 +15,11 @@ PAGE = (ROOT / "docs" / "beep-and-leds.md").read_text("utf-8")
 
 
 @pytest.mark.usefixtures("table")
-def test_the_readme_says_how_many_readers_have_a_buzzer() -> None:
+def test_the_readme_says_how_many_readers_have_a_buzzer_or_leds() -> None:
     readme = (ROOT / "README.md").read_text("utf-8")
-    count = sum(1 for one in known_readers() if one.quirks.buzzer_escape)
-    assert f"buzzer and LEDs of {count} readers" in readme
+    quirks = [one.quirks for one in known_readers()]
+    count = sum(1 for one in quirks if one.buzzer_escape or one.led_escape)
+    assert f"buzzer or LEDs of {count} readers" in readme
 
 
 def test_the_file_of_a_user(table: Table) -> None:

@@ -57,6 +57,7 @@ FOREIGN = frozenset(
             "export",
             "pcsc_scan",
             "pkcs11-tool",
+            "termux-usb",
         ),
         *(".venv/bin/pip", "/opt/ccid/bin/ccid-install-driver", "ccid-pcscd"),
     }
@@ -116,9 +117,16 @@ def no_usb(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_usb")
 @pytest.mark.parametrize(("page", "code", "shown"), list(programs()))
-def test_python(page: str, code: str, shown: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_python(
+    page: str,
+    code: str,
+    shown: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     if "pytest" in code:
         return  # below
+    monkeypatch.setattr(sys, "argv", [page])
     code = code.replace("open_reader()", "open_reader(ccid.VirtualReader())")
     with vpcd_program() as port:
         code = code.replace("35963", str(port))

@@ -32,23 +32,33 @@ class Part:
         profiles: At which it is measured, if none are named.
         measure: Returns the rows.
         lines: Tells them as a table.
+        row: Makes a row of what ``asdict`` made of one.
     """
 
     title: str
     profiles: tuple[str, ...]
     measure: Callable[[Bench, Profile], list[Any]]
     lines: Callable[[list[Any]], list[str]]
+    row: Callable[..., Any]
 
 
 BUS_ALONE = ("0", "hs", "fs")
 """A card that takes time is no news where all wait for the card, and here takes minutes."""
 
 PARTS = {
-    "apdus": Part("short APDUs, one after the other", tuple(PROFILES), apdus.measure, apdus.lines),
-    "connect": Part("to the first response", BUS_ALONE, connect.measure, connect.lines),
-    "parallel": Part("many readers at once", BUS_ALONE, parallel.measure, parallel.lines),
-    "large": Part("64 KiB APDUs at extended APDU level", BUS_ALONE, large.measure, large.lines),
-    "idle": Part("nothing happens", ("hs",), idle.measure, idle.lines),
+    "apdus": Part(
+        "short APDUs, one after the other", tuple(PROFILES), apdus.measure, apdus.lines, apdus.Row
+    ),
+    "connect": Part(
+        "to the first response", BUS_ALONE, connect.measure, connect.lines, connect.Row
+    ),
+    "parallel": Part(
+        "many readers at once", BUS_ALONE, parallel.measure, parallel.lines, parallel.Row
+    ),
+    "large": Part(
+        "64 KiB APDUs at extended APDU level", BUS_ALONE, large.measure, large.lines, large.Row
+    ),
+    "idle": Part("nothing happens", ("hs",), idle.measure, idle.lines, idle.row),
 }
 
 ROOT = Path(__file__).parents[3]
@@ -126,6 +136,41 @@ def where() -> str:
     )
 
 
+def text_of(found: Results, where: str) -> str:
+    """All rows, as ``--json`` writes them.
+
+    Args:
+        found: Rows by part and profile.
+        where: On what and of what the figures are, in words.
+    """
+    rows = {
+        part: {name: [asdict(row) for row in of] for name, of in by_profile.items()}
+        for part, by_profile in found.items()
+    }
+    return json.dumps({"where": where, **rows}, indent=1) + "\n"
+
+
+def results_of(text: str) -> tuple[Results, str]:
+    """What :func:`text_of` was told.
+
+    Raises:
+        ValueError: The text is of another kind.
+    """
+    told = json.loads(text)
+    if not isinstance(told, dict) or not isinstance(told.get("where"), str):
+        raise ValueError("not what --json wrote")
+    found: Results = {}
+    for part in (name for name in PARTS if name in told):
+        try:
+            found[part] = {
+                name: [PARTS[part].row(**values) for values in rows]
+                for name, rows in told[part].items()
+            }
+        except (AttributeError, TypeError) as error:
+            raise ValueError(f"{part}: {error}") from None
+    return found, told["where"]
+
+
 def words(text: str, known: Sequence[str]) -> tuple[str, ...]:
     """A list of names, separated by commas, each of them known."""
     found = tuple(text.split(","))
@@ -188,12 +233,27 @@ def arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add("--json", type=Path, metavar="FILE", help="write all rows there")
     add("--readme", action="store_true", help="write README's table: that needs all parts")
+    add(
+        "--from",
+        dest="measured",
+        type=Path,
+        metavar="FILE",
+        help="measure nothing: with --readme, write README's table of what --json wrote",
+    )
     return parser.parse_args(given)
 
 
 def main() -> None:
     """Measure what was asked for."""
     given = arguments()
+    if given.measured:
+        if not given.readme:
+            sys.exit("tools/bench-native: --from is for --readme")
+        try:
+            readme.write(README, readme.block(*results_of(given.measured.read_text("utf-8"))))
+        except (OSError, ValueError, readme.ReadmeError) as error:
+            sys.exit(f"tools/bench-native: {given.measured}: {error}")
+        return
     trouble = programs.cannot_run() or programs.missing()
     if trouble:
         sys.exit(f"tools/bench-native: {trouble}")
@@ -219,11 +279,7 @@ def main() -> None:
         except (MissingError, DaemonError, WrongAnswerError, readme.ReadmeError) as error:
             sys.exit(f"tools/bench-native: {error}")
     if given.json:
-        rows = {
-            part: {name: [asdict(row) for row in of] for name, of in by_profile.items()}
-            for part, by_profile in found.items()
-        }
-        given.json.write_text(json.dumps(rows, indent=1) + "\n")
+        given.json.write_text(text_of(found, where()))
 
 
 if __name__ == "__main__":

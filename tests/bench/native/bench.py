@@ -167,6 +167,7 @@ class Bench:
         reader: int = 0,
         threads: int | None = None,
         version: str = "",
+        has_contexts: bool = False,
     ) -> Iterator[Client]:
         """A running loop.
 
@@ -178,6 +179,7 @@ class Bench:
             reader: Number of the reader, through a daemon.
             threads: So many readers in one process, where the way has none but libusb.
             version: Of ccid: a key of ``Options.beside``, or empty.
+            has_contexts: Each of the threads has a context of libusb's of its own (A1 alone).
         """
         is_raw = way.name[0] == "A" and self.options.protocol == 1 and self.level == "tpdu"
         replies = {reply}
@@ -188,6 +190,8 @@ class Bench:
         counters = daemon.counters if daemon else self.counters()
         if threads is not None:
             command.append(str(threads))
+        if has_contexts:
+            command.append("contexts")
         if daemon:
             command = daemon.inside(command)
         environment = self.environment(settings, counters, threads or 1)

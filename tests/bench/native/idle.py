@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 from .bench import FIRST_REPLY, Bench
 from .client import Client
@@ -34,6 +36,12 @@ class Row:
     cpu_us: float
     transfers: int
     memory: tuple[Memory, ...]
+
+
+def row(memory: Iterable[Mapping[str, float]], **others: Any) -> Row:
+    """The row that ``asdict`` made this of."""
+    memories = tuple(Memory(**one) for one in memory)
+    return Row(memory=memories, **others)
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ class Row:
 def measure_size(bench: Bench, profile: Profile, most: int) -> list[Row]:
     """All ways but pyusb, which has no such loop; libusb only where one message is enough."""
     settings = {**profile.environment, "STANDIN_MAX": most}
-    names = [n for n in bench.options.ways if n != "A" and (n != "A2" or most > DATA)]
+    names = [n for n in bench.options.ways if n not in ("A", "A1") and (n != "A2" or most > DATA)]
     count = 2 if profile.is_slow else 4
     with ExitStack() as stack:
         daemons: dict[tuple[Driver, str], Daemon] = {}

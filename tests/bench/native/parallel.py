@@ -100,6 +100,13 @@ def measure(bench: Bench, profile: Profile) -> list[Row]:
                         bench.client(way, settings, threads=n, version=version)
                     )
                     threads[n] = Group([client], n, [client.counters])
+                if name == "A1":
+                    contexts = groups[key, f"{way.title}: contexts"] = {}
+                    for n in (1, many):
+                        client = stack.enter_context(
+                            bench.client(way, settings, threads=n, has_contexts=True)
+                        )
+                        contexts[n] = Group([client], n, [client.counters])
                 if name != "B":
                     continue
                 clients = [

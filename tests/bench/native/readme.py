@@ -17,6 +17,7 @@ BESIDE = "hs"
 NAMES = {
     "A2": "libusb from C",
     "A": "pyusb's own write and read",
+    "A1": "libusb's four calls from Python, and nothing else",
     "B": "**`card.transmit`**",
     "C2": "PC/SC from C, pcscd, libccid",
     "C": "pyscard, pcscd, libccid",
@@ -33,6 +34,7 @@ TIMES = {
 """What an APDU takes on the bus and in the card."""
 RATIOS = (
     ("B", "A", "`card.transmit` beside pyusb"),
+    ("B", "A1", "`card.transmit` beside libusb's four calls from Python"),
     ("B", "C", "`card.transmit` beside pyscard, pcscd, libccid"),
     ("D2", "C2", "this driver beside libccid, from C"),
 )

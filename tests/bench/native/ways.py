@@ -35,6 +35,7 @@ WAYS = {
     for way in (
         Way("A2", "C, libusb", "libusb_loop.c"),
         Way("A", "Python, pyusb", "pyusb_loop.py"),
+        Way("A1", "Python, ctypes alone", "ctypes_loop.py"),
         Way("B", "Python, ccid", "ccid_loop.py"),
         Way("C2", "C, pcscd, libccid", "pcsc_loop.c", Driver.LIBCCID),
         Way("C", "pyscard, pcscd, libccid", "pyscard_loop.py", Driver.LIBCCID),
@@ -46,6 +47,7 @@ WAYS = {
 COMPARED = (
     ("B", "A2"),
     ("B", "A"),
+    ("B", "A1"),
     ("B", "C2"),
     ("B", "C"),
     ("D2", "C2"),
