@@ -15,6 +15,7 @@ from ccid.device.verdict import Level, judge
 from ccid.errors import AccessDenied, CcidError, ReaderBusy, UsbUnavailable
 from ccid.known.quirks import lookup
 from ccid.probe import polkit_check, whose_name
+from ccid.probe.output import Colour, painted
 from ccid.probe.reader_choice import opened, print_json, say, virtual_infos
 from ccid.transport import ReaderInfo, linux
 from ccid.transport.access_problems import PCSCD, linux_holder, who_holds
@@ -212,7 +213,7 @@ def _describe(patient: Patient) -> None:
     for line in [*patient.facts, *patient.cards]:
         say(f"  {line}")
     for trouble in patient.troubles:
-        say(f"  TROUBLE: {trouble['trouble']}")
+        say("  ", painted("TROUBLE", Colour.BAD), f": {trouble['trouble']}")
         first, *more = trouble["cure"].split("\n")
         say(f"    cure: {first}")
         for line in more:

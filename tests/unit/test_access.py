@@ -412,16 +412,14 @@ def test_the_numbers_of_devices_in_sys(tmp_path: Path) -> None:
     assert linux.addresses(tmp_path / "none") == set()
 
 
-def test_the_page_shows_what_the_doctor_says() -> None:
+def test_the_page_shows_what_the_doctor_says(capsys: pytest.CaptureFixture[str]) -> None:
     """docs/access.md: a reader on USB, and a user over SSH."""
     (shown,) = re.findall(r"```console\n(.*?)```", (ROOT / PAGE).read_text("utf-8"), re.S)
     found = advice(Facts(has_ssh=True), Node("/dev/bus/usb/001/002"), (0x08E6, 0x4433))
     patient = doctor_command.Patient("", "", "")
     patient.trouble(found.cause, found.cure)
-    said: list[str] = []
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(doctor_command, "say", said.append)
-        doctor_command._describe(patient)
+    doctor_command._describe(patient)
+    said = capsys.readouterr().out.splitlines()
     assert f"(crw-rw-r-- root root): {found.cause}\n" in shown
     assert "\n".join(said[2:]) in shown
     assert "this process runs over SSH\n" in shown
