@@ -189,6 +189,7 @@ def test_a_wheel_with_a_plug_needs_no_compiler(
         env={"PATH": "/nonexistent", "PYTHONPATH": str(target)},
         capture_output=True,
         text=True,
+        cwd=tmp_path,  # not the source tree, whose ccid would come first
     )
     assert done.returncode == 0, done.stderr
     (library,) = (tmp_path / "drivers").glob("*.bundle/Contents/Linux/*.so")

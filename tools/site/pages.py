@@ -23,7 +23,7 @@ SOURCES = {
     "ARCHITECTURE.md": "architecture.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
-    "SECURITY.md": "security.md",
+    "SECURITY.md": "security-policy.md",
     "examples/README.md": "examples.md",
     "packaging/README.md": "packaging.md",
 }
