@@ -41,8 +41,10 @@ LONG = {bytes.fromhex("0030000000 0200") + bytes(512) + bytes(2): bytes(512) + O
 """Instead of the third one, where a message does not hold it."""
 PATIENCE_S = 10
 """Only a lock that is held for ever makes a thread wait so long."""
-SHARE = 9
+SHARE = 13
 """Without ``--full`` one of so many transfers fails."""
+MOST = 10_000
+"""No conversation has so many transfers."""
 STEPS = {"open", "connect", "transmit", "reset", "PIN", "disconnect", "close"}
 AGAIN_S = 1.0
 """Opening, connecting and an APDU take so long at most after a fault, by the test's clock."""
@@ -84,13 +86,14 @@ class FaultyTransport(VirtualTransport):
 
     Attributes:
         left: Transfers before the one that fails.
+        left_after: The same when the conversation was over.
         kind: How it fails.
         struck: What failed: a method, or empty.
         virtual: The reader.
     """
 
     virtual: ccid.VirtualReader
-    left = 0
+    left = left_after = 0
     kind = ""
     struck = ""
 
@@ -284,6 +287,7 @@ def injured(
     one = Conversation(info, level, protocol)
     one.run()
     struck, step = FaultyTransport.struck, one.step
+    FaultyTransport.left_after = FaultyTransport.left
     FaultyTransport.left = -2
     if not struck:
         assert one.errors == [], "a conversation without a fault"
@@ -321,20 +325,21 @@ def test_every_transfer_fails_in_every_way(
     every = 1 if full else SHARE
     with ThreadPoolExecutor(1) as others:
         others.submit(int).result()  # now its thread is there
+        assert injured(clock, others, level, protocol, busy, "", MOST) == ""
+        transfers = MOST - FaultyTransport.left_after
         for n, kind in enumerate(KINDS):
-            at = (3 * n + 2 * protocol + busy + level.bit_length()) % every
-            step = "open"
-            while step:
+            for at in range(
+                (3 * n + 2 * protocol + busy + level.bit_length()) % every, transfers, every
+            ):
                 try:
                     step = injured(clock, others, level, protocol, busy, kind, at)
+                    assert step
                 except BaseException as error:
                     error.add_note(f"{kind} at transfer {at}: {FaultyTransport.struck}")
                     raise
                 counts[step] += 1
-                at += every
-    del counts[""]
     if full:
         assert counts.keys() == STEPS
-    assert counts.total() > 20
+    assert transfers > 20
     what = ", ".join(f"{step} {count}" for step, count in counts.items())
     tell(f"faults at {level.name}, {protocol.name}, {busy} busy: {counts.total()} ({what})")
