@@ -90,20 +90,22 @@ class FaultyTransport(VirtualTransport):
         left_after: The same when the conversation was over.
         kind: How it fails.
         struck: What failed: a method, or empty.
+        step: What the conversation does.
+        step_struck: The same when the transfer failed.
         virtual: The reader.
     """
 
     virtual: ccid.VirtualReader
     left = left_after = 0
     kind = ""
-    struck = ""
+    struck = step = step_struck = ""
 
     def _strikes(self, what: str) -> bool:
         cls = FaultyTransport
         cls.left -= 1
         if cls.left != -1:
             return False
-        cls.struck = what
+        cls.struck, cls.step_struck = what, cls.step
         match cls.kind:
             case "time-out":
                 raise TransportTimeout(f"{self.name}: nothing came", reader=self.name)
@@ -238,7 +240,7 @@ class Conversation:
     def run(self) -> None:
         try:
             for step in self._steps():
-                self.step = step
+                self.step = FaultyTransport.step = step
         except (CcidError, OSError, KeyboardInterrupt) as error:
             self.errors.append(error)
 
@@ -295,7 +297,7 @@ def injured(
     FaultyTransport.left, FaultyTransport.kind, FaultyTransport.struck = at, kind, ""
     one = Conversation(info, level, protocol)
     one.run()
-    struck, step = FaultyTransport.struck, one.step
+    struck, step = FaultyTransport.struck, FaultyTransport.step_struck
     FaultyTransport.left_after = FaultyTransport.left
     FaultyTransport.left = -2
     if not struck:
@@ -304,7 +306,7 @@ def injured(
         assert isinstance(error, CcidError) or kind.startswith(type(error).__name__), repr(error)
         assert not isinstance(error, CcidError) or one.info.name in str(error), str(error)
     if one.reader is not None:
-        if step != "close":  # no lock is held: another thread gets its answer, or its error
+        if one.step != "close":  # no lock is held: another thread gets its answer, or its error
             others.submit(one.use).result(PATIENCE_S)
             one.use()
         others.submit(one.reader.close).result(PATIENCE_S)
