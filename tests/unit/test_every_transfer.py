@@ -42,7 +42,7 @@ LONG = {bytes.fromhex("0030000000 0200") + bytes(512) + bytes(2): bytes(512) + O
 """Instead of the third one, where a message does not hold it."""
 PATIENCE_S = 10
 """Only a lock that is held for ever makes a thread wait so long."""
-SHARE = 13
+SHARE = 17
 """Without ``--full`` one of so many transfers fails."""
 MOST = 10_000
 """No conversation has so many transfers."""
@@ -234,6 +234,8 @@ class Conversation:
             assert slot.verify_pin(parse_verify(verify_structure())) == OK
         yield "disconnect"
         card.disconnect()
+        yield "connect"
+        self.reader.slots[1].connect(self.protocol)  # so closing has a card to power off
         yield "close"
         self.reader.close()
 
