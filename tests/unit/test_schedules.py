@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import ClassVar
 
 import pytest
 
@@ -12,16 +12,45 @@ from ccid.codes import ExchangeLevel
 from ccid.errors import CommandCancelled, ReaderClosed, ReaderRemoved
 from ccid.iso7816.apdu import CommandApdu
 from ccid.link.shared_pipe import SharedPipe
-from ccid.virtual import EchoCard, make_descriptor
-from tests.unit import schedules
-from tests.unit.schedules import Scheduler, explore, run
+from ccid.device import reader_link, watching
+from ccid.link.pipe import Pipe
+from ccid.link.raw_commands import RawCommand, UnderWay
+from ccid.pcsc.manager import Disposition, Manager, ScardCode, ScardError
+from ccid.transport import ReaderInfo, asynchronous, hotplug
+from ccid.transport.recovery import Recovery
+from ccid.virtual import EchoCard, FileSystemCard, make_descriptor
+from tests.unit import fake_events, schedules
+from tests.unit.schedules import Deadlock, LostWakeUp, Scheduler, explore, run
 
 Tell = Callable[[str], None]
 
 
+ABSENT = b"\x50\x02"
+
+
 @pytest.fixture(autouse=True)
 def scheduled(monkeypatch: pytest.MonkeyPatch) -> None:
-    schedules.under_schedules(monkeypatch)
+    schedules.under_schedules(monkeypatch, fake_events)
+    monkeypatch.setattr(watching, "list_readers", lambda: list(Bus.infos))
+    monkeypatch.setattr(hotplug, "on_hotplug", Bus.on_hotplug)
+
+
+class Bus:
+    """The readers on USB, and the functions that hear of changes."""
+
+    infos: ClassVar[list[ReaderInfo]] = []
+    tells: ClassVar[list[Callable[[], None]]] = []
+
+    @classmethod
+    def on_hotplug(cls, tell: Callable[[], None]) -> Callable[[], None]:
+        cls.tells.append(tell)
+        return lambda: cls.tells.remove(tell) if tell in cls.tells else None
+
+    @classmethod
+    def plug(cls, *infos: ReaderInfo) -> None:
+        cls.infos = list(infos)
+        for tell in list(cls.tells):
+            tell()
 
 
 def echo(slot: int, i: int) -> bytes:
@@ -53,3 +82,263 @@ def shared_apdus(scheduler: Scheduler) -> None:
     assert reader.pipe.stale == 0
     with scheduler.calm():
         reader.close()
+
+
+def answers_or(kinds: tuple[type[Exception], ...], job: schedules.Job[bytes], right: bytes) -> None:
+    """It ended in one of two ways."""
+    error = job.failure()
+    if error is None:
+        assert job.result() == right
+    else:
+        assert isinstance(error, kinds), repr(error)
+
+
+def shared_order(scheduler: Scheduler) -> None:
+    """A slow slot and a quick one: the replies come in another order than the commands."""
+    with scheduler.calm():
+        reader = ccid.open_reader(shared_reader(2, 2))
+        cards = [slot.connect() for slot in reader.slots]
+    slow = scheduler.spawn(lambda: cards[0].transmit(delay(100)))
+    quick = [scheduler.spawn(lambda i=i: cards[1].transmit(echo(1, i))) for i in range(2)]
+    for i, job in enumerate(quick):
+        assert job.result() == b"1 %d\x90\x00" % i
+    assert slow.result() == b"\x90\x00"
+    with scheduler.calm():
+        reader.close()
+
+
+def shared_cancel(scheduler: Scheduler) -> None:
+    """Cancelling hits one slot, and the slot works afterwards."""
+    with scheduler.calm():
+        reader = ccid.open_reader(shared_reader(2, 2))
+        cards = [slot.connect() for slot in reader.slots]
+    slow = scheduler.spawn(lambda: cards[0].transmit(delay(20_000)))
+    other = scheduler.spawn(lambda: cards[1].transmit(echo(1, 1)))
+    while not reader.slots[0].cancel():
+        assert not slow.is_over
+        scheduler.sleep(0.001)
+    assert isinstance(slow.failure(), CommandCancelled)
+    assert scheduler.now - schedules.BEGIN_S < 2
+    assert other.result() == b"1 1\x90\x00"
+    assert cards[0].transmit(echo(0, 2)) == b"0 2\x90\x00"
+    with scheduler.calm():
+        reader.close()
+
+
+def shared_unplugged(scheduler: Scheduler) -> None:
+    """All threads hear of it."""
+    with scheduler.calm():
+        virtual = shared_reader(2, 2)
+        reader = ccid.open_reader(virtual)
+        cards = [slot.connect() for slot in reader.slots]
+    slow = scheduler.spawn(lambda: cards[0].transmit(delay(20_000)))
+    quick = scheduler.spawn(lambda: cards[1].transmit(echo(1, 1)))
+    virtual.unplug()
+    assert isinstance(slow.failure(), ReaderRemoved)
+    answers_or((ReaderRemoved,), quick, b"1 1\x90\x00")
+    assert scheduler.now - schedules.BEGIN_S < 2
+    reader.close()
+
+
+def shared_closed(scheduler: Scheduler) -> None:
+    """Closing ends what is under way."""
+    with scheduler.calm():
+        reader = ccid.open_reader(shared_reader(2, 2))
+        cards = [slot.connect() for slot in reader.slots]
+    jobs = [scheduler.spawn(lambda n=n: cards[n].transmit(echo(n, 1))) for n in range(2)]
+    reader.close()
+    for n, job in enumerate(jobs):
+        answers_or((ReaderClosed, CommandCancelled), job, b"%d 1\x90\x00" % n)
+
+
+def turns(scheduler: Scheduler) -> None:
+    """What is done within a turn is one step for all others."""
+    with scheduler.calm():
+        reader = ccid.open_reader(ccid.VirtualReader(EchoCard()))
+        card, pipe = reader.slots[0].connect(), reader.pipe
+    counted = [0]
+
+    def work() -> None:
+        before = counted[0]
+        assert card.transmit(echo(0, before)) == b"0 %d\x90\x00" % before
+        counted[0] = before + 1
+
+    def exclusive() -> None:
+        with card.exclusive():
+            work()
+
+    jobs = [
+        scheduler.spawn(lambda: pipe.perform(0, work)),
+        scheduler.spawn(exclusive),
+        scheduler.spawn(lambda: pipe.every_turn(work)),
+    ]
+    for job in jobs:
+        job.result()
+    assert counted == [3]
+    with scheduler.calm():
+        reader.close()
+
+
+def cancelled(scheduler: Scheduler) -> None:
+    """Two threads, and a third that cancels whatever is under way: each command is done or
+    cancelled, and no cancel is left for the next."""
+    with scheduler.calm():
+        reader = ccid.open_reader(ccid.VirtualReader(EchoCard()))
+        card, slot = reader.slots[0].connect(), reader.slots[0]
+    jobs = [scheduler.spawn(lambda i=i: card.transmit(echo(0, i))) for i in range(2)]
+    hits = slot.cancel() + slot.cancel()
+    failed = 0
+    for i, job in enumerate(jobs):
+        answers_or((CommandCancelled,), job, b"0 %d\x90\x00" % i)
+        failed += job.failure() is not None
+    assert failed <= hits
+    assert card.transmit(echo(0, 9)) == b"0 9\x90\x00"
+    with scheduler.calm():
+        reader.close()
+
+
+def events(scheduler: Scheduler) -> None:
+    """Three threads register and leave with libusb's events, and one makes way for an exchange. Who
+    is registered hears of what comes, and the event thread ends with the last."""
+    fake = fake_events.FakeEvents()
+    attendants = asynchronous.attendants
+    heard = [0, 0]
+
+    def attend(n: int) -> None:
+        came: list[int] = []
+
+        def take() -> bool:
+            came.append(n)
+            return False
+
+        leave = attendants.add(take)
+        fake.plug()
+        before = len(came)
+        attendants.thread.nudge() if attendants.thread is not None else None
+        scheduler.until(lambda: len(came) > before)
+        heard[n] = len(came)
+        leave()
+        count = len(came)
+        assert count >= heard[n]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asynchronous, "calls", fake.calls)
+        patch.setattr(asynchronous, "context", lambda: 1)
+        jobs = [scheduler.spawn(lambda n=n: attend(n)) for n in range(2)]
+        way = scheduler.spawn(attendants.make_way)
+        for job in (*jobs, way):
+            job.result()
+        assert attendants.thread is None
+        scheduler.until(lambda: all(one.is_over for one in scheduler.runners[1:]))
+        assert all(heard)
+
+
+def recovery(scheduler: Scheduler) -> None:
+    """Whoever begins it, and however often: one attempt at a time, and it ends, and told so."""
+    inside, attempts, ends = [0], [0], list[str]()
+
+    def attempt() -> None:
+        inside[0] += 1
+        assert inside[0] == 1
+        attempts[0] += 1
+        number = attempts[0]
+        inside[0] -= 1
+        if number < 3:
+            raise OSError("not yet")
+
+    def give_up(error: Exception) -> None:
+        ends.append(repr(error))
+
+    tried = Recovery("a reader", attempt, give_up, lambda: ends.append("ended"))
+    jobs = [scheduler.spawn(one) for one in (tried.begin, tried.begin, tried.go_on)]
+    for job in jobs:
+        job.result()
+    scheduler.until(lambda: all(one.is_over for one in scheduler.runners[1:]))
+    assert attempts[0] >= 3
+    assert set(ends) == {"ended"}
+    assert not tried.is_under_way
+
+
+def watch(scheduler: Scheduler) -> None:
+    """A card and a reader come and go while an application opens and closes the reader: each event
+    comes once, in an order that can be."""
+    virtual = ccid.VirtualReader()
+    Bus.plug()
+    told, stop = watching.stoppable_watch(None)
+    kinds: list[str] = []
+
+    def listen() -> None:
+        for event in told:
+            kinds.append(event.kind.value)
+
+    def use() -> None:
+        try:
+            with ccid.open_reader(virtual) as reader:
+                reader.slots[0].status()
+        except ReaderRemoved:
+            pass
+
+    watching_job = scheduler.spawn(listen)
+    scheduler.until(lambda: Bus.tells)
+    Bus.plug(virtual.info)
+    using = scheduler.spawn(use)
+    scheduler.until(lambda: len(kinds) >= 2)
+    virtual.remove()
+    scheduler.until(lambda: len(kinds) >= 3)
+    virtual.insert(FileSystemCard())
+    scheduler.until(lambda: len(kinds) >= 4)
+    using.result()
+    virtual.unplug()
+    Bus.plug()
+    scheduler.until(lambda: len(kinds) >= 6)
+    stop()
+    watching_job.result()
+    cards = ["card arrived", "card left"]
+    assert kinds == ["reader arrived", *cards, *cards, "reader left"]
+    assert Bus.tells == []
+
+
+def manager(scheduler: Scheduler) -> None:
+    """Two contexts at one card: APDUs in callers' own threads and by the engine, transactions."""
+    with scheduler.calm():
+        made = Manager([ccid.VirtualReader(EchoCard())], usb=False)
+        contexts = [made.establish() for _ in range(2)]
+        (name,) = made.list_readers(contexts[0])
+        handles = [made.connect(context, name) for context in contexts]
+    inside = [0]
+
+    def talk(n: int) -> None:
+        handle, protocol = handles[n]
+        made.begin(handle)
+        inside[0] += 1
+        assert inside[0] == 1
+        right = b"%d 0\x90\x00" % n
+        assert made.transmit(handle, protocol, echo(n, 0))[0] == right
+        assert inside[0] == 1
+        inside[0] -= 1
+        made.end(handle)
+        assert made.transmit(handle, protocol, echo(n, 1))[0] == b"%d 1\x90\x00" % n
+
+    jobs = [scheduler.spawn(lambda n=n: talk(n)) for n in range(2)]
+    for job in jobs:
+        job.result()
+    made.close()
+
+
+def manager_closed(scheduler: Scheduler) -> None:
+    """It closes, or a context is released, while APDUs are sent: each is answered, or refused."""
+    with scheduler.calm():
+        made = Manager([ccid.VirtualReader(EchoCard())], usb=False)
+        contexts = [made.establish() for _ in range(2)]
+        (name,) = made.list_readers(contexts[0])
+        handles = [made.connect(context, name) for context in contexts]
+
+    def talk(n: int) -> bytes:
+        handle, protocol = handles[n]
+        return made.transmit(handle, protocol, echo(n, 0))[0]
+
+    jobs = [scheduler.spawn(lambda n=n: talk(n)) for n in range(2)]
+    made.release(contexts[0])
+    answers_or((ScardError,), jobs[0], b"0 0\x90\x00")
+    made.close()
+    answers_or((ScardError,), jobs[1], b"1 0\x90\x00")
