@@ -19,6 +19,8 @@ from __future__ import annotations
 import _thread
 import contextlib
 import gc
+import importlib
+import pkgutil
 import queue
 import random
 import sys
@@ -38,6 +40,8 @@ import ccid
 PACKAGE = str(Path(ccid.__file__).parent)
 DEVICE = str(Path(PACKAGE, "virtual"))
 """Waits in here are the time that a virtual reader takes, and no lost wake-ups."""
+ROOMS = ("ground", "transport", "link", "session", "trace", "virtual", "device", "pcsc.manager")
+"""Their modules are all loaded before the scheduled things are put in."""
 BEGIN_S = 1000.0
 """The clock at the begin of each schedule."""
 LONGEST_S = 3600.0
@@ -224,7 +228,7 @@ class Scheduler:
 
     def _take(self, runner: Runner) -> None:
         if not runner.baton.acquire(timeout=STUCK_S):
-            raise BadSchedule(f"stuck outside the schedule; {self.report()}")
+            raise BadSchedule(f"{self.current.name} is stuck in what is not scheduled; {self.report()}")
 
     def _hand(self, following: Runner) -> None:
         self.current = following
@@ -232,6 +236,8 @@ class Scheduler:
 
     def _change(self) -> None:
         me = self.current
+        if _thread.get_ident() != me.ident:
+            raise BadSchedule(f"{threading.current_thread().name} is no thread of the schedule")
         try:
             following = self._choose()
         except Abandoned:
@@ -612,6 +618,10 @@ def _instead_of(value: object) -> object | None:
 def under_schedules(patch: pytest.MonkeyPatch, *more: ModuleType) -> None:
     """Put the scheduled things into all modules of the package that are loaded, and into ``more``:
     names, locks in modules, classes and objects made at import."""
+    for room in ROOMS:
+        for found in pkgutil.walk_packages([str(Path(PACKAGE, *room.split(".")))], f"ccid.{room}."):
+            if not found.name.endswith("__main__"):
+                importlib.import_module(found.name)
     modules = [m for name, m in sorted(sys.modules.items()) if name.split(".")[0] == "ccid"]
     seen: set[int] = set()
     for module in [*modules, *more]:
