@@ -9,7 +9,7 @@ import pytest
 
 import ccid
 from ccid.codes import ExchangeLevel
-from ccid.errors import CommandCancelled, ReaderClosed, ReaderRemoved
+from ccid.errors import CardDisconnected, CommandCancelled, ReaderClosed, ReaderRemoved
 from ccid.iso7816.apdu import CommandApdu
 from ccid.link.shared_pipe import SharedPipe
 from ccid.device import reader_link, watching
@@ -117,7 +117,8 @@ def shared_cancel(scheduler: Scheduler) -> None:
     while not reader.slots[0].cancel():
         assert not slow.is_over
         scheduler.sleep(0.001)
-    assert isinstance(slow.failure(), CommandCancelled)
+    failure = slow.failure()
+    assert isinstance(failure, CommandCancelled), repr(failure)
     assert scheduler.now - schedules.BEGIN_S < 2
     assert other.result() == b"1 1\x90\x00"
     assert cards[0].transmit(echo(0, 2)) == b"0 2\x90\x00"
@@ -134,7 +135,8 @@ def shared_unplugged(scheduler: Scheduler) -> None:
     slow = scheduler.spawn(lambda: cards[0].transmit(delay(20_000)))
     quick = scheduler.spawn(lambda: cards[1].transmit(echo(1, 1)))
     virtual.unplug()
-    assert isinstance(slow.failure(), ReaderRemoved)
+    failure = slow.failure()
+    assert isinstance(failure, ReaderRemoved), repr(failure)
     answers_or((ReaderRemoved,), quick, b"1 1\x90\x00")
     assert scheduler.now - schedules.BEGIN_S < 2
     reader.close()
@@ -148,7 +150,7 @@ def shared_closed(scheduler: Scheduler) -> None:
     jobs = [scheduler.spawn(lambda n=n: cards[n].transmit(echo(n, 1))) for n in range(2)]
     reader.close()
     for n, job in enumerate(jobs):
-        answers_or((ReaderClosed, CommandCancelled), job, b"%d 1\x90\x00" % n)
+        answers_or((ReaderClosed, CardDisconnected), job, b"%d 1\x90\x00" % n)
 
 
 def turns(scheduler: Scheduler) -> None:
