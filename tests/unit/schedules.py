@@ -29,6 +29,7 @@ import time
 import traceback
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import CodeType, FrameType, ModuleType
 from typing import Any, Generic, TypeVar
@@ -36,6 +37,8 @@ from typing import Any, Generic, TypeVar
 import pytest
 
 import ccid
+from ccid.device.open_readers import opened
+from ccid.device.unclosed_readers import unclosed
 
 PACKAGE = str(Path(ccid.__file__).parent)
 DEVICE = str(Path(PACKAGE, "virtual"))
@@ -109,7 +112,7 @@ class Scheduler:
         self.seed = seed
         self.random = random.Random(seed)
         self.now = BEGIN_S
-        self.gap = self.random.choice((0, 2, 5, 20, 100))
+        self.gap = self.random.choice((0, 3, 10, 30, 100, 300))
         """Mean number of steps between two changes; 0: only where threads meet."""
         self.by_opcode = self.random.random() < 0.25
         self.chance = self.random.choice((0.1, 0.5, 1.0))
@@ -181,7 +184,7 @@ class Scheduler:
 
     def trace(self, frame: FrameType, event: str, _arg: object) -> Any:
         """The global trace function of each thread."""
-        if not _is_ours(frame.f_code):
+        if self._calm or not _is_ours(frame.f_code):
             return None
         frame.f_trace_opcodes = self.by_opcode
         return self._step
@@ -228,7 +231,9 @@ class Scheduler:
 
     def _take(self, runner: Runner) -> None:
         if not runner.baton.acquire(timeout=STUCK_S):
-            raise BadSchedule(f"{self.current.name} is stuck in what is not scheduled; {self.report()}")
+            raise BadSchedule(
+                f"{self.current.name} is stuck in what is not scheduled; {self.report()}"
+            )
 
     def _hand(self, following: Runner) -> None:
         self.current = following
@@ -315,16 +320,19 @@ class Scheduler:
             self._end()
         if self._failure is not None:
             raise self._failure from failure
-        for error in [] if failure is None else [failure]:
-            raise BadSchedule(f"seed {self.seed}: {error!r}") from error
-        for error in self.failures:
-            raise BadSchedule(f"seed {self.seed}: a thread ended by {error!r}") from error
+        if expirations is not None and len(self.expired) > expirations:
+            found = "\n".join(self.expired)
+            raise LostWakeUp(
+                f"seed {self.seed}: {len(self.expired)} waits expired\n{found}"
+            ) from failure
+        if failure is not None:
+            raise BadSchedule(f"seed {self.seed}: {failure!r}") from failure
+        if self.failures:
+            first = self.failures[0]
+            raise BadSchedule(f"seed {self.seed}: a thread ended by {first!r}") from first
         held = [lock for lock in self.locks if lock.owner is not None]
         if held:
             raise BadSchedule(f"seed {self.seed}: {len(held)} locks are held in the end")
-        if expirations is not None and len(self.expired) > expirations:
-            found = "\n".join(self.expired)
-            raise LostWakeUp(f"seed {self.seed}: {len(self.expired)} waits expired\n{found}")
 
     def _end(self) -> None:
         """Have all threads end that are left."""
@@ -465,7 +473,7 @@ class Condition:
             self._waiting.append(notified)
             self._lock.release()
             try:
-                _running.wait(lambda told=notified: told[0], until - _running.now)
+                _running.wait(partial(notified.__getitem__, 0), until - _running.now)
             finally:
                 self._lock.acquire()
         return result
@@ -511,7 +519,9 @@ class Thread(threading.Thread):
 
     def start(self) -> None:
         scheduler = _running
-        assert scheduler is not None
+        if scheduler is None:  # a finalizer of the package, after the schedule
+            super().start()
+            return
         runner = self.runner = Runner(self.name)
         work = self.run
         self.__dict__["run"] = lambda: scheduler.body(runner, work)
@@ -522,11 +532,13 @@ class Thread(threading.Thread):
 
     def is_alive(self) -> bool:
         _point()
-        return self.runner is not None and not self.runner.is_over
+        return super().is_alive() if self.runner is None else not self.runner.is_over
 
     def join(self, timeout: float | None = None) -> None:
         runner = self.runner
-        assert runner is not None
+        if runner is None:
+            super().join(timeout)
+            return
         _point()
         if not runner.is_over:
             assert _running is not None
@@ -615,15 +627,22 @@ def _instead_of(value: object) -> object | None:
     return Lock() if isinstance(value, _REAL_LOCK) else None
 
 
-def under_schedules(patch: pytest.MonkeyPatch, *more: ModuleType) -> None:
-    """Put the scheduled things into all modules of the package that are loaded, and into ``more``:
-    names, locks in modules, classes and objects made at import."""
+@contextlib.contextmanager
+def under_schedules(patch: pytest.MonkeyPatch, *more: ModuleType) -> Iterator[None]:
+    """Within it the scheduled things are in all modules of the package that are loaded, and in
+    ``more``: names, locks in modules, classes and objects made at import.
+
+    Args:
+        patch: Undoes it, but for the bases of classes, which are undone here.
+        more: More modules.
+    """
     for room in ROOMS:
         for found in pkgutil.walk_packages([str(Path(PACKAGE, *room.split(".")))], f"ccid.{room}."):
             if not found.name.endswith("__main__"):
                 importlib.import_module(found.name)
     modules = [m for name, m in sorted(sys.modules.items()) if name.split(".")[0] == "ccid"]
     seen: set[int] = set()
+    bases: list[tuple[type, tuple[type, ...]]] = []
     for module in [*modules, *more]:
         for name, value in list(vars(module).items()):
             if (ours := _instead_of(value)) is not None:
@@ -632,10 +651,19 @@ def under_schedules(patch: pytest.MonkeyPatch, *more: ModuleType) -> None:
                 continue
             elif isinstance(value, type):
                 seen.add(id(value))
+                if threading.Thread in value.__bases__:
+                    bases.append((value, value.__bases__))
                 _patch_class(patch, value)
             else:
                 seen.add(id(value))
                 _patch_object(patch, value)
+    try:
+        for kind, before in bases:
+            kind.__bases__ = tuple(Thread if one is threading.Thread else one for one in before)
+        yield
+    finally:
+        for kind, before in bases:
+            kind.__bases__ = before
 
 
 def _of_package(value: object) -> bool:
@@ -644,9 +672,6 @@ def _of_package(value: object) -> bool:
 
 
 def _patch_class(patch: pytest.MonkeyPatch, kind: type) -> None:
-    if threading.Thread in kind.__bases__:
-        bases = tuple(Thread if one is threading.Thread else one for one in kind.__bases__)
-        patch.setattr(kind, "__bases__", bases)
     for name, value in list(vars(kind).items()):
         if name.startswith("__"):
             continue
@@ -693,6 +718,11 @@ def run(scenario: Scenario, seed: int, expirations: int | None = 0) -> Scheduler
     gc.disable()  # it would run finalizers at other places each time
     try:
         scheduler.go(scenario, expirations)
+    except BaseException:
+        for reader in tuple(opened.readers.values()):
+            reader._closed = True  # its locks may be held for ever: the collector must not close it
+            unclosed.closed(reader)
+        raise
     finally:
         _running = None
         if was_enabled:
@@ -703,8 +733,8 @@ def run(scenario: Scenario, seed: int, expirations: int | None = 0) -> Scheduler
 def explore(
     scenario: Scenario, count: int, first: int = 0, expirations: int | None = 0
 ) -> tuple[int, int]:
-    """Run ``count`` schedules with the seeds from ``first`` on. The first of them is run twice: what
-    is made once, and imported when used, is there in all that count.
+    """Run ``count`` schedules with the seeds from ``first`` on. The first of them is run twice:
+    what is made once, and imported when used, is there in all that count.
 
     Returns:
         How many schedules differed from all before; how many times threads changed.

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, ClassVar
 
 import pytest
 
 import ccid
 from ccid.codes import ExchangeLevel
+from ccid.device import watching
 from ccid.errors import CardDisconnected, CommandCancelled, ReaderClosed, ReaderRemoved
 from ccid.iso7816.apdu import CommandApdu
-from ccid.link.shared_pipe import SharedPipe
-from ccid.device import reader_link, watching
 from ccid.link.pipe import Pipe
 from ccid.link.raw_commands import RawCommand, UnderWay
-from ccid.pcsc.manager import Disposition, Manager, ScardCode, ScardError
+from ccid.link.shared_pipe import SharedPipe
+from ccid.pcsc.manager import Manager, ScardError
 from ccid.transport import ReaderInfo, asynchronous, hotplug
 from ccid.transport.recovery import Recovery
 from ccid.virtual import EchoCard, FileSystemCard, make_descriptor
@@ -29,10 +30,11 @@ ABSENT = b"\x50\x02"
 
 
 @pytest.fixture(autouse=True)
-def scheduled(monkeypatch: pytest.MonkeyPatch) -> None:
-    schedules.under_schedules(monkeypatch, fake_events)
-    monkeypatch.setattr(watching, "list_readers", lambda: list(Bus.infos))
-    monkeypatch.setattr(hotplug, "on_hotplug", Bus.on_hotplug)
+def scheduled() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch, schedules.under_schedules(patch, fake_events):
+        patch.setattr(watching, "list_readers", lambda: list(Bus.infos))
+        patch.setattr(hotplug, "on_hotplug", Bus.on_hotplug)
+        yield
 
 
 class Bus:
@@ -76,7 +78,7 @@ def shared_apdus(scheduler: Scheduler) -> None:
     def talk(n: int) -> list[bytes]:
         return [cards[n].transmit(echo(n, i)) for i in range(2)]
 
-    jobs = [scheduler.spawn(lambda n=n: talk(n)) for n in range(3)]
+    jobs = [scheduler.spawn(partial(talk, n)) for n in range(3)]
     for n, job in enumerate(jobs):
         assert job.result() == [b"%d %d\x90\x00" % (n, i) for i in range(2)]
     assert reader.pipe.stale == 0
@@ -99,7 +101,7 @@ def shared_order(scheduler: Scheduler) -> None:
         reader = ccid.open_reader(shared_reader(2, 2))
         cards = [slot.connect() for slot in reader.slots]
     slow = scheduler.spawn(lambda: cards[0].transmit(delay(100)))
-    quick = [scheduler.spawn(lambda i=i: cards[1].transmit(echo(1, i))) for i in range(2)]
+    quick = [scheduler.spawn(partial(cards[1].transmit, echo(1, i))) for i in range(2)]
     for i, job in enumerate(quick):
         assert job.result() == b"1 %d\x90\x00" % i
     assert slow.result() == b"\x90\x00"
@@ -147,10 +149,10 @@ def shared_closed(scheduler: Scheduler) -> None:
     with scheduler.calm():
         reader = ccid.open_reader(shared_reader(2, 2))
         cards = [slot.connect() for slot in reader.slots]
-    jobs = [scheduler.spawn(lambda n=n: cards[n].transmit(echo(n, 1))) for n in range(2)]
+    jobs = [scheduler.spawn(partial(cards[n].transmit, echo(n, 1))) for n in range(2)]
     reader.close()
     for n, job in enumerate(jobs):
-        answers_or((ReaderClosed, CardDisconnected), job, b"%d 1\x90\x00" % n)
+        answers_or((ReaderClosed, CardDisconnected, CommandCancelled), job, b"%d 1\x90\x00" % n)
 
 
 def turns(scheduler: Scheduler) -> None:
@@ -187,7 +189,7 @@ def cancelled(scheduler: Scheduler) -> None:
     with scheduler.calm():
         reader = ccid.open_reader(ccid.VirtualReader(EchoCard()))
         card, slot = reader.slots[0].connect(), reader.slots[0]
-    jobs = [scheduler.spawn(lambda i=i: card.transmit(echo(0, i))) for i in range(2)]
+    jobs = [scheduler.spawn(partial(card.transmit, echo(0, i))) for i in range(2)]
     hits = slot.cancel() + slot.cancel()
     failed = 0
     for i, job in enumerate(jobs):
@@ -214,9 +216,8 @@ def events(scheduler: Scheduler) -> None:
             return False
 
         leave = attendants.add(take)
-        fake.plug()
         before = len(came)
-        attendants.thread.nudge() if attendants.thread is not None else None
+        fake.plug()
         scheduler.until(lambda: len(came) > before)
         heard[n] = len(came)
         leave()
@@ -226,7 +227,7 @@ def events(scheduler: Scheduler) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(asynchronous, "calls", fake.calls)
         patch.setattr(asynchronous, "context", lambda: 1)
-        jobs = [scheduler.spawn(lambda n=n: attend(n)) for n in range(2)]
+        jobs = [scheduler.spawn(partial(attend, n)) for n in range(2)]
         way = scheduler.spawn(attendants.make_way)
         for job in (*jobs, way):
             job.result()
@@ -270,8 +271,7 @@ def watch(scheduler: Scheduler) -> None:
     kinds: list[str] = []
 
     def listen() -> None:
-        for event in told:
-            kinds.append(event.kind.value)
+        kinds.extend(event.kind.value for event in told)
 
     def use() -> None:
         try:
@@ -321,7 +321,7 @@ def manager(scheduler: Scheduler) -> None:
         made.end(handle)
         assert made.transmit(handle, protocol, echo(n, 1))[0] == b"%d 1\x90\x00" % n
 
-    jobs = [scheduler.spawn(lambda n=n: talk(n)) for n in range(2)]
+    jobs = [scheduler.spawn(partial(talk, n)) for n in range(2)]
     for job in jobs:
         job.result()
     made.close()
@@ -339,8 +339,125 @@ def manager_closed(scheduler: Scheduler) -> None:
         handle, protocol = handles[n]
         return made.transmit(handle, protocol, echo(n, 0))[0]
 
-    jobs = [scheduler.spawn(lambda n=n: talk(n)) for n in range(2)]
+    jobs = [scheduler.spawn(partial(talk, n)) for n in range(2)]
     made.release(contexts[0])
     answers_or((ScardError,), jobs[0], b"0 0\x90\x00")
     made.close()
     answers_or((ScardError,), jobs[1], b"1 0\x90\x00")
+
+
+SCENARIOS: dict[Callable[[Scheduler], None], int] = {
+    shared_apdus: 1,
+    shared_order: 1,
+    shared_cancel: 1,
+    shared_unplugged: 1,
+    shared_closed: 1,
+    turns: 2,
+    cancelled: 2,
+    events: 20,
+    recovery: 20,
+    watch: 1,
+    manager: 1,
+    manager_closed: 1,
+}
+"""How large a part of all schedules each has: those that are quick have more."""
+SCHEDULES, FULL_SCHEDULES = 260, 100_000
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.__name__)
+def test_schedules(scenario: Callable[[Scheduler], None], full: bool, tell: Tell) -> None:
+    total = FULL_SCHEDULES if full else SCHEDULES
+    count = max(1, total * SCENARIOS[scenario] // sum(SCENARIOS.values()))
+    different, changes = explore(scenario, count)
+    tell(
+        f"interleavings of {scenario.__name__}: {count} schedules from seed 0, "
+        f"{different} different, {changes} changes of threads: "
+        "no deadlock, no lost wake-up, no wrong result"
+    )
+
+
+# The tool finds faults ----------------------------------------------------------------------------
+
+ENOUGH = 200
+"""Schedules within which a fault that was put in is found."""
+
+
+def test_a_box_that_is_made_after_the_command_was_sent_is_found(
+    monkeypatch: pytest.MonkeyPatch, tell: Tell
+) -> None:
+    """Two lines the other way round: the thread that reads for all may put the reply into the old
+    box. Its thread then waits in vain."""
+
+    class TooLate(SharedPipe):
+        def _write(self, command: RawCommand) -> UnderWay:
+            with self.lock:
+                self._under_way[command.slot] = self.count + 1
+                sent = Pipe._write(self, command)
+                boxes: list[Any] = self._boxes
+                boxes[command.slot] = schedules.SimpleQueue()
+                return sent
+
+    monkeypatch.setattr("ccid.link.shared_pipe.SharedPipe", TooLate)
+    with pytest.raises(schedules.BadSchedule, match="did not answer") as caught:
+        explore(shared_order, ENOUGH)
+    tell(f"interleavings: a box made too late is found: {caught.value}")
+
+
+def test_a_reader_that_leaves_without_a_knock_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that read for all has its reply, and tells nobody that it reads no more."""
+    monkeypatch.setattr(SharedPipe, "_knock", lambda *_: None)
+    with pytest.raises(LostWakeUp):
+        explore(shared_apdus, ENOUGH)
+
+
+def test_a_turn_that_is_none_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operation begins in the turn, and goes on after it."""
+
+    def perform(self: Pipe, slot: int, work: Callable[[], object], *_: object) -> object:
+        with self.turn(slot):
+            pass
+        return work()
+
+    monkeypatch.setattr(Pipe, "perform", perform)
+    with pytest.raises(schedules.BadSchedule):
+        explore(turns, ENOUGH)
+
+
+def test_locks_taken_in_two_orders_are_found() -> None:
+    def both(first: schedules.Lock, second: schedules.Lock) -> None:
+        with first, second:
+            pass
+
+    def scenario(scheduler: Scheduler) -> None:
+        a, b = schedules.RLock(), schedules.RLock()
+        jobs = [scheduler.spawn(lambda: both(a, b)), scheduler.spawn(lambda: both(b, a))]
+        for job in jobs:
+            job.result()
+
+    with pytest.raises(Deadlock, match=r"no thread can go on; seed \d+\n(.|\n)*in both"):
+        explore(scenario, ENOUGH)
+
+
+def test_a_seed_gives_the_same_schedule_again() -> None:
+    run(manager, 3)
+    first = run(manager, 3)
+    again, other = run(manager, 3), run(manager, 4)
+    assert first.changes == again.changes
+    assert first.changes != other.changes
+
+
+def test_a_thread_that_stays_is_found() -> None:
+    def scenario(scheduler: Scheduler) -> None:
+        box = schedules.SimpleQueue[None]()
+        scheduler.spawn(box.get, "waits for ever")
+
+    with pytest.raises(Deadlock, match="waits for ever"):
+        run(scenario, 0)
+
+
+def test_a_lock_that_stays_held_is_found() -> None:
+    def scenario(scheduler: Scheduler) -> None:
+        scheduler.spawn(schedules.RLock().acquire)
+
+    with pytest.raises(schedules.BadSchedule, match="1 locks are held in the end"):
+        run(scenario, 0)
