@@ -282,11 +282,12 @@ class Scheduler:
 
     @staticmethod
     def _is_device(runner: Runner) -> bool:
-        """The thread waits in a virtual reader."""
+        """The thread waits in a virtual reader, or in what a test has instead of a device."""
         frame = sys._current_frames().get(runner.ident)
         while frame is not None and frame.f_code.co_filename == __file__:
             frame = frame.f_back
-        return frame is not None and frame.f_code.co_filename.startswith(DEVICE)
+        name = "" if frame is None else frame.f_code.co_filename
+        return name.startswith(DEVICE) or "/test_" in name
 
     def _stack(self, runner: Runner) -> str:
         frame = sys._current_frames().get(runner.ident)
@@ -588,7 +589,7 @@ def sleep(seconds: float) -> None:
     _running.sleep(seconds)
 
 
-class _Instead:
+class Instead:
     """A module in which some names mean something else."""
 
     def __init__(self, module: ModuleType, **names: object) -> None:
@@ -603,12 +604,12 @@ _REAL_RLOCK, _REAL_LOCK = type(threading.RLock()), type(threading.Lock())
 _NAMES: list[tuple[object, object]] = [
     (
         threading,
-        _Instead(
+        Instead(
             threading, Lock=Lock, RLock=RLock, Event=Event, Condition=Condition, Thread=Thread
         ),
     ),
-    (queue, _Instead(queue, SimpleQueue=SimpleQueue)),
-    (time, _Instead(time, monotonic=monotonic, sleep=sleep)),
+    (queue, Instead(queue, SimpleQueue=SimpleQueue)),
+    (time, Instead(time, monotonic=monotonic, sleep=sleep)),
     (threading.Lock, Lock),
     (threading.RLock, RLock),
     (threading.Thread, Thread),

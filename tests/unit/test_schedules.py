@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import queue
+import select
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, ClassVar
@@ -16,11 +18,14 @@ from ccid.iso7816.apdu import CommandApdu
 from ccid.link.pipe import Pipe
 from ccid.link.raw_commands import RawCommand, UnderWay
 from ccid.link.shared_pipe import SharedPipe
-from ccid.pcsc.manager import Manager, ScardError
+from ccid.pcsc.manager import Manager, ReaderState, ScardCode, ScardError
+from ccid.pcsc.service import lent_sockets
+from ccid.pcsc.service.client_messages import Command
 from ccid.transport import ReaderInfo, asynchronous, hotplug
 from ccid.transport.recovery import Recovery
 from ccid.virtual import EchoCard, FileSystemCard, make_descriptor
 from tests.unit import fake_events, schedules
+from tests.unit.pcsc_clients import request, transmit_body
 from tests.unit.schedules import Deadlock, LostWakeUp, Scheduler, explore, run
 
 Tell = Callable[[str], None]
@@ -346,6 +351,137 @@ def manager_closed(scheduler: Scheduler) -> None:
     answers_or((ScardError,), jobs[1], b"1 0\x90\x00")
 
 
+def manager_released(scheduler: Scheduler) -> None:
+    """A context is released while its thread is at a slow card: that ends soon, and the other
+    context has the card."""
+    with scheduler.calm():
+        made = Manager([ccid.VirtualReader(EchoCard())], usb=False)
+        contexts = [made.establish() for _ in range(2)]
+        (name,) = made.list_readers(contexts[0])
+        handles = [made.connect(context, name) for context in contexts]
+    slow = scheduler.spawn(lambda: made.transmit(*handles[0], delay(20_000)))
+    quick = scheduler.spawn(lambda: made.transmit(*handles[1], echo(1, 0))[0])
+    scheduler.sleep(0.05)
+    made.release(contexts[0])
+    failure = slow.failure()
+    assert isinstance(failure, ScardError), repr(failure)
+    answers_or((ScardError,), quick, b"1 0\x90\x00")
+    assert scheduler.now - schedules.BEGIN_S < 5
+    made.close()
+
+
+def manager_unplugged(scheduler: Scheduler) -> None:
+    """The reader goes while APDUs are sent, and one waits for a change: all hear of it."""
+    with scheduler.calm():
+        virtual = ccid.VirtualReader(EchoCard())
+        made = Manager([virtual], usb=False)
+        contexts = [made.establish() for _ in range(3)]
+        (name,) = made.list_readers(contexts[0])
+        handles = [made.connect(context, name) for context in contexts[:2]]
+        code, states = made.get_status_change(contexts[2], 0, [ReaderState(name)])
+    jobs = [
+        scheduler.spawn(lambda: made.transmit(*handles[0], echo(0, 0))[0]),
+        scheduler.spawn(lambda: made.transmit(*handles[1], echo(1, 0))[0]),
+    ]
+    seen = ReaderState(name, states[0].event & 0xFFFF)
+    change = scheduler.spawn(lambda: made.get_status_change(contexts[2], -1, [seen]))
+    virtual.unplug()
+    for n, job in enumerate(jobs):
+        answers_or((ScardError,), job, b"%d 0\x90\x00" % n)
+    failure = change.failure()
+    if failure is None:
+        assert change.result()[0] is ScardCode.S_SUCCESS
+    else:  # it was gone before
+        assert isinstance(failure, ScardError)
+        assert failure.code is ScardCode.E_UNKNOWN_READER
+    made.close()
+
+
+class Wire:
+    """A client's socket."""
+
+    def __init__(self, number: int) -> None:
+        self.said = schedules.SimpleQueue[bytes]()
+        self.replies: list[bytes] = []
+        self._number = number
+
+    def fileno(self) -> int:
+        return self._number
+
+    def recv(self, _size: int) -> bytes:
+        try:
+            return self.said.get(timeout=lent_sockets.PATIENCE_S)
+        except queue.Empty:
+            raise BlockingIOError from None
+
+    def send(self, data: bytes, _flags: int) -> int:
+        self.replies.append(bytes(data))
+        return len(data)
+
+
+class Watched:
+    """Instead of an epoll: nobody goes without a word."""
+
+    def register(self, *_: int) -> None: ...
+    def unregister(self, *_: int) -> None: ...
+    def close(self) -> None: ...
+
+
+def lent(scheduler: Scheduler) -> None:
+    """Two clients whose sockets are lent send APDUs to one card, and a third is served by the
+    engine: each gets its own answers in order, and each socket comes back."""
+    news = schedules.SimpleQueue[None]()
+    with scheduler.calm(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lent_sockets, "select", schedules.Instead(select, epoll=Watched))
+        made = Manager([ccid.VirtualReader(EchoCard())], usb=False)
+        contexts = [made.establish() for _ in range(3)]
+        (name,) = made.list_readers(contexts[0])
+        handles = [made.connect(context, name) for context in contexts]
+        engine = made._engine
+        sockets = lent_sockets.LentSockets(engine, lambda: news.put(None))
+    wires = [Wire(n) for n in range(2)]
+
+    def asks(n: int, i: int) -> bytes:
+        apdu = echo(n, i)
+        body = transmit_body(handles[n][0], len(apdu), handles[n][1])
+        return request(Command.TRANSMIT, body, apdu)
+
+    def client(n: int) -> None:
+        for i in range(2):
+            if i:
+                wires[n].said.put(asks(n, i))
+            scheduler.until(lambda i=i: len(wires[n].replies) > i)  # type: ignore[misc]
+            assert wires[n].replies[i][32:] == b"%d %d\x90\x00" % (n, i)
+        wires[n].said.put(b"")
+
+    jobs = [scheduler.spawn(partial(client, n)) for n in range(2)]
+    other = scheduler.spawn(lambda: made.transmit(*handles[2], echo(2, 0))[0])
+
+    def lend(n: int, words: bytes) -> None:
+        context = engine.core.resources.contexts[contexts[n]]
+        connection: Any = wires[n]
+        assert sockets.lend(connection, context, words) is not None
+
+    for n in range(2):
+        lend(n, asks(n, 0))
+    back = 0
+    while back < 2:
+        news.get()
+        while (lease := sockets.come_back()) is not None:
+            n = lease.connection.fileno()
+            if lease.session.is_refused:  # another was at the card
+                lend(n, lease.session.unheard)
+            elif len(wires[n].replies) < 2:  # it said nothing for a while
+                lend(n, wires[n].said.get())
+            else:
+                back += 1
+    for job in jobs:
+        job.result()
+    assert other.result() == b"2 0\x90\x00"
+    sockets.end()
+    made.close()
+
+
 SCENARIOS: dict[Callable[[Scheduler], None], int] = {
     shared_apdus: 1,
     shared_order: 1,
@@ -359,6 +495,9 @@ SCENARIOS: dict[Callable[[Scheduler], None], int] = {
     watch: 1,
     manager: 1,
     manager_closed: 1,
+    manager_released: 1,
+    manager_unplugged: 1,
+    lent: 1,
 }
 """How large a part of all schedules each has: those that are quick have more."""
 SCHEDULES, FULL_SCHEDULES = 260, 100_000
