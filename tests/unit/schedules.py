@@ -122,6 +122,8 @@ class Scheduler:
         self.changes: list[int] = []
         """The threads that came next, by their numbers."""
         self.failures: list[BaseException] = []
+        self.told: list[str] = []
+        """Jobs that failed, as a scenario may want."""
         self.locks: list[Lock] = []
         self.runners = [Runner("main")]
         self.current = self.runners[0]
@@ -298,7 +300,7 @@ class Scheduler:
     def report(self) -> str:
         """The seed and all stacks."""
         alive = [self._stack(one) for one in self.runners if not one.is_over]
-        return f"seed {self.seed}\n" + "\n".join(alive)
+        return "\n".join([f"seed {self.seed}", *self.told, *alive])
 
     # All of it ------------------------------------------------------------------------------------
 
@@ -561,6 +563,8 @@ class Job(Generic[T]):
             self._result = self._work()
         except Exception as error:
             self.error = error
+            if _running is not None:
+                _running.told.append(f"{self._thread.name} ended by {error!r}")
 
     @property
     def is_over(self) -> bool:
