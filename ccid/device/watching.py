@@ -41,7 +41,7 @@ logger = logging.getLogger("ccid.watch")
 POLL_S = 0.5
 """Seconds between two questions for the slots of a reader without notifications."""
 COMPARE_S = 1.0
-"""Seconds between two listings of the devices, where libusb reports no hot-plug events."""
+"""Seconds between two listings of the devices, where libusb may report no hot-plug events."""
 PATIENCE_S = 0.25
 """Seconds to wait for the tasks of new readers, so that the cards at the start are reported
 first."""
@@ -84,8 +84,8 @@ def watch(timeout: float | None = None) -> Generator[Event, None, None]:
 
     The watch waits for notifications of readers and hot-plug events of libusb. It polls only in two
     cases: a reader without an interrupt endpoint gets GetSlotStatus twice a second (USB CCID rev
-    1.1, 6.1.3); and where libusb reports no hot-plug events, the devices are listed once a second.
-    No card is powered.
+    1.1, 6.1.3); and where libusb reports no hot-plug events, or nobody may tell libusb of them (in
+    a container, or without udev), the devices are listed once a second. No card is powered.
 
     A reader that leaves USB and comes back within 2 s while this process has it open
     (:func:`ccid.open_reader` with ``reopen``) has no event, and neither has its card: the reader is
@@ -205,7 +205,7 @@ class _Watcher:
         self._ends: list[Callable[[], None]] = []
         """Functions that end a registration."""
         self._lists_devices = False
-        """libusb reports no hot-plug events: the devices are listed regularly."""
+        """libusb may report no hot-plug events: the devices are listed regularly."""
         self._is_stopped = False
         """:meth:`stop` was called."""
         self._process = -1
@@ -213,6 +213,7 @@ class _Watcher:
     def start(self) -> None:
         """Register for everything that may happen, and open the readers that are present."""
         from ccid.transport.hotplug import on_hotplug
+        from ccid.transport.stale_list import why_deaf
 
         self._process = os.getpid()
         self._ends.append(opened.listen(self._post_owner_change))
@@ -221,8 +222,9 @@ class _Watcher:
             self._ends.append(end)
         # on_hotplug has loaded libusb, whose exit handler then runs after this one
         atexit.register(self.end)
-        if end is None:
-            logger.info("libusb does not tell who comes and goes: devices are listed each second")
+        why = "libusb does not tell who comes and goes" if end is None else why_deaf()
+        if why:
+            logger.info("%s: devices are listed each second", why)
             self._lists_devices = True
         self._compare(list_readers())
         for reader in list(opened.readers.values()):

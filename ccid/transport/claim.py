@@ -90,6 +90,8 @@ class Claim:
                 return access_problems.access_denied(self.info)
             case Status.BUSY:
                 return access_problems.busy(self.info)
+            case Status.NO_DEVICE | Status.IO if access_problems.is_denied(self.info):
+                return access_problems.access_denied(self.info)
             case Status.NO_DEVICE | Status.NOT_FOUND:
                 return ReaderRemoved(f"{self.name} was unplugged", reader=self.name)
         return TransportError(

@@ -8,7 +8,6 @@ and Android. The descriptor is duplicated: the caller's own stays the caller's.
 from __future__ import annotations
 
 import array
-import ctypes
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,79 +16,16 @@ from functools import partial
 
 from ccid.codec.descriptors.standard import DescriptorType
 from ccid.codes import ENGLISH_US
-from ccid.errors import ReaderForked, ReaderNotFound, TransportError, UsbUnavailable
+from ccid.errors import ReaderForked, ReaderNotFound, TransportError
 from ccid.transport import ReaderInfo, Transport, linux
 from ccid.transport.claim import has_no_node
 from ccid.transport.discovery import Discovery, look_at
-from ccid.transport.libusb import (
-    Status,
-    backend,
-    backend_without_devices,
-    function,
-    status_text,
-    usb_errors,
-)
+from ccid.transport.libusb import backend, backend_without_devices, usb_errors
 from ccid.transport.usb import UsbTransport
+from ccid.transport.wrapped_handle import Descriptor, GivenHandle
 
 STRING_MS = 500
 """How long a device may take to tell one of its strings."""
-SINCE = "1.0.23"
-"""The libusb that takes descriptors."""
-
-
-class Descriptor:
-    """A duplicate of a file descriptor, closed with the last reference to this object.
-
-    Args:
-        fd: The descriptor.
-
-    Raises:
-        TransportError: It is not open.
-    """
-
-    def __init__(self, fd: int) -> None:
-        self.number = -1
-        try:
-            self.number = os.dup(fd)
-        except (OSError, OverflowError) as error:
-            raise TransportError(f"file descriptor {fd} cannot be used: {error}") from None
-
-    def __del__(self) -> None:
-        if self.number >= 0:
-            os.close(self.number)
-
-
-class GivenHandle:
-    """libusb's handle on a descriptor, in the form of pyusb's handles.
-
-    Args:
-        duplicate: The descriptor.
-
-    Attributes:
-        handle: Pointer to libusb's handle.
-        devid: Pointer to libusb's device.
-        descriptor: The duplicate, which must stay open as long as the handle.
-
-    Raises:
-        TransportError, UsbUnavailable: libusb does not take it.
-    """
-
-    def __init__(self, duplicate: Descriptor) -> None:
-        pointer = ctypes.c_void_p
-        wrap = function(
-            "libusb_wrap_sys_device", ctypes.c_int, *(pointer, ctypes.c_ssize_t, pointer),
-            since=SINCE,
-        )  # fmt: skip
-        get_device = function("libusb_get_device", pointer, pointer)
-        handle = pointer()
-        status: int = wrap(backend().ctx, duplicate.number, ctypes.addressof(handle))
-        if status == Status.NOT_SUPPORTED:
-            raise UsbUnavailable("libusb takes no file descriptors on this system")
-        if status != Status.SUCCESS:
-            raise TransportError(f"the file descriptor is of no USB device: {status_text(status)}")
-        self.handle = handle
-        self.devid = pointer(get_device(handle))
-        self.descriptor = duplicate
 
 
 def readers_of(fd: int) -> list[ReaderInfo]:

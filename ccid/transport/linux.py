@@ -7,6 +7,7 @@ be read counts as absent.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import pairwise
@@ -16,7 +17,7 @@ from ccid.ground.records import record
 from ccid.ground.safe_text import printable
 
 ROOT = Path("/")
-
+LINUX = sys.platform.startswith("linux")
 
 HELPER = "pcscd's driver"
 """The name of the process that drives a reader for pcscd (:mod:`ccid.pcsc.plug.helper`). The kernel
@@ -84,6 +85,18 @@ def identities(root: Path = ROOT) -> list[tuple[str, int, int]]:
         if numbers[0] is not None and numbers[1] is not None:
             with suppress(ValueError):
                 found.append((name, int(numbers[0], 16), int(numbers[1], 16)))
+    return found
+
+
+def addresses(root: Path = ROOT) -> set[tuple[int, int]]:
+    """All USB devices: the numbers of bus and device."""
+    found = set()
+    for folder in (root / "sys/bus/usb/devices").glob("*/devnum"):
+        name = folder.parent.name
+        bus, number = attribute(name, "busnum", root), attribute(name, "devnum", root)
+        if bus is not None and number is not None:
+            with suppress(ValueError):
+                found.add((int(bus), int(number)))
     return found
 
 

@@ -608,9 +608,7 @@ _REAL_RLOCK, _REAL_LOCK = type(threading.RLock()), type(threading.Lock())
 _NAMES: list[tuple[object, object]] = [
     (
         threading,
-        Instead(
-            threading, Lock=Lock, RLock=RLock, Event=Event, Condition=Condition, Thread=Thread
-        ),
+        Instead(threading, Lock=Lock, RLock=RLock, Event=Event, Condition=Condition, Thread=Thread),
     ),
     (queue, Instead(queue, SimpleQueue=SimpleQueue)),
     (time, Instead(time, monotonic=monotonic, sleep=sleep)),

@@ -14,7 +14,7 @@ import pytest
 
 import ccid
 from ccid import aio, errors
-from ccid.transport import claim, discovery, given_descriptor, libusb, linux
+from ccid.transport import claim, discovery, given_descriptor, libusb, linux, wrapped_handle
 from ccid.transport.libusb import Status
 from tests.unit.fake_usb import FakeBackend, FakeDevice
 from tests.unit.test_descriptors import SMART_CARD, configuration, interface
@@ -53,7 +53,7 @@ def fd() -> Iterator[int]:
 @pytest.fixture
 def given(monkeypatch: pytest.MonkeyPatch) -> Given:
     made = Given()
-    monkeypatch.setattr(given_descriptor, "function", made.function)
+    monkeypatch.setattr(wrapped_handle, "function", made.function)
     monkeypatch.setattr(linux, "device_at", lambda *_: None)
     return made
 
@@ -66,7 +66,7 @@ def serve(monkeypatch: pytest.MonkeyPatch, backend: FakeBackend) -> None:
     monkeypatch.setattr(backend, "get_device_descriptor", lambda _: made(device))
     monkeypatch.setattr(backend, "get_configuration_descriptor", lambda _, i: parsed(device, i))
     device.ports = ()
-    for module in (claim, discovery, given_descriptor):
+    for module in (claim, discovery, given_descriptor, wrapped_handle):
         monkeypatch.setattr(module, "backend", lambda: backend)
     monkeypatch.setattr(given_descriptor, "backend_without_devices", lambda: backend)
     monkeypatch.setattr(linux, "attribute", lambda *_: None)

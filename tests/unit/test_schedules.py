@@ -378,7 +378,7 @@ def manager_unplugged(scheduler: Scheduler) -> None:
         contexts = [made.establish() for _ in range(3)]
         (name,) = made.list_readers(contexts[0])
         handles = [made.connect(context, name) for context in contexts[:2]]
-        code, states = made.get_status_change(contexts[2], 0, [ReaderState(name)])
+        _, states = made.get_status_change(contexts[2], 0, [ReaderState(name)])
     jobs = [
         scheduler.spawn(lambda: made.transmit(*handles[0], echo(0, 0))[0]),
         scheduler.spawn(lambda: made.transmit(*handles[1], echo(1, 0))[0]),

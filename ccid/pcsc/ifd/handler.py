@@ -315,7 +315,7 @@ class IFDHandler:
         descriptor = info.descriptor
         match tag:
             case Tag.ATR | Tag.ATTR_ATR_STRING:
-                return _fitting(channel.atr, capacity)
+                return _fitting(channel.atr[:MAX_ATR], capacity)
             case Tag.ATTR_ICC_PRESENCE:
                 present = channel.is_present() is Code.ICC_PRESENT
                 return _fitting(bytes([2 * present]), capacity)
