@@ -48,6 +48,7 @@ UNSECRET_INS = frozenset(range(256)) - {
     *SECRET_INS,
     *ENVELOPE,
     GET_RESPONSE,
+    0xA4,  # SELECT; CALCULATE ALL of OATH
     0xCA,  # GET DATA: a data object for private use may be a secret
     *range(0x60, 0x70),
     *range(0x90, 0xA0),
