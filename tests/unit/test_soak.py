@@ -28,9 +28,9 @@ SEED = 16
 APDUS, FULL_APDUS = 150, 1_000_000
 ROUNDS, FULL_ROUNDS = 12, 10_000
 OBJECTS, BLOCKS, BYTES = 30, 500, 4 << 20
-"""So much more is no growth: caches that fill, names that are interned, code that Python specializes.
-An object that is left behind each time is more with any count, a block or a byte with the full
-counts."""
+"""So much more is no growth: caches that fill, names that are interned, code that Python
+specializes. An object that is left behind each time is more with any count, a block or a byte with
+the full counts."""
 WAYS = [(level, protocol, slots) for level in ExchangeLevel for protocol, slots in
         ((Protocol.T0, 1), (Protocol.T1, 1), (Protocol.T1, 2))]  # fmt: skip
 
@@ -58,10 +58,11 @@ def soak(name: str, count: int, one: Callable[[], object], tell: Tell) -> None:
         one()
     took_s, after = time.process_time() - began, there_is()
     grown = {what: after[what] - before[what] for what in before}
-    tell(
-        f"soak, {name}: {count} times, seed {SEED}, {took_s:.0f} s of CPU; more than before: "
-        + ", ".join(f"{more} {what}" for what, more in grown.items())
-    )
+    if count >= 1000:
+        tell(
+            f"soak, {name}: {count} times, seed {SEED}, {took_s:.0f} s of CPU; more than before: "
+            + ", ".join(f"{more} {what}" for what, more in grown.items())
+        )
     assert grown["threads"] <= 0
     assert grown["descriptors"] <= 0
     assert grown["objects"] <= OBJECTS
