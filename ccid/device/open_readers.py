@@ -26,6 +26,16 @@ Key = tuple[str, int, int]
 """Path, bus and address of a reader. The next device at the same port has another address."""
 
 
+def device_of(info: ReaderInfo) -> str:
+    """The place of a reader's device: that of all its interfaces, even after it left USB and came
+    back.
+
+    Args:
+        info: The reader.
+    """
+    return info.path.removesuffix(str(info.interface_number))
+
+
 def key_of(info: ReaderInfo) -> Key:
     """The key of a reader, different from the key of every other reader.
 
@@ -97,7 +107,8 @@ class Opened:
 
     @contextmanager
     def opening(self, info: ReaderInfo) -> Iterator[None]:
-        """A context in which a reader is opened. A watch that has the reader open gives it up.
+        """A context in which a reader is opened, for the first time or again at another place. A
+        watch that has the reader open gives it up.
 
         Args:
             info: The reader.
@@ -132,6 +143,22 @@ class Opened:
             reader: The reader.
         """
         self.readers[key_of(reader.info)] = reader
+        self._tell(reader.info)
+
+    def moved(self, reader: Reader, before: ReaderInfo) -> None:
+        """An application's reader left USB, came back at another address, and is open there
+        (:meth:`opening`); tell the listeners.
+
+        Args:
+            reader: The reader as it is now.
+            before: What it was.
+        """
+        old, new = key_of(before), key_of(reader.info)
+        with self._guard:
+            if self.readers.get(old) is reader:
+                del self.readers[old]
+                self.readers[new] = reader
+        self._count_down(old)
         self._tell(reader.info)
 
     def closed(self, reader: Reader) -> None:

@@ -46,6 +46,7 @@ from ccid.errors import (
     CommandCancelled,
     MalformedMessage,
     ProtocolError,
+    ReaderReset,
     SlotBusy,
     TransportError,
 )
@@ -135,6 +136,7 @@ class Pipe(Conversation):
         Raises:
             CardRemoved, CardReset: The reader said so, before or meanwhile.
             CommandCancelled: :meth:`cancel` was called meanwhile.
+            ReaderReset: The reader was reset meanwhile, and the command can't be sent again.
             MalformedMessage, ProtocolError: The reply is malformed, or one to another command.
             SlotBusy: The slot works on a command of an earlier user, and does not end it.
             TransportTimeout: No reply in time. And all that the transport raises.
@@ -160,7 +162,7 @@ class Pipe(Conversation):
 
     def _once(self, command: RawCommand) -> RawReply:
         if command.bMessageType in AT_ONCE:
-            with suppress(CardRemoved):
+            with suppress(CardRemoved, ReaderReset):
                 return self._exchange(command, self.cards.heard)
         return self._exchange(command)
 
@@ -447,6 +449,11 @@ class Pipe(Conversation):
             reply = self._freed(command)
         self._past.answered(command.slot)
         return reply
+
+    def was_reset(self) -> None:
+        self._past = Past()
+        self.inbox.later.clear()
+        super().was_reset()
 
     # Commands given up ------------------------------------------------------------------------
 

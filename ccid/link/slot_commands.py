@@ -135,6 +135,12 @@ class SlotCommands(ABC):
     def is_given_up(self) -> bool:
         """The reader may still work on a command that no thread waits for any more."""
 
+    def was_reset(self) -> None:
+        """The reader was reset: the card has no power."""
+        if self._remembered is IccStatus.ACTIVE:
+            self._remembered = IccStatus.INACTIVE
+        self._gave_power = False
+
     @property
     def may_have_power(self) -> bool:
         """The card got power here, and did not lose it here; or the reader may still work on a

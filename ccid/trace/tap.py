@@ -24,7 +24,7 @@ from ccid.ground.records import record
 from ccid.link.iccd_commands import DATA_EXPECTED, FAILED, POLLING
 from ccid.masking.censor import Censor, all_masked, notification
 from ccid.masking.exchange_watch import Framing
-from ccid.transport import ReaderInfo, Transport
+from ccid.transport import ReaderInfo, Returns, Transport
 from ccid.transport.separate_transfers import SeparateTransfers
 
 logger = logging.getLogger("ccid.trace")
@@ -293,6 +293,14 @@ class Tap(SeparateTransfers):
     def when_dead(self, tell: Callable[[CcidError], None]) -> None:
         """:meth:`Transport.when_dead`."""
         self.inner.when_dead(tell)
+
+    def on_reset(self, tell: Callable[[ReaderInfo], None], returns: Returns | None = None) -> None:
+        """:meth:`Transport.on_reset`."""
+        self.inner.on_reset(tell, returns)
+
+    def is_away(self) -> bool:
+        """:meth:`Transport.is_away`."""
+        return self.inner.is_away()
 
     @contextmanager
     def _telling(
