@@ -109,6 +109,14 @@ class ReaderInHand:
         """Pull the reader out, for good."""
         self.reader.unplug()
 
+    def reset(self) -> None:
+        """Reset the USB device: the card loses its power, and the reader is open again."""
+        self.reader.reset()
+
+    def replug(self) -> None:
+        """Pull the reader out, and plug it in again at once."""
+        self.reader.replug()
+
     def answer(
         self,
         command: bytes | str,

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from ccid.codes import ExchangeLevel, IccStatus, Protocol
     from ccid.device.card import Card
     from ccid.device.composite import Composite, open_composite
-    from ccid.device.find import list_readers, open_reader
+    from ccid.device.find import list_readers, open_fd, open_reader
     from ccid.device.reader import Reader
     from ccid.device.slot import Slot
     from ccid.device.storage_card import StorageCard
@@ -74,6 +74,7 @@ __all__ = [
     "errors",
     "list_readers",
     "open_composite",
+    "open_fd",
     "open_reader",
     "watch",
 ]
@@ -97,6 +98,7 @@ _HOME = {
     "VirtualReader": "ccid.virtual",
     "list_readers": "ccid.device.find",
     "open_composite": "ccid.device.composite",
+    "open_fd": "ccid.device.find",
     "open_reader": "ccid.device.find",
     "watch": "ccid.device.watching",
 }

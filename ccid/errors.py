@@ -34,6 +34,7 @@ __all__ = [
     "ReaderForked",
     "ReaderNotFound",
     "ReaderRemoved",
+    "ReaderReset",
     "ReaderTableError",
     "ReaderUnsupported",
     "SlotBusy",
@@ -175,6 +176,11 @@ class TransportStall(TransportError):
     """The reader halted an endpoint, or stalled a control request (USB 2.0, 8.5.3.4 and 9.4.5)."""
 
 
+class ReaderReset(TransportError):
+    """The reader was reset, or was away from USB for a moment, while a command was under way. The
+    command is lost; the reader is open again, and its cards have no power."""
+
+
 class MalformedDescriptor(CcidError):
     """A USB descriptor is truncated, or contradicts itself.
 
@@ -255,7 +261,8 @@ class CardRemoved(CcidError):
 
 
 class CardReset(CcidError):
-    """Another holder reset the card or powered it off since the card was connected."""
+    """Since the card was connected, another holder reset the card or powered it off, or the card
+    lost its power, as when its reader is reset or the computer sleeps."""
 
 
 class CardRefused(CcidError):

@@ -21,7 +21,7 @@ The objects belong to the event loop in which they were opened.
 
 from ccid.aio.async_card import Card
 from ccid.aio.async_composite import Composite, open_composite
-from ccid.aio.async_reader import Reader, list_readers, open_reader
+from ccid.aio.async_reader import Reader, list_readers, open_fd, open_reader
 from ccid.aio.async_slot import Slot
 from ccid.aio.async_storage_card import StorageCard
 from ccid.aio.async_trace import Trace
@@ -37,6 +37,7 @@ __all__ = [
     "Watch",
     "list_readers",
     "open_composite",
+    "open_fd",
     "open_reader",
     "watch",
 ]

@@ -86,7 +86,7 @@ class Card(Ending):
         Raises:
             CardRemoved: The card was taken out after :meth:`Slot.connect`, even if a card is back.
             CardReset: Another holder reset the card or powered the card off, or the card lost its
-                power. Connect again.
+                power, perhaps while it executed this command. Connect again.
             CardMute, CommandFailed, ProtocolError: The card or the reader failed.
             CommandCancelled: :meth:`Slot.cancel` ended the exchange.
             TransportTimeout: The reader did not answer in time.

@@ -37,7 +37,6 @@ class Reader(Ending):
     use ``async with``.
 
     Attributes:
-        info: Description of the reader, made before the reader was opened.
         slots: The slots, by bSlot.
         quirks: The quirks of the reader, from the table of readers.
         first_voltage: The voltage that a power-up tries first, where the host chooses; None for
@@ -56,7 +55,6 @@ class Reader(Ending):
         """
         self._reader = reader
         self._loop = loop
-        self.info: ReaderInfo = reader.info
         self.quirks: Quirks = reader.quirks
         self.first_voltage: PowerSelect | None = reader.first_voltage
         self._turns: list[TaskTurn] = []
@@ -88,6 +86,12 @@ class Reader(Ending):
             unclosed.forgotten(self._reader)
 
     # Description ------------------------------------------------------------------------------
+
+    @property
+    def info(self) -> ReaderInfo:
+        """Description of the reader, made before the reader was opened; made anew if the reader
+        left USB and came back with another address."""
+        return self._reader.info
 
     @property
     def name(self) -> str:
@@ -213,6 +217,12 @@ class Reader(Ending):
         await apart_to_the_end(f"closing {self.name}", self._reader.close)
 
     @property
+    def is_away(self) -> bool:
+        """True while the reader is not on USB, or was reset, and is not open again yet. It is, or
+        :class:`ccid.errors.ReaderRemoved` ends it, within about 2 s."""
+        return self._reader.is_away
+
+    @property
     def is_closed(self) -> bool:
         """True after :meth:`close`."""
         return self._reader.is_closed
@@ -307,6 +317,7 @@ def open_reader(
     apdu_mode: bool = False,
     no_retry_counter: bool = False,
     first_voltage: PowerSelect | None = None,
+    reopen: bool = True,
 ) -> Opening[Reader]:
     """Open a reader.
 
@@ -321,6 +332,10 @@ def open_reader(
             ``retry-counter-escape``).
         first_voltage: The voltage that a power-up tries first, where the host chooses; None for
             5 V. A reader with automatic voltage selection goes on choosing by itself.
+        reopen: True to open a reader again that leaves USB and comes back at the same port within
+            2 s; False if that is to be the end of the reader. A reader that is reset, or loses its
+            power in sleep, and stays on USB is opened again in any case. The card is reset then:
+            its next command raises :class:`ccid.errors.CardReset`.
 
     Returns:
         The open reader.
@@ -341,6 +356,52 @@ def open_reader(
     begin = partial(
         find.open_reader,
         which,
+        max_command_s=max_command_s,
+        old_firmware=old_firmware,
+        apdu_mode=apdu_mode,
+        no_retry_counter=no_retry_counter,
+        first_voltage=first_voltage,
+        reopen=reopen,
+    )
+    return Opening(partial(_opened, begin))
+
+
+def open_fd(
+    fd: int,
+    *,
+    interface: int | None = None,
+    max_command_s: float | None = MAX_COMMAND_S,
+    old_firmware: bool = False,
+    apdu_mode: bool = False,
+    no_retry_counter: bool = False,
+    first_voltage: PowerSelect | None = None,
+) -> Opening[Reader]:
+    """Open a reader whose USB device another process opened: Android's ``termux-usb``, or a broker
+    that passes file descriptors. This process needs no rights of its own.
+
+    Args:
+        fd: The file descriptor of the device's node (``/dev/bus/usb/…``), open for reading and
+            writing. The reader uses a duplicate; the descriptor stays the caller's.
+        interface: bInterfaceNumber of the reader, on a device with several; None for the first.
+        max_command_s, old_firmware, apdu_mode, no_retry_counter, first_voltage: As for
+            :func:`open_reader`.
+
+    Returns:
+        The open reader. After a reset of the device it is open again, as one of
+        :func:`open_reader`; a device that leaves USB is gone for good.
+
+    Raises:
+        ReaderNotFound: The device has no CCID interface of this number.
+        TransportError: ``fd`` is no open descriptor of a USB device.
+        UsbUnavailable: libusb cannot be loaded, or takes no descriptors: it is older than 1.0.23,
+            or this is neither Linux nor Android.
+        TypeError: ``fd`` is no number.
+        CcidError: As :func:`open_reader`.
+    """
+    begin = partial(
+        find.open_fd,
+        fd,
+        interface=interface,
         max_command_s=max_command_s,
         old_firmware=old_firmware,
         apdu_mode=apdu_mode,

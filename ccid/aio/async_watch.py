@@ -96,6 +96,11 @@ def watch(timeout: float | None = None) -> Watch:
     1.1, 6.1.3); and where libusb reports no hot-plug events, the devices are listed once a second.
     No card is powered.
 
+    A reader that leaves USB and comes back within 2 s while this process has it open
+    (:func:`ccid.aio.open_reader` with ``reopen``) has no event, and neither has its card: the
+    reader is open again. So has none that is reset and stays on USB. Another reader left and
+    arrived.
+
     The watch shares the readers that this process has open. It opens all other readers, and closes
     a reader as soon as this process opens it. A reader that another process holds is reported
     without its cards, and tried again when a device is plugged in or unplugged. A reader that does

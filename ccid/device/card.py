@@ -28,6 +28,7 @@ from ccid.errors import (
     ReaderClosed,
     ReaderForked,
     ReaderRemoved,
+    ReaderReset,
     UnsupportedByReader,
 )
 from ccid.iso7816.apdu import Bytes
@@ -147,7 +148,7 @@ class Card:
         Raises:
             CardRemoved: The card was taken out after :meth:`Slot.connect`, even if a card is back.
             CardReset: Another holder reset the card or powered the card off, or the card lost its
-                power. Connect again.
+                power, perhaps while it executed this command. Connect again.
             CardMute, CommandFailed, ProtocolError: The card or the reader failed.
             CommandCancelled: :meth:`Slot.cancel` ended the exchange.
             TransportTimeout: The reader did not answer in time.
@@ -175,6 +176,9 @@ class Card:
         """
         if isinstance(error, CardRemoved):
             self._end(error)
+            return
+        if isinstance(error, ReaderReset):
+            self.look()
             return
         bStatus = error.bStatus
         if bStatus is None or not isinstance(error, WITH_STATUS):

@@ -79,6 +79,7 @@ def open_reader(
     apdu_mode: bool = False,
     no_retry_counter: bool = False,
     first_voltage: PowerSelect | None = None,
+    reopen: bool = True,
 ) -> Reader:
     """Open a reader.
 
@@ -93,6 +94,10 @@ def open_reader(
             ``retry-counter-escape``).
         first_voltage: The voltage that a power-up tries first, where the host chooses; None for
             5 V. A reader with automatic voltage selection goes on choosing by itself.
+        reopen: True to open a reader again that leaves USB and comes back at the same port within
+            2 s; False if that is to be the end of the reader. A reader that is reset, or loses its
+            power in sleep, and stays on USB is opened again in any case. The card is reset then:
+            its next command raises :class:`ccid.errors.CardReset`.
 
     Returns:
         The open reader.
@@ -130,4 +135,50 @@ def open_reader(
         apdu_mode=apdu_mode,
         no_retry_counter=no_retry_counter,
         first_voltage=first_voltage,
+        reopen=reopen,
+    )
+
+
+def open_fd(
+    fd: int,
+    *,
+    interface: int | None = None,
+    max_command_s: float | None = MAX_COMMAND_S,
+    old_firmware: bool = False,
+    apdu_mode: bool = False,
+    no_retry_counter: bool = False,
+    first_voltage: PowerSelect | None = None,
+) -> Reader:
+    """Open a reader whose USB device another process opened: Android's ``termux-usb``, or a broker
+    that passes file descriptors. This process needs no rights of its own.
+
+    Args:
+        fd: The file descriptor of the device's node (``/dev/bus/usb/…``), open for reading and
+            writing. The reader uses a duplicate; the descriptor stays the caller's.
+        interface: bInterfaceNumber of the reader, on a device with several; None for the first.
+        max_command_s, old_firmware, apdu_mode, no_retry_counter, first_voltage: As for
+            :func:`open_reader`.
+
+    Returns:
+        The open reader. After a reset of the device it is open again, as one of
+        :func:`open_reader`; a device that leaves USB is gone for good.
+
+    Raises:
+        ReaderNotFound: The device has no CCID interface of this number.
+        TransportError: ``fd`` is no open descriptor of a USB device.
+        UsbUnavailable: libusb cannot be loaded, or takes no descriptors: it is older than 1.0.23,
+            or this is neither Linux nor Android.
+        TypeError: ``fd`` is no number.
+        CcidError: As :func:`open_reader`.
+    """
+    from ccid.transport import given_descriptor
+
+    return open_reader(
+        given_descriptor.select(fd, interface),
+        max_command_s=max_command_s,
+        old_firmware=old_firmware,
+        apdu_mode=apdu_mode,
+        no_retry_counter=no_retry_counter,
+        first_voltage=first_voltage,
+        reopen=False,
     )

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -25,6 +24,16 @@ if TYPE_CHECKING:
 
 Key = tuple[str, int, int]
 """Path, bus and address of a reader. The next device at the same port has another address."""
+
+
+def device_of(info: ReaderInfo) -> str:
+    """The place of a reader's device: that of all its interfaces, even after it left USB and came
+    back.
+
+    Args:
+        info: The reader.
+    """
+    return info.path.removesuffix(str(info.interface_number))
 
 
 def key_of(info: ReaderInfo) -> Key:
@@ -53,7 +62,8 @@ class Opened:
         """By key: how many readers applications have open, or are opening."""
         self._lent: dict[Key, Reader] = {}
         """By key: the reader that is open for a watch only."""
-        self._locks: defaultdict[Key, threading.RLock] = defaultdict(threading.RLock)
+        self._locks: WeakValueDictionary[Key, threading.RLock] = WeakValueDictionary()
+        """By key: the lock, for as long as a thread holds it or waits for it."""
         # Re-entrant: the garbage collector may run while the lock is held, and close a reader
         self._guard = threading.RLock()
         self._listeners: tuple[Callable[[ReaderInfo], None], ...] = ()
@@ -61,7 +71,10 @@ class Opened:
 
     def _lock(self, key: Key) -> threading.RLock:
         with self._guard:
-            return self._locks[key]
+            lock = self._locks.get(key)
+            if lock is None:
+                self._locks[key] = lock = threading.RLock()
+            return lock
 
     def listen(self, tell: Callable[[ReaderInfo], None]) -> Callable[[], None]:
         """Call ``tell`` from now on whenever a reader was opened or closed.
@@ -94,7 +107,8 @@ class Opened:
 
     @contextmanager
     def opening(self, info: ReaderInfo) -> Iterator[None]:
-        """A context in which a reader is opened. A watch that has the reader open gives it up.
+        """A context in which a reader is opened, for the first time or again at another place. A
+        watch that has the reader open gives it up.
 
         Args:
             info: The reader.
@@ -114,7 +128,11 @@ class Opened:
         except BaseException:
             with self._guard:  # the first call here: a signal may come at any call before it
                 if is_counted:
-                    self._application_counts[key] -= 1
+                    left = self._application_counts[key] - 1
+                    if left:
+                        self._application_counts[key] = left
+                    else:
+                        del self._application_counts[key]
             self._tell(info)
             raise
 
@@ -125,6 +143,22 @@ class Opened:
             reader: The reader.
         """
         self.readers[key_of(reader.info)] = reader
+        self._tell(reader.info)
+
+    def moved(self, reader: Reader, before: ReaderInfo) -> None:
+        """An application's reader left USB, came back at another address, and is open there
+        (:meth:`opening`); tell the listeners.
+
+        Args:
+            reader: The reader as it is now.
+            before: What it was.
+        """
+        old, new = key_of(before), key_of(reader.info)
+        with self._guard:
+            if self.readers.get(old) is reader:
+                del self.readers[old]
+                self.readers[new] = reader
+        self._count_down(old)
         self._tell(reader.info)
 
     def closed(self, reader: Reader) -> None:

@@ -15,14 +15,14 @@ import warnings
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from ccid.codec.descriptors import SmartCardDescriptor
 from ccid.codec.messages.events import RDR_to_PC_NotifySlotChange, parse_event
 from ccid.codes import Features, PowerSelect
 from ccid.device.first_commands import wake
 from ccid.device.listener import Listener, Slots
-from ccid.device.open_readers import opened
+from ccid.device.open_readers import key_of, opened
 from ccid.device.reader_link import make_commands, make_conversation, shared_turns
 from ccid.device.slot import Slot
 from ccid.device.unclosed_readers import unclosed
@@ -54,12 +54,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger("ccid.reader")
 
 
+class Wants(NamedTuple):
+    """What was asked for when a reader was opened, and is asked for again after a reset."""
+
+    apdu_mode: bool
+    no_retry_counter: bool
+    reopen: bool
+
+
 class Reader:
     """An open reader. :func:`ccid.open_reader` makes one. Call :meth:`close` at the end, or use
     ``with``.
 
     Attributes:
-        info: Description of the reader, made before the reader was opened.
         slots: The slots, by bSlot.
         quirks: The quirks of the reader, from the table of readers.
         cards: The states of the cards in the slots.
@@ -82,6 +89,7 @@ class Reader:
         apdu_mode: bool = False,
         no_retry_counter: bool = False,
         first_voltage: PowerSelect | None = None,
+        reopen: bool = True,
     ) -> None:
         """Open the reader.
 
@@ -93,6 +101,7 @@ class Reader:
             no_retry_counter: True to keep the PIN pad from sending an empty VERIFY of its own.
             first_voltage: The voltage that a power-up tries first, where the host chooses; None
                 for 5 V.
+            reopen: True to open a reader again that leaves USB and comes back within 2 s.
 
         Raises:
             UnsupportedByReader: ``apdu_mode`` or ``no_retry_counter`` is True, and the table of
@@ -107,7 +116,7 @@ class Reader:
             ReaderClosed: Python ends: no reader is opened any more.
             ValueError, TypeError: ``max_command_s`` is no positive number.
         """
-        self.info = info
+        self._info = info
         self.quirks: Quirks = info.quirks()
         self._descriptor = apply(self.quirks, info.descriptor, info.reader.protocol)
         self._turns = shared_turns(info, self.quirks)
@@ -119,12 +128,13 @@ class Reader:
         self.tap: Tap | None = None
         self._closed = True
         unclosed.before_opening()
+        self._wants = Wants(apdu_mode, no_retry_counter, reopen)
         with opened.opening(info):
-            self._open(max_command_s, apdu_mode, no_retry_counter)
+            self._open(max_command_s)
         unclosed.opened(self)
         opened.opened(self)
 
-    def _open(self, max_command_s: float | None, apdu_mode: bool, no_retry_counter: bool) -> None:
+    def _open(self, max_command_s: float | None) -> None:
         """Open the transport, and send the first commands. Closes the transport on any error."""
         self.transport: Transport = self._connected()
         self._closed = False
@@ -137,8 +147,6 @@ class Reader:
         try:
             self.transport.listen(self._notified)
             self.transport.when_dead(self._died)
-            if self.quirks.open_delay_s:
-                time.sleep(self.quirks.open_delay_s)
             self.pipe = make_conversation(
                 self.transport,
                 self.info,
@@ -148,19 +156,31 @@ class Reader:
                 max_command_s,
             )
             self.slots = tuple(map(self._make_slot, range(self.descriptor.slot_count)))
+            self.transport.on_reset(self._was_reset, opened.opening if self._wants.reopen else None)
             self._configured_traces()
-            wake(self.pipe, self.slots[0].commands, self.quirks.first_timeout_s or 0.0)
-            if apdu_mode:
-                self._switch_to_apdus()
-            if no_retry_counter or self.quirks.pin_messages_escape:
-                from ccid.pin.pad_structures import prepare
-
-                escape = self.slots[0].escape
-                prepare(self.quirks, escape, no_retry_counter, self.name, os.environ)
+            self._make_ready()
+            self.pipe.make_ready = None  # a reset meanwhile was followed by what was left
+            if self._wants.apdu_mode:
+                self._descriptor = takes_apdu_mode(self._descriptor)
+                for slot in self.slots:
+                    slot.descriptor = takes_apdu_mode(slot.descriptor)
         except BaseException:
             self.transport.close()
             self._closed = True
             raise
+
+    def _make_ready(self) -> None:
+        """Send the first commands to a reader that was opened, or reset."""
+        if self.quirks.open_delay_s:
+            time.sleep(self.quirks.open_delay_s)
+        escape = self.slots[0].escape
+        wake(self.pipe, self.slots[0].commands, self.quirks.first_timeout_s or 0.0)
+        if self._wants.apdu_mode:
+            self._switch_to_apdus()
+        if self._wants.no_retry_counter or self.quirks.pin_messages_escape:
+            from ccid.pin.pad_structures import prepare
+
+            prepare(self.quirks, escape, self._wants.no_retry_counter, self.name, os.environ)
 
     def _make_slot(self, index: int) -> Slot:
         quirks = self.info.quirks(index)
@@ -187,18 +207,21 @@ class Reader:
             attach_configured(self)
 
     def _switch_to_apdus(self) -> None:
-        """Switch the reader to short APDU level by its Escape, and correct dwFeatures."""
+        """Switch the reader to short APDU level by its Escape."""
         escape = self.quirks.apdu_mode_escape
         if escape is None:
             raise UnsupportedByReader(
                 f"{self.name}: no Escape is known that switches it to APDU level", reader=self.name
             )
         self.slots[0].escape(escape)
-        self._descriptor = takes_apdu_mode(self._descriptor)
-        for slot in self.slots:
-            slot.descriptor = takes_apdu_mode(slot.descriptor)
 
     # Description ------------------------------------------------------------------------------
+
+    @property
+    def info(self) -> ReaderInfo:
+        """Description of the reader, made before the reader was opened; made anew if the reader
+        left USB and came back with another address."""
+        return self._info
 
     @property
     def name(self) -> str:
@@ -366,6 +389,9 @@ class Reader:
 
     def _close_transport(self) -> None:
         """Power all cards off and close the transport, while no other thread has a turn."""
+        if self.transport.is_away():  # no card has power, and nobody is waited for
+            self.transport.close()
+            return
         # interfaces that take turns: another one may be busy, which this pipe does not know
         idle_s = locks.IDLE_S if self._turns is None else locks.QUIET_S
         turns = self.pipe.quiet(self._cancel, idle_s)
@@ -464,6 +490,25 @@ class Reader:
                 slots = event.slots(self.descriptor.slot_count)
                 self.cards.notify(slots)
         self._tell(slots)
+
+    def _was_reset(self, info: ReaderInfo) -> None:
+        """The reader was reset, or left USB and came back as ``info``; it is open again."""
+        before, self._info = self._info, info
+        if key_of(info) != key_of(before):
+            opened.moved(self, before)
+            if self.tap is not None:
+                self.tap.info = info
+        for slot in self.slots:
+            slot.commands.was_reset()
+        self.pipe.make_ready = self._make_ready
+        self.pipe.was_reset()
+        self._tell(None)
+
+    @property
+    def is_away(self) -> bool:
+        """True while the reader is not on USB, or was reset, and is not open again yet. It is, or
+        :class:`ccid.errors.ReaderRemoved` ends it, within about 2 s."""
+        return self.transport.is_away()
 
     def _died(self, reason: CcidError) -> None:
         """The transport cannot be used any more."""

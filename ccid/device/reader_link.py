@@ -10,7 +10,7 @@ from weakref import WeakValueDictionary
 from ccid.codec.descriptors import SmartCardDescriptor
 from ccid.codec.messages import MESSAGE_HEADER
 from ccid.codes import InterfaceProtocol
-from ccid.device.open_readers import opened
+from ccid.device.open_readers import device_of, opened
 from ccid.link.conversation import Conversation
 from ccid.link.iccd_commands import IccdA, IccdB
 from ccid.link.pipe import Pipe
@@ -33,7 +33,7 @@ class SharedTurns:
         self.lock = threading.RLock()
 
 
-_turns: WeakValueDictionary[tuple[int, int], SharedTurns] = WeakValueDictionary()
+_turns: WeakValueDictionary[str, SharedTurns] = WeakValueDictionary()
 _turns_lock = threading.RLock()
 
 
@@ -62,7 +62,7 @@ def shared_turns(info: ReaderInfo, quirks: Quirks) -> SharedTurns | None:
     if not quirks.interfaces_take_turns:
         return None
     with _turns_lock:  # two threads may open two interfaces of a device at the same time
-        return _turns.setdefault((info.bus, info.address), SharedTurns())
+        return _turns.setdefault(device_of(info), SharedTurns())
 
 
 def make_conversation(
@@ -171,14 +171,15 @@ class Neighbour:
     """
 
     def __init__(self, info: ReaderInfo, interface: int) -> None:
-        self._place = (info.bus, info.address, interface)
+        self._place = (device_of(info), interface)
 
     def __call__(self) -> SlotCommands | None:
         """The commands of the first slot of the other interface; None if this process does not
         have that interface open."""
         for reader in list(opened.readers.values()):
             info = reader.info
-            place = (info.bus, info.address, info.interface_number)
-            if place == self._place and not reader.is_closed:
+            place = (device_of(info), info.interface_number)
+            is_open = reader.transport.dead is None and not reader.is_closed
+            if place == self._place and is_open:
                 return reader.slots[0].commands
         return None

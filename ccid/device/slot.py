@@ -11,6 +11,7 @@ from ccid.errors import (
     CardAbsent,
     CardRemoved,
     CommandFailed,
+    ReaderReset,
     SlotBusy,
     SlotInUse,
     UnsupportedByReader,
@@ -129,7 +130,10 @@ class Slot:
                     reader=self.reader.name,
                     slot=self.index,
                 )
-            card = Card(self, protocol, auto_get_response)
+            try:
+                card = Card(self, protocol, auto_get_response)
+            except ReaderReset:  # the card has heard nothing of the application yet
+                card = Card(self, protocol, auto_get_response)
             self.card = card
             return card
 

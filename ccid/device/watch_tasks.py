@@ -12,6 +12,7 @@ import logging
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import partial
 
 from ccid.device.open_readers import opened
 from ccid.device.reader import Reader
@@ -142,7 +143,7 @@ class OpenTask(Task):
         if judge(self._info).level is Level.UNSUPPORTED:
             logger.info("%s cannot be used: its cards are not watched", self._info)
             return None
-        reader, is_lent = opened.borrow(self._info, Reader)
+        reader, is_lent = opened.borrow(self._info, partial(Reader, reopen=False))
         if reader is None:
             return None  # an application opens the reader; the watch gets a notice of that
         attachment = Attachment(reader, is_lent)

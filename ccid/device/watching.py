@@ -41,7 +41,7 @@ logger = logging.getLogger("ccid.watch")
 POLL_S = 0.5
 """Seconds between two questions for the slots of a reader without notifications."""
 COMPARE_S = 1.0
-"""Seconds between two listings of the devices, where libusb reports no hot-plug events."""
+"""Seconds between two listings of the devices, where libusb may report no hot-plug events."""
 PATIENCE_S = 0.25
 """Seconds to wait for the tasks of new readers, so that the cards at the start are reported
 first."""
@@ -84,8 +84,12 @@ def watch(timeout: float | None = None) -> Generator[Event, None, None]:
 
     The watch waits for notifications of readers and hot-plug events of libusb. It polls only in two
     cases: a reader without an interrupt endpoint gets GetSlotStatus twice a second (USB CCID rev
-    1.1, 6.1.3); and where libusb reports no hot-plug events, the devices are listed once a second.
-    No card is powered.
+    1.1, 6.1.3); and where libusb reports no hot-plug events, or nobody may tell libusb of them (in
+    a container, or without udev), the devices are listed once a second. No card is powered.
+
+    A reader that leaves USB and comes back within 2 s while this process has it open
+    (:func:`ccid.open_reader` with ``reopen``) has no event, and neither has its card: the reader is
+    open again. So has none that is reset and stays on USB. Another reader left and arrived.
 
     The watch shares the readers that this process has open. It opens all other readers, and closes
     a reader as soon as this process opens it. A reader that another process holds is reported
@@ -156,6 +160,8 @@ class _WatchedReader:
     """How many tasks in succession could not open the reader."""
     retry_at: float | None = None
     """When to try again (monotonic clock)."""
+    is_awaited: bool = False
+    """The reader left USB while an application has it open, and may come back."""
     full_slots: set[int] = field(default_factory=set)
     """Slots whose card was reported."""
     arrivals: dict[int, int] = field(default_factory=dict)
@@ -199,7 +205,7 @@ class _Watcher:
         self._ends: list[Callable[[], None]] = []
         """Functions that end a registration."""
         self._lists_devices = False
-        """libusb reports no hot-plug events: the devices are listed regularly."""
+        """libusb may report no hot-plug events: the devices are listed regularly."""
         self._is_stopped = False
         """:meth:`stop` was called."""
         self._process = -1
@@ -207,6 +213,7 @@ class _Watcher:
     def start(self) -> None:
         """Register for everything that may happen, and open the readers that are present."""
         from ccid.transport.hotplug import on_hotplug
+        from ccid.transport.stale_list import why_deaf
 
         self._process = os.getpid()
         self._ends.append(opened.listen(self._post_owner_change))
@@ -215,8 +222,9 @@ class _Watcher:
             self._ends.append(end)
         # on_hotplug has loaded libusb, whose exit handler then runs after this one
         atexit.register(self.end)
-        if end is None:
-            logger.info("libusb does not tell who comes and goes: devices are listed each second")
+        why = "libusb does not tell who comes and goes" if end is None else why_deaf()
+        if why:
+            logger.info("%s: devices are listed each second", why)
             self._lists_devices = True
         self._compare(list_readers())
         for reader in list(opened.readers.values()):
@@ -316,7 +324,9 @@ class _Watcher:
         elif isinstance(notice, _WatchedReader):
             self._report(notice)
         else:
-            self._owner_changed(self._owner_changes.pop(notice))
+            info = self._owner_changes.pop(notice, None)
+            if info is not None:  # else it came while an earlier notice was taken, and is handled
+                self._owner_changed(info)
 
     def _list_devices(self) -> None:
         try:
@@ -327,12 +337,37 @@ class _Watcher:
     def _compare(self, infos: list[ReaderInfo]) -> None:
         """Compare the readers on USB with those that were present before."""
         keys = {key_of(info) for info in infos}
+        away: set[str] = set()
+        """Where readers that are open here are awaited: what comes there is not opened here."""
+        for one in list(self._readers.values()):
+            self._follow(one)
         for key, one in list(self._readers.items()):
             if key not in keys and not one.info.path.startswith("virtual:"):
-                self._reader_left(one)
+                if one.reader is not None and one.reader.is_away:
+                    away.add(one.info.path)
+                    one.is_awaited = True
+                elif key_of(one.info) not in keys:
+                    self._reader_left(one)
             elif one.is_refused and not self._lists_devices:
                 self._reopen(one)
-        self._readers_arrived([info for info in infos if key_of(info) not in self._readers])
+        self._readers_arrived(
+            [i for i in infos if key_of(i) not in self._readers and i.path not in away]
+        )
+
+    def _follow(self, one: _WatchedReader) -> bool:
+        """Note the new address of a reader that left USB and came back while an application has it
+        open. True if it has one."""
+        reader, before = one.reader, key_of(one.info)
+        if reader is None or reader.is_lent or key_of(reader.info) == before:
+            return False
+        if self._readers.get(before) is one:
+            del self._readers[before]
+        other = self._readers.get(key_of(reader.info))
+        if other is not None:  # listed before it was open again
+            self._reader_left(other)
+        one.info = reader.info
+        self._readers[key_of(one.info)] = one
+        return True
 
     def _readers_arrived(self, infos: list[ReaderInfo]) -> None:
         arrived = [_WatchedReader(info) for info in infos]
@@ -365,7 +400,11 @@ class _Watcher:
 
     def _owner_changed(self, info: ReaderInfo) -> None:
         """This process opened or closed the reader ``info``."""
-        one, reader = self._readers.get(key_of(info)), opened.readers.get(key_of(info))
+        reader = opened.readers.get(key_of(info))
+        for moved in list(self._readers.values()):
+            if moved.reader is not None and moved.reader is reader:
+                self._follow(moved)
+        one = self._readers.get(key_of(info))
         if one is None:
             if reader is not None and reader.transport.dead is None:
                 self._readers_arrived([info])
@@ -414,6 +453,10 @@ class _Watcher:
         reader = one.reader
         if one.opening is None or self._readers.get(key_of(one.info)) is not one:
             return
+        self._follow(one)
+        if one.is_awaited and reader is not None and not reader.is_away:
+            one.is_awaited = False
+            self._post(None)  # what was listed meanwhile at its place
         if one.opening.is_gone or (reader and isinstance(reader.transport.dead, ReaderRemoved)):
             self._reader_left(one)
             return

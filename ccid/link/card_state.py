@@ -19,6 +19,10 @@ such a card, and the state machine keeps them apart:
 - It *lost its power* without a command: bmICCStatus says that a card is there and inactive. The
   USB device was reset, or the computer slept.
 
+A reset of the USB device, or sleep, of which the transport tells is such a loss for certain: no
+notification about an exchanged card is waited for, and the reader may announce the same card once
+more.
+
 "Empty and changed" is certain. After "full and changed" a reader that gives power by itself
 (dwFeatures 0x04) has another card, for certain. Any other reader gave no power to a card that
 came, so its status tells: the slot is in doubt until then. A reader without notifications says
@@ -94,6 +98,8 @@ class Input(Enum):
     """IccPowerOff is about to be sent."""
     TOLD = auto()
     """The users of the card were told that it is gone."""
+    DEVICE_RESET = auto()
+    """The USB device was reset, or lost its power: so did every card."""
     # What PRESENCE makes of a notification
     LEFT = auto()
     """The slot is empty, for certain."""
@@ -136,6 +142,10 @@ PRESENCE: dict[tuple[Presence, Input], tuple[Presence, Input | None]] = {
     (E, Input.ABSENT): (E, None),
     (S, Input.ABSENT): (E, None),
     (A, Input.ABSENT): (E, None),
+    (U, Input.DEVICE_RESET): (U, None),
+    (E, Input.DEVICE_RESET): (E, None),
+    (S, Input.DEVICE_RESET): (S, None),
+    (A, Input.DEVICE_RESET): (S, None),  # the reader may announce the same card once more
     **{
         (was, seen): (A if was is A else S, None)
         for was in Presence
@@ -155,6 +165,7 @@ POWER: dict[tuple[Power, Input], Power] = {
     (Power.RISING, Input.SEEMS_EMPTY): Power.DOUBTFUL,
     (Power.RISING, Input.EXCHANGED): Power.DOUBTFUL,
     (Power.RISING, Input.TOLD): Power.NONE,
+    (Power.RISING, Input.DEVICE_RESET): Power.LOST,
     #
     (Power.ON, Input.POWERING): Power.RISING,  # a warm reset
     (Power.ON, Input.POWERED_OFF): Power.OFF,
@@ -165,6 +176,7 @@ POWER: dict[tuple[Power, Input], Power] = {
     (Power.ON, Input.EXCHANGED): Power.DOUBTFUL,
     (Power.ON, Input.CAME): Power.DOUBTFUL,
     (Power.ON, Input.TOLD): Power.NONE,
+    (Power.ON, Input.DEVICE_RESET): Power.LOST,
     #
     (Power.DOUBTFUL, Input.ACTIVE): Power.ON,
     (Power.DOUBTFUL, Input.INACTIVE): Power.REMOVED,
@@ -175,6 +187,7 @@ POWER: dict[tuple[Power, Input], Power] = {
     (Power.DOUBTFUL, Input.EXCHANGED): Power.DOUBTFUL,
     (Power.DOUBTFUL, Input.CAME): Power.DOUBTFUL,
     (Power.DOUBTFUL, Input.TOLD): Power.NONE,
+    (Power.DOUBTFUL, Input.DEVICE_RESET): Power.LOST,
     #
     (Power.OFF, Input.POWERING): Power.RISING,
     (Power.OFF, Input.ABSENT): Power.REMOVED,
@@ -301,7 +314,7 @@ class CardState:
             return
         if now is Power.DOUBTFUL and self._auto_activating and what is not Input.SEEMS_EMPTY:
             now = Power.REMOVED
-        if now is Power.LOST and not self._notifies:
+        if now is Power.LOST and not self._notifies and what is not Input.DEVICE_RESET:
             now = Power.REMOVED
         self.power = now
         is_lost = now in (Power.REMOVED, Power.LOST) and was not in (Power.REMOVED, Power.LOST)
@@ -313,3 +326,5 @@ class CardState:
             self.session = Session()
         elif self.session is not None:
             self.session.has_come_to(now)
+            if what is Input.DEVICE_RESET:
+                self.session.is_settled = True

@@ -39,7 +39,7 @@ from ccid.link.locks import (
     take,
 )
 from ccid.link.reader_cards import Cards
-from ccid.transport import Transport, nothing_to_end
+from ccid.transport import ReaderInfo, Returns, Transport, nothing_to_end
 
 R = TypeVar("R")
 
@@ -127,6 +127,12 @@ class Ended:
         assert self.dead is not None
         tell(self.dead)
 
+    def on_reset(self, tell: Callable[[ReaderInfo], None], returns: Returns | None = None) -> None:
+        """It is reset no more."""
+
+    def is_away(self) -> bool:
+        return False
+
 
 @dataclass(slots=True)
 class Operation:
@@ -190,6 +196,9 @@ class Conversation:
         self.deadlines: dict[int, float] = {}
         """By slot: time (monotonic clock) until which the last awaited reply may come. A
         supervisor of this process tells by it a long wait from a hang."""
+        self.make_ready: Callable[[], None] | None = None
+        """What the reader is to be told before a card gets power, after it was reset; None if there
+        is nothing."""
         self._operations: dict[int, Operation] = {}
         self._cancelled: dict[int, int] = {}
         transport.when_dead(self._shut)
@@ -362,11 +371,22 @@ class Conversation:
             bSeq=count & 0xFF,
         )
 
+    def was_reset(self) -> None:
+        """The reader was reset: it works on nothing, and all cards lost their power."""
+        self.cards.were_reset()
+
     # What happened to a card ------------------------------------------------------------------
 
     def powering(self, slot: int) -> None:
         """The card in ``slot`` is about to be powered; earlier notifications do not count."""
         self.transport.take_events()
+        make_ready, self.make_ready = self.make_ready, None
+        if make_ready is not None:
+            try:
+                make_ready()
+            except BaseException:
+                self.make_ready = make_ready
+                raise
         self.cards.powering(slot)
 
     def fate(self, slot: int, session: Session) -> Fate | None:

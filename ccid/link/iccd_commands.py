@@ -82,6 +82,10 @@ class IccdCommands(SlotCommands):
     def is_given_up(self) -> bool:
         return self._owes
 
+    def was_reset(self) -> None:
+        super().was_reset()
+        self._owes = False
+
     @abstractmethod
     def _drain(self) -> None:
         """Wait for the answer that the device still owes, and drop it."""

@@ -91,6 +91,11 @@ class Cards:
         if what is not None:
             self.apply(slot, what)
 
+    def were_reset(self) -> None:
+        """The reader was reset: no card has power any more."""
+        for slot in tuple(self._slots):
+            self.apply(slot, Input.DEVICE_RESET)
+
     # What the host does -----------------------------------------------------------------------
 
     def powering(self, slot: int) -> None:

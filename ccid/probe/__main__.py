@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit codes."""
 
-OPENING = ("dump", "card", "apdu", "lend", "doctor", "report")
+OPENING = ("dump", "card", "apdu", "shell", "bench", "lend", "doctor", "report")
 """The commands that open readers."""
 OPENS_NONE = "opens no reader: --trace and --log would stay empty"
 WITHOUT_TRACE = {
@@ -47,6 +47,8 @@ jCardSim), or vpcd:HOST:PORT, that of a program that listens (vicc --reversed).
 
 LONGEST_S = 1e9
 """The longest time that a user may give."""
+MOST_TIMES = 100_000
+"""How often a user may have something measured."""
 QUOTED = re.compile(
     r"(invalid choice: |invalid \w+ value: |explicit argument |unrecognized arguments: )"
     r"(.+?)(?=,? \(choose from|, maybe you meant|$)",
@@ -99,17 +101,22 @@ def parser() -> argparse.ArgumentParser:
     command("list", "list the readers (the default command)", json=True)
     command("dump", "print every field of a reader's descriptors", json=True)
     command("check", "judge whether a reader will work, and why", json=True)
-    card = command("card", "power the card, explain its ATR, select its master file")
-    apdu = command("apdu", "send command APDUs to the card")
-    lend = command("lend", "lend the card to a vpcd (vsmartcard's virtual reader) elsewhere")
-    for sub in (card, apdu, lend):
+    card = command("card", "power the card, explain its ATR, select its master file", json=True)
+    apdu = command("apdu", "send command APDUs to the card", json=True)
+    lend = command(
+        "lend", "lend the card to a vpcd (vsmartcard's virtual reader) elsewhere", json=True
+    )
+    shell = command("shell", "send APDUs line by line; a script if standard input is no terminal")
+    bench = command("bench", "measure how long host, reader and card take", json=True)
+    for sub in (card, apdu, lend, shell, bench):
         sub.add_argument("--slot", type=int, default=0, metavar="N", help="bSlot, from 0")
         sub.add_argument(
             "--protocol", type=protocol, metavar="T=0|T=1", help="insist on this protocol"
         )
     apdu.add_argument(
         "hex", nargs="*", metavar="HEX",
-        help="a command APDU in hexadecimal; - reads APDUs from standard input, one a line",
+        help="a command APDU in hexadecimal; - reads APDUs from standard input, one a line, and "
+        "@FILE from FILE",
     )  # fmt: skip
     apdu.add_argument(
         "--file", action="append", default=[], metavar="FILE",
@@ -118,6 +125,15 @@ def parser() -> argparse.ArgumentParser:
     lend.add_argument(
         "to", type=lend_to, metavar="HOST:PORT",
         help="the vpcd, which has no authentication and no encryption (port 35963 if not given)",
+    )  # fmt: skip
+    bench.add_argument("--apdu", metavar="HEX", help="the command APDU (default: SELECT MF)")
+    bench.add_argument(
+        "--count", type=count, default=200, metavar="N", help="how often (default: 200)"
+    )
+    bench.add_argument("--save", metavar="FILE", help="write the run to FILE, as JSON")
+    bench.add_argument(
+        "--compare", nargs="+", metavar="FILE",
+        help="compare with a saved run; two saved runs are compared without a reader",
     )  # fmt: skip
     atr = command("atr", "explain ATRs, without a reader", json=True, reader=False)
     atr.add_argument(
@@ -143,6 +159,9 @@ def parser() -> argparse.ArgumentParser:
     watch.add_argument(
         "--timeout", type=seconds, metavar="S", help="end after S seconds without an event"
     )
+    watch.add_argument(
+        "--plain", action="store_true", help="print lines at a terminal, too, and no live view"
+    )
     known = command("readers", "search the table of known readers", json=True)
     known.add_argument(
         "words",
@@ -150,12 +169,18 @@ def parser() -> argparse.ArgumentParser:
         metavar="WORD",
         help="a word that the reader's entry has; all words must fit",
     )
-    report = command("report", "write everything about a reader into one file, for a bug report")
+    report = command(
+        "report", "write everything about a reader into one JSON file, for a bug report"
+    )
+    report.add_argument("--json", action="store_true", help="print JSON, as it does anyway")
     report.add_argument(
         "--output", metavar="FILE", help="write the report to FILE, not to standard output"
     )
     imported = command(
-        "import", "make a table entry and a virtual reader of a reader's report", reader=False
+        "import",
+        "make a table entry and a virtual reader of a reader's report",
+        json=True,
+        reader=False,
     )
     imported.add_argument(
         "files",
@@ -194,6 +219,14 @@ def lend_to(text: str) -> tuple[str, int]:
         return host_port(text, DEFAULT_PORT)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def count(text: str) -> int:
+    """How often, for argparse."""
+    value = int(text)
+    if not 1 <= value <= MOST_TIMES:
+        raise ValueError(text)
+    return value
 
 
 def seconds(text: str) -> float:

@@ -7,13 +7,10 @@ from collections.abc import Iterator
 
 from ccid.ground import hexadecimal
 from ccid.ground.hexadecimal import NotHexadecimal, joined
-from ccid.masking.exchange_watch import hidden
-from ccid.masking.secret_commands import Secrecy, visible_length
-from ccid.probe.card_command import show
-from ccid.probe.reader_choice import card_slot, flush, note, opened, protocol_of
-from ccid.probe.text_file import name, read_lines
-
-MASKED = "masked: --trace-secrets shows it"
+from ccid.probe.card_command import session_of
+from ccid.probe.exchanges import Exchange, Exchanges
+from ccid.probe.reader_choice import card_slot, flush, note, opened, print_json, protocol_of
+from ccid.probe.text_file import name, read_lines, whole_texts
 
 
 def run(options: argparse.Namespace) -> int:
@@ -27,16 +24,20 @@ def run(options: argparse.Namespace) -> int:
     if not apdus:
         note("apdu: there is no APDU to send")
         return 2
-    secrecy = Secrecy()
+    exchanges = Exchanges(options.trace_secrets)
+    done: list[Exchange] = []
     with opened(options) as reader:
         slot = card_slot(reader, options)
         with slot.connect(protocol_of(options)) as card:
-            for apdu in apdus:
-                response = card.transmit(apdu)
-                hide = secrecy.begins(apdu) and not options.trace_secrets
-                shown = _masked(apdu, response) if hide else (apdu, response)
-                show(*shown, "" if shown == (apdu, response) else MASKED)
-                flush()
+            try:
+                for apdu in apdus:
+                    done.append(exchanges.send(card, apdu))
+                    if not options.json:
+                        done[-1].show()
+                        flush()
+            finally:
+                if options.json:
+                    print_json("apdu", **session_of(card, [one.as_json() for one in done]))
     return 0
 
 
@@ -44,7 +45,7 @@ def wanted(words: list[str], files: list[str]) -> Iterator[bytes]:
     """The APDUs of the command line, then the APDUs of the files.
 
     Args:
-        words: APDUs, or the bytes of one APDU; ``-`` for standard input.
+        words: APDUs, or the bytes of one APDU; ``-`` for standard input, ``@FILE`` for a file.
         files: Files with an APDU a line; empty lines, and text after ``#``, are left out.
 
     Raises:
@@ -53,8 +54,8 @@ def wanted(words: list[str], files: list[str]) -> Iterator[bytes]:
     """
     words = joined(words)
     for number, word in enumerate(words, 1):
-        if word == "-":
-            yield from _of_file(word)
+        if word == "-" or (word.startswith("@") and len(word) > 1):
+            yield from _of_file(word.removeprefix("@"))
         else:
             yield _apdu(word, "the APDU" if len(words) == 1 else f"APDU {number}")
     for file in files:
@@ -62,10 +63,8 @@ def wanted(words: list[str], files: list[str]) -> Iterator[bytes]:
 
 
 def _of_file(file: str) -> Iterator[bytes]:
-    for number, line in enumerate(read_lines(file), 1):
-        text = line.split("#", 1)[0].strip()
-        if text:
-            yield _apdu(text, f"{name(file)}: line {number}")
+    for text, number in whole_texts(read_lines(file)):
+        yield _apdu(text.strip(), f"{name(file)}: line {number}")
 
 
 def _apdu(text: str, what: str) -> bytes:
@@ -73,9 +72,3 @@ def _apdu(text: str, what: str) -> bytes:
         return hexadecimal.parse(text)
     except NotHexadecimal as error:
         raise NotHexadecimal(f"{what} is not hexadecimal: {error}", error.position) from None
-
-
-def _masked(apdu: bytes, response: bytes) -> tuple[bytes, bytes]:
-    """A command with its PIN or key masked, and its response with all but SW1 SW2 masked."""
-    visible, data = visible_length(apdu), response[:-2]
-    return hidden(apdu, visible), hidden(data) + response[-2:]

@@ -33,7 +33,7 @@ from ccid.ground import hexadecimal
 from ccid.ground.hexadecimal import NotHexadecimal
 from ccid.iso7816.atr import MAX_ATR, Atr
 from ccid.probe.pasted import plain
-from ccid.probe.text_file import name, read_lines
+from ccid.probe.text_file import name, read_lines, whole_texts
 
 __all__ = ["Entry", "NotHexadecimal", "entries", "parse", "read"]
 
@@ -155,7 +155,9 @@ def entries(lines: Iterable[str]) -> Iterator[Entry]:
     lines = _mended(lines)
     waiting: tuple[str, int] | None = None
     description: list[str] = []
-    for text, number in _printed(lines) if _is_printed(lines) else _listed(lines):
+    for text, number in (
+        _printed(lines) if _is_printed(lines) else whole_texts(lines, descriptions=True)
+    ):
         if text.startswith("\t"):
             if waiting is not None:
                 description.append(text.strip())
@@ -165,30 +167,6 @@ def entries(lines: Iterable[str]) -> Iterator[Entry]:
         waiting, description = (text, number), []
     if waiting is not None:
         yield _entry(*waiting, description)
-
-
-def _listed(lines: Iterable[str]) -> Iterator[tuple[str, int]]:
-    """The texts of a list with their line numbers: ATRs, or a tab and a description. A text that
-    continues in the next line is one text."""
-    parts: list[str] = []
-    first = depth = 0
-    for number, line in enumerate(lines, 1):
-        if line.startswith("\t") and not parts:
-            if line.strip():
-                yield line, number
-            continue
-        text = line.split("#", 1)[0].rstrip()
-        if not text:
-            continue
-        if not parts:
-            first, depth = number, 0
-        parts.append(text)
-        depth += sum(text.count(one) for one in "[{(") - sum(text.count(one) for one in "]})")
-        if depth <= 0 and not text.endswith(","):
-            yield "\n".join(parts), first
-            parts = []
-    if parts:
-        yield "\n".join(parts), first
 
 
 def _mended(lines: list[str]) -> list[str]:

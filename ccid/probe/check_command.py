@@ -7,10 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 from ccid.device.verdict import Level, Weight, judge
 from ccid.errors import ReaderNotFound
+from ccid.probe.output import Colour, Painted, painted
 from ccid.probe.reader_choice import broken, note_lacking, print_json, readers, say
 
 if TYPE_CHECKING:
     from ccid.transport.discovery import Broken
+
+COLOURS = {
+    Level.WORKS: Colour.GOOD,
+    Level.LIMITS: Colour.LIMIT,
+    Level.UNSUPPORTED: Colour.BAD,
+}
+
+
+def painted_verdict(level: Level) -> Painted:
+    """A verdict in words and in its colour."""
+    return painted(level.value, COLOURS[level])
 
 
 def run(options: argparse.Namespace) -> int:
@@ -45,11 +57,11 @@ def run(options: argparse.Namespace) -> int:
         )
     else:
         for info, verdict in zip(there, verdicts, strict=True):
-            say(f"{info.name} ({info.id} at {info.path}): {verdict.level.value}")
+            say(f"{info.name} ({info.id} at {info.path}): ", painted_verdict(verdict.level))
             for reason in verdict.reasons:
                 say(f"  {reason.weight.value:5} {reason}")
         for one in wrong:
-            say(f"{name(one)} ({one.id} at {one.path}): {Level.UNSUPPORTED.value}")
+            say(f"{name(one)} ({one.id} at {one.path}): ", painted_verdict(Level.UNSUPPORTED))
             say(f"  {Weight.FATAL.value:5} {one.error.field or 'descriptors'}: {one.error}")
     return int(bool(wrong) or any(verdict.level is Level.UNSUPPORTED for verdict in verdicts))
 

@@ -14,7 +14,8 @@ from ccid.device.find import select
 from ccid.device.verdict import Level, judge
 from ccid.errors import AccessDenied, CcidError, ReaderBusy, UsbUnavailable
 from ccid.known.quirks import lookup
-from ccid.probe import whose_name
+from ccid.probe import polkit_check, whose_name
+from ccid.probe.output import Colour, painted
 from ccid.probe.reader_choice import opened, print_json, say, virtual_infos
 from ccid.transport import ReaderInfo, linux
 from ccid.transport.access_problems import PCSCD, linux_holder, who_holds
@@ -117,17 +118,26 @@ def _without_interface(one: Lacking) -> Patient:
 
 
 def _look_at_linux(machine: Patient) -> None:
-    if not Path("/dev/bus/usb").is_dir():
-        machine.trouble(
-            "there is no /dev/bus/usb",
-            "in a container, pass the folder in (--device=/dev/bus/usb); give a virtual machine "
-            "a USB controller",
+    from ccid.transport.access_cures import PAGE, deaf, without_usb
+    from ccid.transport.access_facts import gather
+
+    facts = gather()
+    machine.facts.append(f"this process runs {facts}")
+    if deaf(facts):
+        machine.facts.append(
+            f"{deaf(facts)}: readers that come and go are noticed once a second "
+            f"({PAGE}#without-hot-plug)"
         )
+    if not Path("/dev/bus/usb").is_dir():
+        machine.trouble("there is no /dev/bus/usb", without_usb(facts))
     daemons = linux.running(DAEMONS)
     for daemon in daemons:
         machine.facts.append(f"running: {daemon}")
-    if PCSCD_SOCKET.exists() and not any(d.name == PCSCD for d in daemons):
+    runs = any(daemon.name == PCSCD for daemon in daemons)
+    if PCSCD_SOCKET.exists() and not runs:
         machine.facts.append(f"{PCSCD_SOCKET} is there: systemd starts pcscd when it is needed")
+    if (PCSCD_SOCKET.exists() or runs) and polkit_check.pcscd_refuses():
+        machine.facts.append(f"{polkit_check.REFUSES} ({PAGE}#{polkit_check.SECTION})")
 
 
 def _look_for_unswitched(machine: Patient, there: set[str]) -> None:
@@ -164,6 +174,9 @@ def _examine(options: argparse.Namespace, info: ReaderInfo) -> Patient:
                 patient.cards.append(f"slot {slot.index}: {slot.status().name.lower()}")
     except (AccessDenied, ReaderBusy) as error:
         patient.trouble(str(error).split("; ")[0], error.cure)
+        by_pcscd = isinstance(error, ReaderBusy) and PCSCD in error.holder
+        if by_pcscd and polkit_check.pcscd_refuses():  # so the one cure is to stop it
+            patient.trouble(polkit_check.REFUSES, polkit_check.CURE)
     except CcidError as error:
         patient.trouble(str(error), cure or "unplug the reader, wait a second, plug it in again")
     else:
@@ -200,7 +213,7 @@ def _describe(patient: Patient) -> None:
     for line in [*patient.facts, *patient.cards]:
         say(f"  {line}")
     for trouble in patient.troubles:
-        say(f"  TROUBLE: {trouble['trouble']}")
+        say("  ", painted("TROUBLE", Colour.BAD), f": {trouble['trouble']}")
         first, *more = trouble["cure"].split("\n")
         say(f"    cure: {first}")
         for line in more:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from ccid.errors import CcidError, ReaderTableError
 from ccid.ground.safe_text import printable
@@ -15,7 +16,7 @@ from ccid.known.quirks.toml_values import quoted
 from ccid.probe.command_files import replace, taken
 from ccid.probe.imported import devices, unique
 from ccid.probe.pasted import MAX_BYTES
-from ccid.probe.reader_choice import note, say_lines
+from ccid.probe.reader_choice import note, print_json, say_lines
 from ccid.probe.reader_from_fields import NOBODY
 
 
@@ -24,7 +25,9 @@ def run(options: argparse.Namespace) -> int:
     found = unique(
         device for name in options.files for device in devices(taken(name, MAX_BYTES), name)
     )
-    say_lines(entry_of(found))
+    entries = entry_of(found)
+    if not options.json:
+        say_lines(entries)
     if any((device.vendor_id, device.product_id) == NOBODY for device in found):
         note(
             "idVendor and idProduct are not known, 0000:0000 stands for them; put a line such as "
@@ -34,7 +37,30 @@ def run(options: argparse.Namespace) -> int:
         save(found)
     else:
         note(f"--save adds this to {target()}; --virtual then finds the reader")
+    if options.json:
+        print_json(
+            "import",
+            readers=[as_json(device) for device in found],
+            toml=entries,
+            file=str(target()),
+            saved=options.save,
+        )
     return 0
+
+
+def as_json(device: DeviceFigures) -> dict[str, Any]:
+    """One reader of ``import --json``."""
+    known = lookup(device.vendor_id, device.product_id)
+    return {
+        "id": device.id,
+        "idVendor": device.vendor_id,
+        "idProduct": device.product_id,
+        "bcdDevice": device.bcdDevice,
+        "manufacturer": device.manufacturer,
+        "product": device.product,
+        "interfaces": [interface.number for interface in device.interfaces],
+        "known_as": known.name,
+    }
 
 
 def entry_of(found: Iterable[DeviceFigures]) -> str:

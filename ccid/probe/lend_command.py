@@ -21,7 +21,7 @@ from ccid.device.card import Card
 from ccid.device.slot import Slot
 from ccid.errors import CardRemoved, InvalidApdu, MalformedMessage, UnsupportedByReader
 from ccid.ground.host_port import shown
-from ccid.probe.reader_choice import card_slot, note, opened, protocol_of
+from ccid.probe.reader_choice import card_slot, note, opened, print_json, protocol_of
 from ccid.virtual.vpcd_messages import MAX_MESSAGE, Control, MessageStream, control_in, frame
 from ccid.virtual.vpcd_sockets import CHUNK, receive, send_at_once
 
@@ -227,4 +227,13 @@ def run(options: argparse.Namespace) -> int:
             note(f"lend: {there}: {error.strerror or error}")
             return 1
         note(f"{there} closed the connection after {side.apdus} APDUs")
+        if options.json:
+            print_json(
+                "lend",
+                name=reader.name,
+                path=reader.info.path,
+                slot=options.slot,
+                to=there,
+                apdus=side.apdus,
+            )
     return 0

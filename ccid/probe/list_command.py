@@ -9,6 +9,7 @@ from ccid.codes import EXCHANGE_LEVEL_TEXT
 from ccid.device.find import list_readers
 from ccid.device.verdict import judge
 from ccid.errors import ReaderNotFound
+from ccid.probe.check_command import painted_verdict
 from ccid.probe.reader_choice import (
     broken,
     note,
@@ -53,8 +54,8 @@ def describe(index: int, info: ReaderInfo) -> None:
     slots = info.descriptor.slot_count
     say(f"{index}: {info.name}")
     say(
-        f"   {info.id} at {info.path}, {what} level, "
-        f"{slots} slot{'' if slots == 1 else 's'}: {judge(info).level.value}"
+        f"   {info.id} at {info.path}, {what} level, {slots} slot{'' if slots == 1 else 's'}: ",
+        painted_verdict(judge(info).level),
     )
 
 

@@ -6,14 +6,71 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
-from typing import Any, TextIO
+from enum import Enum
+from typing import Any, NamedTuple, TextIO
 
 from ccid.ground.safe_text import printable, printable_lines
 
+# Colours ----------------------------------------------------------------------------------------
 
-def say(text: str = "") -> None:
-    """Print one line of the result. Control characters and line ends in ``text`` are escaped."""
-    print(printable(text))
+
+class Colour(Enum):
+    """What a colour says, and its number (ECMA-48, 8.3.117)."""
+
+    GOOD = 32
+    LIMIT = 33
+    BAD = 31
+
+
+class Painted(NamedTuple):
+    """A text with a colour, for :func:`say`."""
+
+    text: str
+    colour: Colour | None
+
+
+def painted(text: str, colour: Colour | None) -> Painted:
+    """``text`` in a colour, where the terminal shows colours; None for the terminal's own."""
+    return Painted(text, colour)
+
+
+def has_colours(stream: TextIO | None) -> bool:
+    """Whether what is printed to ``stream`` may have colours: it is a terminal that knows them, and
+    NO_COLOR is not set (https://no-color.org)."""
+    if stream is None or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+        return False
+    try:
+        return stream.isatty()
+    except ValueError:  # it is closed
+        return False
+
+
+def colour_of_status(sw: int) -> Colour | None:
+    """The colour of a status word: warnings are 62XX and 63XX, errors 64XX to 6FXX but for 6CXX
+    (ISO/IEC 7816-4:2013 5.6)."""
+    sw1 = sw >> 8
+    if sw == 0x9000 or sw1 == 0x61:
+        return Colour.GOOD
+    if sw1 in (0x62, 0x63, 0x6C):
+        return Colour.LIMIT
+    return Colour.BAD if sw1 >> 4 == 6 else None
+
+
+# Text -------------------------------------------------------------------------------------------
+
+
+def say(*parts: str | Painted) -> None:
+    """Print one line of the result, in one or more parts. Control characters and line ends in them
+    are escaped."""
+    colours = has_colours(sys.stdout)
+    print("".join(_shown(part, colours) for part in parts))
+
+
+def _shown(part: str | Painted, colours: bool) -> str:
+    if isinstance(part, str):
+        return printable(part)
+    text = printable(part.text)
+    return f"\x1b[{part.colour.value}m{text}\x1b[0m" if colours and part.colour else text
 
 
 def say_lines(text: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from ccid.errors import MalformedDescriptor
 from ccid.ground.hexadecimal import plain
 from ccid.probe.command_files import taken
@@ -30,3 +32,32 @@ def read_lines(file: str) -> list[str]:
     except MalformedDescriptor:  # no text: the parser reports the first wrong character
         text = data.decode("utf-8", errors="replace")
     return plain(text.removeprefix("\ufeff")).splitlines()
+
+
+def whole_texts(lines: Iterable[str], *, descriptions: bool = False) -> Iterator[tuple[str, int]]:
+    """The texts of a list with their line numbers, from 1. A text that ends with a comma, or within
+    brackets, continues in the next line. Empty lines, and text after ``#``, are left out.
+
+    Args:
+        lines: The lines.
+        descriptions: Whether a line that begins with a tab is a text by itself, as it is.
+    """
+    parts: list[str] = []
+    first = depth = 0
+    for number, line in enumerate(lines, 1):
+        if descriptions and line.startswith("\t") and not parts:
+            if line.strip():
+                yield line, number
+            continue
+        text = line.split("#", 1)[0].rstrip()
+        if not text.strip():
+            continue
+        if not parts:
+            first, depth = number, 0
+        parts.append(text)
+        depth += sum(text.count(one) for one in "[{(") - sum(text.count(one) for one in "]})")
+        if depth <= 0 and not text.endswith(","):
+            yield "\n".join(parts), first
+            parts = []
+    if parts:
+        yield "\n".join(parts), first

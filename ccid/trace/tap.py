@@ -8,7 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 from ccid.codec.descriptors import ClassControl
@@ -24,7 +24,7 @@ from ccid.ground.records import record
 from ccid.link.iccd_commands import DATA_EXPECTED, FAILED, POLLING
 from ccid.masking.censor import Censor, all_masked, notification
 from ccid.masking.exchange_watch import Framing
-from ccid.transport import ReaderInfo, Transport
+from ccid.transport import ReaderInfo, Returns, Transport
 from ccid.transport.separate_transfers import SeparateTransfers
 
 logger = logging.getLogger("ccid.trace")
@@ -294,6 +294,14 @@ class Tap(SeparateTransfers):
         """:meth:`Transport.when_dead`."""
         self.inner.when_dead(tell)
 
+    def on_reset(self, tell: Callable[[ReaderInfo], None], returns: Returns | None = None) -> None:
+        """:meth:`Transport.on_reset`."""
+        self.inner.on_reset(tell, returns)
+
+    def is_away(self) -> bool:
+        """:meth:`Transport.is_away`."""
+        return self.inner.is_away()
+
     @contextmanager
     def _telling(
         self, kind: Kind, endpoint: int, asked: int, setup: ClassControl | None = None
@@ -356,7 +364,7 @@ class _Note:
     """
 
     began: float
-    data: bytes = b""
+    data: bytes = field(default=b"", repr=False)
     masked: bytes | None = None
     is_complete: bool = True
 

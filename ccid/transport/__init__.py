@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import field
 from typing import Protocol
 
@@ -42,6 +43,10 @@ def tell_first(inbox: deque[bytes], tell: Callable[[bytes], None]) -> None:
         inbox.popleft()
         raise
     inbox.popleft()
+
+
+Returns = Callable[["ReaderInfo"], AbstractContextManager[None]]
+"""A context in which a reader that left USB, and came back as this, is opened again."""
 
 
 class Transport(Protocol):
@@ -101,8 +106,8 @@ class Transport(Protocol):
         """Send the first ``length`` bytes of ``out`` as one bulk-OUT transfer.
 
         Raises:
-            ReaderRemoved, ReaderClosed, ReaderForked, TransportTimeout, TransportStall (the
-            halt is cleared), TransportError.
+            ReaderRemoved, ReaderClosed, ReaderForked, ReaderReset (:meth:`on_reset`),
+            TransportTimeout, TransportStall (the halt is cleared), TransportError.
         """
 
     def receive(self, offset: int, size: int, timeout_ms: int, /) -> int:
@@ -147,6 +152,20 @@ class Transport(Protocol):
     def when_dead(self, tell: Callable[[CcidError], None]) -> None:
         """Have ``tell`` called with the reason as soon as this transport can do no more: it was
         closed, or this process is a fork of the one that opened it."""
+
+    def on_reset(self, tell: Callable[[ReaderInfo], None], returns: Returns | None = None) -> None:
+        """Have the interface opened again by itself if the device is reset, loses its power or
+        leaves USB for a moment. Without this, that is the end of the transport.
+
+        Args:
+            tell: Called, before any other transfer, with the reader as it is now. What was under
+                way raises ReaderReset.
+            returns: Entered while a device that left USB is opened at its new address; None not to
+                wait for one that left.
+        """
+
+    def is_away(self) -> bool:
+        """The device is not there, and may be opened again yet."""
 
 
 @record

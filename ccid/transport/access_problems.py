@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 from ccid.errors import AccessDenied, ReaderBusy
 from ccid.transport import ReaderInfo, linux
-
-RULE_FILE = "/etc/udev/rules.d/70-ccid.rules"
 
 PCSCD = "pcscd"
 _STOP_PCSCD = "stop {} (systemctl stop pcscd.socket pcscd.service), or reach the reader through {}"
@@ -35,73 +32,6 @@ WINDOWS_CURE = (
 )
 
 
-GROUP = "plugdev"
-"""The group of :func:`group_rule`: Debian's group for users of pluggable devices."""
-RELOAD = "then: sudo udevadm control --reload && sudo udevadm trigger --subsystem-match=usb"
-LAST_SERVICE_UID = 999
-"""Users of services have numbers up to this one: SYS_UID_MAX of login.defs(5)."""
-
-
-def udev_rule(info: ReaderInfo) -> str:
-    """The udev rule that lets the user at the machine open this reader.
-
-    logind gives that access to the user of a session on a seat (73-seat-late.rules). A user who
-    is logged in by SSH, a service and a container do not get it.
-    """
-    return f'{_matches(info)}, TAG+="uaccess"'
-
-
-def group_rule(info: ReaderInfo, group: str = GROUP) -> str:
-    """The udev rule that lets the members of a group open this reader, from anywhere."""
-    return f'{_matches(info)}, MODE="0660", GROUP="{group}"'
-
-
-def _matches(info: ReaderInfo) -> str:
-    return (
-        f'SUBSYSTEM=="usb", ATTR{{idVendor}}=="{info.vendor_id:04x}", '
-        f'ATTR{{idProduct}}=="{info.product_id:04x}"'
-    )
-
-
-def udev_cure(info: ReaderInfo) -> str:
-    """The commands that put a rule in force, and which rule is for whom."""
-    service = _service_group()
-    if service is not None:
-        user, group = service
-        return (
-            f"this process runs as the user {user} of a service, who gets nothing by uaccess: put "
-            f"this line into {RULE_FILE}:\n"
-            f"  {group_rule(info, group)}\n{RELOAD}"
-        )
-    return (
-        f"if you sit at this machine, put this line into {RULE_FILE} (its name has to sort before "
-        f"73-seat-late.rules):\n"
-        f"  {udev_rule(info)}\n"
-        f"it gives nothing to who comes by SSH, to a service, without a desktop, in WSL or in a "
-        f"container. For those put this line there, too, and join the group "
-        f"(sudo groupadd -f {GROUP}; sudo usermod -aG {GROUP} $USER, and log in again; a service "
-        f"takes SupplementaryGroups={GROUP}; a container takes the rule on its host, "
-        f"--device=/dev/bus/usb and --group-add with the group's number):\n"
-        f"  {group_rule(info)}\n"
-        f"{RELOAD}"
-    )
-
-
-def _service_group() -> tuple[str, str] | None:
-    """The names of this process's user and of his group, if the user is one of a service, as is
-    pcscd's; None if a person may have logged in as this user."""
-    import grp
-    import pwd
-
-    if not 0 < os.geteuid() <= LAST_SERVICE_UID:
-        return None
-    try:
-        user = pwd.getpwuid(os.geteuid())
-        return user.pw_name, grp.getgrgid(user.pw_gid).gr_name
-    except KeyError:
-        return None
-
-
 def blacklist_cure(driver: str) -> str:
     """The line that keeps a kernel driver from binding to the reader."""
     return (
@@ -113,10 +43,14 @@ def blacklist_cure(driver: str) -> str:
 def access_denied(info: ReaderInfo) -> AccessDenied:
     """The error for a device that this user may not open."""
     if sys.platform.startswith("linux"):
-        node = linux.node(info.bus, info.address)
-        mode = linux.permissions(node)
-        seen = f" ({mode})" if mode else ""
-        message, cure = f"you may not open {node}{seen}", udev_cure(info)
+        from ccid.transport.access_cures import advice
+        from ccid.transport.access_facts import gather, gather_node
+
+        path = linux.node(info.bus, info.address)
+        mode = linux.permissions(path)
+        seen = f" ({mode})" if mode else ", which is not there"
+        found = advice(gather(), gather_node(path), (info.vendor_id, info.product_id))
+        message, cure = f"you may not open {path}{seen}: {found.cause}", found.cure
     elif sys.platform == "darwin":
         message, cure = f"{MACOS_HOLDER} has it", MACOS_CURE
     elif sys.platform == "win32":
@@ -124,6 +58,22 @@ def access_denied(info: ReaderInfo) -> AccessDenied:
     else:
         message, cure = "the system does not let you open it", "ask for read and write access"
     return AccessDenied(f"{info.name}: {message}; {cure}", cure=cure, reader=info.name)
+
+
+def is_denied(info: ReaderInfo) -> bool:
+    """The system, and not the device, is why an open failed for which libusb gives another reason:
+    a policy on devices refuses it (a container, a unit), or there is no node for a device that is
+    plugged in. On Linux only."""
+    if not sys.platform.startswith("linux") or not info.bus:
+        return False
+    from ccid.transport.access_cures import Refusal
+    from ccid.transport.access_facts import refused
+
+    refusal = refused(linux.node(info.bus, info.address))
+    if refusal is Refusal.MISSING:
+        device = info.path.removeprefix("usb:").split(":")[0]
+        return linux.attribute(device, "devnum") == str(info.address)
+    return refusal is Refusal.POLICY
 
 
 def busy(info: ReaderInfo) -> ReaderBusy:

@@ -139,6 +139,10 @@ class BulkTransfer:
         self.actual.value = 0
         self.codes.extend(map(self._calls.submit, self.pointers))
 
+    def use(self, handle: int) -> None:
+        """Be a transfer of ``handle`` from now on. It must not be pending."""
+        self._made.dev_handle = handle
+
     def cancel(self) -> None:
         """Have it end."""
         self._calls.cancel_transfer(self._address)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import field, replace
+from functools import partial
+from pathlib import Path
 from typing import Any, TypedDict, cast
 
 from ccid.codec.declaration import Declared
@@ -24,7 +26,7 @@ from ccid.codes import CLASS_SMART_CARD
 from ccid.errors import CcidError, MalformedDescriptor, ReaderRemoved, UsbUnavailable
 from ccid.ground.records import record
 from ccid.known.quirks import lookup
-from ccid.transport import ReaderInfo, Transport, linux
+from ccid.transport import ReaderInfo, Transport, linux, stale_list
 from ccid.transport.libusb import SPEEDS, status_of, status_text, usb_errors
 from ccid.transport.libusb import backend as backend
 from ccid.transport.usb import UsbTransport
@@ -72,32 +74,44 @@ def discover() -> Discovery:
         UsbUnavailable: libusb cannot be loaded.
     """
     found = Discovery()
-    try:
-        devices = list(backend().enumerate_devices())
-    except CcidError:
-        raise
-    except Exception as error:
-        raise UsbUnavailable(
-            f"libusb cannot list the devices on USB: {status_text(status_of(error))}"
-        ) from None
-    for device in devices:
+    with ExitStack() as stack:
         try:
-            _look_at(device, found)
-        except usb_errors():
-            continue  # the device was unplugged meanwhile
-        except READING_ERRORS as error:  # one bad device hides no other device
-            logger.warning("a device on USB cannot be understood: %s", error)
+            devices, by_node = stack.enter_context(stale_list.listed(backend()))
+        except CcidError:
+            raise
+        except Exception as error:
+            raise UsbUnavailable(
+                f"libusb cannot list the devices on USB: {status_text(status_of(error))}"
+            ) from None
+        for device in devices:
+            try:
+                look_at(device, found, by_node=by_node)
+            except usb_errors():
+                continue  # the device was unplugged meanwhile
+            except READING_ERRORS as error:  # one bad device hides no other device
+                logger.warning("a device on USB cannot be understood: %s", error)
     found.readers.sort(key=lambda r: (r.bus, r.path))
     found.readers[:] = _named_apart(found.readers)
     return found
 
 
-def _look_at(device: Any, found: Discovery) -> None:
-    """Add the readers of one device to ``found``."""
+def look_at(
+    device: Any, found: Discovery, *, system_name: str | None = None, by_node: bool = False
+) -> None:
+    """Add the readers of one device to ``found``.
+
+    Args:
+        device: pyusb's device.
+        found: What was found.
+        system_name: The kernel's name of a device that libusb was given, and whose ports it does
+            not know; empty if the system does not tell.
+        by_node: Open it by its node: ``device`` is gone then.
+    """
     raw = backend().get_device_descriptor(device)
     ports = tuple(raw.port_numbers or ())
-    name = linux.device_name(raw.bus, ports)
-    where = f"usb:{name}" if ports or not raw.address else f"usb:{raw.bus}.{raw.address}"
+    name = linux.device_name(raw.bus, ports) if system_name is None else system_name
+    is_known = bool(system_name or ports) or not raw.address
+    where = f"usb:{name}" if is_known else f"usb:{raw.bus}.{raw.address}"
     descriptor = DeviceDescriptor.parse(_same(DeviceDescriptor, raw))
     ident = f"{descriptor.idVendor:04x}:{descriptor.idProduct:04x}"
     for data in _configurations(device, descriptor.bNumConfigurations, name):
@@ -129,7 +143,9 @@ def _look_at(device: Any, found: Discovery) -> None:
                 device=descriptor,
                 configuration=configuration.descriptor,
                 reader=reader,
-                connect=functools.partial(_connect, device, os.getpid()),
+                connect=partial(
+                    _connect, linux.node(raw.bus, raw.address) if by_node else device, os.getpid()
+                ),
                 bus=raw.bus,
                 address=raw.address,
                 speed=SPEEDS.get(raw.speed or 0, ""),
@@ -146,12 +162,33 @@ def _connect(device: Any, owner: int, info: ReaderInfo) -> Transport:
     A forked child searches for the device again: libusb's object belongs to the parent.
     """
     if owner == os.getpid():
-        return UsbTransport(device, info)
+        return UsbTransport(info, _opener(device), find_again)
     place = (info.path, info.bus, info.address)
     for found in discover().readers:
         if (found.path, found.bus, found.address) == place:
             return found.connect(info)
     raise ReaderRemoved(f"{info.name} was unplugged", reader=info.name)
+
+
+def _opener(device: Any) -> Callable[[], Any]:
+    """What opens a device of libusb's list, or one of which there is only the path of its node."""
+    if isinstance(device, Path):
+        return partial(stale_list.open_node, device)
+    return partial(backend().open_device, device)
+
+
+def find_again(info: ReaderInfo) -> tuple[ReaderInfo, Callable[[], Any]] | None:
+    """The reader at the port of ``info``, with what opens its device, if it is the same one as far
+    as its descriptors tell; None if there is none."""
+    for found in discover().readers:
+        if found.path == info.path and _identity(found) == _identity(info):
+            opens: Any = found.connect
+            return replace(found, name=info.name), _opener(opens.args[0])
+    return None
+
+
+def _identity(info: ReaderInfo) -> tuple[object, ...]:
+    return info.device, info.raw_configuration, info.serial
 
 
 class Strings(TypedDict, total=False):

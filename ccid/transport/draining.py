@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from ccid.codec.descriptors import ClassControl
 from ccid.errors import CcidError, TransportStall, TransportTimeout
-from ccid.transport import Transport
+from ccid.transport import ReaderInfo, Returns, Transport
 from ccid.transport.separate_transfers import SeparateTransfers
 
 
@@ -61,3 +61,9 @@ class Draining(SeparateTransfers):
 
     def when_dead(self, tell: Callable[[CcidError], None]) -> None:
         self.inner.when_dead(tell)
+
+    def on_reset(self, tell: Callable[[ReaderInfo], None], returns: Returns | None = None) -> None:
+        self.inner.on_reset(tell, returns)
+
+    def is_away(self) -> bool:
+        return self.inner.is_away()

@@ -28,6 +28,11 @@ LINUX = sys.platform.startswith("linux")
 SONAME = "libusb-1.0.so.0"
 """libusb 1.0 on Linux."""
 
+OLDEST = "1.0.21"
+"""The libusb that has every function that each reader needs."""
+NO_DEVICE_DISCOVERY = 2
+"""libusb_option of libusb 1.0.24: begin without a look for devices."""
+
 logger = logging.getLogger("ccid.transport")
 
 
@@ -163,6 +168,34 @@ def _load() -> Any:
     return found
 
 
+def backend_without_devices() -> Any:
+    """As :func:`backend`, even where this process may not look for devices, as on Android: libusb
+    begins without, and no reader is ever listed.
+
+    Raises:
+        UsbUnavailable: As :func:`backend`.
+    """
+    try:
+        return backend()
+    except UsbUnavailable:
+        if _State.is_over or not _set_no_discovery():
+            raise
+    return backend()
+
+
+def _set_no_discovery() -> bool:
+    """Have the next context of libusb begin without a look for devices. False where that cannot
+    be."""
+    import usb.backend.libusb1
+
+    lib = usb.backend.libusb1._lib
+    if lib is None or not hasattr(lib, "libusb_set_option"):
+        return False
+    lib.libusb_set_option.argtypes, lib.libusb_set_option.restype = None, ctypes.c_int
+    status: int = lib.libusb_set_option(None, ctypes.c_int(NO_DEVICE_DISCOVERY))
+    return status == Status.SUCCESS
+
+
 def _find(candidate: str) -> str | None:
     """The name of a shared library, as ``ctypes.util.find_library``. The loader is asked first for
     the one name that libusb 1.0 has on Linux: ``find_library`` runs ``ldconfig``, and where that
@@ -185,8 +218,13 @@ def callback_type(result: Any, *arguments: Any) -> Any:
     return getattr(ctypes, make)(result, *arguments)
 
 
-def function(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
+def function(name: str, result: Any, *arguments: Any, since: str = OLDEST) -> Callable[..., Any]:
     """A function of libusb. Our own prototype: pyusb has declared some for itself.
+
+    Args:
+        name: The function.
+        result, arguments: Its types.
+        since: The version of libusb that has it.
 
     Raises:
         UsbUnavailable: This libusb does not have it.
@@ -195,7 +233,7 @@ def function(name: str, result: Any, *arguments: Any) -> Callable[..., Any]:
         found: Callable[..., Any] = callback_type(result, *arguments)((name, backend().lib))
     except AttributeError:
         raise UsbUnavailable(
-            f"{library_name()} is too old: it lacks {name}; 1.0.21 or newer is needed"
+            f"{library_name()} is too old: it lacks {name}; {since} or newer is needed"
         ) from None
     return found
 

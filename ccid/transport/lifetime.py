@@ -7,7 +7,8 @@ import os
 from collections.abc import Callable
 from weakref import WeakSet
 
-from ccid.errors import CcidError, ReaderClosed, ReaderForked, ReaderRemoved
+from ccid.errors import CcidError, ReaderClosed, ReaderForked, ReaderRemoved, ReaderReset
+from ccid.transport import ReaderInfo, Returns
 
 _living: WeakSet[Life] = WeakSet()
 
@@ -32,6 +33,8 @@ class Life:
         self.name = name
         self.dead: CcidError | None = None
         self._listeners: list[Callable[[CcidError], None]] = []
+        self._tell_reset: Callable[[ReaderInfo], None] | None = None
+        self._returns: Returns | None = None
         self._told = 0
         """How many listeners were called, at least."""
         _living.add(self)
@@ -41,6 +44,25 @@ class Life:
         self._listeners.append(tell)
         if self.dead is not None:
             self._die(self.dead)
+
+    def on_reset(self, tell: Callable[[ReaderInfo], None], returns: Returns | None = None) -> None:
+        """As :meth:`ccid.transport.Transport.on_reset`."""
+        self._tell_reset, self._returns = tell, returns
+
+    def is_away(self) -> bool:
+        """As :meth:`ccid.transport.Transport.is_away`."""
+        return False
+
+    def reset_or_dead(self) -> CcidError:
+        """The error for what was under way as the device was reset: the reason of the end, if the
+        transport has ended."""
+        if self.dead is not None:
+            return copy.copy(self.dead)
+        return ReaderReset(
+            f"{self.name} was reset, or left USB for a moment, and is open again; what was under "
+            f"way is lost",
+            reader=self.name,
+        )
 
     def check(self) -> None:
         """Raise the reason if the transport has ended."""
@@ -61,9 +83,13 @@ class Life:
         self._die(ReaderClosed(f"{self.name} was closed", reader=self.name))
         return ReaderClosed(f"{self.name} was closed", reader=self.name)
 
-    def removed(self) -> ReaderRemoved:
-        """End the transport as unplugged; returns the error to raise."""
-        error = ReaderRemoved(f"{self.name} was unplugged", reader=self.name)
+    def removed(self, text: str = "") -> ReaderRemoved:
+        """End the transport as unplugged; returns the error to raise.
+
+        Args:
+            text: What happened, if it was not unplugged.
+        """
+        error = ReaderRemoved(text or f"{self.name} was unplugged", reader=self.name)
         self._die(error)
         return error
 

@@ -7,6 +7,7 @@ be read counts as absent.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import pairwise
@@ -16,7 +17,7 @@ from ccid.ground.records import record
 from ccid.ground.safe_text import printable
 
 ROOT = Path("/")
-
+LINUX = sys.platform.startswith("linux")
 
 HELPER = "pcscd's driver"
 """The name of the process that drives a reader for pcscd (:mod:`ccid.pcsc.plug.helper`). The kernel
@@ -43,6 +44,16 @@ def device_name(bus: int, ports: tuple[int, ...]) -> str:
     return f"{bus}-{'.'.join(map(str, ports))}" if ports else f"usb{bus}"
 
 
+def device_at(bus: int, address: int, root: Path = ROOT) -> str | None:
+    """The kernel's name of the device with this address; None where sysfs does not tell."""
+    for folder in (root / "sys/bus/usb/devices").glob("*-*/devnum"):
+        name = folder.parent.name
+        numbers = attribute(name, "busnum", root), attribute(name, "devnum", root)
+        if numbers == (str(bus), str(address)):
+            return name
+    return None
+
+
 def node(bus: int, address: int, root: Path = ROOT) -> Path:
     """The device node that libusb opens."""
     return root / f"dev/bus/usb/{bus:03d}/{address:03d}"
@@ -57,6 +68,14 @@ def attribute(device: str, name: str, root: Path = ROOT) -> str | None:
     return text.strip() or None
 
 
+def is_unconfigured(path: str, root: Path = ROOT) -> bool:
+    """The device of this reader's path is there, and has no configuration: it is not authorized,
+    or is being reset."""
+    device = path.removeprefix("usb:").partition(":")[0]
+    there = attribute(device, "idVendor", root) is not None
+    return there and attribute(device, "bConfigurationValue", root) is None
+
+
 def identities(root: Path = ROOT) -> list[tuple[str, int, int]]:
     """All USB devices: the kernel's name, idVendor, idProduct."""
     found = []
@@ -66,6 +85,18 @@ def identities(root: Path = ROOT) -> list[tuple[str, int, int]]:
         if numbers[0] is not None and numbers[1] is not None:
             with suppress(ValueError):
                 found.append((name, int(numbers[0], 16), int(numbers[1], 16)))
+    return found
+
+
+def addresses(root: Path = ROOT) -> set[tuple[int, int]]:
+    """All USB devices: the numbers of bus and device."""
+    found = set()
+    for folder in (root / "sys/bus/usb/devices").glob("*/devnum"):
+        name = folder.parent.name
+        bus, number = attribute(name, "busnum", root), attribute(name, "devnum", root)
+        if bus is not None and number is not None:
+            with suppress(ValueError):
+                found.add((int(bus), int(number)))
     return found
 
 

@@ -126,7 +126,7 @@ def lacking() -> list[Lacking]:
         with suppress(usb_error()):  # the device was unplugged meanwhile
             raw = discovery.backend().get_device_descriptor(device)
             seen.add((raw.idVendor, raw.idProduct))
-            one = _look_at(device, raw)
+            one = look_at(device, raw)
             if one is not None:
                 found.append(one)
     if discovery.LINUX:
@@ -149,7 +149,7 @@ def _hidden(seen: set[tuple[int, int]]) -> Iterator[Lacking]:
         yield Lacking(f"usb:{device}", ident, known.name, (), (), why, UNREADABLE)
 
 
-def _look_at(device: Any, raw: Any) -> Lacking | None:
+def look_at(device: Any, raw: Any) -> Lacking | None:
     vendor_id, product_id = raw.idVendor, raw.idProduct
     ident = f"{vendor_id:04x}:{product_id:04x}"
     token = TOKENS.get((vendor_id, product_id))
@@ -158,7 +158,7 @@ def _look_at(device: Any, raw: Any) -> Lacking | None:
     if known.needs_mode_switch:  # ccid-probe doctor reports these devices itself
         return None
     there = discovery.Discovery()
-    discovery._look_at(device, there)
+    discovery.look_at(device, there)
     if there.readers or (name is None and not there.broken):
         return None
     interfaces, announced, came = _configuration(device, raw)

@@ -1,10 +1,16 @@
-"""Readers on USB: opening and claiming, notifications, control requests, failures."""
+"""Readers on USB: notifications, control requests, failures, resets.
+
+A reset, sleep, and a device that comes back: libusb ends all transfers with "no such device". A
+:class:`~ccid.transport.recovery.Recovery` then claims the interface anew, at the device's new
+address if it has one. Until then ``check`` waits, and no exchange goes past it: an exchange of the
+short way is sent the long way as long as no reply came. So the path of an APDU looks at no flag.
+"""
 
 from __future__ import annotations
 
 import array
 import logging
-import os
+import math
 import sys
 import threading
 import time
@@ -18,7 +24,7 @@ from ccid.codes import DIRECTION_IN
 from ccid.errors import (
     CcidError,
     ReaderForked,
-    ReaderUnsupported,
+    ReaderRemoved,
     TransportError,
     TransportStall,
     TransportTimeout,
@@ -27,7 +33,7 @@ from ccid.ground import at_exit
 from ccid.ground.once import Once
 from ccid.transport import (
     ReaderInfo,
-    access_problems,
+    Returns,
     libusb,
     linux,
     nothing_to_end,
@@ -35,14 +41,24 @@ from ccid.transport import (
 )
 from ccid.transport.asynchronous import Interrupt, attendants
 from ccid.transport.bulk import BulkPair
+from ccid.transport.claim import Claim, has_no_node
 from ccid.transport.libusb import Status, backend, status_of, status_text, usb_errors
 from ccid.transport.lifetime import living
+from ccid.transport.recovery import PAUSE_S, Recovery
 
 FIRST_RETRY_S, LAST_RETRY_S = 0.02, 1.0
 """After a failed interrupt transfer: pauses before it is armed again, each twice the one before."""
 GONE_S = 1.0
 """How long after an input/output error to look whether the device is gone. Hubs are asked four
 times a second."""
+AGAIN_S = 10.0
+"""A device that is lost again so soon after it was opened again, and answered nothing meanwhile, is
+given up."""
+SAME_S = 2.0
+"""A bulk transfer that ends so soon after that, before any reply, ended by the same loss."""
+LOST = frozenset((Status.NO_DEVICE, Status.NOT_FOUND))
+"""Ends of a transfer whose device left the bus, was reset or slept, or whose claim is lost. libusb
+tells a reset, and sleep, as it tells an unplugged device."""
 MICROFRAME_S = 0.000125
 FRESH_S = 0.0005
 """So long after a transfer ended, no command looks for notifications: that transfer has
@@ -51,6 +67,9 @@ INTERVAL_MORE_S = 0.02
 """A notification is fetched so long after its time at the latest."""
 LINUX = sys.platform.startswith("linux")
 
+OpenHandle = Callable[[], Any]
+Find = Callable[[ReaderInfo], tuple[ReaderInfo, OpenHandle] | None]
+
 logger = logging.getLogger("ccid.transport")
 
 
@@ -58,162 +77,172 @@ class UsbTransport(BulkPair):
     """An open interface on USB: a :class:`ccid.transport.Transport`.
 
     Args:
-        device: pyusb's handle on the device.
         info: The reader.
+        open_handle: Opens the device: pyusb's handle.
+        find: Finds the reader at its port again, after it left; None if it is not there. Without it
+            the device was given to this process, which cannot open it again.
 
     Raises:
         AccessDenied, ReaderBusy, ReaderRemoved, TransportError.
     """
 
-    def __init__(self, device: Any, info: ReaderInfo) -> None:
+    def __init__(self, info: ReaderInfo, open_handle: OpenHandle, find: Find | None = None) -> None:
         super().__init__(info)
-        self._handle: Any = None
-        self._driver_detached = False
+        self._open_handle, self._find, self._is_given = open_handle, find, find is None
         self._events, self._controls = threading.RLock(), threading.Lock()
         self._interrupt: Interrupt | None = None
+        self._tell: Callable[[bytes], None] | None = None
+        """Takes each notification; None before :meth:`listen`."""
         self._retry_s, self._retry_at = FIRST_RETRY_S, 0.0
         self._longest_rest_s = self._interval_s() + INTERVAL_MORE_S
         self._taken_at = 0.0
         self._is_asleep = info.reader.is_iccd
         """No request was made yet of a device that has but the control pipe: it may sleep."""
+        self._recovery = Recovery(self.name, self._open_again, self._not_again, self._deliver)
+        self._recovered_at = -math.inf
+        self._claim = Claim(info, open_handle)
+        self._left: Claim | None = None
+        """The claim before, whose device stays open until no thread can use it any more."""
+        self._claim.take()
         try:
-            self._handle = self._twice(lambda: backend().open_device(device))
-        except Exception as error:
-            raise self._open_error(error) from None
-        try:
-            self._claim()
-            self._open_bulk(self._handle.handle.value)
+            self._open_bulk(self._claim.address)
         except BaseException:
-            handle, self._handle = self._handle, None
-            backend().close_device(handle)
+            self._claim.release()
             raise
         _close_at_end()
 
-    # Opening and closing ----------------------------------------------------------------------
+    @property
+    def _handle(self) -> Any:
+        """pyusb's handle on the device."""
+        return self._claim.handle
 
-    def _open_error(self, error: Exception) -> CcidError:
-        if isinstance(error, CcidError):
-            return error
-        status = status_of(error)
-        match status:
-            case Status.ACCESS | Status.NOT_SUPPORTED:
-                return access_problems.access_denied(self.info)
-            case Status.BUSY:
-                return access_problems.busy(self.info)
-            case Status.NO_DEVICE | Status.NOT_FOUND:
-                return self.removed()
-        return TransportError(
-            f"{self.name} cannot be opened: {status_text(status)}", reader=self.name
-        )
-
-    def _twice(self, do: Callable[[], Any]) -> Any:
-        """Call ``do``; once more after an input/output error. The first request to a device that
-        slept (autosuspend) may fail so."""
-        try:
-            return do()
-        except Exception as error:
-            if status_of(error) != Status.IO or self._has_no_node():
-                raise
-            logger.info("%s: an input/output error on opening; once more", self.name)
-            return do()
-
-    def _claim(self) -> None:
-        """Configure the device if it is not, detach a kernel driver, claim the interface."""
-        number = self.info.interface_number
-        try:
-            active = self._configure()
-            with suppress(NotImplementedError):  # only Linux and macOS have drivers to detach
-                if backend().is_kernel_driver_active(self._handle, number):
-                    backend().detach_kernel_driver(self._handle, number)
-                    self._driver_detached = True
-            try:
-                self._claim_interface()
-            except Exception as error:
-                if active or status_of(error) != Status.NOT_FOUND:
-                    raise
-                # "configuration 0" was not the one of that number, but none
-                self._set_configuration()
-                self._claim_interface()
-        except Exception as error:
-            told = self._open_error(error)  # while the holder can still be seen
-            self._give_back(self._handle)
-            raise told from None
-        except BaseException:
-            self._give_back(self._handle)
-            raise
-
-    def _claim_interface(self) -> None:
-        number = self.info.interface_number
-        self._twice(lambda: backend().claim_interface(self._handle, number))
-
-    def _configuration(self) -> int:
-        """bConfigurationValue of the active configuration. 0 for none, and for one that has that
-        number, against USB 2.0, 9.6.3."""
-        value: int = self._twice(lambda: backend().get_configuration(self._handle))
-        return value
-
-    def _configure(self) -> int:
-        """Set the reader's configuration if none is set, and never replace another: other programs
-        may use the active one, and setting even the same one resets the device. Returns the active
-        one."""
-        wanted, active = self.info.configuration.bConfigurationValue, self._configuration()
-        if active == wanted:
-            return active
-        if active == 0:
-            try:
-                self._set_configuration()
-            except Exception as error:  # busy: another has just set it, and claimed an interface
-                if status_of(error) != Status.BUSY or self._configuration() != wanted:
-                    raise
-            return wanted
-        raise ReaderUnsupported(
-            f"{self.name} is part of configuration {wanted}, and its device has configuration "
-            f"{active} set, which other programs may be using",
-            reader=self.name,
-        )
-
-    def _set_configuration(self) -> None:
-        value = self.info.configuration.bConfigurationValue
-        self._twice(lambda: backend().set_configuration(self._handle, value))
+    # Closing ----------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Release the interface and give it back to the kernel driver it was taken from."""
         forked = isinstance(self.dead, ReaderForked)
         self.closed()
         if not forked:  # else the claim is the parent's
-            with self._events, self._controls:  # until none is under way
+            with self._recovery.lock, self._events, self._controls:  # until none is under way
                 self._release()
             attendants.leave(self._deliver)
             attendants.take()  # others' that were handled meanwhile
 
     def _release(self) -> None:
-        handle, interrupt = self._handle, self._interrupt
-        if handle is None:
-            return
         if libusb.is_over():  # and the handle with it
-            self._handle = self._interrupt = None
-            return
-        ended = self._end_bulk()
-        if interrupt is not None:
-            ended = interrupt.end() and ended
-        if not ended:
+            self._claim.forget()
+            self._interrupt = None
+        elif self._end_transfers():
+            self._claim.release()
+        else:
             logger.error("%s: a transfer does not end; its handle stays open", self.name)
-            self._handle = self._interrupt = None
-            return
-        self._interrupt = None
-        with suppress(*usb_errors()):
-            backend().release_interface(handle, self.info.interface_number)
-        self._give_back(handle)
-        close = backend().close_device
-        self._handle = None  # before closing: a handle that is closed twice is freed twice
-        close(handle)
+            self._claim.forget()
+        left, self._left = self._left, None
+        if left is not None:
+            left.release()
 
-    def _give_back(self, handle: Any) -> None:
-        """Give the interface back to the kernel driver it was taken from."""
-        if self._driver_detached:
-            self._driver_detached = False
-            with suppress(*usb_errors()):
-                backend().attach_kernel_driver(handle, self.info.interface_number)
+    def _end_transfers(self) -> bool:
+        """Have no transfer pending. False if one does not end: the handle must stay open then."""
+        ended = self._end_bulk()
+        interrupt, self._interrupt = self._interrupt, None
+        return (interrupt is None or interrupt.end()) and ended
+
+    # A reset, or the way from the bus and back -------------------------------------------------
+
+    def is_away(self) -> bool:
+        if self.dead is None and not self._recovery.is_under_way and self._has_no_node():
+            self._lose()
+        return self.dead is None and self._recovery.is_under_way
+
+    def _lose(self) -> None:
+        """The device left, or was reset: open it again, in another thread, if that may help."""
+        again = time.monotonic() - self._recovered_at < AGAIN_S and self._is_waking
+        if self._tell_reset is None or again or (self._returns is None and self._has_no_node()):
+            self.removed()
+            return
+        self.__dict__["check"] = self._check_lost  # looks at no flag before
+        self._is_waking = True  # no exchange goes past check()
+        self._recovery.begin()
+
+    def _check_lost(self) -> NoReturn:
+        """Takes the place of :meth:`check` while the device is away. Waits until it is back."""
+        raise self._reset_or_removed()
+
+    def _reset_or_removed(self) -> CcidError:
+        """Wait until the interface is open again, or will not be; the error for what was under
+        way."""
+        while self.dead is None and self._recovery.is_under_way:
+            self._recovery.go_on()
+            self._rounds.handle(PAUSE_S)  # other readers have events, too
+        return self.reset_or_dead()
+
+    def _lost(self) -> CcidError:
+        """The error for a transfer that says that the device left, or lost its claim."""
+        is_told = self._is_waking and time.monotonic() - self._recovered_at < SAME_S
+        if self.dead is None and not is_told and not self._recovery.is_under_way:
+            self._lose()
+        return self._reset_or_removed()
+
+    def _open_again(self) -> None:
+        """Claim the interface anew; a thread of its own does. Raises what speaks against it."""
+        if self.dead is not None:
+            return
+        if not self._end_transfers():
+            self.removed(f"{self.name} was reset, and a transfer of before does not end")
+            return
+        info, returns = self.info, self._returns
+        if self._has_no_node():
+            self._follow(info, returns)
+            return
+        try:
+            if self._is_given:
+                claim = self._claim.renew()
+            else:
+                self._claim.let_go()
+                claim = Claim(info, self._open_handle, self._claim.has_configured).take()
+            self._renew(claim, info)
+        except ReaderRemoved:
+            if LINUX:
+                raise  # its node is about to go
+            self._follow(info, returns)
+
+    def _follow(self, info: ReaderInfo, returns: Returns | None) -> None:
+        """Open the device that came back at the same port."""
+        if returns is None or self._find is None:
+            raise self.removed()
+        found = self._find(info)
+        if found is None or has_no_node(found[0]):
+            raise ReaderRemoved(f"{self.name} was unplugged", reader=self.name)
+        info, open_handle = found
+        with returns(info):
+            self._renew(Claim(info, open_handle, self._claim.has_configured).take(), info)
+            self._open_handle = open_handle
+
+    def _renew(self, claim: Claim, info: ReaderInfo) -> None:
+        """Use ``claim`` from now on. No transfer is pending."""
+        before = None
+        with self._events:
+            if claim is not self._claim:
+                self._claim.pass_driver_to(claim)
+                before, self._left, self._claim = self._left, self._claim, claim
+            self.info = info
+            for transfer in self._bulk:
+                transfer.use(claim.address)
+            if self._tell_reset is not None:
+                self._tell_reset(info)
+            self._recovered_at, self._is_waking = time.monotonic(), True
+            self.__dict__.pop("check", None)
+            self._arm()
+        if before is not None:
+            before.release()
+
+    def _not_again(self, why: Exception) -> None:
+        """It could not be opened again in time."""
+        logger.info("%s is not opened again: %s", self.name, why)
+        if isinstance(why, ReaderRemoved):
+            self.removed()
+        else:
+            self.removed(f"{self.name} was reset, and could not be opened again: {why}")
 
     # Failures ---------------------------------------------------------------------------------
 
@@ -222,8 +251,8 @@ class UsbTransport(BulkPair):
         match status:
             case Status.TIMEOUT:
                 raise TransportTimeout(f"{self.name}: nothing came or went", reader=self.name)
-            case Status.NO_DEVICE:
-                raise self.removed()
+            case Status.NO_DEVICE | Status.NOT_FOUND:
+                raise self._lost()
             case Status.PIPE:
                 with suppress(*usb_errors()):
                     backend().clear_halt(self._handle, endpoint)
@@ -231,7 +260,7 @@ class UsbTransport(BulkPair):
                     f"{self.name} halted endpoint 0x{endpoint:02X}", reader=self.name
                 )
             case Status.IO if self._is_gone():
-                raise self.removed()
+                raise self._lost()
         raise TransportError(
             f"{self.name}: endpoint 0x{endpoint:02X}: {status_text(status)}", reader=self.name
         )
@@ -240,7 +269,7 @@ class UsbTransport(BulkPair):
         """An unplugged device ends its last transfers with an input/output error, and it takes
         the hub some time to notice why."""
         until = time.monotonic() + GONE_S
-        while LINUX and not self._has_no_node():
+        while LINUX and not self._has_no_node() and not linux.is_unconfigured(self.info.path):
             if time.monotonic() > until:
                 return False
             time.sleep(0.02)
@@ -248,7 +277,7 @@ class UsbTransport(BulkPair):
 
     def _has_no_node(self) -> bool:
         """Linux has taken the device's node away."""
-        return LINUX and not os.path.exists(linux.node(self.info.bus, self.info.address))
+        return has_no_node(self.info)
 
     # Events -----------------------------------------------------------------------------------
 
@@ -258,8 +287,14 @@ class UsbTransport(BulkPair):
             return
         with self._events:
             self.check()
-            interrupt = Interrupt(self._handle.handle.value, endpoint.bEndpointAddress)
             self._tell, self._taken_at = tell, time.monotonic()
+            self._arm()
+
+    def _arm(self) -> None:
+        """Have a transfer wait for notifications, if anyone listens."""
+        endpoint = self.info.reader.interrupt_in
+        if endpoint is not None and self._tell is not None:
+            interrupt = Interrupt(self._claim.address, endpoint.bEndpointAddress)
             self._interrupt = interrupt
             interrupt.arm()
 
@@ -311,17 +346,27 @@ class UsbTransport(BulkPair):
             interrupt = self._interrupt
             if interrupt is None or self.dead is not None:
                 return False
-            while interrupt.inbox:
+            while interrupt.inbox and self._tell is not None:
                 self._retry_s, self._retry_at = FIRST_RETRY_S, 0.0
                 tell_first(interrupt.inbox, self._tell)
+            if self._recovery.is_under_way:
+                return False
             if not interrupt.is_armed:
                 self._mend(interrupt)
             return self.dead is None and not interrupt.is_armed
 
     def _mend(self, interrupt: Interrupt) -> None:
-        """Arm a transfer that failed, after a pause; or notice that the device is gone."""
-        gone, now = self._has_no_node(), time.monotonic()
-        if interrupt.failure != Status.NO_DEVICE and not gone and now >= self._retry_at:
+        """Arm a transfer that failed, after a pause; or notice that the device left, or was
+        reset."""
+        if (
+            interrupt.failure in LOST
+            or self._has_no_node()
+            or (LINUX and linux.is_unconfigured(self.info.path))
+        ):
+            self._lose()
+            return
+        now = time.monotonic()
+        if now >= self._retry_at:
             logger.info("%s: event: %s", self.name, status_text(interrupt.failure))
             if interrupt.failure == Status.PIPE and self.info.reader.interrupt_in is not None:
                 with suppress(*usb_errors()):
@@ -330,14 +375,12 @@ class UsbTransport(BulkPair):
             self._retry_at = now + self._retry_s
             self._retry_s = min(2 * self._retry_s, LAST_RETRY_S)
             interrupt.arm()
-        if gone or interrupt.failure == Status.NO_DEVICE:
-            self.removed()
 
     def attend(self) -> Callable[[], None]:
         if self.dead is not None:  # in a forked child a thread of the parent's may hold the lock
             return nothing_to_end
         with self._events:
-            if self._interrupt is None:
+            if self._tell is None:
                 return nothing_to_end
             return attendants.add(self._deliver)
 
@@ -347,23 +390,23 @@ class UsbTransport(BulkPair):
         is_in = bool(request.bmRequestType & DIRECTION_IN)
         buffer = array.array("B", bytes(request.wLength) if is_in else data)
 
-        transfer = partial(
-            backend().ctrl_transfer,
-            self._handle,
-            request.bmRequestType,
-            request.bRequest,
-            request.wValue,
-            request.wIndex,
-            buffer,
-            timeout_ms,
-        )
         thread = threading.get_ident()
         try:
             attendants.under_way.add(thread)
             with self._controls:
                 self.check()
+                transfer = partial(
+                    backend().ctrl_transfer,
+                    self._handle,
+                    request.bmRequestType,
+                    request.bRequest,
+                    request.wValue,
+                    request.wIndex,
+                    buffer,
+                    timeout_ms,
+                )
                 is_asleep, self._is_asleep = self._is_asleep, False
-                count: int = self._twice(transfer) if is_asleep else transfer()
+                count: int = self._claim.twice(transfer) if is_asleep else transfer()
         except CcidError:
             raise
         except Exception as error:

@@ -28,6 +28,7 @@ Module                Content
 ``usbip_messages``    the USB/IP protocol: bytes to messages and back
 ``faults``            what a virtual reader does wrong on request
 ``known_faults``      what known real readers do wrong
+``hostile_faults``    what malicious readers and cards do
 ``journal``           the log of a virtual reader
 ``reply_making``      replies that more than one command has
 ``cards``             the cards

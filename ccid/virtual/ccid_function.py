@@ -302,6 +302,7 @@ class CcidFunction:
         if self.ignores_repeats and message[6] == self._last_seq:
             return
         self._last_seq = message[6]
+        self.bulk_in.stop()
         said = self._handle(message, now)
         if self.faults:
             for fault in tuple(self.faults):

@@ -11,10 +11,14 @@ import weakref
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from ccid.codec.descriptors import ClassControl
-from ccid.virtual.usb_device import UsbDevice
+from ccid.virtual.usb_device import Request, UsbDevice
+
+if TYPE_CHECKING:
+    from ccid.virtual.virtual_transport import VirtualTransport
 
 LONGEST_S = 3600.0
 """The longest single wait of a thread: the system refuses very long times."""
@@ -22,6 +26,10 @@ LONGEST_S = 3600.0
 
 class Unplugged(Exception):
     """The device is unplugged."""
+
+
+class WasReset(Exception):
+    """The device was reset meanwhile."""
 
 
 @dataclass(slots=True, eq=False)
@@ -57,6 +65,7 @@ class Port:
         changed: The lock that a thread holds while it uses the device.
         claims: The transport that has an interface open in this process, by interface.
         transfers: Number of completed transfers, by endpoint.
+        resets: How often the device was reset.
         armed: Functions to call when the device may have a new message, for transfers that are
             always pending.
     """
@@ -66,6 +75,7 @@ class Port:
         self._renew()
         _ports.add(self)
         self.transfers: Counter[int] = Counter()
+        self.resets = 0
         self.armed: list[Callable[[], None]] = []
         for function in device.functions:
             function.on_change = self.wake
@@ -74,7 +84,7 @@ class Port:
         """Make a new lock without waiting threads and claims; a forked child needs that too."""
         self.changed = self._lock = threading.RLock()
         self._waiting: list[_Waiter] = []
-        self.claims: dict[int, weakref.ref[object]] = {}
+        self.claims: dict[int, weakref.ref[VirtualTransport]] = {}
 
     now = staticmethod(time.monotonic)
     """The clock: seconds."""
@@ -114,8 +124,9 @@ class Port:
             TimeoutError: No packet came.
             Stall: The endpoint is halted.
             Unplugged: The device is unplugged.
+            WasReset: The device was reset meanwhile.
         """
-        got, came = b"", False
+        got, came, resets = b"", False, self.resets
         device, now = self.device, self.now()
         deadline = now + timeout_s
         while True:
@@ -136,6 +147,19 @@ class Port:
                 waiter = self._enlist(endpoint, due)
             self._wait(waiter, (deadline if due is None else min(due, deadline)) - now)
             now = self.now()
+            if resets != self.resets:
+                raise WasReset
+
+    def reset(self) -> None:
+        """Reset the device, as the host's bus does, and configure it again. Threads that wait
+        for it get WasReset."""
+        with self._lock:
+            self.device.control(
+                ClassControl(0x00, Request.SET_CONFIGURATION, 1, 0), b"", self.now()
+            )
+            self.resets += 1
+            for waiter in self._waiting:
+                waiter.woken.put(None)
 
     def _enlist(
         self, endpoint: int, due: float | None, is_over: Callable[[], bool] = bool

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
@@ -67,6 +67,8 @@ class InPipe:
         self.halted = False
         self.ends_full_packets = True
         """An empty packet ends a message whose last packet is full, as USB 2.0 demands."""
+        self._endless: Iterator[tuple[bytes, float]] | None = None
+        self._is_open = False
         self._queue: list[tuple[float, int, bytes]] = []
         self._order = itertools.count()
         self._current: bytes | None = None
@@ -78,8 +80,36 @@ class InPipe:
 
     def drop_all(self) -> None:
         """Drop all messages."""
+        self._endless, self._is_open = None, False
         self._queue.clear()
         self._current = None
+
+    def go_on(self, messages: Iterator[tuple[bytes, float]], is_open: bool = False) -> None:
+        """Have messages without end instead of those that are there.
+
+        Args:
+            messages: The messages, each with the time from which it is available. One is taken when
+                the host has fetched the one before.
+            is_open: No empty packet ends one whose last packet is full: they are one transfer.
+        """
+        self.drop_all()
+        self._endless, self._is_open = messages, is_open
+
+    def stop(self) -> None:
+        """End what :meth:`go_on` began."""
+        if self._endless is not None:
+            self.drop_all()
+
+    @property
+    def is_endless(self) -> bool:
+        """True from :meth:`go_on` on."""
+        return self._endless is not None
+
+    def _is_there(self) -> bool:
+        """True if there is a message, now or later."""
+        if not self._queue and self._endless is not None:
+            self.push(*next(self._endless))
+        return bool(self._queue)
 
     def drop_if(self, unwanted: Callable[[bytes], bool]) -> list[bytes]:
         """Drop the messages for which ``unwanted`` is true; return them in their order."""
@@ -91,13 +121,13 @@ class InPipe:
     @property
     def is_silent(self) -> bool:
         """True if there is no message, now or later."""
-        return self._current is None and not self._queue
+        return self._current is None and not self._queue and self._endless is None
 
     def next_due(self) -> float | None:
         """When the next message is available; None without a message."""
         if self._current is not None:
             return 0.0
-        return self._queue[0][0] if self._queue else None
+        return self._queue[0][0] if self._is_there() else None
 
     def pull(self, size: int, now: float) -> tuple[bytes, bool] | None:
         """The bytes for a transfer of ``size`` bytes; None if no message is available yet.
@@ -107,7 +137,7 @@ class InPipe:
             full. The transfer stays open after a message of full packets without an empty packet.
         """
         if self._current is None:
-            if not self._queue or self._queue[0][0] > now:
+            if not self._is_there() or self._queue[0][0] > now:
                 return None
             message = heapq.heappop(self._queue)[2]
             length = len(message)
@@ -115,7 +145,9 @@ class InPipe:
             if length < size and not full:
                 return message, True
             self._current = message
-            self._empty_packet = full and self.ends_full_packets and length > 0
+            self._empty_packet = (
+                full and length > 0 and self.ends_full_packets and not self._is_open
+            )
         part, rest = self._current[:size], self._current[size:]
         at_end = not rest
         filled = len(part) == size

@@ -26,6 +26,7 @@ from ccid.virtual.virtual_slot import Card
 
 if TYPE_CHECKING:
     from ccid.virtual.gadgets import Gadgets
+    from ccid.virtual.virtual_transport import VirtualTransport
 
 VENDOR_ID, PRODUCT_ID = 0x1209, 0x0001
 """Ids that pid.codes reserves for private tests."""
@@ -134,9 +135,11 @@ class VirtualReader:
             serial=f"{number:04d}",
         )
         self.number = number
+        self._address = number & 0x7F or 1
+        self._names = name, model or name
         self.port = Port(self.device)
         self.port.control(ClassControl(0x00, Request.SET_CONFIGURATION, 1, 0))
-        self.infos = self._infos(name, model or name)
+        self.infos = self._infos(*self._names)
 
     def _with_others(self, numbers: Sequence[int]) -> list[Function]:
         """The functions, with placeholder interfaces in the gaps between their numbers."""
@@ -161,7 +164,7 @@ class VirtualReader:
                     reader=reader,
                     connect=self._connect,
                     bus=0,
-                    address=self.number & 0x7F or 1,
+                    address=self._address,
                     speed="full" if self._packet_size(reader) <= 64 else "high",
                     manufacturer="ccid",
                     product=product,
@@ -219,6 +222,35 @@ class VirtualReader:
         """Unplug the reader."""
         with self.port.changed:
             self.functions[0].unplug()
+
+    def reset(self) -> None:
+        """Reset the USB device, as another program, or a computer that slept, does: all cards lose
+        their power, and the reader forgets what it was at. Where the reader is open, it is opened
+        again, and the card is reset (:class:`ccid.errors.CardReset`)."""
+        with self.port.changed:
+            self.port.reset()
+            holders = self._holders()
+        for transport in holders:
+            transport.reset()
+
+    def replug(self) -> None:
+        """Unplug the reader, and plug it in again at once. It gets another USB address. Where the
+        reader is open with ``reopen`` (:func:`ccid.open_reader`), it is opened again as after
+        :meth:`reset`; elsewhere it is gone, and can be opened anew."""
+        with self.port.changed:
+            for function in self.functions:
+                function.is_unplugged = False
+            self.port.reset()
+            self._address = self._address % 0x7F + 1
+            self.infos = self._infos(*self._names)
+            holders = self._holders()
+        there = {info.interface_number: info for info in self.infos}
+        for transport in holders:
+            transport.returned(there[transport.info.interface_number])
+
+    def _holders(self) -> list[VirtualTransport]:
+        """The transports that have an interface open."""
+        return [one for held in self.port.claims.values() if (one := held()) is not None]
 
     def __repr__(self) -> str:
         return f"<ccid.VirtualReader {self.info.name!r} {self.info.path}>"

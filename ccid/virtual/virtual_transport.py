@@ -30,7 +30,7 @@ from ccid.transport import (
 )
 from ccid.transport.lifetime import Life
 from ccid.transport.separate_transfers import SeparateTransfers
-from ccid.virtual.port import LONGEST_S, Port, Unplugged
+from ccid.virtual.port import LONGEST_S, Port, Unplugged, WasReset
 from ccid.virtual.usb_device import Request, Stall
 
 
@@ -114,11 +114,51 @@ class VirtualTransport(SeparateTransfers, Life):
             raise TransportTimeout(f"{self.name}: nothing came", reader=self.name) from None
         except Stall:
             raise self._stalled(self._in_endpoint) from None
+        except WasReset:
+            raise self.reset_or_dead() from None
         except Unplugged:
             raise self.removed() from None
         got = len(came)
         self.inp[offset : offset + got] = came
         return got
+
+    # Resets -----------------------------------------------------------------------------------
+
+    def reset(self) -> None:
+        """The device was reset: the reader is open again at once."""
+        if self._tell_reset is None:
+            self.removed()
+        else:
+            self._open_again(self._tell_reset, self.info)
+
+    def returned(self, info: ReaderInfo) -> None:
+        """The device left, and came back as ``info``."""
+        if self._tell_reset is None or self._returns is None:
+            self._unclaim()
+            self.removed()
+            return
+        with self._returns(info):
+            self._open_again(self._tell_reset, info)
+
+    def _open_again(self, tell: Callable[[ReaderInfo], None], info: ReaderInfo) -> None:
+        self.info = info
+        self._inbox.clear()
+        # A command is perhaps under way, between its two transfers: no reply to it will come.
+        self.__dict__.update(send=self._send_anew, receive=self._receive_no_more)
+        tell(info)
+        if self._tell is not None:
+            self._look()
+
+    def _send_anew(self, length: int, timeout_ms: int, /) -> None:
+        """The first :meth:`send` after a reset."""
+        for name in ("send", "receive"):
+            self.__dict__.pop(name, None)
+        self.send(length, timeout_ms)
+
+    def _receive_no_more(self, offset: int, size: int, timeout_ms: int, /) -> int:
+        """:meth:`receive` of what was sent before a reset."""
+        self.check()
+        raise self.reset_or_dead()
 
     # Notifications ----------------------------------------------------------------------------
 

@@ -392,6 +392,35 @@ def removed_card() -> None:
     same(SCardTransmit(card, SCARD_PCI_T1, SELECT)[0], OK)
 
 
+def begin_after_removal() -> None:
+    """A transaction is not begun with the card that came after."""
+    one = context()
+    name = first(one)
+    card = connect(one)
+    for word, state in (("take out", SCARD_STATE_EMPTY), ("put in", SCARD_STATE_PRESENT)):
+        ask(word)
+        until = time.monotonic() + 5
+        while not SCardGetStatusChange(one, 0, [(name, SCARD_STATE_UNAWARE)])[1][0][1] & state:
+            assert time.monotonic() < until
+    same(SCardBeginTransaction(card), SCARD_W_REMOVED_CARD)
+
+
+def cancel_and_removal() -> None:
+    """A wait is cancelled, then the card goes: the handle hears of that and of nothing else."""
+    one, other = context(), context()
+    card = connect(other)
+    wait = Later(lambda: SCardGetStatusChange(one, 10_000, [(PNP, SCARD_STATE_UNAWARE)]))
+    assert wait.blocks()
+    same(SCardCancel(one), OK)
+    same(wait.end(), SCARD_E_CANCELLED)
+    ask("take out")
+    until = time.monotonic() + 5
+    while (code := SCardStatus(card)[0]) == OK:
+        assert time.monotonic() < until
+    same(code, SCARD_W_REMOVED_CARD)
+    ask("put in")
+
+
 def transmit_while_removed() -> None:
     card = connect(context())
     print("take out", flush=True)
@@ -463,6 +492,23 @@ def reader_comes() -> None:
     same(wait.end(), OK)
 
 
+def reader_event_counted() -> None:
+    """A reader that went while nobody waited is told by the next call, by libpcsclite 2.3 on: it
+    asks for the number of such events."""
+    one = context()
+    code, states = SCardGetStatusChange(one, 0, [(first(one), 0), (PNP, SCARD_STATE_UNAWARE)])
+    same(code, OK)
+    before = states[1][1] & ~SCARD_STATE_CHANGED
+    ask("unplug")
+    time.sleep(0.5)
+    begun = time.monotonic()
+    code, states = SCardGetStatusChange(one, 10_000, [(PNP, before)])
+    same(code, OK)
+    assert states[0][1] & SCARD_STATE_CHANGED
+    assert states[0][1] >> 16 == (before >> 16) + 1
+    assert time.monotonic() - begun < 0.5
+
+
 def cancel() -> None:
     one = context()
     wait = Later(lambda: SCardGetStatusChange(one, 10_000, [(PNP, SCARD_STATE_UNAWARE)]))
@@ -505,6 +551,23 @@ def contexts() -> None:
     assert SCardListReaderGroups(one) == [OK, ["SCard$DefaultReaders"]]
     same(SCardReleaseContext(one), OK)
     same(SCardIsValidContext(one), SCARD_E_INVALID_HANDLE)
+
+
+def program_executed() -> None:
+    """Another program that this one becomes has no descriptor of it."""
+    card = connect(context())
+    same(SCardStatus(card)[0], OK)
+    looks = (
+        "import os; own = '/proc/self/fd/'; "
+        "links = [os.readlink(own + n) for n in os.listdir(own) if os.path.exists(own + n)]; "
+        "assert not any(one.startswith('socket') for one in links), links"
+    )
+    child = os.fork()
+    if not child:
+        words = open("/proc/self/cmdline", "rb").read().split(b"\0")
+        python = words[: words.index(__file__.encode())]
+        os.execv(python[0], [*python, b"-c", looks.encode()])
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def threads() -> None:

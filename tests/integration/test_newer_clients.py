@@ -32,7 +32,13 @@ FUNCTIONS = (
     " ReleaseContext SetAttrib Status Transmit"
 )
 """All that libpcsclite has."""
-ENDING = ("transmit_while_removed", "removed_reader", "reader_comes", "service_ends")
+ENDING = (
+    "transmit_while_removed",
+    "removed_reader",
+    "reader_comes",
+    "reader_event_counted",
+    "service_ends",
+)
 """Scripts that leave no reader with a card."""
 NOT_TOLD = {"trixie": {"monitor"}}
 """pyscard 2.2 tells its observers nothing of a card that is in already."""

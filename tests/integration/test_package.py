@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
+import shutil
+import struct
 import subprocess
 import sys
 import tarfile
@@ -75,6 +79,7 @@ def test_what_the_wheel_holds(built: dict[str, Path]) -> None:
     assert "ccid/readers/descriptors/08e6-gemalto.json" in names
     assert "ccid/probe/schemas/dump.json" in names
     assert "ccid/pcsc/plug/plug.c" in names
+    assert any(n.endswith(".data/data/share/man/man1/ccid-probe.1") for n in names)
     assert not any(n.startswith(("tests/", "tools/", "examples/")) for n in names)
 
 
@@ -130,6 +135,65 @@ def test_the_driver_for_pcscd_is_made_of_the_package(installed: Path, tmp_path: 
     assert library.read_bytes()[:4] == b"\x7fELF"
     named = (library.parent / "interpreter").read_text().strip()
     assert Path(named).parent == installed / "bin"
+
+
+PLUG = "ccid/pcsc/plug/plug.elf"
+MACHINES = {"x86_64": 62, "aarch64": 183}
+"""e_machine of an ELF header (System V ABI: EM_X86_64, EM_AARCH64)."""
+
+
+@pytest.fixture(scope="module")
+def wheels(built: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder with the wheels that have a compiled plug."""
+    folder = tmp_path_factory.mktemp("wheels")
+    shutil.copy(built["wheel"], folder)
+    run(sys.executable, ROOT / "tools/build-wheels", folder, cwd=folder)
+    return folder
+
+
+def test_each_wheel_for_linux_has_its_plug(built: dict[str, Path], wheels: Path) -> None:
+    """The plug's processor and C library are those in the name of the wheel; all else is as in the
+    wheel for any platform."""
+    names = sorted(path.name.split("-none-")[1] for path in wheels.glob("*linux*.whl"))
+    assert [re.sub(r"_\d+_\d+_", "_", name.split(".")[0]) for name in names] == [
+        "manylinux_aarch64", "manylinux_x86_64", "musllinux_aarch64", "musllinux_x86_64",
+    ]  # fmt: skip
+    pure = zipfile.ZipFile(built["wheel"])
+    for path in wheels.glob("*linux*.whl"):
+        wheel = zipfile.ZipFile(path)
+        assert set(wheel.namelist()) - set(pure.namelist()) == {PLUG}
+        plug = wheel.read(PLUG)
+        machine = next(number for name, number in MACHINES.items() if name in path.name)
+        assert plug[:5] == b"\x7fELF\x02"
+        assert struct.unpack_from("<H", plug, 18) == (machine,)
+        assert (b"\0libc.so.6\0" in plug) == ("manylinux" in path.name)
+        assert (b"\0libc.so\0" in plug) == ("musllinux" in path.name)
+        assert b"IFDHCreateChannel" in plug
+        newest = max(
+            (tuple(map(int, found.split(b"."))) for found in re.findall(rb"GLIBC_([\d.]+)", plug)),
+            default=(0,),
+        )
+        assert newest <= (2, 17), "manylinux_2_17"
+
+
+def test_a_wheel_with_a_plug_needs_no_compiler(
+    installed: Path, wheels: Path, tmp_path: Path
+) -> None:
+    machine = platform.machine()
+    (wheel,) = wheels.glob(f"*manylinux*_{machine}.*whl")
+    target = tmp_path / "target"
+    run(installed / "bin/pip", "install", "-q", "--no-deps", "-t", target, wheel, cwd=tmp_path)
+    start = "from ccid.pcsc.plug.install import main; raise SystemExit(main())"
+    done = subprocess.run(
+        [installed / "bin/python", "-c", start, "--dropdir", tmp_path / "drivers"],
+        env={"PATH": "/nonexistent", "PYTHONPATH": str(target)},
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,  # not the source tree, whose ccid would come first
+    )
+    assert done.returncode == 0, done.stderr
+    (library,) = (tmp_path / "drivers").glob("*.bundle/Contents/Linux/*.so")
+    assert library.read_bytes() == zipfile.ZipFile(wheel).read(PLUG)
 
 
 def test_the_library_runs_from_an_empty_folder(installed: Path, tmp_path: Path) -> None:

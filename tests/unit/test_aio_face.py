@@ -25,7 +25,7 @@ PAIRS: list[tuple[type, type]] = [
     (ccid.Composite, aio.Composite),
     (Trace, aio.Trace),
 ]
-FUNCTIONS = ("list_readers", "open_reader", "open_composite", "watch")
+FUNCTIONS = ("list_readers", "open_reader", "open_fd", "open_composite", "watch")
 WORDS = [
     ("another thread", "another task"),
     ("The other thread", "The other task"),

@@ -38,6 +38,7 @@ FROM_OUTSIDE = [
     Input.ANSWERED,
     Input.POWERED_OFF,
     Input.TOLD,
+    Input.DEVICE_RESET,
 ]
 
 
@@ -230,6 +231,52 @@ def test_without_notifications_nobody_can_tell() -> None:
     assert fate(made) is Fate.REMOVED
 
 
+@pytest.mark.parametrize("notifies", [True, False])
+@pytest.mark.parametrize("before", [None, Input.SEEMS_EMPTY, Input.POWERING])
+def test_the_device_was_reset(notifies: bool, before: Input | None) -> None:
+    """For certain: no notification is waited for, and the card may be announced once more."""
+    cards = powered(notifies=notifies)
+    if before is Input.SEEMS_EMPTY:
+        cards.notify(EMPTY)
+        assert power(cards) is Power.DOUBTFUL
+    elif before is Input.POWERING:
+        cards.powering(0)
+    one = session(cards)
+    cards.were_reset()
+    assert power(cards) is Power.LOST
+    assert one.fate is Fate.LOST_POWER
+    assert one.is_settled
+    losses, arrivals = cards[0].losses, cards[0].arrivals
+    if before is not Input.SEEMS_EMPTY:
+        cards.notify(CAME)
+    cards.saw(0, IccStatus.INACTIVE)
+    assert (one.fate, cards[0].losses) == (Fate.LOST_POWER, losses)
+    assert cards[0].arrivals == arrivals or before is Input.SEEMS_EMPTY
+    cards.powering(0)
+    cards.answered(0)
+    assert (power(cards), session(cards).fate) == (Power.ON, None)
+
+
+def test_the_device_was_reset_and_its_card_left() -> None:
+    cards = powered()
+    cards.were_reset()
+    cards.notify(LEFT)
+    assert fate(cards) is Fate.REMOVED
+
+
+@pytest.mark.parametrize("power_off", [True, False])
+def test_a_reset_of_the_device_without_a_card_that_has_power(power_off: bool) -> None:
+    cards = Cards()
+    cards.notify(STALE)
+    if power_off:
+        cards = powered()
+        cards.powered_off(0)
+    was = power(cards)
+    cards.were_reset()
+    assert power(cards) is was
+    assert cards[0].losses == 0
+
+
 def test_another_holder() -> None:
     made = powered()
     mine = session(made)
@@ -339,7 +386,7 @@ def test_any_order(inputs: list[Input], auto_activating: bool, notifies: bool) -
             assert state.session is not None
             assert not state.session.signs
         if state.power is Power.LOST:
-            assert notifies
+            assert notifies or Input.DEVICE_RESET in inputs
         if what in (Input.SAID_GONE, Input.ABSENT):
             assert not state.is_present
             assert state.power not in (Power.ON, Power.DOUBTFUL, Power.LOST, Power.OFF)

@@ -9,15 +9,25 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
 from tests.vm.client_rows import rows  # noqa: E402
-from tests.vm.clients import DIFFERENT, NEARLY, SAME, Output, Seen, page, seen_on  # noqa: E402
+from tests.vm.clients import (  # noqa: E402
+    DIFFERENT,
+    NEARLY,
+    SAME,
+    Output,
+    Seen,
+    page,
+    seen_on,
+    without_spinner,
+)
 
 
 def test_the_columns_of_two_guests() -> None:
     said = {name: Output("a", "a", "b") for name in rows()}
-    verdicts = dict.fromkeys(rows(), (SAME, SAME))
+    two: dict[str, tuple[str, ...]] = dict.fromkeys(rows(), (SAME, SAME))
+    one: dict[str, tuple[str, ...]] = dict.fromkeys(rows(), (SAME,))
     guests = [
-        Seen("pcscd 1.9.9, libccid 1.5.2", verdicts | {"pcsc_scan": (SAME, NEARLY)}),
-        Seen("pcscd 2.5.2, libccid 1.8.4", verdicts | {"opensc": (DIFFERENT, SAME)}),
+        Seen("pcscd 1.9.9, libccid 1.5.2", two | {"pcsc_scan": (SAME, NEARLY)}),
+        Seen("pcscd 2.5.2, libccid 1.8.4", one | {"opensc": (DIFFERENT,)}),
     ]
     made = page(said, guests)
     assert seen_on(made) == guests
@@ -26,6 +36,21 @@ def test_the_columns_of_two_guests() -> None:
 
 def test_the_page_has_two_guests_and_no_difference() -> None:
     guests = seen_on((ROOT / "docs/clients.md").read_text())
-    assert [one.stack.partition(" ")[0] for one in guests] == ["pcscd", "pcscd"]
+    assert [one.stack.partition(" ")[0] for one in guests] == ["pcscd"] * 2
     assert len({one.stack for one in guests}) == 2
     assert all(DIFFERENT not in two for one in guests for two in one.verdicts.values())
+
+
+EVENT = "Sun Nov 29 08:46:06 2026\n Reader 0: One\n  Card state: Card removed,\n"
+PROMPT, EXIT = "Insert or remove a card or a reader... \n", ".  (use Ctrl-C to exit)\n"
+
+
+def test_what_pcsc_scan_shows_while_it_waits_does_not_count() -> None:
+    """Its version 1.6 waits by a spinner, 1.7 by lines, which stand where it had to wait."""
+    expected = f"Readers\n\n{EVENT}Scanning present readers...\n\n{EVENT}"
+    for shown in (
+        f"Readers\n\n{EVENT}\r \r-\r\\\r |Scanning present readers...\n\n{EVENT}",
+        f"Readers\n\n{EXIT}{EVENT}{PROMPT}\r{EXIT}Scanning present readers...\n\n{EXIT}{EVENT}",
+        f"Readers\n{EVENT}{PROMPT}\n\nScanning present readers...\n{EXIT}{EVENT}{PROMPT}{EXIT}",
+    ):
+        assert without_spinner(shown) == expected

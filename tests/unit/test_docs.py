@@ -309,7 +309,7 @@ def test_commands_and_options_are_there(document: str) -> None:
     ("code", "unknown"),
     [
         ("ccid-probe nothing", {"nothing"}),
-        ("$ ccid-probe card --json", {"--json"}),
+        ("$ ccid-probe shell --json", {"--json"}),
         ("--nothing FILE", {"--nothing"}),
         ("python -m ccid.virtual --usbip 127.0.0.1 --nothing", {"--nothing"}),
         ("ccid-install-driver --nothing", {"--nothing"}),

@@ -54,6 +54,30 @@ def test_an_event_while_another_channel_is_closed() -> None:
         assert told == [2]
 
 
+def test_the_import_of_the_driver_is_not_the_readers_time() -> None:
+    """On a starved machine the first request takes longer than any request after it."""
+    one, other = socket.socketpair()
+    with one, other:
+        helper: Any = Helper(one, "")
+
+        class Opening:
+            since = 1000.0
+
+        class Handler:
+            @staticmethod
+            def patient_until() -> float:
+                return 0.0
+
+        began, opening = Opening.since, Opening()
+        assert helper.is_well(opening, began + module.IMPORT_S - 1)
+        assert not helper.is_well(opening, began + module.IMPORT_S)
+        helper._handler, helper._imported = Handler, began + 60
+        assert helper.is_well(opening, began + 60 + module.GRACE_S - 1)
+        assert not helper.is_well(opening, began + 60 + module.GRACE_S)
+        opening.since = began + 100  # the next request has the ordinary time
+        assert not helper.is_well(opening, began + 100 + module.GRACE_S)
+
+
 # A helper at work, in this process ------------------------------------------------------------
 
 

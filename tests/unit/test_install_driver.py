@@ -17,7 +17,7 @@ import pytest
 
 import ccid
 from ccid.known.quirks import lookup
-from ccid.pcsc.plug import bundle, install
+from ccid.pcsc.plug import bundle, install, prebuilt
 from ccid.pcsc.plug import pcscd_account as pcscd_account_module
 from ccid.pcsc.plug.bundle import NAME, Entry
 from ccid.pcsc.plug.pcscd_account import obstacle, pcscd_account
@@ -221,6 +221,40 @@ def test_no_compiler(
     assert run("--dropdir", tmp_path, "--reader", "1111:1111") == 1
     assert "pip install 'pyccid[driver]'" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "variable", "is_used"),
+    [
+        ("loads", "", True),
+        ("loads", "CFLAGS", False),  # who gives options to a compiler wants one
+        ("of another machine", "", False),
+        (None, "", False),
+    ],
+)
+def test_the_compiled_plug_of_a_wheel(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    content: str | None,
+    variable: str,
+    is_used: bool,
+) -> None:
+    """It is used where it loads; else the plug is compiled as before."""
+    for name in prebuilt.OPTIONS:
+        monkeypatch.delenv(name, raising=False)
+    if variable:
+        monkeypatch.setenv(variable, "-O1")
+    file = tmp_path / "plug.so"
+    if content is not None:
+        file.write_text(content)
+    if content == "loads":
+        monkeypatch.setattr(prebuilt, "TRY", "")
+    monkeypatch.setattr(prebuilt.is_wanted, "__defaults__", (file,))
+    monkeypatch.setattr(prebuilt.copy, "__defaults__", (file,))
+    assert run("--dropdir", tmp_path / "drivers", "--reader", "1111:1111") == 0
+    library = tmp_path / "drivers" / NAME / "Contents/Linux/libccid-python.so"
+    assert library.read_text() == ("loads" if is_used else "compiled from plug.c")
+    assert library.stat().st_mode & 0o777 == 0o755
 
 
 def test_checking(tmp_path: Path, nothing_wrong: None, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.resources
 import io
 import json
@@ -21,9 +22,9 @@ from ccid.codec.descriptors import InterfaceDescriptor
 from ccid.iso7816.apdu import CommandApdu
 from ccid.probe import doctor_command, list_command
 from ccid.probe import reader_choice as session
-from ccid.probe.__main__ import take_virtual
+from ccid.probe.__main__ import main, parser, take_virtual
 from ccid.trace.log import logger
-from ccid.transport import discovery, linux, usb
+from ccid.transport import claim, discovery, linux, usb
 from ccid.transport import missing_interface as lacking
 from ccid.transport.libusb import Status
 from tests.pcapng import packets
@@ -41,7 +42,7 @@ JSON_DOCUMENT = (ROOT / "docs" / "json.md").read_text("utf-8")
 def empty_usb(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
     """USB without any reader, whatever is plugged into this machine."""
     backend = FakeBackend()
-    for module in (discovery, usb):
+    for module in (claim, discovery, usb):
         monkeypatch.setattr(module, "backend", lambda: backend)
     return backend
 
@@ -308,6 +309,8 @@ VERIFY = f"0020008108{PIN}"
         ["APDU: " + ",".join(f"0x{VERIFY[i : i + 2]}" for i in range(0, len(VERIFY), 2))],
         ["".join(f"\\x{VERIFY[i : i + 2]}" for i in range(0, len(VERIFY), 2))],
         ["-"],
+        ["@FILE"],
+        ["@-"],
         ["--file", "FILE"],
     ],
 )
@@ -317,7 +320,7 @@ def test_an_apdu_in_any_form(
     file = tmp_path / "apdus"
     file.write_text(f"# what to send\n\n{VERIFY}  # the PIN\n")
     monkeypatch.setattr("sys.stdin", io.StringIO(file.read_text()))
-    status, out, err = run("--virtual", "apdu", *(str(file) if w == "FILE" else w for w in words))
+    status, out, err = run("--virtual", "apdu", *(w.replace("FILE", str(file)) for w in words))
     assert (status, err) == (0, "")
     assert out.startswith("> 00 20 00 81 08 2A 2A 2A 2A 2A 2A 2A 2A  masked")
 
@@ -328,6 +331,20 @@ def test_apdus_of_the_command_line_and_of_files_in_their_order(run: Run, tmp_pat
     out = run("--virtual", "apdu", "00A40400", "00C00000", "--file", str(file))[1]
     sent = [line[2:] for line in out.splitlines() if line.startswith(">")]
     assert sent == ["00 A4 04 00", "00 C0 00 00", "00 B0 00 00", "00 B0 00 01"]
+
+
+def test_an_apdu_of_several_lines(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As programs and editors break a list within brackets, or behind a comma."""
+    text = "[0x00, 0xA4, # SELECT\n 0x04, 0x00\n]\n0x00,0xC0,\n0x00,0x00\n00B00001\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    out = run("--virtual", "apdu", "-")[1]
+    sent = [line[2:] for line in out.splitlines() if line.startswith(">")]
+    assert sent == ["00 A4 04 00", "00 C0 00 00", "00 B0 00 01"]
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"00A40400\n[{VERIFY}\n00B00001\n"))
+    status, out, err = run("--virtual", "apdu", "-")
+    assert (status, out) == (2, "")
+    assert "standard input: line 2 is not hexadecimal" in err
+    assert PIN not in err
 
 
 def test_all_are_read_before_one_is_sent(run: Run, tmp_path: Path) -> None:
@@ -355,6 +372,7 @@ SPACED = [VERIFY[i : i + 2] for i in range(0, len(VERIFY), 2)]
         ["--virtual", "apdu", f"[{VERIFY}"],
         ["--virtual", "apdu", f"--{VERIFY}"],
         ["--virtual", "apdu", "--file", VERIFY],
+        ["--virtual", "apdu", f"@{VERIFY}"],
         ["--virtual", "apdu", "--file", " ".join(SPACED)],
         ["--virtual", "apdu", "--slot", VERIFY, "00A40400"],
         ["--virtual", "apdu", "--slot", PIN, "00A40400"],
@@ -723,6 +741,86 @@ def test_json_schemas_are_strict(run: Run, name: str) -> None:
     for spoilt in ({**document, "more": 1}, {**document, "readers": [nameless, *others]}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.Draft202012Validator(schema(name)).validate(spoilt)
+
+
+def valid(out: str, name: str) -> dict[str, Any]:
+    """The JSON document in ``out``, held against its schema."""
+    document: dict[str, Any] = json.loads(out)
+    jsonschema.Draft202012Validator.check_schema(schema(name))
+    jsonschema.Draft202012Validator(schema(name)).validate(document)
+    return document
+
+
+def test_json_of_a_card(run: Run) -> None:
+    status, out, _ = run("card", "--virtual", "--json")
+    document = valid(out, "card")
+    assert status == 0
+    assert document["atr"].startswith("3B9B96")
+    assert [one["sw"] for one in document["exchanges"]] == ["9000"]
+
+
+def test_json_of_apdus_has_no_pin_and_all_before_an_error(run: Run) -> None:
+    status, out, err = run("apdu", "--virtual", "--json", "00A4000C023F00", VERIFY, "00A4")
+    document = valid(out, "apdu")
+    assert status == 1
+    assert "a command APDU has 4 to" in err
+    assert [one["masked"] for one in document["exchanges"]] == [False, True]
+    assert document["exchanges"][1]["command"] == "0020008108" + 8 * "2A"
+    assert PIN not in out
+    _, out, _ = run("apdu", "--virtual", "--json", "--trace-secrets", VERIFY)
+    assert valid(out, "apdu")["exchanges"][0]["command"] == VERIFY
+
+
+def test_json_of_imported_readers(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "report.json"
+    file.write_text(run("report", "--json", "--virtual", "08e6:4433")[1])
+    status, out, _ = run("import", "--json", str(file))
+    document = valid(out, "import")
+    assert status == 0
+    assert (document["readers"][0]["id"], document["saved"]) == ("08e6:4433", False)
+
+
+def test_each_command_has_json() -> None:
+    """All but those whose result no program reads."""
+    top = parser()
+    (commands,) = (a.choices for a in top._actions if isinstance(a, argparse._SubParsersAction))
+    without = [name for name, sub in commands.items() if "--json" not in sub._option_string_actions]
+    assert without == [name for name in ("shell",) if name in commands]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("environment", "stream", "is_coloured"),
+    [
+        ({}, Terminal, True),
+        ({"NO_COLOR": "1"}, Terminal, False),
+        ({"NO_COLOR": ""}, Terminal, True),
+        ({"TERM": "dumb"}, Terminal, False),
+        ({}, io.StringIO, False),
+    ],
+)
+def test_colours_are_for_terminals_that_want_them(
+    monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str],
+    stream: type[io.StringIO],
+    is_coloured: bool,
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    printed = stream()
+    monkeypatch.setattr(sys, "stdout", printed)
+    assert main(["apdu", "--virtual", "00A4000C023F00", "00FF0000"]) == 0
+    assert main(["check", "--virtual"]) == 0
+    out = printed.getvalue()
+    for text in ("32m< 90 00  normal", "31m< 6D 00", "32mworks"):
+        assert (f"\x1b[{text}" in out) == is_coloured, text
+    assert ("\x1b" in out) == is_coloured
 
 
 def test_each_schema_is_in_the_document() -> None:

@@ -20,7 +20,7 @@ from ccid.link import locks
 from ccid.link.pipe import Pipe
 from ccid.pcsc.plug import helper
 from ccid.transport import access_problems as cures
-from ccid.transport import asynchronous, discovery, linux, usb
+from ccid.transport import asynchronous, claim, discovery, linux, usb
 from ccid.transport.libusb import Status
 from tests.unit.fake_events import FakeBulk, FakeEvents
 from tests.unit.fake_usb import FakeBackend, FakeDevice
@@ -38,7 +38,7 @@ def plug(monkeypatch: pytest.MonkeyPatch, events: FakeEvents) -> Callable[..., F
 
     def use(*devices: FakeDevice) -> FakeBackend:
         backend = FakeBackend(*devices)
-        for module in (discovery, usb):
+        for module in (claim, discovery, usb):
             monkeypatch.setattr(module, "backend", lambda: backend)
         return backend
 
@@ -602,26 +602,13 @@ def person(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_no_permission_prints_the_udev_rule(
     root: Path, info: ccid.ReaderInfo, person: None
 ) -> None:
+    (root / "run/systemd/users").mkdir(parents=True)
+    (root / "run/systemd/users/1000").write_text("ACTIVE_SEATS=seat0\n")
     error = cures.access_denied(info)
     rule = 'SUBSYSTEM=="usb", ATTR{idVendor}=="1234", ATTR{idProduct}=="5678", TAG+="uaccess"'
     assert rule in error.cure
     assert rule in str(error)
     assert "001/002" in str(error)
-
-
-def test_no_permission_says_which_rule_is_for_whom(
-    root: Path, info: ccid.ReaderInfo, person: None
-) -> None:
-    """uaccess is for the user at the seat; a group for all others."""
-    cure = cures.access_denied(info).cure
-    matches = 'SUBSYSTEM=="usb", ATTR{idVendor}=="1234", ATTR{idProduct}=="5678", '
-    seat = cure.index(matches + 'TAG+="uaccess"\n')
-    group = cure.index(matches + 'MODE="0660", GROUP="plugdev"\n')
-    assert cure.index("if you sit at this machine") < seat
-    assert seat < cure.index("SSH") < group
-    for words in ("service", "container", "WSL", "usermod -aG plugdev", "73-seat-late.rules"):
-        assert words in cure
-    assert cures.RULE_FILE.rpartition("/")[2] < "73-seat-late.rules"
 
 
 def test_the_user_of_a_service_is_told_of_its_own_group(

@@ -10,10 +10,10 @@ import pytest
 
 import ccid
 from ccid.codec.descriptors import ClassControl
-from ccid.transport import asynchronous, discovery, linux, usb
+from ccid.transport import asynchronous, claim, discovery, linux, usb
 from ccid.transport.asynchronous import Transfer
 from ccid.transport.libusb import Status
-from ccid.virtual.port import Unplugged
+from ccid.virtual.port import Unplugged, WasReset
 from ccid.virtual.usb_device import Stall
 from tests.unit.fake_events import DONE, GONE, STALLED, FakeEvents
 from tests.unit.fake_usb import FakeBackend, FakeDevice, error
@@ -74,8 +74,10 @@ class PortEvents(FakeEvents):
             return
         except Stall:
             status = STALLED
-        except Unplugged:
+        except (Unplugged, WasReset):
             status = GONE
+        if address not in self._fresh:  # it was lost meanwhile
+            return
         self._fresh.remove(address)
         self._done.append((address, status, data))
 
@@ -93,6 +95,14 @@ class PortEvents(FakeEvents):
             data = came
         self._armed.remove(address)
         self._done.append((address, status, data))
+
+    def lose(self, status: int = GONE) -> None:
+        """All transfers that wait end so, as after a reset of the device."""
+        with self._happened:
+            for waiting in (self._fresh, self._armed):
+                self._done += [(address, status, b"") for address in waiting]
+                waiting.clear()
+            self._happened.notify_all()
 
 
 class PortBackend(FakeBackend):
@@ -133,7 +143,7 @@ def over_usb(virtual: ccid.VirtualReader, monkeypatch: pytest.MonkeyPatch) -> cc
     events, backend = PortEvents(virtual), PortBackend(virtual)
     monkeypatch.setattr(asynchronous, "calls", events.calls)
     monkeypatch.setattr(asynchronous, "context", lambda: 1)
-    for module in (discovery, usb):
+    for module in (claim, discovery, usb):
         monkeypatch.setattr(module, "backend", lambda: backend)
     monkeypatch.setattr(linux, "attribute", lambda *_: None)
     (info,) = discovery.discover().readers

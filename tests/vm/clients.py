@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 from lab.errors import LabError
@@ -86,12 +87,12 @@ class Output:
     Attributes:
         libccid: With pcscd and libccid.
         ours: With pcscd and our driver.
-        service: With ``ccid-pcscd``, and no pcscd.
+        service: With ``ccid-pcscd``, and no pcscd; empty if that was not tried.
     """
 
     libccid: str
     ours: str
-    service: str
+    service: str = ""
 
     @property
     def own(self) -> tuple[str, str]:
@@ -203,13 +204,25 @@ def watchers(guest: Guest, settings: Settings) -> dict[str, str]:
             guest.run(f"echo >{FOLDER}/{Path(name).stem}", check=True)
             jobs[name].wait(WAIT_S)
         said = {name: job.stdout for name, job in jobs.items()}
-    still = re.sub(r"\r *[-\\|/]? *", "", said["pcsc_scan"])  # a spinner
-    return said | {"pcsc_scan": "$ pcsc_scan -n\n" + still}
+    return said | {"pcsc_scan": "$ pcsc_scan -n\n" + without_spinner(said["pcsc_scan"])}
 
 
-def run_all(
-    guest: Guest, way: Callable[[Guest], AbstractContextManager[Settings]]
-) -> dict[str, str]:
+def without_spinner(text: str) -> str:
+    """The output of ``pcsc_scan`` without what it shows while it waits. Since 1.7 these are lines,
+    too, and where they stand depends on how fast things happen."""
+    text = re.sub(r"\r *[-\\|/]? *", "", text)
+    text = re.sub(
+        r"(?m)^(Insert or remove a card or a reader\.\.\.|\. +\(use Ctrl-C to exit\)) *", "", text
+    )
+    text = re.sub(r"\n+(?=\w{3} \w{3} +\d+ \d\d:)", "\n\n", text)
+    return re.sub(r"\n{2,}(?=Scanning|\Z)", "\n", text)
+
+
+Way = Callable[[Guest], AbstractContextManager[Settings]]
+"""Serves PC/SC in a guest."""
+
+
+def run_all(guest: Guest, way: Way) -> dict[str, str]:
     """The output of each client.
 
     Args:
@@ -227,28 +240,30 @@ def run_all(
     return said
 
 
-def compare(guest: Guest, folder: Path) -> dict[str, Output]:
+def compare(guest: Guest, folder: Path, *, without: bool = True) -> dict[str, Output]:
     """By name: the output of a client in each of the three ways.
 
     Args:
         guest: The guest.
         folder: The folder for the bundle.
+        without: The third way, too: without pcscd.
 
     Raises:
         LabError: A client failed.
     """
     made = make_bundle(guest, folder, ["08e6:4433", "08e6:3437"])
-    ways = (partial(daemon, bundle=None), partial(daemon, bundle=made), service)
-    said = [run_all(guest, way) for way in ways]
+    ways: list[Way] = [partial(daemon, bundle=None), partial(daemon, bundle=made), service]
+    said = [run_all(guest, way) for way in ways[: 3 if without else 2]]
     return {name: Output(*(one[name] for one in said)) for name in rows()}
 
 
 def compare_modern(service: Service, folder: Path) -> dict[str, Output]:
-    """:func:`compare` in the guest with a newer Debian, whose driver is taken out of pcscd."""
+    """:func:`compare` with pcscd in the guest with a newer Debian, whose driver is taken out of
+    pcscd. Without pcscd nothing of that Debian counts but the programs."""
     service.uninstall()
     for reader in service.guest.readers:
         reader.plug()
-    return compare(service.guest, folder)
+    return compare(service.guest, folder, without=False)
 
 
 # The page -------------------------------------------------------------------------------------
@@ -268,26 +283,29 @@ output is that with libccid, but for what is named below the table. While the fi
 echo card was taken out and put in, then its reader. GnuPG asks a `pinentry` that knows the card's
 PINs.
 
-All this was done twice: in Debian 12, where pcscd runs as root, and in a newer Debian, where
-systemd runs pcscd as a user of its own, in its sandbox. The head of the table has their versions.
-`tests/vm/test_clients.py` does it all again in the one, `tests/vm/test_modern_clients.py` in the
-other.
+That was done in Debian 12, where pcscd runs as root, and with pcscd once more in a newer Debian,
+where systemd runs pcscd as a user of its own, in its sandbox. The head of the table has the
+versions. `tests/vm/test_clients.py` does it all again in the one,
+`tests/vm/test_modern_clients.py` in the other.
 
 """
 
 SAME, NEARLY, DIFFERENT = "same", "same, but for what is named below", "**different**"
 
 
-def verdict(output: Output) -> tuple[str, str]:
-    """How our driver's output and our service's compare with libccid's."""
+def verdict(output: Output) -> tuple[str, ...]:
+    """How our driver's output and our service's, if there is one, compare with libccid's."""
     expected, ours, service = map(normal, (output.libccid, output.ours, output.service))
+    driver = SAME if expected == ours else DIFFERENT
+    if not service:
+        return (driver,)
     nearly = NEARLY if expected == normal(service, WITHOUT_PCSCD) else DIFFERENT
-    return SAME if expected == ours else DIFFERENT, SAME if expected == service else nearly
+    return driver, SAME if expected == service else nearly
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What was seen in one guest: two columns of the table.
+    """What was seen in one guest: columns of the table.
 
     Attributes:
         stack: Such as ``pcscd 2.5.2, libccid 1.8.4``.
@@ -295,12 +313,17 @@ class Seen:
     """
 
     stack: str
-    verdicts: dict[str, tuple[str, str]]
+    verdicts: dict[str, tuple[str, ...]]
+
+    @property
+    def heads(self) -> list[str]:
+        """The heads of the columns."""
+        both = len(next(iter(self.verdicts.values()))) > 1
+        return [DRIVER + self.stack, *(["No pcscd"] if both else [])]
 
 
 FIRST = ("Package", "Program", "Readers")
-COLUMNS = ("Our driver, {}", "No pcscd")
-"""The heads of the columns: those of the table, and those of a guest."""
+DRIVER = "Our driver, "
 
 
 def seen(guest: Guest, said: Mapping[str, Output]) -> Seen:
@@ -315,11 +338,14 @@ def seen_on(text: str) -> list[Seen]:
     """The columns of the guests on the page ``text``."""
     table = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
     head, *lines = (cells[len(FIRST) :] for cells in table)
-    stacks = [cell.partition(", ")[2] for cell in head[:: len(COLUMNS)]]
     by_name = dict(zip(rows(), lines, strict=True))
+    starts = [at for at, cell in enumerate(head) if cell.startswith(DRIVER)]
     return [
-        Seen(stack, {name: (cells[at], cells[at + 1]) for name, cells in by_name.items()})
-        for at, stack in zip(range(0, len(head), len(COLUMNS)), stacks, strict=True)
+        Seen(
+            head[start].removeprefix(DRIVER),
+            {name: tuple(cells[start:end]) for name, cells in by_name.items()},
+        )
+        for start, end in pairwise([*starts, len(head)])
     ]
 
 
@@ -330,7 +356,7 @@ def page(said: Mapping[str, Output], guests: Sequence[Seen]) -> str:
         said: What the clients printed in the first guest.
         guests: What was seen in each.
     """
-    head = [*FIRST, *(cell.format(one.stack) for one in guests for cell in COLUMNS)]
+    head = [*FIRST, *(cell for one in guests for cell in one.heads)]
     lines = [HEAD.rstrip("\n"), "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name, client in rows().items():
         cells = [client.package, client.does, client.where]

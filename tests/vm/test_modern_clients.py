@@ -1,13 +1,12 @@
-"""Unchanged PC/SC clients under today's pcscd, with today's libccid, with our driver, and with our
-service in pcscd's place: the rows of docs/clients.md are true there, too. Runs with full counts
-only: it takes minutes."""
+"""Unchanged PC/SC clients under today's pcscd, with today's libccid, and with our driver: the rows
+of docs/clients.md are true there, too. Runs with full counts only: it takes minutes."""
 
 from __future__ import annotations
 
 import pytest
 
 from tests.vm.client_rows import CLIENTS, PROGRAMS, WATCHERS
-from tests.vm.clients import DIFFERENT, ROOT, SAME, Output, compare_modern, seen, seen_on, verdict
+from tests.vm.clients import ROOT, SAME, Output, compare_modern, seen, seen_on, verdict
 from tests.vm.modern import Service
 
 
@@ -29,14 +28,6 @@ def said(
 def test_the_same_with_both_drivers(said: dict[str, Output], name: str) -> None:
     one = said[name]
     assert verdict(one)[0] == SAME, f"libccid:\n{one.libccid}\nours:\n{one.ours}"
-
-
-@pytest.mark.parametrize("name", [*WATCHERS, *PROGRAMS, *CLIENTS])
-def test_the_same_without_pcscd(said: dict[str, Output], name: str) -> None:
-    one = said[name]
-    assert verdict(one)[1] != DIFFERENT, (
-        f"pcscd and libccid:\n{one.libccid}\nno pcscd:\n{one.service}"
-    )
 
 
 def test_the_page_says_so(service: Service, said: dict[str, Output]) -> None:

@@ -261,16 +261,16 @@ def test_the_end_of_pcscd(guest: Guest, driver: None, signal: str) -> None:
 BUSY = '''#!{python}
 """The helper, while another program has claimed the interface that it claims, too."""
 import fcntl, os, runpy, struct, sys
-from ccid.transport import usb
-claim = usb.UsbTransport._claim
+from ccid.transport import claim as claims
+take = claims.Claim._claim
 def meanwhile(self):
     holder = os.open(f"/dev/bus/usb/{{self.info.bus:03d}}/{{self.info.address:03d}}", os.O_RDWR)
     fcntl.ioctl(holder, 0x8004550F, struct.pack("I", self.info.interface_number))
     try:
-        claim(self)
+        take(self)
     finally:
         os.close(holder)
-usb.UsbTransport._claim = meanwhile
+claims.Claim._claim = meanwhile
 sys.argv = ["helper", sys.argv[-1]]
 runpy.run_module("ccid.pcsc.plug.helper", run_name="__main__", alter_sys=True)
 '''

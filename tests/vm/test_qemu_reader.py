@@ -546,22 +546,36 @@ except errors.AccessDenied as error: print(str(error)); print(error.cure)
     assert "root root" in said
 
 
-def test_the_udev_rule_works(guest: Guest) -> None:
-    """The rule that the error message prints, in the file that the message names, gives the user of
-    the seat access: the tag for logind is on the device."""
-    rule = script(
+def test_the_udev_rules_work(guest: Guest) -> None:
+    """The rules that error messages print, in the file that they name. The one gives the user of
+    the seat access: the tag for logind is on the device. The other gives it to members of a group,
+    and who is not in the group is told how to be."""
+    rules = script(
         guest,
         0,
-        "from ccid.transport.access_problems import udev_rule; print(udev_rule(find()))",
+        """
+from ccid.transport.access_cures import group_rule, seat_rule
+ids = find().vendor_id, find().product_id
+print(seat_rule(ids)); print(group_rule(ids))
+""",
     )
-    guest.run(["tee", "/etc/udev/rules.d/70-ccid.rules"], input=rule, check=True)
-    guest.run(
-        "udevadm control --reload && udevadm trigger --subsystem-match=usb && udevadm settle",
-        check=True,
-    )
+    guest.run(["tee", "/etc/udev/rules.d/70-ccid.rules"], input=rules, check=True)
+    apply = "udevadm control --reload && udevadm trigger --subsystem-match=usb && udevadm settle"
+    guest.run(apply, check=True)
     node = script(guest, 0, "i = find(); print(f'/dev/bus/usb/{i.bus:03d}/{i.address:03d}')")
     assert ":uaccess:" in guest.run(["udevadm", "info", "-q", "property", node.strip()]).stdout
-    guest.run("rm /etc/udev/rules.d/70-ccid.rules; udevadm control --reload")
+    opening = """
+import grp, os
+info = find()
+os.setgroups([grp.getgrnam(name).gr_gid for name in arguments]); os.setgid(65534); os.setuid(65534)
+try:
+    with ccid.open_reader(info): print("opened")
+except errors.AccessDenied as error: print(error)
+"""
+    assert script(guest, 0, opening, "plugdev") == "opened\n"
+    said = script(guest, 0, opening)  # the root file system may be that of a container
+    assert "usermod -aG plugdev" in said or "--group-add" in said
+    guest.run(f"rm /etc/udev/rules.d/70-ccid.rules; {apply}; chown root:root {node}", check=True)
 
 
 def test_a_kernel_driver_is_named_sent_away_and_put_back(guest: Guest) -> None:

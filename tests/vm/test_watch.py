@@ -153,3 +153,28 @@ other = ccid.open_reader(next(r for r in ccid.list_readers() if r.manufacturer !
 other.listen(print)
 threading.Thread(target=hear, args=[1], daemon=True).start()
 """
+
+
+def test_where_udev_is_not_heard(guest: Guest) -> None:
+    """In a network namespace of its own, as a container has it, libusb is told nothing. The reader
+    that came is one that libusb's list does not have."""
+    said = script(
+        guest,
+        0,
+        WATCH
+        + """
+import ctypes, os
+assert ctypes.CDLL(None, use_errno=True).unshare(0x40000000) == 0  # CLONE_NEWNET
+os.environ["container"] = "lxc"
+events = watched(lambda info: info.serial == serial)
+hear(2)
+for way in ("out", "in"):
+    hand("reader", way)
+    hear(2)
+events.close()
+with ccid.open_reader(find()) as reader, reader.slots[0].connect() as card:
+    print(card.transmit(bytes.fromhex("0010000002")).hex())
+""",
+        timeout=240,
+    )
+    assert said.splitlines() == [*COME, *GONE, *COME, "00019000"]

@@ -184,7 +184,10 @@ class IFDHandler:
         return device
 
     def _opened(self, info: ReaderInfo) -> Reader:
-        """Open a reader with those options that its quirks allow; without them if they fail."""
+        """Open a reader with those options that its quirks allow; without them if they fail.
+
+        The daemon sees by itself that a reader leaves USB, and takes one that comes back for
+        another."""
         known = info.quirks()
         ways = {
             "apdu_mode": known.apdu_mode_escape,
@@ -194,12 +197,12 @@ class IFDHandler:
             name: True for name, way in ways.items() if self._wishes[name] and way
         }
         try:
-            return open_reader(info, **self._how, **wishes)
+            return open_reader(info, reopen=False, **self._how, **wishes)
         except (CommandFailed, UnsupportedByReader) as error:
             if not wishes:
                 raise
             self.last_error = error
-            return open_reader(info, **self._how)
+            return open_reader(info, reopen=False, **self._how)
 
     def close_channel(self, lun: int) -> Code:
         """IFDHCloseChannel: power the card off; close the reader with its last channel."""
@@ -312,7 +315,7 @@ class IFDHandler:
         descriptor = info.descriptor
         match tag:
             case Tag.ATR | Tag.ATTR_ATR_STRING:
-                return _fitting(channel.atr, capacity)
+                return _fitting(channel.atr[:MAX_ATR], capacity)
             case Tag.ATTR_ICC_PRESENCE:
                 present = channel.is_present() is Code.ICC_PRESENT
                 return _fitting(bytes([2 * present]), capacity)

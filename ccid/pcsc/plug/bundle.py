@@ -20,6 +20,7 @@ from xml.parsers.expat import ExpatError
 
 from ccid._version import __version__
 from ccid.known.quirks import table
+from ccid.pcsc.plug import prebuilt
 
 NAME = "ifd-ccid-python.bundle"
 IDENTIFIER = "org.ccid-python.ifd"
@@ -220,7 +221,10 @@ def write(dropdir: Path, entries: Sequence[Entry], platform: str, python: str) -
         )
         (code / INTERPRETER).write_text(f"{python}\n", "utf-8")
         if is_native(platform):
-            compile_plug(code / library)
+            if prebuilt.is_wanted():
+                prebuilt.copy(code / library)
+            else:
+                compile_plug(code / library)
         else:
             (code / SOURCE).write_bytes(plug_source().read_bytes())
         for path in (work, *work.rglob("*")):

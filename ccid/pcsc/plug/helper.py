@@ -54,6 +54,9 @@ IDLE_BEATS = 3
 GRACE_S = 10.0
 """A request may run this much longer than every deadline of its reader. Steps that have no deadline
 (opening, writing, control transfers) end within this time."""
+IMPORT_S = 120.0
+"""Time in s to import the driver, which the first request does: as long as ``plug.c`` waits for the
+interpreter to start (START_S), for the same reason. Disk and processor decide, not the reader."""
 POWER_OFF_S = 2.0
 """Time to power all cards off when pcscd has ended; ``plug.c`` waits ``HELPER_END_S``."""
 
@@ -104,6 +107,7 @@ class Channel(threading.Thread):
                 with self.writing:
                     self.since = None
                     self.requests.sendall(frame)
+                del request, frame  # they may hold a secret: they are not kept while this waits
         except ConnectionError:
             pass  # the plug hung up on a running request; if pcscd goes on, the plug says why
         except (OSError, ValueError) as error:
@@ -229,6 +233,7 @@ class Helper:
         self._folder = folder
         self._making = threading.Lock()
         self._handler: IFDHandler | None = None
+        self._imported = 0.0  # when that was (monotonic clock)
         self.has_reader = False
         """A reader was opened."""
         self.is_ending = False
@@ -249,6 +254,7 @@ class Helper:
                 from ccid.pcsc.ifd import IFDHandler
                 from ccid.pcsc.plug.plist_options import read_options
 
+                self._imported = time.monotonic()
                 options = read_options(self._folder).as_arguments()
                 self._handler = IFDHandler(self._on_event, **options)
         return self._handler
@@ -271,10 +277,13 @@ class Helper:
                 channel.tell(is_gone)
 
     def is_well(self, channel: Channel, now: float) -> bool:
-        """The running request of ``channel`` is within its time: the reader may still answer."""
+        """The running request of ``channel`` is within its time: the driver is being imported, or
+        the reader may still answer."""
         since = channel.since or now
-        until = self._handler.patient_until() if self._handler is not None else 0.0
-        return now < max(since, until) + GRACE_S
+        if self._handler is None:
+            return now < since + IMPORT_S
+        until = self._handler.patient_until()
+        return now < max(since, self._imported, until) + GRACE_S
 
     def forget(self, channel: Channel) -> None:
         """Remove a channel: the plug has hung up."""

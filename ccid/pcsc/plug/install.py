@@ -22,7 +22,7 @@ from ccid.known.quirks import lookup
 from ccid.pcsc.plug import bundle
 from ccid.pcsc.plug.bundle import NAME, PLATFORMS, CannotBuild, Entry
 from ccid.transport import linux
-from ccid.transport.access_problems import RELOAD
+from ccid.transport.access_cures import RELOAD
 
 SYSTEM_DROPDIRS = {
     "linux": ("/usr/lib/pcsc/drivers", "/usr/lib64/pcsc/drivers", "/usr/local/lib/pcsc/drivers"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from enum import IntEnum
 
+from ccid.iso7816.atr import MAX_ATR
 from ccid.pcsc.manager.pcsc_state import SlotView
 
 MAJOR = 4
@@ -161,12 +162,13 @@ def _entry(view: SlotView | None, form: struct.Struct, name_size: int) -> bytes:
     if view is None:
         return form.pack(b"", 0, 0, 0, b"", NO_ATR, 0)
     name = view.name.encode()[: name_size - 1]
+    atr = view.atr[:MAX_ATR]  # a client copies as many bytes as its length says
     return form.pack(
         name,
         view.counter,
         int(view.state),
         view.sharing,
-        view.atr,
-        len(view.atr),
+        atr,
+        len(atr),
         view.protocol,
     )

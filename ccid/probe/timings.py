@@ -1,0 +1,149 @@
+"""Figures of ``ccid-probe bench``: percentiles, what reader, card and host take, and the comparison
+of two runs. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from ccid.errors import CcidError
+from ccid.ground.safe_text import printable
+
+SCHEMA = "ccid-probe/bench/1"
+STATUS, APDU = "GetSlotStatus", "APDU"
+"""The two things that are measured."""
+MOST_US = 1e12
+"""The longest time that a saved run may have."""
+
+
+class BadRun(CcidError):
+    """A file is no saved run of ``ccid-probe bench``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """What one thing took, in microseconds.
+
+    Attributes:
+        count: How often it was measured.
+        min, p25, p50, p75, p90, p99, max: The shortest time, percentiles, the longest time.
+        mean: The arithmetic mean.
+        cpu: The processor time of this thread, the mean.
+    """
+
+    count: int
+    min: float
+    p25: float
+    p50: float
+    p75: float
+    p90: float
+    p99: float
+    max: float
+    mean: float
+    cpu: float
+
+
+def percentile(ordered: Sequence[float], part: float) -> float:
+    """A percentile, between the two nearest values.
+
+    Args:
+        ordered: Values from the lowest to the highest; at least one.
+        part: 0 for the lowest, 0.5 for the median, 1 for the highest.
+    """
+    place = part * (len(ordered) - 1)
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+
+def figures(times_s: Sequence[float], cpu_s: float) -> Figures:
+    """The figures of some times.
+
+    Args:
+        times_s: How long each took, in seconds; at least one.
+        cpu_s: Processor time of this thread for all of them, in seconds.
+    """
+    us = sorted(time * 1e6 for time in times_s)
+    parts = (percentile(us, part) for part in (0, 0.25, 0.5, 0.75, 0.9, 0.99, 1))
+    mean = sum(us) / len(us)
+    rounded = [round(one, 1) for one in (*parts, mean, cpu_s * 1e6 / len(us))]
+    return Figures(len(us), *rounded)
+
+
+def shares(status: Figures, apdu: Figures) -> dict[str, float]:
+    """What host, reader and card take of an APDU, in microseconds.
+
+    GetSlotStatus goes to the reader and back, and no further: what it takes beyond the host's
+    processor time is the reader's, with its bus. What an APDU takes beyond GetSlotStatus is the
+    card's; where an APDU is several messages, the reader's part of the others is in there, too.
+    """
+    host = min(apdu.cpu, apdu.p50)
+    reader = max(status.p50 - min(status.cpu, status.p50), 0.0)
+    reader = min(reader, apdu.p50 - host)
+    return {
+        "host": round(host, 1),
+        "reader": round(reader, 1),
+        "card": round(apdu.p50 - host - reader, 1),
+    }
+
+
+def compared(before: Mapping[str, Figures], after: Mapping[str, Figures]) -> list[dict[str, Any]]:
+    """Two runs side by side, by their medians.
+
+    Where the middle halves of the times overlap, the difference may be chance: it is not clear.
+    """
+    told = []
+    for name in (STATUS, APDU):
+        old, new = before[name], after[name]
+        told.append(
+            {
+                "what": name,
+                "before_us": old.p50,
+                "after_us": new.p50,
+                "ratio": round(new.p50 / old.p50, 3) if old.p50 else None,
+                "clear": new.p25 > old.p75 or new.p75 < old.p25,
+            }
+        )
+    return told
+
+
+def read_run(text: str, name: str) -> tuple[dict[str, Any], dict[str, Figures]]:
+    """A saved run: the document, and its figures.
+
+    Args:
+        text: The content of the file.
+        name: Its name, for an error.
+
+    Raises:
+        BadRun: It is no run.
+    """
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        raise BadRun(f"{name}: this is no JSON") from None
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        raise BadRun(f"{name}: this is no run that `ccid-probe bench --save` wrote ({SCHEMA})")
+    measured = document.get("measured")
+    found: dict[str, Figures] = {}
+    for what in (STATUS, APDU):
+        values = measured.get(what) if isinstance(measured, dict) else None
+        if not isinstance(values, dict):
+            raise BadRun(f"{name}: measured has no {what}")
+        numbers: dict[str, Any] = {}
+        for field in fields(Figures):
+            value: Any = values.get(field.name)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or not 0 <= value <= MOST_US:
+                raise BadRun(
+                    f"{name}: {field.name} of {what} is no time: {printable(str(value))[:40]}"
+                )
+            numbers[field.name] = value
+        found[what] = Figures(**numbers)
+    return document, found
+
+
+def as_json(measured: Mapping[str, Figures]) -> dict[str, dict[str, float]]:
+    """The figures in a JSON document."""
+    return {name: asdict(one) for name, one in measured.items()}
