@@ -42,7 +42,7 @@ LONG = {bytes.fromhex("0030000000 0200") + bytes(512) + bytes(2): bytes(512) + O
 """Instead of the third one, where a message does not hold it."""
 PATIENCE_S = 10
 """Only a lock that is held for ever makes a thread wait so long."""
-SHARE = 13
+SHARE = 17
 """Without ``--full`` one of so many transfers fails."""
 MOST = 10_000
 """No conversation has so many transfers."""
@@ -90,20 +90,22 @@ class FaultyTransport(VirtualTransport):
         left_after: The same when the conversation was over.
         kind: How it fails.
         struck: What failed: a method, or empty.
+        step: What the conversation does.
+        step_struck: The same when the transfer failed.
         virtual: The reader.
     """
 
     virtual: ccid.VirtualReader
     left = left_after = 0
     kind = ""
-    struck = ""
+    struck = step = step_struck = ""
 
     def _strikes(self, what: str) -> bool:
         cls = FaultyTransport
         cls.left -= 1
         if cls.left != -1:
             return False
-        cls.struck = what
+        cls.struck, cls.step_struck = what, cls.step
         match cls.kind:
             case "time-out":
                 raise TransportTimeout(f"{self.name}: nothing came", reader=self.name)
@@ -232,13 +234,15 @@ class Conversation:
             assert slot.verify_pin(parse_verify(verify_structure())) == OK
         yield "disconnect"
         card.disconnect()
+        yield "connect"
+        self.reader.slots[1].connect(self.protocol)  # so closing has a card to power off
         yield "close"
         self.reader.close()
 
     def run(self) -> None:
         try:
             for step in self._steps():
-                self.step = step
+                self.step = FaultyTransport.step = step
         except (CcidError, OSError, KeyboardInterrupt) as error:
             self.errors.append(error)
 
@@ -295,7 +299,7 @@ def injured(
     FaultyTransport.left, FaultyTransport.kind, FaultyTransport.struck = at, kind, ""
     one = Conversation(info, level, protocol)
     one.run()
-    struck, step = FaultyTransport.struck, one.step
+    struck, step = FaultyTransport.struck, FaultyTransport.step_struck
     FaultyTransport.left_after = FaultyTransport.left
     FaultyTransport.left = -2
     if not struck:
@@ -304,7 +308,7 @@ def injured(
         assert isinstance(error, CcidError) or kind.startswith(type(error).__name__), repr(error)
         assert not isinstance(error, CcidError) or one.info.name in str(error), str(error)
     if one.reader is not None:
-        if step != "close":  # no lock is held: another thread gets its answer, or its error
+        if one.step != "close":  # no lock is held: another thread gets its answer, or its error
             others.submit(one.use).result(PATIENCE_S)
             one.use()
         others.submit(one.reader.close).result(PATIENCE_S)
