@@ -352,6 +352,16 @@ def test_a_card_that_refuses_keeps_32() -> None:
     with pytest.raises(StopIteration) as done:
         machine.send(block("82"))
     assert done.value.value == t1.ifsd == 32
+    assert t1.blocks == 3
+
+
+@pytest.mark.parametrize("ifsd", [1, 254])
+def test_an_ifsd_is_announced_as_it_is(ifsd: int) -> None:
+    t1 = T1()
+    machine = t1.announce_ifsd(ifsd)
+    with pytest.raises(StopIteration) as done:
+        machine.send(block(f"E1{next(machine).data[3]:02X}"))
+    assert done.value.value == t1.ifsd == ifsd
 
 
 def test_a_card_that_answers_nothing_is_mute() -> None:
