@@ -26,6 +26,7 @@ from ccid.pcsc.manager import (
     StateBits,
     shared_manager,
 )
+from ccid.pcsc.manager.pcsc_call import Call
 from ccid.virtual import FileSystemCard
 from ccid.virtual.cards import Answer, Application
 from ccid.virtual.models import make
@@ -69,7 +70,7 @@ def made() -> Iterator[Made]:
         manager.close()
 
 
-def code(future: Future[object]) -> ScardCode:
+def code(future: Future[Any]) -> ScardCode:
     error = future.exception(10)
     assert isinstance(error, ScardError)
     return error.code
@@ -367,3 +368,30 @@ def test_a_job_that_waits_for_another_caller_is_dropped_when_nobody_waits_for_it
     assert manager.transmit(left, protocol, SELECT)[0] == OK
     assert isinstance(slow.exception(10), ScardError)
     assert time.monotonic() - begun < SLOW_S / 2
+
+
+def test_closed_just_before_a_call_is_posted(made: Made, pool: ThreadPoolExecutor) -> None:
+    """It is told that nobody does it, as is one that waits."""
+    manager = made(ccid.VirtualReader())
+    context = manager.establish()
+    (name,) = manager.list_readers(context)
+    post = manager._engine.post
+
+    def late(message: object) -> None:
+        manager.close()
+        manager._thread.join(10)
+        post(message)
+
+    manager._engine.post = lambda message: (  # type: ignore[method-assign]
+        post(message) if not isinstance(message, Call) else late(message)
+    )
+    assert code(pool.submit(manager.connect, context, name)) is ScardCode.E_NO_SERVICE
+
+
+def test_closed_while_a_call_waits_for_a_change(made: Made, pool: ThreadPoolExecutor) -> None:
+    manager = made()
+    context = manager.establish()
+    change = pool.submit(manager.get_status_change, context, -1, [ReaderState(PNP_READER)])
+    until(lambda: manager._calls)
+    manager.close()
+    assert code(change) is ScardCode.E_NO_SERVICE
