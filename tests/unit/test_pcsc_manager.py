@@ -70,7 +70,7 @@ def made() -> Iterator[Made]:
         manager.close()
 
 
-def code(future: Future[Any]) -> ScardCode:
+def code(future: Future[object]) -> ScardCode:
     error = future.exception(10)
     assert isinstance(error, ScardError)
     return error.code
@@ -394,4 +394,4 @@ def test_closed_while_a_call_waits_for_a_change(made: Made, pool: ThreadPoolExec
     change = pool.submit(manager.get_status_change, context, -1, [ReaderState(PNP_READER)])
     until(lambda: manager._calls)
     manager.close()
-    assert code(change) is ScardCode.E_NO_SERVICE
+    assert code(change) is ScardCode.E_NO_SERVICE  # type: ignore[arg-type]
