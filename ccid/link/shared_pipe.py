@@ -26,7 +26,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from ccid.errors import CcidError, CommandCancelled, MalformedMessage, TransportTimeout
-from ccid.link.block_ways import BlockWay, PatienceS, SharedWay
+from ccid.link.block_ways import ALL_SECRET, BlockWay, PatienceS, SharedWay
 from ccid.link.card_state import Session
 from ccid.link.conversation import Operation
 from ccid.link.locks import SLICE_MS, Lock, Shut
@@ -249,5 +249,6 @@ class SharedPipe(Pipe):
         patience_s: PatienceS,
         result: Callable[[RawReply], bytes],
         session: Session | None = None,
+        unsecret_ins: frozenset[int] = ALL_SECRET,
     ) -> BlockWay:
         return SharedWay(self, slot, patience_s, result, session)
