@@ -47,6 +47,8 @@ ROOMS = ("ground", "transport", "link", "session", "trace", "virtual", "device",
 """Their modules are all loaded before the scheduled things are put in."""
 BEGIN_S = 1000.0
 """The clock at the begin of each schedule."""
+SLOW_S, SLOWEST_S = (0.002, 0.05, 0.26), 1.0
+"""Times that a thread which can go on may need until it does; and all of them in one schedule."""
 LONGEST_S = 3600.0
 """Virtual time that a schedule may take."""
 MOST_STEPS = 3_000_000
@@ -117,6 +119,8 @@ class Scheduler:
         self.by_opcode = self.random.random() < 0.25
         self.chance = self.random.choice((0.1, 0.5, 1.0))
         """Of a change where threads meet."""
+        self.haste = self.random.choice((0.0, 0.0, 0.02))
+        """How likely time passes at a change of threads, though one can go on: it is slow."""
         self.expired: list[str] = []
         """Waits that nobody ended."""
         self.changes: list[int] = []
@@ -133,6 +137,7 @@ class Scheduler:
         self._calm = 0
         self._steps = 0
         self._left = self._draw()
+        self._left_s = SLOWEST_S
         self._failure: BadSchedule | None = None
 
     # What a scenario calls ------------------------------------------------------------------------
@@ -260,6 +265,9 @@ class Scheduler:
     def _choose(self) -> Runner:
         if self._steps > MOST_STEPS:
             self._fail(BadSchedule, "it does not end")
+        if self.haste and not self._calm and self.random.random() < self.haste:
+            passed = min(self._left_s, self.random.choice(SLOW_S))
+            self.now, self._left_s = self.now + passed, self._left_s - passed
         while True:
             self._calm += 1
             able = [one for one in self.runners if one.is_able(self.now)]

@@ -95,7 +95,7 @@ def answers_or(kinds: tuple[type[Exception], ...], job: schedules.Job[bytes], ri
     """It ended in one of two ways."""
     error = job.failure()
     if error is None:
-        assert job.result() == right
+        assert job.result() == right, job.result().hex()
     else:
         assert isinstance(error, kinds), repr(error)
 
@@ -366,7 +366,7 @@ def manager_released(scheduler: Scheduler) -> None:
     failure = slow.failure()
     assert isinstance(failure, ScardError), repr(failure)
     answers_or((ScardError,), quick, b"1 0\x90\x00")
-    assert scheduler.now - schedules.BEGIN_S < 5
+    assert scheduler.now - schedules.BEGIN_S < 5, scheduler.now - schedules.BEGIN_S
     made.close()
 
 
