@@ -12,7 +12,7 @@ import pytest
 
 from ccid.errors import CardMute, InvalidApdu, ProtocolError
 from ccid.iso7816.error_detection import CRC, crc, crc_inverted, lrc
-from ccid.iso7816.t1 import T1, Block, LinkError, Reply
+from ccid.iso7816.t1 import MAX_NOTICES, T1, Block, LinkError, Reply
 
 MUTE, PARITY, OTHER = LinkError.MUTE, LinkError.PARITY, LinkError.OTHER
 APDU = bytes.fromhex("00A40400")
@@ -324,6 +324,14 @@ def test_the_card_gives_our_chain_up_and_says_why() -> None:
 def test_the_card_gives_its_own_chain_up() -> None:
     script: list[Step] = [(I0, "20AA"), ("90", "C2"), ("E2", "40" + OK)]
     assert play(T1().exchange(APDU), script).hex() == OK
+
+
+@pytest.mark.parametrize(("request_", "response"), [("C2", "E2"), ("C120", "E120")])
+def test_so_many_requests_in_succession_and_no_more(request_: str, response: str) -> None:
+    few: list[Step] = [(I0, request_), *[(response, request_)] * (MAX_NOTICES - 1)]
+    assert play(T1().exchange(APDU), [*few, (response, "00" + OK)]).hex() == OK
+    with pytest.raises(ProtocolError):
+        play(T1().exchange(APDU), [*few, (response, request_)])
 
 
 # IFSD -----------------------------------------------------------------------------------------
