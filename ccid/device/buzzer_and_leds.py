@@ -26,12 +26,13 @@ def buzz(reader: Reader, seconds: float) -> None:
         raise _unknown(reader, "buzzer")
     if isinstance(seconds, bool) or not isinstance(seconds, int | float):
         raise TypeError(f"seconds: a number is wanted, not {type(seconds).__name__}")
-    if not math.isfinite(seconds) or seconds < 0:
-        raise ValueError(f"seconds: {seconds} is no duration")
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"seconds: {short(seconds)} is no duration")
     longest_s = gadget_commands.longest_s(command)
     if seconds > longest_s:
         raise UnsupportedByReader(
-            f"{reader.name}: a tone of {seconds:g} s is too long, {longest_s:g} s is the longest",
+            f"{reader.name}: a tone of {short(seconds)} s is too long, "
+            f"{longest_s:g} s is the longest",
             reader=reader.name,
         )
     _send(reader, gadget_commands.buzzer_command(command, seconds), "buzzer")

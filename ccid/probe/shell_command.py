@@ -10,6 +10,7 @@ from ccid.device.find import list_readers
 from ccid.device.reader import Reader
 from ccid.device.slot import Slot
 from ccid.errors import CcidError
+from ccid.ground.hexadecimal import mentioned
 from ccid.iso7816.status_words import explain
 from ccid.probe.card_command import show_card
 from ccid.probe.exchanges import Exchange, Exchanges
@@ -96,6 +97,8 @@ class Shell:
             try:
                 if not self.does(text, prompt):
                     return 0
+            except BrokenPipeError:  # nobody reads on: no error
+                raise
             except (WrongLine, CcidError, OSError) as error:
                 self._forget_lost_card()
                 where = f"line {prompt.number}: " if isinstance(prompt, ScriptPrompt) else ""
@@ -199,9 +202,15 @@ class Shell:
         Raises:
             WrongLine: A line fails, or the file runs itself.
         """
+        if "\0" in file:
+            raise WrongLine("no file has a NUL character in its name")
         if self._depth == DEEPEST:
             raise WrongLine(f"{DEEPEST} scripts run each other: one runs itself")
-        script = ScriptPrompt(read_lines(file))
+        try:
+            script = ScriptPrompt(read_lines(file))
+        except OSError as error:  # an APDU with a PIN may have been taken for a name
+            told = f"{error.strerror}: {mentioned(file)}" if error.strerror else str(error)
+            raise WrongLine(told) from None
         self._depth += 1
         try:
             if self.all(script):

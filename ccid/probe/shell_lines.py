@@ -63,8 +63,13 @@ VERIFY_ARGUMENTS = re.compile(
 """What may stand behind ``verify``; whatever follows may be a PIN."""
 MAY_BE_SECRET = re.compile(r"\d{4}|^[^G-Z]*$", re.ASCII | re.IGNORECASE)
 """A word that is no name of a reader or a file, but may be a PIN or an APDU."""
+NUMBER = re.compile(r"^[\d\s]*\d{3}[\d\s]*$", re.ASCII)
+"""A number, perhaps in groups: 12345678 is more likely a PIN than an APDU. Digits two by two, as in
+``00 84 00 00 08``, are bytes."""
 GROUP = re.compile(r"(?:0x|\\x)?([0-9A-F]+)", re.IGNORECASE)
 SHOWN = "*"
+UNKNOWN = "\ufffd"
+"""Stands for bytes that were no text."""
 
 
 class WrongLine(Exception):
@@ -138,7 +143,8 @@ def is_kept(text: str) -> bool:
         return False
     match line.command:
         case "":
-            return len(line.apdu) >= APDU_HEADER and not carries_secret(line.apdu)
+            is_apdu = len(line.apdu) >= APDU_HEADER and not NUMBER.search(text)
+            return is_apdu and not carries_secret(line.apdu)
         case "verify":
             return VERIFY_ARGUMENTS.fullmatch(text.strip()) is not None
         case "sw" | "expect":
@@ -253,7 +259,9 @@ def verify_apdu(reference: str, length: str, pin: str) -> bytes:
         raise WrongLine("the reference of a PIN, P2, is one byte in hexadecimal: verify 81")
     if length and re.fullmatch(r"\d{1,3}", length, re.ASCII) is None:
         raise WrongLine("the length of a padded PIN is a number of bytes: verify 80 8")
-    data = pin.encode("utf-8", "replace")
+    if not pin.isprintable() or UNKNOWN in pin:
+        raise WrongLine("the PIN has characters that are no text; it was not sent")
+    data = pin.encode("utf-8")
     size = int(length) if length else len(data)
     if not 0 < len(data) <= size <= 255:
         raise WrongLine(f"a PIN has 1 to {min(int(length or 255), 255)} characters here")

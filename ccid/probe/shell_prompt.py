@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 MOST_LINES = 1000
 """Lines of the history that are read again."""
 MOST_BYTES = 1 << 20
-"""Bytes of the history file that are read."""
+"""Bytes at the end of the history file that are read."""
+LONGEST_LINE = 1 << 20
+"""Bytes of a line in a script. The longest APDU has 65,544 bytes."""
 Names = Callable[[], Sequence[str]]
 """Tells the names of the readers."""
 
@@ -64,6 +66,19 @@ class ScriptPrompt:
     def secret(self, question: str) -> str:
         """The next line."""
         return self.line()
+
+
+def standard_lines() -> Iterator[str]:
+    """The lines of standard input, as they come. Bytes that are no text are U+FFFD.
+
+    Raises:
+        OSError: A line has no end.
+    """
+    source = getattr(sys.stdin, "buffer", sys.stdin)
+    while source is not None and (line := source.readline(LONGEST_LINE + 1)):
+        if len(line) > LONGEST_LINE:
+            raise OSError(f"standard input: a line has more than {LONGEST_LINE >> 20} MiB")
+        yield line.decode("utf-8", "replace") if isinstance(line, bytes) else line
 
 
 class PlainPrompt:
@@ -123,7 +138,14 @@ class HistoryFile:
     def lines(self) -> list[str]:
         """The lines, the oldest first, at most :data:`MOST_LINES`; none if it cannot be read."""
         with suppress(OSError):
-            with open(self.file, "rb") as file:
+            descriptor = os.open(self.file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+            with os.fdopen(descriptor, "rb") as file:
+                found = os.fstat(descriptor)
+                if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
+                    return []
+                file.seek(max(0, found.st_size - MOST_BYTES))
+                if file.tell():
+                    file.readline(MOST_BYTES)  # the rest of a line
                 data = file.read(MOST_BYTES)
             lines = data.decode("utf-8", "replace").splitlines()
             return [line for line in lines if is_kept(line)][-MOST_LINES:]
@@ -236,7 +258,7 @@ def prompt_for(names: Names) -> tuple[Prompt, str]:
         names: Tells the names of the readers.
     """
     if not (sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()):
-        return ScriptPrompt(sys.stdin or ()), ""
+        return ScriptPrompt(standard_lines()), ""
     if os.environ.get("TERM") != "dumb":
         try:
             return rich_prompt(names), ""

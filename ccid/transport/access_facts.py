@@ -31,6 +31,8 @@ ALL_USERS = ["0", "0", "4294967295"]
 UDEV = ("control", "io.systemd.Udev")
 """Sockets of udev, the second of newer ones."""
 MOST_BYTES = 1 << 16
+MOST_NAME = 200
+"""Characters of a name that a file or the environment tells."""
 
 
 def gather(root: Path | None = None, environ: Mapping[str, str] | None = None) -> Facts:
@@ -55,7 +57,7 @@ def gather(root: Path | None = None, environ: Mapping[str, str] | None = None) -
         has_ssh=any(environ.get(name) for name in ("SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY")),
         is_remote=_is_remote(root, groups),
         seats=tuple(_value(_text(root, f"run/systemd/users/{uid}"), "ACTIVE_SEATS").split()),
-        has_udev=any((root / "run/udev" / name).exists() for name in UDEV),
+        has_udev=any(_is_there(root, f"run/udev/{name}") for name in UDEV),
         unit=_unit(groups),
         container="" if container in ("wsl", "flatpak") else container,
         has_own_users=_text(root, "proc/self/uid_map").split() not in ([], ALL_USERS),
@@ -115,10 +117,15 @@ def _text(root: Path, name: str) -> str:
         return ""
 
 
+def _is_there(root: Path, name: str) -> bool:
+    """The file is there. ``Path.exists`` raises where a folder above it may not be searched."""
+    return os.path.exists(root / name)
+
+
 def _value(text: str, key: str) -> str:
     """The value of a line ``key=value``."""
     found = re.search(rf"^{key} *= *(.*)$", text, re.M)
-    return printable(found[1].strip().strip('"')) if found else ""
+    return printable(found[1][:MOST_NAME].strip().strip('"')) if found else ""
 
 
 def _user(uid: int) -> tuple[str, str, frozenset[str]]:
@@ -151,17 +158,17 @@ def _is_remote(root: Path, groups: str) -> bool:
 def _container(root: Path, environ: Mapping[str, str]) -> str:
     """What made the container around this process; empty without one."""
     for name in ("run/systemd/container", "run/host/container-manager"):
-        said = printable(_text(root, name).strip())
+        said = printable(_text(root, name)[:MOST_NAME].strip())
         if said:
             return said
     if environ.get("KUBERNETES_SERVICE_HOST"):
         return "Kubernetes"
     engine = _value(_text(root, "run/.containerenv"), "engine")
-    if engine or (root / "run/.containerenv").exists():
+    if engine or _is_there(root, "run/.containerenv"):
         return engine.partition("-")[0] or "podman"
-    if (root / ".dockerenv").exists():
+    if _is_there(root, ".dockerenv"):
         return "docker"
-    said = printable(environ.get("container", "").strip())
+    said = printable(environ.get("container", "")[:MOST_NAME].strip())
     if said:
         return said
     mounts = _text(root, "proc/self/mountinfo").splitlines()
@@ -175,7 +182,7 @@ def _container(root: Path, environ: Mapping[str, str]) -> str:
 
 def _flatpak(root: Path) -> str:
     """The name of the app in whose Flatpak sandbox this process runs."""
-    if not (root / ".flatpak-info").exists():
+    if not _is_there(root, ".flatpak-info"):
         return ""
     return _value(_text(root, ".flatpak-info"), "name") or "APP"
 

@@ -17,6 +17,7 @@ from functools import partial
 from ccid.codec.descriptors.standard import DescriptorType
 from ccid.codes import ENGLISH_US
 from ccid.errors import ReaderForked, ReaderNotFound, TransportError
+from ccid.ground.safe_text import short
 from ccid.transport import ReaderInfo, Transport, linux
 from ccid.transport.claim import has_no_node
 from ccid.transport.discovery import Discovery, look_at
@@ -83,7 +84,8 @@ def select(fd: int, interface: int | None) -> ReaderInfo:
             return one
     there = ", ".join(str(one.interface_number) for one in readers)
     raise ReaderNotFound(
-        f"the device of file descriptor {fd} has no CCID interface {interface}; it has {there}"
+        f"the device of file descriptor {fd} has no CCID interface {short(interface)}; "
+        f"it has {there}"
     )
 
 

@@ -46,12 +46,21 @@ def device_name(bus: int, ports: tuple[int, ...]) -> str:
 
 def device_at(bus: int, address: int, root: Path = ROOT) -> str | None:
     """The kernel's name of the device with this address; None where sysfs does not tell."""
-    for folder in (root / "sys/bus/usb/devices").glob("*-*/devnum"):
+    for folder in _files("*-*/devnum", root):
         name = folder.parent.name
         numbers = attribute(name, "busnum", root), attribute(name, "devnum", root)
         if numbers == (str(bus), str(address)):
             return name
     return None
+
+
+def _files(pattern: str, root: Path) -> list[Path]:
+    """The files of all USB devices that match. ``glob`` raises where /sys may not be searched, as
+    in a service with ``InaccessiblePaths=/sys``."""
+    try:
+        return sorted((root / "sys/bus/usb/devices").glob(pattern))
+    except OSError:
+        return []
 
 
 def node(bus: int, address: int, root: Path = ROOT) -> Path:
@@ -79,7 +88,7 @@ def is_unconfigured(path: str, root: Path = ROOT) -> bool:
 def identities(root: Path = ROOT) -> list[tuple[str, int, int]]:
     """All USB devices: the kernel's name, idVendor, idProduct."""
     found = []
-    for folder in sorted((root / "sys/bus/usb/devices").glob("*/idVendor")):
+    for folder in _files("*/idVendor", root):
         name = folder.parent.name
         numbers = attribute(name, "idVendor", root), attribute(name, "idProduct", root)
         if numbers[0] is not None and numbers[1] is not None:
@@ -91,7 +100,7 @@ def identities(root: Path = ROOT) -> list[tuple[str, int, int]]:
 def addresses(root: Path = ROOT) -> set[tuple[int, int]]:
     """All USB devices: the numbers of bus and device."""
     found = set()
-    for folder in (root / "sys/bus/usb/devices").glob("*/devnum"):
+    for folder in _files("*/devnum", root):
         name = folder.parent.name
         bus, number = attribute(name, "busnum", root), attribute(name, "devnum", root)
         if bus is not None and number is not None:

@@ -6,6 +6,7 @@ import ctypes
 import os
 
 from ccid.errors import TransportError, UsbUnavailable
+from ccid.ground.safe_text import short
 from ccid.transport.libusb import Status, backend, function, status_text
 
 SINCE = "1.0.23"
@@ -27,7 +28,7 @@ class Descriptor:
         try:
             self.number = os.dup(fd)
         except (OSError, OverflowError) as error:
-            raise TransportError(f"file descriptor {fd} cannot be used: {error}") from None
+            raise TransportError(f"file descriptor {short(fd)} cannot be used: {error}") from None
 
     def __del__(self) -> None:
         if self.number >= 0:

@@ -130,6 +130,19 @@ def test_facts_of_this_machine_are_gathered_without_an_error() -> None:
     assert access_facts.gather(Path("/nothing"), {}).container == ""
 
 
+def test_a_root_that_cannot_be_searched_counts_as_empty(tmp_path: Path) -> None:
+    """A name that is too long stands for a folder without rights: root, too, gets an error."""
+    root = tmp_path / ("x" * 300)
+    facts = access_facts.gather(root, {"container": "\x1b" + "y" * 100_000})
+    assert not facts.has_udev
+    assert facts.flatpak == ""
+    assert facts.container.startswith("\\x1by")
+    assert len(facts.container) < 1000
+    assert linux.addresses(root) == set()
+    assert linux.identities(root) == []
+    assert linux.device_at(1, 2, root) is None
+
+
 def test_the_node_is_tried(tmp_path: Path) -> None:
     path = tmp_path / "002"
     assert access_facts.gather_node(path, tmp_path) == Node(str(path), Refusal.MISSING)

@@ -96,6 +96,14 @@ def test_what_is_no_command(wrong: Any, table: Table) -> None:
         gadget_commands.check(wrong)
 
 
+@pytest.mark.parametrize("blank", ["\u00a0", "\u2003", "\x1f", "\n", "  "])
+def test_any_blanks_are_between_the_bytes(blank: str) -> None:
+    """A web page or a PDF from which a command is copied has other blanks."""
+    command = gadget_commands.check(blank.join(("E0", "28", "{10ms}")))
+    assert gadget_commands.buzzer_command(command, 0.1).hex() == "e0280a"
+    assert gadget_commands.heard_duration(command, bytes.fromhex("e0280a")) == 0.1
+
+
 def test_a_wrong_command_in_a_users_file_is_told_with_its_line(table: Table) -> None:
     table.only("1209:0001", 'buzzer-escape = "E0 {10s}"')
     with pytest.raises(ReaderTableError, match=r"buzzer-escape.*10ms.* is wanted here") as caught:
@@ -215,11 +223,19 @@ def test_a_led_that_is_not_there_and_a_tone_that_is_too_long() -> None:
             reader.led("blue\x1b")
         with pytest.raises(UnsupportedByReader, match=r"3 s is too long, 2\.55 s is the longest"):
             reader.buzzer(3)
+        with pytest.raises(UnsupportedByReader, match=r"a number of 20001 bits s is too long"):
+            reader.buzzer(HUGE)
     assert gadgets(virtual).lit == set()
     assert gadgets(virtual).tones == []
 
 
-@pytest.mark.parametrize("seconds", [-1, math.nan, math.inf, -math.inf])
+HUGE = 1 << 20_000
+"""More than a float can be, with more digits than Python writes."""
+
+
+@pytest.mark.parametrize(
+    "seconds", [-1, math.nan, math.inf, -math.inf, pytest.param(-HUGE, id="huge")]
+)
 def test_what_is_no_duration(seconds: float) -> None:
     with (
         ccid.open_reader(models.make(ACR1252, None)) as reader,

@@ -20,6 +20,9 @@ from tests.unit.fake_usb import FakeBackend, FakeDevice
 from tests.unit.test_descriptors import SMART_CARD, configuration, interface
 from tests.unit.test_reset import ANSWER, APDU, OverUsb, refused
 
+HUGE = pytest.param(1 << 20_000, id="huge")
+"""Python refuses to write so many digits."""
+
 
 class Given:
     """libusb's function that takes a descriptor.
@@ -170,10 +173,17 @@ def test_no_descriptor_of_a_device(
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-@pytest.mark.parametrize("wrong", [-1, 9999, 1 << 70])
+@pytest.mark.parametrize("wrong", [-1, 9999, 1 << 70, HUGE])
 def test_no_descriptor_at_all(lab: OverUsb, wrong: int) -> None:
     with pytest.raises(errors.TransportError, match="cannot be used"):
         ccid.open_fd(wrong)
+
+
+@pytest.mark.parametrize("wrong", [7, -1, HUGE, "\x1b[2J"])
+def test_no_interface_of_this_number(lab: OverUsb, fd: int, wrong: Any) -> None:
+    with pytest.raises(errors.ReaderNotFound, match="no CCID interface") as caught:
+        ccid.open_fd(fd, interface=wrong)
+    assert "\x1b" not in str(caught.value)
 
 
 @pytest.mark.parametrize("wrong", ["3", None, 3.0, True])

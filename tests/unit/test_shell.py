@@ -48,11 +48,12 @@ def test_what_means_nothing(text: str) -> None:
 
 
 KEPT = [SELECT, "help", "verify 81", "verify 80 8", "select piv", "expect 63Cx", "sw 6A82",
-        "reset cold", "reader Some Reader", "< a/script", "00 B0 00 00 00"]  # fmt: skip
+        "reset cold", "reader Some Reader", "< a/script", "00 B0 00 00 00",
+        "00 84 00 00 08"]  # fmt: skip
 NOT_KEPT = [VERIFY, VERIFY.replace(" ", ""), f"C-APDU: {VERIFY}", "verify 81 1234", "1234",
             "verify 1234", "31323334", "select 1234", f"{SELECT}  # 1234",
             f"reader {VERIFY}", f"< {VERIFY}", VERIFY[:-1], "80D80001 08 0102030405060708",
-            "00 20 00 81", ""]  # fmt: skip
+            "00 20 00 81", "12345678", "1234 5678", "1234567890", ""]  # fmt: skip
 
 
 @pytest.mark.parametrize("text", KEPT)
@@ -111,7 +112,8 @@ def test_apdus_of_commands() -> None:
     assert shell_lines.select_apdu("mf").hex() == "00a4000c023f00"
     assert shell_lines.select_apdu("a0:00:00:03:08").hex() == "00a4040005a00000030800"
     assert shell_lines.verify_apdu("80", "8", "12").hex() == "0020008008" + "3132" + "ff" * 6
-    for wrong in (("8", "", "1"), ("81", "x", "1"), ("81", "2", PIN), ("81", "", "")):
+    no_text = [("81", "", PIN + one) for one in ("\ufffd", "\udcff", "\x1b[D", "\0")]
+    for wrong in (("8", "", "1"), ("81", "x", "1"), ("81", "2", PIN), ("81", "", ""), *no_text):
         with pytest.raises(WrongLine) as caught:
             shell_lines.verify_apdu(*wrong)
         assert PIN not in str(caught.value)
@@ -154,7 +156,12 @@ def test_a_script(script: Script) -> None:
         ("00A4", "a command APDU has 4 to"),
         ("reader Nobody", "line 1: "),
         ("slot 7", "line 1: "),
-        ("< nothing-there", "line 1: "),
+        ("< nothing-there", "line 1: No such file or directory: 'nothing-there'"),
+        (f"< {VERIFY}", "line 1: No such file or directory: (a word of 26 characters)"),
+        ("< a\0b", "line 1: no file has a NUL character in its name"),
+        ("< /dev/zero", "line 1: /dev/zero: more than 16 MiB are no list"),
+        ("< /", "line 1: Is a directory: '/'"),
+        ("verify 81\n12\ufffd4", "line 2: the PIN has characters that are no text"),
         ("verify 81\n", "the script ends where a PIN should be"),
     ],
 )
@@ -173,6 +180,58 @@ def test_a_script_runs_scripts_but_not_without_end(script: Script, tmp_path: Pat
     status, _, err = script(f"< {inner}\n")
     assert status == 1
     assert "one runs itself" in err
+
+
+class Bytes:
+    """A standard input of bytes, as sys.stdin is.
+
+    Args:
+        content: What comes, again and again.
+        times: How often.
+    """
+
+    def __init__(self, content: bytes, times: int = 1) -> None:
+        self.buffer = self
+        self.taken = 0
+        self._file = io.BytesIO(content * times)
+
+    def isatty(self) -> bool:
+        return False
+
+    def readline(self, most: int) -> bytes:
+        line = self._file.readline(most)
+        self.taken += len(line)
+        return line
+
+
+def test_a_script_of_any_bytes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", Bytes(b"sw 9000\n\xff\xfe\x00\n"))
+    status, out, err = run("shell", "--virtual")
+    assert (status, out) == (1, "9000: normal processing\n")
+    assert "line 2: neither a command" in err
+
+
+def test_a_line_without_end_is_not_kept_in_memory(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endless = Bytes(b"0" * (4 << 20))
+    monkeypatch.setattr("sys.stdin", endless)
+    status, _, err = run("shell", "--virtual")
+    assert status == 1
+    assert "a line has more than 1 MiB" in err
+    assert endless.taken <= (1 << 20) + 1
+
+
+def test_a_script_whose_output_nobody_reads_ends_without_a_word() -> None:
+    code = "from ccid.probe.__main__ import main; raise SystemExit(main(['shell', '--virtual']))"
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as pipe:
+        done = subprocess.run(
+            [sys.executable, "-c", code], input=b"sw 9000\nsw 6A82\n", stdout=pipe,
+            stderr=subprocess.PIPE, timeout=PATIENCE_S, check=False,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_a_script_needs_no_package(tmp_path: Path) -> None:
@@ -198,6 +257,28 @@ def test_the_history_file(tmp_path: Path) -> None:
     assert kept.lines() == [SELECT, "sw 6A82"]
     assert stat.S_IMODE(kept.file.stat().st_mode) == 0o600
     assert stat.S_IMODE(kept.file.parent.stat().st_mode) == 0o700
+
+
+def test_the_newest_lines_of_a_long_history_are_read(tmp_path: Path) -> None:
+    kept = HistoryFile(tmp_path / "history")
+    kept.file.write_text("sw 6A82\n" * (1 << 18))
+    kept.add(SELECT)
+    assert kept.lines()[-1] == SELECT
+    assert set(kept.lines()) == {SELECT, "sw 6A82"}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes in folders are of POSIX")
+def test_a_history_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    file = tmp_path / "history"
+    os.mkfifo(file)
+    code = (
+        "from pathlib import Path; from ccid.probe.shell_prompt import HistoryFile;"
+        f"one = HistoryFile(Path({str(file)!r})); one.add('sw 9000'); print(one.lines())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, timeout=PATIENCE_S, check=True
+    )
+    assert done.stdout == b"[]\n"
 
 
 def test_a_history_file_behind_a_link_is_left_alone(tmp_path: Path) -> None:
@@ -245,6 +326,7 @@ def test_the_shell_at_a_terminal(typist: Typist, tmp_path: Path) -> None:
     typist.until("90 00")
     typist.type("frob\r")
     typist.until("neither a command")
+    typist.until("ccid>")
     typist.type("\x04")
     assert typist.process.wait(PATIENCE_S) == 0
     assert PIN not in typist.shown

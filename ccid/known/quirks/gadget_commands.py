@@ -26,7 +26,7 @@ BYTE = re.compile(r"[0-9A-F]{2}")
 
 
 def check(value: Any) -> str:
-    """``value``, if it is a command with places.
+    """``value`` with single spaces, if it is a command with places.
 
     Raises:
         ValueError: It is none.
@@ -42,7 +42,7 @@ def check(value: Any) -> str:
         (0, True),
     ):
         raise ValueError(WANTED)
-    return value
+    return " ".join(words)
 
 
 def leds(command: str) -> tuple[str, ...]:
