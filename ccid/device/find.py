@@ -48,7 +48,10 @@ def select(readers: list[ReaderInfo], wanted: str | None) -> ReaderInfo:
         ReaderNotFound: No reader, or more than one, fits ``wanted``.
     """
     if not readers:
-        raise ReaderNotFound("no CCID reader on USB")
+        raise ReaderNotFound(
+            "no CCID reader on USB (`ccid-probe doctor` looks for the reason; "
+            "ccid.VirtualReader() is one without hardware)"
+        )
     if wanted is None:
         return readers[0]
     word = wanted.lower()

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -63,7 +62,8 @@ class Opened:
         """By key: how many readers applications have open, or are opening."""
         self._lent: dict[Key, Reader] = {}
         """By key: the reader that is open for a watch only."""
-        self._locks: defaultdict[Key, threading.RLock] = defaultdict(threading.RLock)
+        self._locks: WeakValueDictionary[Key, threading.RLock] = WeakValueDictionary()
+        """By key: the lock, for as long as a thread holds it or waits for it."""
         # Re-entrant: the garbage collector may run while the lock is held, and close a reader
         self._guard = threading.RLock()
         self._listeners: tuple[Callable[[ReaderInfo], None], ...] = ()
@@ -71,7 +71,10 @@ class Opened:
 
     def _lock(self, key: Key) -> threading.RLock:
         with self._guard:
-            return self._locks[key]
+            lock = self._locks.get(key)
+            if lock is None:
+                self._locks[key] = lock = threading.RLock()
+            return lock
 
     def listen(self, tell: Callable[[ReaderInfo], None]) -> Callable[[], None]:
         """Call ``tell`` from now on whenever a reader was opened or closed.
@@ -125,7 +128,11 @@ class Opened:
         except BaseException:
             with self._guard:  # the first call here: a signal may come at any call before it
                 if is_counted:
-                    self._application_counts[key] -= 1
+                    left = self._application_counts[key] - 1
+                    if left:
+                        self._application_counts[key] = left
+                    else:
+                        del self._application_counts[key]
             self._tell(info)
             raise
 

@@ -118,6 +118,8 @@ def judge(info: ReaderInfo, quirks: Quirks | None = None, *, old_firmware: bool 
 
 def _table(quirks: Quirks, release: int, old_firmware: bool) -> Iterator[Reason]:
     because = f": {quirks.reason}" if quirks.reason else ""
+    if because and quirks.min_release is not None:
+        because += f" (this one has {_bcd(release)})"
     if quirks.status == "unsupported":
         yield Reason("table", f"known not to work well{because}", Weight.LIMIT)
     elif quirks.status == "disabled":
@@ -244,4 +246,8 @@ def _level(d: SmartCardDescriptor) -> Iterator[Reason]:
             "dwProtocols", "no T=1: cards that speak nothing else will not do", Weight.LIMIT
         )
     elif Protocols.T0 not in d.protocols:
-        yield Reason("dwProtocols", "no T=0, as on tokens with a card built in", Weight.NOTE)
+        yield Reason(
+            "dwProtocols",
+            "no T=0, as on contactless readers, and on tokens with a card built in",
+            Weight.NOTE,
+        )

@@ -324,7 +324,9 @@ class _Watcher:
         elif isinstance(notice, _WatchedReader):
             self._report(notice)
         else:
-            self._owner_changed(self._owner_changes.pop(notice))
+            info = self._owner_changes.pop(notice, None)
+            if info is not None:  # else it came while an earlier notice was taken, and is handled
+                self._owner_changed(info)
 
     def _list_devices(self) -> None:
         try:

@@ -42,6 +42,10 @@ class Characters(NamedTuple):
     data: bytes
     expected: int
 
+    def __repr__(self) -> str:
+        """Without the data, which may hold a secret."""
+        return f"Characters(data=<{len(self.data)} bytes>, expected={self.expected})"
+
 
 # Characters -----------------------------------------------------------------------------------
 

@@ -68,6 +68,10 @@ class Block(NamedTuple):
     data: bytes
     multiplier: int = 0
 
+    def __repr__(self) -> str:
+        """Without the data, which may hold a secret."""
+        return f"Block(data=<{len(self.data)} bytes>, multiplier={self.multiplier})"
+
 
 class RCode(IntEnum):
     """The low bits of an R-block's PCB (11.3.2.2)."""
@@ -111,6 +115,10 @@ class Answer(NamedTuple):
     inf: bytes = b""
     fault: RCode | None = None
 
+    def __repr__(self) -> str:
+        """Without the data, which may hold a secret."""
+        return f"Answer(pcb=0x{self.pcb:02X}, inf=<{len(self.inf)} bytes>, fault={self.fault})"
+
 
 @dataclass(slots=True)
 class _Command:
@@ -128,15 +136,15 @@ class _Command:
         response: The parts of the response received so far.
     """
 
-    apdu: bytes
-    last: bytes
+    apdu: bytes = field(repr=False)
+    last: bytes = field(repr=False)
     end: int
     state: State
-    out: bytes
+    out: bytes = field(repr=False)
     multiplier: int = 0
     errors: int = 0
     notices: int = 0
-    response: bytearray = field(default_factory=bytearray)
+    response: bytearray = field(default_factory=bytearray, repr=False)
 
     def count_from_zero(self) -> None:
         """Reset the counts: the exchange continues."""

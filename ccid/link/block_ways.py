@@ -10,6 +10,9 @@ The read asks for as many bytes as a short APDU's reply has. After a longer repl
 second read, it asks for the longest message of the reader, until a reply is short again: so a file
 that is read in long pieces costs one read for each.
 
+A message whose command or answer may hold a secret is overwritten when it is over: that of
+any command but one of 5 bytes, or fewer, that is known for none.
+
 The transport is looked up while the lock is held: a trace may have begun or ended, or the reader
 may have been closed, while this thread waited for its turn.
 """
@@ -23,11 +26,12 @@ from typing import TYPE_CHECKING
 from ccid.codec.messages import MESSAGE_HEADER
 from ccid.codec.messages.headers import DATA_BLOCK, XFR_BLOCK, reply_header, xfr_block_header
 from ccid.errors import CcidError
-from ccid.iso7816.apdu import SW_LENGTH, Bytes, octets
+from ccid.iso7816.apdu import SW_LENGTH, TPDU_HEADER, Bytes, octets
 from ccid.link.card_state import Power, Session
 from ccid.link.locks import SLICE_MS
 from ccid.link.raw_commands import RawCommand
 from ccid.link.reply_matching import RawReply
+from ccid.link.wiping import wipe
 
 if TYPE_CHECKING:
     from ccid.link.pipe import Pipe
@@ -35,6 +39,11 @@ if TYPE_CHECKING:
 
 WRITE_TIMEOUT_MS = 5000
 """A bulk-OUT transfer that takes longer has failed."""
+LONGEST_UNSECRET = MESSAGE_HEADER + TPDU_HEADER
+"""Bytes of the longest message whose command has no data."""
+FIRST_CHANNELS = 0x1F
+"""The last interindustry class of the logical channels 0 to 3 (ISO/IEC 7816-4:2013 5.4.1)."""
+ALL_SECRET: frozenset[int] = frozenset()
 WHOLE = bytes(3)
 """Bytes 7 to 9 of an XfrBlock: bBWI 0, wLevelParameter 0."""
 NO_SIGNS: list[Power] = []
@@ -92,6 +101,7 @@ class ShortWay(PipeWay):
     Args:
         pipe: The pipe.
         slot, patience_s, result, session: As for :class:`PipeWay`.
+        unsecret_ins: As for :meth:`ccid.link.pipe.Pipe.way`.
     """
 
     def __init__(
@@ -101,9 +111,11 @@ class ShortWay(PipeWay):
         patience_s: PatienceS,
         result: Callable[[RawReply], bytes],
         session: Session | None,
+        unsecret_ins: frozenset[int] = ALL_SECRET,
     ) -> None:
         super().__init__(slot, patience_s, result, session)
         self.pipe = pipe
+        self.unsecret_ins = unsecret_ins
         self.out, self.inp = pipe.transport.out, pipe.transport.inp
         self.usual_read = pipe.inbox.first_read(pipe.transport)
         self.whole_read = pipe.inbox.whole_read(pipe.transport)
@@ -143,9 +155,18 @@ class ShortWay(PipeWay):
                         pipe.busy_slot = -1
                         if got <= self.short:
                             self.read, self.short = self.usual_read, 0
-                        return self.inp[MESSAGE_HEADER:got].tobytes()
+                        response = self.inp[MESSAGE_HEADER:got].tobytes()
+                        if (
+                            size > LONGEST_UNSECRET
+                            or data[1] not in self.unsecret_ins
+                            or data[0] > FIRST_CHANNELS
+                        ):
+                            wipe(out, size)
+                            wipe(self.inp, got)
+                        return response
                 reply = pipe.finish(self.command(data), count, got)
                 pipe.busy_slot = -1
+                wipe(out, size)
                 if MESSAGE_HEADER + len(reply.data) > self.read:
                     self.read, self.short = self.whole_read, self.usual_read
             except BaseException as error:  # the reader may have got it, and be at work on it
@@ -153,6 +174,7 @@ class ShortWay(PipeWay):
                 if not isinstance(error, CcidError):
                     pipe.check_length(slot, len(octets(data)))
                 pipe.give_up(slot)
+                wipe(self.out, MESSAGE_HEADER + len(data))
                 raise
             return self.result(reply)
 

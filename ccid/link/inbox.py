@@ -19,6 +19,7 @@ from collections.abc import Callable
 from ccid.codec.messages import MESSAGE_HEADER
 from ccid.codec.messages.replies import REPLIES
 from ccid.errors import MalformedMessage, TransportTimeout
+from ccid.link.wiping import wipe
 from ccid.transport import IN_CAPACITY, Transport
 
 FIRST_READ, LONGEST_FIRST_READ = 512, 4096
@@ -125,16 +126,21 @@ class Inbox:
         said = f"dwLength announces {length} bytes of data"
         if size > IN_CAPACITY - packet:
             wrong = self._wrong(inp, got, said)
+            head = bytes(inp[:MESSAGE_HEADER])
+            wipe(inp, got)
             self.surplus += got
             if got % packet == 0:
-                self._drain(transport, bytes(inp[:MESSAGE_HEADER]), patience, until)
+                self._drain(transport, head, patience, until)
             return wrong
         got = self._fill(transport, got, size, patience, until)
         if got < size:
-            return self._wrong(inp, got, f"{said}, {got - MESSAGE_HEADER} came")
-        message = bytes(inp[:size])
+            wrong = self._wrong(inp, got, f"{said}, {got - MESSAGE_HEADER} came")
+            wipe(inp, got)
+            return wrong
+        message, behind = bytes(inp[:size]), bytes(inp[size:got])
+        wipe(inp, got)
         if got > size:
-            self._split(bytes(inp[size:got]))
+            self._split(behind)
             if got % packet == 0:
                 self._drain(transport, message, patience, until)
         return message
@@ -195,5 +201,6 @@ class Inbox:
                     got = self._fill(transport, got, size, patience, until)
             left -= max(got, 1)
             self._split(bytes(inp[:got]))
+            wipe(inp, got)
             if got % packet or not got:
                 return

@@ -50,13 +50,20 @@ from ccid.errors import (
     SlotBusy,
     TransportError,
 )
-from ccid.link.block_ways import WRITE_TIMEOUT_MS, BlockWay, PatienceS, ShortWay
+from ccid.link.block_ways import (
+    ALL_SECRET,
+    WRITE_TIMEOUT_MS,
+    BlockWay,
+    PatienceS,
+    ShortWay,
+)
 from ccid.link.card_state import Power, Session
 from ccid.link.conversation import Conversation, Operation, seconds
 from ccid.link.inbox import Inbox, Patience
 from ccid.link.locks import SLICE_MS
 from ccid.link.raw_commands import RawCommand, UnderWay
 from ccid.link.reply_matching import SLOT_STATUS, Past, RawReply, match
+from ccid.link.wiping import wipe
 from ccid.transport import OUT_CAPACITY, Transport
 
 ABORT_S = 2.0
@@ -186,10 +193,13 @@ class Pipe(Conversation):
                     and MESSAGE_HEADER + length == got
                 ):
                     data = transport.inp[MESSAGE_HEADER:got].tobytes()
+                    wipe(transport.inp, got)
                     return RawReply(kind, bSeq, bStatus, bError, parameter, data)
         except BaseException:  # the reader may have got it
             self.give_up(command.slot)
             raise
+        finally:
+            wipe(transport.out, size)
         sent = UnderWay(command, count, self._current(command.slot, count), heard)
         return self._finish(sent, got, time.monotonic() - began)
 
@@ -240,6 +250,8 @@ class Pipe(Conversation):
             except BaseException:  # the reader may have got it
                 self.give_up(command.slot)
                 raise
+            finally:
+                wipe(self.transport.out, size)
             count = self.count
         return UnderWay(command, count, self._current(command.slot, count))
 
@@ -409,6 +421,7 @@ class Pipe(Conversation):
         patience_s: PatienceS,
         result: Callable[[RawReply], bytes],
         session: Session | None = None,
+        unsecret_ins: frozenset[int] = ALL_SECRET,
     ) -> BlockWay:
         """The fastest way of a block to the card, made once and used often.
 
@@ -417,8 +430,10 @@ class Pipe(Conversation):
             patience_s: How many seconds to wait for the reply to a block, before extensions.
             result: Makes abData of a reply that is not plain success at once, or raises its error.
             session: The power-up that the blocks are for; None for any.
+            unsecret_ins: If the blocks are APDUs: the INS of those without data that leave no
+                secret in the buffers (:mod:`ccid.link.wiping`).
         """
-        return ShortWay(self, slot, patience_s, result, session)
+        return ShortWay(self, slot, patience_s, result, session, unsecret_ins)
 
     def finish(self, command: RawCommand, count: int, got: int) -> RawReply:
         """Wait for the reply to a command that :class:`~ccid.link.block_ways.ShortWay` has sent.

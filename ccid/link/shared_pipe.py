@@ -26,8 +26,9 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from ccid.errors import CcidError, CommandCancelled, MalformedMessage, TransportTimeout
-from ccid.link.block_ways import BlockWay, PatienceS, SharedWay
+from ccid.link.block_ways import ALL_SECRET, BlockWay, PatienceS, SharedWay
 from ccid.link.card_state import Session
+from ccid.link.conversation import Operation
 from ccid.link.locks import SLICE_MS, Lock, Shut
 from ccid.link.pipe import Pipe
 from ccid.link.raw_commands import RawCommand, UnderWay
@@ -59,6 +60,9 @@ class SharedPipe(Pipe):
         """The number of the command that a slot has under way."""
         self._queued: set[int] = set()
         """Slots whose command waits until fewer are under way."""
+        self._begun: dict[int, int] = {}
+        """By slot: number of the last command as the one under way began to wait for room. It is
+        cancelled from then on, and other slots send commands meanwhile."""
         self._boxes = [SimpleQueue[Mail]() for _ in range(slot_count)]
         self._reader = threading.RLock()
         """Held by the thread that reads for all."""
@@ -77,6 +81,7 @@ class SharedPipe(Pipe):
         finally:
             self._under_way.pop(command.slot, None)
             self._queued.discard(command.slot)
+            self._begun.pop(command.slot, None)
             self._knock(self._queued)  # there is room
             self._knock(self._under_way)  # this thread reads no more
 
@@ -88,10 +93,10 @@ class SharedPipe(Pipe):
             The reason why no command can be sent any more, if so.
         """
         slot, timeout_s = command.slot, command.timeout_s
-        operation = self._operations.get(slot)
-        if operation is None:
+        self._begun[slot] = self.count
+        if slot not in self._operations:
             self._cancelled.pop(slot, None)  # it was for an earlier one
-            operation = self._operation_of(self.count)
+        operation = self._current(slot, self.count)
         deadline = self.deadlines[slot] = self._by(operation, timeout_s)
         self._queued.add(slot)
         while True:
@@ -112,6 +117,9 @@ class SharedPipe(Pipe):
                 )
             with suppress(Empty):
                 self._boxes[slot].get(timeout=min(left_s, SLICE_MS / 1000))
+
+    def _current(self, slot: int, count: int) -> Operation:
+        return super()._current(slot, self._begun.get(slot, count))
 
     def _knock(self, slots: set[int] | dict[int, int]) -> None:
         """Wake the threads of these slots."""
@@ -241,5 +249,6 @@ class SharedPipe(Pipe):
         patience_s: PatienceS,
         result: Callable[[RawReply], bytes],
         session: Session | None = None,
+        unsecret_ins: frozenset[int] = ALL_SECRET,
     ) -> BlockWay:
         return SharedWay(self, slot, patience_s, result, session)

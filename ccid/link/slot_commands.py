@@ -52,6 +52,7 @@ from ccid.errors import (
     UnsupportedByReader,
 )
 from ccid.iso7816.apdu import Bytes, octets
+from ccid.iso7816.secret_instructions import UNSECRET_INS
 from ccid.iso7816.timing import ACTIVATION_S
 from ccid.known.quirks import Quirks
 from ccid.link.block_ways import BlockWay, PatienceS
@@ -521,7 +522,7 @@ class Commands(SlotCommands):
         session: Session | None = None,
     ) -> BlockWay:
         result = partial(whole, failure=self.failure, more=more)
-        return self.pipe.way(self.slot, patience_s, result, session)
+        return self.pipe.way(self.slot, patience_s, result, session, UNSECRET_INS)
 
     def t1_block_way(self, patience_s: PatienceS, session: Session | None = None) -> BlockWay:
         return self.pipe.way(self.slot, patience_s, self._block_of, session)

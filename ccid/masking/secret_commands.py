@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 from ccid.iso7816.apdu import APDU_HEADER, Bytes
+from ccid.iso7816.secret_instructions import ENVELOPE, GET_RESPONSE, SECRET_INS
 
 # Theory of operation. A list of all commands that carry a PIN or a key is not possible, since every
 # application has commands of its own. A list of commands that carry none is possible. So the class
@@ -18,47 +19,10 @@ from ccid.iso7816.apdu import APDU_HEADER, Bytes
 #
 # Of a command that is not shown, data and response are masked; header, Lc and SW1 SW2 are visible.
 
-VERIFY = (0x20, 0x21)
-CHANGE_REFERENCE_DATA = (0x24, 0x25)
-DISABLE_VERIFICATION = (0x26, 0x27)
-ENABLE_VERIFICATION = (0x28, 0x29)
-SECURITY_OPERATION = (0x2A, 0x2B)
-RESET_RETRY_COUNTER = (0x2C, 0x2D)
-GENERATE_KEY_PAIR = (0x46, 0x47)
-GENERAL_AUTHENTICATE = (0x86, 0x87)
-INTERNAL_AUTHENTICATE = (0x88, 0x89)
-PUT_DATA = (0xDA, 0xDB)
-PUT_KEY = (0xD8,)
-ONE_TIME_PASSWORDS = (0xA2, 0xA3, 0xA5)
-"""CALCULATE, VALIDATE and SEND REMAINING of the OATH application (YKOATH); A2 is SEARCH RECORD in
-ISO/IEC 7816-4."""
-IMPORT_KEY = (0xFE, 0xFF)
-"""IMPORT ASYMMETRIC KEY and SET MANAGEMENT KEY of PIV applications."""
-SECRET_INS = frozenset(
-    VERIFY
-    + CHANGE_REFERENCE_DATA
-    + DISABLE_VERIFICATION
-    + ENABLE_VERIFICATION
-    + SECURITY_OPERATION
-    + RESET_RETRY_COUNTER
-    + GENERATE_KEY_PAIR
-    + GENERAL_AUTHENTICATE
-    + INTERNAL_AUTHENTICATE
-    + PUT_DATA
-    + PUT_KEY
-    + ONE_TIME_PASSWORDS
-    + IMPORT_KEY
-)
-"""Instructions whose data or response are secret, in any class (ISO/IEC 7816-4:2013 11.5,
-ISO/IEC 7816-8, OpenPGP card 3.4, NIST SP 800-73, GlobalPlatform 2.3)."""
-
 SELECT, GET_CHALLENGE, MANAGE_CHANNEL = 0xA4, 0x84, 0x70
 READ_BINARY, READ_RECORD, GET_DATA = (0xB0, 0xB1), (0xB2, 0xB3), (0xCA, 0xCB)
 STATUS = 0xF2
 """GET STATUS of GlobalPlatform, STATUS of ETSI TS 102 221 and GSM 11.11."""
-GET_RESPONSE = 0xC0
-ENVELOPE = (0xC2, 0xC3)
-"""The data of an ENVELOPE are a command, or a part of a command (ISO/IEC 7816-3:2006 12.2)."""
 SHOWS_DATA = frozenset({SELECT, READ_BINARY[1], READ_RECORD[1], GET_DATA[1]})
 """Interindustry instructions whose data only name a file or a data object."""
 READS = frozenset({MANAGE_CHANNEL, GET_CHALLENGE, READ_BINARY[0], READ_RECORD[0], GET_DATA[0]})

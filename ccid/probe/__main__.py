@@ -44,7 +44,8 @@ none, vpcd:PORT, the card of a program that connects to 127.0.0.1:PORT (vsmartca
 jCardSim), or vpcd:HOST:PORT, that of a program that listens (vicc --reversed).
 """
 
-
+VIRTUAL = "use the built-in virtual reader, not USB; --virtual vvvv:pppp makes it one of that model"
+VIRTUALS = "only the models that --virtual vvvv:pppp can take"
 LONGEST_S = 1e9
 """The longest time that a user may give."""
 MOST_TIMES = 100_000
@@ -83,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"ccid-probe {__version__}")
     _add_common(top, {"virtual": False, "trace": None, "log": False, "trace_secrets": False,
-                      "reader": None, "card": None})  # fmt: skip
+                      "reader": None, "card": None}, VIRTUAL)  # fmt: skip
     commands = top.add_subparsers(dest="command", metavar="COMMAND")
 
     def command(
@@ -93,7 +94,7 @@ def parser() -> argparse.ArgumentParser:
             name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False
         )
         if reader:
-            _add_common(sub, {})
+            _add_common(sub, {}, VIRTUALS if name == "readers" else VIRTUAL)
         if json:
             sub.add_argument("--json", action="store_true", help="print JSON")
         return sub
@@ -237,14 +238,23 @@ def seconds(text: str) -> float:
     return value
 
 
-def _add_common(to: argparse.ArgumentParser, defaults: dict[str, Any]) -> None:
+def _add_common(to: argparse.ArgumentParser, defaults: dict[str, Any], virtual: str) -> None:
     """Add the options that may stand before or after the command. After the command they have no
-    default, so that a value given before the command stays."""
+    default, so that a value given before the command stays. ``virtual`` is the help of
+    ``--virtual``."""
     flag: dict[str, Any] = {"action": "store_true"}
     for name, text, more in (
-        ("virtual", "use the built-in virtual reader, not USB", flag),
-        ("card", "which card the virtual reader has", {"metavar": "CARD", "type": card_kind}),
-        ("reader", "which reader, if there are several", {"metavar": "NAME"}),
+        ("virtual", virtual, flag),
+        (
+            "card",
+            "which card the virtual reader has (ccid-probe --help names them)",
+            {"metavar": "CARD", "type": card_kind},
+        ),
+        (
+            "reader",
+            "which reader, if there are several: a part of its name, vvvv:pppp, or its path",
+            {"metavar": "NAME"},
+        ),
         ("trace", "write all USB messages to FILE (pcapng, for Wireshark)", {"metavar": "FILE"}),
         ("log", "log all USB messages to stderr", flag),
         ("trace-secrets", "do not mask PINs and keys in trace and log", flag),

@@ -8,7 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 from ccid.codec.descriptors import ClassControl
@@ -364,7 +364,7 @@ class _Note:
     """
 
     began: float
-    data: bytes = b""
+    data: bytes = field(default=b"", repr=False)
     masked: bytes | None = None
     is_complete: bool = True
 

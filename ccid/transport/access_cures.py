@@ -199,7 +199,7 @@ def _container(facts: Facts, node: Node, ids: tuple[int, int]) -> Advice:
         elif "kube" in facts.container.lower():
             cure = "give the pod /dev/bus/usb as a hostPath, and run it privileged"
         else:
-            cure = f"start it with {DEVICES}"
+            cure = f"start the container with {DEVICES}"
         return Advice(f"the container ({facts.container}) {why}", cure)
     if facts.has_own_users:
         return Advice(

@@ -57,8 +57,8 @@ class VirtualSlot:
     parameters: dict[Protocol, ProtocolData] = field(default_factory=dict)
     clock: ClockStatus = ClockStatus.STOPPED_LOW
     busy_until: float | None = None
-    command: bytearray = field(default_factory=bytearray)
-    response: bytes = b""
+    command: bytearray = field(default_factory=bytearray, repr=False)
+    response: bytes = field(default=b"", repr=False)
     power_ons: int = 0
     announced_ifsd: bool = False
     late_reply: LateReply | None = None

@@ -45,6 +45,7 @@ static int fails(void)
 }
 
 #define socketpair(...) (fails() ? -1 : socketpair(__VA_ARGS__))
+#define pipe2(...) (fails() ? -1 : pipe2(__VA_ARGS__))
 #define pipe(...) (fails() ? -1 : pipe(__VA_ARGS__))
 #define sendmsg(...) (fails() ? -1 : sendmsg(__VA_ARGS__))
 #define recvmsg(...) (fails() ? -1 : recvmsg(__VA_ARGS__))

@@ -34,6 +34,8 @@ FILES = (
     "session/exchange/block_links.py",
     "session/exchange/iccd_tpdu.py",
 )
+USES = ("device/slot.py", "device/card.py", "session/activation.py", "link/card_state.py")
+"""Above the locks, where a card is connected."""
 PATIENCE_S = 10
 """Only a lock that is held for ever makes a thread wait so long."""
 
@@ -76,6 +78,48 @@ def test_an_interrupted_command_is_in_nobodys_way(kind: str) -> None:
             assert not reader.pipe._operations
         assert done == 1
         assert len(kept) > 5
+
+
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [("one command at a time", "connect"), ("several", "status"), ("several", "disconnect"),
+     ("T=1 by blocks", "reset"), ("ICCD", "connect")],
+)  # fmt: skip
+def test_an_interrupted_use_of_a_card_is_in_nobodys_way(kind: str, what: str, full: bool) -> None:
+    """The slot can be used by another thread at once, and the card be connected again."""
+    for one in READERS if full else (kind,):
+        interrupt_a_use(one, what)
+
+
+def interrupt_a_use(kind: str, what: str) -> None:
+    make, _ = READERS[kind]
+    with ccid.open_reader(make()) as reader, ThreadPoolExecutor(1) as another:
+        slot, places = reader.slots[0], 0
+
+        def again() -> ccid.Card:
+            card = slot.card
+            if card is not None and card.ended() is None:
+                card.disconnect()
+            return slot.connect()
+
+        def connected() -> ccid.Card:
+            assert slot.card is not None
+            return slot.card
+
+        again()
+        uses: dict[str, Callable[[], object]] = {
+            "connect": again,
+            "reset": lambda: connected().reset(),
+            "status": slot.status,
+            "disconnect": lambda: connected().disconnect(),
+        }
+        for error in interrupted(uses[what], (*FILES, *USES)):
+            places += error is not None
+            card = another.submit(again).result(PATIENCE_S)
+            assert another.submit(card.transmit, APDU).result(PATIENCE_S) == ANSWER
+            assert reader.pipe.busy_slot == -1
+            assert not reader.pipe._operations
+        assert places > 5
 
 
 @pytest.mark.parametrize("kind", ["one command at a time", "several"])

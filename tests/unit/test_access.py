@@ -211,7 +211,12 @@ CURES: list[tuple[Facts, Node, list[str], list[str]]] = [
     ),
     (Facts(unit="web.service"), POLICY, ["DeviceAllow=char-usb_device rw"], ["idVendor"]),
     (Facts(unit="web.service"), MISSING, ["PrivateDevices=no"], ["idVendor"]),
-    (Facts(container="docker"), MISSING, ["-v /dev/bus/usb", "'c 189:* rmw'"], ["idVendor"]),
+    (
+        Facts(container="docker"),
+        MISSING,
+        ["start the container with -v /dev/bus/usb", "'c 189:* rmw'"],
+        ["idVendor"],
+    ),
     (Facts(container="docker"), POLICY, ["-v /dev/bus/usb", "'c 189:* rmw'"], ["idVendor"]),
     (Facts(container="docker"), Node("n"), [GROUP_RULE, "--group-add $(getent"], ["TAG"]),
     (

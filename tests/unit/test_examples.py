@@ -135,8 +135,13 @@ def test_contactless_uid(
     assert virtual.gadgets.tones == [0.1]
 
 
-def test_a_card_with_contacts_has_no_uid(example: Example) -> None:
-    status, out = example("contactless_uid.py", "--virtual")
+def test_a_virtual_card_has_a_uid(example: Example) -> None:
+    assert example("contactless_uid.py", "--virtual") == (None, "DE:AD:BE:EF\n")
+
+
+def test_a_card_with_contacts_has_no_uid(example: Example, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(find, "list_readers", lambda: [ccid.VirtualReader().info])
+    status, out = example("contactless_uid.py")
     assert out == ""
     assert status == (
         "Virtual Reader: UID of the card: 6E00, class not supported: "

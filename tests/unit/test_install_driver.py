@@ -259,7 +259,8 @@ def test_the_compiled_plug_of_a_wheel(
 
 def test_checking(tmp_path: Path, nothing_wrong: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--dropdir", tmp_path, "--check") == 1
-    assert "there is no driver of ours" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"there is no driver of ours in {tmp_path}: run ccid-install-driver" in told
     assert run("--dropdir", tmp_path, "--reader", "1111:1111") == 0
     assert run("--dropdir", tmp_path, "--check") == 0
     assert "in good order" in capsys.readouterr().out

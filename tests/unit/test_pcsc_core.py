@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
-from ccid.pcsc.manager.pcsc_call import Action
+from ccid.pcsc.manager.pcsc_call import Action, Call
 from ccid.pcsc.manager.pcsc_state import SlotView
 from ccid.pcsc.manager.reader_names import Numbers, base_name, slot_name
 from ccid.pcsc.manager.scard_codes import PNP_READER, CardBits, Proto, ScardCode, ScardError
+from ccid.pcsc.manager.slot_driver import SlotDriver
 from ccid.pcsc.manager.status_changes import ReaderState, StatusLook
 from tests.unit.fake_pcsc import ATR, ATR_T0, FakeSlot, World
 
@@ -178,6 +182,32 @@ def test_a_reader_that_does_not_tell() -> None:
     world.look()
     assert world.code(world.functions.status, card) is ScardCode.W_RESET_CARD
     assert world.code(world.functions.reconnect, card, SHARED, 3, LEAVE) is OK
+
+
+def test_a_reader_that_tells_again_that_there_is_no_card() -> None:
+    """Programs that wait for a change are woken."""
+    world = World(FakeSlot(None))
+    world.fake.failing = True
+    world.look()
+    version = world.core.resources.version
+    world.fake.failing = False
+    world.look()
+    assert world.slot.bits == CardBits.ABSENT
+    assert world.core.resources.version > version
+
+
+def test_only_the_job_that_is_meant_is_ended() -> None:
+    cancelled: list[int] = []
+    slot = SimpleNamespace(cancel=lambda: not cancelled.append(1))
+    handler: Any = SimpleNamespace(channel=lambda lun: SimpleNamespace(slot=slot))
+    driver, one, other = SlotDriver(handler, 0, print), *(Call(print) for _ in range(2))
+    driver.abort()
+    assert not cancelled, "no job is under way"
+    driver._current = one
+    driver.abort(other)
+    assert not cancelled
+    driver.abort(one)
+    assert len(cancelled) == 1
 
 
 # Sharing and transactions -------------------------------------------------------------------------

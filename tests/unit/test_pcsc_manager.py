@@ -26,9 +26,11 @@ from ccid.pcsc.manager import (
     StateBits,
     shared_manager,
 )
+from ccid.pcsc.manager.pcsc_call import Call
 from ccid.virtual import FileSystemCard
 from ccid.virtual.cards import Answer, Application
 from ccid.virtual.models import make
+from tests.unit.test_asynchronous import until
 
 SELECT = bytes.fromhex("00A4000C023F00")
 OK = bytes.fromhex("9000")
@@ -345,3 +347,51 @@ def test_no_thread_is_left() -> None:
     while threading.active_count() > before:
         assert time.monotonic() < until
         time.sleep(0.01)
+
+
+def test_a_job_that_waits_for_another_caller_is_dropped_when_nobody_waits_for_it(
+    made: Made, pool: ThreadPoolExecutor
+) -> None:
+    """Its context was released: the command is not sent after that."""
+    manager = made(ccid.VirtualReader(SlowCard()))
+    context, other = manager.establish(), manager.establish()
+    (name,) = manager.list_readers(context)
+    handle, protocol = manager.connect(context, name)
+    left, _ = manager.connect(other, name)
+    (driver,) = manager._engine._drivers.values()
+    with driver.gate:  # as a caller's own thread has it
+        slow = pool.submit(manager.transmit, handle, protocol, bytes.fromhex("000E0000"))
+        until(lambda: driver._given is not None)
+        manager.release(context)
+        until(lambda: driver._dropped is not None)
+    begun = time.monotonic()
+    assert manager.transmit(left, protocol, SELECT)[0] == OK
+    assert isinstance(slow.exception(10), ScardError)
+    assert time.monotonic() - begun < SLOW_S / 2
+
+
+def test_closed_just_before_a_call_is_posted(made: Made, pool: ThreadPoolExecutor) -> None:
+    """It is told that nobody does it, as is one that waits."""
+    manager = made(ccid.VirtualReader())
+    context = manager.establish()
+    (name,) = manager.list_readers(context)
+    post = manager._engine.post
+
+    def late(message: object) -> None:
+        manager.close()
+        manager._thread.join(10)
+        post(message)
+
+    manager._engine.post = lambda message: (  # type: ignore[method-assign]
+        post(message) if not isinstance(message, Call) else late(message)
+    )
+    assert code(pool.submit(manager.connect, context, name)) is ScardCode.E_NO_SERVICE
+
+
+def test_closed_while_a_call_waits_for_a_change(made: Made, pool: ThreadPoolExecutor) -> None:
+    manager = made()
+    context = manager.establish()
+    change = pool.submit(manager.get_status_change, context, -1, [ReaderState(PNP_READER)])
+    until(lambda: manager._calls)
+    manager.close()
+    assert code(change) is ScardCode.E_NO_SERVICE  # type: ignore[arg-type]

@@ -44,8 +44,8 @@ ALONE = {
     "structs": {"helper", "channel"},
 }
 """What the plug alone needs. Each other declaration of ``plug.c`` is one that Python has."""
-PYTHON_ALONE = {"ALIVE", "REQUEST", "REPLY", "CONNECTION"}
-"""Constants of ``frames.py`` that are made of the others."""
+PYTHON_ALONE = {"ALIVE", "REQUEST", "REPLY", "CONNECTION", "WITHOUT_DATA"}
+"""Constants of ``frames.py`` that are made of the others, or that the plug does not need."""
 
 
 def members(prefix: str, kinds: Any) -> dict[str, int]:

@@ -23,6 +23,7 @@ from ccid.codec.messages import (
     PC_to_RDR_XfrBlock,
 )
 from ccid.codes import ExchangeLevel, Features, IccStatus, Protocol, SlotError, VoltageSupport
+from ccid.device import find
 from ccid.device.open_readers import opened
 from ccid.iso7816.apdu import CommandApdu
 from ccid.known.quirks import Quirks
@@ -684,6 +685,12 @@ def test_what_is_no_reader() -> None:
     for which in (5, object(), b"name"):
         with pytest.raises(errors.ReaderNotFound, match="is no reader"):
             ccid.open_reader(which)  # type: ignore[arg-type]
+
+
+def test_without_a_reader_the_error_says_where_to_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(find, "list_readers", list)
+    with pytest.raises(errors.ReaderNotFound, match=r"ccid-probe doctor.*ccid\.VirtualReader\(\)"):
+        ccid.open_reader()
 
 
 @pytest.mark.parametrize("busy", [1, 2])

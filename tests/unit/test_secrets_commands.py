@@ -3,8 +3,10 @@ sending."""
 
 from __future__ import annotations
 
+import csv
 import io
 import random
+from pathlib import Path
 
 import pytest
 
@@ -21,92 +23,10 @@ from ccid.virtual.journal import Journal
 from tests.unit.test_secrets import APDU, SELECT, T1, Wire, stars, t1
 from tests.unit.test_trace import PIN, VERIFY, Recorder, exposed
 
-SECRET = {
-    "VERIFY": "00200001",
-    "VERIFY, odd INS": "00210000",
-    "VERIFY in a chain": "10200001",
-    "VERIFY with secure messaging": "0C200001",
-    "VERIFY on a further logical channel": "45200001",
-    "VERIFY CHV (GSM 11.11)": "A0200001",
-    "VERIFY of GlobalPlatform": "80200081",
-    "MANAGE SECURITY ENVIRONMENT": "002241B8",
-    "CHANGE REFERENCE DATA": "00240081",
-    "CHANGE REFERENCE DATA, odd INS": "00250081",
-    "CHANGE CHV (GSM 11.11)": "A0240001",
-    "DISABLE VERIFICATION REQUIREMENT": "00260001",
-    "DISABLE VERIFICATION REQUIREMENT, odd INS": "00270001",
-    "DISABLE CHV (GSM 11.11)": "A0260001",
-    "ENABLE VERIFICATION REQUIREMENT": "00280001",
-    "ENABLE CHV (GSM 11.11)": "A0280001",
-    "RESET RETRY COUNTER": "002C0081",
-    "RESET RETRY COUNTER, odd INS": "002D0081",
-    "RESET RETRY COUNTER in a chain": "102C0081",
-    "UNBLOCK CHV (GSM 11.11)": "A02C0000",
-    "UNBLOCK PIN on a logical channel": "022C0001",
-    "PERFORM SECURITY OPERATION: DECIPHER": "002A8086",
-    "PERFORM SECURITY OPERATION, odd INS": "002B8086",
-    "GENERATE ASYMMETRIC KEY PAIR": "00478000",
-    "EXTERNAL AUTHENTICATE": "00820000",
-    "EXTERNAL AUTHENTICATE of GlobalPlatform": "84820300",
-    "INTERNAL AUTHENTICATE": "00880000",
-    "RUN GSM ALGORITHM": "A0880000",
-    "AUTHENTICATE of a USIM": "00880081",
-    "GENERAL AUTHENTICATE": "00870C81",
-    "UPDATE BINARY": "00D60000",
-    "UPDATE BINARY, odd INS": "00D70000",
-    "UPDATE RECORD": "00DC0104",
-    "WRITE BINARY": "00D00000",
-    "APPEND RECORD": "00E20000",
-    "UPDATE BINARY (GSM 11.11)": "A0D60000",
-    "PUT DATA: resetting code (OpenPGP)": "00DA00D3",
-    "PUT DATA: AES key (OpenPGP)": "00DA00D5",
-    "PUT DATA: keys for secure messaging (OpenPGP)": "00DA00D1",
-    "PUT DATA: key import (OpenPGP)": "00DB3FFF",
-    "PUT DATA: key import in a chain": "10DB3FFF",
-    "SET MANAGEMENT KEY (PIV)": "00FFFFFF",
-    "IMPORT ASYMMETRIC KEY (PIV)": "00FE119A",
-    "PUT of OATH": "00010000",
-    "SET CODE of OATH": "00030000",
-    "VALIDATE of OATH": "00A30000",
-    "CALCULATE of OATH": "00A20001",
-    "CALCULATE ALL of OATH": "00A40001",
-    "CALCULATE ALL of OATH, full responses": "00A40000",
-    "PUT KEY": "80D80181",
-    "PUT KEY with secure messaging": "84D80181",
-    "PUT KEY on a further logical channel": "C0D80181",
-    "STORE DATA": "80E28000",
-    "STORE DATA with secure messaging": "84E28800",
-    "INITIALIZE UPDATE": "80500000",
-    "INSTALL": "80E60C00",
-    "LOAD": "80E80000",
-    "TERMINAL RESPONSE (ETSI TS 102 221)": "80140000",
-    "ENVELOPE (ETSI TS 102 221)": "80C20000",
-    "ENVELOPE (GSM 11.11)": "A0C20000",
-    "GENERATE AC (EMV)": "80AE8000",
-    "NFCCTAP_MSG: clientPIN": "80100000",
-    "REGISTER of U2F": "00010300",
-    "DESFire, wrapped: CHANGE KEY": "90C40000",
-    "a class of a card's own": "B0200001",
-    "a reserved class": "30A40400",
-    "LOAD KEYS": "FF820000",
-    "LOAD KEYS, encrypted": "FF82D000",
-    "AUTHENTICATE": "FF880004",
-    "GENERAL AUTHENTICATE of PC/SC": "FF860000",
-    "VERIFY of PC/SC": "FF200001",
-    "direct transmit": "FF000000",
-    "UPDATE BINARY of PC/SC": "FFD60007",
-    "transparent exchange": "FFC20001",
-    "GET DATA with data": "00CA0000",
-    "READ BINARY with data": "00B00000",
-    "GET CHALLENGE with data": "00840000",
-    "GET RESPONSE with data": "00C00000",
-    "GET DATA of no tag": "00CB3FFF",
-    "READ BINARY of no offset": "00B10000",
-    "READ RECORD of no offset": "00B30004",
-    "GET STATUS of no AID": "80F24000",
-    "GET DATA: the object with the protected management key": "00CB3FFF",
-}
-"""Headers of commands whose data are secret in these tests."""
+with (Path(__file__).parent / "data" / "secret_commands.csv").open(newline="") as table:
+    SECRET = {row["command"]: row["header"] for row in csv.DictReader(table)}
+"""Headers of commands whose data are secret in these tests. The table names the standard and the
+clause of each."""
 
 
 def spelled(name: str, data: bytes = PIN, le: bytes = b"") -> bytes:

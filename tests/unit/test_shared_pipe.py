@@ -122,6 +122,23 @@ def test_cancel_before_the_first_command_of_an_operation() -> None:
         slot.status()
 
 
+def test_cancel_after_there_was_room_and_before_the_command_is_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What cancel() calls cancelled is cancelled."""
+    with ccid.open_reader(reader_of()) as reader:
+        pipe = reader.pipe
+        assert isinstance(pipe, SharedPipe)
+        card, slot = reader.slots[1].connect(), reader.slots[1]
+        told: list[bool] = []
+        with monkeypatch.context() as patch:
+            patch.setattr(pipe, "_expect", lambda: told.append(slot.cancel()))
+            with pytest.raises(CommandCancelled):
+                card.transmit(delay(500))
+        assert told == [True]
+        assert card.transmit(echo(1, 1)) == b"1 1\x90\x00"
+
+
 def test_one_apdu_is_atomic_with_all_of_its_response() -> None:
     descriptor = make_descriptor(
         ExchangeLevel.EXTENDED_APDU, 2, bMaxCCIDBusySlots=2, dwMaxCCIDMessageLength=74

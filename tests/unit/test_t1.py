@@ -12,7 +12,7 @@ import pytest
 
 from ccid.errors import CardMute, InvalidApdu, ProtocolError
 from ccid.iso7816.error_detection import CRC, crc, crc_inverted, lrc
-from ccid.iso7816.t1 import T1, Block, LinkError, Reply
+from ccid.iso7816.t1 import MAX_NOTICES, T1, Block, LinkError, Reply
 
 MUTE, PARITY, OTHER = LinkError.MUTE, LinkError.PARITY, LinkError.OTHER
 APDU = bytes.fromhex("00A40400")
@@ -326,6 +326,14 @@ def test_the_card_gives_its_own_chain_up() -> None:
     assert play(T1().exchange(APDU), script).hex() == OK
 
 
+@pytest.mark.parametrize(("request_", "response"), [("C2", "E2"), ("C120", "E120")])
+def test_so_many_requests_in_succession_and_no_more(request_: str, response: str) -> None:
+    few: list[Step] = [(I0, request_), *[(response, request_)] * (MAX_NOTICES - 1)]
+    assert play(T1().exchange(APDU), [*few, (response, "00" + OK)]).hex() == OK
+    with pytest.raises(ProtocolError):
+        play(T1().exchange(APDU), [*few, (response, request_)])
+
+
 # IFSD -----------------------------------------------------------------------------------------
 
 
@@ -344,6 +352,16 @@ def test_a_card_that_refuses_keeps_32() -> None:
     with pytest.raises(StopIteration) as done:
         machine.send(block("82"))
     assert done.value.value == t1.ifsd == 32
+    assert t1.blocks == 3
+
+
+@pytest.mark.parametrize("ifsd", [1, 254])
+def test_an_ifsd_is_announced_as_it_is(ifsd: int) -> None:
+    t1 = T1()
+    machine = t1.announce_ifsd(ifsd)
+    with pytest.raises(StopIteration) as done:
+        machine.send(block(f"E1{next(machine).data[3]:02X}"))
+    assert done.value.value == t1.ifsd == ifsd
 
 
 def test_a_card_that_answers_nothing_is_mute() -> None:

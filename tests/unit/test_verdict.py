@@ -13,7 +13,7 @@ from ccid.codes import ExchangeLevel
 from ccid.device.verdict import Level, Verdict, judge
 from ccid.errors import ReaderUnsupported
 from ccid.known.quirks import Quirks
-from ccid.virtual import make_descriptor
+from ccid.virtual import make_descriptor, models
 
 KNOWN = Quirks("A reader", "supported")
 IN, OUT = (EndpointDescriptor(bEndpointAddress=a, bmAttributes=2) for a in (0x81, 0x02))
@@ -188,6 +188,13 @@ def test_endpoints(endpoints: tuple[EndpointDescriptor, ...], level: Level) -> N
 def test_the_tables_word(status: str, level: Level) -> None:
     verdict = judge(info(), Quirks("A reader", status, "its reason"))
     assert verdict.level is level
+
+
+def test_old_firmware_in_the_table_stands_beside_the_readers_own() -> None:
+    quirks = Quirks("A reader", "unsupported", "firmware before 2.06 fails", min_release=0x0206)
+    reader = models.make("072f:2200").info
+    (told,) = (r for r in judge(reader, quirks).reasons if r.field == "table")
+    assert str(told).endswith("firmware before 2.06 fails (this one has 2.07)")
 
 
 def test_the_weightiest_reason_comes_first() -> None:

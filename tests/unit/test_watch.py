@@ -603,3 +603,15 @@ hotplug.on_hotplug(print)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     said = "['READER_ARRIVED', 'CARD_ARRIVED']\nREADER_ARRIVED\n"
     assert (done.returncode, done.stdout) == (0, said), done.stderr
+
+
+def test_opened_and_closed_while_the_notice_of_that_is_taken(bus: Bus) -> None:
+    """The second notice finds nothing new."""
+    info = ccid.VirtualReader().info
+    watcher = watching._Watcher()
+    watcher._post_owner_change(info)
+    notice = watcher._notices.get_nowait()
+    watcher._queued.discard(notice)
+    watcher._post_owner_change(info)
+    watcher._handle(notice)
+    watcher._handle(watcher._notices.get_nowait())

@@ -88,6 +88,10 @@ class Manager:
         settings = Settings(infos, usb, tuple(names), max_slots, escape, grace_s)
         self._engine = Engine(settings, _nobody_to_wake)
         self._functions = self._engine.functions
+        self._calls: dict[_Blocking, None] = {}
+        """Those that threads wait for."""
+        self._is_over = False
+        """The thread ends: nobody does a call any more."""
         self._owner = os.getpid()
         self._is_closed = False
         self._thread = threading.Thread(target=self._run, name="pcsc manager", daemon=True)
@@ -102,7 +106,14 @@ class Manager:
                     engine.wait(due)
             except Exception:  # a fault of ours must not keep all callers waiting for ever
                 logger.exception("the resource manager goes on after a fault")
-        engine.run()
+        try:
+            engine.run()
+        finally:
+            self._is_over = True
+            for call in list(self._calls):
+                if call.code is None:
+                    call.code = ScardCode.E_NO_SERVICE
+                    call.finished()
 
     def plug(self, reader: VirtualReader) -> None:
         """Have one more virtual reader. It leaves by :meth:`ccid.VirtualReader.unplug`."""
@@ -127,12 +138,18 @@ class Manager:
         if self._is_closed:
             raise ScardError(ScardCode.E_NO_SERVICE)
         call = _Blocking(function, arguments, timeout)
-        self._engine.post(call)
         try:
-            call.over.get()
-        except BaseException:  # as Ctrl-C
-            self._engine.post(Abandoned(call))
-            raise
+            self._calls[call] = None  # before it is asked whether the thread is over: see _run
+            if self._is_over:
+                raise ScardError(ScardCode.E_NO_SERVICE)
+            self._engine.post(call)
+            try:
+                call.over.get()
+            except BaseException:  # as Ctrl-C
+                self._engine.post(Abandoned(call))
+                raise
+        finally:
+            self._calls.pop(call, None)
         assert call.code is not None
         if call.code is not ScardCode.S_SUCCESS:
             raise ScardError(call.code)

@@ -71,6 +71,10 @@ class SlotDriver:
         self.caller: Handle | None = None
         self._current: Call | Handle | None = None
         self._busy = threading.Lock()
+        self._given: Call | None = None
+        """Whose job was given, and has not begun."""
+        self._dropped: Call | None = None
+        """Whose job is not to begin."""
 
     def begin(self, call: Call, job: Job) -> None:
         """Have a job done."""
@@ -78,6 +82,7 @@ class SlotDriver:
             name = f"pcsc {job.slot.name}"
             self._thread = threading.Thread(target=self._run, name=name, daemon=True)
             self._thread.start()
+        self._given = call
         self._jobs.put((call, job))
 
     def end_turn(self, call: Call) -> None:
@@ -92,7 +97,12 @@ class SlotDriver:
 
     def abort(self, call: Call | None = None) -> None:
         """End the job of ``call`` early, if it is under way and can be ended; None for any. A job
-        that has begun may not have come to its command yet: then it is tried again."""
+        that has begun may not have come to its command yet: then it is tried again. The job of
+        ``call`` that has not begun, for others are at the card, does not begin."""
+        with self._lock:  # within which it does not begin
+            if call is not None and self._given is call:
+                self._dropped = call
+                return
         for _ in range(ABORT_TRIES):
             if not self._abort(call):
                 return
@@ -169,7 +179,11 @@ class SlotDriver:
         """Do a job in the slot's thread, which has the gate."""
         with self._busy:
             try:
-                self._current = call
+                with self._lock:
+                    self._given, self._current = None, call
+                    dropped, self._dropped = self._dropped, None
+                if dropped is call:
+                    return Outcome(Code.COMMUNICATION_ERROR, b"", self._seen(ask=False))
                 return self._do(job)
             except Exception as error:  # a fault of ours costs this job and no more
                 logger.error("%r failed: %s", job, type(error).__name__)

@@ -22,6 +22,8 @@ CONNECTION = struct.Struct("=" + "".join(CONNECTION_FIELDS.values()))
 
 BUFFER_SIZE = 1 << 17
 """Bytes of the longest request, head included. The plug sends and accepts no longer frames."""
+WITHOUT_DATA = 5
+"""Bytes of the longest short command APDU that has no data."""
 CONTROL_FD = 3
 """The descriptor of the control socket in the helper."""
 EVENT_CHANGE, EVENT_GONE = b"!", b"x"
@@ -85,7 +87,10 @@ class Requests:
                 raise ValueError(f"a request of {length} bytes, of which {got} came")
             if not self._more(got, size):
                 return None
-        return operation, argument, capacity, buffer[REQUEST.size : size].tobytes()
+        data = buffer[REQUEST.size : size].tobytes()
+        if length > WITHOUT_DATA:  # it may be a secret, and the buffer is kept
+            buffer[REQUEST.size : size] = bytes(length)
+        return operation, argument, capacity, data
 
     def _more(self, got: int, size: int) -> int:
         """Receive the rest of a frame on a stream socket.

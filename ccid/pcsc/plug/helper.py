@@ -107,6 +107,7 @@ class Channel(threading.Thread):
                 with self.writing:
                     self.since = None
                     self.requests.sendall(frame)
+                del request, frame  # they may hold a secret: they are not kept while this waits
         except ConnectionError:
             pass  # the plug hung up on a running request; if pcscd goes on, the plug says why
         except (OSError, ValueError) as error:

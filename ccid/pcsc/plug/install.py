@@ -140,6 +140,9 @@ def check(dropdir: Path, platform: str) -> list[str]:
     try:
         plist = plistlib.loads((contents / "Info.plist").read_bytes())
         python = bundle.interpreter(dropdir, platform)
+    except FileNotFoundError:
+        cure = "run ccid-install-driver --attached, or with --reader VVVV:PPPP"
+        return [f"there is no driver of ours in {dropdir}: {cure}"]
     except (OSError, plistlib.InvalidFileException, ExpatError) as error:
         return [f"there is no driver of ours in {dropdir}: {error}"]
     found = troubles(python, platform)

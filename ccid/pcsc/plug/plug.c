@@ -41,7 +41,9 @@
 #ifndef START_S
 #define START_S 120 /* the same limit until the first frame: see start_helper() */
 #endif
+#ifndef RESTART_S
 #define RESTART_S 1.0 /* shortest time between two starts of a helper */
+#endif
 #define HELPER_END_S 3.0 /* time for a helper that was asked to end: to power cards off */
 #define ASK_MS 400 /* polling interval for a reader that sends no events */
 #define CHANNELS 256
@@ -296,6 +298,24 @@ static int make_sockets(int type, int pair[2])
 		return -1;
 	fcntl(pair[0], F_SETFD, FD_CLOEXEC);
 	fcntl(pair[1], F_SETFD, FD_CLOEXEC);
+	return 0;
+#endif
+}
+
+/* A pipe whose ends do not block: a thread that empties it must not wait for more. */
+static int make_pipe(int ends[2])
+{
+#ifdef SOCK_CLOEXEC
+	return pipe2(ends, O_CLOEXEC | O_NONBLOCK);
+#else
+	if (pipe(ends))
+		return -1;
+	for (int i = 0; i < 2; i++)
+		if (fcntl(ends[i], F_SETFD, FD_CLOEXEC) || fcntl(ends[i], F_SETFL, O_NONBLOCK)) {
+			shut(&ends[0]);
+			shut(&ends[1]);
+			return -1;
+		}
 	return 0;
 #endif
 }
@@ -783,18 +803,15 @@ static struct channel *enter(DWORD lun, const char *name)
 		if (!channels[i].used && !pthread_mutex_trylock(&turns[i]))
 			c = &channels[i];
 	h = c ? helper_of(key) : NULL;
-	if (c && (!h || pipe(stop))) {
+	if (c && (!h || make_pipe(stop))) {
 		complain("%s: %s", name, h ? strerror(errno) : "too many readers");
 		give_back(c);
 		c = NULL;
 	}
 	if (c) {
 		memset(c, 0, sizeof *c);
-		for (int i = 0; i < 2; i++) {
-			fcntl(stop[i], F_SETFD, FD_CLOEXEC);
-			fcntl(stop[i], F_SETFL, O_NONBLOCK);
-			c->stop[i] = stop[i];
-		}
+		c->stop[0] = stop[0];
+		c->stop[1] = stop[1];
 		c->helper = h;
 		h->users++;
 		c->request = c->event = -1;

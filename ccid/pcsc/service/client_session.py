@@ -24,6 +24,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from ccid.iso7816.apdu import TPDU_HEADER
 from ccid.pcsc.manager.pcsc_call import Call, Done, DoneByCaller, Steps
 from ccid.pcsc.manager.pcsc_state import Context, SlotView
 from ccid.pcsc.manager.scard_codes import Proto, ScardCode
@@ -210,6 +211,8 @@ class ClientSession:
         if len(self._in) < end:
             return None
         data = bytes(self._in[start + size : end])
+        if len(data) > TPDU_HEADER:  # it may be a secret
+            self._in[:end] = bytes(end)
         del self._in[:end]
         return command, body, data
 

@@ -46,7 +46,7 @@ class LentSession(Generic[D]):
     is_used: bool = False
     is_over: bool = False
     is_refused: bool = False
-    body: bytes = b""
+    body: bytes = field(default=b"", repr=False)
     done: D | None = None
 
     def received(self, data: bytes) -> bytes:

@@ -99,6 +99,7 @@ class Lease:
                 if session.is_over or self.unsent:
                     return
                 if not reply or not session.unheard:
+                    del reply  # so may this
                     data = receive(READ_SIZE)
                     if not data:
                         return

@@ -141,6 +141,7 @@ class _Client:
             except OSError:
                 self.server.hang_up(self)
                 return
+            session.out[:sent] = bytes(sent)  # it may be a secret, and memory is used again
             del session.out[:sent]
         if session.is_over:
             self.server.hang_up(self)

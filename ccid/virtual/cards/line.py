@@ -32,6 +32,11 @@ class Sent(NamedTuple):
     data: bytes
     parity_error: bool = False
 
+    def __repr__(self) -> str:
+        """Without the data, which may hold a secret."""
+        size, wrong = len(self.data), self.parity_error
+        return f"Sent(after_s={self.after_s}, data=<{size} bytes>, parity_error={wrong})"
+
 
 def clocks_per_etu(fidi: int) -> float | None:
     """F / D, the clock cycles of an etu (ISO/IEC 7816-3:2006 7.1); None for a reserved code.
