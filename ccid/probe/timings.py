@@ -4,6 +4,7 @@ of two runs. Pure."""
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -97,12 +98,13 @@ def compared(before: Mapping[str, Figures], after: Mapping[str, Figures]) -> lis
     told = []
     for name in (STATUS, APDU):
         old, new = before[name], after[name]
+        ratio = new.p50 / old.p50 if old.p50 else math.inf
         told.append(
             {
                 "what": name,
                 "before_us": old.p50,
                 "after_us": new.p50,
-                "ratio": round(new.p50 / old.p50, 3) if old.p50 else None,
+                "ratio": round(ratio, 3) if math.isfinite(ratio) else None,
                 "clear": new.p25 > old.p75 or new.p75 < old.p25,
             }
         )
@@ -120,7 +122,7 @@ def read_run(text: str, name: str) -> tuple[dict[str, Any], dict[str, Figures]]:
         BadRun: It is no run.
     """
     try:
-        document = json.loads(text)
+        document = json.loads(text, parse_float=_finite, parse_constant=_finite)
     except (ValueError, RecursionError):
         raise BadRun(f"{name}: this is no JSON") from None
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
@@ -142,6 +144,18 @@ def read_run(text: str, name: str) -> tuple[dict[str, Any], dict[str, Figures]]:
             numbers[field.name] = value
         found[what] = Figures(**numbers)
     return document, found
+
+
+def _finite(text: str) -> float:
+    """A number in JSON, which knows neither NaN nor Infinity: what is read is printed again.
+
+    Raises:
+        ValueError: It is none.
+    """
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:40]} is no number")
+    return value
 
 
 def as_json(measured: Mapping[str, Figures]) -> dict[str, dict[str, float]]:

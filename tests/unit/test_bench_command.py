@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -75,6 +76,18 @@ def test_a_pin_is_in_no_run(run: Run) -> None:
         assert PIN not in out + err
 
 
+def test_a_ratio_beyond_a_float_is_none(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    run("bench", "--virtual", "--count", "1", "--save", str(file))
+    good = json.loads(file.read_text())
+    apdu = {**good["measured"]["APDU"], "p50": 5e-324}
+    tiny = tmp_path / "tiny.json"
+    tiny.write_text(json.dumps({**good, "measured": {**good["measured"], "APDU": apdu}}))
+    status, out, _ = run("bench", "--json", "--compare", str(tiny), str(file))
+    assert (status, "Infinity" in out) == (0, False)
+    assert json.loads(out)["compared"][1]["ratio"] is None
+
+
 def test_what_is_no_run(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "run.json"
     run("bench", "--virtual", "--count", "1", "--save", str(file))
@@ -86,7 +99,9 @@ def test_what_is_no_run(run: Run, tmp_path: Path) -> None:
         ({**good, "measured": None}, "measured has no GetSlotStatus"),
         ({**good, "measured": {**measured, "APDU": 1}}, "measured has no APDU"),
         ({**good, "measured": {**measured, "APDU": {**measured["APDU"], "p50": "\x1b"}}}, "p50 of"),
-        ({**good, "measured": {**measured, "APDU": {**measured["APDU"], "p50": 1e400}}}, "p50 of"),
+        ({**good, "measured": {**measured, "APDU": {**measured["APDU"], "p50": 1e13}}}, "p50 of"),
+        ({**good, "name": math.nan}, "this is no JSON"),
+        ({**good, "name": -math.inf}, "this is no JSON"),
         ({**good, "measured": {**measured, "APDU": {**measured["APDU"], "p50": True}}}, "p50 of"),
     ]
     for document, error in wrong:
@@ -94,7 +109,8 @@ def test_what_is_no_run(run: Run, tmp_path: Path) -> None:
             timings.read_run(json.dumps(document), "run.json")
         assert error in str(caught.value)
         assert "\x1b" not in str(caught.value)
-    for text in ("", "{", "[" * 100_000):
+    huge = json.dumps({**good, "name": 7.5}).replace("7.5", "1e400")
+    for text in ("", "{", "[" * 100_000, huge):
         file.write_text(text)
         status, _, err = run("bench", "--compare", str(file))
         assert (status, "this is no JSON" in err) == (1, True)
