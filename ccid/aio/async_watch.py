@@ -93,8 +93,8 @@ def watch(timeout: float | None = None) -> Watch:
 
     The watch waits for notifications of readers and hot-plug events of libusb. It polls only in two
     cases: a reader without an interrupt endpoint gets GetSlotStatus twice a second (USB CCID rev
-    1.1, 6.1.3); and where libusb reports no hot-plug events, the devices are listed once a second.
-    No card is powered.
+    1.1, 6.1.3); and where libusb reports no hot-plug events, or nobody may tell libusb of them (in
+    a container, or without udev), the devices are listed once a second. No card is powered.
 
     A reader that leaves USB and comes back within 2 s while this process has it open
     (:func:`ccid.aio.open_reader` with ``reopen``) has no event, and neither has its card: the

@@ -60,6 +60,7 @@ class FakeEvents:
 
     Attributes:
         submit_status: The return code of submitting a transfer.
+        submit_once: Return codes of the next submissions, before that.
         submitted: How often a transfer was submitted.
         can_hotplug: The result of libusb_has_capability.
     """
@@ -75,6 +76,7 @@ class FakeEvents:
         """The last command did not reach the reader."""
         self._is_idle = False
         self.submit_status: int = Status.SUCCESS
+        self.submit_once: list[int] = []
         self.submitted = 0
         self.freed = 0
         self.rounds: list[Callable[[], object]] = []
@@ -163,8 +165,8 @@ class FakeEvents:
         with self._happened:
             if Transfer.from_address(address).type == BULK:
                 return self._submit_bulk(address)
-            if self.submit_status:
-                return self.submit_status
+            if status := self.submit_once.pop(0) if self.submit_once else self.submit_status:
+                return status
             self.submitted += 1
             self._armed.append(address)
         return 0

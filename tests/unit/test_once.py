@@ -135,7 +135,7 @@ def test_interfaces_that_take_turns_share_them_however_they_are_opened(
             time.sleep(0.005)
 
     monkeypatch.setattr(reader_link, "SharedTurns", Turns)
-    info: Any = types.SimpleNamespace(bus=250, address=77)
+    info: Any = types.SimpleNamespace(path="usb:250-77:1.0", interface_number=0)
     quirks: Any = types.SimpleNamespace(interfaces_take_turns=True)
     assert len(set(at_once(lambda: reader_link.shared_turns(info, quirks)))) == 1
 

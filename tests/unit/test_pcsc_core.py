@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -198,9 +198,14 @@ def test_a_reader_that_tells_again_that_there_is_no_card() -> None:
 
 def test_only_the_job_that_is_meant_is_ended() -> None:
     cancelled: list[int] = []
-    slot = SimpleNamespace(cancel=lambda: not cancelled.append(1))
+
+    def cancel() -> bool:
+        cancelled.append(1)
+        return True
+
+    slot = SimpleNamespace(cancel=cancel)
     handler: Any = SimpleNamespace(channel=lambda lun: SimpleNamespace(slot=slot))
-    driver, one, other = SlotDriver(handler, 0, print), *(Call(print) for _ in range(2))
+    driver, one, other = SlotDriver(handler, 0, print), *(Call(cast(Any, print)) for _ in range(2))
     driver.abort()
     assert not cancelled, "no job is under way"
     driver._current = one

@@ -268,10 +268,8 @@ def test_seen_at_the_notifications_alone(usb_reader: OverUsb, failure: Status) -
         end = reader.listen(told.append)
         usb_reader.virtual.port.reset()
         if failure is Status.NOT_FOUND:
-            usb_reader.events.submit_status = failure
+            usb_reader.events.submit_once.append(failure)
             usb_reader.events.comes(b"\x50\x01")
-            until(lambda: reader.is_away or None in told)
-            usb_reader.events.submit_status = 0
         else:
             usb_reader.events.comes(status=GONE)
         until(lambda: None in told)

@@ -93,6 +93,8 @@ class PortEvents(FakeEvents):
             if came is None:
                 return
             data = came
+        if address not in self._armed:  # it was lost meanwhile
+            return
         self._armed.remove(address)
         self._done.append((address, status, data))
 
