@@ -71,14 +71,16 @@ class OverUsb:
 
     def reset(self) -> None:
         """As a program does that resets the device."""
-        self.virtual.port.reset()
-        self.events.lose()
+        with self.events._happened:  # what the port says then is not for the transfers of before
+            self.virtual.port.reset()
+            self.events.lose()
 
     def leave(self) -> None:
         self.is_gone = True
         self.node(self.address).unlink()
-        self.virtual.port.reset()
-        self.events.lose()
+        with self.events._happened:  # what the port says then is not for the transfers of before
+            self.virtual.port.reset()
+            self.events.lose()
 
     def come(self) -> None:
         self.address += 1
