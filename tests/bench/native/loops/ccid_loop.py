@@ -56,6 +56,10 @@ def connect(names: list[str]) -> None:
 
 
 def watch() -> None:
+    from ccid.transport import stale_list
+
+    stale_list.why_deaf = str  # the stand-in plays udev, too, which this machine may lack
+
     def tell() -> None:
         for _event in ccid.watch():
             pass
