@@ -26,7 +26,8 @@ import usb.backend.libusb1
 import ccid
 import ccid.device.watching
 from ccid.errors import CcidError
-from ccid.transport import asynchronous, libusb, linux
+from ccid.transport import asynchronous, claim, libusb, linux
+from ccid.transport import usb as usb_transport
 from ccid.virtual.port import Unplugged
 from tests.unit.fake_usb import FakeBackend, FakeDevice
 
@@ -138,6 +139,8 @@ def stub_calls() -> asynchronous.Calls:
 
 setattr(asynchronous, "calls", stub_calls)  # noqa: B010
 setattr(linux, "attribute", lambda *_: None)  # noqa: B010
+for module in (claim, usb_transport):  # this device has no node, and is there
+    setattr(module, "has_no_node", lambda _info: False)  # noqa: B010
 keep: list[Any] = []
 
 
