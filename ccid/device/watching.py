@@ -206,6 +206,8 @@ class _Watcher:
         """Functions that end a registration."""
         self._lists_devices = False
         """libusb may report no hot-plug events: the devices are listed regularly."""
+        self._listed: set[Key] = set()
+        """The readers that were on USB at the last look."""
         self._is_stopped = False
         """:meth:`stop` was called."""
         self._process = -1
@@ -337,6 +339,8 @@ class _Watcher:
     def _compare(self, infos: list[ReaderInfo]) -> None:
         """Compare the readers on USB with those that were present before."""
         keys = {key_of(info) for info in infos}
+        # Where the devices are listed once a second, most lists tell of nothing that came or went.
+        has_changed, self._listed = not self._lists_devices or keys != self._listed, keys
         away: set[str] = set()
         """Where readers that are open here are awaited: what comes there is not opened here."""
         for one in list(self._readers.values()):
@@ -348,7 +352,7 @@ class _Watcher:
                     one.is_awaited = True
                 elif key_of(one.info) not in keys:
                     self._reader_left(one)
-            elif one.is_refused and not self._lists_devices:
+            elif one.is_refused and has_changed:
                 self._reopen(one)
         self._readers_arrived(
             [i for i in infos if key_of(i) not in self._readers and i.path not in away]

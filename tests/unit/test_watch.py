@@ -22,7 +22,7 @@ import ccid
 from ccid.device import watching
 from ccid.device.open_readers import key_of, opened
 from ccid.errors import ReaderBusy, ReaderForked, TransportError
-from ccid.transport import ReaderInfo, hotplug
+from ccid.transport import ReaderInfo, hotplug, stale_list
 from ccid.virtual import faults
 from ccid.virtual.cards import FileSystemCard
 from ccid.virtual.virtual_transport import VirtualTransport
@@ -189,6 +189,22 @@ def test_it_is_tried_again_when_something_is_plugged_in(
     held[0] = False
     bus.plug(refusing)
     assert heard(events, 1) == ["card arrived 0"]
+
+
+def test_it_is_tried_again_where_devices_are_listed_once_a_second(
+    bus: Bus,
+    events: Any,
+    refusing: ReaderInfo,
+    held: list[bool],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A list that tells of a device that came: most lists tell of none."""
+    monkeypatch.setattr(stale_list, "why_deaf", lambda: "no udev runs here")
+    bus.plug(refusing)
+    heard(events, 1)
+    held[0] = False
+    bus.plug(refusing, ccid.VirtualReader(None).info)
+    assert sorted(heard(events, 2)) == ["card arrived 0", "reader arrived"]
 
 
 def test_it_is_tried_again_when_an_application_could_open_it(
