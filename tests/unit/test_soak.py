@@ -31,6 +31,9 @@ OBJECTS, BLOCKS, BYTES = 30, 500, 4 << 20
 """So much more is no growth: caches that fill, names that are interned, code that Python
 specializes. An object that is left behind each time is more with any count, a block or a byte with
 the full counts."""
+HEAP = 32 << 20
+"""With small counts, bytes are what the C library takes for its heap at once, in a process that has
+run other tests before: only what is left in large pieces is seen then."""
 WAYS = [(level, protocol, slots) for level in ExchangeLevel for protocol, slots in
         ((Protocol.T0, 1), (Protocol.T1, 1), (Protocol.T1, 2))]  # fmt: skip
 
@@ -67,7 +70,7 @@ def soak(name: str, count: int, one: Callable[[], object], tell: Tell) -> None:
     assert grown["descriptors"] <= 0
     assert grown["objects"] <= OBJECTS
     assert grown["blocks"] <= BLOCKS
-    assert grown["bytes"] <= BYTES
+    assert grown["bytes"] <= (BYTES if count >= 1000 else HEAP)
 
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
