@@ -136,15 +136,19 @@ class ControlSocket:
         if os.path.lexists(path) and stat.S_ISSOCK(os.lstat(path).st_mode):
             os.unlink(path)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        mask = os.umask(0o177)
+        is_linux = sys.platform == "linux"  # its file gets the socket's mode there
+        mask = 0 if is_linux else os.umask(0o177)
         try:
+            if is_linux:
+                os.fchmod(self._listener.fileno(), 0o600)
             self._listener.bind(path)
             self._listener.listen()
         except OSError:
             self._listener.close()
             raise
         finally:
-            os.umask(mask)
+            if not is_linux:
+                os.umask(mask)
         self._listener.setblocking(False)
         selector.register(self._listener, selectors.EVENT_READ, self._accept)
 

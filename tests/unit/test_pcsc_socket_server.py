@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +21,7 @@ import ccid
 from ccid.pcsc.service import service_thread, socket_server
 from ccid.pcsc.service.client_messages import Command
 from ccid.pcsc.service.service_thread import ServiceThread
-from ccid.pcsc.service.socket_place import SOCKET_VARIABLE, Peer
+from ccid.pcsc.service.socket_place import SOCKET_VARIABLE, Peer, listen
 from ccid.pcsc.service.socket_server import SocketServer
 from ccid.virtual import EchoCard
 from tests.unit.pcsc_clients import connect_body, request, transmit_body
@@ -258,3 +260,18 @@ def test_no_socket_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(OSError, match="no socket"):
         ServiceThread([])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the umask is set")
+def test_the_umask_of_other_threads_is_not_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two services that begin at the same time would put back each other's."""
+
+    def refused(_mask: int) -> int:
+        raise AssertionError("it is the umask of all threads")
+
+    monkeypatch.setattr(os, "umask", refused)
+    path = tmp_path / "socket"
+    listen(path).close()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
