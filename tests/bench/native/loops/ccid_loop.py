@@ -58,7 +58,8 @@ def connect(names: list[str]) -> None:
 def watch() -> None:
     from ccid.transport import stale_list
 
-    stale_list.why_deaf = str  # the stand-in plays udev, too, which this machine may lack
+    # The stand-in plays udev, too, which this machine may lack.
+    setattr(stale_list, "why_deaf", str)  # noqa: B010 - its type is that of one module
 
     def tell() -> None:
         for _event in ccid.watch():
