@@ -358,12 +358,12 @@ class _Watcher:
             [i for i in infos if key_of(i) not in self._readers and i.path not in away]
         )
 
-    def _follow(self, one: _WatchedReader) -> bool:
+    def _follow(self, one: _WatchedReader) -> None:
         """Note the new address of a reader that left USB and came back while an application has it
-        open. True if it has one."""
+        open, if it has one."""
         reader, before = one.reader, key_of(one.info)
         if reader is None or reader.is_lent or key_of(reader.info) == before:
-            return False
+            return
         if self._readers.get(before) is one:
             del self._readers[before]
         other = self._readers.get(key_of(reader.info))
@@ -371,7 +371,6 @@ class _Watcher:
             self._reader_left(other)
         one.info = reader.info
         self._readers[key_of(one.info)] = one
-        return True
 
     def _readers_arrived(self, infos: list[ReaderInfo]) -> None:
         arrived = [_WatchedReader(info) for info in infos]

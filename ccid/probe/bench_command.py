@@ -11,12 +11,22 @@ from ccid.ground import hexadecimal
 from ccid.ground.hexadecimal import NotHexadecimal
 from ccid.probe.card_command import SELECT_MF
 from ccid.probe.exchanges import Exchanges
-from ccid.probe.output import Colour, json_text, painted
+from ccid.probe.output import Colour, Painted, json_text
 from ccid.probe.progress import progress
 from ccid.probe.reader_choice import card_slot, note, opened, print_json, protocol_of, say
 from ccid.probe.report_command import surroundings
 from ccid.probe.text_file import read_lines
-from ccid.probe.timings import APDU, STATUS, Figures, as_json, compared, figures, read_run, shares
+from ccid.probe.timings import (
+    APDU,
+    SCHEMA,
+    STATUS,
+    Figures,
+    as_json,
+    compared,
+    figures,
+    read_run,
+    shares,
+)
 from ccid.trace.private_files import write_private
 
 WARM_UP = 5
@@ -44,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
         document = {**document, "compared": compared(earlier[0][1], measured)}
     content = {name: value for name, value in document.items() if name != "schema"}
     if options.save is not None:
-        text = json_text({"schema": "ccid-probe/bench/1", **content, "compared": None}, indent=2)
+        text = json_text({"schema": SCHEMA, **content, "compared": None}, indent=2)
         write_private(options.save, f"{text}\n")
         note(f"{options.save} holds the run; --compare takes it")
     if options.json:
@@ -127,5 +137,5 @@ def show(document: dict[str, Any], measured: dict[str, Figures]) -> None:
         say(
             f"{row['what']}: {row['before_us']:.1f} µs before, {row['after_us']:.1f} µs after"
             f"{'' if ratio is None else f' ({ratio:.2f} times)'}: ",
-            painted(text, colour),
+            Painted(text, colour),
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ccid.device.verdict import Level, Weight, judge
 from ccid.errors import ReaderNotFound
-from ccid.probe.output import Colour, Painted, painted
+from ccid.probe.output import Colour, Painted
 from ccid.probe.reader_choice import broken, note_lacking, print_json, readers, say
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ COLOURS = {
 
 def painted_verdict(level: Level) -> Painted:
     """A verdict in words and in its colour."""
-    return painted(level.value, COLOURS[level])
+    return Painted(level.value, COLOURS[level])
 
 
 def run(options: argparse.Namespace) -> int:

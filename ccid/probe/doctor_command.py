@@ -15,7 +15,7 @@ from ccid.device.verdict import Level, judge
 from ccid.errors import AccessDenied, CcidError, ReaderBusy, UsbUnavailable
 from ccid.known.quirks import lookup
 from ccid.probe import polkit_check, whose_name
-from ccid.probe.output import Colour, painted
+from ccid.probe.output import Colour, Painted
 from ccid.probe.reader_choice import opened, print_json, say, virtual_infos
 from ccid.transport import ReaderInfo, linux
 from ccid.transport.access_problems import PCSCD, linux_holder, who_holds
@@ -198,7 +198,7 @@ def _permissions(patient: Patient, info: ReaderInfo) -> None:
 
 def _power(patient: Patient, info: ReaderInfo) -> None:
     """Report a reader that Linux suspends, though the reader does not survive autosuspend."""
-    device = info.path.removeprefix("usb:").split(":")[0]
+    device = linux.device_in(info.path)
     quirks = info.quirks()
     if quirks.autosuspend_breaks and linux.attribute(device, "power/control") == "auto":
         patient.trouble(
@@ -213,7 +213,7 @@ def _describe(patient: Patient) -> None:
     for line in [*patient.facts, *patient.cards]:
         say(f"  {line}")
     for trouble in patient.troubles:
-        say("  ", painted("TROUBLE", Colour.BAD), f": {trouble['trouble']}")
+        say("  ", Painted("TROUBLE", Colour.BAD), f": {trouble['trouble']}")
         first, *more = trouble["cure"].split("\n")
         say(f"    cure: {first}")
         for line in more:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from ccid.iso7816.status_words import explain
 from ccid.masking.exchange_watch import hidden
 from ccid.masking.secret_commands import Secrecy, visible_length
-from ccid.probe.output import colour_of_status, painted, say
+from ccid.probe.output import Painted, colour_of_status, say
 
 MASKED = "masked: --trace-secrets shows it"
 
@@ -49,7 +49,7 @@ class Exchange:
         data, sw = self.response[:-2], self.response[-2:]
         if data:
             say(f"< {data.hex(' ').upper()}")
-        say(painted(f"< {sw.hex(' ').upper()}  {explain(self.sw)}", colour_of_status(self.sw)))
+        say(Painted(f"< {sw.hex(' ').upper()}  {explain(self.sw)}", colour_of_status(self.sw)))
 
     def as_json(self) -> dict[str, Any]:
         """The exchange in a JSON document."""

@@ -23,15 +23,11 @@ class Colour(Enum):
 
 
 class Painted(NamedTuple):
-    """A text with a colour, for :func:`say`."""
+    """A text with a colour, for :func:`say`: shown where the terminal has colours; None is its
+    own."""
 
     text: str
     colour: Colour | None
-
-
-def painted(text: str, colour: Colour | None) -> Painted:
-    """``text`` in a colour, where the terminal shows colours; None for the terminal's own."""
-    return Painted(text, colour)
 
 
 def has_colours(stream: TextIO | None) -> bool:

@@ -71,7 +71,7 @@ def is_denied(info: ReaderInfo) -> bool:
 
     refusal = refused(linux.node(info.bus, info.address))
     if refusal is Refusal.MISSING:
-        device = info.path.removeprefix("usb:").split(":")[0]
+        device = linux.device_in(info.path)
         return linux.attribute(device, "devnum") == str(info.address)
     return refusal is Refusal.POLICY
 
@@ -104,7 +104,7 @@ def who_holds(info: ReaderInfo) -> tuple[str, str]:
 def linux_holder(info: ReaderInfo) -> tuple[str, str]:
     """:func:`who_holds` on Linux: the kernel driver bound to the interface, or the processes
     that have the device node open while someone has claimed it."""
-    device = info.path.removeprefix("usb:").split(":")[0]
+    device = linux.device_in(info.path)
     configuration = info.configuration.bConfigurationValue
     driver = linux.driver(device, configuration, info.interface_number)
     if driver is None:

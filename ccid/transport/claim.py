@@ -76,10 +76,6 @@ class Claim:
         value: int = self.handle.handle.value
         return value
 
-    def has_no_node(self) -> bool:
-        """Linux has taken the device's node away."""
-        return has_no_node(self.info)
-
     def _told(self, error: BaseException) -> BaseException:
         """The error of this library for one of pyusb's."""
         if isinstance(error, CcidError) or not isinstance(error, Exception):
@@ -104,7 +100,7 @@ class Claim:
         try:
             return do()
         except Exception as error:
-            if status_of(error) != Status.IO or self.has_no_node():
+            if status_of(error) != Status.IO or has_no_node(self.info):
                 raise
             logger.info("%s: an input/output error on opening; once more", self.name)
             return do()

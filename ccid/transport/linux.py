@@ -44,6 +44,11 @@ def device_name(bus: int, ports: tuple[int, ...]) -> str:
     return f"{bus}-{'.'.join(map(str, ports))}" if ports else f"usb{bus}"
 
 
+def device_in(path: str) -> str:
+    """The kernel's name of the device in a reader's path, which is ``usb:`` and the interface's."""
+    return path.removeprefix("usb:").partition(":")[0]
+
+
 def device_at(bus: int, address: int, root: Path = ROOT) -> str | None:
     """The kernel's name of the device with this address; None where sysfs does not tell."""
     for folder in _files("*-*/devnum", root):
@@ -80,7 +85,7 @@ def attribute(device: str, name: str, root: Path = ROOT) -> str | None:
 def is_unconfigured(path: str, root: Path = ROOT) -> bool:
     """The device of this reader's path is there, and has no configuration: it is not authorized,
     or is being reset."""
-    device = path.removeprefix("usb:").partition(":")[0]
+    device = device_in(path)
     there = attribute(device, "idVendor", root) is not None
     return there and attribute(device, "bConfigurationValue", root) is None
 

@@ -88,7 +88,7 @@ class UsbTransport(BulkPair):
 
     def __init__(self, info: ReaderInfo, open_handle: OpenHandle, find: Find | None = None) -> None:
         super().__init__(info)
-        self._open_handle, self._find, self._is_given = open_handle, find, find is None
+        self._open_handle, self._find = open_handle, find
         self._events, self._controls = threading.RLock(), threading.Lock()
         self._interrupt: Interrupt | None = None
         self._tell: Callable[[bytes], None] | None = None
@@ -195,7 +195,7 @@ class UsbTransport(BulkPair):
             self._follow(info, returns)
             return
         try:
-            if self._is_given:
+            if self._find is None:
                 claim = self._claim.renew()
             else:
                 self._claim.let_go()

@@ -20,6 +20,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
+from ccid.ground.private_socket import bind_private
 from ccid.ground.safe_text import printable
 from ccid.virtual.cards import FileSystemCard
 from ccid.virtual.usbip import UsbIpServer
@@ -136,19 +137,12 @@ class ControlSocket:
         if os.path.lexists(path) and stat.S_ISSOCK(os.lstat(path).st_mode):
             os.unlink(path)
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        is_linux = sys.platform == "linux"  # its file gets the socket's mode there
-        mask = 0 if is_linux else os.umask(0o177)
         try:
-            if is_linux:
-                os.fchmod(self._listener.fileno(), 0o600)
-            self._listener.bind(path)
+            bind_private(self._listener, path)
             self._listener.listen()
         except OSError:
             self._listener.close()
             raise
-        finally:
-            if not is_linux:
-                os.umask(mask)
         self._listener.setblocking(False)
         selector.register(self._listener, selectors.EVENT_READ, self._accept)
 

@@ -8,10 +8,10 @@ import os
 import socket
 import stat
 import struct
-import sys
 from pathlib import Path
 
 from ccid.errors import CcidError
+from ccid.ground.private_socket import bind_private
 from ccid.ground.records import record
 
 NAME = "pcscd.comm"
@@ -98,15 +98,7 @@ def listen(path: Path, group: int | None = None) -> socket.socket:
     _take_away_stale(path)
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        if sys.platform == "linux":  # its file gets the socket's mode; the umask is every thread's
-            os.fchmod(made.fileno(), 0o600)
-            made.bind(os.fspath(path))
-        else:
-            mask = os.umask(0o177)
-            try:
-                made.bind(os.fspath(path))
-            finally:
-                os.umask(mask)
+        bind_private(made, os.fspath(path))
         if group is not None:
             os.chown(path, -1, group)
             os.chmod(path, 0o660)
