@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from ccid.iso7816.apdu import CommandApdu
 from ccid.virtual.cards.application import Answer
+from ccid.virtual.cards.interindustry import Refused
 from ccid.virtual.cards.picc import (
     NO_ADDRESS,
     NO_INFORMATION,
     NO_SUCH_KEY_TYPE,
     NOT_SATISFIED,
-    READ_VALUE,
-    VALUE,
     WRONG_LENGTH,
-    Refusal,
+    PseudoIns,
     StoragePicc,
     storage_atr,
 )
@@ -128,12 +127,12 @@ class MifareClassic(StoragePicc):
         self._open = None
         self._check_there(address)
         if kind not in (KEY_A, KEY_B):
-            raise Refusal(NO_SUCH_KEY_TYPE)
+            raise Refused(NO_SUCH_KEY_TYPE)
         trailer = self._trailer(address)
         content = self._block(trailer)
         right = content[:6] if kind == KEY_A else content[10:]
         if key != right:
-            raise Refusal(NO_INFORMATION)
+            raise Refused(NO_INFORMATION)
         self._open = trailer, A if kind == KEY_A else B
 
     def _key_b_is_readable(self, trailer: int) -> bool:
@@ -144,13 +143,13 @@ class MifareClassic(StoragePicc):
 
     def _check_there(self, address: int) -> None:
         if (address + 1) * BLOCK > len(self.memory):
-            raise Refusal(NO_ADDRESS)
+            raise Refused(NO_ADDRESS)
 
     def _key_of(self, block: int) -> tuple[str, int]:
         """The key with which the sector of ``block`` is open, and C1 C2 C3 of the block.
 
         Raises:
-            Refusal: The sector is not open; or there is no such block.
+            Refused: The sector is not open; or there is no such block.
         """
         self._check_there(block)
         trailer = self._trailer(block)
@@ -162,16 +161,16 @@ class MifareClassic(StoragePicc):
             or (self._open == (trailer, B) and self._key_b_is_readable(trailer))
         ):
             self._open = None
-            raise Refusal(NOT_SATISFIED)
+            raise Refused(NOT_SATISFIED)
         assert self._open is not None
         return self._open[1], bits[self._group(block)]
 
     def _allow(self, block: int, act: int) -> None:
-        """Raise Refusal unless a data block may be read, written, increased or decreased."""
+        """Raise Refused unless a data block may be read, written, increased or decreased."""
         key, bits = self._key_of(block)
         if key not in OF_DATA[bits][act]:
             self._open = None  # a card that refuses is halted, and forgets the authentication
-            raise Refusal(NOT_SATISFIED)
+            raise Refused(NOT_SATISFIED)
 
     # Reading and writing ----------------------------------------------------------------------
 
@@ -179,7 +178,7 @@ class MifareClassic(StoragePicc):
         """Whole blocks of one sector, without trailers that are not asked for alone."""
         count = 1 if length == 256 else length // BLOCK
         if count < 1 or (length % BLOCK and length != 256):
-            raise Refusal(WRONG_LENGTH)
+            raise Refused(WRONG_LENGTH)
         return b"".join(self._read(block) for block in range(address, address + count))
 
     def _read(self, block: int) -> bytes:
@@ -195,17 +194,17 @@ class MifareClassic(StoragePicc):
     def update(self, address: int, data: bytes) -> None:
         """Write one block."""
         if len(data) != BLOCK:
-            raise Refusal(WRONG_LENGTH)
+            raise Refused(WRONG_LENGTH)
         if self._trailer(address) != address:
             self._allow(address, WRITE)
             if address == 0:  # the manufacturer's block is written once, in the factory
-                raise Refusal(NOT_SATISFIED)
+                raise Refused(NOT_SATISFIED)
             self._put(address, data)
             return
         key, bits = self._key_of(address)
         rights, old = OF_TRAILER[bits], self._block(address)
         if not any(key in rights[act] for act in (WRITE_A, WRITE_BITS, WRITE_B)):
-            raise Refusal(NOT_SATISFIED)
+            raise Refused(NOT_SATISFIED)
         key_a = data[:6] if key in rights[WRITE_A] else old[:6]
         access = data[6:10] if key in rights[WRITE_BITS] else old[6:10]
         key_b = data[10:] if key in rights[WRITE_B] else old[10:]
@@ -216,14 +215,14 @@ class MifareClassic(StoragePicc):
     def special(self, command: CommandApdu) -> Answer:
         """Value blocks, by the pseudo-APDUs FF D7 and FF B1 of ACS readers (ACR122U API, 5.5)."""
         block = command.p2
-        if command.ins == READ_VALUE:
+        if command.ins == PseudoIns.READ_VALUE:
             self._allow(block, READ)
             return Answer(self._value(block).to_bytes(4, "big", signed=True))
-        if command.ins != VALUE or not command.data:
+        if command.ins != PseudoIns.VALUE or not command.data:
             return super().special(command)
         act, rest = command.data[0], command.data[1:]
         if len(rest) != (1 if act == RESTORE else 4):
-            raise Refusal(WRONG_LENGTH)
+            raise Refused(WRONG_LENGTH)
         if act == RESTORE:
             self._allow(block, DOWN)
             self._allow(rest[0], DOWN)
@@ -244,12 +243,12 @@ class MifareClassic(StoragePicc):
         """The value in a value block.
 
         Raises:
-            Refusal: The block has another format.
+            Refused: The block has another format.
         """
         content = self._block(block)
         value = int.from_bytes(content[:4], "little", signed=True)
         if content[:13] != value_block(value, content[12])[:13]:
-            raise Refusal(NO_INFORMATION)
+            raise Refused(NO_INFORMATION)
         return value
 
 

@@ -8,37 +8,38 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
+from enum import IntEnum
 from functools import reduce
 from operator import xor
 
 from ccid.iso7816.apdu import CommandApdu
 from ccid.iso7816.historical_bytes import PCSC_STORAGE_CARD
 from ccid.virtual.cards.application import Answer, Application
+from ccid.virtual.cards.interindustry import Refused
 
 PCSC = 0xFF
 """CLA of a pseudo-APDU."""
-GET_DATA, LOAD_KEYS, AUTHENTICATE, GENERAL_AUTHENTICATE = 0xCA, 0x82, 0x88, 0x86
-READ_BINARY, UPDATE_BINARY, VALUE, READ_VALUE = 0xB0, 0xD6, 0xD7, 0xB1
 NONVOLATILE = 0x20
 PLACES = 2
 """Places for keys in the reader."""
 
-KEYS_KEPT, WRONG_NUMBER, WRONG_KEY_LENGTH, NO_NONVOLATILE = 0x9000, 0x6388, 0x6389, 0x6387
+WRONG_NUMBER, WRONG_KEY_LENGTH, NO_NONVOLATILE = 0x6388, 0x6389, 0x6387
 NO_INFORMATION, END_REACHED, NO_FUNCTION, NO_ADDRESS = 0x6300, 0x6282, 0x6A81, 0x6A82
 WRONG_LENGTH, WRONG_PARAMETER, NOT_SATISFIED, NO_KEY = 0x6700, 0x6B00, 0x6982, 0x6984
 NO_SUCH_KEY_TYPE, NOT_ALLOWED = 0x6986, 0x6986
 
 
-class Refusal(Exception):
-    """The card or the reader refuses a command.
+class PseudoIns(IntEnum):
+    """Instruction bytes of class FF (PC/SC part 3, 3.2.2.1); the last two are of some readers."""
 
-    Args:
-        sw: SW1 SW2.
-    """
-
-    def __init__(self, sw: int) -> None:
-        super().__init__(f"{sw:04X}")
-        self.sw = sw
+    LOAD_KEYS = 0x82
+    GENERAL_AUTHENTICATE = 0x86
+    AUTHENTICATE = 0x88
+    READ_BINARY = 0xB0
+    GET_DATA = 0xCA
+    UPDATE_BINARY = 0xD6
+    READ_VALUE = 0xB1
+    VALUE = 0xD7
 
 
 def contactless_atr(historical: bytes) -> bytes:
@@ -90,9 +91,9 @@ class Picc(Application):
             response = self.of_reader(apdu)
             if response is not None:
                 return Answer(response[:-2], int.from_bytes(response[-2:], "big"))
-        if apdu[:2] == bytes((PCSC, AUTHENTICATE)) and len(apdu) == 6:
+        if apdu[:2] == bytes((PCSC, PseudoIns.AUTHENTICATE)) and len(apdu) == 6:
             # part 3 of 2005 has key type and number in place of Lc and data
-            apdu = bytes((PCSC, GENERAL_AUTHENTICATE, 0, 0, 5, 1)) + apdu[2:]
+            apdu = bytes((PCSC, PseudoIns.GENERAL_AUTHENTICATE, 0, 0, 5, 1)) + apdu[2:]
         return super().transmit(apdu)
 
     def process(self, command: CommandApdu) -> Answer:
@@ -101,56 +102,55 @@ class Picc(Application):
             return self.on_air(command)
         try:
             return self._pseudo(command)
-        except Refusal as refusal:
-            return Answer(sw=refusal.sw)
+        except Refused as refused:
+            return Answer(sw=refused.sw)
 
     def _pseudo(self, command: CommandApdu) -> Answer:
-        match command.ins:
-            case 0xCA:
-                return self._get_data(command)
-            case 0x82:
-                return self._load_keys(command)
-            case 0x86:
-                return self._general_authenticate(command)
         address = command.p1 << 8 | command.p2
         match command.ins:
-            case 0xB0:
+            case PseudoIns.GET_DATA:
+                return self._get_data(command)
+            case PseudoIns.LOAD_KEYS:
+                return self._load_keys(command)
+            case PseudoIns.GENERAL_AUTHENTICATE:
+                return self._general_authenticate(command)
+            case PseudoIns.READ_BINARY:
                 return _cut(self.read(address, command.ne or 256), command.ne)
-            case 0xD6:
+            case PseudoIns.UPDATE_BINARY:
                 self.update(address, command.data)
                 return Answer()
         return self.special(command)
 
     def _get_data(self, command: CommandApdu) -> Answer:
         if command.p2 or command.data or command.p1 > 1:
-            raise Refusal(WRONG_PARAMETER)
+            raise Refused(WRONG_PARAMETER)
         found = self.ats if command.p1 else self.uid
         if found is None:
-            raise Refusal(NO_FUNCTION)
+            raise Refused(NO_FUNCTION)
         if command.ne < len(found):
-            raise Refusal(0x6C00 | len(found))
+            raise Refused(0x6C00 | len(found))
         short = command.ne not in (256, 65536) and command.ne > len(found)
         return Answer(found, END_REACHED if short else 0x9000)
 
     def _load_keys(self, command: CommandApdu) -> Answer:
         if command.p1 == NONVOLATILE:
-            raise Refusal(NO_NONVOLATILE)
+            raise Refused(NO_NONVOLATILE)
         if command.p1:
-            raise Refusal(WRONG_PARAMETER)
+            raise Refused(WRONG_PARAMETER)
         if command.p2 >= PLACES:
-            raise Refusal(WRONG_NUMBER)
+            raise Refused(WRONG_NUMBER)
         if len(command.data) != self.key_length:
-            raise Refusal(WRONG_KEY_LENGTH)
+            raise Refused(WRONG_KEY_LENGTH)
         self.keys[command.p2] = command.data
         return Answer()
 
     def _general_authenticate(self, command: CommandApdu) -> Answer:
         if len(command.data) != 5 or command.data[0] != 1:
-            raise Refusal(WRONG_LENGTH)
+            raise Refused(WRONG_LENGTH)
         _, high, low, kind, number = command.data
         key = self.keys.get(number)
         if key is None:
-            raise Refusal(NO_KEY)
+            raise Refused(NO_KEY)
         self.authenticate(high << 8 | low, kind, key)
         return Answer()
 
@@ -167,33 +167,33 @@ class Picc(Application):
         """``length`` bytes from ``address`` on, or fewer at the end of the memory.
 
         Raises:
-            Refusal: The card refuses.
+            Refused: The card refuses.
         """
-        raise Refusal(NO_FUNCTION)
+        raise Refused(NO_FUNCTION)
 
     def update(self, address: int, data: bytes) -> None:
         """Write ``data`` at ``address``.
 
         Raises:
-            Refusal: The card refuses.
+            Refused: The card refuses.
         """
-        raise Refusal(NO_FUNCTION)
+        raise Refused(NO_FUNCTION)
 
     def authenticate(self, address: int, kind: int, key: bytes) -> None:
         """Authenticate to the sector of ``address`` with a key of type ``kind``, 60 or 61.
 
         Raises:
-            Refusal: The card refuses.
+            Refused: The card refuses.
         """
-        raise Refusal(NO_FUNCTION)
+        raise Refused(NO_FUNCTION)
 
     def special(self, command: CommandApdu) -> Answer:
         """Carry out a pseudo-APDU that only some readers have.
 
         Raises:
-            Refusal: The card or the reader refuses.
+            Refused: The card or the reader refuses.
         """
-        raise Refusal(0x6D00)
+        raise Refused(0x6D00)
 
 
 def _cut(data: bytes, ne: int) -> Answer:

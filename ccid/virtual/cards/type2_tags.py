@@ -11,13 +11,13 @@ from dataclasses import field
 from ccid.ground.records import record
 from ccid.iso7816.apdu import CommandApdu
 from ccid.virtual.cards.application import Answer
+from ccid.virtual.cards.interindustry import Refused
 from ccid.virtual.cards.picc import (
     NO_ADDRESS,
     NO_INFORMATION,
     NOT_ALLOWED,
     NOT_SATISFIED,
     WRONG_LENGTH,
-    Refusal,
     StoragePicc,
     storage_atr,
 )
@@ -105,10 +105,10 @@ class Type2Tag(StoragePicc):
 
     def _check_readable(self, page: int) -> None:
         if page >= self.layout.pages:
-            raise Refusal(NO_ADDRESS)
+            raise Refused(NO_ADDRESS)
         access = self.memory[(self.layout.configuration + 1) * PAGE]
         if self._is_protected(page) and access & READ_PROTECTED:
-            raise Refusal(NOT_SATISFIED)
+            raise Refused(NOT_SATISFIED)
 
     def _is_locked(self, page: int) -> bool:
         """True if the static lock bytes lock ``page``, 3 to 15 (MF0ICU1, 8.5.2)."""
@@ -135,13 +135,13 @@ class Type2Tag(StoragePicc):
     def update(self, address: int, data: bytes) -> None:
         """Write one page. Bits of page 3 and lock bits can be set, and never cleared."""
         if len(data) != PAGE:
-            raise Refusal(WRONG_LENGTH)
+            raise Refused(WRONG_LENGTH)
         if address >= self.layout.pages:
-            raise Refusal(NO_ADDRESS)
+            raise Refused(NO_ADDRESS)
         if address < LOCK_PAGE or self._is_locked(address):
-            raise Refusal(NOT_ALLOWED)
+            raise Refused(NOT_ALLOWED)
         if self._is_protected(address):
-            raise Refusal(NOT_SATISFIED)
+            raise Refused(NOT_SATISFIED)
         start = address * PAGE
         old = self.memory[start : start + PAGE]
         if address == LOCK_PAGE:
@@ -156,7 +156,7 @@ class Type2Tag(StoragePicc):
         """What the tag answers to a command on the air; None if it does not answer."""
         try:
             return self._raw(frame)
-        except Refusal:
+        except Refused:
             return NAK
 
     def _raw(self, frame: bytes) -> bytes | None:
@@ -196,7 +196,7 @@ class Type2Tag(StoragePicc):
                 answer = self.raw(command.data[len(IN_COMMUNICATE_THRU) :])
                 status = b"\x01" if answer is None else b"\x00"
                 return Answer(b"\xd5\x43" + status + (answer or b""))
-            raise Refusal(NO_INFORMATION)
+            raise Refused(NO_INFORMATION)
         return super().special(command)
 
 
