@@ -13,10 +13,12 @@ import importlib
 import sys
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 
 began = time.perf_counter()
 
-from measured_loop import counts, read_apdu, say, serve  # noqa: E402
+from measured_loop import read_apdu, say, serve, serve_threads  # noqa: E402
 
 import ccid  # noqa: E402
 
@@ -70,29 +72,11 @@ def watch() -> None:
     sys.stdin.read()
 
 
-def serve_threads(apdu: bytes, number: int) -> None:
+def transmits(apdu: bytes, number: int) -> list[Callable[[], bytes]]:
+    """What sends the APDU to the card in each of so many readers."""
     cards = [ccid.open_reader(info).slots[0].connect() for info in ccid.list_readers()[:number]]
     assert len(cards) == number
-    replies: dict[int, bytes] = {}
-
-    def run(index: int, count: int) -> None:
-        transmit = cards[index].transmit
-        for _ in range(count):
-            reply = transmit(apdu)
-        replies[index] = reply
-
-    for count in counts():
-        replies.clear()
-        cpu, start = time.process_time(), time.perf_counter()
-        threads = [threading.Thread(target=run, args=(i, count)) for i in range(number)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        wall, cpu = time.perf_counter() - start, time.process_time() - cpu
-        assert len(replies) == number
-        (reply,) = set(replies.values())
-        say(wall=wall, cpu=cpu, p50=0, p99=0, reply=reply.hex())
+    return [partial(card.transmit, apdu) for card in cards]
 
 
 def main(what: str, *more: str) -> None:
@@ -103,7 +87,7 @@ def main(what: str, *more: str) -> None:
     elif what == "watch":
         watch()
     elif more:
-        serve_threads(read_apdu(what), int(more[0]))
+        serve_threads(transmits(read_apdu(what), int(more[0])))
     else:
         apdu = read_apdu(what)
         with ccid.open_reader() as reader, reader.slots[0].connect() as card:

@@ -11,43 +11,20 @@ from __future__ import annotations
 
 import ctypes
 import sys
-import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
 import usb.core
 import usb.util
-from measured_loop import counts, read_apdu, say, serve
+from measured_loop import read_apdu, serve, serve_threads
 from usb.backend import libusb1
+
+from ccid.transport.asynchronous import Timeval, Transfer
 
 SONAME = "libusb-1.0.so.0"
 TIMEOUT_MS = 5000
 SIZE = 512
 BULK, IN = 2, 0x80
-
-
-class Transfer(ctypes.Structure):
-    """struct libusb_transfer, as far as it is needed."""
-
-    _fields_ = (
-        ("dev_handle", ctypes.c_void_p),
-        ("flags", ctypes.c_uint8),
-        ("endpoint", ctypes.c_ubyte),
-        ("type", ctypes.c_ubyte),
-        ("timeout", ctypes.c_uint),
-        ("status", ctypes.c_int),
-        ("length", ctypes.c_int),
-        ("actual_length", ctypes.c_int),
-        ("callback", ctypes.c_void_p),
-        ("user_data", ctypes.c_void_p),
-        ("buffer", ctypes.c_void_p),
-        ("num_iso_packets", ctypes.c_int),
-    )
-
-
-class Timeval(ctypes.Structure):
-    _fields_ = (("tv_sec", ctypes.c_long), ("tv_usec", ctypes.c_long))
 
 
 libusb = ctypes.CDLL(SONAME)
@@ -123,35 +100,14 @@ class Reader:
         return once
 
 
-def serve_threads(apdu: bytes, number: int, has_contexts: bool) -> None:
-    backends = [new_backend()] * number
-    if has_contexts:
-        backends = [new_backend() for _ in range(number)]
-    readers = [Reader(backend, i, apdu) for i, backend in enumerate(backends)]
-    replies: dict[int, bytes] = {}
-
-    def run(index: int, count: int) -> None:
-        once = readers[index].once()
-        for _ in range(count):
-            reply = once()
-        replies[index] = reply
-
-    for count in counts():
-        cpu, start = time.process_time(), time.perf_counter()
-        threads = [threading.Thread(target=run, args=(i, count)) for i in range(number)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        wall, cpu = time.perf_counter() - start, time.process_time() - cpu
-        (reply,) = set(replies.values())
-        say(wall=wall, cpu=cpu, p50=0, p99=0, reply=reply.hex())
-
-
 def main(what: str, threads: str = "", contexts: str = "") -> None:
     apdu = read_apdu(what)
     if threads:
-        serve_threads(apdu, int(threads), contexts == "contexts")
+        number = int(threads)
+        backends = [new_backend()] * number
+        if contexts == "contexts":
+            backends = [new_backend() for _ in range(number)]
+        serve_threads([Reader(one, i, apdu).once() for i, one in enumerate(backends)])
     else:
         serve(Reader(new_backend(), 0, apdu).once())
 

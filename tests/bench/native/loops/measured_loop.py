@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
@@ -66,3 +67,28 @@ def serve(once: Callable[[], Iterable[int]]) -> None:
             times[i] = clock()
         cpu = time.process_time() - cpu
         report(times, cpu, bytes(response))
+
+
+def serve_threads(acts: Sequence[Callable[[], bytes]]) -> None:
+    """As :func:`serve` for all of ``acts`` at the same time, a thread each. Only the rate is
+    told."""
+    replies: dict[int, bytes] = {}
+
+    def run(index: int, count: int) -> None:
+        once = acts[index]
+        for _ in range(count):
+            reply = once()
+        replies[index] = reply
+
+    for count in counts():
+        replies.clear()
+        cpu, start = time.process_time(), time.perf_counter()
+        threads = [threading.Thread(target=run, args=(i, count)) for i in range(len(acts))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        wall, cpu = time.perf_counter() - start, time.process_time() - cpu
+        assert len(replies) == len(acts)
+        (reply,) = set(replies.values())
+        say(wall=wall, cpu=cpu, p50=0, p99=0, reply=reply.hex())
