@@ -8,7 +8,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
-from tests.vm.client_rows import rows  # noqa: E402
+from tests.vm.client_rows import normal, rows  # noqa: E402
 from tests.vm.clients import (  # noqa: E402
     DIFFERENT,
     NEARLY,
@@ -54,3 +54,20 @@ def test_what_pcsc_scan_shows_while_it_waits_does_not_count() -> None:
         f"Readers\n{EVENT}{PROMPT}\n\nScanning present readers...\n{EXIT}{EVENT}{PROMPT}{EXIT}",
     ):
         assert without_spinner(shown) == expected
+
+
+def test_a_time_out_of_pyscard_is_left_out() -> None:
+    """Nothing else: another exception from the same place stays."""
+    text = (
+        "+Inserted:  3B 00\n"
+        "Traceback (most recent call last):\n"
+        '  File "/usr/lib/python3/dist-packages/smartcard/CardMonitoring.py", line 163, in run\n'
+        "    currentcards = self.cardrequest.waitforcardevent()\n"
+        '  File "/usr/lib/python3/dist-packages/smartcard/x.py", line 352, in waitforcardevent\n'
+        "    raise CardRequestTimeoutException()\n"
+        "smartcard.Exceptions.CardRequestTimeoutException: Time-out during card request\n"
+        "-Removed:  3B 00\n"
+    )
+    assert normal(text) == "+Inserted:  3B 00\n-Removed:  3B 00\n"
+    other = text.replace("Timeout", "")
+    assert normal(other) == other

@@ -69,6 +69,13 @@ VARIES = (
         "pcscd hears that the reader went",
     ),
     Variation(r"(?s)(Scanning(?!.*Scanning).*?Event number: )[23]", r"\1N", ""),
+    Variation(
+        r"Traceback [^\n]*\n(  [^\n]*\n)*?  [^\n]* in waitforcardevent\n(  [^\n]*\n)*"
+        r"smartcard\.Exceptions\.CardRequestTimeoutException: [^\n]*\n",
+        "",
+        "pyscard's `CardMonitor`, when a reader goes after pyscard asked for the readers' names "
+        "and before it asks for their states, prints its own time-out and goes on",
+    ),
 )
 WITHOUT_PCSCD = (
     Variation(
