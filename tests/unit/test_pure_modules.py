@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.test_layers import LAYERS, MODULES, imported, room, targets
+from tests.unit.test_layers import LAYERS, MODULES, imported, parsed, room, targets
 
 ROOT = Path(__file__).parents[2]
 EDGE = frozenset(
@@ -71,7 +71,7 @@ def opens_files(tree: ast.AST) -> bool:
 @cache
 def asks(file: Path) -> frozenset[str]:
     """Which of EDGE and SYSTEM a file uses: ``edge``, ``system``."""
-    tree = ast.parse(file.read_text("utf-8"))
+    tree = parsed(file)
     names = set(imported(tree, types=False))
     if uses_only_harmless(tree):
         names.discard("os")
@@ -123,7 +123,7 @@ def kind(module: str) -> str | None:
 
 def has_code(module: str) -> bool:
     """It defines something: most ``__init__.py`` only say what is in their folder."""
-    body = ast.parse(MODULES[module].read_text("utf-8")).body
+    body = parsed(MODULES[module]).body
     return any(isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Assign) for node in body)
 
 
