@@ -10,13 +10,16 @@ from tests.vm.clients import ROOT, SAME, Output, compare_modern, seen, seen_on, 
 from tests.vm.modern import Service
 
 
-@pytest.fixture(scope="module")
-def said(
-    service: Service, full: bool, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Output]:
-    """The output of each client, in each way."""
+@pytest.fixture(scope="session", autouse=True)
+def with_full_counts(full: bool) -> None:
+    """Before there is a guest."""
     if not full:
         pytest.skip("runs with full counts: tools/full, or pytest --full")
+
+
+@pytest.fixture(scope="module")
+def said(service: Service, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Output]:
+    """The output of each client, in each way."""
     before = service.guest.jobs
     try:
         return compare_modern(service, tmp_path_factory.mktemp("drivers"))
