@@ -19,6 +19,21 @@ hypothesis.settings.load_profile("untimed")
 
 os.environ["CCID_CARD_LIST"] = ""  # whatever names of cards this machine knows
 
+LONGEST = (
+    "vm/test_clients.py",
+    "vm/test_differential.py",
+    "vm/test_pcscd.py",
+    "vm/test_modern_pcscd.py",
+    "vm/test_pcscd_removal.py",
+    "vm/test_pcscd_readers.py",
+    "vm/test_pcscd_events.py",
+    "vm/test_qemu_reader.py",
+    "vm/test_service.py",
+    "integration/test_pyscard.py",
+)
+"""The files that take longest, longest first. They begin, so that processes which share the files
+end at the same time; the others of ``vm`` follow, because a process has a guest then."""
+
 Tell = Callable[[str], None]
 FIGURES = "figures"
 
@@ -34,6 +49,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="SUITE",
         help="run tests/vm in the guest with this Debian (tools/prepare-modern), as forky",
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {name: number for number, name in enumerate(LONGEST)}
+    here = Path(__file__).parent
+
+    def rank(item: pytest.Item) -> tuple[int, bool]:
+        file = item.path.relative_to(here) if item.path.is_relative_to(here) else item.path
+        return ranks.get(file.as_posix(), len(LONGEST)), file.parts[0] != "vm"
+
+    items.sort(key=rank)
 
 
 @pytest.fixture(scope="session")

@@ -9,12 +9,7 @@ from tests.vm.client_rows import CLIENTS, PROGRAMS, WATCHERS
 from tests.vm.clients import ROOT, SAME, Output, compare_modern, seen, seen_on, verdict
 from tests.vm.modern import Service
 
-
-@pytest.fixture(scope="session", autouse=True)
-def with_full_counts(full: bool) -> None:
-    """Before there is a guest."""
-    if not full:
-        pytest.skip("runs with full counts: tools/full, or pytest --full")
+pytestmark = pytest.mark.usefixtures("with_full_counts")
 
 
 @pytest.fixture(scope="module")
