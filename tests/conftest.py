@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import hypothesis
@@ -55,11 +56,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ranks = {name: number for number, name in enumerate(LONGEST)}
     here = Path(__file__).parent
 
-    def rank(item: pytest.Item) -> tuple[int, bool]:
-        file = item.path.relative_to(here) if item.path.is_relative_to(here) else item.path
+    @cache
+    def rank(path: Path) -> tuple[int, bool]:
+        file = path.relative_to(here) if path.is_relative_to(here) else path
         return ranks.get(file.as_posix(), len(LONGEST)), file.parts[0] != "vm"
 
-    items.sort(key=rank)
+    items.sort(key=lambda item: rank(item.path))
 
 
 @pytest.fixture(scope="session")
