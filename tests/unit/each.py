@@ -6,8 +6,11 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
+Cases = Iterable[Any] | Callable[[], Iterable[Any]]
+"""Or a function that makes them, when the test runs and not already when it is collected."""
 
-def each(**named: Iterable[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+
+def each(**named: Cases) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """The decorated function is checked with each of these arguments, in one test. Its other
     arguments are fixtures, which all cases share.
 
@@ -18,7 +21,7 @@ def each(**named: Iterable[Any]) -> Callable[[Callable[..., None]], Callable[...
     def decorated(check: Callable[..., None]) -> Callable[..., None]:
         def test(**fixtures: Any) -> None:
             count, wrong = 0, []
-            for count, case in enumerate(cases, 1):  # noqa: B007
+            for count, case in enumerate(cases() if callable(cases) else cases, 1):  # noqa: B007
                 try:
                     check(**{argument: case}, **fixtures)
                 except Exception as error:

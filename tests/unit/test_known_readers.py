@@ -35,10 +35,7 @@ def no_user_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-DEVICES = list(all_figures())
-
-
-@each(device=DEVICES)
+@each(device=all_figures)
 def test_as_a_virtual_reader(device: DeviceFigures) -> None:
     reader = virtual_reader(device)
     assert len(reader.infos) == len(device.interfaces)
@@ -84,7 +81,7 @@ def refused(info: ReaderInfo, verdict: Verdict) -> None:
 
 
 def test_iccd_devices_are_among_them() -> None:
-    iccd = [d for d in DEVICES if any(i.reader.is_iccd for i in d.interfaces)]
+    iccd = [d for d in all_figures() if any(i.reader.is_iccd for i in d.interfaces)]
     assert len(iccd) == 12
 
 
