@@ -22,14 +22,15 @@ os.environ["CCID_CARD_LIST"] = ""  # whatever names of cards this machine knows
 
 LONGEST = (
     "vm/test_clients.py",
-    "vm/test_differential.py",
-    "vm/test_pcscd.py",
     "vm/test_modern_pcscd.py",
+    "vm/test_pcscd.py",
+    "vm/test_differential.py",
+    "vm/test_pcscd_events.py",
     "vm/test_pcscd_removal.py",
     "vm/test_pcscd_readers.py",
-    "vm/test_pcscd_events.py",
-    "vm/test_qemu_reader.py",
-    "vm/test_service.py",
+    "vm/test_aio.py",
+    "vm/test_vpcd.py",
+    "integration/test_package.py",
     "integration/test_pyscard.py",
 )
 """The files that take longest, longest first. They begin, so that processes which share the files
