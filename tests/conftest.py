@@ -24,14 +24,17 @@ LONGEST = (
     "vm/test_clients.py",
     "vm/test_modern_pcscd.py",
     "vm/test_pcscd.py",
-    "vm/test_differential.py",
-    "vm/test_pcscd_events.py",
     "vm/test_pcscd_removal.py",
+    "vm/test_differential.py",
+    "vm/test_usbip.py",
+    "vm/test_pcscd_events.py",
     "vm/test_pcscd_readers.py",
-    "vm/test_aio.py",
+    "vm/test_resets.py",
+    "vm/test_pcscd_stop.py",
     "vm/test_vpcd.py",
+    "vm/test_qemu_reader.py",
+    "integration/test_debian_package.py",
     "integration/test_package.py",
-    "integration/test_pyscard.py",
 )
 """The files that take longest, longest first. They begin, so that processes which share the files
 end at the same time; the others of ``vm`` follow, because a process has a guest then."""
