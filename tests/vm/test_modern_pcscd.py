@@ -2,9 +2,9 @@
 capabilities, a filter of system calls, started by its socket, ended when it is idle. The reader is
 QEMU's, on xHCI, with our echo card; where a card's power is looked at, ours over USB/IP.
 
-Without full counts a short list runs, for CI: the installation, a card and a reader that come and
-go, a stop of the service with a card in use, and the end of the installation. What is shown in the
-older Debian, too (:mod:`tests.vm.test_pcscd`), has the mark ``full_counts``."""
+Without full counts a short list runs, for CI: the installation, the sandbox, a card and a reader
+that come and go, a stop of the service with a card in use. The others have the mark
+``full_counts``: without systemd the older Debian shows much the same (:mod:`tests.vm.test_pcscd`)."""
 
 from __future__ import annotations
 
@@ -340,6 +340,7 @@ def test_a_reader_that_is_not_named_is_libccids_until_it_is(service: Service) ->
         assert pin.hex() not in journal.replace(" ", "")
 
 
+@full_counts
 def test_uninstalled_it_leaves_the_reader_to_libccid(service: Service) -> None:
     service.uninstall()
     (name,) = service.await_readers(1)
