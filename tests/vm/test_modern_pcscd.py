@@ -4,7 +4,8 @@ QEMU's, on xHCI, with our echo card; where a card's power is looked at, ours ove
 
 Without full counts a short list runs, for CI: the installation, the sandbox, a card and a reader
 that come and go, a stop of the service with a card in use. The others have the mark
-``full_counts``: without systemd the older Debian shows much the same (:mod:`tests.vm.test_pcscd`)."""
+``full_counts``: the older Debian shows much the same, without systemd
+(:mod:`tests.vm.test_pcscd`)."""
 
 from __future__ import annotations
 
