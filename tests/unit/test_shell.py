@@ -159,7 +159,7 @@ def test_a_script(script: Script) -> None:
         ("< nothing-there", "line 1: No such file or directory: 'nothing-there'"),
         (f"< {VERIFY}", "line 1: No such file or directory: (a word of 26 characters)"),
         ("< a\0b", "line 1: no file has a NUL character in its name"),
-        ("< /dev/zero", "line 1: /dev/zero: more than 16 MiB are no list"),
+        ("< /dev/zero", "line 1: /dev/zero: more than 16 MiB are no script"),
         ("< /", "line 1: Is a directory: '/'"),
         ("verify 81\n12\ufffd4", "line 2: the PIN has characters that are no text"),
         ("verify 81\n", "the script ends where a PIN should be"),

@@ -62,7 +62,8 @@ with ccid.open_reader(find()) as reader:
 PCSC = """
 def reply(connection):
     try: return transmit(connection, "0010000002")
-    except CardConnectionException as error: return f"{error.hresult & 0xFFFFFFFF:08X}"
+    except (CardConnectionException, NoCardException) as error:
+        return f"{error.hresult & 0xFFFFFFFF:08X}"
 def reset(name):
     for place in os.scandir("/sys/bus/usb/devices"):
         try: there = open(place.path + "/serial").read().strip()
@@ -75,7 +76,7 @@ def reset(name):
 def again(connection):
     for _ in range(100):
         try: connection.connect(); break
-        except CardConnectionException: time.sleep(0.1)
+        except (CardConnectionException, NoCardException): time.sleep(0.1)
     return reply(connection)
 connection = connect(sys.argv[1])
 say("pcscd first", reply(connection))
@@ -156,8 +157,11 @@ def test_after_sleep_readers_are_open_again_and_their_cards_reset(
     wire.wait_for("library before")  # it holds its reader, so pcscd gets the other one
     with pcscd(guest, 1, timeout=LONG_S):
         source = CLIENT + LINE + PCSC
-        guest.popen(["/usr/bin/python3", "-u", "-c", source, guest.readers[1].serial])
-        wire.wait_for("pcscd waits")
+        job = guest.popen(["/usr/bin/python3", "-u", "-c", source, guest.readers[1].serial])
+        try:
+            wire.wait_for("pcscd waits")
+        finally:
+            print("CLIENT", job.stdout, job.stderr)
         wire.send(b"go")
         wire.wait_for("library sleeps")
         wire.wait_for("library again", ring=True)
