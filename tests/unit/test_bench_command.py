@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -118,12 +119,18 @@ def test_what_is_no_run(run: Run, tmp_path: Path) -> None:
         ({**good, "name": -math.inf}, "this is no JSON"),
         ({**good, "measured": {**measured, "APDU": {**measured["APDU"], "p50": True}}}, "p50 of"),
     ]
-    for name, value in [
-        ("name", 7), ("name", None), ("slot", True), ("slot", -1), ("atr", "3b"), ("system", []),
-        ("exchange", {**good["exchange"], "masked": 1}), ("protocol", "T=2"),
-        ("versions", {**good["versions"], "libusb": 1}),
-    ]:  # fmt: skip
-        wrong.append(({**good, name: value}, name))
+    spoilt: dict[str, Any] = {
+        "slot": True,
+        "bcdDevice": -1,
+        "atr": "3b",
+        "system": [],
+        "exchange": {**good["exchange"], "masked": 1},
+        "protocol": "T=2",
+        "versions": {**good["versions"], "libusb": 1},
+        "id": None,
+        "name": 7,
+    }
+    wrong += [({**good, name: value}, name) for name, value in spoilt.items()]
     for document, error in wrong:
         with pytest.raises(BadRun) as caught:
             timings.read_run(json.dumps(document), "run.json")
