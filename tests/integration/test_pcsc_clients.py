@@ -19,7 +19,16 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Tell
-from tests.integration.scripted_service import PROGRAMS, PYTHON, SCRIPTS, TIMEOUT_S, Service
+from tests.integration.scripted_service import (
+    CALLS,
+    FUNCTIONS,
+    PROGRAMS,
+    PYTHON,
+    SAID,
+    SCRIPTS,
+    TIMEOUT_S,
+    Service,
+)
 
 ROOT = Path(__file__).parents[2]
 RUN = [sys.executable, "-m", "ccid.pcsc.service.run_program"]
@@ -52,7 +61,12 @@ def service(tmp_path: Path) -> Iterator[Service]:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_script(service: Service, script: str) -> None:
-    service.play(script)
+    assert service.play(script) == SAID.get(script, "")
+
+
+def test_each_function(service: Service) -> None:
+    """By ctypes: buffers that libpcsclite makes, states, a wait that is cancelled."""
+    assert service.play_words([str(CALLS), "libpcsclite.so.1"]) == FUNCTIONS + "\n"
 
 
 def test_who_waits_has_the_card_at_once(service: Service, tell: Tell) -> None:
