@@ -119,6 +119,11 @@ class Manager:
         """Have one more virtual reader. It leaves by :meth:`ccid.VirtualReader.unplug`."""
         self._engine.post(Plugged(tuple(reader.infos)))
 
+    def numbers(self) -> list[int]:
+        """All contexts and handles that there are."""
+        resources = self._engine.core.resources
+        return [*resources.contexts, *resources.handles]
+
     def close(self) -> None:
         """Power all cards off and give all readers back. More than once does no harm."""
         if self._is_closed or self._owner != os.getpid():
