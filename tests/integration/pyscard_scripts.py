@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NoReturn
 
 from smartcard.CardMonitoring import CardMonitor, CardObserver
@@ -104,8 +104,9 @@ def first(of: int) -> str:
     return str(names[0])
 
 
-def connect(of: int, share: int = SCARD_SHARE_SHARED) -> int:
-    code, card, _ = SCardConnect(of, first(of), share, SCARD_PROTOCOL_ANY)
+def connect(of: int, share: int = SCARD_SHARE_SHARED, name: str = "") -> int:
+    """To the reader of this name, or the first one."""
+    code, card, _ = SCardConnect(of, name or first(of), share, SCARD_PROTOCOL_ANY)
     same(code, OK)
     return int(card)
 
@@ -827,7 +828,7 @@ def _end_with(script: Callable[[], None]) -> NoReturn:
         os._exit(status)
 
 
-def main(names: list[str]) -> None:
+def main(names: list[str], scripts: Mapping[str, Callable[[], None]]) -> None:
     """Run scripts. If there are several, each has a process of its own, which need not import
     anything."""
     for name in names:
@@ -837,9 +838,9 @@ def main(names: list[str]) -> None:
                 if os.waitpid(child, 0)[1]:
                     sys.exit(f"{name} failed")
                 continue
-            _end_with(globals()[name])
-        globals()[name]()
+            _end_with(scripts[name])
+        scripts[name]()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(sys.argv[1:], globals())

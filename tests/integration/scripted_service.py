@@ -22,6 +22,7 @@ TIMEOUT_S = 40
 UNUSED_S = 1.0
 """So long a card that nobody uses keeps its power; ``pyscard_scripts.py`` has the same."""
 PROGRAMS = Path(__file__).parent / "pyscard_scripts.py"
+FEATURES = Path(__file__).parent / "pyscard_features.py"
 CALLS = Path(__file__).parent / "scard_calls.py"
 FUNCTIONS = (
     "BeginTransaction Cancel Connect Control Disconnect EndTransaction EstablishContext FreeMemory"
@@ -123,6 +124,10 @@ class Service:
     def play(self, *scripts: str) -> str:
         """Run scripts, and do what they ask for; returns what else they say."""
         return self.play_words([str(PROGRAMS), *scripts])
+
+    def play_features(self, *scripts: str) -> str:
+        """Run those of ``pyscard_features.py``."""
+        return self.play_words([str(FEATURES), *scripts])
 
     def play_words(self, words: Sequence[str]) -> str:
         """The same with any program of Python.
