@@ -28,7 +28,11 @@ def play(name: str) -> None:
         "put in": lambda: reader.insert(FileSystemCard()),
         "unplug": reader.unplug,
     }
-    pyscard_scripts.ask = lambda word: acts[word]()
+
+    def act(word: str) -> None:
+        acts[word]()
+
+    pyscard_scripts.ask = act
     getattr(pyscard_scripts, name)()
     print(name, flush=True)
 
