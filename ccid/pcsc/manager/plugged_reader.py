@@ -41,6 +41,13 @@ class ReaderRefused:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class ReaderGivenBack:
+    """A message to the engine: a reader that was open is closed."""
+
+    reader: PluggedReader
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class SlotStirred:
     """A message to the engine: a reader said that something happened in a slot, or that it is
     gone."""
@@ -193,6 +200,7 @@ class PluggedReader:
         for driver in self.drivers:
             driver.end()
         self._close()
+        self._post(ReaderGivenBack(self))
 
     def _close(self) -> None:
         for driver in self.drivers:
