@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import grp
 import os
 import pty
 import random
@@ -394,3 +395,22 @@ def test_another_users_client_is_refused(open_folder: Path) -> None:
         process.wait(TIMEOUT_S)
         assert process.stderr is not None
         assert f"of user {NOBODY} may not connect" in process.stderr.read()
+
+
+def test_a_member_of_the_group_is_served(open_folder: Path) -> None:
+    if os.geteuid():
+        pytest.skip("needs root, to become another user: run these tests as root, or with sudo")
+    group = grp.getgrnam("games")
+    with start(open_folder, "--group", group.gr_name) as (process, path):
+        for groups, is_served in ((["--groups", str(group.gr_gid)], True), ([], False)):
+            become = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY)]
+            done = subprocess.run(
+                [*become, *(groups or ["--clear-groups"]), "opensc-tool", "-l"],
+                env={**os.environ, "PCSCLITE_CSOCK_NAME": str(path)},
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT_S,
+            )
+            assert ("Virtual Reader" in done.stdout) is is_served
+        process.terminate()
+        assert process.wait(TIMEOUT_S) == 0
