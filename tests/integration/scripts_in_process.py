@@ -5,11 +5,14 @@ model, so that a forked child has one, too. ``--pads NAME…`` runs those of ``p
 
 from __future__ import annotations
 
+import faulthandler
+import os
 import sys
+import threading
 from collections.abc import Callable
 
 import ccid
-from ccid.pcsc import under_pyscard
+from ccid.pcsc import scard, under_pyscard
 from ccid.virtual import FileSystemCard
 
 under_pyscard()
@@ -17,7 +20,8 @@ under_pyscard()
 from tests.integration import pyscard_features, pyscard_scripts  # noqa: E402
 from tests.integration.pin_pads import PADS, pin_pad  # noqa: E402
 
-BY_MODEL = ("forked", "fork_releases")
+BY_MODEL = ("forked", "fork_releases", "forked_beside_threads")
+FORKS, CHILD_S = 20, 30
 
 
 def play(name: str) -> None:
@@ -33,8 +37,46 @@ def play(name: str) -> None:
         acts[word]()
 
     pyscard_scripts.ask = act
-    getattr(pyscard_scripts, name)()
+    script = globals().get(name) or getattr(pyscard_scripts, name)
+    script()
     print(name, flush=True)
+
+
+def forked_beside_threads() -> None:
+    """Children of a process whose other threads are at any point of what they do."""
+    is_over = threading.Event()
+
+    def work() -> None:
+        one = pyscard_scripts.context()
+        name = pyscard_scripts.first(one)
+        while not is_over.is_set():
+            card = pyscard_scripts.connect(one)
+            for _ in range(20):
+                scard.SCardTransmit(card, scard.SCARD_PCI_T1, pyscard_scripts.SELECT)
+            scard.SCardGetStatusChange(one, 1, [(name, scard.SCARD_STATE_PRESENT)])
+            scard.SCardDisconnect(card, scard.SCARD_RESET_CARD)
+
+    def child() -> None:
+        faulthandler.dump_traceback_later(CHILD_S, exit=True)
+        assert scard.SCardListReaders(parents, []) == [scard.SCARD_E_INVALID_HANDLE, []]
+        card = pyscard_scripts.connect(pyscard_scripts.context())
+        said = scard.SCardTransmit(card, scard.SCARD_PCI_T1, pyscard_scripts.SELECT)
+        assert said == [scard.SCARD_S_SUCCESS, [0x90, 0x00]]
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    parents = pyscard_scripts.context()
+    for _ in range(FORKS):
+        pid = os.fork()
+        if not pid:
+            child()
+            sys.exit()  # handlers of its end are run
+        assert os.waitpid(pid, 0)[1] == 0
+    is_over.set()
+    for thread in threads:
+        thread.join()
+    assert scard.SCardIsValidContext(parents) == scard.SCARD_S_SUCCESS
 
 
 def main(names: list[str]) -> None:

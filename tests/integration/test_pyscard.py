@@ -178,7 +178,8 @@ NOT_IN_PROCESS = {
 
 def test_scripts_in_process() -> None:
     """What programs do, with the codes that they get through libpcsclite."""
-    names = [name for name in SCRIPTS if name not in NOT_IN_PROCESS] + ["reader_event_counted"]
+    names = [name for name in SCRIPTS if name not in NOT_IN_PROCESS]
+    names += ["reader_event_counted", "forked_beside_threads"]
     said = run(PYTHON, ROOT / "tests/integration/scripts_in_process.py", *names)
     child = f"{SCARD_E_INVALID_HANDLE:08X}\n"
     assert said == "".join(f"{child if name == 'forked' else ''}{name}\n" for name in names)
