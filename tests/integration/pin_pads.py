@@ -36,8 +36,10 @@ def pin_pad(ids: tuple[int, int]) -> ccid.VirtualReader:
 
     found = figures.interfaces[0].reader.smart_card
     assert isinstance(found, SmartCardDescriptor)
+    pad = PinPad(found, SCRIPT, escape=escape)
+    pad.thinks_s = 0.1
     return ccid.VirtualReader(
-        functions=[PinPad(found, SCRIPT, escape=escape)],
+        functions=[pad],
         vendor_id=ids[0],
         product_id=ids[1],
         bcdDevice=figures.bcdDevice,

@@ -397,6 +397,27 @@ def test_another_users_client_is_refused(open_folder: Path) -> None:
         assert f"of user {NOBODY} may not connect" in process.stderr.read()
 
 
+def test_how_many_readers_there_are(tmp_path: Path) -> None:
+    """At most two, in an array as Fedora's libpcsclite has it."""
+    limits = ("--virtual", "--virtual", "--entries", "48", "--readers", "2")
+    with start(tmp_path, *limits) as (process, path), socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(TIMEOUT_S)
+        client.connect(str(path))
+        client.sendall(struct.pack("=5I", 12, 0x11, 4, 4, 0))
+        client.sendall(struct.pack("=5I", 12, 0x01, 2, 0, 0))
+        assert len(client.recv(24, socket.MSG_WAITALL)) == 24
+        client.sendall(struct.pack("=2I", 0, 0x12))
+        array = client.recv(48 * 184, socket.MSG_WAITALL)
+        names = [array[at : at + 128].rstrip(b"\0") for at in range(0, len(array), 184)]
+        assert len(names) == 48
+        assert [name[:14] for name in names if name] == [b"Virtual Reader"] * 2
+        client.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            client.recv(1)
+        process.terminate()
+        assert process.wait(TIMEOUT_S) == 0
+
+
 def test_a_member_of_the_group_is_served(open_folder: Path) -> None:
     if os.geteuid():
         pytest.skip("needs root, to become another user: run these tests as root, or with sudo")
