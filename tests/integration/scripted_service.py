@@ -161,6 +161,7 @@ class Service:
             "take out": self.reader.remove,
             "put in": self._put_in,
             "unplug": self.reader.unplug,
+            "replug": self.reader.replug,
             "end": self.end,
         }
         return acts.get(word)

@@ -31,6 +31,7 @@ def play(name: str) -> None:
         "take out": reader.remove,
         "put in": lambda: reader.insert(FileSystemCard()),
         "unplug": reader.unplug,
+        "replug": reader.replug,
     }
 
     def act(word: str) -> None:
