@@ -195,7 +195,9 @@ def test_a_reader_that_goes(made: Made, pool: ThreadPoolExecutor) -> None:
 
 
 @pytest.mark.parametrize("at_once", [True, False])
-def test_a_reader_that_comes_back(made: Made, at_once: bool) -> None:
+def test_a_reader_that_comes_back(
+    made: Made, at_once: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     """By its name of before; what was connected stays dead. One that came later than it was looked
     for is found when a program establishes a context."""
     reader = ccid.VirtualReader()
@@ -224,6 +226,7 @@ def test_a_reader_that_comes_back(made: Made, at_once: bool) -> None:
     assert caught.value.code is ScardCode.E_INVALID_VALUE
     handle, protocol = manager.connect(context, name)
     assert manager.transmit(handle, protocol, SELECT)[0] == b"\x90\x00"
+    assert caplog.text == ""
 
 
 def reader_events(manager: Manager, context: int) -> int:

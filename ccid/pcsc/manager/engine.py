@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ccid.device.open_readers import Key, key_of
-from ccid.errors import CcidError, ReaderRemoved
+from ccid.errors import CcidError
 from ccid.pcsc.ifd import Code
 from ccid.pcsc.manager.card_calls import may_transmit_now
 from ccid.pcsc.manager.core import Core
@@ -280,7 +280,7 @@ class Engine:
         is_new = call.function == self.functions.establish
         if is_new and self._has_refused:  # whoever had a reader may have given it back
             self._has_refused = False
-            self._open(self._virtual)
+            self._open(self._virtual, is_again=True)
             if self._finder is not None:
                 self._finder.look()
 
@@ -338,7 +338,7 @@ class Engine:
             self._finder = None
         return [self._remove(reader) for reader in list(self._readers.values())]
 
-    def _open(self, infos: Sequence[ReaderInfo]) -> None:
+    def _open(self, infos: Sequence[ReaderInfo], is_again: bool = False) -> None:
         """Take in those readers that are new. Their names follow from their order here, not from
         which of them is open first."""
         try:
@@ -354,7 +354,7 @@ class Engine:
             if state is None:
                 logger.error("%s: there is no room for more readers", reader.base)
                 continue
-            reader.state = state
+            reader.state, reader.is_again = state, is_again
             self._readers[reader.key] = reader
             reader.begin_opening()
 
@@ -447,7 +447,7 @@ class Engine:
             self._lost(reader)
 
     def _refuse(self, reader: PluggedReader, error: CcidError, now: float) -> None:
-        level = logging.INFO if isinstance(error, ReaderRemoved) else logging.WARNING
+        level = logging.INFO if reader.is_again else logging.WARNING
         logger.log(level, "%s cannot be used: %s", reader.base, error)
         if self._readers.get(reader.key) is reader:
             del self._readers[reader.key]
@@ -458,7 +458,7 @@ class Engine:
         """It can be opened anew: a virtual reader may have been plugged in again, of which nobody
         tells."""
         if self._is_on and reader.infos[0] in self._virtual:
-            self._open(reader.infos)
+            self._open(reader.infos, is_again=True)
 
     def _found(self, infos: Sequence[ReaderInfo], now: float) -> None:
         if not self._is_on:

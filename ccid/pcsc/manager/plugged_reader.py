@@ -108,6 +108,7 @@ class PluggedReader:
         drivers: By slot, once it is open.
         state: What the core knows of it.
         is_closed: It is being given back.
+        is_again: It was open before, and may not be there any more: nobody is to be told so.
 
     Raises:
         ReaderTableError: The user's file of readers is wrong.
@@ -120,7 +121,7 @@ class PluggedReader:
         self._slot_counts = [slot_count(info) for info in infos]
         self.drivers: list[SlotDriver] = []
         self.state: PcscReader
-        self.is_closed = False
+        self.is_closed = self.is_again = False
         self._opening: threading.Thread | None = None
 
     @property
