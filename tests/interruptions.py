@@ -9,8 +9,8 @@ between an ``__enter__`` in C and the block of its ``with``, nor between the end
 from __future__ import annotations
 
 import dis
-import gc
 import enum
+import gc
 import itertools
 import sys
 import threading
