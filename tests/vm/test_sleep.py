@@ -45,8 +45,9 @@ with ccid.open_reader(find()) as reader:
     slot = reader.slots[0]
     card = slot.connect()
     reset(reader.info)  # once, so that all it takes is loaded
-    say("library before", reply(card), reply(slot.connect()))
+    lost = reply(card)
     card = slot.connect()
+    say("library before", lost, reply(card))
     with open("/sys/class/tty/ttyS1/power/wakeup", "w") as there: there.write("enabled")
     state = os.open("/sys/power/state", os.O_WRONLY)
     until(lambda: os.path.exists("/run/lab/go"), 600)
@@ -158,8 +159,13 @@ def test_after_sleep_readers_are_open_again_and_their_cards_reset(
             wire.wait_for("library again", ring=True)
             wire.wait_for("pcscd after", ring=True)
         finally:
-            print("LINES", wire.lines)
-            print("LIBRARY", library.stdout, library.stderr)
-            print("CLIENT", job.stdout, job.stderr)
+            print("LINES", wire.lines, library.stdout, library.stderr, job.stdout, job.stderr)
             guest.stop()  # it could not run another program
-    assert wire.lines == []
+    said = dict(line.rsplit(" ", 1) for line in wire.lines)
+    assert said["library slept"] == "True"
+    assert said["library again"] == "00019000"
+    (after,) = (line for line in wire.lines if line.startswith("library after"))
+    assert after.startswith("library after CardReset CardReset ")
+    (after,) = (line for line in wire.lines if line.startswith("pcscd after"))
+    assert not after.startswith("pcscd after 00019000")
+    assert after.endswith(" 00019000")
