@@ -11,6 +11,7 @@ module stays as it is."""
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     modules = sorted({str(path.relative_to(ROOT)) for one in wanted for path in ROOT.glob(one)})
     if not modules:
         parser.error(f"there is no module {wanted[0]}")
-    mutants = sample(modules, options.count, options.seed)
+    mutants = kept_sample(modules, options.count, options.seed)
     known = results()
     again = (Verdict.SURVIVED, Verdict.UNTESTED) if options.survivors else ()
     todo = [
@@ -65,6 +66,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         known = results()
     return table([(mutant, known[mutant.key]) for mutant in mutants if mutant.key in known],
                  options.seed, options.at_least)  # fmt: skip
+
+
+def kept_sample(modules: Sequence[str], count: int, seed: int) -> list[Mutant]:
+    """The sample, from a file if these modules were changed in the same way before."""
+    texts = [(module, (ROOT / module).read_text("utf-8")) for module in modules]
+    digest = hashlib.sha256(repr((texts, count, seed)).encode()).hexdigest()[:16]
+    file = PLACE / f"sample-{digest}.json"
+    if not file.exists():
+        PLACE.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(sample(modules, count, seed)))
+    return [Mutant(*fields) for fields in json.loads(file.read_text())]
 
 
 def run(mutants: Sequence[Mutant], jobs: int) -> None:
