@@ -19,6 +19,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 from tests.mutation import forks
@@ -41,6 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=500, help="so many mutants (500)")
     parser.add_argument("--seed", type=int, default=1, help="which of them (1)")
     parser.add_argument("--jobs", type=int, default=1, help="so many at the same time (1)")
+    parser.add_argument(
+        "--only",
+        default="*",
+        metavar="PATTERN",
+        help="only those of the sample that are in such modules",
+    )
     parser.add_argument("--survivors", action="store_true", help="judge the survivors again")
     parser.add_argument("--table", action="store_true", help="only print what is known")
     parser.add_argument("--at-least", type=float, default=90, metavar="PERCENT", help="(90)")
@@ -52,7 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     modules = sorted({str(path.relative_to(ROOT)) for one in wanted for path in ROOT.glob(one)})
     if not modules:
         parser.error(f"there is no module {wanted[0]}")
-    mutants = kept_sample(modules, options.count, options.seed)
+    mutants = [
+        mutant
+        for mutant in kept_sample(modules, options.count, options.seed)
+        if fnmatch(mutant.module, options.only)
+    ]
     known = results()
     again = (Verdict.SURVIVED, Verdict.UNTESTED) if options.survivors else ()
     todo = [

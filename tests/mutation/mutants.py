@@ -1,7 +1,7 @@
 """The changes: places of the code and operators by cosmic-ray, from which a seed takes a sample.
 
 No mutant is: a change of annotations or other text that is not run, or to what is no Python; a
-change between ``==`` and ``is``, which shows only where two equal objects are not one."""
+change between ``==`` or its like and ``is``: whether equal numbers are one is Python's affair."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ SUBJECTS = (
 )
 """What is changed unless a command line names other modules."""
 
-IDENTITY = ("Eq_Is", "Eq_IsNot", "NotEq_Is", "NotEq_IsNot", "Is_Eq", "Is_NotEq", "IsNot_Eq",
-            "IsNot_NotEq")  # fmt: skip
+IDENTITY = ("_Is", "_IsNot", "Is_Eq", "Is_NotEq", "IsNot_Eq", "IsNot_NotEq")
+"""Ends of names of operators that show only where two equal objects are not one."""
 
 
 class Mutant(NamedTuple):
@@ -71,7 +71,7 @@ def operators() -> Iterator[tuple[str, Any]]:
     """cosmic-ray's operators that need no arguments, by their names."""
     for name in operator_names():
         operator = get_operator(name)
-        if not operator.arguments() and not name.endswith(IDENTITY):
+        if not operator.arguments():
             yield name, operator()
 
 
@@ -97,12 +97,17 @@ def sample(modules: Iterable[str], count: int, seed: int) -> list[Mutant]:
     for place in candidates:
         if len(taken) == count:
             break
-        if place.site not in seen:
+        if place.site not in seen and not is_identity(place.operator):
             mutant = changed(place)
             if mutant is not None:
                 seen.add(place.site)
                 taken.append(mutant)
     return taken
+
+
+def is_identity(operator: str) -> bool:
+    """Whether an operator puts ``is`` in the place of ``==`` or its like, or the reverse."""
+    return operator.endswith(IDENTITY) and not operator.endswith(("_Is_IsNot", "_IsNot_Is"))
 
 
 def changed(place: Place) -> Mutant | None:
