@@ -1,6 +1,7 @@
 """``tools/mutate``: changes the code in small ways, and counts which changes the unit tests notice.
 
     tools/mutate record              which lines does each unit test run? (some minutes)
+    tools/mutate record tests/unit/test_t1.py   the same for new tests only
     tools/mutate                     500 mutants of the modules that must be tested best
     tools/mutate ccid/iso7816/t1.py  mutants of these modules only
     tools/mutate --survivors         those again that survived, after a test was written
@@ -48,12 +49,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="PATTERN",
         help="only those of the sample that are in such modules",
     )
+    parser.add_argument("--limit", type=int, metavar="N", help="judge N now, the others later")
     parser.add_argument("--survivors", action="store_true", help="judge the survivors again")
     parser.add_argument("--table", action="store_true", help="only print what is known")
     parser.add_argument("--at-least", type=float, default=90, metavar="PERCENT", help="(90)")
     options = parser.parse_args(argv)
     if options.module[:1] == ["record"]:
-        record(PLACE, options.module[1:] or ["tests/unit"])
+        record(PLACE, options.module[1:])
         return 0
     wanted = options.module or SUBJECTS
     modules = sorted({str(path.relative_to(ROOT)) for one in wanted for path in ROOT.glob(one)})
@@ -72,6 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if mutant.key not in known or known[mutant.key].verdict in again
     ]
     if todo and not options.table:
+        todo = todo[: options.limit]
         print(f"{len(todo)} of {len(mutants)} mutants to judge, seed {options.seed}", flush=True)
         run(todo, options.jobs)
         known = results()

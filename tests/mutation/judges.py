@@ -5,10 +5,11 @@ from __future__ import annotations
 import ast
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -34,12 +35,33 @@ class Round(NamedTuple):
     """Their names, the likeliest to fail first."""
 
 
-def record(folder: Path, files: Iterable[str]) -> None:
-    """Run these tests, or folders of tests, and keep what each of them runs."""
-    folder.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {FOLDER: str(folder)}
-    words = [sys.executable, "-m", "pytest", "-q", "-p", "tests.mutation.recorder", *files]
-    subprocess.run(words, cwd=ROOT, env=environment, check=False)
+def record(folder: Path, files: Sequence[str]) -> None:
+    """Run these files of tests and add what each test runs to the record; without files run all
+    unit tests, for a new record."""
+    fresh = folder / "fresh" if files else folder
+    fresh.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | {FOLDER: str(fresh)}
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "tests.mutation.recorder"]
+    subprocess.run([*words, *(files or ["tests/unit"])], cwd=ROOT, env=environment, check=False)
+    if files:
+        merge(fresh, folder)
+
+
+def merge(fresh: Path, folder: Path) -> None:
+    """Add one record to another, and remove it."""
+    data = coverage.CoverageData(str(folder / "coverage"))
+    new = coverage.CoverageData(str(fresh / "coverage"))
+    data.read()
+    new.read()
+    data.update(new)
+    data.write()
+    told = json.loads((fresh / "tests.json").read_text())
+    kept = folder / "tests.json"
+    before = json.loads(kept.read_text()) if kept.exists() else {"seconds": {}, "failed": []}
+    failed = (set(before["failed"]) - told["seconds"].keys()) | set(told["failed"])
+    seconds = before["seconds"] | told["seconds"]
+    kept.write_text(json.dumps({"seconds": seconds, "failed": sorted(failed)}))
+    shutil.rmtree(fresh)
 
 
 class Judges:

@@ -125,6 +125,8 @@ def changed(place: Place) -> Mutant | None:
         for number, (one, other) in enumerate(pairs, 1)
         if one != other
     )
+    if place.operator.endswith("RemoveDecorator"):
+        line, before, after = place.start[0], old.splitlines()[place.start[0] - 1].strip(), ""
     return Mutant(place.module, line, before, after, place.operator, new)
 
 
