@@ -102,7 +102,7 @@ def run(mutants: Sequence[Mutant], jobs: int) -> None:
         if child == 0:
             status = 1
             try:
-                work(mutants[number::jobs], PLACE / str(number))
+                work(mutants[number::jobs], PLACE / f"{os.getpid()}")
                 status = 0
             finally:
                 os._exit(status)

@@ -21,8 +21,8 @@ from tests.mutation.mutants import ROOT
 
 NEAREST = 4
 """So many files of tests judge first: those that run most of the module."""
-AT_MOST = 400
-AT_MOST_S = 60.0
+AT_MOST = 150
+AT_MOST_S = 20.0
 """How many of the other tests judge then, and the seconds they took when they were recorded."""
 
 

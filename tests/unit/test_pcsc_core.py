@@ -395,6 +395,7 @@ def view(state: int, sharing: int = 0, counter: int = 0) -> SlotView:
         (PRESENT | 0x400, 0x34, 0, False),
         (PRESENT | 3 << 16, 0x34, 0, False),
         (PRESENT | 4 << 16, 0x34, 0, True),
+        (PRESENT | 2 << 16, 0x34, 0, True),
     ],
 )
 def test_what_has_changed(current: int, state: int, sharing: int, is_changed: bool) -> None:
@@ -410,6 +411,8 @@ def test_readers_that_come() -> None:
     assert look.is_changed([], 4)
     known = StatusLook([ReaderState(PNP_READER, 2 << 16)], [], 3)
     assert known.is_changed([], 3)  # what came while nobody looked
+    same = StatusLook([ReaderState(PNP_READER, 3 << 16)], [], 3)
+    assert not same.is_changed([], 3)
 
 
 def test_a_reader_that_left_and_one_that_never_was() -> None:

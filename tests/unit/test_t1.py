@@ -79,6 +79,8 @@ def test_waiting_time_extension() -> None:
     assert (extended.data, extended.multiplier) == (block("E307"), 7)
     again = machine.send(block("C301"))
     assert (again.data, again.multiplier) == (block("E301"), 1)
+    asked = machine.send(PARITY)
+    assert (asked.data, asked.multiplier) == (block("81"), 0)
     with pytest.raises(StopIteration) as done:
         machine.send(block("00" + OK))
     assert done.value.value.hex() == OK
@@ -177,6 +179,9 @@ def test_one_block_each_is_the_same_exchange() -> None:
     [
         MUTE,
         b"",
+        b"\0",
+        b"\0\0",
+        b"\0\0\2",
         bytes.fromhex("00 00 01 90"),
         bytes.fromhex("00 00 01 90 91"),  # no status word
         bytes.fromhex("01 00 02 90 00 93"),  # another NAD
@@ -212,6 +217,7 @@ def test_an_unanswered_block_leaves_the_two_out_of_step() -> None:
     t1 = T1()
     t1.single(APDU)
     assert t1.single(APDU) is None
+    assert next(t1.exchange(APDU)) == Block(block("C0"), 0)
     assert play(t1.exchange(APDU), [("C0", "E0"), (I0, "00" + OK)]).hex() == OK
     t1.single(APDU)
     t1.not_sent()
