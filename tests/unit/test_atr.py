@@ -215,6 +215,19 @@ def test_what_follows_tck_has_no_part_in_it() -> None:
     assert (a.tck_right, a.warnings) == (True, ("3 bytes too many at the end",))
 
 
+def test_the_longest_atr() -> None:
+    """TS and 32 characters (ISO/IEC 7816-3:2006 8.1)."""
+    groups = bytes.fromhex("FF 110000F1 11000AF1 20450071 204500")
+    body = groups + b"A" * 15
+    longest = bytes((0x3B,)) + body + bytes((reduce(xor, body),))
+    assert len(longest) == 33
+    assert Atr.parse(longest).warnings == ()
+    assert Atr.parse(longest + b"A").warnings == (
+        "1 byte too many at the end",
+        "34 bytes; an ATR has 33 at most",
+    )
+
+
 # ISO/IEC 7816-3:2006, tables 7 and 8: by F the integer Fi and f(max) in MHz, by D the integer Di
 BY_F = {
     0: (372, 4.0),
@@ -371,13 +384,15 @@ def test_every_waiting_time_of_t1_in_words() -> None:
         (
             "3B804001",
             "TC2",
-            "specific to T=0: WI = 1, waiting time of 960 × Fi clock cycles, 0.0893 s at 4 MHz and Fi",
+            "specific to T=0: "
+            "WI = 1, waiting time of 960 × Fi clock cycles, 0.0893 s at 4 MHz and Fi",
         ),
         ("3B90864014", "TC2", "specific to T=0: WI = 20, waiting time of 19200 × Fi clock cycles"),
         (
             "3B90964014",
             "TC2",
-            "specific to T=0: WI = 20, waiting time of 19200 × Fi clock cycles, 2.46 s at 4 MHz and Fi",
+            "specific to T=0: "
+            "WI = 20, waiting time of 19200 × Fi clock cycles, 2.46 s at 4 MHz and Fi",
         ),
         ("3B80811100", "TA3", "specific to T=1: IFSC = 0, a reserved value"),
         ("3B80811101", "TA3", "specific to T=1: IFSC = 1"),
@@ -430,6 +445,10 @@ def test_the_lines_around_the_interface_bytes() -> None:
         "T0  = 0x06  no interface bytes follow, 6 historical bytes",
         "Historical bytes: 1F 20 7E 7F 41 80  '. ~.A.'",
     ]
+    for count in range(16):
+        many = "1 historical byte" if count == 1 else f"{count} historical bytes"
+        told = atr(f"3B{count:02X}" + "41" * count).explain().splitlines()
+        assert told[1] == f"T0  = 0x{count:02X}  no interface bytes follow, {many}"
     assert atr("3B0000").explain().splitlines()[1:] == [
         "T0  = 0x00  no interface bytes follow, 0 historical bytes",
         "TCK = 0x00  right",
