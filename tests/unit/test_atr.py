@@ -384,15 +384,19 @@ def test_every_waiting_time_of_t1_in_words() -> None:
         (
             "3B804001",
             "TC2",
-            "specific to T=0: "
-            "WI = 1, waiting time of 960 × Fi clock cycles, 0.0893 s at 4 MHz and Fi",
+            (
+                "specific to T=0: "
+                "WI = 1, waiting time of 960 × Fi clock cycles, 0.0893 s at 4 MHz and Fi"
+            ),
         ),
         ("3B90864014", "TC2", "specific to T=0: WI = 20, waiting time of 19200 × Fi clock cycles"),
         (
             "3B90964014",
             "TC2",
-            "specific to T=0: "
-            "WI = 20, waiting time of 19200 × Fi clock cycles, 2.46 s at 4 MHz and Fi",
+            (
+                "specific to T=0: "
+                "WI = 20, waiting time of 19200 × Fi clock cycles, 2.46 s at 4 MHz and Fi"
+            ),
         ),
         ("3B80811100", "TA3", "specific to T=1: IFSC = 0, a reserved value"),
         ("3B80811101", "TA3", "specific to T=1: IFSC = 1"),
