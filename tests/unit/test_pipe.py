@@ -105,6 +105,38 @@ def test_numbers_count_up_and_wrap(way: int) -> None:
     assert [c.bSeq for c in transport.commands] == [i & 0xFF for i in range(300)]
 
 
+def test_a_plain_reply_never_goes_the_long_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One transfer brought all of it; so it is whatever the number of the command is."""
+    pipe, _ = make(data_block)
+    monkeypatch.setattr(pipe, "_finish", None)
+    general = both_ways(pipe)[0]
+    for _ in range(260):
+        assert general() == DATA
+
+
+@pytest.mark.parametrize(
+    "bend",
+    [
+        lambda c: data_block(c, bSlot=1),
+        lambda c: data_block(c, bSeq=c.bSeq + 1),
+        lambda c: data_block(c, bStatus=0x80, bError=1),
+        lambda c: data_block(c)[:-1],
+        lambda c: reply(c, RDR_to_PC_SlotStatus, bStatus=0x42, bError=0xFE),
+    ],
+)
+def test_whatever_is_no_plain_reply_goes_it(
+    monkeypatch: pytest.MonkeyPatch, bend: Callable[[Command], bytes]
+) -> None:
+    pipe, _ = make(bend)
+
+    def long_way(*args: Any) -> Any:
+        raise broken("the long way")
+
+    monkeypatch.setattr(pipe, "_finish", long_way)
+    with pytest.raises(TransportError, match="the long way"):
+        both_ways(pipe)[0]()
+
+
 def test_all_slots_share_the_counter() -> None:
     pipe, transport = make(data_block)
     for slot in (0, 1, 0, 2):
@@ -355,7 +387,11 @@ def test_a_command_too_long_to_send() -> None:
     with pytest.raises(MalformedMessage) as raised:
         Commands(pipe, 0).xfr_block(bytes(70000), timeout_s=1)
     assert raised.value.field == "dwLength"
+    assert "70000 bytes of data; a message holds 65556" in str(raised.value)
     assert transport.commands == []
+    pipe.check_length(0, 65556)
+    with pytest.raises(MalformedMessage, match="65557 bytes"):
+        pipe.check_length(0, 65557)
 
 
 # Time -----------------------------------------------------------------------------------------
@@ -565,6 +601,8 @@ def test_cancel_ends_a_command_by_the_abort_pair(way: int) -> None:
     assert isinstance(error, CommandCancelled)
     assert [type(c) for c in transport.commands] == [PC_to_RDR_XfrBlock, PC_to_RDR_Abort]
     assert len(transport.controls) == 1
+    assert transport.control_ms == [int(pipe_module.ABORT_S * 1000)]
+    assert transport.controls[0].wValue >> 8 == transport.commands[1].bSeq == 1
 
 
 @WAYS
@@ -668,6 +706,15 @@ def test_the_first_wait_is_bounded_by_the_commands_limit(clock: Clock) -> None:
     transport.idle, transport.paced = idle, False
     with pytest.raises(TransportTimeout, match=r"within 1\.\d s"):
         Commands(pipe, 0).xfr_block(APDU, timeout_s=60.0)
+
+
+def test_a_transfer_takes_no_longer_than_all_that_is_done(clock: Clock) -> None:
+    """An end that holds for whatever is done bounds each transfer; one millisecond is the least."""
+    pipe, _ = make(data_block)
+    assert pipe._until_ms(500) == 500
+    for left_s, expected in ((10.0, 500), (0.25, 250), (0.0, 1), (-5.0, 1)):
+        pipe.latest = clock.now + left_s
+        assert pipe._until_ms(500) == expected
 
 
 def test_values_that_do_not_fit_a_block() -> None:
