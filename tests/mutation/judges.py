@@ -19,7 +19,7 @@ import coverage
 from tests.mutation import FOLDER
 from tests.mutation.mutants import ROOT
 
-NEAREST = 4
+NEAREST = 2
 """So many files of tests judge first: those that run most of the module."""
 AT_MOST = 150
 AT_MOST_S = 20.0

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from ccid.pcsc.manager import scard_codes
+from ccid.pcsc.manager.card_protocols import available
 from ccid.pcsc.manager.pcsc_call import Action, Call
 from ccid.pcsc.manager.pcsc_state import SlotView
 from ccid.pcsc.manager.reader_names import Numbers, base_name, slot_name
-from ccid.pcsc.manager.scard_codes import PNP_READER, CardBits, Proto, ScardCode, ScardError
+from ccid.pcsc.manager.scard_codes import (
+    PNP_READER,
+    CardBits,
+    Disposition,
+    Proto,
+    ScardCode,
+    ScardError,
+    Scope,
+    Share,
+    StateBits,
+)
 from ccid.pcsc.manager.slot_driver import SlotDriver
 from ccid.pcsc.manager.status_changes import ReaderState, StatusLook
 from tests.unit.fake_pcsc import ATR, ATR_T0, FakeSlot, World
+from tests.unit.pyscard_names import CONSTANTS
 
 OK = ScardCode.S_SUCCESS
 EXCLUSIVE, SHARED, DIRECT = 1, 2, 3
@@ -23,6 +37,172 @@ APDU = b"\0\xa4\0\0"
 
 def connect_code(world: World, context: int, share: int = SHARED, protocols: int = 3) -> object:
     return world.code(world.functions.connect, context, world.slot.name, share, protocols)
+
+
+# Numbers ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "begin", "end"),
+    [
+        (ScardCode, "SCARD_", ""),
+        (Disposition, "SCARD_", "_CARD"),
+        (Share, "SCARD_SHARE_", ""),
+        (Scope, "SCARD_SCOPE_", ""),
+        (Proto, "SCARD_PROTOCOL_", ""),
+        (StateBits, "SCARD_STATE_", ""),
+    ],
+)
+def test_numbers_are_those_of_pcsc(kind: type[IntEnum], begin: str, end: str) -> None:
+    """Compared with pyscard's, which are compiled from the headers of libpcsclite."""
+    ours = {f"{begin}{name}{end}": int(value) for name, value in kind.__members__.items()}
+    theirs = {name: CONSTANTS[name] for name in ours if name in CONSTANTS}
+    assert {name: ours[name] for name in theirs} == theirs
+    beyond = {"SCARD_S_SUCCESS": 0, "SCARD_SCOPE_GLOBAL": 3, "SCARD_PROTOCOL_ANY_OLD": 0x1000}
+    assert {name: ours[name] for name in ours.keys() - theirs.keys()}.items() <= beyond.items()
+
+
+def test_numbers_that_pyscard_does_not_have() -> None:
+    """The bits of SCardStatus and the sizes of libpcsclite (pcsclite.h)."""
+    bits = {bit.name: int(bit) for bit in CardBits}
+    assert bits == {
+        "UNKNOWN": 1, "ABSENT": 2, "PRESENT": 4, "SWALLOWED": 8, "POWERED": 16, "NEGOTIABLE": 32
+    }  # fmt: skip
+    codes = scard_codes
+    assert (codes.INFINITE, codes.INFINITE_OF_PYSCARD) == (2**32 - 1, 2**31 - 1)
+    assert (codes.MAX_ATTRIBUTE, codes.MAX_EXTENDED) == (264, 4 + 3 + (1 << 16) + 3 + 2)
+    assert (codes.DEFAULT_SLOTS, codes.MAX_READER_NAME) == (16, 128 - 1)
+    assert (codes.MAX_CONTEXT_HANDLES, codes.MAX_READER_HANDLES) == (200, 200)
+    assert CONSTANTS["SCARD_ATTR_ATR_STRING"] == codes.ATTR_ATR_STRING
+    assert CONSTANTS["SCARD_ATTR_DEVICE_FRIENDLY_NAME_A"] == codes.ATTR_DEVICE_FRIENDLY_NAME_A
+    assert CONSTANTS["SCARD_ATTR_DEVICE_SYSTEM_NAME_A"] == codes.ATTR_DEVICE_SYSTEM_NAME_A
+    assert codes.FIRST_ATTRIBUTE == 0x10000  # the class is in the upper word (part 3)
+
+
+# What a call may say ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("share", "protocols", "code"),
+    [
+        (SHARED, 0, ScardCode.E_PROTO_MISMATCH),
+        (SHARED, 8, ScardCode.E_PROTO_MISMATCH),  # T=15 is no protocol
+        (SHARED, 0x10000, ScardCode.E_PROTO_MISMATCH),
+        (EXCLUSIVE, 0, ScardCode.E_PROTO_MISMATCH),
+        (DIRECT, 0, OK),
+        (DIRECT, 8, OK),
+        (SHARED, 0x1000, OK),  # what SCARD_PROTOCOL_ANY was once
+        (SHARED, 0x10003, OK),
+        (SHARED, 4, OK),
+        (0, 3, ScardCode.E_INVALID_VALUE),
+        (4, 3, ScardCode.E_INVALID_VALUE),
+    ],
+)
+def test_values_of_connect_and_reconnect(share: int, protocols: int, code: ScardCode) -> None:
+    world = World()
+    assert connect_code(world, world.context(), share, protocols) is code
+    world = World()
+    card = world.connect(world.context())
+    assert world.code(world.functions.reconnect, card, share, protocols, LEAVE) is code
+
+
+@pytest.mark.parametrize("how", [-1, 3, 4])
+def test_a_reconnect_resets_or_does_not(how: int) -> None:
+    world = World()
+    card = world.connect(world.context())
+    code = world.code(world.functions.reconnect, card, SHARED, 3, how)
+    assert code is ScardCode.E_INVALID_VALUE
+
+
+def test_the_protocol_that_reconnect_tells() -> None:
+    world = World()
+    card = world.connect(world.context(), protocols=1)
+    reconnect = world.functions.reconnect
+    assert world.result(reconnect, card, SHARED, 3, LEAVE) is Proto.T0  # it stays in force
+    assert world.code(reconnect, card, SHARED, 2, LEAVE) is ScardCode.E_PROTO_MISMATCH
+    assert world.result(reconnect, card, SHARED, 2, RESET) is Proto.T1
+    assert world.result(reconnect, card, SHARED, 4, LEAVE) is Proto.RAW
+    assert world.result(reconnect, card, SHARED, 3, UNPOWER) is Proto.T1
+
+
+def test_what_a_reader_refuses_is_no_protocol() -> None:
+    """The default is tried only where it is wanted, too, and was not tried yet."""
+    world = World()
+    world.fake.refused = {1, 2}
+    assert connect_code(world, world.context(), SHARED, 3) is ScardCode.W_UNRESPONSIVE_CARD
+    tried = [argument for action, argument in world.fake.log if action is Action.PROTOCOL]
+    assert tried == [2, 1]
+    world = World()
+    world.fake.refused = {1}
+    assert connect_code(world, world.context(), SHARED, 1) is ScardCode.E_PROTO_MISMATCH
+    tried = [argument for action, argument in world.fake.log if action is Action.PROTOCOL]
+    assert tried == [1]
+
+
+@pytest.mark.parametrize(
+    ("atr", "offered", "default"),
+    [
+        ("3B00", 1, 1),
+        ("3B8001", 2, 2),
+        ("3B808001", 3, 1),
+        ("3B80810E", 2, 2),  # T=14 has no number in PC/SC
+        ("3B800E", 0, 0),
+        ("3B90118100", 3, 2),
+        ("3B901191" + "0100", 2, 2),  # specific mode: T=1 and no other
+        ("3B9011910000", 1, 1),
+        ("3B9011910E00", 0, 0),
+        ("3B", 0, 0),
+        ("", 0, 0),
+    ],
+)
+def test_which_protocols_a_card_has(atr: str, offered: int, default: int) -> None:
+    assert available(bytes.fromhex(atr)) == (offered, default)
+
+
+def test_an_exclusive_handle_is_alone() -> None:
+    world = World()
+    one, other = world.context(), world.context()
+    first = world.connect(one)
+    assert connect_code(world, other, EXCLUSIVE) is ScardCode.E_SHARING_VIOLATION
+    second = world.connect(other)
+    exclusive = (world.functions.reconnect, first, EXCLUSIVE, 3, LEAVE)
+    assert world.code(*exclusive) is ScardCode.E_SHARING_VIOLATION
+    assert world.code(world.functions.disconnect, second, LEAVE) is OK
+    assert world.slot.exclusive is None
+    assert world.slot.view.sharing == 1
+    assert world.code(*exclusive) is OK
+    assert world.slot.view.sharing == -1
+    assert connect_code(world, other) is ScardCode.E_SHARING_VIOLATION
+    assert connect_code(world, other, DIRECT) is ScardCode.E_SHARING_VIOLATION
+    assert world.code(world.functions.reconnect, first, SHARED, 3, LEAVE) is OK
+    assert world.slot.exclusive is None
+    assert connect_code(world, other) is OK
+
+
+def test_counters_of_events() -> None:
+    """A card's counter goes up by one for each card that comes or goes, and begins anew at 65536;
+    that of readers never is 0, which means unknown."""
+    world = World()
+    before = world.slot.counter
+    world.take_out()
+    assert world.slot.counter == before + 1
+    world.put_in()
+    assert world.slot.counter == before + 2
+    world.slot.counter = 0xFFFF
+    world.take_out()
+    assert world.slot.counter == 0
+    resources = world.core.resources
+    events = resources.reader_events
+    world.plug(FakeSlot())
+    assert resources.reader_events == events + 1
+    world.unplug(1)
+    assert resources.reader_events == events + 2
+    resources.reader_events = 0x7FFE
+    world.plug(FakeSlot())
+    assert resources.reader_events == 0x7FFF
+    world.plug(FakeSlot())
+    assert resources.reader_events == 1
+    assert World().core.resources.reader_events == 2  # one reader came
 
 
 # Protocols ----------------------------------------------------------------------------------------
