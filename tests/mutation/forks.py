@@ -30,7 +30,7 @@ MEMORY = 4 << 30
 PATIENCE_S = 20.0
 """A test that takes so long, and as long again for each of SLOWER times it took before, is
 endless."""
-SLOWER = 20
+SLOWER = 8
 FIRST_S = 240.0
 """How long may pass until the first test begins."""
 

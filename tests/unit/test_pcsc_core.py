@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from ccid.pcsc.manager import scard_codes
+from ccid.pcsc.manager.card_calls import may_transmit_now, transmitted
 from ccid.pcsc.manager.card_protocols import available
-from ccid.pcsc.manager.pcsc_call import Action, Call
-from ccid.pcsc.manager.pcsc_state import SlotView
+from ccid.pcsc.manager.pcsc_call import Action, Call, Outcome
+from ccid.pcsc.manager.pcsc_state import CardIn, SlotView
 from ccid.pcsc.manager.reader_names import Numbers, base_name, slot_name
 from ccid.pcsc.manager.scard_codes import (
     PNP_READER,
@@ -26,6 +28,7 @@ from ccid.pcsc.manager.scard_codes import (
 )
 from ccid.pcsc.manager.slot_driver import SlotDriver
 from ccid.pcsc.manager.status_changes import ReaderState, StatusLook
+from ccid.pcsc.numbers.ifd_numbers import Code
 from tests.unit.fake_pcsc import ATR, ATR_T0, FakeSlot, World
 from tests.unit.pyscard_names import CONSTANTS
 
@@ -203,6 +206,143 @@ def test_counters_of_events() -> None:
     world.plug(FakeSlot())
     assert resources.reader_events == 1
     assert World().core.resources.reader_events == 2  # one reader came
+
+
+# Commands and attributes --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("protocol", "code"),
+    [
+        (2, OK),
+        (0x1000, OK),
+        (4, OK),
+        (0, ScardCode.E_PROTO_MISMATCH),
+        (1, ScardCode.E_PROTO_MISMATCH),
+        (3, ScardCode.E_PROTO_MISMATCH),
+        (8, ScardCode.E_PROTO_MISMATCH),
+    ],
+)
+def test_the_protocol_of_a_command(protocol: int, code: ScardCode) -> None:
+    """That in force, or one of those that any card has."""
+    world = World()
+    card = world.connect(world.context())
+    assert world.code(world.functions.transmit, card, protocol, APDU) is code
+    handle = world.core.resources.handle(card)
+    assert may_transmit_now(handle, protocol) is (code is OK)
+
+
+def test_the_protocol_as_drivers_number_it() -> None:
+    for protocols, number in ((1, 0), (2, 1)):
+        world = World()
+        card = world.connect(world.context(), protocols=protocols)
+        response, told = world.result(world.functions.transmit, card, protocols, APDU)
+        assert (response, told) == (b"\x90\0", number)
+        assert world.fake.log[-1] == (Action.TRANSMIT, number)
+
+
+def test_when_a_command_may_go_past_the_core() -> None:
+    """Only where the core would do nothing else."""
+    world = World()
+    one, other = world.context(), world.context()
+    handle = world.core.resources.handle(world.connect(one))
+    second = world.core.resources.handle(world.connect(other))
+    slot = world.slot
+    may = partial(may_transmit_now, handle, 2)
+    assert may()
+    for name, value in (
+        ("turn", object()),
+        ("queue", [object()]),
+        ("lock", second),
+        ("exclusive", second),
+        ("card", CardIn.MUTE),
+        ("card", CardIn.ABSENT),
+        ("is_powered", False),
+        ("is_arriving", True),
+        ("protocol", Proto.T0),
+    ):
+        before = getattr(slot, name)
+        setattr(slot, name, value)
+        assert not may(), name
+        setattr(slot, name, before)
+    for name, value in (
+        ("word", ScardCode.W_RESET_CARD),
+        ("is_closed", True),
+        ("share", Share.DIRECT),
+    ):
+        before = getattr(handle, name)
+        setattr(handle, name, value)
+        assert not may(), name
+        setattr(handle, name, before)
+    slot.lock = handle
+    assert may()
+    slot.lock, slot.exclusive = None, handle
+    assert may()
+    slot.exclusive = None
+    slot.reader.is_gone = True
+    assert not may()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code"),
+    [
+        (Code.NO_SUCH_DEVICE, ScardCode.E_READER_UNAVAILABLE),
+        (Code.ICC_NOT_PRESENT, ScardCode.E_NO_SMARTCARD),
+        (Code.COMMUNICATION_ERROR, ScardCode.E_NOT_TRANSACTED),
+        (Code.RESPONSE_TIMEOUT, ScardCode.E_NOT_TRANSACTED),
+    ],
+)
+def test_what_a_failed_command_is_told_as(outcome: Code, code: ScardCode) -> None:
+    world = World()
+    handle = world.core.resources.handle(world.connect(world.context()))
+    failed = Outcome(outcome, b"", world.fake.seen)
+    with pytest.raises(ScardError) as told:
+        transmitted(handle, 1, world.slot.card_number, failed)
+    assert told.value.code is code
+    if outcome is Code.NO_SUCH_DEVICE:
+        return
+    with pytest.raises(ScardError) as told:
+        transmitted(handle, 1, world.slot.card_number - 1, failed)  # another card is in
+    assert told.value.code is ScardCode.W_REMOVED_CARD
+    handle.word = ScardCode.W_RESET_CARD
+    with pytest.raises(ScardError) as told:
+        transmitted(handle, 1, world.slot.card_number, failed)
+    assert told.value.code is ScardCode.W_RESET_CARD
+    world.slot.card = CardIn.ABSENT
+    with pytest.raises(ScardError) as told:
+        transmitted(handle, 1, world.slot.card_number, failed)
+    assert told.value.code is ScardCode.E_NO_SMARTCARD
+
+
+def test_attributes() -> None:
+    """What the manager knows itself, what the driver knows, and what is a driver's own affair."""
+    world = World()
+    card = world.connect(world.context())
+    get, put = world.functions.get_attribute, world.functions.set_attribute
+    name = world.slot.name.encode() + b"\0"
+    assert world.result(get, card, 0x7FFF0003) == name
+    assert world.result(get, card, 0x7FFF0004) == name
+    assert world.result(get, card, 0x00090303) == ATR
+    for attribute in (0x00010000, 0x00090302, 0x00090304, 0x7FFF0005):
+        assert world.result(get, card, attribute) == b"attribute"
+    for attribute in (0, 0x0FB0, 0xFFFF):
+        before = len(world.fake.log)
+        assert world.code(get, card, attribute) is ScardCode.E_UNSUPPORTED_FEATURE
+        assert world.code(put, card, attribute, b"1") is ScardCode.E_UNSUPPORTED_FEATURE
+        assert len(world.fake.log) == before
+    assert world.code(put, card, 0x00010000, b"") is ScardCode.E_INVALID_PARAMETER
+    assert world.code(put, card, 0x00010000, bytes(265)) is ScardCode.E_INSUFFICIENT_BUFFER
+    world.code(put, card, 0x00010000, bytes(264))
+    assert world.fake.log[-1] == (Action.SET, 0x10000)
+
+
+def test_the_longest_command() -> None:
+    world = World()
+    card = world.connect(world.context())
+    for function, first in ((world.functions.transmit, 2), (world.functions.control, 1)):
+        assert world.code(function, card, first, bytes(65548)) is OK
+        too_long = world.code(function, card, first, bytes(65549))
+        assert too_long is ScardCode.E_INSUFFICIENT_BUFFER
 
 
 # Protocols ----------------------------------------------------------------------------------------

@@ -37,8 +37,9 @@ from ccid.errors import (
 from ccid.link import conversation as conversation_module
 from ccid.link import inbox
 from ccid.link import pipe as pipe_module
+from ccid.link.conversation import Operation
 from ccid.link.pipe import Pipe
-from ccid.link.raw_commands import RawCommand
+from ccid.link.raw_commands import RawCommand, UnderWay
 from ccid.link.reply_matching import RawReply
 from ccid.link.slot_commands import Commands
 from ccid.session.exchange.one_block import as_it_came
@@ -138,6 +139,14 @@ def test_whatever_is_no_plain_reply_goes_it(
     monkeypatch.setattr(pipe, "_finish", long_way)
     with pytest.raises(TransportError, match="the long way"):
         both_ways(pipe)[0]()
+
+
+def test_a_reply_of_a_smaller_type_is_no_plain_reply() -> None:
+    pipe, _ = make(lambda c: data_block(c) if c.bSeq else reply(c, RDR_to_PC_SlotStatus))
+    status = RawCommand(0, 0x65, bytes(3), b"", 0x81, 0.1)
+    assert pipe.transact(status).bMessageType == 0x81
+    with pytest.raises(ProtocolError):
+        pipe.transact(status)
 
 
 def test_all_slots_share_the_counter() -> None:
@@ -800,6 +809,16 @@ def test_the_end_of_a_command_whose_card_left(clock: Clock) -> None:
         pipe.transact(RawCommand(0, 0x6F, bytes(3), APDU, 0x80, 5.0))
     assert (raised.value.slot, raised.value.bSeq) == (0, 1)
     assert 0.3 < clock.now - began < 0.5
+
+
+def test_how_long_the_rest_of_a_message_is_waited_for(clock: Clock) -> None:
+    """A slice, and no longer than the operation lasts."""
+    pipe, _ = make(data_block)
+    endless = UnderWay(STATUS, 0, Operation(0, clock.now, None))
+    assert pipe._left_ms(endless) == 20
+    for left_s, expected in ((5.0, 20), (0.0201, 20), (0.0155, 15), (0.0, 0)):
+        sent = UnderWay(STATUS, 0, Operation(0, clock.now, clock.now + left_s))
+        assert pipe._left_ms(sent) == expected
 
 
 def test_a_slot_that_another_thread_uses_is_not_aborted() -> None:
