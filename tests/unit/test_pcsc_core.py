@@ -109,6 +109,63 @@ def test_values_of_connect_and_reconnect(share: int, protocols: int, code: Scard
     assert world.code(world.functions.reconnect, card, share, protocols, LEAVE) is code
 
 
+@pytest.mark.parametrize("protocols", [0, 8, 0x10000])
+def test_no_card_is_touched_for_a_protocol_that_there_is_not(protocols: int) -> None:
+    world = World(FakeSlot(None))
+    code = connect_code(world, world.context(), SHARED, protocols)
+    assert code is ScardCode.E_PROTO_MISMATCH  # said before it is looked for a card
+    world = World()
+    card = world.connect(world.context())
+    before = len(world.fake.log)
+    for how in (LEAVE, RESET, UNPOWER):
+        code = world.code(world.functions.reconnect, card, SHARED, protocols, how)
+        assert code is ScardCode.E_PROTO_MISMATCH
+    assert len(world.fake.log) == before
+
+
+@pytest.mark.parametrize(
+    ("how", "actions"),
+    [
+        (LEAVE, []),
+        (RESET, [Action.POWER_UP]),
+        (UNPOWER, [Action.POWER_DOWN]),
+        (3, []),  # no reader of ours ejects
+    ],
+)
+def test_what_disconnect_does_to_the_card(how: int, actions: list[Action]) -> None:
+    world = World()
+    card, other = world.connect(world.context()), world.connect(world.context())
+    before = len(world.fake.log)
+    assert world.code(world.functions.disconnect, card, how) is OK
+    assert [action for action, _ in world.fake.log[before:]] == actions
+    word = ScardCode.W_RESET_CARD if actions else OK
+    assert world.code(world.functions.transmit, other, 2, APDU) is word
+    assert world.code(world.functions.disconnect, card, how) is ScardCode.E_INVALID_HANDLE
+
+
+@pytest.mark.parametrize("how", [-1, 4])
+def test_what_is_nothing_to_do_to_a_card(how: int) -> None:
+    world = World()
+    card = world.connect(world.context())
+    assert world.code(world.functions.begin, card) is OK
+    assert world.code(world.functions.end, card, how) is ScardCode.E_INVALID_VALUE
+    assert world.code(world.functions.disconnect, card, how) is ScardCode.E_INVALID_VALUE
+    assert world.code(world.functions.end, card, LEAVE) is OK  # as before
+
+
+def test_a_disconnect_that_resets_waits_for_the_command_under_way() -> None:
+    world = World()
+    card, other = world.connect(world.context()), world.connect(world.context())
+    world.is_held = True
+    command = world.begin(world.functions.transmit, card, 2, APDU)
+    leaving = world.begin(world.functions.disconnect, other, RESET)
+    assert [job.action for _, job in world.core.jobs] == [Action.TRANSMIT]
+    world.is_held = False
+    world.work()
+    assert (command.code, leaving.code) == (OK, OK)
+    assert [action for action, _ in world.fake.log[-2:]] == [Action.TRANSMIT, Action.POWER_UP]
+
+
 @pytest.mark.parametrize("how", [-1, 3, 4])
 def test_a_reconnect_resets_or_does_not(how: int) -> None:
     world = World()
