@@ -67,8 +67,6 @@ def judge(
     mutant: Mutant | None, rounds: Sequence[Round], seconds: dict[str, float], place: Path
 ) -> Outcome:
     """Run the rounds until a test fails. ``place`` is a folder for the children's files."""
-    if not rounds:
-        return Outcome(Verdict.UNTESTED, "")
     for each in rounds:
         outcome = in_child(mutant, each, seconds, place)
         if outcome.verdict is not Verdict.SURVIVED:
@@ -129,6 +127,8 @@ def follow(reader: int, seconds: dict[str, float]) -> Outcome:
             if word == "ended":
                 if test_or_status == "0":
                     return Outcome(Verdict.SURVIVED, "")
+                if test_or_status == str(int(pytest.ExitCode.NO_TESTS_COLLECTED)):
+                    return Outcome(Verdict.UNTESTED, "")
                 return Outcome(Verdict.KILLED, f"import ({test_or_status})")
             test = test_or_status
             until = time.monotonic() + PATIENCE_S + SLOWER * seconds.get(test, 1.0)

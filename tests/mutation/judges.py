@@ -125,7 +125,7 @@ class Judges:
             key=lambda test: (-killers[test], self.seconds[test], test),
         )
         here = {file_of(test) for test in tests}
-        near = [file for file in self.nearest(module) if file in here][:NEAREST]
+        near = [file for file in self.nearest(module) if file in here or not here][:NEAREST]
         near += sorted(self.unknown_files() - set(near))
         first = [test for test in tests if file_of(test) in near]
         rest: list[str] = []
@@ -137,7 +137,8 @@ class Judges:
                     break
                 rest.append(test)
         both = [(near, first), (sorted({file_of(test) for test in rest}), rest)]
-        return [Round(files, chosen) for files, chosen in both if chosen]
+        # without a test that is known: those of the nearest files that nobody has recorded yet
+        return [Round(files, chosen) for files, chosen in both if chosen] or [Round(near, [])]
 
     def alone(self, test: str) -> Round:
         """A round of one test."""
