@@ -32,6 +32,8 @@ class ScriptedTransport(SeparateTransfers, Life):
         self.answer = answer
         self.commands: list[Command] = []
         self.controls: list[ClassControl] = []
+        self.control_ms: list[int] = []
+        """How long each control transfer might take."""
         self.on_control: Callable[[ClassControl], bytes] = lambda request: b""
         self.pending: list[bytes | Exception] = []
         self.reads: list[tuple[int, int]] = []
@@ -79,6 +81,7 @@ class ScriptedTransport(SeparateTransfers, Life):
     def control(self, request: ClassControl, timeout_ms: int, data: bytes = b"") -> bytes:
         self.check()
         self.controls.append(request)
+        self.control_ms.append(timeout_ms)
         return self.on_control(request)
 
     def close(self) -> None:

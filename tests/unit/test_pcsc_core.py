@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+from enum import IntEnum
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from ccid.pcsc.manager.pcsc_call import Action, Call
-from ccid.pcsc.manager.pcsc_state import SlotView
+from ccid.pcsc.manager import scard_codes
+from ccid.pcsc.manager.card_calls import may_transmit_now, transmitted
+from ccid.pcsc.manager.card_protocols import available
+from ccid.pcsc.manager.pcsc_call import Action, Call, Outcome
+from ccid.pcsc.manager.pcsc_state import CardIn, SlotView
 from ccid.pcsc.manager.reader_names import Numbers, base_name, slot_name
-from ccid.pcsc.manager.scard_codes import PNP_READER, CardBits, Proto, ScardCode, ScardError
+from ccid.pcsc.manager.scard_codes import (
+    PNP_READER,
+    CardBits,
+    Disposition,
+    Proto,
+    ScardCode,
+    ScardError,
+    Scope,
+    Share,
+    StateBits,
+)
 from ccid.pcsc.manager.slot_driver import SlotDriver
 from ccid.pcsc.manager.status_changes import ReaderState, StatusLook
+from ccid.pcsc.numbers.ifd_numbers import Code
 from tests.unit.fake_pcsc import ATR, ATR_T0, FakeSlot, World
+from tests.unit.pyscard_names import CONSTANTS
 
 OK = ScardCode.S_SUCCESS
 EXCLUSIVE, SHARED, DIRECT = 1, 2, 3
@@ -23,6 +40,366 @@ APDU = b"\0\xa4\0\0"
 
 def connect_code(world: World, context: int, share: int = SHARED, protocols: int = 3) -> object:
     return world.code(world.functions.connect, context, world.slot.name, share, protocols)
+
+
+# Numbers ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "begin", "end"),
+    [
+        (ScardCode, "SCARD_", ""),
+        (Disposition, "SCARD_", "_CARD"),
+        (Share, "SCARD_SHARE_", ""),
+        (Scope, "SCARD_SCOPE_", ""),
+        (Proto, "SCARD_PROTOCOL_", ""),
+        (StateBits, "SCARD_STATE_", ""),
+    ],
+)
+def test_numbers_are_those_of_pcsc(kind: type[IntEnum], begin: str, end: str) -> None:
+    """Compared with pyscard's, which are compiled from the headers of libpcsclite."""
+    ours = {f"{begin}{name}{end}": int(value) for name, value in kind.__members__.items()}
+    theirs = {name: CONSTANTS[name] for name in ours if name in CONSTANTS}
+    assert {name: ours[name] for name in theirs} == theirs
+    beyond = {"SCARD_S_SUCCESS": 0, "SCARD_SCOPE_GLOBAL": 3, "SCARD_PROTOCOL_ANY_OLD": 0x1000}
+    assert {name: ours[name] for name in ours.keys() - theirs.keys()}.items() <= beyond.items()
+
+
+def test_numbers_that_pyscard_does_not_have() -> None:
+    """The bits of SCardStatus and the sizes of libpcsclite (pcsclite.h)."""
+    bits = {bit.name: int(bit) for bit in CardBits}
+    assert bits == {
+        "UNKNOWN": 1, "ABSENT": 2, "PRESENT": 4, "SWALLOWED": 8, "POWERED": 16, "NEGOTIABLE": 32
+    }  # fmt: skip
+    codes = scard_codes
+    assert (codes.INFINITE, codes.INFINITE_OF_PYSCARD) == (2**32 - 1, 2**31 - 1)
+    assert (codes.MAX_ATTRIBUTE, codes.MAX_EXTENDED) == (264, 4 + 3 + (1 << 16) + 3 + 2)
+    assert (codes.DEFAULT_SLOTS, codes.MAX_READER_NAME) == (16, 128 - 1)
+    assert (codes.MAX_CONTEXT_HANDLES, codes.MAX_READER_HANDLES) == (200, 200)
+    assert CONSTANTS["SCARD_ATTR_ATR_STRING"] == codes.ATTR_ATR_STRING
+    assert CONSTANTS["SCARD_ATTR_DEVICE_FRIENDLY_NAME_A"] == codes.ATTR_DEVICE_FRIENDLY_NAME_A
+    assert CONSTANTS["SCARD_ATTR_DEVICE_SYSTEM_NAME_A"] == codes.ATTR_DEVICE_SYSTEM_NAME_A
+    assert codes.FIRST_ATTRIBUTE == 0x10000  # the class is in the upper word (part 3)
+
+
+# What a call may say ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("share", "protocols", "code"),
+    [
+        (SHARED, 0, ScardCode.E_PROTO_MISMATCH),
+        (SHARED, 8, ScardCode.E_PROTO_MISMATCH),  # T=15 is no protocol
+        (SHARED, 0x10000, ScardCode.E_PROTO_MISMATCH),
+        (EXCLUSIVE, 0, ScardCode.E_PROTO_MISMATCH),
+        (DIRECT, 0, OK),
+        (DIRECT, 8, OK),
+        (SHARED, 0x1000, OK),  # what SCARD_PROTOCOL_ANY was once
+        (SHARED, 0x10003, OK),
+        (SHARED, 4, OK),
+        (0, 3, ScardCode.E_INVALID_VALUE),
+        (4, 3, ScardCode.E_INVALID_VALUE),
+    ],
+)
+def test_values_of_connect_and_reconnect(share: int, protocols: int, code: ScardCode) -> None:
+    world = World()
+    assert connect_code(world, world.context(), share, protocols) is code
+    world = World()
+    card = world.connect(world.context())
+    assert world.code(world.functions.reconnect, card, share, protocols, LEAVE) is code
+
+
+@pytest.mark.parametrize("protocols", [0, 8, 0x10000])
+def test_no_card_is_touched_for_a_protocol_that_there_is_not(protocols: int) -> None:
+    world = World(FakeSlot(None))
+    code = connect_code(world, world.context(), SHARED, protocols)
+    assert code is ScardCode.E_PROTO_MISMATCH  # said before it is looked for a card
+    world = World()
+    card = world.connect(world.context())
+    before = len(world.fake.log)
+    for how in (LEAVE, RESET, UNPOWER):
+        code = world.code(world.functions.reconnect, card, SHARED, protocols, how)
+        assert code is ScardCode.E_PROTO_MISMATCH
+    assert len(world.fake.log) == before
+
+
+@pytest.mark.parametrize(
+    ("how", "actions"),
+    [
+        (LEAVE, []),
+        (RESET, [Action.POWER_UP]),
+        (UNPOWER, [Action.POWER_DOWN]),
+        (3, []),  # no reader of ours ejects
+    ],
+)
+def test_what_disconnect_does_to_the_card(how: int, actions: list[Action]) -> None:
+    world = World()
+    card, other = world.connect(world.context()), world.connect(world.context())
+    before = len(world.fake.log)
+    assert world.code(world.functions.disconnect, card, how) is OK
+    assert [action for action, _ in world.fake.log[before:]] == actions
+    word = ScardCode.W_RESET_CARD if actions else OK
+    assert world.code(world.functions.transmit, other, 2, APDU) is word
+    assert world.code(world.functions.disconnect, card, how) is ScardCode.E_INVALID_HANDLE
+
+
+@pytest.mark.parametrize("how", [-1, 4])
+def test_what_is_nothing_to_do_to_a_card(how: int) -> None:
+    world = World()
+    card = world.connect(world.context())
+    assert world.code(world.functions.begin, card) is OK
+    assert world.code(world.functions.end, card, how) is ScardCode.E_INVALID_VALUE
+    assert world.code(world.functions.disconnect, card, how) is ScardCode.E_INVALID_VALUE
+    assert world.code(world.functions.end, card, LEAVE) is OK  # as before
+
+
+def test_a_disconnect_that_resets_waits_for_the_command_under_way() -> None:
+    world = World()
+    card, other = world.connect(world.context()), world.connect(world.context())
+    world.is_held = True
+    command = world.begin(world.functions.transmit, card, 2, APDU)
+    leaving = world.begin(world.functions.disconnect, other, RESET)
+    assert [job.action for _, job in world.core.jobs] == [Action.TRANSMIT]
+    world.is_held = False
+    world.work()
+    assert (command.code, leaving.code) == (OK, OK)
+    assert [action for action, _ in world.fake.log[-2:]] == [Action.TRANSMIT, Action.POWER_UP]
+
+
+@pytest.mark.parametrize("how", [-1, 3, 4])
+def test_a_reconnect_resets_or_does_not(how: int) -> None:
+    world = World()
+    card = world.connect(world.context())
+    code = world.code(world.functions.reconnect, card, SHARED, 3, how)
+    assert code is ScardCode.E_INVALID_VALUE
+
+
+def test_the_protocol_that_reconnect_tells() -> None:
+    world = World()
+    card = world.connect(world.context(), protocols=1)
+    reconnect = world.functions.reconnect
+    assert world.result(reconnect, card, SHARED, 3, LEAVE) is Proto.T0  # it stays in force
+    assert world.code(reconnect, card, SHARED, 2, LEAVE) is ScardCode.E_PROTO_MISMATCH
+    assert world.result(reconnect, card, SHARED, 2, RESET) is Proto.T1
+    assert world.result(reconnect, card, SHARED, 4, LEAVE) is Proto.RAW
+    assert world.result(reconnect, card, SHARED, 3, UNPOWER) is Proto.T1
+
+
+def test_what_a_reader_refuses_is_no_protocol() -> None:
+    """The default is tried only where it is wanted, too, and was not tried yet."""
+    world = World()
+    world.fake.refused = {1, 2}
+    assert connect_code(world, world.context(), SHARED, 3) is ScardCode.W_UNRESPONSIVE_CARD
+    tried = [argument for action, argument in world.fake.log if action is Action.PROTOCOL]
+    assert tried == [2, 1]
+    world = World()
+    world.fake.refused = {1}
+    assert connect_code(world, world.context(), SHARED, 1) is ScardCode.E_PROTO_MISMATCH
+    tried = [argument for action, argument in world.fake.log if action is Action.PROTOCOL]
+    assert tried == [1]
+
+
+@pytest.mark.parametrize(
+    ("atr", "offered", "default"),
+    [
+        ("3B00", 1, 1),
+        ("3B8001", 2, 2),
+        ("3B808001", 3, 1),
+        ("3B80810E", 2, 2),  # T=14 has no number in PC/SC
+        ("3B800E", 0, 0),
+        ("3B90118100", 3, 2),
+        ("3B901191" + "0100", 2, 2),  # specific mode: T=1 and no other
+        ("3B9011910000", 1, 1),
+        ("3B9011910E00", 0, 0),
+        ("3B", 0, 0),
+        ("", 0, 0),
+    ],
+)
+def test_which_protocols_a_card_has(atr: str, offered: int, default: int) -> None:
+    assert available(bytes.fromhex(atr)) == (offered, default)
+
+
+def test_an_exclusive_handle_is_alone() -> None:
+    world = World()
+    one, other = world.context(), world.context()
+    first = world.connect(one)
+    assert connect_code(world, other, EXCLUSIVE) is ScardCode.E_SHARING_VIOLATION
+    second = world.connect(other)
+    exclusive = (world.functions.reconnect, first, EXCLUSIVE, 3, LEAVE)
+    assert world.code(*exclusive) is ScardCode.E_SHARING_VIOLATION
+    assert world.code(world.functions.disconnect, second, LEAVE) is OK
+    assert world.slot.exclusive is None
+    assert world.slot.view.sharing == 1
+    assert world.code(*exclusive) is OK
+    assert world.slot.view.sharing == -1
+    assert connect_code(world, other) is ScardCode.E_SHARING_VIOLATION
+    assert connect_code(world, other, DIRECT) is ScardCode.E_SHARING_VIOLATION
+    assert world.code(world.functions.reconnect, first, SHARED, 3, LEAVE) is OK
+    assert world.slot.exclusive is None
+    assert connect_code(world, other) is OK
+
+
+def test_counters_of_events() -> None:
+    """A card's counter goes up by one for each card that comes or goes, and begins anew at 65536;
+    that of readers never is 0, which means unknown."""
+    world = World()
+    before = world.slot.counter
+    world.take_out()
+    assert world.slot.counter == before + 1
+    world.put_in()
+    assert world.slot.counter == before + 2
+    world.slot.counter = 0xFFFF
+    world.take_out()
+    assert world.slot.counter == 0
+    resources = world.core.resources
+    events = resources.reader_events
+    world.plug(FakeSlot())
+    assert resources.reader_events == events + 1
+    world.unplug(1)
+    assert resources.reader_events == events + 2
+    resources.reader_events = 0x7FFE
+    world.plug(FakeSlot())
+    assert resources.reader_events == 0x7FFF
+    world.plug(FakeSlot())
+    assert resources.reader_events == 1
+    assert World().core.resources.reader_events == 2  # one reader came
+
+
+# Commands and attributes --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("protocol", "code"),
+    [
+        (2, OK),
+        (0x1000, OK),
+        (4, OK),
+        (0, ScardCode.E_PROTO_MISMATCH),
+        (1, ScardCode.E_PROTO_MISMATCH),
+        (3, ScardCode.E_PROTO_MISMATCH),
+        (8, ScardCode.E_PROTO_MISMATCH),
+    ],
+)
+def test_the_protocol_of_a_command(protocol: int, code: ScardCode) -> None:
+    """That in force, or one of those that any card has."""
+    world = World()
+    card = world.connect(world.context())
+    assert world.code(world.functions.transmit, card, protocol, APDU) is code
+    handle = world.core.resources.handle(card)
+    assert may_transmit_now(handle, protocol) is (code is OK)
+
+
+def test_the_protocol_as_drivers_number_it() -> None:
+    for protocols, number in ((1, 0), (2, 1)):
+        world = World()
+        card = world.connect(world.context(), protocols=protocols)
+        response, told = world.result(world.functions.transmit, card, protocols, APDU)
+        assert (response, told) == (b"\x90\0", number)
+        assert world.fake.log[-1] == (Action.TRANSMIT, number)
+
+
+def test_when_a_command_may_go_past_the_core() -> None:
+    """Only where the core would do nothing else."""
+    world = World()
+    one, other = world.context(), world.context()
+    handle = world.core.resources.handle(world.connect(one))
+    second = world.core.resources.handle(world.connect(other))
+    slot = world.slot
+    may = partial(may_transmit_now, handle, 2)
+    assert may()
+    for name, value in (
+        ("turn", object()),
+        ("queue", [object()]),
+        ("lock", second),
+        ("exclusive", second),
+        ("card", CardIn.MUTE),
+        ("card", CardIn.ABSENT),
+        ("is_powered", False),
+        ("is_arriving", True),
+        ("protocol", Proto.T0),
+    ):
+        before = getattr(slot, name)
+        setattr(slot, name, value)
+        assert not may(), name
+        setattr(slot, name, before)
+    for name, value in (
+        ("word", ScardCode.W_RESET_CARD),
+        ("is_closed", True),
+        ("share", Share.DIRECT),
+    ):
+        before = getattr(handle, name)
+        setattr(handle, name, value)
+        assert not may(), name
+        setattr(handle, name, before)
+    slot.lock = handle
+    assert may()
+    slot.lock, slot.exclusive = None, handle
+    assert may()
+    slot.exclusive = None
+    slot.reader.is_gone = True
+    assert not may()
+
+
+@pytest.mark.parametrize(
+    ("outcome", "code"),
+    [
+        (Code.NO_SUCH_DEVICE, ScardCode.E_READER_UNAVAILABLE),
+        (Code.ICC_NOT_PRESENT, ScardCode.E_NO_SMARTCARD),
+        (Code.COMMUNICATION_ERROR, ScardCode.E_NOT_TRANSACTED),
+        (Code.RESPONSE_TIMEOUT, ScardCode.E_NOT_TRANSACTED),
+    ],
+)
+def test_what_a_failed_command_is_told_as(outcome: Code, code: ScardCode) -> None:
+    world = World()
+    handle = world.core.resources.handle(world.connect(world.context()))
+    failed = Outcome(outcome, b"", world.fake.seen)
+    with pytest.raises(ScardError) as told:
+        transmitted(handle, 1, world.slot.card_number, failed)
+    assert told.value.code is code
+    if outcome is Code.NO_SUCH_DEVICE:
+        return
+    with pytest.raises(ScardError) as told:
+        transmitted(handle, 1, world.slot.card_number - 1, failed)  # another card is in
+    assert told.value.code is ScardCode.W_REMOVED_CARD
+    handle.word = ScardCode.W_RESET_CARD
+    with pytest.raises(ScardError) as told:
+        transmitted(handle, 1, world.slot.card_number, failed)
+    assert told.value.code is ScardCode.W_RESET_CARD
+    world.slot.card = CardIn.ABSENT
+    with pytest.raises(ScardError) as told:
+        transmitted(handle, 1, world.slot.card_number, failed)
+    assert told.value.code is ScardCode.E_NO_SMARTCARD
+
+
+def test_attributes() -> None:
+    """What the manager knows itself, what the driver knows, and what is a driver's own affair."""
+    world = World()
+    card = world.connect(world.context())
+    get, put = world.functions.get_attribute, world.functions.set_attribute
+    name = world.slot.name.encode() + b"\0"
+    assert world.result(get, card, 0x7FFF0003) == name
+    assert world.result(get, card, 0x7FFF0004) == name
+    assert world.result(get, card, 0x00090303) == ATR
+    for attribute in (0x00010000, 0x00090302, 0x00090304, 0x7FFF0005):
+        assert world.result(get, card, attribute) == b"attribute"
+    for attribute in (0, 0x0FB0, 0xFFFF):
+        before = len(world.fake.log)
+        assert world.code(get, card, attribute) is ScardCode.E_UNSUPPORTED_FEATURE
+        assert world.code(put, card, attribute, b"1") is ScardCode.E_UNSUPPORTED_FEATURE
+        assert len(world.fake.log) == before
+    assert world.code(put, card, 0x00010000, b"") is ScardCode.E_INVALID_PARAMETER
+    assert world.code(put, card, 0x00010000, bytes(265)) is ScardCode.E_INSUFFICIENT_BUFFER
+    world.code(put, card, 0x00010000, bytes(264))
+    assert world.fake.log[-1] == (Action.SET, 0x10000)
+
+
+def test_the_longest_command() -> None:
+    world = World()
+    card = world.connect(world.context())
+    for function, first in ((world.functions.transmit, 2), (world.functions.control, 1)):
+        assert world.code(function, card, first, bytes(65548)) is OK
+        too_long = world.code(function, card, first, bytes(65549))
+        assert too_long is ScardCode.E_INSUFFICIENT_BUFFER
 
 
 # Protocols ----------------------------------------------------------------------------------------
@@ -395,6 +772,7 @@ def view(state: int, sharing: int = 0, counter: int = 0) -> SlotView:
         (PRESENT | 0x400, 0x34, 0, False),
         (PRESENT | 3 << 16, 0x34, 0, False),
         (PRESENT | 4 << 16, 0x34, 0, True),
+        (PRESENT | 2 << 16, 0x34, 0, True),
     ],
 )
 def test_what_has_changed(current: int, state: int, sharing: int, is_changed: bool) -> None:
@@ -410,6 +788,8 @@ def test_readers_that_come() -> None:
     assert look.is_changed([], 4)
     known = StatusLook([ReaderState(PNP_READER, 2 << 16)], [], 3)
     assert known.is_changed([], 3)  # what came while nobody looked
+    same = StatusLook([ReaderState(PNP_READER, 3 << 16)], [], 3)
+    assert not same.is_changed([], 3)
 
 
 def test_a_reader_that_left_and_one_that_never_was() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import threading
 from collections.abc import Callable
@@ -17,10 +18,12 @@ from ccid.codec.messages import (
     RDR_to_PC_Escape,
     RDR_to_PC_SlotStatus,
 )
+from ccid.codec.messages.events import RDR_to_PC_NotifySlotChange, parse_event
 from ccid.codes import ClassRequest, SlotError
 from ccid.errors import (
     CardAbsent,
     CardMute,
+    CardRemoved,
     CcidError,
     CommandCancelled,
     MalformedMessage,
@@ -34,8 +37,9 @@ from ccid.errors import (
 from ccid.link import conversation as conversation_module
 from ccid.link import inbox
 from ccid.link import pipe as pipe_module
+from ccid.link.conversation import Operation
 from ccid.link.pipe import Pipe
-from ccid.link.raw_commands import RawCommand
+from ccid.link.raw_commands import RawCommand, UnderWay
 from ccid.link.reply_matching import RawReply
 from ccid.link.slot_commands import Commands
 from ccid.session.exchange.one_block import as_it_came
@@ -103,6 +107,46 @@ def test_numbers_count_up_and_wrap(way: int) -> None:
     for _ in range(300):
         send()
     assert [c.bSeq for c in transport.commands] == [i & 0xFF for i in range(300)]
+
+
+def test_a_plain_reply_never_goes_the_long_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One transfer brought all of it; so it is whatever the number of the command is."""
+    pipe, _ = make(data_block)
+    monkeypatch.setattr(pipe, "_finish", None)
+    general = both_ways(pipe)[0]
+    for _ in range(260):
+        assert general() == DATA
+
+
+@pytest.mark.parametrize(
+    "bend",
+    [
+        lambda c: data_block(c, bSlot=1),
+        lambda c: data_block(c, bSeq=c.bSeq + 1),
+        lambda c: data_block(c, bStatus=0x80, bError=1),
+        lambda c: data_block(c)[:-1],
+        lambda c: reply(c, RDR_to_PC_SlotStatus, bStatus=0x42, bError=0xFE),
+    ],
+)
+def test_whatever_is_no_plain_reply_goes_it(
+    monkeypatch: pytest.MonkeyPatch, bend: Callable[[Command], bytes]
+) -> None:
+    pipe, _ = make(bend)
+
+    def long_way(*args: Any) -> Any:
+        raise broken("the long way")
+
+    monkeypatch.setattr(pipe, "_finish", long_way)
+    with pytest.raises(TransportError, match="the long way"):
+        both_ways(pipe)[0]()
+
+
+def test_a_reply_of_a_smaller_type_is_no_plain_reply() -> None:
+    pipe, _ = make(lambda c: data_block(c) if c.bSeq else reply(c, RDR_to_PC_SlotStatus))
+    status = RawCommand(0, 0x65, bytes(3), b"", 0x81, 0.1)
+    assert pipe.transact(status).bMessageType == 0x81
+    with pytest.raises(ProtocolError):
+        pipe.transact(status)
 
 
 def test_all_slots_share_the_counter() -> None:
@@ -355,7 +399,11 @@ def test_a_command_too_long_to_send() -> None:
     with pytest.raises(MalformedMessage) as raised:
         Commands(pipe, 0).xfr_block(bytes(70000), timeout_s=1)
     assert raised.value.field == "dwLength"
+    assert "70000 bytes of data; a message holds 65556" in str(raised.value)
     assert transport.commands == []
+    pipe.check_length(0, 65556)
+    with pytest.raises(MalformedMessage, match="65557 bytes"):
+        pipe.check_length(0, 65557)
 
 
 # Time -----------------------------------------------------------------------------------------
@@ -565,6 +613,8 @@ def test_cancel_ends_a_command_by_the_abort_pair(way: int) -> None:
     assert isinstance(error, CommandCancelled)
     assert [type(c) for c in transport.commands] == [PC_to_RDR_XfrBlock, PC_to_RDR_Abort]
     assert len(transport.controls) == 1
+    assert transport.control_ms == [int(pipe_module.ABORT_S * 1000)]
+    assert transport.controls[0].wValue >> 8 == transport.commands[1].bSeq == 1
 
 
 @WAYS
@@ -668,6 +718,141 @@ def test_the_first_wait_is_bounded_by_the_commands_limit(clock: Clock) -> None:
     transport.idle, transport.paced = idle, False
     with pytest.raises(TransportTimeout, match=r"within 1\.\d s"):
         Commands(pipe, 0).xfr_block(APDU, timeout_s=60.0)
+
+
+@pytest.mark.parametrize("timeout_s", [1, 1.0, 1e6, 1e9, math.inf])
+def test_any_time_is_a_limit(timeout_s: float) -> None:
+    """A time without end, too."""
+    pipe, _ = make(data_block)
+    assert Commands(pipe, 0).xfr_block(APDU, timeout_s=timeout_s) == (DATA, 0)
+
+
+@pytest.mark.parametrize("timeout_s", [-1.0, -1, math.nan])
+def test_what_is_no_limit(timeout_s: float) -> None:
+    pipe, transport = make(data_block)
+    with pytest.raises(ValueError, match="timeout_s"):
+        pipe.transact(RawCommand(0, 0x6F, bytes(3), APDU, 0x80, timeout_s))
+    assert transport.commands == []
+
+
+STATUS = RawCommand(0, 0x65, bytes(3), b"", 0x81, 5.0)
+"""PC_to_RDR_GetSlotStatus."""
+
+
+def hear(pipe: Pipe, transport: ScriptedTransport) -> None:
+    """Tell the pipe's cards what notifications say, as a reader does."""
+
+    def told(data: bytes) -> None:
+        event = parse_event(data)
+        assert isinstance(event, RDR_to_PC_NotifySlotChange)
+        pipe.cards.notify(event.slots(1))
+
+    transport.listen(told)
+
+
+def moves(clock: Clock, transport: ScriptedTransport, reply_after: int) -> None:
+    """At the second idle slice a notification comes, and a reply so many slices after it."""
+    slices = [0]
+
+    def idle() -> None:
+        clock.now += 0.02
+        slices[0] += 1
+        if slices[0] == 2:
+            transport.events.append(bytes.fromhex("5003"))
+        if slices[0] == 2 + reply_after:
+            transport.pending.append(reply(transport.commands[0], RDR_to_PC_SlotStatus))
+
+    transport.idle, transport.paced = idle, False
+
+
+def test_a_reply_that_comes_after_a_notification(clock: Clock) -> None:
+    """Some readers drop the reply to what is under way then; a second is given it all the same."""
+    pipe, transport = make(lambda c: None)
+    hear(pipe, transport)
+    moves(clock, transport, 45)
+    assert pipe.transact(STATUS).bSeq == 0
+    assert len(transport.commands) == 1
+
+
+def test_a_reply_that_was_dropped_with_a_notification(clock: Clock) -> None:
+    """The command is sent again: it changes nothing."""
+    pipe, transport = make(lambda c: None if c.bSeq == 0 else reply(c, RDR_to_PC_SlotStatus))
+    hear(pipe, transport)
+    moves(clock, transport, 1000)
+    began = clock.now
+    assert pipe.transact(STATUS).bSeq == 1
+    assert len(transport.commands) == 2
+    assert 1.0 < clock.now - began < 1.2
+
+
+def test_the_end_of_a_command_whose_card_left(clock: Clock) -> None:
+    """Its error has the command's number, as bSeq has it."""
+    pipe, transport = make(data_block)
+    hear(pipe, transport)
+    pipe.cards.powering(0)
+    pipe.cards.answered(0)
+    general = both_ways(pipe)[0]
+    for _ in range(257):
+        general()
+    slices = [0]
+
+    def idle() -> None:
+        clock.now += 0.02
+        slices[0] += 1
+        if slices[0] == 2:
+            transport.events.append(bytes.fromhex("5002"))
+
+    transport.answer = lambda c: None
+    transport.idle, transport.paced = idle, False
+    began = clock.now
+    with pytest.raises(CardRemoved) as raised:
+        pipe.transact(RawCommand(0, 0x6F, bytes(3), APDU, 0x80, 5.0))
+    assert (raised.value.slot, raised.value.bSeq) == (0, 1)
+    assert 0.3 < clock.now - began < 0.5
+
+
+def test_how_long_the_rest_of_a_message_is_waited_for(clock: Clock) -> None:
+    """A slice, and no longer than the operation lasts."""
+    pipe, _ = make(data_block)
+    endless = UnderWay(STATUS, 0, Operation(0, clock.now, None))
+    assert pipe._left_ms(endless) == 20
+    for left_s, expected in ((5.0, 20), (0.0201, 20), (0.0155, 15), (0.0, 0)):
+        sent = UnderWay(STATUS, 0, Operation(0, clock.now, clock.now + left_s))
+        assert pipe._left_ms(sent) == expected
+
+
+def test_a_slot_that_another_thread_uses_is_not_aborted() -> None:
+    """It gets its answer soon."""
+    pipe, transport = make(lambda c: reply(c, RDR_to_PC_SlotStatus), slot_count=3)
+    pipe.give_up(1)
+    held, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with pipe.turn(1):
+            held.set()
+            assert done.wait(10)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(10)
+    pipe._abort_others(0)
+    assert transport.commands == []  # here all slots have one turn
+    done.set()
+    thread.join(10)
+    pipe._abort_others(0)
+    aborted = [(type(c), c.bSlot) for c in transport.commands]
+    assert aborted == [(PC_to_RDR_Abort, 1), (PC_to_RDR_Abort, 2)]
+    assert not pipe.is_given_up(1)
+    assert not pipe.turn(1)._is_owned()
+
+
+def test_a_transfer_takes_no_longer_than_all_that_is_done(clock: Clock) -> None:
+    """An end that holds for whatever is done bounds each transfer; one millisecond is the least."""
+    pipe, _ = make(data_block)
+    assert pipe._until_ms(500) == 500
+    for left_s, expected in ((10.0, 500), (0.25, 250), (0.0, 1), (-5.0, 1)):
+        pipe.latest = clock.now + left_s
+        assert pipe._until_ms(500) == expected
 
 
 def test_values_that_do_not_fit_a_block() -> None:

@@ -79,6 +79,8 @@ def test_waiting_time_extension() -> None:
     assert (extended.data, extended.multiplier) == (block("E307"), 7)
     again = machine.send(block("C301"))
     assert (again.data, again.multiplier) == (block("E301"), 1)
+    asked = machine.send(PARITY)
+    assert (asked.data, asked.multiplier) == (block("81"), 0)
     with pytest.raises(StopIteration) as done:
         machine.send(block("00" + OK))
     assert done.value.value.hex() == OK
@@ -141,7 +143,242 @@ def test_node_addresses() -> None:
         machine.send(answer + lrc(answer))
 
 
+# One block in each direction --------------------------------------------------------------------
+
+
+def test_a_command_that_fits_into_one_block() -> None:
+    t1 = T1(10, nad=0x21)
+    assert t1.single(bytes(3)) is None
+    for size in (4, 10):
+        apdu = bytes(range(size))
+        body = bytes((0x21, 0, size)) + apdu
+        assert t1.single(apdu) == body + lrc(body)
+        t1.not_sent()
+    assert t1.single(bytes(11)) is None
+    assert T1(10, max_inf=9).single(bytes(10)) is None
+    assert T1(10, max_inf=10).single(bytes(10)) is not None
+    assert T1(254, crc=True).single(APDU) is None
+
+
+def test_one_block_each_is_the_same_exchange() -> None:
+    """N(S) of both sides goes on, whichever way a command takes."""
+    t1 = T1()
+    assert t1.single(APDU) == block(I0)
+    assert t1.single_answer(block("00" + OK)) == bytes.fromhex(OK)
+    assert t1.blocks == 1
+    assert t1.single(APDU) == block(I1)
+    assert t1.single_answer(block("40AA" + OK)) == bytes.fromhex("AA" + OK)
+    assert t1.blocks == 2
+    assert play(t1.exchange(APDU), [(I0, "00" + OK)]).hex() == OK
+    assert t1.blocks == 3
+    assert t1.single(APDU) == block(I1)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        MUTE,
+        b"",
+        b"\0",
+        b"\0\0",
+        b"\0\0\2",
+        bytes.fromhex("00 00 01 90"),
+        bytes.fromhex("00 00 01 90 91"),  # no status word
+        bytes.fromhex("01 00 02 90 00 93"),  # another NAD
+        bytes.fromhex("00 40 02 90 00 D2"),  # another N(S)
+        bytes.fromhex("00 20 02 90 00 B2"),  # M = 1
+        bytes.fromhex("00 00 02 90 00 93"),  # wrong LRC
+        bytes.fromhex("00 00 03 90 00 93"),  # shorter than LEN
+        bytes.fromhex("00 00 01 90 00 91"),  # longer than LEN
+        bytes.fromhex("00 00 02 90 00 00 92"),
+        block("00" + "11" * 31 + OK),  # longer than IFSD
+        block("C301"),
+        block("80"),
+        bytearray(block("00" + OK)),
+    ],
+)
+def test_another_answer_goes_the_long_way(answer: Reply) -> None:
+    """The same I-block comes first there, and the answer is judged as its answer."""
+    t1 = T1()
+    assert t1.single(APDU) == block(I0)
+    assert t1.single_answer(answer) is None
+    assert t1.blocks == 0
+    machine = t1.exchange(APDU)
+    assert next(machine).data == block(I0)
+
+
+def test_the_longest_block_that_ifsd_allows() -> None:
+    t1 = T1()
+    t1.single(APDU)
+    assert t1.single_answer(block("00" + "11" * 30 + OK)) == bytes.fromhex("11" * 30 + OK)
+
+
+def test_an_unanswered_block_leaves_the_two_out_of_step() -> None:
+    t1 = T1()
+    t1.single(APDU)
+    assert t1.single(APDU) is None
+    assert next(t1.exchange(APDU)) == Block(block("C0"), 0)
+    assert play(t1.exchange(APDU), [("C0", "E0"), (I0, "00" + OK)]).hex() == OK
+    t1.single(APDU)
+    t1.not_sent()
+    assert t1.single(APDU) == block(I1)
+    t1.not_sent()
+    t1.interrupted()
+    assert t1.single(APDU) is None
+    assert play(t1.exchange(APDU), [("C0", "E0"), (I0, "00" + OK)]).hex() == OK
+
+
 # Errors ---------------------------------------------------------------------------------------
+
+
+def answer_to(pcb: int, inf: bytes) -> str:
+    """What ISO/IEC 7816-3:2006 11.3.2.2 and 11.6 ask for after the only I-block of a command, N(S)
+    of both sides being 0: the next block, or "end"."""
+    if pcb < 0x80:
+        if pcb & 0x5F:  # reserved bits, or another N(S)
+            return "82"
+        return "90" if pcb == 0x20 else "end"
+    if pcb < 0xC0:
+        if inf or pcb & 0x2C or pcb & 0x10:  # reserved bits; there is no next I-block
+            return "82"
+        return I0
+    if pcb == 0xC1 and len(inf) == 1 and 0 < inf[0] < 255:
+        return "E1" + inf.hex()
+    if pcb == 0xC2 and not inf:
+        return "E2"
+    if pcb == 0xC3 and len(inf) == 1:
+        return "E3" + inf.hex()
+    return "82"
+
+
+@pytest.mark.parametrize("inf", ["", "00", "01", "20", "FE", "FF", OK, "11" * 32, "11" * 33])
+def test_every_pcb(inf: str) -> None:
+    for pcb in range(256):
+        machine = T1().exchange(APDU)
+        next(machine)
+        data = bytes.fromhex(inf)
+        expected = answer_to(pcb, data)
+        if pcb < 0x80 and len(data) > 32:  # IFSD
+            expected = "82"
+        if expected != "end":
+            assert machine.send(block(f"{pcb:02X}{inf}")).data == block(expected), hex(pcb)
+        elif len(data) < 2:
+            with pytest.raises(ProtocolError, match=f"a response of {len(data)} bytes") as failed:
+                machine.send(block(f"{pcb:02X}{inf}"))
+            assert failed.value.may_have_executed
+        else:
+            with pytest.raises(StopIteration) as done:
+                machine.send(block(f"{pcb:02X}{inf}"))
+            assert done.value.value == data
+
+
+def test_what_makes_an_error_forgotten() -> None:
+    """Two errors in succession are borne, and the count begins again after a block that continues
+    the exchange, and after a WTX."""
+    parts: list[Step] = [(I0, "20AA"), ("90", PARITY), ("90", PARITY), ("90", "60BB")]
+    more: list[Step] = [("80", PARITY), ("80", PARITY), ("80", "00" + OK)]
+    assert play(T1().exchange(APDU), [*parts, *more]).hex() == "aabb" + OK
+    waits: list[Step] = [(I0, PARITY), ("81", PARITY), ("81", "C301"), ("E301", PARITY)]
+    assert play(T1().exchange(APDU), [*waits, ("81", PARITY), ("81", "00" + OK)]).hex() == OK
+    chain: list[Step] = [("2000000000", PARITY), ("81", PARITY), ("81", "90")]
+    rest: list[Step] = [("400000", PARITY), ("81", PARITY), ("81", "00" + OK)]
+    assert play(T1(4).exchange(bytes(6)), [*chain, *rest]).hex() == OK
+
+
+def test_a_request_of_the_card_does_not_make_an_error_forgotten() -> None:
+    script: list[Step] = [(I0, PARITY), ("81", "C120"), ("E120", PARITY), ("81", PARITY)]
+    with pytest.raises(ProtocolError, match="have lost each other"):
+        play(T1().exchange(APDU), script)
+
+
+def test_the_first_error_decides_what_the_r_block_says() -> None:
+    """It is repeated unchanged."""
+    for first, code in ((PARITY, "81"), (MUTE, "82"), (OTHER, "82")):
+        for second in (PARITY, MUTE, OTHER):
+            script: list[Step] = [(I0, first), (code, second), (code, "00" + OK)]
+            assert play(T1().exchange(APDU), script).hex() == OK
+
+
+def test_after_resynch_the_ifsc_of_the_atr_is_in_force() -> None:
+    """Unless the card has announced a smaller one."""
+    for announced, then in ((0x10, 0x10), (0x40, 32)):
+        t1 = T1(32)
+        play(t1.exchange(APDU), [(I0, f"C1{announced:02X}"), (f"E1{announced:02X}", "00" + OK)])
+        assert t1.ifsc == announced
+        t1.interrupted()
+        play(t1.exchange(APDU), [("C0", "E0"), (I0, "00" + OK)])
+        assert t1.ifsc == then
+
+
+@pytest.mark.parametrize(("atr", "ifsc"), [(0, 1), (1, 1), (254, 254), (255, 254)])
+def test_ifsc_has_bounds(atr: int, ifsc: int) -> None:
+    assert T1(atr).ifsc == ifsc
+
+
+def test_the_address_of_the_card_is_ours_turned_round() -> None:
+    for nad, card in ((0x00, 0x00), (0x21, 0x12), (0x70, 0x07), (0x0F, 0xF0)):
+        t1 = T1(nad=nad)
+        machine = t1.exchange(APDU)
+        next(machine)
+        body = bytes((card, 0, 2)) + bytes.fromhex(OK)
+        with pytest.raises(StopIteration) as done:
+            machine.send(body + lrc(body))
+        assert done.value.value.hex() == OK
+
+
+def test_three_attempts_for_a_command_that_was_not_whole() -> None:
+    """Each with three blocks, and S(RESYNCH) after each; nothing was carried out."""
+    t1 = T1(4, name="X")
+    attempt: list[Step] = [("2000000000", MUTE), ("82", MUTE), ("82", MUTE), ("C0", "E0")]
+    with pytest.raises(ProtocolError) as failed:
+        play(t1.exchange(bytes(6)), attempt * 3)
+    assert str(failed.value) == ("X: card and reader have lost each other; nothing was carried out")
+    assert (failed.value.may_have_executed, t1.blocks) == (False, 12)
+
+
+def test_what_was_sent_whole_may_have_been_carried_out() -> None:
+    with pytest.raises(ProtocolError) as failed:
+        play(T1(name="X").exchange(APDU), [(I0, MUTE), ("82", MUTE), ("82", MUTE)])
+    assert str(failed.value) == (
+        "X: card and reader have lost each other; the command may have been carried out"
+    )
+
+
+def test_a_command_counts_for_itself() -> None:
+    """That the command before was sent whole says nothing of a chain that was not."""
+    t1 = T1(4)
+    assert play(t1.exchange(APDU), [(I0, "00" + OK)]).hex() == OK
+    lost: list[Step] = [("6000000000", MUTE), ("92", MUTE), ("92", MUTE)]
+    again: list[Step] = [("C0", "E0"), ("2000000000", "90"), ("400000", "00" + OK)]
+    assert play(t1.exchange(bytes(6)), [*lost, *again]).hex() == OK
+
+
+def test_the_longest_response() -> None:
+    """65,536 bytes and the status word, no byte more."""
+    t1 = T1()
+    t1.ifsd = 254
+    for last, fits in ((6, True), (7, False)):
+        machine = t1.exchange(APDU)
+        next(machine)
+        card = 0x40 if t1._nr else 0
+        for _ in range(258):
+            machine.send(block(f"{card | 0x20:02X}" + "00" * 254))
+            card ^= 0x40
+        assert 258 * 254 + last == 65538 + (not fits)
+        if fits:
+            with pytest.raises(StopIteration) as done:
+                machine.send(block(f"{card:02X}" + "00" * last))
+            assert len(done.value.value) == 65538
+        else:
+            with pytest.raises(ProtocolError, match="more than 65538"):
+                machine.send(block(f"{card:02X}" + "00" * last))
+
+
+@pytest.mark.parametrize("size", [4, 65544])
+def test_the_shortest_and_the_longest_command(size: int) -> None:
+    sent = next(T1(254).exchange(bytes(size)))
+    assert sent.data[2] == min(size, 254)
+
 
 INVALID: list[Reply] = [
     PARITY,
