@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
+from functools import cache
+
 import ccid
 from ccid.codec.messages import PC_to_RDR_Secure
 from ccid.codes import ExchangeLevel
@@ -12,6 +15,7 @@ from ccid.known.quirks import Quirks
 from ccid.pin import pad_structures
 from ccid.virtual import EchoCard, VirtualReader, make_descriptor
 from tests.fuzz.taking import Taker
+from tests.fuzz.virtual_readers import as_new
 
 QUIRKS = (
     Quirks(),
@@ -35,20 +39,39 @@ def pin(data: bytes) -> None:
     assert len(message) <= 1024
 
 
+def _pad() -> VirtualReader:
+    descriptor = make_descriptor(ExchangeLevel.SHORT_APDU, bPINSupport=3, wLcdLayout=0x0210)
+    return VirtualReader(EchoCard(), descriptor=descriptor, escape=lambda sent: sent[:64])
+
+
+_closed_pad = cache(_pad)
+
+
+@cache
+def _slot_with_card_in_use() -> ccid.Slot:
+    """Of a reader that stays open: no control code changes what the next one finds."""
+    reader = ccid.open_reader(_pad())
+    atexit.register(reader.close)
+    reader.slots[0].connect()
+    return reader.slots[0]
+
+
 def control(data: bytes) -> None:
     """Control codes to a reader with a PIN pad and a display."""
     taker = Taker(data)
-    descriptor = make_descriptor(ExchangeLevel.SHORT_APDU, bPINSupport=3, wLcdLayout=0x0210)
-    virtual = VirtualReader(EchoCard(), descriptor=descriptor, escape=lambda sent: sent[:64])
-    with ccid.open_reader(virtual) as reader:
-        slot = reader.slots[0]
-        if taker.number() & 1:
-            slot.connect()
-        while not taker.is_empty:
-            code = taker.number(4) if taker.number() == 0xFF else taker.one_of(CODES)
-            try:
-                answer = carry_out(slot, code, taker.piece(), escape=bool(taker.number() & 1))
-            except CcidError as error:
-                assert str(error).replace("\n", "").isprintable()
-            else:
-                assert isinstance(answer, bytes)
+    if taker.number() & 1:
+        _controls(_slot_with_card_in_use(), taker)
+        return
+    with ccid.open_reader(as_new(_closed_pad())) as reader:
+        _controls(reader.slots[0], taker)
+
+
+def _controls(slot: ccid.Slot, taker: Taker) -> None:
+    while not taker.is_empty:
+        code = taker.number(4) if taker.number() == 0xFF else taker.one_of(CODES)
+        try:
+            answer = carry_out(slot, code, taker.piece(), escape=bool(taker.number() & 1))
+        except CcidError as error:
+            assert str(error).replace("\n", "").isprintable()
+        else:
+            assert isinstance(answer, bytes)
