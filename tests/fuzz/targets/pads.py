@@ -1,19 +1,26 @@
-"""What a program of PC/SC asks of a PIN pad, and control codes."""
+"""What a program of PC/SC asks of a PIN pad, control codes, and contactless readers: from the host,
+and what they answer it."""
 
 from __future__ import annotations
 
 import atexit
+from collections.abc import Callable
 from functools import cache
+from types import SimpleNamespace
+from typing import Any
 
 import ccid
 from ccid.codec.messages import PC_to_RDR_Secure
 from ccid.codes import ExchangeLevel
+from ccid.device import storage_card
 from ccid.device.control import ControlCode
 from ccid.device.control import control as carry_out
 from ccid.errors import CcidError
 from ccid.known.quirks import Quirks
 from ccid.pin import pad_structures
 from ccid.virtual import EchoCard, VirtualReader, make_descriptor
+from ccid.virtual.card_kinds import MAKERS
+from ccid.virtual.cards.application import Application, Mute
 from tests.fuzz.taking import Taker
 from tests.fuzz.virtual_readers import as_new
 
@@ -75,3 +82,46 @@ def _controls(slot: ccid.Slot, taker: Taker) -> None:
             assert str(error).replace("\n", "").isprintable()
         else:
             assert isinstance(answer, bytes)
+
+
+def storage(data: bytes) -> None:
+    """What a contactless reader answers to the pseudo-APDUs of PC/SC part 3. No error has the
+    key."""
+    taker = Taker(data)
+    slot = SimpleNamespace(reader=SimpleNamespace(name="a reader"), index=0)
+    card: Any = SimpleNamespace(transmit=lambda apdu: taker.piece(), slot=slot)
+    memory = storage_card.StorageCard(card)
+    calls: tuple[Callable[[], object], ...] = (
+        lambda: storage_card.ask(card, storage_card.GET_UID, "UID of the card"),
+        lambda: memory.load_key(b"secret"),
+        lambda: memory.read(4, 16),
+        lambda: memory.update(4, b"secret"),
+    )
+    while not taker.is_empty:
+        try:
+            taker.one_of(calls)()
+        except CcidError as error:
+            assert "secret" not in str(error)
+            assert str(error).isprintable()
+
+
+CARDS = [make for name, make in MAKERS.items() if make is not None and name != "piv"]
+"""All but the card whose keys take a second to make."""
+MOST_APDUS = 20
+
+
+def virtual_card(data: bytes) -> None:
+    """APDUs of any host to a virtual card."""
+    taker = Taker(data)
+    card: Application = taker.one_of(CARDS)()
+    for _ in range(MOST_APDUS):
+        if taker.is_empty:
+            break
+        try:
+            answer = card.transmit(taker.piece())
+        except Mute:
+            continue
+        assert 0 <= answer.sw <= 0xFFFF
+        assert len(answer.data) <= 0x10000
+        if taker.number() == 0xFF:
+            card.reset()
