@@ -4,10 +4,11 @@ CPython runs the handler of a signal at certain places only (``CHECK_EVAL_BREAKE
 function begins, after a call of a C function, and where a loop begins anew. So no handler runs
 between an ``__enter__`` in C and the block of its ``with``, nor between the end of the block and an
 ``__exit__`` in C. An exception that the handler raises after a call counts as raised by the call.
-(CPython 3.14 runs one after an ``__enter__`` in C, too: see :mod:`ccid.ground.plain_locks`.)
+(CPython 3.14 runs one after an ``__enter__`` in C, too: see :mod:`ccid.ground.signal_safe_locks`.)
 
 From CPython 3.12 on, a function whose frame is asked for the events of its bytecodes tells them
-only from its next call on. So each function under test is asked before the first run.
+only from its next call on, and from CPython 3.13 on no more once the hook has raised in it. So each
+function under test is asked before each run.
 """
 
 from __future__ import annotations
@@ -79,19 +80,21 @@ class _Entered(Exception):
 
 
 @cache
-def _ask_for_bytecodes(file: str) -> None:
-    """Have all functions of a file tell their bytecodes, from their next call on. None of them
-    runs: each is called, and ended where it begins."""
+def _functions_of(file: str) -> list[CodeType]:
+    """All functions of a file, those within others as well."""
     functions = (one for one in gc.get_objects() if isinstance(one, FunctionType))
-    codes = {one.__code__ for one in functions if one.__code__.co_filename == file}
-    while codes:
-        code = codes.pop()
-        codes.update(inner for inner in code.co_consts if isinstance(inner, CodeType))
-        if code.co_flags & inspect.CO_OPTIMIZED:  # no body of a class
-            _ask_code_for_bytecodes(code)
+    found = {one.__code__: None for one in functions if one.__code__.co_filename == file}
+    left = list(found)
+    while left:
+        inner = [one for one in left.pop().co_consts if isinstance(one, CodeType)]
+        left += [one for one in inner if one not in found]
+        found.update(dict.fromkeys(inner))
+    return [code for code in found if code.co_flags & inspect.CO_OPTIMIZED]  # no body of a class
 
 
-def _ask_code_for_bytecodes(code: CodeType) -> None:
+def _ask_for_bytecodes(code: CodeType) -> None:
+    """Have a function tell its bytecodes, from its next call on. It does not run: it is called, and
+    ended where it begins."""
     function = FunctionType(code, {}, closure=tuple(CellType() for _ in code.co_freevars))
     count = code.co_argcount
     by_name = code.co_varnames[count : count + code.co_kwonlyargcount]
@@ -143,8 +146,9 @@ class Interrupter:
         Raises:
             Interruption: The place was reached, and ``work`` did not catch the exception.
         """
-        for file in self._files:
-            _ask_for_bytecodes(file)
+        if sys.version_info >= (3, 12):
+            for code in itertools.chain(*map(_functions_of, self._files)):
+                _ask_for_bytecodes(code)
         before = sys.gettrace(), sys.getprofile()
         collects = gc.isenabled()
         # what the collector calls belongs to what other tests left behind
