@@ -31,6 +31,7 @@ from ccid.errors import (
 )
 from ccid.ground import at_exit
 from ccid.ground.once import Once
+from ccid.ground.signal_safe_locks import new_lock, new_rlock
 from ccid.transport import (
     ReaderInfo,
     Returns,
@@ -89,7 +90,7 @@ class UsbTransport(BulkPair):
     def __init__(self, info: ReaderInfo, open_handle: OpenHandle, find: Find | None = None) -> None:
         super().__init__(info)
         self._open_handle, self._find = open_handle, find
-        self._events, self._controls = threading.RLock(), threading.Lock()
+        self._events, self._controls = new_rlock(), new_lock()
         self._interrupt: Interrupt | None = None
         self._tell: Callable[[bytes], None] | None = None
         """Takes each notification; None before :meth:`listen`."""
