@@ -58,7 +58,8 @@ def test_a_signal_never_leaves_it_held(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_is_a_lock(kind: str) -> None:
     lock = KINDS[kind]()
-    assert weakref.ref(lock)() is lock
+    known: Any = weakref.ref(lock)()
+    assert known is lock
     with lock as got:
         assert got is True
         assert not is_free(lock)

@@ -149,8 +149,9 @@ class SlotDriver:
         """Exchange an APDU in a caller's own thread, which has the gate: no more than that, because
         this is the path of every APDU.
 
-        It may be the main thread, where Ctrl-C comes at any moment. So there are but plain locks
-        here: ``with`` takes and releases one in a single step, which no signal divides.
+        It may be the main thread, where Ctrl-C comes at any moment. So there are but locks of
+        :mod:`ccid.ground.signal_safe_locks` here: no signal comes between one of them and the block
+        of its ``with``.
 
         Args:
             handle: For it.
