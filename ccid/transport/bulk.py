@@ -164,6 +164,7 @@ class BulkPair(Life):
 
     Args:
         info: The reader.
+        those: Who wait for events of the context in which the device is opened.
 
     Attributes:
         out: Where the next message is built.
@@ -174,12 +175,13 @@ class BulkPair(Life):
     _command: BulkTransfer
     _reply: BulkTransfer
 
-    def __init__(self, info: ReaderInfo) -> None:
+    def __init__(self, info: ReaderInfo, those: Attendants) -> None:
         super().__init__(info.name)
         out, inp = info.reader.bulk_out, info.reader.bulk_in
         if not info.reader.is_iccd and (out is None or inp is None):
             raise ReaderUnsupported(f"{info.name} has no bulk endpoints", reader=info.name)
         self.info = info
+        self._attendants = those
         self.packet_size = (inp.max_packet_size if inp else 0) or 64
         self._out, self._in = Buffer(OUT_CAPACITY), Buffer(IN_CAPACITY)
         self.out, self.inp = self._out.view, self._in.view
@@ -192,17 +194,15 @@ class BulkPair(Life):
         self._handled_at = 0.0
         """When a transfer last ended, on the monotonic clock."""
 
-    def _open_bulk(self, handle: int, those: Attendants) -> None:
+    def _open_bulk(self, handle: int) -> None:
         """Make the transfers.
 
         Args:
             handle: Address of libusb's handle on the device.
-            those: Of the context in which the handle was opened.
         """
-        calls, context = asynchronous.calls(), those.context()
-        self._attendants = those
+        calls, context = asynchronous.calls(), self._attendants.context()
         self._submit, self._handle_events = calls.submit, calls.handle_events
-        self._context, self._round = at(context), Timeval.of(ROUND_S)
+        self._where, self._round = at(context), Timeval.of(ROUND_S)
         self._rounds = EventHandler(where=context)
         out, inp = self.info.reader.bulk_out, self.info.reader.bulk_in
         if out is not None and inp is not None:
@@ -262,9 +262,9 @@ class BulkPair(Life):
             command.codes.extend(map(submit, command.pointers))
             reply.codes.extend(map(submit, reply.pointers))
             if command.codes[0] == SUBMITTED == reply.codes[0]:
-                handle_events(self._context, self._round, reply.came)
+                handle_events(self._where, self._round, reply.came)
                 if not reply.actual.value:  # a round for each, unless the reader answers at once
-                    handle_events(self._context, self._round, reply.came)
+                    handle_events(self._where, self._round, reply.came)
                 got = reply.actual.value
                 if (
                     got

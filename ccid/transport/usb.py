@@ -88,7 +88,8 @@ class UsbTransport(BulkPair):
     """
 
     def __init__(self, info: ReaderInfo, device: Device, find: Find | None = None) -> None:
-        super().__init__(info)
+        self._context = contexts.taken_by(self, device)
+        super().__init__(info, self._context.attendants)
         self._device, self._find = device, find
         self._events, self._controls = threading.RLock(), threading.Lock()
         self._interrupt: Interrupt | None = None
@@ -103,11 +104,10 @@ class UsbTransport(BulkPair):
         self._recovered_at = -math.inf
         self._left: Claim | None = None
         """The claim before, whose device stays open until no thread can use it any more."""
-        self._context = contexts.taken_by(self, device)
         self._claim = self._claim_of(info, device)
         try:
             self._claim.take()
-            self._open_bulk(self._claim.address, self._context.attendants)
+            self._open_bulk(self._claim.address)
         except BaseException:
             self._claim.release()
             self._context.leave(self)

@@ -12,7 +12,7 @@ import pytest
 
 import ccid
 from ccid import errors
-from ccid.transport import asynchronous, claim, discovery, hotplug, linux, usb
+from ccid.transport import asynchronous, claim, contexts, discovery, hotplug, linux, usb
 from ccid.transport.libusb import Status
 from tests.unit.fake_events import FAILED, GONE, STALLED, FakeEvents
 from tests.unit.fake_usb import FakeBackend, FakeDevice
@@ -34,7 +34,7 @@ def backend(monkeypatch: pytest.MonkeyPatch, fake: FakeEvents, tmp_path: Path) -
     made = FakeBackend(FakeDevice(QEMU))
     node = tmp_path / "node"
     node.touch()
-    for module in (claim, discovery, usb):
+    for module in (claim, contexts, discovery, usb):
         monkeypatch.setattr(module, "backend", lambda: made)
     monkeypatch.setattr(linux, "attribute", lambda *_: None)
     monkeypatch.setattr(linux, "node", lambda *_: node)

@@ -19,7 +19,7 @@ from ccid import errors
 from ccid.codec.descriptors import ClassControl
 from ccid.codes import ExchangeLevel
 from ccid.link.shared_pipe import SharedPipe
-from ccid.transport import asynchronous, bulk, claim, discovery, libusb, linux, usb
+from ccid.transport import asynchronous, bulk, claim, contexts, discovery, libusb, linux, usb
 from ccid.transport.asynchronous import attendants
 from ccid.transport.libusb import Status
 from ccid.virtual import EchoCard, make_descriptor
@@ -48,7 +48,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeEvents:
 def backend(monkeypatch: pytest.MonkeyPatch, fake: FakeEvents, tmp_path: Path) -> FakeBackend:
     made, node = FakeBackend(FakeDevice(QEMU)), tmp_path / "node"
     node.touch()
-    for module in (claim, discovery, usb):
+    for module in (claim, contexts, discovery, usb):
         monkeypatch.setattr(module, "backend", lambda: made)
     monkeypatch.setattr(linux, "attribute", lambda *_: None)
     monkeypatch.setattr(linux, "node", lambda *_: node)
