@@ -24,6 +24,8 @@ from ccid.virtual import EchoCard
 from tests.unit.fake_events import GONE, STALLED
 from tests.unit.usb_over_port import PortBackend, PortEvents
 
+pytestmark = pytest.mark.usefixtures("any_context")
+
 APDU = bytes.fromhex("0010000002")
 ANSWER = bytes.fromhex("00019000")
 A_MINUTE = bytes.fromhex("0038003C")
