@@ -34,7 +34,8 @@ from ccid.ground import at_exit
 from ccid.ground.once import Once
 from ccid.transport import asynchronous, stale_list
 from ccid.transport.asynchronous import Attendants, EventHandler
-from ccid.transport.libusb import Status, another_context, backend, usb_error, usb_errors
+from ccid.transport.libusb import Status, another_context, usb_error, usb_errors
+from ccid.transport.libusb import backend as backend
 from ccid.transport.wrapped_handle import Descriptor, GivenHandle
 
 logger = logging.getLogger("ccid.transport")

@@ -15,6 +15,7 @@ import ccid
 from ccid import errors
 from ccid.transport import asynchronous, claim, contexts, discovery, hotplug, linux, usb
 from ccid.transport.libusb import Status
+from tests.interruptions import Places, interrupt_everywhere
 from tests.unit.fake_contexts import FIRST, ContextBackend, FurtherContexts, ManyEvents
 from tests.unit.fake_events import GONE
 from tests.unit.fake_usb import FakeDevice
@@ -133,9 +134,9 @@ def test_hotplug_while_readers_are_open(opened: list[Any], events: ManyEvents) -
         end()
 
 
-def test_a_context_is_used_again(events: ManyEvents, further: FurtherContexts) -> None:
+def test_a_context_is_used_again(events: ManyEvents, further: FurtherContexts, full: bool) -> None:
     infos, before = ccid.list_readers(), threading.active_count()
-    for _ in range(1000):
+    for _ in range(1000 if full else 50):
         made = [info.connect(info) for info in infos]
         for one in made:
             one.listen(lambda _: None)
@@ -179,6 +180,34 @@ def test_a_reader_that_cannot_be_opened_leaves_its_context(
     assert further.made == [SECOND]
     assert all(context.is_free for context in contexts._further)
     one.close()
+
+
+def test_opening_is_interrupted_anywhere(events: ManyEvents, further: FurtherContexts) -> None:
+    """No context stays in use."""
+    infos = ccid.list_readers()
+    first = infos[0].connect(infos[0])
+
+    def open_one() -> None:
+        contexts._further.clear()
+        further.made.clear()
+        try:
+            made = infos[1].connect(infos[1])
+        except BaseException as error:  # whose traceback would hold the reader
+            raise error.with_traceback(None) from None
+        try:
+            made.close()
+        finally:
+            made.close()  # as an application does that was interrupted
+
+    def then() -> None:
+        made = infos[1].connect(infos[1])
+        assert where(made) == SECOND + len(further.made) - 1
+        made.close()
+        assert all(context.is_free for context in contexts._further)
+
+    files = ("transport/contexts.py",)
+    assert interrupt_everywhere(open_one, then, files, Places.AFTER_CALLS) > 10
+    first.close()
 
 
 def test_events_of_a_context_that_nobody_uses_do_not_pile_up(
