@@ -420,11 +420,11 @@ class _EventThread(threading.Thread):
                 time.sleep(pause_s)
                 pause_s = min(2 * pause_s, LONG_S)
                 continue
-            pause_s = BUSY_S
             busy_s = self.busy_until - time.monotonic()
             if busy_s > 0:
                 time.sleep(busy_s)
                 continue
+            pause_s = BUSY_S
             self.is_inside = True
             events.handle(TROUBLED_S if again else IDLE_S)
             self.is_inside = False
