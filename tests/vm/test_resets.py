@@ -151,12 +151,13 @@ for way in ("out", "in"):
     print(way, until(lambda: len(told) > ("out", "in").index(way), 60))
 leave()
 slot = mine.slots[0]
-print(reply(slot.connect()))
+card = slot.connect()
+print(reply(card))
 for how in (reset, replug):
-    card = slot.connect()
     how(mine.info)
     until(lambda: not mine.is_away, 60)
-    print(how.__name__, reply(card) in ("CardReset", "CardRemoved"), reply(slot.connect()))
+    was_told, card = reply(card) in ("CardReset", "CardRemoved"), slot.connect()
+    print(how.__name__, was_told, reply(card))
 ends.set()
 for one in threads: one.join(60)
 print(len(busy), wrong, len(sent) > 10)
