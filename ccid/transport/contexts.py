@@ -2,7 +2,7 @@
 
 Theory of operation. Threads that wait for transfers of one context get in each other's way: one of
 them handles the events of all, the others sleep on a condition variable, and each event wakes every
-one of them. Eight readers in eight threads take three times the CPU time so. Where each reader has
+one of them. Eight readers in eight threads take twice the CPU time so. Where each reader has
 a context, the thread that waits for a reply sleeps in the kernel, and only that reply wakes it.
 
 The first context is the one that finds devices and tells of hot-plug (:data:`first`). The first
