@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import hypothesis
@@ -18,6 +19,25 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("untimed")
 
 os.environ["CCID_CARD_LIST"] = ""  # whatever names of cards this machine knows
+
+LONGEST = (
+    "vm/test_clients.py",
+    "vm/test_modern_pcscd.py",
+    "vm/test_pcscd.py",
+    "vm/test_pcscd_removal.py",
+    "vm/test_differential.py",
+    "vm/test_usbip.py",
+    "vm/test_pcscd_events.py",
+    "vm/test_pcscd_readers.py",
+    "vm/test_resets.py",
+    "vm/test_pcscd_stop.py",
+    "vm/test_vpcd.py",
+    "vm/test_qemu_reader.py",
+    "integration/test_debian_package.py",
+    "integration/test_package.py",
+)
+"""The files that take longest, longest first. They begin, so that processes which share the files
+end at the same time; the others of ``vm`` follow, because a process has a guest then."""
 
 Tell = Callable[[str], None]
 FIGURES = "figures"
@@ -34,6 +54,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="SUITE",
         help="run tests/vm in the guest with this Debian (tools/prepare-modern), as forky",
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {name: number for number, name in enumerate(LONGEST)}
+    here = Path(__file__).parent
+
+    @cache
+    def rank(path: Path) -> tuple[int, bool]:
+        file = path.relative_to(here) if path.is_relative_to(here) else path
+        return ranks.get(file.as_posix(), len(LONGEST)), file.parts[0] != "vm"
+
+    items.sort(key=lambda item: rank(item.path))
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dis
 import enum
+import gc
 import itertools
 import sys
 import threading
@@ -97,6 +98,9 @@ class Interrupter:
             Interruption: The place was reached, and ``work`` did not catch the exception.
         """
         before = sys.gettrace(), sys.getprofile()
+        collects = gc.isenabled()
+        # what the collector calls belongs to what other tests left behind
+        gc.disable()
         try:
             sys.settrace(self._trace)
             if self._again or self._places is Places.SIGNALS:
@@ -105,6 +109,8 @@ class Interrupter:
         finally:
             sys.setprofile(before[1])
             sys.settrace(before[0])
+            if collects:
+                gc.enable()
 
     def _trace(self, frame: FrameType, event: str, _: object) -> Any:
         if self.error is not None or not self._is_under_test(frame.f_code):
@@ -115,8 +121,7 @@ class Interrupter:
         return self._trace
 
     def _is_under_test(self, code: CodeType) -> bool:
-        """False for ``__del__``, which the garbage collector calls at any time: Python prints what
-        is raised there, and goes on."""
+        """False for ``__del__``: Python prints what is raised there, and goes on."""
         return code.co_filename in self._files and code.co_name != "__del__"
 
     def _counts(self, code: CodeType, offset: int) -> bool:

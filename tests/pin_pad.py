@@ -77,6 +77,8 @@ class PinPad(CcidFunction):
     """A reader whose keys are pressed as ``script`` says. The script begins again with each
     power-up."""
 
+    thinks_s = THINKS_S
+
     def __init__(
         self, descriptor: SmartCardDescriptor, script: Sequence[Entry] = SCRIPT, **options: object
     ) -> None:
@@ -97,7 +99,7 @@ class PinPad(CcidFunction):
         is_first = len(self._entries) == len(self._script)
         entry = self._entries.pop(0)
         if is_first:
-            now += THINKS_S
+            now += self.thinks_s
         if isinstance(entry, SlotError):
             raise Refused(entry, now)
         if len(entry) == 3 and entry[1] != entry[2]:

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 """Exit codes."""
 
-OPENING = ("dump", "card", "apdu", "shell", "bench", "lend", "doctor", "report")
+OPENING = (
+    "dump", "card", "apdu", "shell", "bench", "lend", "buzz", "led", "doctor", "report",
+)  # fmt: skip
 """The commands that open readers."""
 OPENS_NONE = "opens no reader: --trace and --log would stay empty"
 WITHOUT_TRACE = {
@@ -34,7 +36,7 @@ WITHOUT_TRACE = {
 IDS = re.compile(r"[0-9A-Fa-f]{4}:[0-9A-Fa-f]{4}")
 EPILOG = """\
 exit status: 0 for success, 1 if there is no reader or something failed, 2 for a wrong command line,
-130 if Ctrl-C ended it.
+130 if Ctrl-C ended it, 143 if SIGTERM did.
 
 A reader is named by its name, a part of the name, vvvv:pppp, or its path as `list` shows it.
 --virtual uses the built-in virtual reader, with a card in it, instead of USB;
@@ -135,6 +137,15 @@ def parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--compare", nargs="+", metavar="FILE",
         help="compare with a saved run; two saved runs are compared without a reader",
+    )  # fmt: skip
+    buzz = command("buzz", "let the reader's buzzer sound", json=True)
+    buzz.add_argument(
+        "--seconds", type=seconds, default=0.2, metavar="S", help="how long (default: 0.2)"
+    )
+    led = command("led", "switch the reader's LEDs; without a name, list them", json=True)
+    led.add_argument(
+        "names", nargs="*", metavar="NAME",
+        help="the LEDs to switch on, such as green, and no others; `off` for none",
     )  # fmt: skip
     atr = command("atr", "explain ATRs, without a reader", json=True, reader=False)
     atr.add_argument(
@@ -295,8 +306,9 @@ def main(words: Sequence[str] | None = None) -> int:
         status = OK
     except OSError as error:
         status = _failed(error)
-    except KeyboardInterrupt:
-        status = INTERRUPTED
+    except KeyboardInterrupt as error:
+        number = getattr(error, "number", None)  # of ccid.probe.termination.Terminated
+        status = INTERRUPTED if number is None else 128 + number
     except SystemExit as left:  # argparse has printed its message
         status = left.code if isinstance(left.code, int) else OK
     return _ended(status)
@@ -351,6 +363,11 @@ def _file_error(error: OSError) -> str:
 
 
 def _looking(options: argparse.Namespace) -> AbstractContextManager[None]:
+    """What holds while the command runs."""
+    if options.command == "watch":
+        from ccid.probe.termination import orderly_end
+
+        return orderly_end()
     if options.command not in OPENING:
         return nullcontext()
     from ccid.probe.reader_choice import looking

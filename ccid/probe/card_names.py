@@ -113,10 +113,10 @@ def parts(pattern: str) -> list[str] | None:
 
 
 def _spread(content: str) -> Iterable[str]:
-    """The digits of a set: ``1,3`` or ``0-5``."""
+    """The digits of a set: ``1,3`` or ``0-5``. A range without an end is its one digit."""
     for part in content.split(","):
         low, _, high = part.partition("-")
-        if len(low) == 1 and len(high) <= 1:
+        if len(low) == 1 and len(high) <= 1 and high in DIGITS:
             yield DIGITS[DIGITS.index(low) : DIGITS.index(high or low) + 1]
         else:
             yield part.replace("-", "")

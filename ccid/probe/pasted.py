@@ -11,13 +11,14 @@ from ccid.errors import MalformedDescriptor
 
 MAX_BYTES = 4 << 20
 """Bytes of the largest file that is accepted as a report of a reader."""
-_MARKS = (  # UTF-32 first: its mark begins with the mark of UTF-16
+MARKS = (  # UTF-32 first: its mark begins with the mark of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
     (codecs.BOM_UTF8, "utf-8"),
 )
+"""Byte order marks, and the encodings that they begin."""
 _NO_TEXT = re.compile("[\0-\b\x0e-\x1a\x1c-\x1f\x7f]")
 """Control characters that no text has. ESC is allowed: text copied from a terminal has colours."""
 _COLOURS = re.compile("\x1b\\[[0-9;]*[A-Za-z]")
@@ -47,7 +48,7 @@ def decoded(content: bytes, file: str) -> str:
     Raises:
         MalformedDescriptor: The file is no text.
     """
-    for mark, encoding in _MARKS:
+    for mark, encoding in MARKS:
         if content.startswith(mark):
             return _as_text(content[len(mark) :], (encoding,), file)
     if b"\0" in content[:4]:

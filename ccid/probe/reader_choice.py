@@ -125,9 +125,12 @@ def opened(options: argparse.Namespace, info: ReaderInfo | None = None) -> Itera
 @contextmanager
 def looking(options: argparse.Namespace) -> Iterator[None]:
     """Trace and log as the command line asks, until the end of the block. All readers share one
-    trace file."""
+    trace file. SIGTERM ends the block as Ctrl-C does."""
+    from ccid.probe.termination import orderly_end
+
     options.sink = None
     with ExitStack() as stack:
+        stack.enter_context(orderly_end())
         if options.log:
             from ccid.trace.log import log_to_stderr
 

@@ -35,7 +35,8 @@ from ccid.probe.shell_lines import (
     verify_apdu,
 )
 from ccid.probe.shell_prompt import Prompt, ScriptPrompt, prompt_for
-from ccid.probe.text_file import read_lines
+from ccid.probe.termination import Terminated
+from ccid.probe.text_file import read_script
 
 DEEPEST = 8
 """How many scripts may run each other."""
@@ -89,11 +90,14 @@ class Shell:
                 text = prompt.line()
             except EOFError:
                 return 0
-            except KeyboardInterrupt:
-                if prompt.is_script:
+            except KeyboardInterrupt as error:
+                if prompt.is_script or isinstance(error, Terminated):
                     raise
                 say()
                 continue
+            except OSError as error:  # a line that is no text
+                note(f"{error}")
+                return 1
             try:
                 if not self.does(text, prompt):
                     return 0
@@ -109,8 +113,8 @@ class Shell:
                 if prompt.is_script:
                     note("the script ends where a PIN should be")
                     return 1
-            except KeyboardInterrupt:
-                if prompt.is_script:
+            except KeyboardInterrupt as error:
+                if prompt.is_script or isinstance(error, Terminated):
                     raise
                 say("interrupted")
                 self._forget_lost_card()
@@ -207,7 +211,7 @@ class Shell:
         if self._depth == DEEPEST:
             raise WrongLine(f"{DEEPEST} scripts run each other: one runs itself")
         try:
-            script = ScriptPrompt(read_lines(file))
+            script = ScriptPrompt(read_script(file))
         except OSError as error:  # an APDU with a PIN may have been taken for a name
             told = f"{error.strerror}: {mentioned(file)}" if error.strerror else str(error)
             raise WrongLine(told) from None

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ccid.probe.shell_lines import completions, concealed, is_kept
+from ccid.probe.text_file import utf8
 
 if TYPE_CHECKING:
     from prompt_toolkit.completion import CompleteEvent, Completion
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 MOST_LINES = 1000
 """Lines of the history that are read again."""
 MOST_BYTES = 1 << 20
-"""Bytes at the end of the history file that are read."""
+"""Bytes at the end of the history file that are read. A file that has grown longer is written anew,
+with half as many at most."""
 LONGEST_LINE = 1 << 20
 """Bytes of a line in a script. The longest APDU has 65,544 bytes."""
 Names = Callable[[], Sequence[str]]
@@ -69,16 +71,18 @@ class ScriptPrompt:
 
 
 def standard_lines() -> Iterator[str]:
-    """The lines of standard input, as they come. Bytes that are no text are U+FFFD.
+    """The lines of standard input, as they come.
 
     Raises:
-        OSError: A line has no end.
+        OSError: A line has no end, or is not UTF-8.
     """
+    number = 0
     source = getattr(sys.stdin, "buffer", sys.stdin)
     while source is not None and (line := source.readline(LONGEST_LINE + 1)):
         if len(line) > LONGEST_LINE:
             raise OSError(f"standard input: a line has more than {LONGEST_LINE >> 20} MiB")
-        yield line.decode("utf-8", "replace") if isinstance(line, bytes) else line
+        number += 1
+        yield utf8(line, "standard input", number) if isinstance(line, bytes) else line
 
 
 class PlainPrompt:
@@ -163,8 +167,32 @@ class HistoryFile:
             with os.fdopen(descriptor, "ab") as file:
                 found = os.fstat(descriptor)
                 is_ours = not hasattr(os, "geteuid") or found.st_uid == os.geteuid()
-                if stat.S_ISREG(found.st_mode) and is_ours:
-                    file.write(f"{text.strip()}\n".encode("utf-8", "backslashreplace"))
+                if not (stat.S_ISREG(found.st_mode) and is_ours):
+                    return
+                file.write(f"{text.strip()}\n".encode("utf-8", "backslashreplace"))
+                length = file.tell()
+            if length > MOST_BYTES:
+                self._shorten()
+
+    def _shorten(self) -> None:
+        """Write the file anew with its newest lines. What another shell adds meanwhile is lost."""
+        kept: list[bytes] = []
+        room = MOST_BYTES // 2
+        for line in reversed(self.lines()):
+            data = f"{line}\n".encode("utf-8", "backslashreplace")
+            if len(data) > room:
+                break
+            kept.append(data)
+            room -= len(data)
+        new = self.file.with_name(f"{self.file.name}.{os.getpid()}")
+        try:
+            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.writelines(reversed(kept))
+            os.replace(new, self.file)
+        finally:
+            with suppress(OSError):
+                new.unlink()
 
 
 def rich_prompt(names: Names) -> Prompt:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Iterable, Iterator
 
 from ccid.errors import MalformedDescriptor
 from ccid.ground.hexadecimal import plain
 from ccid.probe.command_files import taken
-from ccid.probe.pasted import decoded
+from ccid.probe.pasted import MARKS, decoded
 
 MOST = 16 << 20
 """Bytes of the longest text that is accepted."""
@@ -32,6 +33,47 @@ def read_lines(file: str) -> list[str]:
     except MalformedDescriptor:  # no text: the parser reports the first wrong character
         text = data.decode("utf-8", errors="replace")
     return plain(text.removeprefix("\ufeff")).splitlines()
+
+
+def read_script(file: str) -> list[str]:
+    """The lines of a script: UTF-8, or any encoding that begins with a byte order mark. Nothing is
+    guessed, and nothing is taken away: a script is carried out.
+
+    Raises:
+        OSError: The file cannot be read, is longer than :data:`MOST`, or is no such text.
+    """
+    data = taken(file, MOST)
+    if len(data) > MOST:
+        raise OSError(f"{name(file)}: more than {MOST >> 20} MiB are no script")
+    for mark, encoding in MARKS:
+        if data.startswith(mark) and encoding != "utf-8":
+            try:
+                return data[len(mark) :].decode(encoding).splitlines()
+            except UnicodeDecodeError as error:
+                raise OSError(f"{name(file)}: byte {error.start + len(mark) + 1} is no text in "
+                              f"{encoding}, which its first bytes promise") from None  # fmt: skip
+    lines = data.removeprefix(codecs.BOM_UTF8).splitlines()
+    return [utf8(line, name(file), number) for number, line in enumerate(lines, 1)]
+
+
+def utf8(line: bytes, file: str, number: int) -> str:
+    """The text of a line.
+
+    Args:
+        line: The bytes of the line.
+        file: The name of the file, for an error.
+        number: Which line it is, from 1, for an error.
+
+    Raises:
+        OSError: It is not UTF-8.
+    """
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise OSError(
+            f"{file}: line {number} is not UTF-8: its byte {error.start + 1} is "
+            f"{line[error.start]:02X}"
+        ) from None
 
 
 def whole_texts(lines: Iterable[str], *, descriptions: bool = False) -> Iterator[tuple[str, int]]:

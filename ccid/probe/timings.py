@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -15,6 +16,27 @@ from ccid.ground.safe_text import printable
 SCHEMA = "ccid-probe/bench/1"
 STATUS, APDU = "GetSlotStatus", "APDU"
 """The two things that are measured."""
+HEX = "(?:[0-9A-F]{2})*"
+TOLD: dict[str, Any] = {
+    "created": str,
+    "versions": {"ccid": str, "python": str, "libusb": str | None},
+    "system": {"platform": str, "release": str, "machine": str},
+    "name": str,
+    "id": str,
+    "bcdDevice": int,
+    "slot": int,
+    "atr": HEX,
+    "protocol": "T=[01]",
+    "exchange": {
+        "command": HEX,
+        "response": HEX,
+        "sw": "[0-9A-F]{4}",
+        "meaning": str,
+        "masked": bool,
+    },
+}
+"""What a run says beside its figures: the type of each field, or the form of its text. Other fields
+of a file are left out when it is printed again."""
 MOST_US = 1e12
 """The longest time that a saved run may have."""
 
@@ -143,7 +165,29 @@ def read_run(text: str, name: str) -> tuple[dict[str, Any], dict[str, Figures]]:
                 )
             numbers[field.name] = value
         found[what] = Figures(**numbers)
-    return document, found
+    told = {field: _fits(document.get(field), shape, name, field) for field, shape in TOLD.items()}
+    rest = {"shares_us": shares(found[STATUS], found[APDU]), "compared": None}
+    return {"schema": SCHEMA, **told, "measured": as_json(found), **rest}, found
+
+
+def _fits(value: Any, shape: Any, name: str, where: str) -> Any:
+    """``value``, without the fields that ``shape`` does not have.
+
+    Raises:
+        BadRun: It is of another kind.
+    """
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            raise BadRun(f"{name}: there is no {where}")
+        return {key: _fits(value.get(key), one, name, f"{where}.{key}")
+                for key, one in shape.items()}  # fmt: skip
+    if shape is bool or not isinstance(value, bool):
+        if isinstance(shape, str):
+            if isinstance(value, str) and re.fullmatch(shape, value):
+                return value
+        elif isinstance(value, shape) and not (isinstance(value, int) and value < 0):
+            return value
+    raise BadRun(f"{name}: {where} is not as `ccid-probe bench --save` writes it")
 
 
 def _finite(text: str) -> float:

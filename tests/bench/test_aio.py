@@ -210,7 +210,7 @@ def test_nothing_happens(benchmark: Any, full: bool, tell: Tell) -> None:
 
 @pytest.mark.benchmark(group="aio")
 def test_64_readers(benchmark: Any, full: bool, tell: Tell) -> None:
-    seconds = 5.0 if full else 1.0
+    seconds = 5.0 if full else 0.2
     figures: list[Sequence[float]] = []
 
     def measure() -> None:

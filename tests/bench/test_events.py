@@ -62,7 +62,7 @@ def test_a_card_event(
     (configuration / "one").write_text(
         f'FRIENDLYNAME "Moving"\nDEVICENAME virtual:\nLIBPATH {plug}\nCHANNELID 0\n'
     )
-    count = 200 if full else 20
+    count = 200 if full else 6
     run = (
         "mount -t tmpfs tmpfs /run && mkdir /run/pcscd && "
         f"exec pcscd --foreground -c {configuration}"

@@ -130,7 +130,7 @@ def test_hot_path(
     benchmark: Any,
     tell: Tell,
 ) -> None:
-    rounds, count = (5, 2000) if full else (2, 300)
+    rounds, count = (5, 2000) if full else (1, 150)
     rates: list[dict[str, float]] = []
     benchmark.pedantic(
         lambda: rates.append(one_round(guest, programs, driver, count)), rounds=rounds, iterations=1

@@ -22,7 +22,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status 1 if an input broke a target."""
     parser = argparse.ArgumentParser(prog="tools/fuzz", description=__doc__)
     parser.add_argument("target", nargs="*", metavar="TARGET", help="by default all")
-    parser.add_argument("--seconds", type=float, default=60, help="for each target (60)")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--seconds", type=float, default=60, help="for each target (60)")
+    length.add_argument("--inputs", type=int, help="for each target, however long that takes")
     parser.add_argument("--seed", type=int, help="to have the same inputs again (by default new)")
     parser.add_argument("--random", action="store_true", help="by chance only, without atheris")
     parser.add_argument("--input", type=Path, metavar="FILE", help="run one input, which broke it")
@@ -43,46 +45,56 @@ def main(argv: Sequence[str] | None = None) -> int:
     seed = time.time_ns() % 1_000_000 if options.seed is None else options.seed
     print(f"seed {seed}, {'guided by atheris' if guided else 'by chance'}", flush=True)
     fuzz = with_atheris if guided else by_chance
-    return max(fuzz(name, options.seconds, seed) for name in options.target or TARGETS)
+    seconds = None if options.inputs is not None else options.seconds
+    names = options.target or list(TARGETS)
+    return max(fuzz(name, seconds, options.inputs, seed) for name in names)
 
 
-def by_chance(name: str, seconds: float, seed: int) -> int:
-    """Run a target on inputs made by chance; returns 1 if one broke it."""
+def by_chance(name: str, seconds: float | None, inputs: int | None, seed: int) -> int:
+    """Run a target on inputs made by chance, for so long or so many; returns 1 if one broke it."""
+    began = time.process_time()
     try:
-        count = run(name, TARGETS[name], seed=seed, seconds=seconds)
+        count = run(name, TARGETS[name], seed=seed, seconds=seconds, most=inputs)
     except Found as found:
         file = CASES / name / f"crash-seed-{seed}-{found.number}"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(found.data)
         print(f"{found}\n  kept in {file}", flush=True)
         return 1
-    print(f"{name}: {count} inputs", flush=True)
+    print(f"{name}: {count} inputs, {time.process_time() - began:.0f} s of CPU", flush=True)
     return 0
 
 
-def with_atheris(name: str, seconds: float, seed: int) -> int:
-    """Run a target in a process of its own, with atheris; returns 1 if an input broke it."""
+def with_atheris(name: str, seconds: float | None, inputs: int | None, seed: int) -> int:
+    """The same in a process of its own, with atheris."""
     folder = CASES / name / "corpus"
     folder.mkdir(parents=True, exist_ok=True)
     dictionary = HERE / "dictionaries" / f"{name}.dict"
     words = [f"-dict={dictionary}"] if dictionary.is_file() else []
     command = [
         *(sys.executable, "-m", "tests.fuzz.guided", name, str(folder)),
-        *(str(HERE / "corpus" / name), f"-max_total_time={seconds:.0f}", f"-seed={seed}"),
+        *(str(HERE / "corpus" / name), f"-seed={seed}"),
+        f"-runs={inputs}" if seconds is None else f"-max_total_time={seconds:.0f}",
         *("-max_len=4096", "-timeout=30", "-rss_limit_mb=1024", "-print_final_stats=1"),
         *(f"-artifact_prefix={CASES / name}{os.sep}", *words),
     ]
+    before = _cpu_of_children()
     done = subprocess.run(command, capture_output=True, text=True, errors="replace")
     said = done.stdout + done.stderr
     (CASES / name / "log").write_text(said, "utf-8")
     count = next((w.split()[-1] for w in said.splitlines() if "number_of_executed" in w), "?")
     if not done.returncode:
-        print(f"{name}: {count} inputs", flush=True)
+        print(f"{name}: {count} inputs, {_cpu_of_children() - before:.0f} s of CPU", flush=True)
         return 0
     begin = said.find("=== Uncaught Python exception")
     print(f"{name}: broken; {CASES / name / 'log'} has it all", flush=True)
     print("\n".join(said[begin:].splitlines()[:40] if begin >= 0 else said.splitlines()[-30:]))
     return 1
+
+
+def _cpu_of_children() -> float:
+    spent = os.times()
+    return spent.children_user + spent.children_system
 
 
 if __name__ == "__main__":

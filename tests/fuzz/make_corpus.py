@@ -31,6 +31,7 @@ from ccid.virtual import FileSystemCard, VirtualReader
 from ccid.virtual.models import make
 from ccid.virtual.usbip_messages import ImportRequest, Op, OpHeader
 from ccid.virtual.virtual_transport import VirtualTransport
+from tests.fuzz import make_program_corpus
 from tests.fuzz.targets import usb
 from tests.unit.test_pin import modify, verify
 
@@ -318,6 +319,7 @@ def main() -> None:
         [b"3B 65", b"3b:65", b"3B-65", b"0x3B,0x65", b"[0x3B, 0x65]", b'"\\x3b\\x65"', b"3Bh 65h",
          b"3B;65", b"ATR: 3B 65", b"bytes.fromhex('3B65')"],
     )  # fmt: skip
+    make_program_corpus.write_all(write, piece, cards, apdus)
 
 
 def _t0(apdus: list[bytes]) -> Iterable[bytes]:

@@ -132,6 +132,9 @@ def test_the_command_keeps_what_breaks_a_target(
 def test_the_command_says_how_many_inputs_there_were(capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["hexadecimal", "--random", "--seed", "3", "--seconds", "0.05"]) == 0
     assert capsys.readouterr().out.startswith("seed 3, by chance\nhexadecimal: ")
+    assert command.main(["hexadecimal", "--random", "--seed", "3", "--inputs", "7"]) == 0
+    count = len(corpus("hexadecimal")) + 7
+    assert f"\nhexadecimal: {count} inputs, " in capsys.readouterr().out
     assert command.main(["--list"]) == 0
     assert capsys.readouterr().out.split() == list(TARGETS)
     with pytest.raises(SystemExit):

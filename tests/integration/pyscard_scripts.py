@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NoReturn
 
 from smartcard.CardMonitoring import CardMonitor, CardObserver
@@ -80,6 +80,10 @@ SELECT = [0x00, 0xA4, 0x00, 0x0C, 0x02, 0x3F, 0x00]
 PNP = "\\\\?PnP?\\Notification"
 OK = SCARD_S_SUCCESS
 BLOCKED_S = 0.3
+UNUSED_S = 1.0
+"""So long a card that nobody uses keeps its power: the service is told so."""
+ROUNDS = 100
+"""Of what others do without end."""
 
 
 def same(found: int, *wanted: int) -> None:
@@ -100,8 +104,9 @@ def first(of: int) -> str:
     return str(names[0])
 
 
-def connect(of: int, share: int = SCARD_SHARE_SHARED) -> int:
-    code, card, _ = SCardConnect(of, first(of), share, SCARD_PROTOCOL_ANY)
+def connect(of: int, share: int = SCARD_SHARE_SHARED, name: str = "") -> int:
+    """To the reader of this name, or the first one."""
+    code, card, _ = SCardConnect(of, name or first(of), share, SCARD_PROTOCOL_ANY)
     same(code, OK)
     return int(card)
 
@@ -201,6 +206,11 @@ def direct() -> None:
     code, shared, agreed = SCardConnect(one, name, SCARD_SHARE_SHARED, SCARD_PROTOCOL_ANY)
     assert agreed
     same(SCardDisconnect(shared, SCARD_LEAVE_CARD), OK)
+    code, protocol = SCardReconnect(card, SCARD_SHARE_DIRECT, SCARD_PROTOCOL_ANY, SCARD_LEAVE_CARD)
+    assert protocol == agreed
+    same(SCardDisconnect(card, SCARD_LEAVE_CARD), OK)
+    code, card, protocol = SCardConnect(one, name, SCARD_SHARE_DIRECT, 0)
+    same(code, OK)
     code, protocol = SCardReconnect(card, SCARD_SHARE_DIRECT, SCARD_PROTOCOL_ANY, SCARD_LEAVE_CARD)
     assert protocol == agreed
     same(SCardDisconnect(card, SCARD_RESET_CARD), OK)
@@ -423,19 +433,21 @@ def cancel_and_removal() -> None:
 
 def transmit_while_removed() -> None:
     card = connect(context())
-    print("take out", flush=True)
+    asked = threading.Timer(0.1, lambda: ask("take out"))
+    asked.start()
     until = time.monotonic() + 5
     while (code := SCardTransmit(card, SCARD_PCI_T1, SELECT)[0]) == OK:
         assert time.monotonic() < until
     same(code, SCARD_E_NO_SMARTCARD, SCARD_W_REMOVED_CARD)
     same(SCardStatus(card)[0], SCARD_W_REMOVED_CARD)
-    sys.stdin.readline()
+    asked.join()
 
 
 def removed_reader() -> None:
     one = context()
     name = first(one)
     same(SCardDisconnect(1234, SCARD_LEAVE_CARD), SCARD_E_INVALID_HANDLE)
+    same(SCardReleaseContext(1234), SCARD_E_INVALID_HANDLE)
     card = connect(one)
     wait = Later(lambda: SCardGetStatusChange(context(), 10_000, [(name, SCARD_STATE_PRESENT)]))
     assert wait.blocks()
@@ -451,13 +463,26 @@ def removed_reader() -> None:
 
 
 def power() -> None:
-    """A card in use keeps its power and its protocol."""
+    """A card in use keeps its power and its protocol, also one that came while the handle was
+    there: for longer than one that nobody uses."""
     card = connect(context())
-    time.sleep(1.5)
-    code, _, _, protocol, atr = SCardStatus(card)
+    ask("take out")
+    until = time.monotonic() + 5
+    while (code := SCardStatus(card)[0]) == OK:
+        assert time.monotonic() < until
+    same(code, SCARD_W_REMOVED_CARD)
+    ask("put in")
+    how = (SCARD_SHARE_EXCLUSIVE, SCARD_PROTOCOL_ANY, SCARD_LEAVE_CARD)
+    while (code := SCardReconnect(card, *how)[0]) == SCARD_E_NO_SMARTCARD:
+        assert time.monotonic() < until
     same(code, OK)
-    assert protocol
-    assert atr
+    until = time.monotonic() + 1.5 * UNUSED_S
+    while time.monotonic() < until:
+        code, _, _, protocol, atr = SCardStatus(card)
+        same(code, OK)
+        assert protocol
+        assert atr
+        time.sleep(0.1)
 
 
 # Changes ----------------------------------------------------------------------------------------
@@ -493,20 +518,26 @@ def reader_comes() -> None:
 
 
 def reader_event_counted() -> None:
-    """A reader that went while nobody waited is told by the next call, by libpcsclite 2.3 on: it
-    asks for the number of such events."""
+    """A reader that went, or came, while nobody waited is told by the next call, by libpcsclite 2.3
+    on: it asks for the number of such events."""
     one = context()
-    code, states = SCardGetStatusChange(one, 0, [(first(one), 0), (PNP, SCARD_STATE_UNAWARE)])
+    name = first(one)
+    code, states = SCardGetStatusChange(one, 0, [(name, 0), (PNP, SCARD_STATE_UNAWARE)])
     same(code, OK)
-    before = states[1][1] & ~SCARD_STATE_CHANGED
-    ask("unplug")
-    time.sleep(0.5)
-    begun = time.monotonic()
-    code, states = SCardGetStatusChange(one, 10_000, [(PNP, before)])
-    same(code, OK)
-    assert states[0][1] & SCARD_STATE_CHANGED
-    assert states[0][1] >> 16 == (before >> 16) + 1
-    assert time.monotonic() - begun < 0.5
+    known = states[1][1] & ~SCARD_STATE_CHANGED
+    for word, more in (("replug", 2), ("unplug", 1)):
+        ask(word)
+        time.sleep(0.5)
+        begun = time.monotonic()
+        code, states = SCardGetStatusChange(one, 10_000, [(PNP, known)])
+        same(code, OK)
+        assert states[0][1] & SCARD_STATE_CHANGED
+        assert states[0][1] >> 16 == (known >> 16) + more
+        assert time.monotonic() - begun < 0.5
+        known = states[0][1] & ~SCARD_STATE_CHANGED
+        if word == "replug":
+            assert first(one) == name
+            connect(one)
 
 
 def cancel() -> None:
@@ -570,9 +601,83 @@ def program_executed() -> None:
     assert os.waitpid(child, 0)[1] == 0
 
 
+def forked() -> None:
+    """A child that uses the parent's context. Says what the child is told.
+
+    With libpcsclite both have one connection, and the service sees one client. In process the
+    context is the parent's alone. In both the child's own context works, and the parent's goes on
+    after the child, whatever that did.
+    """
+    one = context()
+    name = first(one)
+    card = connect(one)
+    told = SCardListReaders(one, [])[0]
+    for ending in (_uses_both, _leaves_all):
+        child = os.fork()
+        if not child:
+            _end_with(lambda: ending(one, name))  # noqa: B023
+        same(os.waitpid(child, 0)[1], 0)
+        same(SCardListReaders(one, [])[0], told)
+        same(SCardTransmit(card, SCARD_PCI_T1, SELECT)[0], OK)
+    same(SCardDisconnect(card, SCARD_LEAVE_CARD), OK)
+    same(SCardReleaseContext(one), OK)
+
+
+def _uses_both(one: int, name: str) -> None:
+    code, names = SCardListReaders(one, [])
+    print(f"{code & 0xFFFFFFFF:08X}", flush=True)
+    assert (code, names) in ((OK, [name]), (SCARD_E_INVALID_HANDLE, []))
+    own = context()
+    card = connect(own)
+    same(SCardTransmit(card, SCARD_PCI_T1, SELECT)[0], OK)
+    same(SCardDisconnect(card, SCARD_LEAVE_CARD), OK)
+    same(SCardReleaseContext(own), OK)
+
+
+def _leaves_all(one: int, name: str) -> None:
+    """Contexts are left behind, and a handle."""
+    connect(context())
+
+
+def fork_releases() -> None:
+    """A child that releases the parent's context. The parent has another."""
+    one = context()
+    connect(one)
+    child = os.fork()
+    if not child:
+        _end_with(lambda: same(SCardReleaseContext(one), OK, SCARD_E_INVALID_HANDLE))
+    same(os.waitpid(child, 0)[1], 0)
+    SCardConnect(one, "any", SCARD_SHARE_SHARED, SCARD_PROTOCOL_ANY)  # ends, whatever it says
+    card = connect(context())
+    same(SCardTransmit(card, SCARD_PCI_T1, SELECT)[0], OK)
+
+
+def loops() -> None:
+    """What runs without end elsewhere: any code but success is a fault."""
+    one = context()
+    name = first(one)
+    how = (SCARD_SHARE_SHARED, SCARD_PROTOCOL_ANY)
+    for turn in range(ROUNDS):
+        same(SCardListReaders(one, [])[0], OK)
+        same(SCardGetStatusChange(one, 0, [(name, SCARD_STATE_UNAWARE)])[0], OK)
+        card = connect(one)
+        disposition = (SCARD_LEAVE_CARD, SCARD_RESET_CARD, SCARD_UNPOWER_CARD)[turn % 3]
+        same(SCardReconnect(card, *how, disposition)[0], OK)
+        same(SCardBeginTransaction(card), OK)
+        for _ in range(10):
+            assert SCardTransmit(card, SCARD_PCI_T1, SELECT) == [OK, [0x90, 0x00]]
+        same(SCardStatus(card)[0], OK)
+        same(SCardGetAttrib(card, SCARD_ATTR_VENDOR_NAME)[0], OK)
+        same(SCardControl(card, SCARD_CTL_CODE(3400), [])[0], OK)
+        same(SCardEndTransaction(card, SCARD_LEAVE_CARD), OK)
+        same(SCardDisconnect(card, disposition), OK)
+        other = context()
+        same(SCardReleaseContext(other), OK)
+
+
 def threads() -> None:
     def establish() -> int:
-        for _ in range(20):
+        for _ in range(100):
             one = context()
             same(SCardReleaseContext(one), OK)
         return 0
@@ -620,6 +725,8 @@ def buffers() -> None:
     length = unsigned(264)
     atr = unsigned(SCARD_ATTR_ATR_STRING)
     same(code(library.SCardGetAttrib(card, atr, data, ctypes.byref(length))), OK)
+    length = unsigned(265)
+    same(code(library.SCardGetAttrib(card, atr, data, ctypes.byref(length))), short)
     length = unsigned(3)
     same(code(library.SCardGetAttrib(card, atr, data, ctypes.byref(length))), short)
     assert length.value > 3
@@ -727,7 +834,7 @@ def _end_with(script: Callable[[], None]) -> NoReturn:
         os._exit(status)
 
 
-def main(names: list[str]) -> None:
+def main(names: list[str], scripts: Mapping[str, Callable[[], None]]) -> None:
     """Run scripts. If there are several, each has a process of its own, which need not import
     anything."""
     for name in names:
@@ -737,9 +844,9 @@ def main(names: list[str]) -> None:
                 if os.waitpid(child, 0)[1]:
                     sys.exit(f"{name} failed")
                 continue
-            _end_with(globals()[name])
-        globals()[name]()
+            _end_with(scripts[name])
+        scripts[name]()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(sys.argv[1:], globals())

@@ -19,7 +19,17 @@ from ccid.virtual import FileSystemCard
 PYTHON = "/usr/bin/python3"
 """The one that has Debian's pyscard, and so libpcsclite."""
 TIMEOUT_S = 40
+UNUSED_S = 1.0
+"""So long a card that nobody uses keeps its power; ``pyscard_scripts.py`` has the same."""
 PROGRAMS = Path(__file__).parent / "pyscard_scripts.py"
+FEATURES = Path(__file__).parent / "pyscard_features.py"
+CALLS = Path(__file__).parent / "scard_calls.py"
+FUNCTIONS = (
+    "BeginTransaction Cancel Connect Control Disconnect EndTransaction EstablishContext FreeMemory"
+    " GetAttrib GetStatusChange IsValidContext ListReaderGroups ListReaders Reconnect"
+    " ReleaseContext SetAttrib Status Transmit"
+)
+"""All that libpcsclite has."""
 SCRIPTS = (
     "shared_and_exclusive",
     "exclusive_becomes_shared",
@@ -46,12 +56,17 @@ SCRIPTS = (
     "attributes",
     "contexts",
     "program_executed",
+    "forked",
+    "fork_releases",
+    "loops",
     "buffers",
     "monitor",
     "threads",
     "service_ends",
 )
 """Those that need no other beside them, by their names."""
+SAID = {"forked": "00000000\n"}
+"""What they say with libpcsclite: a child uses its parent's context."""
 
 
 class Service:
@@ -60,20 +75,28 @@ class Service:
     Args:
         folder: For its socket.
         python: How to run a Python that has pyscard.
-        readers: So many virtual readers, with a card in each.
+        readers: So many virtual readers, with a card in each; or these.
 
     Attributes:
         path: Its socket.
         reader: The first reader.
     """
 
-    def __init__(self, folder: Path, python: Sequence[str] = (PYTHON,), readers: int = 1) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        python: Sequence[str] = (PYTHON,),
+        readers: int | Sequence[ccid.VirtualReader] = 1,
+    ) -> None:
         self.path = folder / "pcscd.comm"
         self._python = python
-        made = [ccid.VirtualReader() for _ in range(readers)]
+        made = readers
+        if isinstance(made, int):
+            made = [ccid.VirtualReader() for _ in range(made)]
         self.reader = made[0]
         infos = tuple(info for reader in made for info in reader.infos)
-        settings = Settings(virtual=infos, usb=False, max_slots=max(readers, DEFAULT_SLOTS))
+        slots = max(len(made), DEFAULT_SLOTS)
+        settings = Settings(virtual=infos, usb=False, max_slots=slots, grace_s=UNUSED_S)
         self._server = SocketServer(listen(self.path), settings, entries=16)
         self._thread = threading.Thread(target=self._server.serve)
         self._thread.start()
@@ -101,6 +124,10 @@ class Service:
     def play(self, *scripts: str) -> str:
         """Run scripts, and do what they ask for; returns what else they say."""
         return self.play_words([str(PROGRAMS), *scripts])
+
+    def play_features(self, *scripts: str) -> str:
+        """Run those of ``pyscard_features.py``."""
+        return self.play_words([str(FEATURES), *scripts])
 
     def play_words(self, words: Sequence[str]) -> str:
         """The same with any program of Python.
@@ -134,6 +161,7 @@ class Service:
             "take out": self.reader.remove,
             "put in": self._put_in,
             "unplug": self.reader.unplug,
+            "replug": self.reader.replug,
             "end": self.end,
         }
         return acts.get(word)

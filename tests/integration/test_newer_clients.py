@@ -20,18 +20,11 @@ from pathlib import Path
 import pytest
 
 from tests.integration.newer_clients import RELEASES, Release
-from tests.integration.scripted_service import SCRIPTS, TIMEOUT_S, Service
+from tests.integration.scripted_service import CALLS, FUNCTIONS, SAID, SCRIPTS, TIMEOUT_S, Service
 from tests.integration.tools import need
 
 RUN = [sys.executable, "-m", "ccid.pcsc.service.run_program"]
-CALLS = Path(__file__).parent / "scard_calls.py"
 ATR = "3B 9B 96 80 B1 FE 45 1F C7 80 31 F0 73 F6 21 E0 83 05 90 00 4C"
-FUNCTIONS = (
-    "BeginTransaction Cancel Connect Control Disconnect EndTransaction EstablishContext FreeMemory"
-    " GetAttrib GetStatusChange IsValidContext ListReaderGroups ListReaders Reconnect"
-    " ReleaseContext SetAttrib Status Transmit"
-)
-"""All that libpcsclite has."""
 ENDING = (
     "transmit_while_removed",
     "removed_reader",
@@ -198,7 +191,8 @@ def test_scripts_of_pyscard(release: Release, tmp_path: Path) -> None:
 
     def play(number: int) -> None:
         with served(tmp_path / str(number), release) as service:
-            service.play(*others[number :: len(ENDING)], ENDING[number])
+            names = *others[number :: len(ENDING)], ENDING[number]
+            assert service.play(*names) == "".join(SAID.get(name, "") for name in names)
 
     with ThreadPoolExecutor(len(ENDING)) as pool:
         list(pool.map(play, range(len(ENDING))))

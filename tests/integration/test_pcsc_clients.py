@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import grp
 import os
 import pty
 import random
@@ -19,7 +20,16 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Tell
-from tests.integration.scripted_service import PROGRAMS, PYTHON, SCRIPTS, TIMEOUT_S, Service
+from tests.integration.scripted_service import (
+    CALLS,
+    FUNCTIONS,
+    PROGRAMS,
+    PYTHON,
+    SAID,
+    SCRIPTS,
+    TIMEOUT_S,
+    Service,
+)
 
 ROOT = Path(__file__).parents[2]
 RUN = [sys.executable, "-m", "ccid.pcsc.service.run_program"]
@@ -52,7 +62,12 @@ def service(tmp_path: Path) -> Iterator[Service]:
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_script(service: Service, script: str) -> None:
-    service.play(script)
+    assert service.play(script) == SAID.get(script, "")
+
+
+def test_each_function(service: Service) -> None:
+    """By ctypes: buffers that libpcsclite makes, states, a wait that is cancelled."""
+    assert service.play_words([str(CALLS), "libpcsclite.so.1"]) == FUNCTIONS + "\n"
 
 
 def test_who_waits_has_the_card_at_once(service: Service, tell: Tell) -> None:
@@ -380,3 +395,43 @@ def test_another_users_client_is_refused(open_folder: Path) -> None:
         process.wait(TIMEOUT_S)
         assert process.stderr is not None
         assert f"of user {NOBODY} may not connect" in process.stderr.read()
+
+
+def test_how_many_readers_there_are(tmp_path: Path) -> None:
+    """At most two, in an array as Fedora's libpcsclite has it."""
+    limits = ("--virtual", "--virtual", "--entries", "48", "--readers", "2")
+    with start(tmp_path, *limits) as (process, path), socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(TIMEOUT_S)
+        client.connect(str(path))
+        client.sendall(struct.pack("=5I", 12, 0x11, 4, 4, 0))
+        client.sendall(struct.pack("=5I", 12, 0x01, 2, 0, 0))
+        assert len(client.recv(24, socket.MSG_WAITALL)) == 24
+        client.sendall(struct.pack("=2I", 0, 0x12))
+        array = client.recv(48 * 184, socket.MSG_WAITALL)
+        names = [array[at : at + 128].rstrip(b"\0") for at in range(0, len(array), 184)]
+        assert len(names) == 48
+        assert [name[:14] for name in names if name] == [b"Virtual Reader"] * 2
+        client.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            client.recv(1)
+        process.terminate()
+        assert process.wait(TIMEOUT_S) == 0
+
+
+def test_a_member_of_the_group_is_served(open_folder: Path) -> None:
+    if os.geteuid():
+        pytest.skip("needs root, to become another user: run these tests as root, or with sudo")
+    group = grp.getgrnam("games")
+    with start(open_folder, "--group", group.gr_name) as (process, path):
+        for groups, is_served in ((["--groups", str(group.gr_gid)], True), ([], False)):
+            become = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY)]
+            done = subprocess.run(
+                [*become, *(groups or ["--clear-groups"]), "opensc-tool", "-l"],
+                env={**os.environ, "PCSCLITE_CSOCK_NAME": str(path)},
+                capture_output=True,
+                text=True,
+                timeout=TIMEOUT_S,
+            )
+            assert ("Virtual Reader" in done.stdout) is is_served
+        process.terminate()
+        assert process.wait(TIMEOUT_S) == 0

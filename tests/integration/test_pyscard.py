@@ -17,7 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from ccid.pcsc.scard import SCARD_E_INVALID_HANDLE
 from tests.integration.private_pcscd import HAS_CARD, private_pcscd, virtual_reader
+from tests.integration.scripted_service import SCRIPTS
 from tests.integration.test_package import find_pip_config
 
 ROOT = Path(__file__).parents[2]
@@ -165,6 +167,22 @@ CardRequestTimeoutException
 
 def test_monitors() -> None:
     assert run(PYTHON, ROOT / "tests/integration/pyscard_monitors.py") == MONITORED
+
+
+NOT_IN_PROCESS = {
+    "buffers": "of libpcsclite",
+    "program_executed": "there is no socket",
+    "service_ends": "there is no service",
+}
+
+
+def test_scripts_in_process() -> None:
+    """What programs do, with the codes that they get through libpcsclite."""
+    names = [name for name in SCRIPTS if name not in NOT_IN_PROCESS]
+    names += ["reader_event_counted", "forked_beside_threads"]
+    said = run(PYTHON, ROOT / "tests/integration/scripts_in_process.py", *names)
+    child = f"{SCARD_E_INVALID_HANDLE:08X}\n"
+    assert said == "".join(f"{child if name == 'forked' else ''}{name}\n" for name in names)
 
 
 # PyPI's newest, without a compiled part -----------------------------------------------------------

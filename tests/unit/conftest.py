@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from weakref import WeakSet
 
 import pytest
 
-from ccid.probe.__main__ import main
-from ccid.transport import stale_list
+from ccid.probe import __main__ as probe
+from ccid.transport import contexts, stale_list
+from tests.unit.fake_contexts import FurtherContexts
 from tests.unit.quirk_bench import Table
 
 Run = Callable[..., tuple[int, str, str]]
+
+
+class User:
+    """Somebody who uses a context of libusb."""
+
+
+@pytest.fixture(autouse=True)
+def further(monkeypatch: pytest.MonkeyPatch) -> FurtherContexts:
+    """No reader of another test uses a context of libusb, and further ones are fakes."""
+    monkeypatch.setattr(contexts, "_further", [])
+    monkeypatch.setattr(contexts.first, "_users", WeakSet())
+    return FurtherContexts(monkeypatch)
+
+
+@pytest.fixture(params=["first context", "further context"])
+def any_context(request: pytest.FixtureRequest, further: FurtherContexts) -> User:
+    """The first reader that a test opens uses the context of libusb that finds devices, as in a
+    program with one reader; and another one, as if somebody used that."""
+    user = User()
+    if request.param == "further context":
+        contexts.first._use(user)
+    return user
 
 
 @pytest.fixture(autouse=True)
@@ -27,12 +53,26 @@ def table(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Table:
 
 
 @pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Run:
+def collects_little() -> Iterator[None]:
+    """``gc.collect`` looks at what the test made, and at nothing of the thousands of tests around
+    it, which takes half a second each time. Only those objects are in ``gc.get_objects``."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+parser = cache(probe.parser)
+"""The parser of ccid-probe's command line, made once: that takes as long as a short command."""
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs ccid-probe; returns the exit status, stdout and stderr."""
+    monkeypatch.setattr(probe, "parser", parser)
 
     def call(*words: str) -> tuple[int, str, str]:
         try:
-            status = main(words)
+            status = probe.main(words)
         except SystemExit as left:
             status = left.code if isinstance(left.code, int) else 1
         captured = capsys.readouterr()

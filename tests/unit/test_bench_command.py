@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -69,6 +70,20 @@ def test_a_run_is_saved_and_compared(run: Run, tmp_path: Path) -> None:
     assert "of the APDU's median: host" in out
 
 
+def test_fields_that_a_file_has_beside_those_of_a_run_are_not_passed_on(
+    run: Run, tmp_path: Path
+) -> None:
+    file = tmp_path / "run.json"
+    run("bench", "--virtual", "--count", "1", "--save", str(file))
+    good = json.loads(file.read_text())
+    more = {**good, "more": 1, "system": {**good["system"], "more": 2}, "shares_us": None}
+    more["measured"] = {**good["measured"], "more": {}}
+    file.write_text(json.dumps(more))
+    status, out, _ = run("bench", "--json", "--compare", str(file), str(file))
+    assert status == 0
+    assert {**valid(out, "bench"), "compared": None} == good
+
+
 def test_a_pin_is_in_no_run(run: Run) -> None:
     for more in ((), ("--json",)):
         status, out, err = run("bench", "--virtual", "--count", "1", "--apdu", VERIFY, *more)
@@ -104,6 +119,18 @@ def test_what_is_no_run(run: Run, tmp_path: Path) -> None:
         ({**good, "name": -math.inf}, "this is no JSON"),
         ({**good, "measured": {**measured, "APDU": {**measured["APDU"], "p50": True}}}, "p50 of"),
     ]
+    spoilt: dict[str, Any] = {
+        "slot": True,
+        "bcdDevice": -1,
+        "atr": "3b",
+        "system": [],
+        "exchange": {**good["exchange"], "masked": 1},
+        "protocol": "T=2",
+        "versions": {**good["versions"], "libusb": 1},
+        "id": None,
+        "name": 7,
+    }
+    wrong += [({**good, name: value}, name) for name, value in spoilt.items()]
     for document, error in wrong:
         with pytest.raises(BadRun) as caught:
             timings.read_run(json.dumps(document), "run.json")

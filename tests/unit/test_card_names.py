@@ -71,6 +71,8 @@ def test_the_atr_itself_then_the_patterns() -> None:
         (".*8.*9", ["89", "1829"], ["98"]),
         ("3[BF]", ["3B", "3F"], ["3C"]),
         ("3[0-2,A-B]", ["30", "32", "3A", "3B"], ["33", "3C"]),
+        ("3[0--]", ["30"], ["31", "3F"]),
+        ("3[-5,1-]", ["35", "31"], ["30", "32"]),
         ("", [""], ["3B"]),
     ],
 )
@@ -87,7 +89,15 @@ def test_what_is_no_pattern_fits_nothing(wrong: str) -> None:
 
 @given(st.text("3B.*[],-09AF", max_size=40), st.binary(max_size=20))
 def test_any_line(pattern: str, atr: bytes) -> None:
+    parts(pattern)
     found(CardList([pattern, "\tname"]), atr)
+
+
+@given(st.text("-,09", min_size=1, max_size=5))
+def test_any_set(digits: str) -> None:
+    """``found-open-range`` of the fuzzing corpus was a range from 0 to a hyphen."""
+    made = parts(f"[{digits}]")
+    assert made is None or set("".join(made)) <= set("0123456789ABCDEF")
 
 
 def test_a_hostile_pattern_ends() -> None:

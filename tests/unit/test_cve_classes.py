@@ -414,7 +414,7 @@ def blocks_left(work: Callable[[], object], count: int) -> int:
 
 
 @pytest.fixture
-def count(full: bool) -> int:
+def count(full: bool, collects_little: None) -> int:
     return APDUS_FULL if full else APDUS_SMALL
 
 

@@ -15,6 +15,7 @@ from ccid.codec.descriptors import EndpointDescriptor
 from ccid.errors import ReaderTableError
 from ccid.known import descriptor_figures
 from ccid.known.quirks import known_readers, reader_table
+from tests.unit.each import each
 
 FOLDER = Path(__file__).parents[2] / "readers" / "descriptors"
 FILES = sorted(FOLDER.iterdir())
@@ -27,7 +28,7 @@ def no_user_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@each(file=FILES)
 def test_every_file_is_as_it_is_written(file: Path) -> None:
     descriptor_figures.check(file.read_text("utf-8"), file.name)
 

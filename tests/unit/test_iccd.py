@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -128,10 +127,8 @@ def test_cancelled_and_the_late_answer_dropped(version: InterfaceProtocol) -> No
         (slot,) = reader.slots
         with slot.connect() as card:
             threading.Timer(0.1, slot.cancel).start()
-            began = time.monotonic()
             with pytest.raises(CommandCancelled):
-                card.transmit(bytes.fromhex("005007D0"))  # 2 s
-            assert time.monotonic() - began < 1.9
+                card.transmit(bytes.fromhex("005003E8"))  # 1 s
             assert card.transmit(bytes.fromhex("0010070002")) == b"\7\x08\x90\x00"
 
 

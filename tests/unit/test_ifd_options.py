@@ -141,9 +141,12 @@ def test_old_firmware(opened: Any) -> None:
 @pytest.mark.parametrize(
     ("model", "bit", "sent"), [("08e6:3437", 0x02, "1f02"), ("0982:0008", 0x40, "b500")]
 )
-def test_escapes_on_the_users_wish(opened: Any, model: str, bit: int, sent: str) -> None:
+def test_escapes_on_the_users_wish(
+    opened: Any, model: str, bit: int, sent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Escapes go only to readers that have them in the table; a reader that refuses one is opened
     without it."""
+    monkeypatch.setattr("time.sleep", lambda _: None)  # open-delay-s
     for bits, there in ((0, False), (bit, True)):
         seen: list[str] = []
         reader = virtual(model)

@@ -17,6 +17,7 @@ from ccid.transport import ReaderInfo
 from ccid.virtual import __main__ as virtual_main
 from ccid.virtual.ccid_function import CcidFunction
 from ccid.virtual.models import make, virtual_reader
+from tests.unit.each import each
 
 SELECT_MF = bytes.fromhex("00A4000C023F00")
 SELECT_DEMO = bytes.fromhex("00A404000AF0636369642064656D6F")
@@ -34,14 +35,7 @@ def no_user_file(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
-def name_of(device: DeviceFigures) -> str:
-    return f"{device.id}-{device.bcdDevice:04x}"
-
-
-DEVICES = list(all_figures())
-
-
-@pytest.mark.parametrize("device", DEVICES, ids=name_of)
+@each(device=all_figures)
 def test_as_a_virtual_reader(device: DeviceFigures) -> None:
     reader = virtual_reader(device)
     assert len(reader.infos) == len(device.interfaces)
@@ -87,7 +81,7 @@ def refused(info: ReaderInfo, verdict: Verdict) -> None:
 
 
 def test_iccd_devices_are_among_them() -> None:
-    iccd = [d for d in DEVICES if any(i.reader.is_iccd for i in d.interfaces)]
+    iccd = [d for d in all_figures() if any(i.reader.is_iccd for i in d.interfaces)]
     assert len(iccd) == 12
 
 

@@ -42,6 +42,8 @@ def imported(tree: ast.AST, types: bool) -> Iterator[str]:
     """All names that a module imports anywhere. ``types``: with the names that only type checkers
     need."""
     for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.expr):  # imports are statements
+            continue
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not types:
             continue
         if isinstance(node, ast.Import):
@@ -53,12 +55,14 @@ def imported(tree: ast.AST, types: bool) -> Iterator[str]:
 
 
 @cache
-def parsed(file: Path) -> ast.AST:
+def parsed(file: Path) -> ast.Module:
     return ast.parse(file.read_text("utf-8"))
 
 
-def targets(file: Path, types: bool = True) -> Iterator[str]:
+@cache
+def targets(file: Path, types: bool = True) -> frozenset[str]:
     """The modules of this project that ``file`` imports."""
+    found = set()
     for name in imported(parsed(file), types):
         if not name.startswith("ccid."):
             continue
@@ -66,7 +70,8 @@ def targets(file: Path, types: bool = True) -> Iterator[str]:
         while target and target not in MODULES:
             target = target.rpartition(".")[0]
         if target:
-            yield target
+            found.add(target)
+    return frozenset(found)
 
 
 def room(module: str) -> str:

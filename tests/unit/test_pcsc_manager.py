@@ -194,6 +194,46 @@ def test_a_reader_that_goes(made: Made, pool: ThreadPoolExecutor) -> None:
     manager.disconnect(handle)
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_reader_that_comes_back(
+    made: Made, at_once: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By its name of before; what was connected stays dead. One that came later than it was looked
+    for is found when a program establishes a context."""
+    reader = ccid.VirtualReader()
+    manager = made(reader)
+    context = manager.establish()
+    (name,) = manager.list_readers(context)
+    handle, protocol = manager.connect(context, name)
+    counted = reader_events(manager, context)
+
+    def has_counted(more: int) -> None:
+        until = time.monotonic() + 10
+        while reader_events(manager, context) != counted + more:
+            assert time.monotonic() < until
+            time.sleep(0.005)
+
+    if not at_once:
+        reader.unplug()
+        has_counted(1)
+    reader.replug()
+    if not at_once:
+        context = manager.establish()
+    has_counted(2)
+    assert manager.list_readers(context) == [name]
+    with pytest.raises(ScardError) as caught:
+        manager.transmit(handle, protocol, SELECT)
+    assert caught.value.code is ScardCode.E_INVALID_VALUE
+    handle, protocol = manager.connect(context, name)
+    assert manager.transmit(handle, protocol, SELECT)[0] == b"\x90\x00"
+    assert caplog.text == ""
+
+
+def reader_events(manager: Manager, context: int) -> int:
+    """How many readers came or went."""
+    return manager.get_status_change(context, 0, [ReaderState(PNP_READER)])[1][0].event >> 16
+
+
 def test_a_card_that_is_exchanged_is_told_as_removed(made: Made) -> None:
     reader = ccid.VirtualReader()
     manager = made(reader)

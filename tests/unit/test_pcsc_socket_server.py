@@ -33,8 +33,13 @@ Connect = Callable[[], socket.socket]
 
 
 @pytest.fixture
-def service() -> Iterator[ServiceThread]:
-    made = ServiceThread([ccid.VirtualReader(EchoCard())])
+def reader() -> ccid.VirtualReader:
+    return ccid.VirtualReader(EchoCard())
+
+
+@pytest.fixture
+def service(reader: ccid.VirtualReader) -> Iterator[ServiceThread]:
+    made = ServiceThread([reader])
     yield made
     made.end()
     assert not made.path.parent.exists()
@@ -228,14 +233,19 @@ def test_a_fault_of_ours_does_not_end_the_service(
     assert "goes on after a fault" in caplog.text
 
 
-def test_the_end_is_told(connect: Connect, service: ServiceThread) -> None:
-    """A client that waits for a change is answered, then hung up on."""
+def test_the_end_is_told(
+    connect: Connect, service: ServiceThread, reader: ccid.VirtualReader
+) -> None:
+    """A client that waits for a change is answered, then hung up on; cards are powered off."""
     waiting = connect()
     established(waiting)
     waiting.sendall(request(Command.WAIT))
     exactly(waiting, 16 * 184)
+    slot = reader.functions[0].slots[0]
+    assert slot.powered
     service.end()
     assert is_hung_up(waiting)
+    assert not slot.powered
 
 
 def test_it_ends_with_a_pipe(service: ServiceThread, server: SocketServer) -> None:

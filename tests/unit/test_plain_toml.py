@@ -7,13 +7,13 @@ import sys
 import tomllib
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ccid.known.quirks import reader_table
 from ccid.known.quirks.plain_toml import parsed
 from ccid.known.quirks.table_entries import part_of
+from tests.unit.each import each
 
 NAMES = sorted(reader_table.vendors().values())
 
@@ -31,7 +31,7 @@ def same(a: Any, b: Any) -> bool:
     return repr(a) == repr(b)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@each(name=NAMES)
 def test_every_entry_of_the_table(name: str) -> None:
     text = (reader_table.table() / name).read_text("utf-8")
     for product in {*tomllib.loads(text).get("reader", {}), "0000"}:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.test_layers import LAYERS, MODULES, imported, room, targets
+from tests.unit.test_layers import LAYERS, MODULES, imported, parsed, room, targets
 
 ROOT = Path(__file__).parents[2]
 EDGE = frozenset(
@@ -71,7 +71,7 @@ def opens_files(tree: ast.AST) -> bool:
 @cache
 def asks(file: Path) -> frozenset[str]:
     """Which of EDGE and SYSTEM a file uses: ``edge``, ``system``."""
-    tree = ast.parse(file.read_text("utf-8"))
+    tree = parsed(file)
     names = set(imported(tree, types=False))
     if uses_only_harmless(tree):
         names.discard("os")
@@ -123,11 +123,13 @@ def kind(module: str) -> str | None:
 
 def has_code(module: str) -> bool:
     """It defines something: most ``__init__.py`` only say what is in their folder."""
-    body = ast.parse(MODULES[module].read_text("utf-8")).body
+    body = parsed(MODULES[module]).body
     return any(isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Assign) for node in body)
 
 
-CODE = [name for name in MODULES if name != "_version" and has_code(name)]
+@cache
+def code() -> list[str]:
+    return [name for name in MODULES if name != "_version" and has_code(name)]
 
 
 def rows() -> list[tuple[str, dict[str, set[str]]]]:
@@ -141,7 +143,7 @@ def rows() -> list[tuple[str, dict[str, set[str]]]]:
         sets = [set(re.findall(r"`(\w+)`", cell)) for cell in cells]
         for cell, names in zip(cells, sets, strict=True):
             if cell.strip().startswith("all"):
-                names |= {bare(one) for one in CODE if room(one) == name.strip("` ")}
+                names |= {bare(one) for one in code() if room(one) == name.strip("` ")}
         found.append((name.strip("` "), dict(zip(KINDS, sets, strict=True))))
     return found
 
@@ -156,7 +158,7 @@ TABLE = rows()
 @pytest.mark.parametrize(("name", "told"), TABLE, ids=[name for name, _ in TABLE])
 def test_the_table_is_right(name: str, told: dict[str, set[str]]) -> None:
     there = {
-        which: {bare(one) for one in CODE if room(one) == name and kind(one) == which}
+        which: {bare(one) for one in code() if room(one) == name and kind(one) == which}
         for which in KINDS
     }
     assert told == there

@@ -502,6 +502,7 @@ def test_a_forgotten_reader_warns_and_is_closed() -> None:
     ccid.open_reader(virtual).close()
 
 
+@pytest.mark.usefixtures("collects_little")
 def test_a_forgotten_reader_is_collected_while_another_is_opened() -> None:
     """The garbage collector runs at any time, also while a reader is being closed."""
     reader: ccid.Reader | None = ccid.open_reader(ccid.VirtualReader(EchoCard()))

@@ -12,13 +12,14 @@ import pytest
 
 from ccid.known.quirks import Quirks, known_readers, lookup, table
 from ccid.known.quirks.table_entries import Source
+from tests.unit.each import each
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "readers").glob("*.toml"))
 STATUSES = {"supported", "should-work", "unsupported", "disabled"}
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@each(file=FILES)
 def test_every_file_is_right(file: Path) -> None:
     content = tomllib.loads(file.read_text("utf-8"))
     assert set(content) - {"quirks"} == {"vendor", "reader"}
@@ -31,7 +32,7 @@ def test_every_file_is_right(file: Path) -> None:
         assert (known.name, known.status) == (entry["name"], entry["status"])
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@each(file=FILES)
 def test_a_part_of_a_file_says_what_the_whole_says(file: Path) -> None:
     text = file.read_text("utf-8")
     whole = Source(file.name, text)

@@ -306,6 +306,22 @@ def test_other_readers_are_chosen(context: int, card: int) -> None:
     ]
 
 
+def test_what_is_left_of_readers_chosen_before(context: int, name: str, card: int) -> None:
+    """To a program the service was stopped, and there is another: pyscard's monitors establish
+    another context then. With INVALID_HANDLE they print a traceback without end."""
+    other = scard.SCardEstablishContext(0)[1]
+    chosen_readers.choose([""], None, ())
+    stopped = scard.SCARD_E_SERVICE_STOPPED
+    assert scard.SCardListReaders(context, []) == [stopped, []]
+    assert scard.SCardGetStatusChange(context, 0, [(name, 0)])[0] == stopped
+    assert scard.SCardConnect(other, name, SHARED, ANY)[0] == stopped
+    chosen_readers.choose([""], None, ())
+    assert scard.SCardListReaders(context, [])[0] == stopped
+    unknown = scard.SCARD_E_INVALID_HANDLE
+    assert [scard.SCardDisconnect(card, 0) for _ in range(2)] == [0, unknown]
+    assert [scard.SCardReleaseContext(other) for _ in range(2)] == [0, unknown]
+
+
 def test_a_wait_ends_when_others_are_chosen(context: int, name: str) -> None:
     results: list[Any] = []
     waiting = threading.Thread(

@@ -20,6 +20,7 @@ from ccid.masking.secret_commands import Secrecy, carries_secret
 from ccid.trace import TRAFFIC
 from ccid.virtual import Answer, EchoCard
 from ccid.virtual.journal import Journal
+from tests.unit.each import each
 from tests.unit.test_secrets import APDU, SELECT, T1, Wire, stars, t1
 from tests.unit.test_trace import PIN, VERIFY, Recorder, exposed
 
@@ -36,7 +37,7 @@ def spelled(name: str, data: bytes = PIN, le: bytes = b"") -> bytes:
     return bytes.fromhex(SECRET[name]) + bytes((len(data),)) + data + le
 
 
-@pytest.mark.parametrize("name", SECRET)
+@each(name=SECRET)
 def test_secret_commands(name: str) -> None:
     apdu = spelled(name)
     assert carries_secret(apdu)
@@ -55,7 +56,7 @@ def test_secret_commands(name: str) -> None:
         assert wire.back(PIN + b"\x90\x00") == stars(8) + b"\x90\x00"
 
 
-@pytest.mark.parametrize("name", SECRET)
+@each(name=SECRET)
 def test_secret_commands_in_parts(name: str) -> None:
     apdu = spelled(name)
     for cut in range(1, len(apdu)):
@@ -67,7 +68,7 @@ def test_secret_commands_in_parts(name: str) -> None:
         assert wire.back(PIN + b"\x90\x00") == stars(8) + b"\x90\x00"
 
 
-@pytest.mark.parametrize("name", SECRET)
+@each(name=SECRET)
 def test_secret_commands_in_t1(name: str) -> None:
     apdu = spelled(name)
     wire, seen = Wire(T1), 3 if name == "a reserved class" else 8
@@ -84,7 +85,7 @@ def test_secret_commands_in_t1(name: str) -> None:
         assert not exposed(wire.back(t1(0x00, PIN)))
 
 
-@pytest.mark.parametrize("name", SECRET)
+@each(name=SECRET)
 def test_secret_commands_in_characters(name: str) -> None:
     apdu = spelled(name)
     watch = T0Watch()
@@ -96,7 +97,7 @@ def test_secret_commands_in_characters(name: str) -> None:
     assert watch.back(b"\xc0" + PIN + b"\x90\x00") == b"\xc0" + stars(8) + b"\x90\x00"
 
 
-@pytest.mark.parametrize("name", SECRET)
+@each(name=SECRET)
 def test_secret_commands_in_envelopes(name: str) -> None:
     apdu = spelled(name)
     for cut in range(1, len(apdu) + 1):
@@ -108,7 +109,7 @@ def test_secret_commands_in_envelopes(name: str) -> None:
         assert not exposed(shown)
 
 
-@pytest.mark.parametrize("name", SECRET)
+@each(name=SECRET)
 def test_the_data_of_a_tpdu_apart_from_its_header(name: str) -> None:
     apdu = spelled(name, b"\x12\x34\x56\x78")
     wire = Wire()
@@ -119,7 +120,7 @@ def test_the_data_of_a_tpdu_apart_from_its_header(name: str) -> None:
     assert wire.out(SELECT) == SELECT
 
 
-@pytest.mark.parametrize("name", SECRET)
+@each(name=SECRET)
 def test_secret_commands_in_escapes(name: str) -> None:
     from ccid.codec.messages import PC_to_RDR_Escape, RDR_to_PC_Escape
     from ccid.masking.censor import Censor

@@ -14,7 +14,7 @@ import pytest
 
 from ccid.probe import shell_lines
 from ccid.probe.shell_lines import WrongLine, completions, concealed, is_kept, parse
-from ccid.probe.shell_prompt import HistoryFile
+from ccid.probe.shell_prompt import MOST_BYTES, MOST_LINES, HistoryFile
 from tests.unit.conftest import Run
 from tests.unit.typist import PATIENCE_S, Typist
 
@@ -159,7 +159,7 @@ def test_a_script(script: Script) -> None:
         ("< nothing-there", "line 1: No such file or directory: 'nothing-there'"),
         (f"< {VERIFY}", "line 1: No such file or directory: (a word of 26 characters)"),
         ("< a\0b", "line 1: no file has a NUL character in its name"),
-        ("< /dev/zero", "line 1: /dev/zero: more than 16 MiB are no list"),
+        ("< /dev/zero", "line 1: /dev/zero: more than 16 MiB are no script"),
         ("< /", "line 1: Is a directory: '/'"),
         ("verify 81\n12\ufffd4", "line 2: the PIN has characters that are no text"),
         ("verify 81\n", "the script ends where a PIN should be"),
@@ -208,7 +208,32 @@ def test_a_script_of_any_bytes(run: Run, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("sys.stdin", Bytes(b"sw 9000\n\xff\xfe\x00\n"))
     status, out, err = run("shell", "--virtual")
     assert (status, out) == (1, "9000: normal processing\n")
-    assert "line 2: neither a command" in err
+    assert err == "ccid-probe: standard input: line 2 is not UTF-8: its byte 1 is FF\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "error"),
+    [
+        (b"sw 9000\n# caf\xe9\n", "line 2 is not UTF-8: its byte 6 is E9"),
+        (b"\xff\xfes\0w", "byte 5 is no text in utf-16-le, which its first bytes promise"),
+    ],
+)
+def test_a_script_file_that_is_no_utf8_is_refused(
+    script: Script, tmp_path: Path, content: bytes, error: str
+) -> None:
+    """No encoding is guessed, and no line is carried out."""
+    file = tmp_path / "script"
+    file.write_bytes(content)
+    status, out, err = script(f"< {file}\n")
+    assert (status, out) == (1, "")
+    assert error in err
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_script_file_of_another_editor(script: Script, tmp_path: Path, encoding: str) -> None:
+    file = tmp_path / "script"
+    file.write_bytes("# größer\r\nsw 9000\r\n".encode(encoding))
+    assert script(f"< {file}\n") == (0, "9000: normal processing\n", "")
 
 
 def test_a_line_without_end_is_not_kept_in_memory(
@@ -265,6 +290,21 @@ def test_the_newest_lines_of_a_long_history_are_read(tmp_path: Path) -> None:
     kept.add(SELECT)
     assert kept.lines()[-1] == SELECT
     assert set(kept.lines()) == {SELECT, "sw 6A82"}
+
+
+def test_the_history_file_does_not_grow_without_limit(tmp_path: Path) -> None:
+    kept = HistoryFile(tmp_path / "history")
+    kept.file.write_text("sw 6A82\n" * (MOST_BYTES // 8))
+    kept.add("sw 6A83")
+    assert kept.lines() == ["sw 6A82"] * (MOST_LINES - 1) + ["sw 6A83"]
+    assert kept.file.stat().st_size == MOST_LINES * 8
+    assert stat.S_IMODE(kept.file.stat().st_mode) == 0o600
+    long = f"00D6000000{'00' * (MOST_BYTES // 6)}"
+    kept.file.write_text("sw 6A82\n" + f"# {long}\n" * 4)
+    kept.add("sw 6A84")
+    assert kept.file.stat().st_size <= MOST_BYTES // 2 + 1
+    assert kept.lines()[-1] == "sw 6A84"
+    assert [one.name for one in tmp_path.iterdir()] == ["history"]
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes in folders are of POSIX")

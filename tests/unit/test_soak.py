@@ -24,6 +24,8 @@ from ccid.virtual import EchoCard
 from tests.conftest import Tell
 from tests.unit.test_watch import Bus, bus, heard  # noqa: F401
 
+pytestmark = pytest.mark.usefixtures("collects_little")
+
 SEED = 16
 APDUS, FULL_APDUS = 150, 1_000_000
 ROUNDS, FULL_ROUNDS = 12, 10_000

@@ -39,6 +39,7 @@ from ccid.virtual import EchoCard, VirtualReader, faults, make_descriptor
 from ccid.virtual.ccid_function import CcidFunction
 from ccid.virtual.usb_device import InPipe, Request, Stall, UsbDevice
 from ccid.virtual.virtual_reader import AUTOMATIC
+from tests.unit.each import each
 from tests.unit.virtual_bench import Bench, bench, failed, powered, xfr
 
 # The IN pipe: transfers made of packets -------------------------------------------------------
@@ -123,8 +124,8 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize("second", range(len(FAULTS)))
 @pytest.mark.parametrize("first", range(len(FAULTS)))
+@each(second=range(len(FAULTS)))
 def test_faults_may_come_together(first: int, second: int) -> None:
     made = bench()
     made.function.faults += [FAULTS[first], FAULTS[second]]

@@ -111,6 +111,13 @@ def service(modern: Guest) -> Service:
     return install(modern)
 
 
+@pytest.fixture(scope="session")
+def with_full_counts(full: bool) -> None:
+    """The test runs with full counts alone. It is skipped before there is a guest."""
+    if not full:
+        pytest.skip("runs with full counts: tools/full, or pytest --full")
+
+
 @pytest.fixture(autouse=True)
 def _put_back(request: pytest.FixtureRequest) -> Iterator[None]:
     """Restore the state that the guest had before the test."""

@@ -9,14 +9,12 @@ from tests.vm.client_rows import CLIENTS, PROGRAMS, WATCHERS
 from tests.vm.clients import ROOT, SAME, Output, compare_modern, seen, seen_on, verdict
 from tests.vm.modern import Service
 
+pytestmark = pytest.mark.usefixtures("with_full_counts")
+
 
 @pytest.fixture(scope="module")
-def said(
-    service: Service, full: bool, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Output]:
+def said(service: Service, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Output]:
     """The output of each client, in each way."""
-    if not full:
-        pytest.skip("runs with full counts: tools/full, or pytest --full")
     before = service.guest.jobs
     try:
         return compare_modern(service, tmp_path_factory.mktemp("drivers"))

@@ -31,6 +31,7 @@ from ccid.pcsc.manager.pcsc_call import Action, Call, DoneByCaller, Job, Outcome
 from ccid.pcsc.manager.pcsc_state import Context, Handle, Slot
 from ccid.pcsc.manager.plugged_reader import (
     PluggedReader,
+    ReaderGivenBack,
     ReaderOpened,
     ReaderRefused,
     SlotStirred,
@@ -277,9 +278,11 @@ class Engine:
             driver.end_turn(call)
         call.finished()
         is_new = call.function == self.functions.establish
-        if is_new and self._has_refused and self._finder is not None:
+        if is_new and self._has_refused:  # whoever had a reader may have given it back
             self._has_refused = False
-            self._finder.look()  # whoever had a reader may have given it back
+            self._open(self._virtual, is_again=True)
+            if self._finder is not None:
+                self._finder.look()
 
     # Time -----------------------------------------------------------------------------------------
 
@@ -335,7 +338,7 @@ class Engine:
             self._finder = None
         return [self._remove(reader) for reader in list(self._readers.values())]
 
-    def _open(self, infos: Sequence[ReaderInfo]) -> None:
+    def _open(self, infos: Sequence[ReaderInfo], is_again: bool = False) -> None:
         """Take in those readers that are new. Their names follow from their order here, not from
         which of them is open first."""
         try:
@@ -351,7 +354,7 @@ class Engine:
             if state is None:
                 logger.error("%s: there is no room for more readers", reader.base)
                 continue
-            reader.state = state
+            reader.state, reader.is_again = state, is_again
             self._readers[reader.key] = reader
             reader.begin_opening()
 
@@ -391,6 +394,8 @@ class Engine:
                 self._opened(message.reader, now)
             case ReaderRefused():
                 self._refuse(message.reader, message.error, now)
+            case ReaderGivenBack():
+                self._given_back(message.reader)
             case ReadersFound():
                 self._found(message.infos, now)
             case Missed():
@@ -442,11 +447,18 @@ class Engine:
             self._lost(reader)
 
     def _refuse(self, reader: PluggedReader, error: CcidError, now: float) -> None:
-        logger.warning("%s cannot be used: %s", reader.base, error)
+        level = logging.INFO if reader.is_again else logging.WARNING
+        logger.log(level, "%s cannot be used: %s", reader.base, error)
         if self._readers.get(reader.key) is reader:
             del self._readers[reader.key]
             self.core.reader_left(reader.state, now)
             self._has_refused = True
+
+    def _given_back(self, reader: PluggedReader) -> None:
+        """It can be opened anew: a virtual reader may have been plugged in again, of which nobody
+        tells."""
+        if self._is_on and reader.infos[0] in self._virtual:
+            self._open(reader.infos, is_again=True)
 
     def _found(self, infos: Sequence[ReaderInfo], now: float) -> None:
         if not self._is_on:

@@ -92,7 +92,7 @@ class Manager:
         """Those that threads wait for."""
         self._is_over = False
         """The thread ends: nobody does a call any more."""
-        self._owner = os.getpid()
+        self._process = _process
         self._is_closed = False
         self._thread = threading.Thread(target=self._run, name="pcsc manager", daemon=True)
         self._thread.start()
@@ -119,9 +119,14 @@ class Manager:
         """Have one more virtual reader. It leaves by :meth:`ccid.VirtualReader.unplug`."""
         self._engine.post(Plugged(tuple(reader.infos)))
 
+    def numbers(self) -> list[int]:
+        """All contexts and handles that there are."""
+        resources = self._engine.core.resources
+        return [*resources.contexts, *resources.handles]
+
     def close(self) -> None:
         """Power all cards off and give all readers back. More than once does no harm."""
-        if self._is_closed or self._owner != os.getpid():
+        if self._is_closed or self._process is not _process:
             return
         self._is_closed = True
         self._engine.post(Ended())
@@ -133,7 +138,7 @@ class Manager:
         *arguments: Any,
         timeout: float | None = None,
     ) -> Any:
-        if self._owner != os.getpid():
+        if self._process is not _process:
             raise ScardError(ScardCode.E_INVALID_HANDLE)
         if self._is_closed:
             raise ScardError(ScardCode.E_NO_SERVICE)
@@ -281,7 +286,7 @@ class Manager:
         """
         apdu = bytes(apdu)
         done = None
-        if not self._is_closed and self._owner == os.getpid():
+        if not self._is_closed and self._process is _process:
             done = self._engine.transmit_now(handle, protocol, apdu)
         if isinstance(done, tuple):
             return done
@@ -308,6 +313,11 @@ class Manager:
         self._call(self._functions.set_attribute, handle, attribute, bytes(value))
 
 
+_process = object()
+"""Stands for this process: a forked child has another. To ask for the number of the process is a
+system call, and each APDU would."""
+
+
 def _nobody_to_wake() -> None:
     """The thread of a manager waits for messages themselves."""
 
@@ -323,8 +333,8 @@ _shared = Once(_make)
 
 def _renew() -> None:
     """In a forked child: the parent's manager, its contexts and its handles are the parent's."""
-    global _shared
-    _shared = Once(_make)
+    global _shared, _process
+    _shared, _process = Once(_make), object()
 
 
 if hasattr(os, "register_at_fork"):

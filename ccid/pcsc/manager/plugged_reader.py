@@ -41,6 +41,13 @@ class ReaderRefused:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class ReaderGivenBack:
+    """A message to the engine: a reader that was open is closed."""
+
+    reader: PluggedReader
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class SlotStirred:
     """A message to the engine: a reader said that something happened in a slot, or that it is
     gone."""
@@ -101,6 +108,7 @@ class PluggedReader:
         drivers: By slot, once it is open.
         state: What the core knows of it.
         is_closed: It is being given back.
+        is_again: It was open before, and may not be there any more: nobody is to be told so.
 
     Raises:
         ReaderTableError: The user's file of readers is wrong.
@@ -113,7 +121,7 @@ class PluggedReader:
         self._slot_counts = [slot_count(info) for info in infos]
         self.drivers: list[SlotDriver] = []
         self.state: PcscReader
-        self.is_closed = False
+        self.is_closed = self.is_again = False
         self._opening: threading.Thread | None = None
 
     @property
@@ -193,6 +201,7 @@ class PluggedReader:
         for driver in self.drivers:
             driver.end()
         self._close()
+        self._post(ReaderGivenBack(self))
 
     def _close(self) -> None:
         for driver in self.drivers:

@@ -104,6 +104,8 @@ _own: Manager | None = None
 """The one that :func:`take` made."""
 _again: Callable[[], Choice] | None = None
 """What a forked child has instead of it."""
+_stopped: set[int] = set()
+"""Contexts and handles of managers before, which nobody closed."""
 
 
 def manager() -> Manager:
@@ -169,9 +171,22 @@ def take(choice: Choice, again: Callable[[], Choice]) -> None:
     """
     global _chosen, _own, _again
     before, made = _own, _manager_of(choice)
+    if _chosen.is_made:
+        _stopped.update(_chosen().numbers())
     _own, _chosen, _again = made, Once(lambda: made), again
     if before is not None:
         before.close()
+
+
+def is_stopped(number: int) -> bool:
+    """A context or a handle of readers that were chosen before: to its user the service was
+    stopped, and another is there."""
+    return number in _stopped
+
+
+def forget(number: int) -> None:
+    """The same, and it is closed now."""
+    _stopped.discard(number)
 
 
 def _reader(one: VirtualReader | str) -> VirtualReader:
@@ -189,6 +204,7 @@ def _renew() -> None:
     """In a forked child: contexts, handles and virtual readers are the parent's."""
     global _chosen, _own
     again, _own = _again, None
+    _stopped.clear()
     _chosen = Once(_made if again is None else lambda: _manager_of(again()))
 
 

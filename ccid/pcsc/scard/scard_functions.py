@@ -9,13 +9,14 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 from ccid.pcsc.manager import READER_GROUP, ReaderState, ScardCode, ScardError
-from ccid.pcsc.scard.chosen_readers import manager
+from ccid.pcsc.scard.chosen_readers import forget, is_stopped, manager
 from ccid.pcsc.scard.error_texts import error_text
 from ccid.pcsc.scard.scard_arguments import byte_list, names, number, reader_states, text
 from ccid.pcsc.scard.scard_constants import (
     SCARD_E_INVALID_HANDLE,
     SCARD_E_INVALID_PARAMETER,
     SCARD_E_INVALID_VALUE,
+    SCARD_E_SERVICE_STOPPED,
     SCARD_E_UNSUPPORTED_FEATURE,
     SCARD_PCI_RAW,
     SCARD_PCI_T0,
@@ -56,13 +57,23 @@ def SCardReleaseContext(hcontext: int) -> int:
     try:
         manager().release(context)
     except ScardError as failed:
-        return _closed(failed)
+        return _closed(failed, context)
     return SCARD_S_SUCCESS
 
 
-def _closed(failed: ScardError) -> int:
-    """What is to be closed when the manager is gone is closed."""
+def _closed(failed: ScardError, number: int) -> int:
+    """What is to be closed when its manager is gone is closed."""
+    if is_stopped(number):
+        forget(number)
+        return SCARD_S_SUCCESS
     return SCARD_S_SUCCESS if failed.code is ScardCode.E_NO_SERVICE else int(failed.code)
+
+
+def _code(failed: ScardError, context: int) -> int:
+    """What a function with a context is told. pyscard establishes another where the service was
+    stopped."""
+    is_unknown = failed.code is ScardCode.E_INVALID_HANDLE
+    return SCARD_E_SERVICE_STOPPED if is_unknown and is_stopped(context) else int(failed.code)
 
 
 def SCardIsValidContext(hcontext: int) -> int:
@@ -91,7 +102,7 @@ def SCardListReaders(hcontext: int, readergroups: list[str]) -> Result:
     try:
         return [SCARD_S_SUCCESS, manager().list_readers(context)]
     except ScardError as failed:
-        return [int(failed.code), []]
+        return [_code(failed, context), []]
 
 
 def SCardListReaderGroups(hcontext: int) -> Result:
@@ -117,12 +128,12 @@ def SCardGetStatusChange(
     states = reader_states(readerstatelist)
     context, timeout_ms = number(hcontext, "hcontext"), number(dwTimeout, "dwTimeout")
     told = [ReaderState(state.name) for state in states]
-    code = ScardCode.S_SUCCESS
+    code = SCARD_S_SUCCESS
     if states:
         try:
             code, told = manager().get_status_change(context, timeout_ms, states)
         except ScardError as failed:
-            code = failed.code
+            code = _code(failed, context)
     return [int(code), [(state.name, state.event, list(state.atr)) for state in told]]
 
 
@@ -141,7 +152,7 @@ def SCardConnect(
     try:
         handle, protocol = manager().connect(context, name, share, protocols)
     except ScardError as failed:
-        return [int(failed.code), 0, 0]
+        return [_code(failed, context), 0, 0]
     return [SCARD_S_SUCCESS, handle, protocol]
 
 
@@ -164,7 +175,7 @@ def SCardDisconnect(hcard: int, dwDisposition: int) -> int:
     try:
         manager().disconnect(handle, disposition)
     except ScardError as failed:
-        return _closed(failed)
+        return _closed(failed, handle)
     return SCARD_S_SUCCESS
 
 

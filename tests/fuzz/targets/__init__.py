@@ -6,14 +6,15 @@ that (a ValueError of a pure parser, for instance) its target catches.
 
 ``texts``: descriptions of readers, ATR lists, TOML. ``usb``: descriptors, messages, notifications,
 and a whole activation with a reader that says anything. ``card``: ATR, PPS, T=0, T=1, APDUs.
-``pads``: PIN structures and control codes. ``wires``: protocols of other programs.
+``pads``: PIN structures, control codes, contactless readers, virtual cards. ``wires``: protocols of
+other programs. ``programs``: what the commands read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.fuzz.targets import card, pads, texts, usb, wires
+from tests.fuzz.targets import card, pads, programs, texts, usb, wires
 
 Target = Callable[[bytes], None]
 
@@ -23,6 +24,7 @@ TARGETS: dict[str, Target] = {
     "replies": usb.replies,
     "notifications": usb.notifications,
     "activation": usb.activation,
+    "iccd": usb.iccd,
     "atr": card.atr,
     "historical": card.historical,
     "pps": card.pps,
@@ -33,6 +35,8 @@ TARGETS: dict[str, Target] = {
     "t1-card": card.t1_card,
     "pin": pads.pin,
     "control": pads.control,
+    "storage": pads.storage,
+    "virtual-card": pads.virtual_card,
     "ifd": wires.ifd,
     "plug": wires.plug,
     "usbip": wires.usbip,
@@ -43,20 +47,17 @@ TARGETS: dict[str, Target] = {
     "toml": texts.toml,
     "atr-list": texts.atr_list,
     "hexadecimal": texts.hexadecimal,
+    "apdu-file": programs.apdu_file,
+    "card-list": programs.card_list,
+    "bench-run": programs.bench_run,
+    "shell": programs.shell,
+    "control-socket": programs.control_socket,
+    "service-answers": programs.service_answers,
+    "access": programs.access,
+    "device-strings": programs.device_strings,
+    "settings": programs.settings,
 }
 """The targets by name."""
 
-SLOW = {
-    "control",
-    "ifd",
-    "plug",
-    "usbip",
-    "activation",
-    "import",
-    "toml",
-    "pcsc",
-    "vpcd",
-    "atr",
-    "atr-list",
-}
-"""Targets that take a millisecond or more for an input."""
+SLOW = {"control", "ifd", "usbip", "activation", "iccd", "import", "atr", "atr-list", "access"}
+"""Targets that take half a millisecond or more for an input."""

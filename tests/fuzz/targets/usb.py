@@ -21,8 +21,10 @@ from ccid.codes import ExchangeLevel, Protocol
 from ccid.device.verdict import judge
 from ccid.errors import CcidError, ReaderRemoved, TransportError, TransportStall, TransportTimeout
 from ccid.known.quirks import Quirks
+from ccid.link.conversation import Conversation
+from ccid.link.iccd_commands import IccdA, IccdB
 from ccid.link.pipe import Pipe
-from ccid.link.slot_commands import Commands
+from ccid.link.slot_commands import Commands, SlotCommands
 from ccid.masking import censor
 from ccid.masking.exchange_watch import Framing, framings
 from ccid.session.activation import Activation
@@ -32,6 +34,7 @@ from ccid.transport import IN_CAPACITY, OUT_CAPACITY, ReaderInfo, Transport, not
 from ccid.transport.lifetime import Life
 from ccid.transport.separate_transfers import SeparateTransfers
 from ccid.virtual import make_descriptor
+from ccid.virtual.iccd_function import make_iccd_descriptor
 from tests.fuzz.taking import Taker
 
 NO_QUIRKS = Quirks()
@@ -209,7 +212,7 @@ class Liar(SeparateTransfers, Life):
         self.check()
         if self.taker.number() & 1:
             raise TransportStall("a liar: stalled")
-        return self.taker.take(request.wLength)
+        return self.taker.take(request.wLength) if request.bmRequestType & 0x80 else b""
 
     def close(self) -> None:
         """The end."""
@@ -237,16 +240,38 @@ def activation(data: bytes) -> None:
     mapped = bool(taker.number() & 1)
     with passing(clock):
         reader = Pipe(Liar(taker, clock), name="a liar", longest_message=LONGEST_ANSWER)
-        slot = Commands(reader, 0, NO_QUIRKS)
-        atr, agreement = Activation(slot, descriptor, []).run(wanted)
-        assert atr.explain()
-        way = choose(slot, descriptor, agreement, mapped)
-        while not taker.is_empty:
-            try:
-                response = way.transmit(taker.one_of(APDUS))
-            except ReaderRemoved:
-                raise
-            except CcidError as error:
-                assert "31323334" not in str(error)
-            else:
-                assert len(response) >= 2
+        _used(Commands(reader, 0, NO_QUIRKS), descriptor, wanted, mapped, taker)
+
+
+ICCDS = [(kind, make_iccd_descriptor(version)) for version, kind in ((1, IccdA), (2, IccdB))]
+
+
+def iccd(data: bytes) -> None:
+    """The same with a token that talks by the control pipe alone, and answers anything."""
+    taker = Taker(data)
+    clock = Clock()
+    kind, descriptor = taker.one_of(ICCDS)
+    with passing(clock):
+        talk = Conversation(Liar(taker, clock), name="a liar")
+        _used(kind(talk, LONGEST_ANSWER, NO_QUIRKS), descriptor, None, False, taker)
+
+
+def _used(
+    slot: SlotCommands,
+    descriptor: SmartCardDescriptor,
+    wanted: Protocol | None,
+    mapped: bool,
+    taker: Taker,
+) -> None:
+    atr, agreement = Activation(slot, descriptor, []).run(wanted)
+    assert atr.explain()
+    way = choose(slot, descriptor, agreement, mapped)
+    while not taker.is_empty:
+        try:
+            response = way.transmit(taker.one_of(APDUS))
+        except ReaderRemoved:
+            raise
+        except CcidError as error:
+            assert "31323334" not in str(error)
+        else:
+            assert len(response) >= 2

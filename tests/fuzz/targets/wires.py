@@ -5,6 +5,8 @@ from __future__ import annotations
 import socket
 import struct
 from contextlib import suppress
+from functools import cache
+from types import SimpleNamespace
 from unittest import mock
 
 import ccid
@@ -23,6 +25,7 @@ from ccid.virtual.usbip_cable import Cable
 from ccid.virtual.vpcd_card import VpcdCard
 from ccid.virtual.vpcd_messages import MessageStream, checked_atr
 from tests.fuzz.taking import Taker
+from tests.fuzz.virtual_readers import as_new
 from tests.unit.fake_pcsc import FakeSlot
 from tests.unit.pcsc_clients import Server, request
 
@@ -31,11 +34,23 @@ LUNS = (0, 1, 0x10000, 0xFFFF_FFFF)
 MOST_CALLS = 40
 
 
+@cache
+def _reader(is_empty: bool) -> VirtualReader:
+    """A reader with a card, which tells nothing by itself: so no thread listens to it. Or one
+    without a card, which does."""
+    return VirtualReader(None) if is_empty else VirtualReader(EchoCard(), interrupt=False)
+
+
 def _handler() -> IFDHandler:
-    readers = {"usb:0": VirtualReader(EchoCard()).info, "usb:1": VirtualReader(None).info}
+    asked = set[bool]()
 
     def find(name: DeviceName, taken: object = ()) -> ccid.ReaderInfo:
-        return readers["usb:1" if name.vendor_id == 1 else "usb:0"]
+        is_empty = name.vendor_id == 1
+        reader = _reader(is_empty)
+        if is_empty not in asked:
+            asked.add(is_empty)
+            as_new(reader)
+        return reader.info
 
     return IFDHandler(find=find, escape=True)
 
@@ -105,6 +120,15 @@ class _Helper:
         self.faults.append(error)
 
 
+NO_COLLECTOR = SimpleNamespace(collect=lambda: 0)
+"""Python's own collects often enough here."""
+
+
+def _unsaid(text: str) -> None:
+    """Instead of a line in the log of pcscd."""
+    assert isinstance(text, str)
+
+
 def plug(data: bytes) -> None:
     """What a plug writes to its helper: whole requests, then anything, then the end."""
     taker = Taker(data)
@@ -119,7 +143,7 @@ def plug(data: bytes) -> None:
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     events = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     helper = _Helper()
-    with here, events[0], mock.patch.object(helper_module, "say"):
+    with here, events[0], mock.patch.multiple(helper_module, say=_unsaid, gc=NO_COLLECTOR):
         here.sendall(frames)
         here.shutdown(socket.SHUT_WR)
         channel = helper_module.Channel(helper, 0, there, events[1])  # type: ignore[arg-type]
@@ -141,9 +165,14 @@ def _whole_replies(here: socket.socket) -> None:
         answers = answers[REPLY.size + size :]
 
 
+@cache
+def _imported() -> VirtualReader:
+    return VirtualReader(EchoCard())
+
+
 def usbip(data: bytes) -> None:
     """What a host writes on the connection of an imported reader."""
-    reader = VirtualReader(EchoCard())
+    reader = _imported()  # Cable resets it
     here, there = socket.socketpair()
     with here:
         here.sendall(data[: 1 << 15])
@@ -156,9 +185,14 @@ def usbip(data: bytes) -> None:
             there.close()
 
 
+@cache
+def _server() -> UsbIpServer:
+    return UsbIpServer([], port=0)
+
+
 def usbip_questions(data: bytes) -> None:
     """The one request of a connection to a USB/IP server, of a client that then leaves."""
-    server = UsbIpServer([], port=0)
+    server = _server()
     here, there = socket.socketpair()
     with here, there:
         here.sendall(data[: 1 << 15])

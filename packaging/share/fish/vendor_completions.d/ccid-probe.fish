@@ -50,8 +50,8 @@ function _shtab_ccid_probe_using
   test "$_shtab_ccid_probe_cmdpath" = "$argv"
 end
 
-set -g _shtab_ccid_probe_commands list dump check card apdu lend shell bench atr atr-stats doctor watch readers report import
-set -g _shtab_ccid_probe_opts_with_value --apdu --byte --card --compare --count --file --output --png --protocol --reader --save --slot --svg --timeout --trace
+set -g _shtab_ccid_probe_commands list dump check card apdu lend shell bench buzz led atr atr-stats doctor watch readers report import
+set -g _shtab_ccid_probe_opts_with_value --apdu --byte --card --compare --count --file --output --png --protocol --reader --save --seconds --slot --svg --timeout --trace
 
 complete -c ccid-probe -e
 complete -c ccid-probe -f
@@ -150,6 +150,25 @@ complete -c ccid-probe -n '_shtab_ccid_probe_using bench' -l apdu -x -d 'the com
 complete -c ccid-probe -n '_shtab_ccid_probe_using bench' -l count -x -d 'how often (default: 200)'
 complete -c ccid-probe -n '_shtab_ccid_probe_using bench' -l save -xka "(__fish_complete_path (commandline -ct))" -d 'write the run to FILE, as JSON'
 complete -c ccid-probe -n '_shtab_ccid_probe_using bench' -l compare -xka "(__fish_complete_path (commandline -ct))" -d 'compare with a saved run; two saved runs are compared without a reader'
+complete -c ccid-probe -n '_shtab_ccid_probe_using; and test $_shtab_ccid_probe_npos -eq 0' -a buzz -d 'Let the reader'"'"'s buzzer sound.'
+complete -c ccid-probe -n '_shtab_ccid_probe_using buzz' -s h -l help -d 'show this help message and exit'
+complete -c ccid-probe -n '_shtab_ccid_probe_using buzz' -l virtual -d 'use the built-in virtual reader, not USB; --virtual vvvv:pppp makes it one of that model'
+complete -c ccid-probe -n '_shtab_ccid_probe_using buzz' -l card -x -d 'which card the virtual reader has (ccid-probe --help names them)'
+complete -c ccid-probe -n '_shtab_ccid_probe_using buzz' -l reader -x -d 'which reader, if there are several: a part of its name, vvvv:pppp, or its path'
+complete -c ccid-probe -n '_shtab_ccid_probe_using buzz' -l trace -xka "(__fish_complete_path (commandline -ct))" -d 'write all USB messages to FILE (pcapng, for Wireshark)'
+complete -c ccid-probe -n '_shtab_ccid_probe_using buzz' -l log -d 'log all USB messages to stderr'
+complete -c ccid-probe -n '_shtab_ccid_probe_using buzz' -l trace-secrets -d 'do not mask PINs and keys in trace and log'
+complete -c ccid-probe -n '_shtab_ccid_probe_using buzz' -l json -d 'print JSON'
+complete -c ccid-probe -n '_shtab_ccid_probe_using buzz' -l seconds -x -d 'how long (default: 0.2)'
+complete -c ccid-probe -n '_shtab_ccid_probe_using; and test $_shtab_ccid_probe_npos -eq 0' -a led -d 'Switch the reader'"'"'s LEDs; without a name, list them.'
+complete -c ccid-probe -n '_shtab_ccid_probe_using led' -s h -l help -d 'show this help message and exit'
+complete -c ccid-probe -n '_shtab_ccid_probe_using led' -l virtual -d 'use the built-in virtual reader, not USB; --virtual vvvv:pppp makes it one of that model'
+complete -c ccid-probe -n '_shtab_ccid_probe_using led' -l card -x -d 'which card the virtual reader has (ccid-probe --help names them)'
+complete -c ccid-probe -n '_shtab_ccid_probe_using led' -l reader -x -d 'which reader, if there are several: a part of its name, vvvv:pppp, or its path'
+complete -c ccid-probe -n '_shtab_ccid_probe_using led' -l trace -xka "(__fish_complete_path (commandline -ct))" -d 'write all USB messages to FILE (pcapng, for Wireshark)'
+complete -c ccid-probe -n '_shtab_ccid_probe_using led' -l log -d 'log all USB messages to stderr'
+complete -c ccid-probe -n '_shtab_ccid_probe_using led' -l trace-secrets -d 'do not mask PINs and keys in trace and log'
+complete -c ccid-probe -n '_shtab_ccid_probe_using led' -l json -d 'print JSON'
 complete -c ccid-probe -n '_shtab_ccid_probe_using; and test $_shtab_ccid_probe_npos -eq 0' -a atr -d 'Explain ATRs, without a reader.'
 complete -c ccid-probe -n '_shtab_ccid_probe_using atr' -s h -l help -d 'show this help message and exit'
 complete -c ccid-probe -n '_shtab_ccid_probe_using atr' -l json -d 'print JSON'
