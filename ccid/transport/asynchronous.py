@@ -3,16 +3,18 @@
 pyusb has none of that, so the functions are bound from the library that pyusb has loaded.
 
 Theory of operation. A transfer is submitted, and libusb calls back when it is done. The callback
-submits it again, so it is always armed. Callbacks run wherever libusb handles events: in any
-transfer of any thread (:mod:`ccid.transport.bulk`), or in :class:`EventHandler`. So a program that
-only uses a reader needs no thread. A program that waits for events registers with
-:data:`attendants`. While any function is registered, one thread handles libusb's events for all.
+submits it again, so it is always armed. Callbacks run wherever the events of the transfer's context
+are handled: in any transfer of any thread (:mod:`ccid.transport.bulk`), or in
+:class:`EventHandler`. So a program that only uses a reader needs no thread. A program that waits
+for events registers with the :class:`Attendants` of the context (:mod:`ccid.transport.contexts`
+tells which one a reader uses). While any function is registered, one thread handles the events of
+that context for all.
 
 A transfer that the event thread completes for another thread takes twice the time of an APDU: two
-threads have to be woken. So the event thread stays out of libusb while any exchange is under way
-(:attr:`Attendants.under_way`) and for :data:`BUSY_S` after one began (:meth:`Attendants.make_way`).
-The exchanging thread handles all events meanwhile. If it has handled an event of another reader
-(:attr:`Attendants.came`), it calls the registered functions itself.
+threads have to be woken. So the event thread stays out of libusb while any exchange is under way in
+its context (:attr:`Attendants.under_way`) and for :data:`BUSY_S` after one began
+(:meth:`Attendants.make_way`). The exchanging thread handles all events meanwhile. If it has handled
+an event of somebody else (:attr:`Attendants.came`), it calls the registered functions itself.
 
 A callback notes what came and does no more: it must neither block nor wait for a lock that a thread
 in libusb may hold. The note is passed on outside libusb.
@@ -52,7 +54,7 @@ END_S = 2.0
 """How long a cancelled transfer may take to end. Only a broken system takes any time."""
 NUDGE_S = 0.01
 """How often a thread is told to end until it does."""
-IDLE_S, TROUBLED_S = 60, 0.02
+IDLE_S, TROUBLED_S = 3600, 0.02
 """How long the thread sleeps when nothing happens; and while a transfer cannot be armed."""
 BUSY_S, LONG_S = 0.005, 0.2
 """The thread stays out of libusb for so long after an exchange began; and while exchanges take
@@ -142,21 +144,22 @@ def calls() -> Calls:
 
 
 def context() -> int:
-    """Address of libusb's context."""
+    """Address of the context of libusb's that finds devices."""
     value: int = backend().ctx.value
     return value
 
 
 class EventHandler:
-    """Has libusb handle its events.
+    """Has libusb handle the events of a context.
 
     Args:
         called: A pointer to an int: while that is not 0, libusb does not begin to wait.
+        where: Address of the context; 0 for that which finds devices.
     """
 
-    def __init__(self, called: Any = None) -> None:
+    def __init__(self, called: Any = None, where: int = 0) -> None:
         self._handle_events = calls().handle_events
-        self._context = at(context())
+        self._context = at(where or context())
         self._called = called
         self._at_once = Timeval.of(0.0)
 
@@ -186,6 +189,7 @@ class Interrupt:
     Args:
         handle: Address of libusb's handle on the device.
         endpoint: bEndpointAddress.
+        those: Are told that something came.
 
     Attributes:
         inbox: Notifications that came and were not taken yet.
@@ -193,12 +197,13 @@ class Interrupt:
         failure: A return code of libusb.
     """
 
-    def __init__(self, handle: int, endpoint: int) -> None:
+    def __init__(self, handle: int, endpoint: int, those: Attendants) -> None:
         self.inbox: deque[bytes] = deque()
         self.is_armed = False
         self.failure: int = Status.SUCCESS
         self._calls = calls()
-        self._events = EventHandler()
+        self._attendants = those
+        self._events = EventHandler(where=those.context())
         self._ends = False
         self._buffer = Buffer(EVENT_SIZE)
         self._callback = callback_type(None, ctypes.c_void_p)(self._done)
@@ -237,9 +242,9 @@ class Interrupt:
                     self._submit()
         except BaseException as error:
             # An exception of a signal handler would get lost in libusb: it is raised outside.
-            attendants.interrupted.append(error)
+            self._attendants.interrupted.append(error)
             self._submit()  # if it was submitted, libusb says so
-        attendants.came = True  # last: another thread may look at once, and must see all
+        self._attendants.came = True  # last: another thread may look at once, and must see all
 
     def end(self) -> bool:
         """Disarm it for good. False if it does not end: then the handle must stay open."""
@@ -268,7 +273,11 @@ _lost: list[Interrupt] = []
 
 
 class Attendants:
-    """The functions to call after events. While there is one, a thread handles libusb's events.
+    """The functions to call after events of a context. While there is one, a thread handles these
+    events.
+
+    Args:
+        where: Address of the context; 0 for that which finds devices.
 
     Attributes:
         thread: That thread; None while no function is registered.
@@ -279,8 +288,13 @@ class Attendants:
             thread stays out of libusb.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, where: int = 0) -> None:
+        self._where = where
         self.reset()
+
+    def context(self) -> int:
+        """Address of the context."""
+        return self._where or context()
 
     def reset(self) -> None:
         """Begin anew; in a forked child, where all of this is the parent's."""
@@ -306,7 +320,7 @@ class Attendants:
             with self._lock:
                 self._takers = (*self._takers, take)
                 if self.thread is None:
-                    self.thread = _EventThread(self.take)
+                    self.thread = _EventThread(self)
                     self.thread.start()
                 else:
                     self.thread.nudge()
@@ -377,15 +391,15 @@ class Attendants:
 
 
 class _EventThread(threading.Thread):
-    """Handles libusb's events until told to end.
+    """Handles the events of a context until told to end.
 
     Args:
-        take: Called after each round; returns True where another is to follow soon.
+        those: Take what came, after each round.
     """
 
-    def __init__(self, take: Callable[[], bool]) -> None:
+    def __init__(self, those: Attendants) -> None:
         super().__init__(name="ccid events", daemon=True)
-        self._take = take
+        self._attendants = those
         self.ends = False
         """It is to end when it looks around."""
         self.called = ctypes.c_int()
@@ -396,21 +410,22 @@ class _EventThread(threading.Thread):
         self.busy_until = 0.0
 
     def run(self) -> None:
-        events, pause_s = EventHandler(ctypes.byref(self.called)), BUSY_S
+        those, pause_s = self._attendants, BUSY_S
+        events = EventHandler(ctypes.byref(self.called), those.context())
         while True:
             self.called.value = 0
-            again = self._take()
+            again = those.take()
             if self.ends:
                 return
-            if attendants.under_way:
+            if those.under_way:
                 time.sleep(pause_s)
                 pause_s = min(2 * pause_s, LONG_S)
                 continue
-            pause_s = BUSY_S
             busy_s = self.busy_until - time.monotonic()
             if busy_s > 0:
                 time.sleep(busy_s)
                 continue
+            pause_s = BUSY_S
             self.is_inside = True
             events.handle(TROUBLED_S if again else IDLE_S)
             self.is_inside = False
@@ -419,7 +434,7 @@ class _EventThread(threading.Thread):
         """Have it leave libusb, even if it is about to wait and another thread that handles events
         takes the interruption for its own."""
         self.called.value = 1
-        calls().interrupt_event_handler(context())
+        calls().interrupt_event_handler(self._attendants.context())
 
     def end(self) -> None:
         """End it; when this returns it has ended, unless it is itself that calls."""
@@ -430,6 +445,7 @@ class _EventThread(threading.Thread):
 
 
 attendants = Attendants()
+"""Those of the context that finds devices."""
 
 
 # The end ----------------------------------------------------------------------------------------

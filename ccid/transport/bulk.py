@@ -42,7 +42,7 @@ from typing import NoReturn
 
 from ccid.errors import ReaderUnsupported, TransportError
 from ccid.transport import IN_CAPACITY, OUT_CAPACITY, ReaderInfo, asynchronous, libusb
-from ccid.transport.asynchronous import OUTCOMES, EventHandler, Timeval, Transfer, attendants
+from ccid.transport.asynchronous import OUTCOMES, Attendants, EventHandler, Timeval, Transfer
 from ccid.transport.libusb import Buffer, Status, at, status_text
 from ccid.transport.lifetime import Life
 
@@ -164,6 +164,7 @@ class BulkPair(Life):
 
     Args:
         info: The reader.
+        those: Who wait for events of the context in which the device is opened.
 
     Attributes:
         out: Where the next message is built.
@@ -174,12 +175,13 @@ class BulkPair(Life):
     _command: BulkTransfer
     _reply: BulkTransfer
 
-    def __init__(self, info: ReaderInfo) -> None:
+    def __init__(self, info: ReaderInfo, those: Attendants) -> None:
         super().__init__(info.name)
         out, inp = info.reader.bulk_out, info.reader.bulk_in
         if not info.reader.is_iccd and (out is None or inp is None):
             raise ReaderUnsupported(f"{info.name} has no bulk endpoints", reader=info.name)
         self.info = info
+        self._attendants = those
         self.packet_size = (inp.max_packet_size if inp else 0) or 64
         self._out, self._in = Buffer(OUT_CAPACITY), Buffer(IN_CAPACITY)
         self.out, self.inp = self._out.view, self._in.view
@@ -198,10 +200,10 @@ class BulkPair(Life):
         Args:
             handle: Address of libusb's handle on the device.
         """
-        calls = asynchronous.calls()
+        calls, context = asynchronous.calls(), self._attendants.context()
         self._submit, self._handle_events = calls.submit, calls.handle_events
-        self._context, self._round = at(asynchronous.context()), Timeval.of(ROUND_S)
-        self._rounds = EventHandler()
+        self._where, self._round = at(context), Timeval.of(ROUND_S)
+        self._rounds = EventHandler(where=context)
         out, inp = self.info.reader.bulk_out, self.info.reader.bulk_in
         if out is not None and inp is not None:
             self._command = BulkTransfer(handle, out.bEndpointAddress, self._out)
@@ -227,14 +229,14 @@ class BulkPair(Life):
 
     def exchange(self, length: int, size: int, write_ms: int, wait_ms: int, /) -> int:
         """As :meth:`ccid.transport.Transport.exchange`, with both transfers under way at once."""
-        if attendants.thread is None:
+        if self._attendants.thread is None:
             return self._exchange(length, size, write_ms, wait_ms)
-        thread = threading.get_ident()
+        under_way, thread = self._attendants.under_way, threading.get_ident()
         try:
-            attendants.under_way.add(thread)
+            under_way.add(thread)
             got = self._exchange(length, size, write_ms, wait_ms)
         finally:
-            attendants.under_way.discard(thread)
+            under_way.discard(thread)
         return got
 
     def _exchange(self, length: int, size: int, write_ms: int, wait_ms: int) -> int:
@@ -260,9 +262,9 @@ class BulkPair(Life):
             command.codes.extend(map(submit, command.pointers))
             reply.codes.extend(map(submit, reply.pointers))
             if command.codes[0] == SUBMITTED == reply.codes[0]:
-                handle_events(self._context, self._round, reply.came)
+                handle_events(self._where, self._round, reply.came)
                 if not reply.actual.value:  # a round for each, unless the reader answers at once
-                    handle_events(self._context, self._round, reply.came)
+                    handle_events(self._where, self._round, reply.came)
                 got = reply.actual.value
                 if (
                     got
@@ -273,8 +275,8 @@ class BulkPair(Life):
                     command.codes.clear()
                     reply.codes.clear()
                     self._handled_at = time.monotonic()
-                    if attendants.came:
-                        attendants.take()
+                    if self._attendants.came:
+                        self._attendants.take()
                     return got
         except BaseException:
             self._drain_command(write_ms)
@@ -295,13 +297,13 @@ class BulkPair(Life):
 
     def send(self, length: int, timeout_ms: int, /) -> None:
         """As :meth:`ccid.transport.Transport.send`."""
-        thread = threading.get_ident()
+        under_way, thread = self._attendants.under_way, threading.get_ident()
         try:
-            attendants.under_way.add(thread)
+            under_way.add(thread)
             self._begin_sending(length, timeout_ms)
             self._await_sent(length, timeout_ms)
         finally:
-            attendants.under_way.discard(thread)
+            under_way.discard(thread)
 
     def expect(self, size: int, /) -> None:
         """As :meth:`ccid.transport.Transport.expect`."""
@@ -316,13 +318,13 @@ class BulkPair(Life):
         return self._received(offset, size, timeout_ms, keeps=False)
 
     def _received(self, offset: int, size: int, timeout_ms: int, keeps: bool) -> int:
-        thread = threading.get_ident()
+        under_way, thread = self._attendants.under_way, threading.get_ident()
         try:
-            attendants.under_way.add(thread)
+            under_way.add(thread)
             self._begin_receiving(offset, size)
             got = self._await_received(timeout_ms, keeps)
         finally:
-            attendants.under_way.discard(thread)
+            under_way.discard(thread)
         return got
 
     # One transfer -----------------------------------------------------------------------------
@@ -434,8 +436,8 @@ class BulkPair(Life):
             if left_s <= 0:
                 break
             self._rounds.handle(min(left_s, SLICE_S), transfer.came)
-            if attendants.came:
-                attendants.take()
+            if self._attendants.came:
+                self._attendants.take()
             self.check()
         self._handled_at = time.monotonic()
 

@@ -6,11 +6,9 @@ import dataclasses
 import logging
 import os
 import sys
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, TypedDict, cast
 
 from ccid.codec.declaration import Declared
@@ -27,6 +25,7 @@ from ccid.errors import CcidError, MalformedDescriptor, ReaderRemoved, UsbUnavai
 from ccid.ground.records import record
 from ccid.known.quirks import lookup
 from ccid.transport import ReaderInfo, Transport, linux, stale_list
+from ccid.transport.contexts import Device
 from ccid.transport.libusb import SPEEDS, status_of, status_text, usb_errors
 from ccid.transport.libusb import backend as backend
 from ccid.transport.usb import UsbTransport
@@ -156,13 +155,13 @@ def look_at(
             found.readers.append(info)
 
 
-def _connect(device: Any, owner: int, info: ReaderInfo) -> Transport:
+def _connect(device: Device, owner: int, info: ReaderInfo) -> Transport:
     """Open an interface of a device that process ``owner`` found.
 
     A forked child searches for the device again: libusb's object belongs to the parent.
     """
     if owner == os.getpid():
-        return UsbTransport(info, _opener(device), find_again)
+        return UsbTransport(info, device, find_again)
     place = (info.path, info.bus, info.address)
     for found in discover().readers:
         if (found.path, found.bus, found.address) == place:
@@ -170,20 +169,13 @@ def _connect(device: Any, owner: int, info: ReaderInfo) -> Transport:
     raise ReaderRemoved(f"{info.name} was unplugged", reader=info.name)
 
 
-def _opener(device: Any) -> Callable[[], Any]:
-    """What opens a device of libusb's list, or one of which there is only the path of its node."""
-    if isinstance(device, Path):
-        return partial(stale_list.open_node, device)
-    return partial(backend().open_device, device)
-
-
-def find_again(info: ReaderInfo) -> tuple[ReaderInfo, Callable[[], Any]] | None:
-    """The reader at the port of ``info``, with what opens its device, if it is the same one as far
-    as its descriptors tell; None if there is none."""
+def find_again(info: ReaderInfo) -> tuple[ReaderInfo, Device] | None:
+    """The reader at the port of ``info``, with its device, if it is the same one as far as its
+    descriptors tell; None if there is none."""
     for found in discover().readers:
         if found.path == info.path and _identity(found) == _identity(info):
             opens: Any = found.connect
-            return replace(found, name=info.name), _opener(opens.args[0])
+            return replace(found, name=info.name), opens.args[0]
     return None
 
 

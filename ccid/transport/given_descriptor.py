@@ -100,7 +100,7 @@ def _connect(duplicate: Descriptor, owner: int, info: ReaderInfo) -> Transport:
             f"{info.name}: process {owner} was given its file descriptor; call ccid.open_fd here",
             reader=info.name,
         )
-    return UsbTransport(info, lambda: GivenHandle(Descriptor(duplicate.number)))
+    return UsbTransport(info, duplicate)
 
 
 def _with_strings(info: ReaderInfo, handle: GivenHandle) -> ReaderInfo:

@@ -113,7 +113,7 @@ def status_of(error: Exception) -> int:
 
 
 class _State:
-    """The state of the libusb context of this process.
+    """The state of the libusb context of this process, and of the further ones.
 
     Attributes:
         is_over: Python ends: the context has ended, or may any time.
@@ -135,6 +135,29 @@ def backend() -> Any:
     if _State.is_parents:
         _renewed()
     return _loaded()
+
+
+def another_context() -> Any:
+    """pyusb's backend with a further context, on the library of :func:`backend`. It lasts as long
+    as that one.
+
+    Raises:
+        UsbUnavailable: As :func:`backend`; or libusb does not begin.
+    """
+    shared = backend()
+    try:
+        made = type(shared)(shared.lib)
+    except usb_errors() as error:
+        raise UsbUnavailable(f"libusb does not begin once more: {error}") from None
+    _leave_alone(made)  # _end() ends it: pyusb would do so too early
+    if not made.ctx:
+        raise UsbUnavailable("this pyusb ends each context of libusb by itself")
+    _further.append(made)
+    return made
+
+
+_further: list[Any] = []
+"""What :func:`another_context` made in this process."""
 
 
 @Once
@@ -284,22 +307,30 @@ def _end(reference: weakref.ref[Any]) -> None:
     at_exit.run()
     _State.is_over = True
     if threading.active_count() > 1:
-        # A thread may be in libusb still: then the context has to last as long as the process.
+        # A thread may be in libusb still: then all contexts have to last as long as the process.
+        found.ctx = ctypes.c_void_p()
+        return
+    while _further:
+        found.lib.libusb_exit(_further.pop().ctx)
+
+
+def _leave_alone(found: Any) -> None:
+    """Have pyusb not end this context."""
+    pyusbs = getattr(found, "_finalizer", None)
+    if pyusbs is not None:
+        pyusbs.detach()
+    else:
         found.ctx = ctypes.c_void_p()
 
 
 def _after_fork() -> None:
-    """In a forked child the context is the parent's: a copy, without the threads that libusb had.
-    It is neither used nor ended here. The child gets its own when it first needs one."""
+    """In a forked child the contexts are the parent's: copies, without the threads that libusb had.
+    They are neither used nor ended here. The child gets its own when it first needs one."""
     _State.is_over = False
+    _further.clear()
     if _loaded.is_made:
         _State.is_parents = _State.is_fork = True
-        found = _loaded()
-        pyusbs = getattr(found, "_finalizer", None)
-        if pyusbs is not None:
-            pyusbs.detach()
-        else:
-            found.ctx = ctypes.c_void_p()
+        _leave_alone(_loaded())
 
 
 def _renewed() -> None:

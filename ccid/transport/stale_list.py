@@ -4,8 +4,8 @@ On Linux libusb reads the list once, and then keeps it by what udev says. In a c
 without udev and in some sandboxes udev says nothing, and in a forked process libusb's thread that
 listens is missing: the list stays as it was. Linux's /sys still
 shows what is there. If the two differ, a second context of libusb reads the list anew, and is ended
-at once. A device of it is opened by its node (``libusb_wrap_sys_device``), in the context of all
-others: so one context handles all events.
+at once. A device of it is opened by its node (``libusb_wrap_sys_device``), in the context that the
+reader uses (:mod:`ccid.transport.contexts`).
 """
 
 from __future__ import annotations
@@ -75,11 +75,12 @@ def is_stale(libusb: Any, devices: list[Any]) -> bool:
     return bool(there) and known != there
 
 
-def open_node(path: Path) -> GivenHandle:
+def open_node(path: Path, context: int) -> GivenHandle:
     """A handle on a device that libusb's list does not have.
 
     Args:
         path: The device node.
+        context: Address of the context of libusb's that is to handle its events.
 
     Raises:
         usb.core.USBError: As of pyusb, where the node cannot be opened.
@@ -91,6 +92,6 @@ def open_node(path: Path) -> GivenHandle:
         code = CODES.get(error.errno or 0, Status.IO)
         raise usb_error()(str(error), code, error.errno) from None
     try:
-        return GivenHandle(Descriptor(number))
+        return GivenHandle(Descriptor(number), context)
     finally:
         os.close(number)

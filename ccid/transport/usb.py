@@ -35,14 +35,16 @@ from ccid.ground.signal_safe_locks import new_lock, new_rlock
 from ccid.transport import (
     ReaderInfo,
     Returns,
+    contexts,
     libusb,
     linux,
     nothing_to_end,
     tell_first,
 )
-from ccid.transport.asynchronous import Interrupt, attendants
+from ccid.transport.asynchronous import Interrupt
 from ccid.transport.bulk import BulkPair
 from ccid.transport.claim import Claim, has_no_node
+from ccid.transport.contexts import Device
 from ccid.transport.libusb import Status, backend, status_of, status_text, usb_errors
 from ccid.transport.lifetime import living
 from ccid.transport.recovery import PAUSE_S, Recovery
@@ -68,8 +70,7 @@ INTERVAL_MORE_S = 0.02
 """A notification is fetched so long after its time at the latest."""
 LINUX = sys.platform.startswith("linux")
 
-OpenHandle = Callable[[], Any]
-Find = Callable[[ReaderInfo], tuple[ReaderInfo, OpenHandle] | None]
+Find = Callable[[ReaderInfo], tuple[ReaderInfo, Device] | None]
 
 logger = logging.getLogger("ccid.transport")
 
@@ -79,17 +80,18 @@ class UsbTransport(BulkPair):
 
     Args:
         info: The reader.
-        open_handle: Opens the device: pyusb's handle.
-        find: Finds the reader at its port again, after it left; None if it is not there. Without it
-            the device was given to this process, which cannot open it again.
+        device: Its device.
+        find: Finds the reader at its port again, and its device, after it left; None if it is not
+            there. Without it the device was given to this process, which cannot open it again.
 
     Raises:
         AccessDenied, ReaderBusy, ReaderRemoved, TransportError.
     """
 
-    def __init__(self, info: ReaderInfo, open_handle: OpenHandle, find: Find | None = None) -> None:
-        super().__init__(info)
-        self._open_handle, self._find = open_handle, find
+    def __init__(self, info: ReaderInfo, device: Device, find: Find | None = None) -> None:
+        self._context = contexts.taken_by(self, device)
+        super().__init__(info, self._context.attendants)
+        self._device, self._find = device, find
         self._events, self._controls = new_rlock(), new_lock()
         self._interrupt: Interrupt | None = None
         self._tell: Callable[[bytes], None] | None = None
@@ -101,16 +103,21 @@ class UsbTransport(BulkPair):
         """No request was made yet of a device that has but the control pipe: it may sleep."""
         self._recovery = Recovery(self.name, self._open_again, self._not_again, self._deliver)
         self._recovered_at = -math.inf
-        self._claim = Claim(info, open_handle)
         self._left: Claim | None = None
         """The claim before, whose device stays open until no thread can use it any more."""
-        self._claim.take()
+        self._claim = self._claim_of(info, device)
         try:
+            self._claim.take()
             self._open_bulk(self._claim.address)
         except BaseException:
             self._claim.release()
+            self._context.leave(self)
             raise
         _close_at_end()
+
+    def _claim_of(self, info: ReaderInfo, device: Device, configures: bool = True) -> Claim:
+        """The claim of the reader's interface, when it is taken."""
+        return Claim(info, partial(self._context.open, device), configures)
 
     @property
     def _handle(self) -> Any:
@@ -126,8 +133,9 @@ class UsbTransport(BulkPair):
         if not forked:  # else the claim is the parent's
             with self._recovery.lock, self._events, self._controls:  # until none is under way
                 self._release()
-            attendants.leave(self._deliver)
-            attendants.take()  # others' that were handled meanwhile
+            self._attendants.leave(self._deliver)
+            self._attendants.take()  # others' that were handled meanwhile
+            self._context.leave(self)
 
     def _release(self) -> None:
         if libusb.is_over():  # and the handle with it
@@ -200,7 +208,7 @@ class UsbTransport(BulkPair):
                 claim = self._claim.renew()
             else:
                 self._claim.let_go()
-                claim = Claim(info, self._open_handle, self._claim.has_configured).take()
+                claim = self._claim_of(info, self._device, self._claim.has_configured).take()
             self._renew(claim, info)
         except ReaderRemoved:
             if LINUX:
@@ -214,10 +222,10 @@ class UsbTransport(BulkPair):
         found = self._find(info)
         if found is None or has_no_node(found[0]):
             raise ReaderRemoved(f"{self.name} was unplugged", reader=self.name)
-        info, open_handle = found
+        info, device = found
         with returns(info):
-            self._renew(Claim(info, open_handle, self._claim.has_configured).take(), info)
-            self._open_handle = open_handle
+            self._renew(self._claim_of(info, device, self._claim.has_configured).take(), info)
+            self._device = device
 
     def _renew(self, claim: Claim, info: ReaderInfo) -> None:
         """Use ``claim`` from now on. No transfer is pending."""
@@ -295,7 +303,8 @@ class UsbTransport(BulkPair):
         """Have a transfer wait for notifications, if anyone listens."""
         endpoint = self.info.reader.interrupt_in
         if endpoint is not None and self._tell is not None:
-            interrupt = Interrupt(self._claim.address, endpoint.bEndpointAddress)
+            address, number = self._claim.address, endpoint.bEndpointAddress
+            interrupt = Interrupt(address, number, self._attendants)
             self._interrupt = interrupt
             interrupt.arm()
 
@@ -303,8 +312,8 @@ class UsbTransport(BulkPair):
         interrupt = self._interrupt
         if interrupt is None or self.dead is not None:
             return
-        if attendants.thread is not None:
-            attendants.make_way()
+        if self._attendants.thread is not None:
+            self._attendants.make_way()
         now = time.monotonic()
         is_fresh = now - self._handled_at < FRESH_S
         if is_fresh and not wait_ms and interrupt.is_armed and not interrupt.inbox:
@@ -318,8 +327,8 @@ class UsbTransport(BulkPair):
             self._deliver()
             if came and rested_s > self._longest_rest_s:  # the reader may have more to say
                 self._take_more(interrupt)
-        if attendants.came:
-            attendants.take()
+        if self._attendants.came:
+            self._attendants.take()
 
     def _take_more(self, interrupt: Interrupt) -> None:
         """Wait, for the polling interval, for the notification that the reader may have held back
@@ -383,7 +392,7 @@ class UsbTransport(BulkPair):
         with self._events:
             if self._tell is None:
                 return nothing_to_end
-            return attendants.add(self._deliver)
+            return self._attendants.add(self._deliver)
 
     # The rest ---------------------------------------------------------------------------------
 
@@ -393,7 +402,7 @@ class UsbTransport(BulkPair):
 
         thread = threading.get_ident()
         try:
-            attendants.under_way.add(thread)
+            self._attendants.under_way.add(thread)
             with self._controls:
                 self.check()
                 transfer = partial(
@@ -418,9 +427,9 @@ class UsbTransport(BulkPair):
                 ) from None
             self._fail(status, 0)
         finally:
-            attendants.under_way.discard(thread)
-            if attendants.came:
-                attendants.take()
+            self._attendants.under_way.discard(thread)
+            if self._attendants.came:
+                self._attendants.take()
         return buffer.tobytes()[:count] if is_in else b""
 
 

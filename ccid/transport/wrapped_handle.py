@@ -40,6 +40,8 @@ class GivenHandle:
 
     Args:
         duplicate: The descriptor.
+        context: Address of the context of libusb's that is to handle its events; 0 for that which
+            finds devices.
 
     Attributes:
         handle: Pointer to libusb's handle.
@@ -50,7 +52,7 @@ class GivenHandle:
         TransportError, UsbUnavailable: libusb does not take it.
     """
 
-    def __init__(self, duplicate: Descriptor) -> None:
+    def __init__(self, duplicate: Descriptor, context: int = 0) -> None:
         pointer = ctypes.c_void_p
         wrap = function(
             "libusb_wrap_sys_device", ctypes.c_int, *(pointer, ctypes.c_ssize_t, pointer),
@@ -58,7 +60,7 @@ class GivenHandle:
         )  # fmt: skip
         get_device = function("libusb_get_device", pointer, pointer)
         handle = pointer()
-        status: int = wrap(backend().ctx, duplicate.number, ctypes.addressof(handle))
+        status: int = wrap(context or backend().ctx, duplicate.number, ctypes.addressof(handle))
         if status == Status.NOT_SUPPORTED:
             raise UsbUnavailable("libusb takes no file descriptors on this system")
         if status != Status.SUCCESS:

@@ -23,6 +23,10 @@ Ended = dict[str, dict[str, Any]]
 IN_ORDER = ["open_device", "power off", "close_device", "exit"]
 EXPECTED: dict[str, list[str]] = {
     "closed": IN_ORDER,
+    "two_readers": [
+        *("open_device", "open_device", "close_device", "close_device"),
+        *("libusb_exit", "exit", "libusb_exit"),
+    ],
     "in_a_global": IN_ORDER,
     "in_a_cycle": IN_ORDER,
     "an_exception": IN_ORDER,

@@ -14,7 +14,7 @@ import pytest
 
 import ccid
 from ccid.codec.descriptors import ClassControl
-from ccid.transport import asynchronous, claim, discovery, hotplug, linux, usb
+from ccid.transport import asynchronous, claim, contexts, discovery, hotplug, linux, usb
 from ccid.transport.asynchronous import Attendants
 from ccid.virtual.usb_device import Request
 from ccid.virtual.usbip_cable import Cable, is_attached
@@ -165,7 +165,7 @@ def test_who_comes_and_goes(
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch, fake: FakeEvents) -> FakeBackend:
     made = FakeBackend(FakeDevice(QEMU))
-    for module in (claim, discovery, usb):
+    for module in (claim, contexts, discovery, usb):
         monkeypatch.setattr(module, "backend", lambda: made)
     monkeypatch.setattr(linux, "attribute", lambda *_: None)
     return made

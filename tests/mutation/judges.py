@@ -93,7 +93,16 @@ class Judges:
             chosen = range(first, last + 1)
             lines = self.by_line(module)
             return set().union(*(lines.get(each, ()) for each in chosen))
-        return set().union(*self.in_functions(module).values())
+        named = self.naming(module)
+        there = {test for test in self.seconds if file_of(test) in named} - self.unsound
+        return there.union(*self.in_functions(module).values())
+
+    @cache  # noqa: B019
+    def naming(self, module: str) -> list[str]:
+        """The files of tests that name a module: they judge its numbers and tables."""
+        word = Path(module).stem
+        files = sorted({file_of(test) for test in self.seconds})
+        return [file for file in files if word in (ROOT / file).read_text("utf-8").split("def ")[0]]
 
     def in_functions(self, module: str) -> dict[int, set[str]]:
         """The tests that ran each line of a module's functions; where it has none, of the modules
@@ -126,6 +135,7 @@ class Judges:
         )
         here = {file_of(test) for test in tests}
         near = [file for file in self.nearest(module) if file in here or not here][:NEAREST]
+        near += [file for file in self.naming(module) if file in here and file not in near]
         near += sorted(self.unknown_files() - set(near))
         first = [test for test in tests if file_of(test) in near]
         rest: list[str] = []

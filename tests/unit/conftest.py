@@ -6,14 +6,38 @@ import gc
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from weakref import WeakSet
 
 import pytest
 
 from ccid.probe import __main__ as probe
-from ccid.transport import stale_list
+from ccid.transport import contexts, stale_list
+from tests.unit.fake_contexts import FurtherContexts
 from tests.unit.quirk_bench import Table
 
 Run = Callable[..., tuple[int, str, str]]
+
+
+class User:
+    """Somebody who uses a context of libusb."""
+
+
+@pytest.fixture(autouse=True)
+def further(monkeypatch: pytest.MonkeyPatch) -> FurtherContexts:
+    """No reader of another test uses a context of libusb, and further ones are fakes."""
+    monkeypatch.setattr(contexts, "_further", [])
+    monkeypatch.setattr(contexts.first, "_users", WeakSet())
+    return FurtherContexts(monkeypatch)
+
+
+@pytest.fixture(params=["first context", "further context"])
+def any_context(request: pytest.FixtureRequest, further: FurtherContexts) -> User:
+    """The first reader that a test opens uses the context of libusb that finds devices, as in a
+    program with one reader; and another one, as if somebody used that."""
+    user = User()
+    if request.param == "further context":
+        contexts.first._use(user)
+    return user
 
 
 @pytest.fixture(autouse=True)

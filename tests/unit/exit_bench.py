@@ -47,9 +47,11 @@ class Stub(FakeBackend, usb._objfinalizer.AutoFinalizedObject):  # type: ignore[
         made: Stub = usb._objfinalizer.AutoFinalizedObject.__new__(cls)
         return made
 
-    def __init__(self) -> None:
+    def __init__(self, _lib: object = None) -> None:
         self.virtual = ccid.VirtualReader(interrupt=False)
         super().__init__(FakeDevice(self.virtual.info.raw_configuration))
+        if made:  # a further context lists the same
+            self.devices = made[0].devices
         self.lib = ctypes.CDLL(libusb_package.find_library("usb-1.0"))
         self.ctx = ctypes.c_void_p()
         assert self.lib.libusb_init(ctypes.byref(self.ctx)) == 0
@@ -155,6 +157,21 @@ def powered() -> ccid.Reader:
 
 def closed() -> None:
     powered().close()
+
+
+def two_readers() -> None:
+    """Each has a context of its own, and each context ends."""
+    stub = libusb.backend()
+    stub.devices += (FakeDevice(stub.devices[0].configuration, ports=(2,), address=3),)
+    ends = stub.lib.libusb_exit
+
+    def end(context: object) -> None:
+        tell("libusb_exit")
+        ends(context)
+
+    stub.lib.libusb_exit = end
+    keep.extend(ccid.open_reader(info) for info in ccid.list_readers())
+    assert len({reader.transport._context for reader in keep}) == 2
 
 
 def in_a_global() -> None:
@@ -279,6 +296,7 @@ CASES: dict[str, Callable[[], None]] = {
     case.__name__: case
     for case in (
         closed,
+        two_readers,
         in_a_global,
         in_a_cycle,
         an_exception,

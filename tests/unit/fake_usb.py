@@ -23,7 +23,7 @@ def error(status: Status) -> Exception:
 
 
 class FakeDevice:
-    """A device: its descriptors, and its port."""
+    """A device: its descriptors, its port, and the context of libusb's that lists it."""
 
     def __init__(
         self,
@@ -40,6 +40,8 @@ class FakeDevice:
         )
         self.configuration = configuration
         self.ports, self.bus, self.address, self.gone = ports, bus, address, gone
+        self.context = 1
+        """Address of the context of libusb's that lists it."""
 
 
 class FakeBackend:

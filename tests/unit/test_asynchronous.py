@@ -12,11 +12,13 @@ import pytest
 
 import ccid
 from ccid import errors
-from ccid.transport import asynchronous, claim, discovery, hotplug, linux, usb
+from ccid.transport import asynchronous, claim, contexts, discovery, hotplug, linux, usb
 from ccid.transport.libusb import Status
 from tests.unit.fake_events import FAILED, GONE, STALLED, FakeEvents
 from tests.unit.fake_usb import FakeBackend, FakeDevice
 from tests.unit.test_descriptors import QEMU, SMART_CARD, configuration, interface
+
+pytestmark = pytest.mark.usefixtures("any_context")
 
 PRESENT, ABSENT = b"\x50\x03", b"\x50\x02"
 
@@ -34,7 +36,7 @@ def backend(monkeypatch: pytest.MonkeyPatch, fake: FakeEvents, tmp_path: Path) -
     made = FakeBackend(FakeDevice(QEMU))
     node = tmp_path / "node"
     node.touch()
-    for module in (claim, discovery, usb):
+    for module in (claim, contexts, discovery, usb):
         monkeypatch.setattr(module, "backend", lambda: made)
     monkeypatch.setattr(linux, "attribute", lambda *_: None)
     monkeypatch.setattr(linux, "node", lambda *_: node)
@@ -134,7 +136,7 @@ def test_closing_ends_the_transfer_and_who_attends(
 
 def test_closed_by_the_collector_while_another_begins_to_wait(transport: Any) -> None:
     def close() -> None:
-        with asynchronous.attendants._lock:
+        with transport._attendants._lock:
             transport.close()
 
     thread = threading.Thread(target=close, daemon=True)
@@ -221,7 +223,7 @@ def test_pulled_out_while_another_thread_looks_what_came(
 
     def submit(address: int) -> int:
         if fake.submitted:
-            asynchronous.attendants.take()
+            made._attendants.take()
             return Status.NO_DEVICE
         return submits(address)
 
@@ -231,7 +233,7 @@ def test_pulled_out_while_another_thread_looks_what_came(
     made.listen(lambda _: None)
     fake.comes(PRESENT)
     asynchronous.EventHandler().handle(0)
-    assert asynchronous.attendants.came
+    assert made._attendants.came
     made.close()
 
 

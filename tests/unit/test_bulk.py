@@ -19,8 +19,7 @@ from ccid import errors
 from ccid.codec.descriptors import ClassControl
 from ccid.codes import ExchangeLevel
 from ccid.link.shared_pipe import SharedPipe
-from ccid.transport import asynchronous, bulk, claim, discovery, libusb, linux, usb
-from ccid.transport.asynchronous import attendants
+from ccid.transport import asynchronous, bulk, claim, contexts, discovery, libusb, linux, usb
 from ccid.transport.libusb import Status
 from ccid.virtual import EchoCard, make_descriptor
 from tests.interruptions import Places, interrupt_everywhere
@@ -30,6 +29,8 @@ from tests.unit.test_asynchronous import until
 from tests.unit.test_descriptors import QEMU
 from tests.unit.test_shared_pipe import delay
 from tests.unit.usb_over_port import over_usb
+
+pytestmark = pytest.mark.usefixtures("any_context")
 
 OUT, IN = 0x03, 0x82
 FILES = ("transport/bulk.py",)
@@ -48,7 +49,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeEvents:
 def backend(monkeypatch: pytest.MonkeyPatch, fake: FakeEvents, tmp_path: Path) -> FakeBackend:
     made, node = FakeBackend(FakeDevice(QEMU)), tmp_path / "node"
     node.touch()
-    for module in (claim, discovery, usb):
+    for module in (claim, contexts, discovery, usb):
         monkeypatch.setattr(module, "backend", lambda: made)
     monkeypatch.setattr(linux, "attribute", lambda *_: None)
     monkeypatch.setattr(linux, "node", lambda *_: node)
@@ -329,7 +330,7 @@ def test_a_signal_anywhere_leaves_the_next_exchange_alone(transport: Any, fake: 
                 break
             attempt = bytes(transport.inp[: transport.wait(64, 5000)])
         assert attempt == b"to then"
-        assert not attendants.under_way
+        assert not transport._attendants.under_way
         assert fake.bulk.cancelled == []
 
     assert interrupt_everywhere(do, then, FILES, Places.AFTER_CALLS) > 10
@@ -363,7 +364,7 @@ def test_a_signal_anywhere_in_the_long_way(transport: Any, fake: FakeEvents, wha
                 break
             came = bytes(transport.inp[: transport.wait(64, 5000)])
         assert came == b"to then"
-        assert not attendants.under_way
+        assert not transport._attendants.under_way
         assert OUT not in fake.bulk.cancelled
 
     assert interrupt_everywhere(do, then, FILES, Places.AFTER_CALLS) > 5
@@ -418,6 +419,7 @@ def test_the_memory_of_the_transfers_is_freed(backend: FakeBackend, fake: FakeEv
 
 
 def test_the_event_thread_stays_out_of_a_slow_exchange(transport: Any, fake: FakeEvents) -> None:
+    attendants = transport._attendants
     transport.listen(lambda _: None)
     end = transport.attend()
     try:
@@ -442,10 +444,11 @@ def test_the_event_thread_stays_out_of_a_slow_exchange(transport: Any, fake: Fak
 
 def test_a_request_keeps_the_event_thread_out(transport: Any, backend: FakeBackend) -> None:
     seen: list[bool] = []
-    backend.on_control = lambda *_: seen.append(bool(attendants.under_way)) or b"1234"  # type: ignore[func-returns-value]
+    under_way = transport._attendants.under_way
+    backend.on_control = lambda *_: seen.append(bool(under_way)) or b"1234"  # type: ignore[func-returns-value]
     transport.control(ClassControl.get_data_rates(0, 1), 100)
     assert seen == [True]
-    assert not attendants.under_way
+    assert not transport._attendants.under_way
 
 
 def test_no_look_for_notifications_right_after_a_transfer(

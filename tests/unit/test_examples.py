@@ -14,7 +14,7 @@ import pytest
 
 import ccid
 from ccid.device import find
-from ccid.transport import claim, discovery, usb
+from ccid.transport import claim, contexts, discovery, usb
 from ccid.virtual import FileSystemCard, models
 from ccid.virtual.cards.mifare_classic import MifareClassic
 from tests.pcapng import packets
@@ -32,7 +32,7 @@ Example = Callable[..., tuple[object, str]]
 def empty_usb(monkeypatch: pytest.MonkeyPatch) -> None:
     """No reader on USB, whatever readers this machine has."""
     backend = FakeBackend()
-    for module in (claim, discovery, usb):
+    for module in (claim, contexts, discovery, usb):
         monkeypatch.setattr(module, "backend", lambda: backend)
 
 

@@ -14,7 +14,15 @@ import pytest
 
 import ccid
 from ccid import aio, errors
-from ccid.transport import claim, discovery, given_descriptor, libusb, linux, wrapped_handle
+from ccid.transport import (
+    claim,
+    contexts,
+    discovery,
+    given_descriptor,
+    libusb,
+    linux,
+    wrapped_handle,
+)
 from ccid.transport.libusb import Status
 from tests.unit.fake_usb import FakeBackend, FakeDevice
 from tests.unit.test_descriptors import SMART_CARD, configuration, interface
@@ -69,7 +77,7 @@ def serve(monkeypatch: pytest.MonkeyPatch, backend: FakeBackend) -> None:
     monkeypatch.setattr(backend, "get_device_descriptor", lambda _: made(device))
     monkeypatch.setattr(backend, "get_configuration_descriptor", lambda _, i: parsed(device, i))
     device.ports = ()
-    for module in (claim, discovery, given_descriptor, wrapped_handle):
+    for module in (claim, contexts, discovery, given_descriptor, wrapped_handle):
         monkeypatch.setattr(module, "backend", lambda: backend)
     monkeypatch.setattr(given_descriptor, "backend_without_devices", lambda: backend)
     monkeypatch.setattr(linux, "attribute", lambda *_: None)

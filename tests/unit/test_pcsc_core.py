@@ -239,6 +239,31 @@ def test_an_exclusive_handle_is_alone() -> None:
     assert connect_code(world, other) is OK
 
 
+def test_a_card_has_a_number_of_its_own() -> None:
+    """By it a call that waits knows that another card is in."""
+    world = World()
+    numbers = [world.slot.card_number]
+    for _ in range(2):
+        world.take_out()
+        numbers.append(world.slot.card_number)
+        world.put_in()
+    world.fake.failing = True
+    world.look()  # nobody knows what is in
+    numbers.append(world.slot.card_number)
+    assert numbers == sorted(set(numbers))
+
+
+def test_the_state_of_a_card() -> None:
+    """SCARD_PRESENT, SCARD_POWERED and SCARD_NEGOTIABLE; without power SCARD_PRESENT alone."""
+    world = World()
+    card = world.connect(world.context())
+    assert int(world.slot.bits) == 0x04 | 0x10 | 0x20
+    assert world.code(world.functions.disconnect, card, UNPOWER) is OK
+    assert int(world.slot.bits) == 0x04
+    world.take_out()
+    assert int(world.slot.bits) == 0x02
+
+
 def test_counters_of_events() -> None:
     """A card's counter goes up by one for each card that comes or goes, and begins anew at 65536;
     that of readers never is 0, which means unknown."""

@@ -22,7 +22,7 @@ from ccid.known.quirks import lookup, reader_table
 from ccid.probe.output import json_text, note, say, say_lines
 from ccid.trace.log import PrintableFormatter
 from ccid.transport import access_problems as cures
-from ccid.transport import claim, discovery, linux, usb
+from ccid.transport import claim, contexts, discovery, linux, usb
 from ccid.transport.libusb import Status
 from tests.unit.fake_usb import FakeBackend, FakeDevice
 from tests.unit.printing import EVIL, TAMED, printed
@@ -71,7 +71,7 @@ def evil_usb(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
     it."""
     backend = FakeBackend(FakeDevice(QEMU))
     backend.fail["claim_interface"] = Status.BUSY
-    for module in (claim, discovery, usb):
+    for module in (claim, contexts, discovery, usb):
         monkeypatch.setattr(module, "backend", lambda: backend)
     monkeypatch.setattr(discovery, "LINUX", True)
     strings = {"manufacturer", "product", "serial", "interface"}

@@ -18,11 +18,13 @@ from ccid.codes import IccStatus
 from ccid.device.open_readers import key_of, opened
 from ccid.device.watching import stoppable_watch
 from ccid.link import conversation
-from ccid.transport import asynchronous, claim, discovery, linux, recovery, usb
+from ccid.transport import asynchronous, claim, contexts, discovery, linux, recovery, usb
 from ccid.transport.libusb import Status
 from ccid.virtual import EchoCard
 from tests.unit.fake_events import GONE, STALLED
 from tests.unit.usb_over_port import PortBackend, PortEvents
+
+pytestmark = pytest.mark.usefixtures("any_context")
 
 APDU = bytes.fromhex("0010000002")
 ANSWER = bytes.fromhex("00019000")
@@ -51,7 +53,7 @@ class OverUsb:
         self.is_gone = False
         monkeypatch.setattr(asynchronous, "calls", self.events.calls)
         monkeypatch.setattr(asynchronous, "context", lambda: 1)
-        for module in (claim, discovery, usb):
+        for module in (claim, contexts, discovery, usb):
             monkeypatch.setattr(module, "backend", lambda: self.backend)
         monkeypatch.setattr(linux, "attribute", lambda *_: None)
         monkeypatch.setattr(usb, "FRESH_S", 0.0)

@@ -207,6 +207,7 @@ def grown(samples: list[dict[str, int]]) -> dict[str, int]:
     return {what: after[what] - before[what] for what in before}
 
 
+pytestmark = pytest.mark.usefixtures("collects_little")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 
 

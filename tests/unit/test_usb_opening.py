@@ -14,7 +14,7 @@ import ccid
 from ccid import errors
 from ccid.codes import IccStatus
 from ccid.link.slot_commands import SlotCommands
-from ccid.transport import asynchronous, claim, discovery, hotplug, libusb, linux, usb
+from ccid.transport import asynchronous, claim, contexts, discovery, hotplug, libusb, linux, usb
 from ccid.transport.bulk import BulkPair
 from ccid.transport.libusb import Status
 from tests.unit.fake_events import FakeBulk, FakeEvents
@@ -82,7 +82,7 @@ def events() -> FakeEvents:
 def plug(monkeypatch: pytest.MonkeyPatch, node: Path, events: FakeEvents) -> Plug:
     def use(raw: bytes) -> Usbfs:
         backend = Usbfs(FakeDevice(raw))
-        for module in (claim, discovery, usb):
+        for module in (claim, contexts, discovery, usb):
             monkeypatch.setattr(module, "backend", lambda: backend)
         return backend
 

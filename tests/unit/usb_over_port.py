@@ -10,7 +10,7 @@ import pytest
 
 import ccid
 from ccid.codec.descriptors import ClassControl
-from ccid.transport import asynchronous, claim, discovery, linux, usb
+from ccid.transport import asynchronous, claim, contexts, discovery, linux, usb
 from ccid.transport.asynchronous import Transfer
 from ccid.transport.libusb import Status
 from ccid.virtual.port import Unplugged, WasReset
@@ -145,7 +145,7 @@ def over_usb(virtual: ccid.VirtualReader, monkeypatch: pytest.MonkeyPatch) -> cc
     events, backend = PortEvents(virtual), PortBackend(virtual)
     monkeypatch.setattr(asynchronous, "calls", events.calls)
     monkeypatch.setattr(asynchronous, "context", lambda: 1)
-    for module in (claim, discovery, usb):
+    for module in (claim, contexts, discovery, usb):
         monkeypatch.setattr(module, "backend", lambda: backend)
     monkeypatch.setattr(linux, "attribute", lambda *_: None)
     (info,) = discovery.discover().readers

@@ -114,3 +114,66 @@ for wrong in (os.open("/dev/null", os.O_RDWR), 9999):
         "no device",
         "no device",
     ]
+
+
+def test_readers_that_are_open_at_the_same_time(guest: Guest) -> None:
+    """Each has a context of libusb's of its own. While threads use two of them, the card of a third
+    leaves and comes; and one is reset, and replugged, in its context."""
+    said = script(
+        guest,
+        1,
+        HOW
+        + """
+import threading
+infos = sorted(ccid.list_readers(), key=lambda one: one.serial == serial)
+def count(what): return len(os.listdir(f"/proc/self/{what}"))
+def opened():
+    there = count("task"), count("fd")
+    readers = [ccid.open_reader(one) for one in infos]
+    print(len({one.transport._context for one in readers}), count("task") == there[0])
+    return readers, there[1]
+for one in opened()[0]: one.close()
+readers, before = opened()
+mine = readers[-1]
+busy = [one for one in readers[:-1] if one.slots[0].status().name != "ABSENT"]
+ends, wrong, sent, told = threading.Event(), [], [], []
+def work(reader):
+    card = reader.slots[0].connect()
+    first = card.transmit(APDU)
+    while not ends.is_set():
+        if card.transmit(APDU) != first: wrong.append(reader.name)
+        sent.append(1)
+threads = [threading.Thread(target=work, args=[one], daemon=True) for one in busy]
+for one in threads: one.start()
+leave = mine.listen(told.append)
+for way in ("out", "in"):
+    hand("card", way)
+    print(way, until(lambda: len(told) > ("out", "in").index(way), 60))
+leave()
+slot = mine.slots[0]
+card = slot.connect()
+print(reply(card))
+for how in (reset, replug):
+    how(mine.info)
+    until(lambda: not mine.is_away, 60)
+    was_told, card = reply(card) in ("CardReset", "CardRemoved"), slot.connect()
+    print(how.__name__, was_told, reply(card))
+ends.set()
+for one in threads: one.join(60)
+print(len(busy), wrong, len(sent) > 10)
+for one in readers: one.close()
+print(count("fd") == before)
+""",
+        timeout=240,
+    ).splitlines()
+    assert said == [
+        "4 True",
+        "4 True",
+        "out True",
+        "in True",
+        "00019000",
+        "reset True 00019000",
+        "replug True 00019000",
+        "2 [] True",
+        "True",
+    ]
