@@ -498,3 +498,18 @@ def test_the_rest_of_anothers_message_is_read_whatever_ends_here(
         alone.transport.inp[5] = 1
         with pytest.raises(CommandCancelled):
             alone._left_ms(sent)
+
+
+@pytest.mark.parametrize(("under_way", "is_own"), [({2: 5}, True), ({1: 4, 2: 5}, False)])
+def test_a_message_that_names_no_slot_is_for_the_only_command(
+    alone: SharedPipe, monkeypatch: pytest.MonkeyPatch, under_way: dict[int, int], is_own: bool
+) -> None:
+    short = MalformedMessage("short")
+    elsewhere = bytes((0x81, 0, 0, 0, 0, 3, 5, 0, 0, 0))
+    sent = UnderWay(command(2, 5.0), 5, Operation(0, Stopped.now, None))
+    alone._under_way = under_way
+    for message, own in ((short, is_own), (elsewhere, False)):
+        monkeypatch.setattr(alone, "_read", lambda *_, message=message: message)
+        stale = alone.stale
+        assert alone._read_for_all(sent, Stopped.now) is (message if own else None)
+        assert alone.stale - stale == (0 if own else 1)
