@@ -4,7 +4,6 @@ the time is passed in."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, cast
@@ -25,7 +24,7 @@ from ccid.pcsc.manager.engine import (
     Settings,
     random_number,
 )
-from ccid.pcsc.manager.pcsc_call import Action, Call, Job, Outcome
+from ccid.pcsc.manager.pcsc_call import Action, Call, DoneByCaller, Job, Outcome
 from ccid.pcsc.manager.plugged_reader import PluggedReader, ReaderOpened, SlotStirred
 from ccid.pcsc.manager.slot_driver import ABORT_S, JobDone, SlotDriver
 from ccid.pcsc.numbers.ifd_numbers import Code
@@ -127,13 +126,12 @@ joined: list[float] = []
 
 
 @pytest.fixture(autouse=True)
-def fakes(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     CLOCK.now = 1000.0
     joined.clear()
     monkeypatch.setattr(engine_module, "time", CLOCK)
     monkeypatch.setattr(engine_module, "PluggedReader", FakeReader)
     monkeypatch.setattr(engine_module, "grouped", lambda infos: [[info] for info in infos])
-    yield
 
 
 def begun(*plugs: Plug) -> tuple[Engine, int]:
@@ -152,9 +150,9 @@ def engine_result(engine: Engine, function: Any, *arguments: Any) -> Any:
 
 def connected(engine: Engine, context: int, protocols: int = 2) -> int:
     (view,) = (view for view in engine.core.resources.views if view is not None)
-    number: int = engine_result(
-        engine, engine.functions.connect, context, view.name, 2, protocols
-    )[0]
+    number: int = engine_result(engine, engine.functions.connect, context, view.name, 2, protocols)[
+        0
+    ]
     return number
 
 
@@ -230,7 +228,7 @@ def test_the_core_hears_of_an_exchange_past_it_only_where_the_reader_is_gone() -
     for code in Code:
         driver.came = Outcome(code)
         done = engine.transmit_now(number, 2, b"\0\0\0\0")
-        assert isinstance(done, engine_module.DoneByCaller)
+        assert isinstance(done, DoneByCaller)
         assert (done.job.argument, done.outcome) == (1, driver.came)
         assert engine.has_messages is (code is Code.NO_SUCH_DEVICE)
         if engine.has_messages:

@@ -19,7 +19,7 @@ from ccid.codec.messages import (
     RDR_to_PC_SlotStatus,
 )
 from ccid.codec.messages.events import RDR_to_PC_NotifySlotChange, parse_event
-from ccid.codes import ClassRequest, SlotError
+from ccid.codes import ClassRequest, IccStatus, SlotError
 from ccid.errors import (
     CardAbsent,
     CardMute,
@@ -825,7 +825,7 @@ def test_a_read_waits_for_a_millisecond_at_least(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To a transport, no time might be time without end."""
-    pipe, transport = make(data_block)
+    pipe, _ = make(data_block)
     waits: list[tuple[int, bool]] = []
 
     def read(_: object, wait_ms: int, patience: object, *, is_last: bool) -> None:
@@ -843,7 +843,7 @@ def test_the_reply_to_an_abort_tells_of_the_card(is_failed: bool, is_present: bo
     """But not one that failed."""
     absent = 0x42 if is_failed else 0x02
     pipe, _ = make(lambda c: reply(c, RDR_to_PC_SlotStatus, bStatus=absent))
-    pipe.cards.saw(0, 0)
+    pipe.cards.saw(0, IccStatus.ACTIVE)
     pipe.abort(0)
     assert pipe.cards[0].is_present is is_present
 
