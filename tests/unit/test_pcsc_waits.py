@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ccid.pcsc.manager.card_calls import transmitted
-from ccid.pcsc.manager.core import LIST_PATIENCE_S, MANY_ALARMS, RECHECK_S
+from ccid.pcsc.manager.core import LIST_PATIENCE_S, MANY_ALARMS, RECHECK_S, STICKY_S
 from ccid.pcsc.manager.pcsc_call import Action, Call, CardSeen, Job, Outcome
 from ccid.pcsc.manager.pcsc_state import CardIn, Context
 from ccid.pcsc.manager.resources import MAX_CONTEXTS
@@ -199,3 +199,36 @@ def test_a_card_left_in_a_transaction_is_reset_when_its_last_command_has_ended()
     assert len(world.core.jobs) == 1
     world.work()
     assert [action for action, _ in world.fake.log] == [Action.TRANSMIT, Action.POWER_UP]
+
+
+@pytest.mark.parametrize(("after_s", "code"), [(STICKY_S, ScardCode.E_CANCELLED), (0.51, None)])
+def test_a_cancellation_that_comes_first_counts_for_a_moment(
+    after_s: float, code: ScardCode | None
+) -> None:
+    world = World()
+    number = world.context()
+    assert world.code(world.functions.cancel, number, True) is OK
+    world.sleep(after_s)
+    call = Call(world.functions.change, context=world.core.resources.context(number))
+    world.core.begin(call, world.now)
+    assert call.code is code
+
+
+def test_a_card_without_power_that_is_exchanged_is_told_as_removed() -> None:
+    world = World()
+    one, other = world.connect(world.context()), world.connect(world.context())
+    assert world.code(world.functions.disconnect, one, UNPOWER) is OK
+    assert not world.slot.is_powered
+    world.fake.exchange()
+    assert world.fake.loss is None
+    world.look()
+    assert world.code(world.functions.status, other) is ScardCode.W_REMOVED_CARD
+
+
+def test_a_card_without_power_has_no_time_to_lose_it_at() -> None:
+    world = World()
+    card = world.connect(world.context())
+    assert world.code(world.functions.disconnect, card, UNPOWER) is OK
+    assert not world.slot.is_powered
+    assert world.slot.off_at is None
+    assert world.core.next_time is None
