@@ -402,15 +402,21 @@ APDUS_SMALL, APDUS_FULL = 300, 30_000
 
 
 def blocks_left(work: Callable[[], object], count: int) -> int:
-    """How many blocks of memory are allocated more after ``count`` times, and none else."""
+    """How many blocks of memory are allocated more after ``count`` times, the least of three: what
+    is left by each ``work`` is left each time, and what another thread makes meanwhile is not."""
     for _ in range(20):
         work()
-    gc.collect()
-    before = sys.getallocatedblocks()
-    for _ in range(count):
-        work()
-    gc.collect()
-    return sys.getallocatedblocks() - before
+    left = []
+    for _ in range(3):
+        gc.collect()
+        before = sys.getallocatedblocks()
+        for _ in range(count):
+            work()
+        gc.collect()
+        left.append(sys.getallocatedblocks() - before)
+        if left[-1] < count / 4:
+            break
+    return min(left)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from ccid.probe.termination import Terminated, orderly_end
 
 PATIENCE_S = 60.0
 PROGRAM = """
-import sys
+import signal, sys
+for name in "SIGTERM", "SIGHUP":  # the tests may run under nohup
+    signal.signal(getattr(signal, name), signal.SIG_DFL)
 from ccid.link import slot_commands
 off = slot_commands.SlotCommands.power_off
 def told(self, *words, **more):
@@ -46,16 +49,20 @@ def test_a_command_ends_in_order(
     number = getattr(signal, name)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, **pipes) as process:  # type: ignore[call-overload]
-        process.stdin.write(text)
-        process.stdin.flush()
-        if sign:
-            while sign not in process.stdout.readline():
-                assert process.poll() is None, process.stderr.read()
-        else:
-            while not trace.exists() or trace.stat().st_size < 1 << 16:
-                assert process.poll() is None, process.stderr.read()
-        process.send_signal(number)
-        _, err = process.communicate(timeout=PATIENCE_S)
+        try:
+            process.stdin.write(text)
+            process.stdin.flush()
+            if sign:
+                while sign not in process.stdout.readline():
+                    assert process.poll() is None, process.stderr.read()
+            else:
+                while not trace.exists() or trace.stat().st_size < 1 << 16:
+                    assert process.poll() is None, process.stderr.read()
+                    time.sleep(0.01)
+            process.send_signal(number)
+            _, err = process.communicate(timeout=PATIENCE_S)
+        finally:
+            process.kill()  # one that goes on would be waited for without end
     assert process.returncode == 128 + number
     assert b"Traceback" not in err
     assert (b"power off" in err) is (words[0] != "watch")
