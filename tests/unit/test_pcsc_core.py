@@ -495,6 +495,16 @@ def test_a_card_that_nobody_needs_loses_its_power_after_a_while() -> None:
     assert not world.fake.powered
 
 
+def test_a_card_that_is_in_use_has_no_time_to_lose_its_power_at() -> None:
+    world = World()
+    card = world.connect(world.context())
+    assert world.slot.off_at is None
+    assert world.code(world.functions.disconnect, card, LEAVE) is OK
+    assert world.slot.off_at == world.now + world.core.resources.grace_s
+    world.connect(world.context())
+    assert world.slot.off_at is None
+
+
 def test_a_direct_handle_needs_no_power_but_in_a_transaction() -> None:
     world = World(grace_s=5)
     card = world.connect(world.context(), DIRECT)
@@ -815,6 +825,12 @@ def test_readers_that_come() -> None:
     assert known.is_changed([], 3)  # what came while nobody looked
     same = StatusLook([ReaderState(PNP_READER, 3 << 16)], [], 3)
     assert not same.is_changed([], 3)
+
+
+def test_a_reader_that_comes_as_the_counter_begins_anew() -> None:
+    look = StatusLook([ReaderState(PNP_READER)], [], 0x7FFF)
+    assert not look.is_changed([], 0x7FFF)
+    assert look.is_changed([], 1)
 
 
 def test_a_reader_that_left_and_one_that_never_was() -> None:

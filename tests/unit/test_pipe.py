@@ -19,7 +19,7 @@ from ccid.codec.messages import (
     RDR_to_PC_SlotStatus,
 )
 from ccid.codec.messages.events import RDR_to_PC_NotifySlotChange, parse_event
-from ccid.codes import ClassRequest, SlotError
+from ccid.codes import ClassRequest, IccStatus, SlotError
 from ccid.errors import (
     CardAbsent,
     CardMute,
@@ -819,6 +819,58 @@ def test_how_long_the_rest_of_a_message_is_waited_for(clock: Clock) -> None:
     for left_s, expected in ((5.0, 20), (0.0201, 20), (0.0155, 15), (0.0, 0)):
         sent = UnderWay(STATUS, 0, Operation(0, clock.now, clock.now + left_s))
         assert pipe._left_ms(sent) == expected
+
+
+def test_a_read_waits_for_a_millisecond_at_least(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To a transport, no time might be time without end."""
+    pipe, _ = make(data_block)
+    waits: list[tuple[int, bool]] = []
+
+    def read(_: object, wait_ms: int, patience: object, *, is_last: bool) -> None:
+        waits.append((wait_ms, is_last))
+
+    monkeypatch.setattr(pipe.inbox, "read", read)
+    sent = UnderWay(STATUS, 0, Operation(0, clock.now, None))
+    for left_s in (5.0, 0.0205, 0.0155, 0.0, -5.0):
+        assert pipe._read(sent, clock.now + left_s) is None
+    assert waits == [(20, False), (20, True), (15, True), (1, True), (1, True)]
+
+
+@pytest.mark.parametrize(("is_failed", "is_present"), [(False, False), (True, True)])
+def test_the_reply_to_an_abort_tells_of_the_card(is_failed: bool, is_present: bool) -> None:
+    """But not one that failed."""
+    absent = 0x42 if is_failed else 0x02
+    pipe, _ = make(lambda c: reply(c, RDR_to_PC_SlotStatus, bStatus=absent))
+    pipe.cards.saw(0, IccStatus.ACTIVE)
+    pipe.abort(0)
+    assert pipe.cards[0].is_present is is_present
+
+
+def test_one_slot_is_busy_with_what_was_given_up_at_another() -> None:
+    """That is aborted, once the slot itself has no part in it. Without a number there is one slot,
+    and no other is aborted."""
+
+    def answer(command: Command) -> Answer:
+        if isinstance(command, PC_to_RDR_Abort):
+            working.discard(command.bSlot)
+            return reply(command, RDR_to_PC_SlotStatus)
+        return busy(command) if working else data_block(command)
+
+    for options, others in ({"slot_count": 2}, [1]), ({}, []):
+        working = {1}
+        pipe, transport = make(answer, **options)
+        pipe._past.answered(0)
+        pipe.give_up(1)
+        send = both_ways(pipe)[0]
+        if others:
+            assert send() == DATA
+        else:
+            with pytest.raises(SlotBusy):
+                send()
+        aborted = [c.bSlot for c in transport.commands if isinstance(c, PC_to_RDR_Abort)]
+        assert aborted == others
 
 
 def test_a_slot_that_another_thread_uses_is_not_aborted() -> None:

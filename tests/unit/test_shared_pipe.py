@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from queue import Empty
 from typing import Any, cast
 
 import pytest
@@ -23,10 +24,17 @@ from ccid.errors import (
 )
 from ccid.iso7816.apdu import CommandApdu
 from ccid.iso7816.timing import Timing
+from ccid.link import conversation as conversation_module
+from ccid.link import pipe as pipe_module
+from ccid.link import shared_pipe as shared_pipe_module
+from ccid.link.conversation import Operation
+from ccid.link.locks import SLICE_MS
+from ccid.link.raw_commands import RawCommand, UnderWay
 from ccid.link.shared_pipe import SharedPipe
 from ccid.transport.separate_transfers import SeparateTransfers
 from ccid.virtual import EchoCard, make_descriptor
 from ccid.virtual.faults import silence
+from tests.unit.scripted import ScriptedTransport
 
 SLOTS = 4
 
@@ -378,3 +386,130 @@ def test_a_reader_that_is_gone_before_the_command(monkeypatch: pytest.MonkeyPatc
         assert pipe._reader.acquire(blocking=False), "the lock is free again"
         pipe._reader.release()
         assert pipe._under_way == {}
+
+
+# How long a thread waits --------------------------------------------------------------------------
+
+
+class Stopped:
+    """A clock that stands still."""
+
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class Box:
+    """A box in which nothing is, and that notes for how long somebody waited."""
+
+    def __init__(self) -> None:
+        self.waits: list[float] = []
+
+    def get_nowait(self) -> None:
+        raise Empty
+
+    def get(self, timeout: float) -> None:
+        assert len(self.waits) < 10, "it waits without end"
+        self.waits.append(timeout)
+        raise Empty
+
+
+class HeldByAnother:
+    """The lock of the thread that reads for all."""
+
+    def acquire(self, blocking: bool) -> bool:
+        return False
+
+    def release(self) -> None:
+        raise RuntimeError
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> SharedPipe:
+    """A pipe without a reader, under a clock that stands still."""
+    for module in (shared_pipe_module, pipe_module, conversation_module):
+        monkeypatch.setattr(module, "time", Stopped())
+    script = ScriptedTransport(lambda _: None)
+    return SharedPipe(script, name="script", slot_count=SLOTS, busy_slots=2)
+
+
+def command(slot: int, timeout_s: float) -> RawCommand:
+    return RawCommand(slot, 0x65, bytes(3), b"", 0x81, timeout_s)
+
+
+def test_who_finds_no_room_and_has_no_time_ends_at_once(alone: SharedPipe) -> None:
+    """Even if more is under way than may be: that one is an ABORT."""
+    for under_way in ({0: 1, 1: 2}, {0: 1, 1: 2, 3: 3}):
+        box = Box()
+        alone._boxes[2] = cast(Any, box)
+        alone._under_way = dict(under_way)
+        with pytest.raises(TransportTimeout, match="nothing was sent"):
+            alone._wait_for_room(command(2, 0.0))
+        assert box.waits == []
+        assert alone._under_way == under_way
+
+
+def test_who_finds_no_room_looks_again_after_a_slice(
+    alone: SharedPipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    box = Box()
+    alone._boxes[2] = cast(Any, box)
+    for left_s, wait_s in ((5.0, SLICE_MS / 1000), (0.001, 0.001)):
+        alone._under_way = {0: 1, 1: 2}
+
+        def get(timeout: float, wait_s: float = wait_s) -> None:
+            assert timeout == pytest.approx(wait_s)
+            alone._under_way.popitem()
+
+        monkeypatch.setattr(box, "get", get)
+        alone._wait_for_room(command(2, left_s))
+        assert alone._under_way[2] == -1
+
+
+def test_while_another_reads_a_thread_looks_again_after_a_slice(alone: SharedPipe) -> None:
+    box = Box()
+    alone._boxes[2] = cast(Any, box)
+    alone._reader = cast(Any, HeldByAnother())
+    sent = UnderWay(command(2, 5.0), 0, Operation(0, Stopped.now, None))
+    for left_s in (5.0, 0.001, 0.0, -5.0):
+        assert alone._next(sent, Stopped.now + left_s) is None
+    assert box.waits == pytest.approx([SLICE_MS / 1000, 0.001, 0.0, 0.0])
+
+
+def test_a_thread_is_woken_once(alone: SharedPipe) -> None:
+    for _ in range(3):
+        alone._knock({1, 3})
+    assert [box.qsize() for box in alone._boxes] == [0, 1, 0, 1]
+
+
+def test_the_rest_of_anothers_message_is_read_whatever_ends_here(
+    alone: SharedPipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that reads for all drops no part of a message for another slot."""
+    monkeypatch.setattr(alone, "abort", lambda slot: None)
+    with alone.operation(1):
+        assert alone.cancel(1)
+        operation = alone._current(1, alone.count)
+        sent = UnderWay(command(1, 5.0), alone.count, operation)
+        for other in (0, 2, 3):
+            alone.transport.inp[5] = other
+            assert alone._left_ms(sent) == SLICE_MS
+        alone.transport.inp[5] = 1
+        with pytest.raises(CommandCancelled):
+            alone._left_ms(sent)
+
+
+@pytest.mark.parametrize(("under_way", "is_own"), [({2: 5}, True), ({1: 4, 2: 5}, False)])
+def test_a_message_that_names_no_slot_is_for_the_only_command(
+    alone: SharedPipe, monkeypatch: pytest.MonkeyPatch, under_way: dict[int, int], is_own: bool
+) -> None:
+    short = MalformedMessage("short")
+    elsewhere = bytes((0x81, 0, 0, 0, 0, 3, 5, 0, 0, 0))
+    sent = UnderWay(command(2, 5.0), 5, Operation(0, Stopped.now, None))
+    alone._under_way = under_way
+    for message, own in ((short, is_own), (elsewhere, False)):
+        monkeypatch.setattr(alone, "_read", lambda *_, message=message: message)
+        stale = alone.stale
+        assert alone._read_for_all(sent, Stopped.now) is (message if own else None)
+        assert alone.stale - stale == (0 if own else 1)
