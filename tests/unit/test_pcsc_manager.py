@@ -56,8 +56,9 @@ Made = Callable[..., Manager]
 
 
 @pytest.fixture
-def made() -> Iterator[Made]:
-    """Makes managers, which are closed in the end."""
+def made(pool: ThreadPoolExecutor) -> Iterator[Made]:
+    """Makes managers, which are closed in the end: before the end of the pool, whose threads may
+    wait for a manager for ever."""
     managers: list[Manager] = []
 
     def make(*readers: ccid.VirtualReader, grace_s: float = 5.0) -> Manager:
