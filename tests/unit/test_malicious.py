@@ -7,7 +7,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -75,14 +75,15 @@ def test_opening_and_closing_end(kind: Malice) -> None:
     level, _ = place(kind)
     virtual = VirtualReader(EchoCard(), level=level)
     virtual.faults.append(malicious(kind))
-    try:
-        reader = ccid.open_reader(virtual, max_command_s=LIMIT_S)
-    except CcidError:
-        virtual.faults.clear()
-        reader = ccid.open_reader(virtual, max_command_s=LIMIT_S)
-        reader.slots[0].connect()
-        virtual.faults.append(malicious(kind))
-    reader.close()
+    with ExitStack() as stack:
+        try:
+            reader = stack.enter_context(ccid.open_reader(virtual, max_command_s=LIMIT_S))
+        except CcidError:
+            virtual.faults.clear()
+            reader = stack.enter_context(ccid.open_reader(virtual, max_command_s=LIMIT_S))
+            reader.slots[0].connect()
+            virtual.faults.append(malicious(kind))
+        reader.close()
     virtual.faults.clear()
     with ccid.open_reader(virtual) as again:
         assert again.slots[0].connect().transmit(bytes.fromhex("0010000000"))[-2:] == OK
