@@ -4,6 +4,11 @@ CPython runs the handler of a signal at certain places only (``CHECK_EVAL_BREAKE
 function begins, after a call of a C function, and where a loop begins anew. So no handler runs
 between an ``__enter__`` in C and the block of its ``with``, nor between the end of the block and an
 ``__exit__`` in C. An exception that the handler raises after a call counts as raised by the call.
+(CPython 3.14 runs one after an ``__enter__`` in C, too: see :mod:`ccid.ground.signal_safe_locks`.)
+
+From CPython 3.12 on, a function whose frame is asked for the events of its bytecodes tells them
+only from its next call on, and from CPython 3.13 on no more once the hook has raised in it. So each
+function under test is asked before each run.
 """
 
 from __future__ import annotations
@@ -11,13 +16,14 @@ from __future__ import annotations
 import dis
 import enum
 import gc
+import inspect
 import itertools
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from types import CodeType, FrameType
+from types import CellType, CodeType, FrameType, FunctionType
 from typing import Any
 
 import ccid
@@ -69,6 +75,49 @@ def _beginning(code: CodeType) -> int:
     return next(step.offset for step in dis.get_instructions(code) if step.opname == "RESUME")
 
 
+class _Entered(Exception):
+    """Ends a function where it begins."""
+
+
+@cache
+def _functions_of(file: str) -> list[CodeType]:
+    """All functions of a file, those within others as well."""
+    functions = (one for one in gc.get_objects() if isinstance(one, FunctionType))
+    found = {one.__code__: None for one in functions if one.__code__.co_filename == file}
+    left = list(found)
+    while left:
+        inner = [one for one in left.pop().co_consts if isinstance(one, CodeType)]
+        left += [one for one in inner if one not in found]
+        found.update(dict.fromkeys(inner))
+    return [code for code in found if code.co_flags & inspect.CO_OPTIMIZED]  # no body of a class
+
+
+def _ask_for_bytecodes(code: CodeType) -> None:
+    """Have a function tell its bytecodes, from its next call on. It does not run: it is called, and
+    ended where it begins."""
+    function = FunctionType(code, {}, closure=tuple(CellType() for _ in code.co_freevars))
+    count = code.co_argcount
+    by_name = code.co_varnames[count : count + code.co_kwonlyargcount]
+
+    def enter(frame: FrameType, event: str, _: object) -> Any:
+        if frame.f_code is not code:
+            return None
+        frame.f_trace_opcodes = True
+        if event != "call":  # its first line: by now CPython does what was asked for
+            raise _Entered
+        return enter
+
+    before = sys.gettrace()
+    sys.settrace(enter)
+    try:
+        made = function(*[None] * count, **dict.fromkeys(by_name))
+        made.send(None)  # a generator or a coroutine begins with this
+    except _Entered:
+        pass
+    finally:
+        sys.settrace(before)
+
+
 class Interrupter:
     """Calls a function, and raises an :class:`Interruption` at one place in it.
 
@@ -97,6 +146,9 @@ class Interrupter:
         Raises:
             Interruption: The place was reached, and ``work`` did not catch the exception.
         """
+        if sys.version_info >= (3, 12):
+            for code in itertools.chain(*map(_functions_of, self._files)):
+                _ask_for_bytecodes(code)
         before = sys.gettrace(), sys.getprofile()
         collects = gc.isenabled()
         # what the collector calls belongs to what other tests left behind

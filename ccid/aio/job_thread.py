@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from ccid.errors import CcidError, TransportError
+from ccid.ground.signal_safe_locks import new_lock
 
 logger = logging.getLogger("ccid.aio")
 R = TypeVar("R")
@@ -106,7 +107,7 @@ class Job:
         self.loop = loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = loop.create_future()
         self._mail = mail_of(loop)
-        self._guard = threading.Lock()
+        self._guard = new_lock()
         """Held while ``is_over`` is set, and while the job is cancelled."""
         self._settled: asyncio.Future[None] | None = None
         self.result: Any = None
@@ -235,7 +236,7 @@ class JobThread:
 
     def __init__(self, name: str) -> None:
         self._jobs: Jobs = deque()
-        self._bell = threading.Lock()
+        self._bell = new_lock()
         self._bell.acquire()
         self.has_ended = False
         start(_serve, name, self._jobs, self._bell)

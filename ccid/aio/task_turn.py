@@ -13,7 +13,6 @@ never hears of it.
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, suppress
@@ -23,6 +22,7 @@ from weakref import WeakValueDictionary
 
 from ccid.aio.job_thread import Job, JobThread, mail_of
 from ccid.errors import ReaderClosed
+from ccid.ground.signal_safe_locks import new_rlock
 
 if TYPE_CHECKING:
     from ccid.device.reader import Reader
@@ -189,7 +189,7 @@ class TaskTurn:
         self._waiting.clear()
 
 
-_guard = threading.RLock()
+_guard = new_rlock()
 """Held while turns are counted: readers are opened in threads."""
 _turns: WeakValueDictionary[tuple[int, int], TaskTurn] = WeakValueDictionary()
 """By the identities of loop and lock. The turn has both, so neither becomes another object's."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from ccid.errors import ReaderRemoved
+from ccid.ground.signal_safe_locks import new_rlock
 
 if TYPE_CHECKING:
     from ccid.device.reader import Reader
@@ -65,7 +66,7 @@ class Opened:
         self._locks: WeakValueDictionary[Key, threading.RLock] = WeakValueDictionary()
         """By key: the lock, for as long as a thread holds it or waits for it."""
         # Re-entrant: the garbage collector may run while the lock is held, and close a reader
-        self._guard = threading.RLock()
+        self._guard = new_rlock()
         self._listeners: tuple[Callable[[ReaderInfo], None], ...] = ()
         self._thread = threading.local()
 
@@ -73,7 +74,7 @@ class Opened:
         with self._guard:
             lock = self._locks.get(key)
             if lock is None:
-                self._locks[key] = lock = threading.RLock()
+                self._locks[key] = lock = new_rlock()
             return lock
 
     def listen(self, tell: Callable[[ReaderInfo], None]) -> Callable[[], None]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
@@ -11,6 +10,7 @@ from ccid.codec.descriptors import SmartCardDescriptor
 from ccid.codec.messages import MESSAGE_HEADER
 from ccid.codes import InterfaceProtocol
 from ccid.device.open_readers import device_of, opened
+from ccid.ground.signal_safe_locks import new_rlock
 from ccid.link.conversation import Conversation
 from ccid.link.iccd_commands import IccdA, IccdB
 from ccid.link.pipe import Pipe
@@ -30,17 +30,17 @@ class SharedTurns:
     """
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
+        self.lock = new_rlock()
 
 
 _turns: WeakValueDictionary[str, SharedTurns] = WeakValueDictionary()
-_turns_lock = threading.RLock()
+_turns_lock = new_rlock()
 
 
 def _renew_turns() -> None:
     """New locks for a forked child: a thread of the parent may hold the old ones."""
     global _turns_lock
-    _turns_lock = threading.RLock()
+    _turns_lock = new_rlock()
     _turns.clear()
 
 

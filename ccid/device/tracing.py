@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import atexit
 import os
-import threading
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, Self
 
 from ccid.errors import CcidError, ReaderClosed
+from ccid.ground.signal_safe_locks import new_rlock
 from ccid.masking.exchange_watch import Framing, framings
 from ccid.trace import log
 from ccid.trace.log import TRAFFIC, LogSink
@@ -182,13 +182,13 @@ def _framings(reader: Reader, slot: int) -> tuple[Framing, ...]:
 
 _files: dict[str, PcapngSink] = {}
 """The files of ``CCID_TRACE``, by name."""
-_files_lock = threading.RLock()
+_files_lock = new_rlock()
 
 
 def _renew_lock() -> None:
     """A new lock for a forked child: a thread of the parent may hold the old lock."""
     global _files_lock
-    _files_lock = threading.RLock()
+    _files_lock = new_rlock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from ccid.errors import ReaderClosed
 from ccid.ground import at_exit
 from ccid.ground.once import Once
+from ccid.ground.signal_safe_locks import new_rlock
 
 if TYPE_CHECKING:
     from ccid.device.reader import Reader
@@ -42,7 +43,7 @@ class Unclosed:
         self._open: dict[weakref.ref[Reader], None] = {}
         """The open readers, in the order of opening."""
         self._lost: queue.SimpleQueue[Reader] = queue.SimpleQueue()
-        self._closing = threading.RLock()
+        self._closing = new_rlock()
         self._python_ends = False
 
     def opened(self, reader: Reader) -> None:

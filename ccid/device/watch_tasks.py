@@ -18,6 +18,7 @@ from ccid.device.open_readers import opened
 from ccid.device.reader import Reader
 from ccid.device.verdict import Level, judge
 from ccid.errors import AccessDenied, CcidError, ReaderBusy, ReaderRemoved
+from ccid.ground.signal_safe_locks import new_lock
 from ccid.transport import ReaderInfo
 
 logger = logging.getLogger("ccid.watch")
@@ -106,7 +107,7 @@ class OpenTask(Task):
         super().__init__(f"watch {info.path}")
         self._info = info
         self._notify = notify
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._is_abandoned = False
         self._attachment: Attachment | None = None
         self.is_gone = self.is_refused = self.cannot_listen = self.has_failed = False

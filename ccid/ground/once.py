@@ -10,13 +10,14 @@ libusb without the thread that loads the rest.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from ccid.ground.signal_safe_locks import new_rlock
+
 T = TypeVar("T")
 
-_lock = threading.RLock()
+_lock = new_rlock()
 """Reentrant: making a value may need another value, and a signal handler may ask for a value."""
 
 
@@ -60,7 +61,7 @@ def _after_fork_in_parent() -> None:
 def _after_fork_in_child() -> None:
     """The lock of the parent belongs to a thread that the child does not have."""
     global _lock
-    _lock = threading.RLock()
+    _lock = new_rlock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import math
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from ccid.errors import (
     CommandCancelled,
     TransportTimeout,
 )
+from ccid.ground.signal_safe_locks import new_rlock
 from ccid.link.card_state import Fate, Power, Session
 from ccid.link.locks import (
     QUIET_S,
@@ -185,7 +185,7 @@ class Conversation:
         self.max_command_s = max_command_s if max_command_s != math.inf else None
         self.latest: float | None = None
         """Time (monotonic clock) at which every operation that begins now ends at the latest."""
-        self.lock: Lock = lock or threading.RLock()
+        self.lock: Lock = lock or new_rlock()
         self._locks = [self.lock]
         self.count = -1
         """Number of the last command. bSeq, where there is one, is its low byte."""

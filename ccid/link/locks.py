@@ -4,9 +4,10 @@ Signals. Python runs the handler of a signal (Ctrl-C) between two steps of a pro
 that the handler raises ends what the thread is doing. So these rules hold for every lock below
 :mod:`ccid.device.reader`:
 
-- A lock is an RLock and is entered by ``with``. Both ends of that are C, and no handler runs in
-  between. ``acquire()`` lets a handler run before its result is looked at. So does an
-  ``__enter__`` or ``__exit__`` in Python, as those of Condition, Semaphore and Event are.
+- A lock is an RLock of :mod:`ccid.ground.signal_safe_locks` and is entered by ``with``: no handler
+  runs between its two ends and the block. ``acquire()`` lets a handler run before its result is
+  looked at. So does an ``__enter__`` or ``__exit__`` in Python, as those of Condition, Semaphore
+  and Event are.
 - Threads wake each other by a SimpleQueue and wait on it in slices: a lost notice costs one slice.
 - A note that holds only while a lock is held is made within ``try`` and removed in its
   ``finally``, in the same function, with no call before it.

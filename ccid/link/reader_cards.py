@@ -7,11 +7,11 @@ that send commands. All go through :class:`Cards`, one after the other.
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Iterable
 
 from ccid.codec.messages.events import SlotChange
 from ccid.codes import IccStatus
+from ccid.ground.signal_safe_locks import new_rlock
 from ccid.link.card_state import BY_BITS, BY_ICC_STATUS, CardState, Input, Session
 
 logger = logging.getLogger("ccid.cards")
@@ -35,7 +35,7 @@ class Cards:
         self.notifies = notifies
         self._auto_activating = auto_activating
         self._slots: dict[int, CardState] = {}
-        self._lock = threading.RLock()  # a signal handler may use the reader, too
+        self._lock = new_rlock()  # a signal handler may use the reader, too
         self._tellers: tuple[Callable[[int], None], ...] = ()
 
     def __getitem__(self, slot: int) -> CardState:

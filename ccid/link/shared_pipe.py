@@ -18,7 +18,6 @@ reading thread holds a lock that other threads try to acquire without waiting fo
 from __future__ import annotations
 
 import copy
-import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -26,6 +25,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from ccid.errors import CcidError, CommandCancelled, MalformedMessage, TransportTimeout
+from ccid.ground.signal_safe_locks import new_rlock
 from ccid.link.block_ways import ALL_SECRET, BlockWay, PatienceS, SharedWay
 from ccid.link.card_state import Session
 from ccid.link.conversation import Operation
@@ -54,7 +54,7 @@ class SharedPipe(Pipe):
     def __init__(
         self, transport: Transport, *, slot_count: int, busy_slots: int, **common: Any
     ) -> None:
-        self._slot_locks = [threading.RLock() for _ in range(slot_count)]
+        self._slot_locks = [new_rlock() for _ in range(slot_count)]
         self._busy_slots = busy_slots
         self._under_way: dict[int, int] = {}
         """The number of the command that a slot has under way."""
@@ -64,7 +64,7 @@ class SharedPipe(Pipe):
         """By slot: number of the last command as the one under way began to wait for room. It is
         cancelled from then on, and other slots send commands meanwhile."""
         self._boxes = [SimpleQueue[Mail]() for _ in range(slot_count)]
-        self._reader = threading.RLock()
+        self._reader = new_rlock()
         """Held by the thread that reads for all."""
         super().__init__(transport, slot_count=slot_count, **common)
         self._locks = [*self._slot_locks, self.lock]

@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import os
 import struct
-import threading
 import time
 from typing import BinaryIO
 
@@ -24,6 +23,7 @@ from ccid.errors import (
     TransportStall,
     TransportTimeout,
 )
+from ccid.ground.signal_safe_locks import new_rlock
 from ccid.trace.private_files import open_private
 from ccid.trace.tap import Kind, Sink, Transfer
 from ccid.transport import ReaderInfo
@@ -76,7 +76,7 @@ class PcapngSink(Sink):
         )
         self._keep_open = keep_open
         # Re-entrant: the garbage collector may run while the lock is held, and close a reader
-        self._lock = threading.RLock()
+        self._lock = new_rlock()
         self._id = 0
         self._ended = False
         magic = struct.pack("<IHHq", BYTE_ORDER_MAGIC, 1, 0, -1)

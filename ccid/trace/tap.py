@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from ccid.codec.messages import (
 from ccid.codes import DIRECTION_IN, Chain, ClassRequest, IccdRequest, InterfaceProtocol, Level
 from ccid.errors import CcidError
 from ccid.ground.records import record
+from ccid.ground.signal_safe_locks import new_rlock
 from ccid.link.iccd_commands import DATA_EXPECTED, FAILED, POLLING
 from ccid.masking.censor import Censor, all_masked, notification
 from ccid.masking.exchange_watch import Framing
@@ -136,7 +136,7 @@ class Tap(SeparateTransfers):
         self._in = bulk_in.bEndpointAddress if bulk_in else DIRECTION_IN
         self._events = interrupt_in.bEndpointAddress if interrupt_in else DIRECTION_IN
         self._censor = Censor(numbered=not info.reader.is_iccd)
-        self._lock = threading.RLock()  # a sink may end its own trace
+        self._lock = new_rlock()  # a sink may end its own trace
         self._expected = False
         self._part_began = 0.0
 

@@ -35,6 +35,7 @@ from typing import Any, ClassVar, NamedTuple
 from ccid.errors import TransportError
 from ccid.ground import at_exit
 from ccid.ground.once import Once
+from ccid.ground.signal_safe_locks import new_rlock
 from ccid.transport.libusb import (
     Buffer,
     Status,
@@ -297,7 +298,7 @@ class Attendants:
 
     def reset(self) -> None:
         """Begin anew; in a forked child, where all of this is the parent's."""
-        self._lock = threading.RLock()  # within it a forgotten reader may be collected, and closed
+        self._lock = new_rlock()  # within it a forgotten reader may be collected, and closed
         self._takers: tuple[Callable[[], bool], ...] = ()
         self.thread: _EventThread | None = None
         self.came = False

@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -32,6 +31,7 @@ from weakref import WeakSet
 from ccid.errors import UsbUnavailable
 from ccid.ground import at_exit
 from ccid.ground.once import Once
+from ccid.ground.signal_safe_locks import new_rlock
 from ccid.transport import asynchronous, stale_list
 from ccid.transport.asynchronous import Attendants, EventHandler
 from ccid.transport.libusb import Status, another_context, usb_error, usb_errors
@@ -120,7 +120,7 @@ def _place(device: Device) -> tuple[int, ...]:
 first = Context(asynchronous.attendants)
 """The one that finds devices."""
 _further: list[Context] = []
-_lock = threading.RLock()
+_lock = new_rlock()
 
 
 def taken_by(user: object, device: Device) -> Context:
@@ -168,7 +168,7 @@ def _end_at_exit() -> None:
 def _after_fork() -> None:
     """The contexts, and the readers that use them, are the parent's."""
     global _lock
-    _lock = threading.RLock()
+    _lock = new_rlock()
     for one in _further:
         one.attendants.reset()
     _further.clear()

@@ -23,6 +23,7 @@ from typing import Any
 from ccid.errors import UsbUnavailable
 from ccid.ground import at_exit
 from ccid.ground.once import Once
+from ccid.ground.signal_safe_locks import new_rlock
 
 LINUX = sys.platform.startswith("linux")
 SONAME = "libusb-1.0.so.0"
@@ -355,12 +356,12 @@ def is_fork() -> bool:
     return _State.is_fork
 
 
-_renewing = threading.RLock()
+_renewing = new_rlock()
 
 
 def _renew_lock() -> None:
     global _renewing
-    _renewing = threading.RLock()
+    _renewing = new_rlock()
 
 
 if hasattr(os, "register_at_fork"):

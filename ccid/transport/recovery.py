@@ -11,6 +11,8 @@ import threading
 import time
 from collections.abc import Callable
 
+from ccid.ground.signal_safe_locks import new_rlock
+
 RETURN_S = 2.0
 """How long a device that was reset, or left the bus, may take to be there again. A hub takes 0.3 s
 to take in a device; a device that starts its firmware anew takes longer."""
@@ -42,13 +44,13 @@ class Recovery:
         give_up: Callable[[Exception], None],
         ended: Callable[[], object],
     ) -> None:
-        self.lock = threading.RLock()
+        self.lock = new_rlock()
         self.is_under_way = False
         self._name = name
         self._attempt = attempt
         self._give_up = give_up
         self._ended = ended
-        self._starting = threading.RLock()
+        self._starting = new_rlock()
         self._thread: threading.Thread | None = None
 
     def begin(self) -> None:

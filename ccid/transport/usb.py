@@ -31,6 +31,7 @@ from ccid.errors import (
 )
 from ccid.ground import at_exit
 from ccid.ground.once import Once
+from ccid.ground.signal_safe_locks import new_lock, new_rlock
 from ccid.transport import (
     ReaderInfo,
     Returns,
@@ -91,7 +92,7 @@ class UsbTransport(BulkPair):
         self._context = contexts.taken_by(self, device)
         super().__init__(info, self._context.attendants)
         self._device, self._find = device, find
-        self._events, self._controls = threading.RLock(), threading.Lock()
+        self._events, self._controls = new_rlock(), new_lock()
         self._interrupt: Interrupt | None = None
         self._tell: Callable[[bytes], None] | None = None
         """Takes each notification; None before :meth:`listen`."""

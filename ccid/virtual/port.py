@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import queue
-import threading
 import time
 import weakref
 from collections import Counter
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from ccid.codec.descriptors import ClassControl
+from ccid.ground.signal_safe_locks import new_rlock
 from ccid.virtual.usb_device import Request, UsbDevice
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Port:
 
     def _renew(self) -> None:
         """Make a new lock without waiting threads and claims; a forked child needs that too."""
-        self.changed = self._lock = threading.RLock()
+        self.changed = self._lock = new_rlock()
         self._waiting: list[_Waiter] = []
         self.claims: dict[int, weakref.ref[VirtualTransport]] = {}
 

@@ -27,6 +27,7 @@ from typing import Any, Self
 
 from ccid.codec.descriptors import parse_configuration
 from ccid.errors import MalformedMessage, ReaderBusy
+from ccid.ground.signal_safe_locks import new_lock
 from ccid.virtual.usbip_cable import Cable, hang_up, is_attached, serve_connection, speed_of
 from ccid.virtual.usbip_messages import (
     BUSID_LENGTH,
@@ -79,7 +80,7 @@ class UsbIpServer:
         self._threads: dict[threading.Thread, socket.socket] = {}
         self._asking: dict[socket.socket, None] = {}
         """Connections without a reader, the oldest first."""
-        self._lock = threading.Lock()
+        self._lock = new_lock()
 
     def is_attached(self, busid: str) -> bool:
         """True if a host has imported the reader."""

@@ -36,6 +36,7 @@ from ccid.codec.descriptors import ClassControl, parse_configuration
 from ccid.codec.descriptors.standard import TransferType
 from ccid.codes import DIRECTION_IN
 from ccid.errors import MalformedMessage, ReaderBusy
+from ccid.ground.signal_safe_locks import new_rlock
 from ccid.virtual.port import Port, Unplugged
 from ccid.virtual.usb_device import Function, Stall
 from ccid.virtual.usbip_messages import (
@@ -65,7 +66,7 @@ logger = logging.getLogger("ccid.virtual.usbip")
 _setup = struct.Struct("<BBHHH")
 _served: WeakKeyDictionary[Port, Cable] = WeakKeyDictionary()
 """The cable that serves a port, by port."""
-_served_lock = threading.RLock()
+_served_lock = new_rlock()
 
 
 def _claim(port: Port, cable: Cable) -> None:
@@ -88,7 +89,7 @@ def _release(port: Port, cable: Cable) -> None:
 def _after_fork() -> None:
     """Forget the cables: they belong to the parent process."""
     global _served_lock
-    _served_lock = threading.RLock()
+    _served_lock = new_rlock()
     _served.clear()
 
 

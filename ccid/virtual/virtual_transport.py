@@ -21,6 +21,7 @@ from ccid.errors import (
     TransportStall,
     TransportTimeout,
 )
+from ccid.ground.signal_safe_locks import new_rlock
 from ccid.transport import (
     IN_CAPACITY,
     OUT_CAPACITY,
@@ -45,7 +46,7 @@ class VirtualTransport(SeparateTransfers, Life):
         super().__init__(info.name)
         self.port = port
         self.info = info
-        self._events = threading.RLock()
+        self._events = new_rlock()
         self._inbox: deque[bytes] = deque()
         self._came: list[queue.SimpleQueue[None]] = []
         """One queue for each thread that waits for events; an item wakes the thread. Not a

@@ -31,6 +31,7 @@ from types import TracebackType
 from typing import Self
 
 from ccid.errors import MalformedMessage
+from ccid.ground.signal_safe_locks import new_lock
 from ccid.virtual.cards import Application, Contact
 from ccid.virtual.virtual_reader import VirtualReader
 from ccid.virtual.virtual_slot import Card
@@ -75,7 +76,7 @@ class Connection:
         self.inbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self.is_given_up = False
         self._wake = wake
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self._unsent = bytearray()
         self._stream = MessageStream()
         self._atr_until = now + ATR_LIMIT_S

@@ -39,6 +39,7 @@ import pytest
 import ccid
 from ccid.device.open_readers import opened
 from ccid.device.unclosed_readers import unclosed
+from ccid.ground.signal_safe_locks import SignalSafeLock
 
 PACKAGE = str(Path(ccid.__file__).parent)
 DEVICE = str(Path(PACKAGE, "virtual"))
@@ -633,6 +634,8 @@ def _instead_of(value: object) -> object | None:
     for real, ours in _NAMES:
         if value is real:
             return ours
+    if isinstance(value, SignalSafeLock):  # an RLock tells whose it is
+        return RLock() if hasattr(value, "_is_owned") else Lock()
     if isinstance(value, _REAL_RLOCK):
         return RLock()
     return Lock() if isinstance(value, _REAL_LOCK) else None

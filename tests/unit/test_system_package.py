@@ -12,7 +12,7 @@ import pytest
 
 import ccid
 from ccid.pcsc import system_package
-from ccid.pcsc.plug import bundle, install
+from ccid.pcsc.plug import bundle, install, pcscd_account
 from ccid.pcsc.plug.bundle import NAME, Entry
 
 PYTHON = "/usr/bin/python3"
@@ -32,6 +32,8 @@ def dropdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     settings = tmp_path / "etc/Info.plist"
     monkeypatch.setattr(system_package, "SETTINGS", str(settings))
     monkeypatch.setattr(install, "troubles", lambda *_: [])
+    # a pcscd of this machine may have a user who cannot reach the interpreter of the tests
+    monkeypatch.setattr(pcscd_account, "pcscd_account", lambda *_: None)
     assert system_package.main(["--destdir", str(tmp_path), "--python", sys.executable]) == 0
     settings.parent.mkdir()
     settings.write_bytes((tmp_path / system_package.TEMPLATE[1:]).read_bytes())

@@ -29,6 +29,7 @@ from ccid.errors import (
     ReaderRemoved,
     UnsupportedByReader,
 )
+from ccid.ground.signal_safe_locks import new_lock
 from ccid.iso7816.atr import MAX_ATR
 from ccid.pcsc.ifd.channel import Channel
 from ccid.pcsc.ifd.device_strings import DeviceName, find
@@ -76,7 +77,7 @@ class _Device:
     number: int
     channels: dict[int, int] = field(default_factory=dict)
     leave: Callable[[], None] = nothing_to_end
-    closing: threading.Lock = field(default_factory=threading.Lock)
+    closing: threading.Lock = field(default_factory=new_lock)
 
 
 class IFDHandler:
@@ -109,9 +110,9 @@ class IFDHandler:
         self._wishes = {"apdu_mode": apdu_mode, "no_retry_counter": no_retry_counter}
         self._how: dict[str, Any] = {"old_firmware": old_firmware, "first_voltage": first_voltage}
         self._find = find
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         """Held while a channel is made or closed: the reader may take seconds for that."""
-        self._guard = threading.Lock()
+        self._guard = new_lock()
         """Guards :attr:`_devices` and :attr:`_is_ending`; nobody waits while he holds it."""
         self._devices: list[_Device] = []
         self._is_ending = False

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ccid.errors import CcidError
+from ccid.ground.signal_safe_locks import new_lock
 from ccid.link.card_state import Power
 from ccid.pcsc.ifd import Action as IfdAction
 from ccid.pcsc.ifd import Code, IFDHandler
@@ -65,12 +66,12 @@ class SlotDriver:
         self._post = post
         self._jobs: queue.SimpleQueue[tuple[Call, Job] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self.gate = threading.Lock()
+        self.gate = new_lock()
         self._holder: Call | None = None
-        self._lock = threading.Lock()
+        self._lock = new_lock()
         self.caller: Handle | None = None
         self._current: Call | Handle | None = None
-        self._busy = threading.Lock()
+        self._busy = new_lock()
         self._given: Call | None = None
         """Whose job was given, and has not begun."""
         self._dropped: Call | None = None
@@ -148,8 +149,9 @@ class SlotDriver:
         """Exchange an APDU in a caller's own thread, which has the gate: no more than that, because
         this is the path of every APDU.
 
-        It may be the main thread, where Ctrl-C comes at any moment. So there are but plain locks
-        here: ``with`` takes and releases one in a single step, which no signal divides.
+        It may be the main thread, where Ctrl-C comes at any moment. So there are but locks of
+        :mod:`ccid.ground.signal_safe_locks` here: no signal comes between one of them and the block
+        of its ``with``.
 
         Args:
             handle: For it.

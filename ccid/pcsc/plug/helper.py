@@ -23,6 +23,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ccid.ground.safe_text import printable_lines
+from ccid.ground.signal_safe_locks import new_lock
 from ccid.pcsc.numbers.ifd_numbers import Code
 from ccid.pcsc.plug.frames import (
     ALIVE,
@@ -86,7 +87,7 @@ class Channel(threading.Thread):
         self.events = events
         self.since: float | None = None
         """Start of the running request (monotonic clock); None while no request runs."""
-        self.writing = threading.Lock()
+        self.writing = new_lock()
         self.is_open = False
         """This channel has opened the reader. A later channel of the same Lun opens the reader
         again."""
@@ -231,7 +232,7 @@ class Helper:
     def __init__(self, control: socket.socket, folder: str) -> None:
         self._control = control
         self._folder = folder
-        self._making = threading.Lock()
+        self._making = new_lock()
         self._handler: IFDHandler | None = None
         self._imported = 0.0  # when that was (monotonic clock)
         self.has_reader = False
