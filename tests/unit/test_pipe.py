@@ -118,6 +118,13 @@ def test_a_plain_reply_never_goes_the_long_way(monkeypatch: pytest.MonkeyPatch) 
         assert general() == DATA
 
 
+def test_nor_does_one_of_a_command_that_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe, _ = make(lambda c: data_block(c, bStatus=0x42, bError=SlotError.ICC_MUTE, abData=b""))
+    monkeypatch.setattr(pipe, "_finish", None)
+    with pytest.raises(CcidError):
+        both_ways(pipe)[0]()
+
+
 @pytest.mark.parametrize(
     "bend",
     [
