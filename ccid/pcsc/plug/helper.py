@@ -4,7 +4,9 @@ The helper has a control socket as descriptor 3. Each message on the control soc
 channel (Lun) with two sockets: one for requests, one for events. Each channel has a thread, so an
 exchange in one slot does not wait for an exchange in another slot where the reader allows both at
 the same time. When the control socket ends, pcscd has ended: the helper powers all cards off and
-ends, which gives the reader back.
+ends, which gives the reader back. ``systemctl stop`` signals pcscd and the helper at the same time.
+Then the helper powers all cards off at once, and is there for pcscd, which may ask for the card
+still, until pcscd has ended.
 
 While a request runs, the heart thread sends :data:`~.frames.ALIVE` once a second, as long as no
 wait for the reader has passed its deadline. While no request runs, the heart thread sleeps.
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import gc
 import os
+import select
 import signal
 import socket
 import sys
@@ -60,6 +63,9 @@ IMPORT_S = 120.0
 interpreter to start (START_S), for the same reason. Disk and processor decide, not the reader."""
 POWER_OFF_S = 2.0
 """Time to power all cards off when pcscd has ended; ``plug.c`` waits ``HELPER_END_S``."""
+PCSCD_END_S = 1.5
+"""After a signal, how long the helper is there for pcscd. Requests fail meanwhile; the plug would
+have to tell of a helper that hung up."""
 
 
 def say(text: str) -> None:
@@ -348,12 +354,19 @@ class Helper:
             thread.join(POWER_OFF_S)
 
 
-def hang_up(control: socket.socket) -> None:
-    """End the control socket, which ends :meth:`Helper.serve`: what a signal does. A signal may
-    come at any moment, also a second one while the cards are powered off. So its handler raises
-    nothing."""
+def stop_serving(control: socket.socket) -> None:
+    """Read no more from the control socket, which ends :meth:`Helper.serve`: what a signal does. A
+    signal may come at any moment, also a second one while the cards are powered off. So its handler
+    raises nothing."""
     with suppress(OSError):
-        control.shutdown(socket.SHUT_RDWR)
+        control.shutdown(socket.SHUT_RD)
+
+
+def await_end_of_pcscd(control: socket.socket) -> None:
+    """Wait until pcscd has closed its end of the control socket, at most :data:`PCSCD_END_S`."""
+    poll = select.poll()
+    poll.register(control, 0)  # which leaves POLLHUP
+    poll.poll(PCSCD_END_S * 1000)
 
 
 def main() -> None:
@@ -363,7 +376,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # meant for pcscd: the control socket ends then
     control = socket.socket(fileno=CONTROL_FD)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: hang_up(control))
+        signal.signal(number, lambda *_: stop_serving(control))
     os.set_inheritable(CONTROL_FD, False)
     helper = Helper(control, sys.argv[1] if len(sys.argv) > 1 else "")
     try:
@@ -373,6 +386,7 @@ def main() -> None:
     finally:
         try:
             helper.end()
+            await_end_of_pcscd(control)
         finally:  # Python's own end would free what threads of libusb still use
             os._exit(0)
 
