@@ -170,6 +170,24 @@ def test_no_card_keeps_its_power(tmp_path: Path, full: bool, tell: Tell) -> None
     tell(f"{count} helpers ended, {had_power} with a card in use, {early} while Python started")
 
 
+def test_pcscd_is_answered_until_it_has_ended(tmp_path: Path) -> None:
+    """The signal was for both, and pcscd takes longer."""
+    pcscd = Pcscd(tmp_path)
+    try:
+        pcscd.wait(LONGEST)
+        pcscd.terminate()
+        time.sleep(0.5)  # by then the cards have no power
+        assert pcscd.power.read_text()[1:3] == "00"
+        while pcscd._steps.acquire(blocking=False):
+            pass
+        pcscd.wait(4)
+        assert pcscd.process.poll() is None
+        pcscd.hang_up()
+    finally:
+        status, said = pcscd.ended()
+    assert (status, said) == (0, "")
+
+
 # A real pcscd ---------------------------------------------------------------------------------
 
 PYTHON = "/usr/bin/python3"
