@@ -195,6 +195,7 @@ struct channel {
 	int is_open;         /* the helper has opened the reader */
 	int is_gone;         /* the helper has reported that the reader was unplugged */
 	int is_removed;      /* pcscd has reported that the device is gone: start no helper */
+	pid_t hung_up;       /* the helper that hung up, until that is told; 0: none */
 	double tried;        /* time of the last OP_OPEN */
 	unsigned generation; /* generation of the helper that this channel is connected to */
 };
@@ -575,18 +576,32 @@ static void set_patience(int fd, long seconds)
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t);
 }
 
+/* Tell of a helper that hung up. The caller holds the guard. */
+static void tell_lost(struct channel *c)
+{
+	if (c->hung_up)
+		complain("the helper of %s (process %d) hung up", c->name, (int)c->hung_up);
+	c->hung_up = 0;
+}
+
 /* Disconnect a channel that got no reply. A stuck helper is killed. A helper that hung up may still
- * run: join_helper() finds out. */
+ * run: join_helper() finds out. It also tells of the helper of a reader that was open: one that was
+ * signalled together with pcscd may be the first to end, which is no fault. */
 static void give_up(struct channel *c, enum trouble what)
 {
 	pid_t pid = 0;
 
 	pthread_mutex_lock(&guard);
 	if (c->helper->pid && c->generation == c->helper->generation) {
-		const char *how = what == SILENT ? "is stuck and is ended" : "hung up";
-		complain("the helper of %s (process %d) %s", c->name, (int)c->helper->pid, how);
-		if (what == SILENT)
+		if (what == SILENT) {
+			complain("the helper of %s (process %d) is stuck and is ended", c->name,
+			         (int)c->helper->pid);
 			pid = let_go(c->helper);
+		} else {
+			c->hung_up = c->helper->pid;
+			if (!c->is_open)
+				tell_lost(c);
+		}
 	}
 	shut(&c->request); /* the polling function sees the end of the event socket */
 	c->is_open = 0;
@@ -646,6 +661,7 @@ static int join_helper(struct channel *c)
 	enum trouble what;
 
 	pthread_mutex_lock(&guard);
+	tell_lost(c); /* pcscd goes on */
 	shut(&c->event);
 	what = make_sockets(FRAMES, request) || make_sockets(SOCK_STREAM, event) ? SHORTAGE : LOST;
 	if (what == SHORTAGE)
