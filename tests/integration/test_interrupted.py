@@ -14,14 +14,14 @@ import pytest
 
 import ccid
 from ccid.codec.descriptors import ClassControl
-from ccid.transport import asynchronous, claim, contexts, discovery, hotplug, linux, usb
+from ccid.transport import asynchronous, hotplug, linux
 from ccid.transport.asynchronous import Attendants
 from ccid.virtual.usb_device import Request
 from ccid.virtual.usbip_cable import Cable, is_attached
 from ccid.virtual.virtual_transport import VirtualTransport
 from tests.interruptions import Places, interrupt_everywhere
 from tests.unit.fake_events import FakeEvents
-from tests.unit.fake_usb import FakeBackend, FakeDevice
+from tests.unit.fake_usb import FakeBackend, FakeDevice, use_backend
 from tests.unit.test_descriptors import QEMU
 
 GET_STATUS = ClassControl(0x80, Request.GET_STATUS, 0, 0, 2)
@@ -165,8 +165,7 @@ def test_who_comes_and_goes(
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch, fake: FakeEvents) -> FakeBackend:
     made = FakeBackend(FakeDevice(QEMU))
-    for module in (claim, contexts, discovery, usb):
-        monkeypatch.setattr(module, "backend", lambda: made)
+    use_backend(monkeypatch, made)
     monkeypatch.setattr(linux, "attribute", lambda *_: None)
     return made
 

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 import usb.core
 
 from ccid.codec.descriptors import DeviceDescriptor, InterfaceDescriptor
 from ccid.codec.descriptors.configuration import descriptors
 from ccid.codec.descriptors.standard import DescriptorType
+from ccid.transport import claim, contexts, discovery
+from ccid.transport import usb as usb_transport
 from ccid.transport.libusb import Status
 
 
@@ -20,6 +23,12 @@ def error(status: Status) -> Exception:
         return NotImplementedError("not supported")
     made: Exception = usb.core.USBError(status.name, status, None)
     return made
+
+
+def use_backend(monkeypatch: pytest.MonkeyPatch, backend: Any) -> None:
+    """Have ``backend`` in libusb's place, wherever devices are found and opened."""
+    for module in (claim, contexts, discovery, usb_transport):
+        monkeypatch.setattr(module, "backend", lambda: backend)
 
 
 class FakeDevice:

@@ -12,10 +12,10 @@ import pytest
 
 import ccid
 from ccid import errors
-from ccid.transport import asynchronous, claim, contexts, discovery, hotplug, linux, usb
+from ccid.transport import asynchronous, hotplug, linux, usb
 from ccid.transport.libusb import Status
 from tests.unit.fake_events import FAILED, GONE, STALLED, FakeEvents
-from tests.unit.fake_usb import FakeBackend, FakeDevice
+from tests.unit.fake_usb import FakeBackend, FakeDevice, use_backend
 from tests.unit.test_descriptors import QEMU, SMART_CARD, configuration, interface
 
 pytestmark = pytest.mark.usefixtures("any_context")
@@ -36,8 +36,7 @@ def backend(monkeypatch: pytest.MonkeyPatch, fake: FakeEvents, tmp_path: Path) -
     made = FakeBackend(FakeDevice(QEMU))
     node = tmp_path / "node"
     node.touch()
-    for module in (claim, contexts, discovery, usb):
-        monkeypatch.setattr(module, "backend", lambda: made)
+    use_backend(monkeypatch, made)
     monkeypatch.setattr(linux, "attribute", lambda *_: None)
     monkeypatch.setattr(linux, "node", lambda *_: node)
     return made

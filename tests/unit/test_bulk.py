@@ -19,12 +19,12 @@ from ccid import errors
 from ccid.codec.descriptors import ClassControl
 from ccid.codes import ExchangeLevel
 from ccid.link.shared_pipe import SharedPipe
-from ccid.transport import asynchronous, bulk, claim, contexts, discovery, libusb, linux, usb
+from ccid.transport import asynchronous, bulk, libusb, linux, usb
 from ccid.transport.libusb import Status
 from ccid.virtual import EchoCard, make_descriptor
 from tests.interruptions import Places, interrupt_everywhere
 from tests.unit.fake_events import GONE, STALLED, FakeEvents
-from tests.unit.fake_usb import FakeBackend, FakeDevice
+from tests.unit.fake_usb import FakeBackend, FakeDevice, use_backend
 from tests.unit.test_asynchronous import until
 from tests.unit.test_descriptors import QEMU
 from tests.unit.test_shared_pipe import delay
@@ -49,8 +49,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeEvents:
 def backend(monkeypatch: pytest.MonkeyPatch, fake: FakeEvents, tmp_path: Path) -> FakeBackend:
     made, node = FakeBackend(FakeDevice(QEMU)), tmp_path / "node"
     node.touch()
-    for module in (claim, contexts, discovery, usb):
-        monkeypatch.setattr(module, "backend", lambda: made)
+    use_backend(monkeypatch, made)
     monkeypatch.setattr(linux, "attribute", lambda *_: None)
     monkeypatch.setattr(linux, "node", lambda *_: node)
     monkeypatch.setattr(usb, "GONE_S", 0.01)

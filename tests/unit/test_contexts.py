@@ -13,12 +13,12 @@ import pytest
 
 import ccid
 from ccid import errors
-from ccid.transport import asynchronous, claim, contexts, discovery, hotplug, linux, usb
+from ccid.transport import asynchronous, contexts, hotplug, linux
 from ccid.transport.libusb import Status
 from tests.interruptions import Places, interrupt_everywhere
 from tests.unit.fake_contexts import FIRST, ContextBackend, FurtherContexts, ManyEvents
 from tests.unit.fake_events import GONE
-from tests.unit.fake_usb import FakeDevice
+from tests.unit.fake_usb import FakeDevice, use_backend
 from tests.unit.test_asynchronous import ABSENT, PRESENT, until
 from tests.unit.test_descriptors import QEMU
 
@@ -32,8 +32,7 @@ def backend(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ContextBackend:
     node = tmp_path / "node"
     node.touch()
     made = ContextBackend(*(FakeDevice(QEMU, ports=(n,), address=n) for n in (1, 2, 3)))
-    for module in (claim, contexts, discovery, usb):
-        monkeypatch.setattr(module, "backend", lambda: made)
+    use_backend(monkeypatch, made)
     monkeypatch.setattr(linux, "attribute", lambda *_: None)
     monkeypatch.setattr(linux, "node", lambda *_: node)
     return made

@@ -14,11 +14,10 @@ import pytest
 
 import ccid
 from ccid.device import find
-from ccid.transport import claim, contexts, discovery, usb
 from ccid.virtual import FileSystemCard, models
 from ccid.virtual.cards.mifare_classic import MifareClassic
 from tests.pcapng import packets
-from tests.unit.fake_usb import FakeBackend
+from tests.unit.fake_usb import FakeBackend, use_backend
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "examples"
@@ -32,8 +31,7 @@ Example = Callable[..., tuple[object, str]]
 def empty_usb(monkeypatch: pytest.MonkeyPatch) -> None:
     """No reader on USB, whatever readers this machine has."""
     backend = FakeBackend()
-    for module in (claim, contexts, discovery, usb):
-        monkeypatch.setattr(module, "backend", lambda: backend)
+    use_backend(monkeypatch, backend)
 
 
 @pytest.fixture

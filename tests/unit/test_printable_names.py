@@ -22,9 +22,9 @@ from ccid.known.quirks import lookup, reader_table
 from ccid.probe.output import json_text, note, say, say_lines
 from ccid.trace.log import PrintableFormatter
 from ccid.transport import access_problems as cures
-from ccid.transport import claim, contexts, discovery, linux, usb
+from ccid.transport import discovery, linux
 from ccid.transport.libusb import Status
-from tests.unit.fake_usb import FakeBackend, FakeDevice
+from tests.unit.fake_usb import FakeBackend, FakeDevice, use_backend
 from tests.unit.printing import EVIL, TAMED, printed
 from tests.unit.test_descriptors import QEMU
 
@@ -71,8 +71,7 @@ def evil_usb(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
     it."""
     backend = FakeBackend(FakeDevice(QEMU))
     backend.fail["claim_interface"] = Status.BUSY
-    for module in (claim, contexts, discovery, usb):
-        monkeypatch.setattr(module, "backend", lambda: backend)
+    use_backend(monkeypatch, backend)
     monkeypatch.setattr(discovery, "LINUX", True)
     strings = {"manufacturer", "product", "serial", "interface"}
     monkeypatch.setattr(linux, "attribute", lambda _, name: EVIL if name in strings else None)

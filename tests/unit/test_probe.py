@@ -24,12 +24,12 @@ from ccid.probe import doctor_command, list_command
 from ccid.probe import reader_choice as session
 from ccid.probe.__main__ import main, parser, take_virtual
 from ccid.trace.log import logger
-from ccid.transport import claim, contexts, discovery, linux, usb
+from ccid.transport import discovery, linux
 from ccid.transport import missing_interface as lacking
 from ccid.transport.libusb import Status
 from tests.pcapng import packets
 from tests.unit.conftest import Run
-from tests.unit.fake_usb import FakeBackend, FakeDevice
+from tests.unit.fake_usb import FakeBackend, FakeDevice, use_backend
 from tests.unit.fake_usb import error as fake_error
 from tests.unit.test_descriptors import QEMU, configuration, interface
 
@@ -42,8 +42,7 @@ JSON_DOCUMENT = (ROOT / "docs" / "json.md").read_text("utf-8")
 def empty_usb(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
     """USB without any reader, whatever is plugged into this machine."""
     backend = FakeBackend()
-    for module in (claim, contexts, discovery, usb):
-        monkeypatch.setattr(module, "backend", lambda: backend)
+    use_backend(monkeypatch, backend)
     return backend
 
 

@@ -23,9 +23,9 @@ from ccid.known.quirks.value_kinds import shown
 from ccid.probe import doctor_command
 from ccid.probe import reader_choice as session
 from ccid.probe.imported import devices
-from ccid.transport import claim, contexts, discovery, linux, usb
+from ccid.transport import linux
 from tests.unit.conftest import Run
-from tests.unit.fake_usb import FakeBackend
+from tests.unit.fake_usb import FakeBackend, use_backend
 
 DATA = Path(__file__).parent / "data"
 
@@ -34,8 +34,7 @@ DATA = Path(__file__).parent / "data"
 def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """USB without any reader, and no file of readers of the user."""
     backend = FakeBackend()
-    for module in (claim, contexts, discovery, usb):
-        monkeypatch.setattr(module, "backend", lambda: backend)
+    use_backend(monkeypatch, backend)
     monkeypatch.delenv(reader_table.VARIABLE, raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 

@@ -18,10 +18,11 @@ from ccid.codes import IccStatus
 from ccid.device.open_readers import key_of, opened
 from ccid.device.watching import stoppable_watch
 from ccid.link import conversation
-from ccid.transport import asynchronous, claim, contexts, discovery, linux, recovery, usb
+from ccid.transport import asynchronous, discovery, linux, recovery, usb
 from ccid.transport.libusb import Status
 from ccid.virtual import EchoCard
 from tests.unit.fake_events import GONE, STALLED
+from tests.unit.fake_usb import use_backend
 from tests.unit.usb_over_port import PortBackend, PortEvents
 
 pytestmark = pytest.mark.usefixtures("any_context")
@@ -53,8 +54,7 @@ class OverUsb:
         self.is_gone = False
         monkeypatch.setattr(asynchronous, "calls", self.events.calls)
         monkeypatch.setattr(asynchronous, "context", lambda: 1)
-        for module in (claim, contexts, discovery, usb):
-            monkeypatch.setattr(module, "backend", lambda: self.backend)
+        use_backend(monkeypatch, self.backend)
         monkeypatch.setattr(linux, "attribute", lambda *_: None)
         monkeypatch.setattr(usb, "FRESH_S", 0.0)
         monkeypatch.setattr(linux, "node", lambda bus, address: self.node(address))

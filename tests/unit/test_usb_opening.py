@@ -14,11 +14,11 @@ import ccid
 from ccid import errors
 from ccid.codes import IccStatus
 from ccid.link.slot_commands import SlotCommands
-from ccid.transport import asynchronous, claim, contexts, discovery, hotplug, libusb, linux, usb
+from ccid.transport import asynchronous, hotplug, libusb, linux, usb
 from ccid.transport.bulk import BulkPair
 from ccid.transport.libusb import Status
 from tests.unit.fake_events import FakeBulk, FakeEvents
-from tests.unit.fake_usb import FakeBackend, FakeDevice, error
+from tests.unit.fake_usb import FakeBackend, FakeDevice, error, use_backend
 from tests.unit.test_descriptors import QEMU, SMART_CARD, configuration, interface
 
 ANSWER = bytes.fromhex("81000000000000000000")
@@ -82,8 +82,7 @@ def events() -> FakeEvents:
 def plug(monkeypatch: pytest.MonkeyPatch, node: Path, events: FakeEvents) -> Plug:
     def use(raw: bytes) -> Usbfs:
         backend = Usbfs(FakeDevice(raw))
-        for module in (claim, contexts, discovery, usb):
-            monkeypatch.setattr(module, "backend", lambda: backend)
+        use_backend(monkeypatch, backend)
         return backend
 
     monkeypatch.setattr(asynchronous, "calls", events.calls)

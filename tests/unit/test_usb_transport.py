@@ -20,10 +20,10 @@ from ccid.link import locks
 from ccid.link.pipe import Pipe
 from ccid.pcsc.plug import helper
 from ccid.transport import access_problems as cures
-from ccid.transport import asynchronous, claim, contexts, discovery, linux, usb
+from ccid.transport import asynchronous, discovery, linux, usb
 from ccid.transport.libusb import Status
 from tests.unit.fake_events import FakeBulk, FakeEvents
-from tests.unit.fake_usb import FakeBackend, FakeDevice
+from tests.unit.fake_usb import FakeBackend, FakeDevice, use_backend
 from tests.unit.test_descriptors import BULK, QEMU, SMART_CARD, configuration, interface
 
 
@@ -38,8 +38,7 @@ def plug(monkeypatch: pytest.MonkeyPatch, events: FakeEvents) -> Callable[..., F
 
     def use(*devices: FakeDevice) -> FakeBackend:
         backend = FakeBackend(*devices)
-        for module in (claim, contexts, discovery, usb):
-            monkeypatch.setattr(module, "backend", lambda: backend)
+        use_backend(monkeypatch, backend)
         return backend
 
     monkeypatch.setattr(asynchronous, "calls", events.calls)

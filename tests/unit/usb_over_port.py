@@ -10,13 +10,13 @@ import pytest
 
 import ccid
 from ccid.codec.descriptors import ClassControl
-from ccid.transport import asynchronous, claim, contexts, discovery, linux, usb
+from ccid.transport import asynchronous, discovery, linux
 from ccid.transport.asynchronous import Transfer
 from ccid.transport.libusb import Status
 from ccid.virtual.port import Unplugged, WasReset
 from ccid.virtual.usb_device import Stall
 from tests.unit.fake_events import DONE, GONE, STALLED, FakeEvents
-from tests.unit.fake_usb import FakeBackend, FakeDevice, error
+from tests.unit.fake_usb import FakeBackend, FakeDevice, error, use_backend
 
 ROUND_S = 0.005
 """A round ends after so long: nothing wakes it when another thread submits a transfer."""
@@ -145,8 +145,7 @@ def over_usb(virtual: ccid.VirtualReader, monkeypatch: pytest.MonkeyPatch) -> cc
     events, backend = PortEvents(virtual), PortBackend(virtual)
     monkeypatch.setattr(asynchronous, "calls", events.calls)
     monkeypatch.setattr(asynchronous, "context", lambda: 1)
-    for module in (claim, contexts, discovery, usb):
-        monkeypatch.setattr(module, "backend", lambda: backend)
+    use_backend(monkeypatch, backend)
     monkeypatch.setattr(linux, "attribute", lambda *_: None)
     (info,) = discovery.discover().readers
     return info
