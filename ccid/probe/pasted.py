@@ -11,7 +11,7 @@ from ccid.errors import MalformedDescriptor
 
 MAX_BYTES = 4 << 20
 """Bytes of the largest file that is accepted as a report of a reader."""
-MARKS = (  # UTF-32 first: its mark begins with the mark of UTF-16
+_MARKS = (  # UTF-32 first: its mark begins with the mark of UTF-16
     (codecs.BOM_UTF32_LE, "utf-32-le"),
     (codecs.BOM_UTF32_BE, "utf-32-be"),
     (codecs.BOM_UTF16_LE, "utf-16-le"),
@@ -37,6 +37,12 @@ _ENCODED = re.compile(r"=(?:[0-9A-Fa-f]{2})?[ \t]*$|=(?:20|3D)", re.MULTILINE)
 """Signs of quoted-printable: an encoded line end, blank or equals sign."""
 
 
+def marked(content: bytes) -> tuple[bytes, str]:
+    """The byte order mark that ``content`` begins with, and its encoding; both empty if there is
+    none."""
+    return next((found for found in _MARKS if content.startswith(found[0])), (b"", ""))
+
+
 def decoded(content: bytes, file: str) -> str:
     """The text of a file: UTF-8, UTF-16 or UTF-32 with a byte order mark, UTF-16 without one,
     UTF-8 without one, Windows-1252 or Latin-1.
@@ -48,9 +54,9 @@ def decoded(content: bytes, file: str) -> str:
     Raises:
         MalformedDescriptor: The file is no text.
     """
-    for mark, encoding in MARKS:
-        if content.startswith(mark):
-            return _as_text(content[len(mark) :], (encoding,), file)
+    mark, encoding = marked(content)
+    if mark:
+        return _as_text(content[len(mark) :], (encoding,), file)
     if b"\0" in content[:4]:
         return _as_text(content, ("utf-16-be" if content[:1] == b"\0" else "utf-16-le",), file)
     return _as_text(content, ("utf-8", "cp1252", "latin-1"), file)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Iterable, Iterator
 
 from ccid.errors import MalformedDescriptor
 from ccid.ground.hexadecimal import plain
 from ccid.probe.command_files import taken
-from ccid.probe.pasted import MARKS, decoded
+from ccid.probe.pasted import decoded, marked
 
 MOST = 16 << 20
 """Bytes of the longest text that is accepted."""
@@ -25,9 +24,7 @@ def read_lines(file: str) -> list[str]:
     Raises:
         OSError: The file cannot be read, or is longer than :data:`MOST`.
     """
-    data = taken(file, MOST)
-    if len(data) > MOST:
-        raise OSError(f"{name(file)}: more than {MOST >> 20} MiB are no list")
+    data = _taken(file, "list")
     try:
         text = decoded(data, name(file))
     except MalformedDescriptor:  # no text: the parser reports the first wrong character
@@ -42,18 +39,28 @@ def read_script(file: str) -> list[str]:
     Raises:
         OSError: The file cannot be read, is longer than :data:`MOST`, or is no such text.
     """
+    data = _taken(file, "script")
+    mark, encoding = marked(data)
+    data = data.removeprefix(mark)
+    if encoding in ("", "utf-8"):
+        return [utf8(line, name(file), number) for number, line in enumerate(data.splitlines(), 1)]
+    try:
+        return data.decode(encoding).splitlines()
+    except UnicodeDecodeError as error:
+        raise OSError(f"{name(file)}: byte {error.start + len(mark) + 1} is no text in "
+                      f"{encoding}, which its first bytes promise") from None  # fmt: skip
+
+
+def _taken(file: str, what: str) -> bytes:
+    """The bytes of a file that is to be a ``what``.
+
+    Raises:
+        OSError: The file cannot be read, or is longer than :data:`MOST`.
+    """
     data = taken(file, MOST)
     if len(data) > MOST:
-        raise OSError(f"{name(file)}: more than {MOST >> 20} MiB are no script")
-    for mark, encoding in MARKS:
-        if data.startswith(mark) and encoding != "utf-8":
-            try:
-                return data[len(mark) :].decode(encoding).splitlines()
-            except UnicodeDecodeError as error:
-                raise OSError(f"{name(file)}: byte {error.start + len(mark) + 1} is no text in "
-                              f"{encoding}, which its first bytes promise") from None  # fmt: skip
-    lines = data.removeprefix(codecs.BOM_UTF8).splitlines()
-    return [utf8(line, name(file), number) for number, line in enumerate(lines, 1)]
+        raise OSError(f"{name(file)}: more than {MOST >> 20} MiB are no {what}")
+    return data
 
 
 def utf8(line: bytes, file: str, number: int) -> str:
