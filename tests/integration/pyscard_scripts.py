@@ -415,6 +415,15 @@ def begin_after_removal() -> None:
     same(SCardBeginTransaction(card), SCARD_W_REMOVED_CARD)
 
 
+def exchange_cards(card: int, until: float) -> None:
+    """The card goes, its handle hears of that before ``until``, and it comes again."""
+    ask("take out")
+    while (code := SCardStatus(card)[0]) == OK:
+        assert time.monotonic() < until
+    same(code, SCARD_W_REMOVED_CARD)
+    ask("put in")
+
+
 def cancel_and_removal() -> None:
     """A wait is cancelled, then the card goes: the handle hears of that and of nothing else."""
     one, other = context(), context()
@@ -423,12 +432,7 @@ def cancel_and_removal() -> None:
     assert wait.blocks()
     same(SCardCancel(one), OK)
     same(wait.end(), SCARD_E_CANCELLED)
-    ask("take out")
-    until = time.monotonic() + 5
-    while (code := SCardStatus(card)[0]) == OK:
-        assert time.monotonic() < until
-    same(code, SCARD_W_REMOVED_CARD)
-    ask("put in")
+    exchange_cards(card, until=time.monotonic() + 5)
 
 
 def transmit_while_removed() -> None:
@@ -466,12 +470,8 @@ def power() -> None:
     """A card in use keeps its power and its protocol, also one that came while the handle was
     there: for longer than one that nobody uses."""
     card = connect(context())
-    ask("take out")
     until = time.monotonic() + 5
-    while (code := SCardStatus(card)[0]) == OK:
-        assert time.monotonic() < until
-    same(code, SCARD_W_REMOVED_CARD)
-    ask("put in")
+    exchange_cards(card, until)
     how = (SCARD_SHARE_EXCLUSIVE, SCARD_PROTOCOL_ANY, SCARD_LEAVE_CARD)
     while (code := SCardReconnect(card, *how)[0]) == SCARD_E_NO_SMARTCARD:
         assert time.monotonic() < until

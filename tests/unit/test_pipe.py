@@ -757,16 +757,18 @@ def hear(pipe: Pipe, transport: ScriptedTransport) -> None:
     transport.listen(told)
 
 
-def moves(clock: Clock, transport: ScriptedTransport, reply_after: int) -> None:
-    """At the second idle slice a notification comes, and a reply so many slices after it."""
+def moves(
+    clock: Clock, transport: ScriptedTransport, reply_after: int | None, notification: str = "5003"
+) -> None:
+    """At the second idle slice a notification comes, and so many slices later a reply, or none."""
     slices = [0]
 
     def idle() -> None:
         clock.now += 0.02
         slices[0] += 1
         if slices[0] == 2:
-            transport.events.append(bytes.fromhex("5003"))
-        if slices[0] == 2 + reply_after:
+            transport.events.append(bytes.fromhex(notification))
+        if reply_after is not None and slices[0] == 2 + reply_after:
             transport.pending.append(reply(transport.commands[0], RDR_to_PC_SlotStatus))
 
     transport.idle, transport.paced = idle, False
@@ -801,16 +803,8 @@ def test_the_end_of_a_command_whose_card_left(clock: Clock) -> None:
     general = both_ways(pipe)[0]
     for _ in range(257):
         general()
-    slices = [0]
-
-    def idle() -> None:
-        clock.now += 0.02
-        slices[0] += 1
-        if slices[0] == 2:
-            transport.events.append(bytes.fromhex("5002"))
-
     transport.answer = lambda c: None
-    transport.idle, transport.paced = idle, False
+    moves(clock, transport, None, "5002")
     began = clock.now
     with pytest.raises(CardRemoved) as raised:
         pipe.transact(RawCommand(0, 0x6F, bytes(3), APDU, 0x80, 5.0))
