@@ -64,8 +64,8 @@ interpreter to start (START_S), for the same reason. Disk and processor decide, 
 POWER_OFF_S = 2.0
 """Time to power all cards off when pcscd has ended; ``plug.c`` waits ``HELPER_END_S``."""
 PCSCD_END_S = 1.5
-"""After a signal, how long the helper is there for pcscd. Requests fail meanwhile; the plug would
-have to tell of a helper that hung up."""
+"""After a signal, how long the helper is there for pcscd. Requests fail meanwhile; without it the
+plug would start another, for a pcscd that ends."""
 
 
 def say(text: str) -> None:
