@@ -1,8 +1,9 @@
 """Runs pyscard's programs, unchanged, in the guest: client_runner.py FIFO PROGRAM...
 
 Each program has a process of its own, in which pyscard is imported already: the import takes
-seconds in the guest. A line with the name of the program precedes its output. A program that sleeps
-ten seconds or longer, so that a person can move cards, waits here until a process opens FIFO.
+seconds in the guest. A line with the name of the program precedes its output, its exit status
+follows if the program failed. A program that sleeps ten seconds or longer, so that a person can
+move cards, waits here until a process opens FIFO.
 """
 
 import os
@@ -52,4 +53,4 @@ for path in sys.argv[2:]:
         os._exit(status)
     _, status = os.waitpid(pid, 0)
     if status:
-        sys.exit(f"{path} failed")
+        print(f"exit status {os.waitstatus_to_exitcode(status)}", flush=True)

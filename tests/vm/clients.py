@@ -23,6 +23,7 @@ from lab.errors import LabError
 from lab.guest import Guest
 from lab.link import Job
 from lab.pcscd import pcscd
+from lab.readers import LabReader
 
 from ccid.pcsc.plug.bundle import NAME
 from tests.vm.attach import attach
@@ -158,7 +159,7 @@ def set_up(guest: Guest) -> None:
 
 
 def examples(guest: Guest, settings: Settings) -> dict[str, str]:
-    """pyscard's examples, one after the other."""
+    """pyscard's examples, one after the other; with the exit status of one that failed."""
     paths = [f"{EXAMPLES}/{name}" for name in PROGRAMS]
     command = ["/usr/bin/python3", "-c", RUNNER, "none", *paths]
     done = guest.run(command, env=settings, timeout=RUN_S)
@@ -168,41 +169,94 @@ def examples(guest: Guest, settings: Settings) -> dict[str, str]:
     return dict(zip(PROGRAMS, parts, strict=True))
 
 
+PYSCARD_RACE = re.compile(r"ListReadersException: .*Insufficient buffer")
+"""pyscard asks how long the list of readers is, then for the list. If a reader comes in between,
+its monitor prints this and ends, with any pcscd."""
+TRIES = 3
+
+
 def watchers(guest: Guest, settings: Settings) -> dict[str, str]:
-    """The programs that watch, while the echo card and its reader come and go."""
+    """What the programs that watch print, while the echo card and its reader come and go; with the
+    error if one did not print what it had to.
+
+    They run again if pyscard's monitor ended by :data:`PYSCARD_RACE`.
+    """
+    for left in reversed(range(TRIES)):
+        jobs: dict[str, Job] = {}
+        failure = ""
+        try:
+            watch(guest, settings, jobs)
+        except LabError as error:
+            failure = f"exit status: {error}\n"
+        said = {name: jobs[name].stdout if name in jobs else "" for name in WATCHERS}
+        if failure and left and any(map(PYSCARD_RACE.search, said.values())):
+            continue
+        break
+    said["pcsc_scan"] = "$ pcsc_scan -n\n" + without_spinner(said["pcsc_scan"])
+    return {name: text + (f"\n{failure}" if failure else "") for name, text in said.items()}
+
+
+def watch(guest: Guest, settings: Settings, jobs: dict[str, Job]) -> None:
+    """Run the programs that watch, and take the echo card and its reader out and put them in.
+
+    Args:
+        guest: Where.
+        settings: Variables for the programs.
+        jobs: Gets the programs, by name.
+
+    Raises:
+        LabError: One did not print what it had to.
+    """
     reader = guest.readers[LAB[0]]
     start = partial(guest.popen, env=settings)
     with ExitStack() as stack:
-        jobs: dict[str, Job] = {"pcsc_scan": stack.enter_context(start(["pcsc_scan", "-n"]))}
+        stack.callback(put_back, reader)
+        jobs["pcsc_scan"] = stack.enter_context(start(["pcsc_scan", "-n"]))
         for name in list(WATCHERS)[1:]:
             fifo = f"{FOLDER}/{Path(name).stem}"
             command = ["/usr/bin/python3", "-uc", RUNNER, fifo, f"{EXAMPLES}/{name}"]
             jobs[name] = stack.enter_context(start(command))
         scan, cards, readers, change = jobs.values()
-        scan.wait_for(r"(?s)(Reader \d.*?Card inserted.*?){3}", WAIT_S)
-        cards.wait_for(r"(?s)(Inserted.*){3}", WAIT_S)
-        readers.wait_for("Added", WAIT_S)
-        change.wait_for("Please insert", WAIT_S)
+        see(scan, r"(?s:(Reader \d.*?Card inserted.*?){3})")
+        see(cards, r"(?s:(Inserted.*){3})")
+        see(readers, "Added")
+        see(change, "Please insert")
         reader.card_out()
-        scan.wait_for("lab0.*\n.*\n.*Card removed", WAIT_S)
-        cards.wait_for("Removed", WAIT_S)
+        see(scan, "lab0.*\n.*\n.*Card removed")
+        see(cards, "Removed")
         change.wait(WAIT_S)
         reader.card_in()
-        scan.wait_for(r"(?s)Card removed.*lab0[^\n]*\n[^\n]*\n[^\n]*Card inserted", WAIT_S)
-        cards.wait_for(r"(?s)(Inserted.*){4}", WAIT_S)
+        see(scan, r"(?s:Card removed.*lab0[^\n]*\n[^\n]*\n[^\n]*Card inserted)")
+        see(cards, r"(?s:(Inserted.*){4})")
         reader.unplug()
-        readers.wait_for("Removed readers .*lab0", WAIT_S)
-        scan.wait_for(r"(?s)(Scanning.*){2}lab2.*(Card inserted.*){2}", WAIT_S)
-        cards.wait_for(r"(?s)(Removed.*){2}", WAIT_S)
+        see(readers, "Removed readers .*lab0")
+        see(scan, r"(?s:(Scanning.*){2}lab2.*(Card inserted.*){2})")
+        see(cards, r"(?s:(Removed.*){2})")
         reader.plug()
-        readers.wait_for("(?s)Removed readers [^\n]*lab0.*Added readers [^\n]*lab0", WAIT_S)
-        scan.wait_for(r"(?s)(Scanning.*){3}(ATR: [^\n]*\n.*){3}", WAIT_S)
-        cards.wait_for(r"(?s)(Inserted.*){5}", WAIT_S)
+        see(readers, "(?s:Removed readers [^\n]*lab0.*Added readers [^\n]*lab0)")
+        see(scan, r"(?s:(Scanning.*){3}(ATR: [^\n]*\n.*){3})")
+        see(cards, r"(?s:(Inserted.*){5})")
         for name in ENDLESS:
             guest.run(f"echo >{FOLDER}/{Path(name).stem}", check=True)
             jobs[name].wait(WAIT_S)
-        said = {name: job.stdout for name, job in jobs.items()}
-    return said | {"pcsc_scan": "$ pcsc_scan -n\n" + without_spinner(said["pcsc_scan"])}
+
+
+def see(job: Job, pattern: str) -> None:
+    """Wait until a program has printed ``pattern``.
+
+    Raises:
+        LabError: It did not, or pyscard's monitor ended.
+    """
+    job.wait_for(f"(?:{pattern})|{PYSCARD_RACE.pattern}", WAIT_S)
+    if PYSCARD_RACE.search(job.stdout):
+        raise LabError(f"pyscard's monitor ended: {job.stdout}")
+
+
+def put_back(reader: LabReader) -> None:
+    """Have the reader plugged in, and its card in it."""
+    reader.plug()
+    if not reader.card_present:
+        reader.card_in()
 
 
 def without_spinner(text: str) -> str:

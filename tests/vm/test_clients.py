@@ -5,10 +5,13 @@ and with our service in pcscd's place.
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 
 import pytest
+from lab.errors import LabError
 from lab.guest import Guest
 
+from tests.vm import clients
 from tests.vm.client_rows import CLIENTS, PROGRAMS, WATCHERS
 from tests.vm.clients import (
     NEARLY,
@@ -71,6 +74,28 @@ def test_the_same_without_pcscd(said: Said, name: str) -> None:
 def test_it_works(said: Said, name: str, expected: str) -> None:
     for output in said[name].own:
         assert re.search(expected, output), output
+
+
+@pytest.mark.parametrize(("ends", "tries"), [(0, 1), (1, 2), (2, 3), (3, 3)])
+def test_programs_that_watch_run_again(
+    monkeypatch: pytest.MonkeyPatch, guest: Guest, ends: int, tries: int
+) -> None:
+    """pyscard's monitor ended ``ends`` times because a reader came between two of its calls."""
+    traceback = "ListReadersException: Failed to list readers: Insufficient buffer. (0x80100008)"
+    made: list[str] = []
+
+    def watch(_guest: Guest, _settings: object, jobs: dict[str, SimpleNamespace]) -> None:
+        is_ended = len(made) < ends
+        made.append(traceback if is_ended else "")
+        jobs |= {name: SimpleNamespace(stdout=made[-1]) for name in WATCHERS}
+        if is_ended:
+            raise LabError("pyscard's monitor ended")
+
+    monkeypatch.setattr(clients, "watch", watch)
+    said = clients.watchers(guest, {})
+    assert len(made) == tries
+    assert list(said) == list(WATCHERS)
+    assert all(("\nexit status" in text) == (ends == tries) for text in said.values())
 
 
 def test_the_page_is_current(guest: Guest, said: Said) -> None:

@@ -28,6 +28,7 @@ from ccid import errors
 from ccid.iso7816.apdu import CommandApdu
 from ccid.iso7816.timing import Timing
 control, *arguments = sys.argv[1:]
+LONG_S = 30  # the guest may be slow, and a reader has 2 s to come back; the card thinks for 60 s
 def find(n=0):
     return [r for r in ccid.list_readers() if r.manufacturer == "ccid"][n]
 def hand(line):
@@ -235,7 +236,7 @@ with ccid.open_reader(find()) as reader, reader.slots[0].connect() as card:
     threading.Timer(0.5, hand, ["card out"]).start()
     began = time.monotonic()
     try: card.transmit(bytes.fromhex("0038003C"))
-    except errors.CardRemoved: print("removed", time.monotonic() - began < 3)
+    except errors.CardRemoved: print("removed", time.monotonic() - began < LONG_S)
 """
         )
     assert said.split() == ["removed", "True"]
@@ -249,7 +250,7 @@ with ccid.open_reader(find()) as reader, reader.slots[0].connect() as card:
     threading.Timer(0.5, hand, ["reader out"]).start()
     began = time.monotonic()
     try: card.transmit(bytes.fromhex("0038003C"))
-    except errors.ReaderRemoved: print("removed", time.monotonic() - began < 3)
+    except errors.ReaderRemoved: print("removed", time.monotonic() - began < LONG_S)
     try: reader.slots[0].status()
     except errors.ReaderRemoved: print("removed")
 """
@@ -268,7 +269,7 @@ with ccid.open_reader(find()) as reader, reader.slots[0].connect() as card:
     began = time.monotonic()
     try: card.transmit(bytes.fromhex("0038003C"))
     except errors.CommandCancelled as error: print("cancelled", "did not" in str(error))
-    print(time.monotonic() - began < 5)
+    print(time.monotonic() - began < LONG_S)
     print(card.transmit(bytes.fromhex("00A40400")).hex())
 """
         )
