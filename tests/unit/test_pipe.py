@@ -942,8 +942,9 @@ def test_quiet_waits_for_the_command_under_way() -> None:
     thread.start()
     assert waiting.wait(5)
     with pipe.quiet():
-        assert len(transport.reads) >= 10, "the command was left to time out first"
+        reads = len(transport.reads)
     thread.join(5)
+    assert len(transport.reads) == reads, "the command was to time out first"
 
 
 def test_quiet_works_on_a_pipe_that_is_shut() -> None:
@@ -993,7 +994,7 @@ def test_the_last_wait_for_a_reply_ends_its_transfer() -> None:
 
     pipe = Pipe(Waiting(lambda _: None), name="script")
     with pytest.raises(TransportTimeout):
-        Commands(pipe, 0).xfr_block(APDU, timeout_s=0.1)
+        Commands(pipe, 0).xfr_block(APDU, timeout_s=0.5)  # a busy machine waits at least once
     calls = " ".join(last)
     assert re.fullmatch("(wait receive )+(receive ?)+", calls), "all but the last leave it waiting"
 

@@ -58,7 +58,7 @@ READERS = [
 ]
 
 
-def _boot(shared: Path, system: System | None) -> Iterator[Guest]:
+def boot(shared: Path, system: System | None) -> Iterator[Guest]:
     """A guest. If it cannot start, the tests fail with the reason."""
     guest, wrong = None, ""
     try:
@@ -83,7 +83,7 @@ def guest(
             reader.plug()
         yield service.guest
         return
-    yield from _boot(tmp_path_factory.getbasetemp(), None)
+    yield from boot(tmp_path_factory.getbasetemp(), None)
 
 
 @pytest.fixture(scope="session")
@@ -100,7 +100,7 @@ def modern(
         if suite is not None or request.config.getoption("--full"):
             pytest.fail(str(error), pytrace=False)
         pytest.skip(str(error))
-    yield from _boot(tmp_path_factory.getbasetemp(), system)
+    yield from boot(tmp_path_factory.getbasetemp(), system)
 
 
 @pytest.fixture(scope="session")

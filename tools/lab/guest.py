@@ -29,6 +29,7 @@ from typing import Self
 if __package__ in (None, ""):  # run as a program
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from lab import sleeping
 from lab.errors import CommandFailed, CommandTimeout, LabError
 from lab.link import MARGIN_S, Command, Job, Link, Result, Sink
 from lab.machine import CONNECTIONS, PORTS, controller, machine
@@ -169,6 +170,17 @@ class Guest:
         for reader in self.readers:
             if reader.index not in numbers:
                 reader.unplug()
+
+    def sleep(self, for_s: float = 2.0) -> None:
+        """Have the guest suspend to idle for so many seconds; see :mod:`lab.sleeping`. Afterwards
+        its files of the host (``shared``) are gone.
+
+        Raises:
+            LabError: It does not sleep, or does not wake up.
+        """
+        assert self._monitor is not None
+        console = self._folder / "console.log"
+        sleeping.sleep(self._monitor, self.popen, self.python, console, for_s)
 
     @property
     def console(self) -> str:
