@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from ccid.errors import ReaderClosed
 from ccid.ground import at_exit
+from ccid.ground.mailbox import Mailbox
 from ccid.ground.once import Once
 from ccid.ground.signal_safe_locks import new_rlock
 
@@ -42,7 +43,7 @@ class Unclosed:
         """Forget everything: in a forked child all readers are the parent's."""
         self._open: dict[weakref.ref[Reader], None] = {}
         """The open readers, in the order of opening."""
-        self._lost: queue.SimpleQueue[Reader] = queue.SimpleQueue()
+        self._lost: Mailbox[Reader] = Mailbox()
         self._closing = new_rlock()
         self._python_ends = False
 

@@ -32,6 +32,7 @@ from ccid.device.open_readers import Key, key_of, opened
 from ccid.device.reader import Reader
 from ccid.device.watch_tasks import CloseTask, OpenTask, StatusTask
 from ccid.errors import CcidError, ReaderForked, ReaderRemoved
+from ccid.ground.mailbox import Mailbox
 from ccid.ground.records import record
 from ccid.link.card_state import Presence
 from ccid.transport import ReaderInfo
@@ -193,7 +194,7 @@ class _Watcher:
     :meth:`_post_owner_change`."""
 
     def __init__(self) -> None:
-        self._notices: queue.SimpleQueue[Notice] = queue.SimpleQueue()
+        self._notices: Mailbox[Notice] = Mailbox()
         self._queued: set[Notice] = set()
         """The notices in the queue."""
         self._owner_changes: dict[Key, ReaderInfo] = {}

@@ -8,7 +8,7 @@ that the handler raises ends what the thread is doing. So these rules hold for e
   runs between its two ends and the block. ``acquire()`` lets a handler run before its result is
   looked at. So does an ``__enter__`` or ``__exit__`` in Python, as those of Condition, Semaphore
   and Event are.
-- Threads wake each other by a SimpleQueue and wait on it in slices: a lost notice costs one slice.
+- Threads wake each other by a Mailbox and wait on it in slices: a lost notice costs one slice.
 - A note that holds only while a lock is held is made within ``try`` and removed in its
   ``finally``, in the same function, with no call before it.
   :meth:`ccid.link.conversation.Conversation.perform` does so for all.

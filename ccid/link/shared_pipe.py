@@ -11,7 +11,7 @@ A thread that is about to send, and finds none that reads, first has a transfer 
 (:meth:`ccid.transport.Transport.expect`). So both transfers are at the reader at once here too, and
 the lock for writing need not be held until the reply is there.
 
-The rules for signals (:mod:`ccid.link.locks`) hold here too: a box is a SimpleQueue, and the
+The rules for signals (:mod:`ccid.link.locks`) hold here too: a box is a Mailbox, and the
 reading thread holds a lock that other threads try to acquire without waiting for it.
 """
 
@@ -21,10 +21,11 @@ import copy
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from queue import Empty, SimpleQueue
+from queue import Empty
 from typing import Any
 
 from ccid.errors import CcidError, CommandCancelled, MalformedMessage, TransportTimeout
+from ccid.ground.mailbox import Mailbox
 from ccid.ground.signal_safe_locks import new_rlock
 from ccid.link.block_ways import ALL_SECRET, BlockWay, PatienceS, SharedWay
 from ccid.link.card_state import Session
@@ -63,7 +64,7 @@ class SharedPipe(Pipe):
         self._begun: dict[int, int] = {}
         """By slot: number of the last command as the one under way began to wait for room. It is
         cancelled from then on, and other slots send commands meanwhile."""
-        self._boxes = [SimpleQueue[Mail]() for _ in range(slot_count)]
+        self._boxes = [Mailbox[Mail]() for _ in range(slot_count)]
         self._reader = new_rlock()
         """Held by the thread that reads for all."""
         super().__init__(transport, slot_count=slot_count, **common)
@@ -129,7 +130,7 @@ class SharedPipe(Pipe):
 
     def _write(self, command: RawCommand) -> UnderWay:
         with self.lock:  # before the reply can come, which another thread may read
-            self._boxes[command.slot] = SimpleQueue()
+            self._boxes[command.slot] = Mailbox()
             self._under_way[command.slot] = self.count + 1
             return super()._write(command)
 

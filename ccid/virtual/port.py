@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from ccid.codec.descriptors import ClassControl
+from ccid.ground.mailbox import Mailbox
 from ccid.ground.signal_safe_locks import new_rlock
 from ccid.virtual.usb_device import Request, UsbDevice
 
@@ -46,7 +47,7 @@ class _Waiter:
     next_due: Callable[[], float | None]
     due: float | None
     is_over: Callable[[], bool]
-    woken: queue.SimpleQueue[None] = field(default_factory=queue.SimpleQueue)
+    woken: Mailbox[None] = field(default_factory=Mailbox)
 
 
 _ports: WeakSet[Port] = WeakSet()

@@ -21,6 +21,7 @@ from ccid.errors import (
     TransportStall,
     TransportTimeout,
 )
+from ccid.ground.mailbox import Mailbox
 from ccid.ground.signal_safe_locks import new_rlock
 from ccid.transport import (
     IN_CAPACITY,
@@ -48,7 +49,7 @@ class VirtualTransport(SeparateTransfers, Life):
         self.info = info
         self._events = new_rlock()
         self._inbox: deque[bytes] = deque()
-        self._came: list[queue.SimpleQueue[None]] = []
+        self._came: list[Mailbox[None]] = []
         """One queue for each thread that waits for events; an item wakes the thread. Not a
         :class:`threading.Event`: a signal handler that raises may leave its lock held."""
         self._tell: Callable[[bytes], None] | None = None
@@ -228,7 +229,7 @@ class VirtualTransport(SeparateTransfers, Life):
         number = self._event_endpoint
         if not number:
             return nothing_to_end
-        ended, device, came = False, self.port.device, queue.SimpleQueue[None]()
+        ended, device, came = False, self.port.device, Mailbox[None]()
         came.put(None)  # a message may be there already
         self._came.append(came)
 

@@ -31,6 +31,7 @@ from types import TracebackType
 from typing import Self
 
 from ccid.errors import MalformedMessage
+from ccid.ground.mailbox import Mailbox
 from ccid.ground.signal_safe_locks import new_lock
 from ccid.virtual.cards import Application, Contact
 from ccid.virtual.virtual_reader import VirtualReader
@@ -73,7 +74,7 @@ class Connection:
     def __init__(self, sock: socket.socket, now: float, wake: Callable[[], None]) -> None:
         self.sock = sock
         self.card: VpcdCard | None = None
-        self.inbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self.inbox: Mailbox[bytes | None] = Mailbox()
         self.is_given_up = False
         self._wake = wake
         self._lock = new_lock()
@@ -175,7 +176,7 @@ class VpcdListener:
         self._interface = interface
         self._insert_as = insert_as
         self._connection: Connection | None = None
-        self._arrivals: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._arrivals: Mailbox[None] = Mailbox()
         self._thread: threading.Thread | None = None
         self._is_closing = False
         self._resources = ExitStack()

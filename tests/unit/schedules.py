@@ -39,6 +39,7 @@ import pytest
 import ccid
 from ccid.device.open_readers import opened
 from ccid.device.unclosed_readers import unclosed
+from ccid.ground.mailbox import Mailbox
 from ccid.ground.signal_safe_locks import SignalSafeLock
 
 PACKAGE = str(Path(ccid.__file__).parent)
@@ -491,8 +492,8 @@ class Condition:
         return result
 
 
-class SimpleQueue(Generic[T]):
-    """Instead of :class:`queue.SimpleQueue`."""
+class ScheduledMailbox(Generic[T]):
+    """Instead of :class:`ccid.ground.mailbox.Mailbox`."""
 
     def __init__(self) -> None:
         self._items: deque[T] = deque()
@@ -619,12 +620,11 @@ _NAMES: list[tuple[object, object]] = [
         threading,
         Instead(threading, Lock=Lock, RLock=RLock, Event=Event, Condition=Condition, Thread=Thread),
     ),
-    (queue, Instead(queue, SimpleQueue=SimpleQueue)),
     (time, Instead(time, monotonic=monotonic, sleep=sleep)),
     (threading.Lock, Lock),
     (threading.RLock, RLock),
     (threading.Thread, Thread),
-    (queue.SimpleQueue, SimpleQueue),
+    (Mailbox, ScheduledMailbox),
     (time.monotonic, monotonic),
     (time.sleep, sleep),
 ]

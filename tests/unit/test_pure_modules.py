@@ -25,7 +25,7 @@ EDGE = frozenset(
         *("select", "selectors", "socket", "socketserver", "ssl"),
         *("atexit", "datetime", "signal", "subprocess", "time"),
         *("ctypes", "usb"),
-        "ccid.ground.signal_safe_locks",
+        *("ccid.ground.mailbox", "ccid.ground.signal_safe_locks"),
     }
 )
 """What only the edge imports."""

@@ -401,7 +401,7 @@ class Wire:
     """A client's socket."""
 
     def __init__(self, number: int) -> None:
-        self.said = schedules.SimpleQueue[bytes]()
+        self.said = schedules.ScheduledMailbox[bytes]()
         self.replies: list[bytes] = []
         self._number = number
 
@@ -430,7 +430,7 @@ class Watched:
 def lent(scheduler: Scheduler) -> None:
     """Two clients whose sockets are lent send APDUs to one card, and a third is served by the
     engine: each gets its own answers in order, and each socket comes back."""
-    news = schedules.SimpleQueue[None]()
+    news = schedules.ScheduledMailbox[None]()
     with scheduler.calm(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(lent_sockets, "select", schedules.Instead(select, epoll=Watched))
         made = Manager([ccid.VirtualReader(EchoCard())], usb=False)
@@ -533,7 +533,7 @@ def test_a_box_that_is_made_after_the_command_was_sent_is_found(
                 self._under_way[command.slot] = self.count + 1
                 sent = Pipe._write(self, command)
                 boxes: list[Any] = self._boxes
-                boxes[command.slot] = schedules.SimpleQueue()
+                boxes[command.slot] = schedules.ScheduledMailbox()
                 return sent
 
     monkeypatch.setattr("ccid.link.shared_pipe.SharedPipe", TooLate)
@@ -587,7 +587,7 @@ def test_a_seed_gives_the_same_schedule_again() -> None:
 
 def test_a_thread_that_stays_is_found() -> None:
     def scenario(scheduler: Scheduler) -> None:
-        box = schedules.SimpleQueue[None]()
+        box = schedules.ScheduledMailbox[None]()
         scheduler.spawn(box.get, "waits for ever")
 
     with pytest.raises(Deadlock, match="waits for ever"):

@@ -23,6 +23,7 @@ from typing import Any
 
 from ccid.device.open_readers import Key, key_of
 from ccid.errors import CcidError
+from ccid.ground.mailbox import Mailbox
 from ccid.pcsc.ifd import Code
 from ccid.pcsc.manager.card_calls import may_transmit_now
 from ccid.pcsc.manager.core import Core
@@ -127,7 +128,7 @@ class Engine:
         self.core = Core(random_number, max_slots=settings.max_slots, grace_s=settings.grace_s)
         self.functions = Functions(self.core)
         self._wake = wake
-        self._inbox: queue.SimpleQueue[object] = queue.SimpleQueue()
+        self._inbox: Mailbox[object] = Mailbox()
         self._readers: dict[Key, PluggedReader] = {}
         self._drivers: dict[Slot, SlotDriver] = {}
         self._at_work: dict[Call, SlotDriver] = {}

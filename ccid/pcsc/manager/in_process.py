@@ -5,12 +5,12 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import queue
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ccid.ground.mailbox import Mailbox
 from ccid.ground.once import Once
 from ccid.pcsc.manager.card_calls import CardStatus
 from ccid.pcsc.manager.engine import Abandoned, Ended, Engine, Plugged, Settings
@@ -49,7 +49,7 @@ class _Blocking(Call):
     ) -> None:
         deadline = None if timeout is None else time.monotonic() + timeout
         super().__init__(function, arguments, deadline=deadline)
-        self.over: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.over: Mailbox[None] = Mailbox()
 
     def finished(self) -> None:
         """Wake the thread."""

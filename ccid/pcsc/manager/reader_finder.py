@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from ccid.device.find import list_readers
 from ccid.errors import CcidError
+from ccid.ground.mailbox import Mailbox
 from ccid.pcsc.manager.slot_driver import Post
 from ccid.transport import ReaderInfo
 
@@ -42,7 +43,7 @@ class ReaderFinder:
     def __init__(self, post: Post, names: Sequence[str] = ()) -> None:
         self._post = post
         self._names = [name.lower() for name in names]
-        self._tokens: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._tokens: Mailbox[bool] = Mailbox()
         self._end_hotplug: Callable[[], None] | None = None
         self._thread = threading.Thread(target=self._run, name="finding readers", daemon=True)
         self._is_ended = False

@@ -4,13 +4,13 @@ library knows of the card."""
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
 from ccid.errors import CcidError
+from ccid.ground.mailbox import Mailbox
 from ccid.ground.signal_safe_locks import new_lock
 from ccid.link.card_state import Power
 from ccid.pcsc.ifd import Action as IfdAction
@@ -64,7 +64,7 @@ class SlotDriver:
         self._handler = handler
         self._lun = lun
         self._post = post
-        self._jobs: queue.SimpleQueue[tuple[Call, Job] | None] = queue.SimpleQueue()
+        self._jobs: Mailbox[tuple[Call, Job] | None] = Mailbox()
         self._thread: threading.Thread | None = None
         self.gate = new_lock()
         self._holder: Call | None = None

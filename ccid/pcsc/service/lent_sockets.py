@@ -14,7 +14,6 @@ who saw what: the thread sets :attr:`Lease.is_exchanging` and then looks at
 from __future__ import annotations
 
 import logging
-import queue
 import select
 import socket
 import struct
@@ -25,6 +24,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 
+from ccid.ground.mailbox import Mailbox
 from ccid.pcsc.manager.engine import Engine
 from ccid.pcsc.manager.pcsc_call import DoneByCaller
 from ccid.pcsc.manager.pcsc_state import Context
@@ -120,7 +120,7 @@ class LentSockets:
     def __init__(self, engine: Engine, wake: Callable[[], None]) -> None:
         self._engine = engine
         self._wake = wake
-        self._leases: queue.SimpleQueue[Lease | None] = queue.SimpleQueue()
+        self._leases: Mailbox[Lease | None] = Mailbox()
         self._back: deque[Lease] = deque()
         self._threads: list[threading.Thread] = []
         self._lent: dict[int, Lease] = {}
