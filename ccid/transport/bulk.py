@@ -26,6 +26,15 @@ the transfer was seen. A wait that a signal ends leaves ``codes`` filled. The ne
 over: it lets an old command end before it touches the buffer, and an old reply goes on waiting.
 The path of every APDU, in :meth:`BulkPair.exchange`, is taken only if nothing is left.
 
+Threads. A call of libusb's leaves Python's lock (the GIL) to other threads, and must get it back.
+With one reader that costs nothing. With several, each in a thread, another thread has the lock by
+then: that takes longer than a submission does. So readers with a further context
+(:mod:`ccid.transport.contexts`) submit without leaving the lock: eight of them in eight threads
+send 1.3 times the APDUs, for half of the CPU time. libusb calls nothing of Python's while it holds
+what a submission waits for. The kernel lets a submission wait while another process resets the
+device; all threads of the program wait then, a fraction of a second. A program with one reader
+never does.
+
 The memory of a transfer is freed when Python forgets the transfer, not when the reader is closed:
 another thread may still look at its numbers then.
 """
@@ -202,6 +211,8 @@ class BulkPair(Life):
         """
         calls, context = asynchronous.calls(), self._attendants.context()
         self._submit, self._handle_events = calls.submit, calls.handle_events
+        if self._attendants is not asynchronous.attendants and calls.submit_keeping_gil is not None:
+            self._submit = calls.submit_keeping_gil
         self._where, self._round = at(context), Timeval.of(ROUND_S)
         self._rounds = EventHandler(where=context)
         out, inp = self.info.reader.bulk_out, self.info.reader.bulk_in

@@ -236,6 +236,19 @@ def library_name() -> str:
     return str(backend().lib._name)
 
 
+def keeping_gil(name: str) -> Callable[..., int] | None:
+    """A function as of :func:`plain` that is called without leaving Python's lock, the GIL, to
+    other threads. None on Windows.
+
+    Args:
+        name: The function. It must not wait for a thread that may need the GIL.
+    """
+    if sys.platform == "win32":
+        return None
+    found: Callable[..., int] = ctypes.PYFUNCTYPE(ctypes.c_int)((name, backend().lib))
+    return found
+
+
 def callback_type(result: Any, *arguments: Any) -> Any:
     """The type of a function that libusb calls, or is called by."""
     make = "WINFUNCTYPE" if sys.platform == "win32" else "CFUNCTYPE"

@@ -135,7 +135,10 @@ def stub_calls() -> asynchronous.Calls:
     """libusb's functions, with the stub's for bulk transfers."""
     functions, stub = real(), made[0]
     return functions._replace(
-        submit=stub.submit, handle_events=stub.handle_events, cancel_transfer=stub.cancel
+        submit=stub.submit,
+        handle_events=stub.handle_events,
+        cancel_transfer=stub.cancel,
+        submit_keeping_gil=None,
     )
 
 
