@@ -45,6 +45,11 @@ NOT_HERE = {
 }
 """Commands of ``console`` blocks that need more than a virtual reader, and where they are tried."""
 PROGRAMS = ("ccid-probe", "ccid-run")
+CARD_LIST = """\
+3B F8 13 00 00 81 31 FE 15 59 75 62 69 6B 65 79 34 D4
+\tYubico Yubikey 4 OTP+CCID
+"""
+"""Lines of pcsc-tools' smartcard_list.txt, which the commands find here."""
 FOREIGN = frozenset(
     {
         *(
@@ -185,7 +190,16 @@ def outcome(command: str, run: Run) -> tuple[int, str]:
 
 @pytest.mark.usefixtures("no_usb")
 @pytest.mark.parametrize(("page", "command", "shown"), list(commands()))
-def test_console(page: str, command: str, shown: str, run: Run) -> None:
+def test_console(
+    page: str,
+    command: str,
+    shown: str,
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "list.txt").write_text(CARD_LIST)
+    monkeypatch.setenv("CCID_CARD_LIST", str(tmp_path / "list.txt"))
     if command not in NOT_HERE:
         status, out = outcome(command, run)
         assert status == 0
