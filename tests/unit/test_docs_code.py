@@ -21,6 +21,8 @@ import pytest
 
 import ccid
 from ccid.device import watching
+from ccid.known import quirks
+from ccid.known.quirks import reader_table
 from ccid.transport import discovery, hotplug, usb
 from tests.unit.conftest import Run
 from tests.unit.fake_usb import FakeBackend
@@ -108,6 +110,12 @@ def lines() -> Iterator[tuple[str, str]]:
         if page not in OTHERS:
             for code, _ in blocks(page, "sh"):
                 yield from ((page, line) for line in code.splitlines() if line)
+
+
+def tables() -> Iterator[tuple[str, str]]:
+    """Each block for a file of readers."""
+    for page in PAGES:
+        yield from ((page, code) for code, _ in blocks(page, "toml"))
 
 
 @pytest.fixture
@@ -223,6 +231,24 @@ def test_shell(page: str, line: str, run: Run) -> None:
             assert name in (*FOREIGN, *PROGRAMS)
 
 
+@pytest.mark.parametrize(("page", "code"), list(tables()))
+def test_toml(page: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the pages write into a file of readers is read, and gives its reader other quirks."""
+    (reader,) = set(re.findall(r'^\[\[?reader\."([\w:]+)"', code, re.M))
+    ids = [int(one, 16) for one in reader.split(":")]
+    before = quirks.lookup(*ids)
+    (tmp_path / "readers.toml").write_text(code)
+    monkeypatch.setenv(reader_table.VARIABLE, str(tmp_path / "readers.toml"))
+    assert quirks.lookup(*ids) != before, page
+
+
+def test_the_code_is_as_wide_as_the_site() -> None:
+    """At a width of 1280: what is wider begins in sight, and ends in a scroll bar."""
+    code = [(page, text) for page in PAGES for text, _ in blocks(page, "python")]
+    lines = [(page, line) for page, text in code for line in text.splitlines()]
+    assert [one for one in lines if len(one[1]) > 80] == []
+
+
 def test_the_pages_have_code() -> None:
     pages = {page for page, *_ in (*programs(), *commands())}
     assert {"first-steps.md", "tutorial.md", "wait-for-a-card.md", "which-reader.md"} <= pages
@@ -247,3 +273,29 @@ def test_the_first_page_has_the_words_of_the_titles() -> None:
     for words, page in re.findall(r"^- \[(.+)\]\(([\w-]+\.md)\)", first, re.M):
         title = (ROOT / "docs" / page).read_text("utf-8").partition("\n")[0]
         assert title == f"# {words}"
+
+
+@pytest.mark.parametrize(
+    ("words", "page"),
+    [
+        ("UID contactless", "contactless.md"),
+        ("beep LED", "beep-and-leds.md"),
+        ("wait card", "wait-for-a-card.md"),
+        ("asyncio", "asyncio.md"),
+        ("pip install fails", "install.md"),
+        ("access SSH", "access.md"),
+        ("container", "access.md"),
+        ("Flatpak", "access.md"),
+        ("WSL", "access.md"),
+        ("dead suspend", "resets.md"),
+        ("Android root", "android.md"),
+        ("which reader is this", "which-reader.md"),
+        ("which card ATR", "which-card.md"),
+    ],
+)
+def test_the_first_page_leads_to_the_answer(words: str, page: str) -> None:
+    """The first link that has all words of a frequent question."""
+    first = (ROOT / "docs" / "index.md").read_text("utf-8")
+    links = re.findall(r"\[([^\]]+)\]\(([\w-]+\.md)\)", first)
+    fitting = [to for text, to in links if all(w.lower() in text.lower() for w in words.split())]
+    assert fitting[:1] == [page]
