@@ -70,6 +70,17 @@ def test_the_reference_has_each_public_name(site: dict[Path, Page], package: Mod
             assert {f"{one.__module__}.{name}", f"{package.__name__}.{name}"} & anchors, name
 
 
+def test_errors_lead_to_their_page(site: dict[Path, Page]) -> None:
+    """Also those that the module of a function does not import; and no other page shows them."""
+    pages = {file.name: page for file, page in site.items() if file.parent.name == "api"}
+    for name in ("readers.html", "aio.html"):
+        assert "errors.html#ccid.errors.AccessDenied" in {
+            link.removeprefix("../api/") for link in pages[name].linked
+        }
+    for name in pages.keys() - {"errors.html"}:
+        assert not [one for one in pages[name].anchors if one.endswith(".AccessDenied")], name
+
+
 def test_its_links_lead_somewhere(site: dict[Path, Page]) -> None:
     lost = []
     for file, page in site.items():
