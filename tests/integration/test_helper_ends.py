@@ -25,7 +25,7 @@ from tests.conftest import Tell
 from tests.integration.private_pcscd import HAS_CARD, private_pcscd, virtual_reader
 
 PROGRAM = Path(__file__).with_name("helper_on_a_wire.py")
-END_S = 10.0
+END_S = 20.0
 LUNS = (0x0001_0000, 0x0001_0001)
 TAKES_50_MS = bytes.fromhex("00500032")
 AT_ONCE = bytes.fromhex("0010000004")

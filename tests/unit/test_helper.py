@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any, Self
 
 import pytest
@@ -334,3 +335,24 @@ def test_an_unplugged_reader_ends_a_full_event_socket() -> None:
         channel.tell(True)
         said = b"".join(iter(lambda: ours.recv(1 << 16), b""))
         assert set(said) == set(EVENT_CHANGE)
+
+
+def test_the_wait_for_pcscd_is_longer_while_nothing_shows_that_it_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "PCSCD_END_S", 0.05)
+    monkeypatch.setattr(module, "BUSY_END_S", 0.5)
+    for refused, ends, least_s in ((module.GOES_ON, False, 0.05), (0, False, 0.5), (0, True, 0.1)):
+        control, pcscd = socket.socketpair()
+        with control, pcscd:
+            seen: Any = SimpleNamespace(refused=refused)
+            timer = threading.Timer(least_s, pcscd.shutdown, [socket.SHUT_RDWR])
+            if ends:
+                timer.start()
+            began = time.monotonic()
+            module.await_end_of_pcscd(control, seen)
+            took_s = time.monotonic() - began
+            timer.cancel()
+            assert least_s <= took_s, (refused, ends)
+            if refused or ends:
+                assert took_s < 0.5, (refused, ends)

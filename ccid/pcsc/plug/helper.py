@@ -63,9 +63,10 @@ IMPORT_S = 120.0
 interpreter to start (START_S), for the same reason. Disk and processor decide, not the reader."""
 POWER_OFF_S = 2.0
 """Time to power all cards off when pcscd has ended; ``plug.c`` waits ``HELPER_END_S``."""
-PCSCD_END_S = 1.5
+PCSCD_END_S, BUSY_END_S, GOES_ON = 1.5, 10.0, 8
 """After a signal, how long the helper is there for pcscd. Requests fail meanwhile; without it the
-plug would start another, for a pcscd that ends."""
+plug would start another, for a pcscd that ends. On a busy machine pcscd takes longer: so it is the
+second time, unless by then so many requests came that pcscd goes on."""
 
 
 def say(text: str) -> None:
@@ -107,6 +108,8 @@ class Channel(threading.Thread):
                 self.since = time.monotonic()
                 if heart.is_asleep:
                     heart.wake()
+                if self.helper.is_ending:
+                    self.helper.refused += 1
                 try:
                     frame = self._carry_out(self.helper.handler, request)
                 except Exception as error:  # a fault of the driver fails this request alone
@@ -245,6 +248,8 @@ class Helper:
         """A reader was opened."""
         self.is_ending = False
         """All cards are being powered off: what fails from now on is no fault."""
+        self.refused = 0
+        """Requests since then."""
         self._is_settled = False
         self.channels: list[Channel] = []
         self.heart = Heart(self)
@@ -362,11 +367,16 @@ def stop_serving(control: socket.socket) -> None:
         control.shutdown(socket.SHUT_RD)
 
 
-def await_end_of_pcscd(control: socket.socket) -> None:
-    """Wait until pcscd has closed its end of the control socket, at most :data:`PCSCD_END_S`."""
-    poll = select.poll()
+def await_end_of_pcscd(control: socket.socket, helper: Helper) -> None:
+    """Wait until pcscd has closed its end of the control socket, for :data:`PCSCD_END_S`; on a busy
+    machine for :data:`BUSY_END_S`."""
+    poll, began = select.poll(), time.monotonic()
     poll.register(control, 0)  # which leaves POLLHUP
-    poll.poll(PCSCD_END_S * 1000)
+    wait_s = PCSCD_END_S
+    while not poll.poll(wait_s * 1000):
+        if helper.refused >= GOES_ON or time.monotonic() - began > BUSY_END_S:
+            return
+        wait_s = PCSCD_END_S / 5
 
 
 def main() -> None:
@@ -386,7 +396,7 @@ def main() -> None:
     finally:
         try:
             helper.end()
-            await_end_of_pcscd(control)
+            await_end_of_pcscd(control, helper)
         finally:  # Python's own end would free what threads of libusb still use
             os._exit(0)
 
