@@ -9,6 +9,7 @@ from typing import Any
 from ccid.device.card import Card
 from ccid.errors import CardRefused
 from ccid.iso7816.atr import Atr
+from ccid.probe import card_names
 from ccid.probe.exchanges import Exchange
 from ccid.probe.reader_choice import card_slot, opened, print_json, protocol_of, say
 
@@ -37,6 +38,7 @@ def run(options: argparse.Namespace) -> int:
                     "card",
                     **session_of(card, exchanges),
                     explanation=card.atr.explain().splitlines(),
+                    cards=list(card_names.names(card.atr.raw)),
                     uid=names["UID"].hex().upper() if "UID" in names else None,
                     ats=names["ATS"].hex().upper() if "ATS" in names else None,
                 )
@@ -44,11 +46,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 def show_card(card: Card) -> None:
-    """Print reader, ATR and protocol of a card."""
+    """Print reader, ATR, which card it may be, and protocol."""
     say(f"Reader: {card.slot.reader.name}, slot {card.slot.index}")
     say(f"ATR: {card.atr}")
     for line in card.atr.explain().splitlines():
         say(f"  {line}")
+    for line in card_names.names(card.atr.raw):
+        say(f"  Card: {line}")
     say(f"Protocol: {card.protocol}")
 
 

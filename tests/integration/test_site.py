@@ -8,9 +8,13 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from types import ModuleType
 from urllib.parse import unquote, urlsplit
 
 import pytest
+
+import ccid
+import ccid.aio
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,6 +59,26 @@ def test_it_loads_nothing_from_elsewhere(site: dict[Path, Page]) -> None:
         text = file.read_text("utf-8")
         assert "url(http" not in text, file
         assert "@import" not in text, file
+
+
+@pytest.mark.parametrize("package", [ccid, ccid.aio])
+def test_the_reference_has_each_public_name(site: dict[Path, Page], package: ModuleType) -> None:
+    anchors = {anchor for page in site.values() for anchor in page.anchors}
+    for name in package.__all__:
+        one = getattr(package, name)
+        if not isinstance(one, str | ModuleType):
+            assert {f"{one.__module__}.{name}", f"{package.__name__}.{name}"} & anchors, name
+
+
+def test_errors_lead_to_their_page(site: dict[Path, Page]) -> None:
+    """Also those that the module of a function does not import; and no other page shows them."""
+    pages = {file.name: page for file, page in site.items() if file.parent.name == "api"}
+    for name in ("readers.html", "aio.html"):
+        assert "errors.html#ccid.errors.AccessDenied" in {
+            link.removeprefix("../api/") for link in pages[name].linked
+        }
+    for name in pages.keys() - {"errors.html"}:
+        assert not [one for one in pages[name].anchors if one.endswith(".AccessDenied")], name
 
 
 def test_its_links_lead_somewhere(site: dict[Path, Page]) -> None:

@@ -441,3 +441,10 @@ def test_the_page_shows_what_the_doctor_says(capsys: pytest.CaptureFixture[str])
     assert f"(crw-rw-r-- root root): {found.cause}\n" in shown
     assert "\n".join(said[2:]) in shown
     assert "this process runs over SSH\n" in shown
+
+
+def test_the_rules_of_the_page_are_those_of_the_error() -> None:
+    page = (ROOT / PAGE).read_text("utf-8")
+    ids = (0x08E6, 0x4433)
+    shown = re.findall(r"^SUBSYSTEM.*", page, re.M)
+    assert shown == [seat_rule(ids), group_rule(ids, "plugdev"), group_rule(ids, "www-data")]

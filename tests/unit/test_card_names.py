@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -126,6 +127,21 @@ def test_the_command_says_which_card_it_may_be(run: Run, listed: Path) -> None:
     assert out.endswith("\n  Card: A large family\n  Card: Any card\n")
     _, out, _ = run("atr", "--json", "3B024144")
     assert json.loads(out)["atrs"][0]["cards"] == ["A large family", "Any card"]
+
+
+def test_the_card_in_the_reader_is_named_too(run: Run, listed: Path) -> None:
+    status, out, err = run("card", "--virtual")
+    assert (status, err) == (0, "")
+    assert "\n  Card: Any card\nProtocol: T=1\n" in out
+    _, out, _ = run("card", "--virtual", "--json")
+    assert json.loads(out)["cards"] == ["Any card"]
+
+
+def test_the_shell_names_its_card(run: Run, listed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"atr\n"), "utf-8"))
+    status, out, err = run("shell", "--virtual")
+    assert (status, err) == (0, "")
+    assert "\n  Card: Any card\nProtocol: T=1\n" in out
 
 
 def test_an_atr_of_a_list_is_described_by_that_list(run: Run, listed: Path) -> None:

@@ -21,6 +21,8 @@ import pytest
 
 import ccid
 from ccid.device import watching
+from ccid.known import quirks
+from ccid.known.quirks import reader_table
 from ccid.transport import discovery, hotplug, usb
 from tests.unit.conftest import Run
 from tests.unit.fake_usb import FakeBackend
@@ -45,6 +47,11 @@ NOT_HERE = {
 }
 """Commands of ``console`` blocks that need more than a virtual reader, and where they are tried."""
 PROGRAMS = ("ccid-probe", "ccid-run")
+CARD_LIST = """\
+3B F8 13 00 00 81 31 FE 15 59 75 62 69 6B 65 79 34 D4
+\tYubico Yubikey 4 OTP+CCID
+"""
+"""Lines of pcsc-tools' smartcard_list.txt, which the commands find here."""
 FOREIGN = frozenset(
     {
         *(
@@ -103,6 +110,12 @@ def lines() -> Iterator[tuple[str, str]]:
         if page not in OTHERS:
             for code, _ in blocks(page, "sh"):
                 yield from ((page, line) for line in code.splitlines() if line)
+
+
+def tables() -> Iterator[tuple[str, str]]:
+    """Each block for a file of readers."""
+    for page in PAGES:
+        yield from ((page, code) for code, _ in blocks(page, "toml"))
 
 
 @pytest.fixture
@@ -185,7 +198,16 @@ def outcome(command: str, run: Run) -> tuple[int, str]:
 
 @pytest.mark.usefixtures("no_usb")
 @pytest.mark.parametrize(("page", "command", "shown"), list(commands()))
-def test_console(page: str, command: str, shown: str, run: Run) -> None:
+def test_console(
+    page: str,
+    command: str,
+    shown: str,
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "list.txt").write_text(CARD_LIST)
+    monkeypatch.setenv("CCID_CARD_LIST", str(tmp_path / "list.txt"))
     if command not in NOT_HERE:
         status, out = outcome(command, run)
         assert status == 0
@@ -207,6 +229,24 @@ def test_shell(page: str, line: str, run: Run) -> None:
             assert status == 0
         else:
             assert name in (*FOREIGN, *PROGRAMS)
+
+
+@pytest.mark.parametrize(("page", "code"), list(tables()))
+def test_toml(page: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the pages write into a file of readers is read, and gives its reader other quirks."""
+    (reader,) = set(re.findall(r'^\[\[?reader\."([\w:]+)"', code, re.M))
+    ids = [int(one, 16) for one in reader.split(":")]
+    before = quirks.lookup(*ids)
+    (tmp_path / "readers.toml").write_text(code)
+    monkeypatch.setenv(reader_table.VARIABLE, str(tmp_path / "readers.toml"))
+    assert quirks.lookup(*ids) != before, page
+
+
+def test_the_code_is_as_wide_as_the_site() -> None:
+    """At a width of 1280: what is wider begins in sight, and ends in a scroll bar."""
+    code = [(page, text) for page in PAGES for text, _ in blocks(page, "python")]
+    lines = [(page, line) for page, text in code for line in text.splitlines()]
+    assert [one for one in lines if len(one[1]) > 80] == []
 
 
 def test_the_pages_have_code() -> None:
@@ -233,3 +273,29 @@ def test_the_first_page_has_the_words_of_the_titles() -> None:
     for words, page in re.findall(r"^- \[(.+)\]\(([\w-]+\.md)\)", first, re.M):
         title = (ROOT / "docs" / page).read_text("utf-8").partition("\n")[0]
         assert title == f"# {words}"
+
+
+@pytest.mark.parametrize(
+    ("words", "page"),
+    [
+        ("UID contactless", "contactless.md"),
+        ("beep LED", "beep-and-leds.md"),
+        ("wait card", "wait-for-a-card.md"),
+        ("asyncio", "asyncio.md"),
+        ("pip install fails", "install.md"),
+        ("access SSH", "access.md"),
+        ("container", "access.md"),
+        ("Flatpak", "access.md"),
+        ("WSL", "access.md"),
+        ("dead suspend", "resets.md"),
+        ("Android root", "android.md"),
+        ("which reader is this", "which-reader.md"),
+        ("which card ATR", "which-card.md"),
+    ],
+)
+def test_the_first_page_leads_to_the_answer(words: str, page: str) -> None:
+    """The first link that has all words of a frequent question."""
+    first = (ROOT / "docs" / "index.md").read_text("utf-8")
+    links = re.findall(r"\[([^\]]+)\]\(([\w-]+\.md)\)", first)
+    fitting = [to for text, to in links if all(w.lower() in text.lower() for w in words.split())]
+    assert fitting[:1] == [page]

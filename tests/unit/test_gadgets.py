@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -129,6 +130,14 @@ def test_at_least_twenty_readers_are_known() -> None:
             assert len(gadget_commands.leds(quirks.led_escape)) >= 2
 
 
+def test_the_page_names_the_readers_of_acs_that_are_known() -> None:
+    page = (Path(__file__).parents[2] / "docs/beep-and-leds.md").read_text("utf-8")
+    listed = page.partition("lists the readers: ")[2].partition("`")[0]
+    names = {one.quirks.name for one in known_readers() if one.id in with_gadgets()}
+    number = re.compile(r"ACR\d+")
+    assert set(number.findall(listed)) == set(number.findall(" ".join(map(str, names))))
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_each_model_beeps_and_shines(model: str) -> None:
     virtual = models.make(model, None)
@@ -152,6 +161,7 @@ def test_each_model_beeps_and_shines(model: str) -> None:
         (ACR122U, "FF0040000405000101", "FF00400E0400000000", ("red", "green")),
         (ACR1252, "E00000280132", "E00000290102", ("red", "green")),
         (ACR1255, "E00000280132", "E00000290101", ("green", "red", "blue", "red-2")),
+        ("072f:2224", "E00000280132", "E00000290102", ("red", "green")),
         ("072f:2308", "E00000280132", "E00000290102", ("blue", "green")),
         (H663, "", "581E0001", ("red", "green")),
         (PUCK, "589301F4", "", ()),

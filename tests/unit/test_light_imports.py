@@ -20,6 +20,23 @@ DRIVER = ("transport", "link", "session", "trace", "masking", "device", "pcsc", 
 """Rooms of the driver, none of which a card or a parser needs."""
 USB = ("usb", "libusb_package", "construct")
 
+OPTIONAL = {"asyncio", "cryptography", "PIL", "prompt_toolkit", "pytest", "rich", "smartcard"}
+"""What an extra brings, or only those need who ask for it."""
+COMMANDS = """\
+import contextlib, io, sys, ccid
+from ccid.probe.__main__ import main
+done = 0
+for words in (
+    "list --virtual", "dump --virtual", "check --virtual", "card --virtual", "atr 3B00",
+    "apdu --virtual 00A4000C023F00", "bench --virtual --count 2", "watch --virtual --timeout 0",
+    "readers 08e6:3437", "doctor --virtual", "led --virtual 072f:223f", "buzz --virtual 072f:223f",
+    "report --virtual",
+):
+    with contextlib.redirect_stdout(io.StringIO()):
+        done += main(words.split()) == 0
+print(done, *sys.modules)
+"""
+
 LOADED = """\
 import sys
 import {module}
@@ -36,6 +53,16 @@ def loaded(module: str) -> set[str]:
         check=True,
     )
     return set(run.stdout.split())
+
+
+def test_nothing_optional_is_loaded_unasked() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", COMMANDS], capture_output=True, text=True, check=True
+    )
+    done, *names = run.stdout.split()
+    assert done == "13"
+    assert {"ccid", "ccid.probe.bench_command"} <= set(names)
+    assert OPTIONAL & set(names) == set()
 
 
 @pytest.mark.parametrize("module", PURE_PARTS)

@@ -42,9 +42,11 @@ REFERENCE = {
         "Readers, slots and cards",
         (
             *("ccid.device.find.list_readers", "ccid.device.find.open_reader"),
-            *("ccid.device.composite.open_composite", "ccid.device.reader.Reader"),
-            *("ccid.device.slot.Slot", "ccid.device.card.Card", "ccid.device.watching.watch"),
+            *("ccid.device.find.open_fd", "ccid.device.reader.Reader"),
+            *("ccid.device.slot.Slot", "ccid.device.card.Card"),
+            *("ccid.device.storage_card.StorageCard", "ccid.device.watching.watch"),
             *("ccid.device.watching.Event", "ccid.device.watching.EventKind"),
+            *("ccid.device.composite.open_composite", "ccid.device.composite.Composite"),
             *("ccid.transport.ReaderInfo", "ccid.iso7816.atr.Atr"),
             *("ccid.codes.ExchangeLevel", "ccid.codes.IccStatus", "ccid.codes.Protocol"),
         ),
@@ -53,8 +55,12 @@ REFERENCE = {
     "aio.md": (
         "Readers in asyncio",
         (
-            *("ccid.aio.async_reader.open_reader", "ccid.aio.async_reader.Reader"),
-            *("ccid.aio.async_slot.Slot", "ccid.aio.async_card.Card", "ccid.aio.async_watch.watch"),
+            *("ccid.aio.async_reader.list_readers", "ccid.aio.async_reader.open_reader"),
+            *("ccid.aio.async_reader.open_fd", "ccid.aio.async_reader.Reader"),
+            *("ccid.aio.async_slot.Slot", "ccid.aio.async_card.Card"),
+            *("ccid.aio.async_storage_card.StorageCard", "ccid.aio.async_watch.watch"),
+            *("ccid.aio.async_watch.Watch", "ccid.aio.async_trace.Trace"),
+            *("ccid.aio.async_composite.open_composite", "ccid.aio.async_composite.Composite"),
         ),
     ),
     "virtual.md": (
