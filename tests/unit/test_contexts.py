@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 import ccid
 from ccid import errors
 from ccid.transport import asynchronous, contexts, hotplug, linux
+from ccid.transport.asynchronous import Transfer
 from ccid.transport.libusb import Status
 from tests.interruptions import Places, interrupt_everywhere
 from tests.unit.fake_contexts import FIRST, ContextBackend, FurtherContexts, ManyEvents
-from tests.unit.fake_events import GONE
+from tests.unit.fake_events import GONE, address_of
 from tests.unit.fake_usb import FakeDevice, use_backend
 from tests.unit.test_asynchronous import ABSENT, PRESENT, until
 from tests.unit.test_descriptors import QEMU
@@ -266,3 +269,41 @@ def test_a_fork_has_contexts_of_its_own(opened: list[Any], further: FurtherConte
     assert contexts.first.is_free
     assert contexts._further == []
     assert all(one.attendants.thread is None for one in parents)
+
+
+def test_readers_with_a_further_context_submit_without_leaving_the_gil(
+    monkeypatch: pytest.MonkeyPatch, events: ManyEvents
+) -> None:
+    calls, keeping = events.calls, list[int]()
+
+    def submit(pointer: Any) -> int:
+        address = address_of(pointer)
+        keeping.append(Transfer.from_address(address).dev_handle)
+        return calls().submit(pointer)
+
+    monkeypatch.setattr(asynchronous, "calls", lambda: calls()._replace(submit_keeping_gil=submit))
+    made: list[Any] = [info.connect(info) for info in ccid.list_readers()]
+    for one in made:
+        exchange(one)  # the first goes the long way
+    assert keeping == []
+    for one in made:
+        assert exchange(one) == b"to do"
+    assert keeping == [SECOND, SECOND, THIRD, THIRD]
+    for one in made:
+        one.close()
+
+
+def test_the_real_functions_are_one() -> None:
+    """libusb's, called in two ways."""
+    try:
+        calls = asynchronous.calls()
+    except errors.UsbUnavailable:
+        pytest.skip("no libusb")
+    if calls.submit_keeping_gil is None:
+        assert sys.platform == "win32"
+        return
+    kept, plain = (
+        ctypes.cast(cast("Any", one), ctypes.c_void_p).value
+        for one in (calls.submit_keeping_gil, calls.submit)
+    )
+    assert kept == plain
