@@ -137,8 +137,10 @@ def taken_by(user: object, device: Device) -> Context:
         for one in free:
             if one is not first:
                 one._settle()
-        found = next((one for one in free if one.can_open(device)), first)
-        return found._use(user)
+        for one in free:
+            if one.can_open(device):
+                return one._use(user)
+        return first._use(user)
 
 
 def _another() -> list[Context]:
