@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -35,6 +36,9 @@ from ccid.transport.separate_transfers import SeparateTransfers
 from ccid.virtual.port import LONGEST_S, Port, Unplugged, WasReset
 from ccid.virtual.usb_device import Request, Stall
 
+TOLD_S = 2.0
+"""How long that may take: an interruption may have ended the thread that tells of a reset."""
+
 
 class VirtualTransport(SeparateTransfers, Life):
     """An open interface of a virtual device: a :class:`ccid.transport.Transport`.
@@ -63,6 +67,8 @@ class VirtualTransport(SeparateTransfers, Life):
         interrupt = info.reader.interrupt_in
         self._event_endpoint = interrupt.bEndpointAddress if interrupt else 0
         self._event_size = interrupt.max_packet_size if interrupt else 0
+        self._resets_told = port.resets
+        """How many resets the reader knows of."""
         inp = info.reader.bulk_in
         self.packet_size = (inp.max_packet_size if inp else 0) or 64
         try:
@@ -117,6 +123,7 @@ class VirtualTransport(SeparateTransfers, Life):
         except Stall:
             raise self._stalled(self._in_endpoint) from None
         except WasReset:
+            self._await_told()
             raise self.reset_or_dead() from None
         except Unplugged:
             raise self.removed() from None
@@ -128,19 +135,32 @@ class VirtualTransport(SeparateTransfers, Life):
 
     def reset(self) -> None:
         """The device was reset: the reader is open again at once."""
-        if self._tell_reset is None:
-            self.removed()
-        else:
-            self._open_again(self._tell_reset, self.info)
+        try:
+            if self._tell_reset is None:
+                self.removed()
+            else:
+                self._open_again(self._tell_reset, self.info)
+        finally:
+            self._resets_told = self.port.resets
 
     def returned(self, info: ReaderInfo) -> None:
         """The device left, and came back as ``info``."""
-        if self._tell_reset is None or self._returns is None:
-            self._unclaim()
-            self.removed()
-            return
-        with self._returns(info):
-            self._open_again(self._tell_reset, info)
+        try:
+            if self._tell_reset is None or self._returns is None:
+                self._unclaim()
+                self.removed()
+                return
+            with self._returns(info):
+                self._open_again(self._tell_reset, info)
+        finally:
+            self._resets_told = self.port.resets
+
+    def _await_told(self) -> None:
+        """Wait until the reader knows of the reset, and so that its cards are reset. The thread
+        that resets the device tells that, after it has woken those who wait for the device."""
+        until = time.monotonic() + TOLD_S
+        while self._resets_told != self.port.resets and time.monotonic() < until:
+            time.sleep(0.001)
 
     def _open_again(self, tell: Callable[[ReaderInfo], None], info: ReaderInfo) -> None:
         self.info = info

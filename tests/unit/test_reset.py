@@ -21,6 +21,7 @@ from ccid.link import conversation
 from ccid.transport import asynchronous, discovery, linux, recovery, usb
 from ccid.transport.libusb import Status
 from ccid.virtual import EchoCard
+from ccid.virtual.virtual_transport import VirtualTransport
 from tests.unit.fake_events import GONE, STALLED
 from tests.unit.fake_usb import use_backend
 from tests.unit.usb_over_port import PortBackend, PortEvents
@@ -182,6 +183,29 @@ def test_while_the_card_computes(lab: Any, how: str) -> None:
         began = time.monotonic()
         refused(card, A_MINUTE)
         assert time.monotonic() - began < 10
+        timer.join()
+        works_again(reader)
+
+
+@pytest.mark.parametrize("how", ["reset", "replug"])
+def test_the_thread_that_waits_for_a_reply_is_awake_first(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the reader has heard of the reset: its card counts as reset nevertheless."""
+    virtual = ccid.VirtualReader(EchoCard())
+    name = {"reset": "reset", "replug": "returned"}[how]
+    tell = getattr(VirtualTransport, name)
+
+    def late(transport: Any, *arguments: Any) -> None:
+        time.sleep(0.1)
+        tell(transport, *arguments)
+
+    monkeypatch.setattr(VirtualTransport, name, late)
+    with ccid.open_reader(virtual) as reader:
+        card = reader.slots[0].connect()
+        timer = threading.Timer(0.02, getattr(virtual, how))
+        timer.start()
+        refused(card, A_MINUTE)
         timer.join()
         works_again(reader)
 
