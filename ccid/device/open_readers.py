@@ -71,6 +71,8 @@ class Opened:
         self._thread = threading.local()
 
     def _lock(self, key: Key) -> threading.RLock:
+        """The lock of a reader. The caller keeps it in a variable: ``with`` alone does not keep
+        every kind of lock in memory (:mod:`ccid.ground.signal_safe_locks`)."""
         with self._guard:
             lock = self._locks.get(key)
             if lock is None:
@@ -119,7 +121,8 @@ class Opened:
             return
         key, is_counted = key_of(info), False
         try:
-            with self._lock(key):
+            lock = self._lock(key)
+            with lock:
                 self._application_counts[key] = self._application_counts.get(key, 0) + 1
                 is_counted = True
                 lent = self._lent.pop(key, None)
@@ -204,7 +207,8 @@ class Opened:
             CcidError: The reader cannot be opened.
         """
         key = key_of(info)
-        with self._lock(key):
+        lock = self._lock(key)
+        with lock:
             open_reader = self.readers.get(key)
             if open_reader is not None and not isinstance(
                 open_reader.transport.dead, ReaderRemoved
@@ -232,7 +236,8 @@ class Opened:
             reader: The reader. A second call with the same reader has no effect.
         """
         key = key_of(reader.info)
-        with self._lock(key):
+        lock = self._lock(key)
+        with lock:
             if self._lent.get(key) is reader:
                 del self._lent[key]
             reader.close()

@@ -7,7 +7,9 @@ block is left without ``__exit__``, and the lock is held for ever.
 
 It runs none behind a function in Python that returns, nor behind a step of a ``for`` that takes the
 next value of an iterator in C. So the locks for CPython 3.14 have an ``__enter__`` that does just
-that: the iterator acquires the lock. Their ``__exit__`` is the one of the lock itself.
+that: the iterator acquires the lock. Their ``__exit__`` is the one of the lock itself. So ``with``
+keeps the lock itself in memory, and not the object around it: who finds that by a weak reference
+keeps it in a variable, too.
 """
 
 from __future__ import annotations

@@ -7,10 +7,13 @@ import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+import ccid
+from ccid.device import open_readers
 from ccid.ground.signal_safe_locks import SignalSafeLock, new_lock, new_rlock
 
 KINDS: dict[str, Callable[[], Any]] = {
@@ -87,3 +90,32 @@ def test_a_lock_tells_whether_it_is_held(kind: str) -> None:
     with lock:
         assert lock.locked()
     assert not lock.locked()
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.startswith("R")])
+def test_the_lock_of_a_reader_is_one_while_a_thread_holds_it(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is found by a weak reference, and ``with`` keeps only the inner one of two in memory."""
+    monkeypatch.setattr(open_readers, "new_rlock", KINDS[kind])
+    opened, info = open_readers.Opened(), ccid.VirtualReader().info
+    key = open_readers.key_of(info)
+    left: list[Any] = []
+
+    def is_held() -> None:
+        lock: Any = opened._locks.get(key)
+        assert lock is not None
+        assert lock._is_owned()
+        left.append(opened._lock(key))
+        assert left[-1] is lock
+
+    def open_it(_: Any) -> Any:
+        is_held()
+        return SimpleNamespace(info=info, close=is_held)
+
+    reader, _ = opened.borrow(info, open_it)
+    assert reader is not None
+    opened.give_back(reader)
+    opened.borrow(info, open_it)
+    with opened.opening(info):  # closes the one that was lent
+        assert len(left) == 4
