@@ -2,8 +2,9 @@
 
 Each program has a process of its own, in which pyscard is imported already: the import takes
 seconds in the guest. A line with the name of the program precedes its output, its exit status
-follows if the program failed. A program that sleeps ten seconds or longer, so that a person can
-move cards, waits here until a process opens FIFO.
+follows if the program failed; the others run nevertheless, and the exit status of all is 1. A
+program that sleeps ten seconds or longer, so that a person can move cards, waits here until a
+process opens FIFO.
 """
 
 import os
@@ -44,6 +45,7 @@ def run(path: str) -> int:
     return 0
 
 
+failed = False
 for path in sys.argv[2:]:
     print(f"$ python3 {path}", flush=True)
     pid = os.fork()
@@ -53,4 +55,6 @@ for path in sys.argv[2:]:
         os._exit(status)
     _, status = os.waitpid(pid, 0)
     if status:
-        print(f"exit status {os.waitstatus_to_exitcode(status)}", flush=True)
+        print(f"\nexit status {os.waitstatus_to_exitcode(status)}", flush=True)
+        failed = True
+sys.exit(failed)

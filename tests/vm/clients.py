@@ -164,7 +164,7 @@ def examples(guest: Guest, settings: Settings) -> dict[str, str]:
     command = ["/usr/bin/python3", "-c", RUNNER, "none", *paths]
     done = guest.run(command, env=settings, timeout=RUN_S)
     parts = re.split(r"^(?=\$ python3 )", done.stdout, flags=re.MULTILINE)[1:]
-    if done.returncode or len(parts) != len(PROGRAMS):
+    if len(parts) != len(PROGRAMS):
         raise LabError(f"pyscard's examples: {done.stderr}{done.stdout[-2000:]}")
     return dict(zip(PROGRAMS, parts, strict=True))
 
@@ -184,7 +184,7 @@ def watchers(guest: Guest, settings: Settings) -> dict[str, str]:
 
     They run again if pyscard's monitor ended by :data:`PYSCARD_RACE`.
     """
-    for left in reversed(range(TRIES)):
+    for _ in range(TRIES):
         jobs: dict[str, Job] = {}
         failure = ""
         try:
@@ -192,9 +192,8 @@ def watchers(guest: Guest, settings: Settings) -> dict[str, str]:
         except LabError as error:
             failure = f"exit status: {error}\n"
         said = {name: jobs[name].stdout if name in jobs else "" for name in WATCHERS}
-        if failure and left and any(map(PYSCARD_RACE.search, said.values())):
-            continue
-        break
+        if not (failure and any(map(PYSCARD_RACE.search, said.values()))):
+            break
     said["pcsc_scan"] = "$ pcsc_scan -n\n" + without_spinner(said["pcsc_scan"])
     return {name: text + (f"\n{failure}" if failure else "") for name, text in said.items()}
 

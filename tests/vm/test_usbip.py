@@ -28,7 +28,6 @@ from ccid import errors
 from ccid.iso7816.apdu import CommandApdu
 from ccid.iso7816.timing import Timing
 control, *arguments = sys.argv[1:]
-LONG_S = 30  # the guest may be slow, and a reader has 2 s to come back; the card thinks for 60 s
 def find(n=0):
     return [r for r in ccid.list_readers() if r.manufacturer == "ccid"][n]
 def hand(line):
@@ -236,13 +235,14 @@ with ccid.open_reader(find()) as reader, reader.slots[0].connect() as card:
     threading.Timer(0.5, hand, ["card out"]).start()
     began = time.monotonic()
     try: card.transmit(bytes.fromhex("0038003C"))
-    except errors.CardRemoved: print("removed", time.monotonic() - began < LONG_S)
+    except errors.CardRemoved: print("removed", time.monotonic() - began < 3)
 """
         )
     assert said.split() == ["removed", "True"]
 
 
 def test_the_reader_is_pulled_out_while_a_card_thinks(guest: Guest) -> None:
+    """It has 2 s to come back, in a guest that may be slow. The card thinks for 60 s."""
     with plugged(guest, "--card", "echo") as usb:
         said = usb.script(
             """
@@ -250,7 +250,7 @@ with ccid.open_reader(find()) as reader, reader.slots[0].connect() as card:
     threading.Timer(0.5, hand, ["reader out"]).start()
     began = time.monotonic()
     try: card.transmit(bytes.fromhex("0038003C"))
-    except errors.ReaderRemoved: print("removed", time.monotonic() - began < LONG_S)
+    except errors.ReaderRemoved: print("removed", time.monotonic() - began < 30)
     try: reader.slots[0].status()
     except errors.ReaderRemoved: print("removed")
 """
@@ -269,7 +269,7 @@ with ccid.open_reader(find()) as reader, reader.slots[0].connect() as card:
     began = time.monotonic()
     try: card.transmit(bytes.fromhex("0038003C"))
     except errors.CommandCancelled as error: print("cancelled", "did not" in str(error))
-    print(time.monotonic() - began < LONG_S)
+    print(time.monotonic() - began < 5)
     print(card.transmit(bytes.fromhex("00A40400")).hex())
 """
         )
