@@ -109,7 +109,7 @@ class Timeval(ctypes.Structure):
 class Calls(NamedTuple):
     """Functions of the loaded libusb, bound by name.
 
-    The first two are called for every message: they take pointers as
+    The first two and the last one are called for every message: they take pointers as
     :func:`ccid.transport.libusb.at` makes them. For the others pointers are integers. The last one
     is the first one without leaving the GIL to other threads (:mod:`ccid.transport.bulk`).
     """
@@ -123,7 +123,7 @@ class Calls(NamedTuple):
     has_capability: Callable[[int], int]
     hotplug_register_callback: Callable[..., int]
     hotplug_deregister_callback: Callable[[int, int], None]
-    submit_keeping_gil: Callable[[Any], int] | None = None
+    submit_keeping_gil: Callable[[Any], int]
 
 
 @Once
@@ -141,7 +141,7 @@ def calls() -> Calls:
         function("libusb_has_capability", integer, ctypes.c_uint32),
         function("libusb_hotplug_register_callback", integer, pointer, *hotplug),
         function("libusb_hotplug_deregister_callback", None, pointer, integer),
-        keeping_gil("libusb_submit_transfer"),
+        keeping_gil("libusb_submit_transfer", pointer),
     )
     at_exit.add(_end_all)
     return found

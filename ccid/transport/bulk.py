@@ -210,9 +210,9 @@ class BulkPair(Life):
             handle: Address of libusb's handle on the device.
         """
         calls, context = asynchronous.calls(), self._attendants.context()
-        self._submit, self._handle_events = calls.submit, calls.handle_events
-        if self._attendants is not asynchronous.attendants and calls.submit_keeping_gil is not None:
-            self._submit = calls.submit_keeping_gil
+        is_first = self._attendants is asynchronous.attendants
+        self._submit = calls.submit if is_first else calls.submit_keeping_gil
+        self._handle_events = calls.handle_events
         self._where, self._round = at(context), Timeval.of(ROUND_S)
         self._rounds = EventHandler(where=context)
         out, inp = self.info.reader.bulk_out, self.info.reader.bulk_in

@@ -236,19 +236,6 @@ def library_name() -> str:
     return str(backend().lib._name)
 
 
-def keeping_gil(name: str) -> Callable[..., int] | None:
-    """A function as of :func:`plain` that is called without leaving Python's lock, the GIL, to
-    other threads. None on Windows.
-
-    Args:
-        name: The function. It must not wait for a thread that may need the GIL.
-    """
-    if sys.platform == "win32":
-        return None
-    found: Callable[..., int] = ctypes.PYFUNCTYPE(ctypes.c_int)((name, backend().lib))
-    return found
-
-
 def callback_type(result: Any, *arguments: Any) -> Any:
     """The type of a function that libusb calls, or is called by."""
     make = "WINFUNCTYPE" if sys.platform == "win32" else "CFUNCTYPE"
@@ -293,6 +280,20 @@ def plain(name: str, *arguments: Any) -> Callable[..., int]:
     """
     is_declared = sys.platform == "win32" and ctypes.sizeof(ctypes.c_void_p) == 4
     return function(name, ctypes.c_int, *(arguments if is_declared else ()))
+
+
+def keeping_gil(name: str, *arguments: Any) -> Callable[..., int]:
+    """As :func:`plain`; but Python's lock, the GIL, is not left to other threads meanwhile, except
+    on Windows, whose calling convention has no such kind.
+
+    Args:
+        name: The function. It must not wait for a thread that may need the GIL.
+        arguments: The types of its arguments.
+    """
+    if sys.platform == "win32":
+        return plain(name, *arguments)
+    found: Callable[..., int] = ctypes.PYFUNCTYPE(ctypes.c_int)((name, backend().lib))
+    return found
 
 
 class Buffer:

@@ -138,7 +138,7 @@ def stub_calls() -> asynchronous.Calls:
         submit=stub.submit,
         handle_events=stub.handle_events,
         cancel_transfer=stub.cancel,
-        submit_keeping_gil=None,
+        submit_keeping_gil=stub.submit,
     )
 
 

@@ -82,8 +82,12 @@ class ManyEvents:
             self.handled.append(address_of(context))
             return self.of[address_of(context)]._handle(context, wait, completed)
 
+        def submit(pointer: Any) -> int:
+            return at(address_of(pointer))._submit(pointer)
+
         return first._replace(
-            submit=lambda pointer: at(address_of(pointer))._submit(pointer),
+            submit=submit,
+            submit_keeping_gil=submit,
             handle_events=handle,
             cancel_transfer=lambda address: at(address)._cancel(address),
             interrupt_event_handler=lambda context: self.of[context]._interrupt(context),

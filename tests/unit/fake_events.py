@@ -105,6 +105,7 @@ class FakeEvents:
             lambda _: int(self.can_hotplug),
             self._register,
             self._deregister,
+            self._submit,
         )
 
     # Called by tests ------------------------------------------------------------------------------

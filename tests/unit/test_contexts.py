@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -295,13 +294,7 @@ def test_readers_with_a_further_context_submit_without_leaving_the_gil(
 
 def test_the_real_functions_are_one() -> None:
     """libusb's, called in two ways."""
-    try:
-        calls = asynchronous.calls()
-    except errors.UsbUnavailable:
-        pytest.skip("no libusb")
-    if calls.submit_keeping_gil is None:
-        assert sys.platform == "win32"
-        return
+    calls = asynchronous.calls()
     kept, plain = (
         ctypes.cast(cast("Any", one), ctypes.c_void_p).value
         for one in (calls.submit_keeping_gil, calls.submit)
