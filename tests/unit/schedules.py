@@ -498,23 +498,25 @@ class ScheduledMailbox(Generic[T]):
     def __init__(self) -> None:
         self._items: deque[T] = deque()
 
-    def put(self, item: T, block: bool = True, timeout: float | None = None) -> None:
+    def put(self, item: T) -> None:
         self._items.append(item)
         _point()
 
-    put_nowait = put
-
-    def get(self, block: bool = True, timeout: float | None = None) -> T:
+    def get(self, timeout: float | None = None) -> T:
         _point()
-        if not self._items and block:
+        if not self._items:
             assert _running is not None, "nobody can put anything in"
             _running.wait(lambda: self._items, timeout)
+        return self._taken()
+
+    def get_nowait(self) -> T:
+        _point()
+        return self._taken()
+
+    def _taken(self) -> T:
         if not self._items:
             raise queue.Empty
         return self._items.popleft()
-
-    def get_nowait(self) -> T:
-        return self.get(block=False)
 
     def empty(self) -> bool:
         _point()

@@ -16,6 +16,7 @@ from tests.vm.conftest import boot
 from tests.vm.modern import START_S, Service, install
 from tests.vm.programs import CLIENT, driver_python
 from tests.vm.test_modern_pcscd import OF_OURS
+from tests.vm.test_resets import HOW
 
 pytestmark = pytest.mark.usefixtures("with_full_counts")
 
@@ -27,15 +28,12 @@ def told():
 LIBRARY = (
     TOLD
     + """
-import sys, time
+import time
 import ccid
 from ccid import errors
-from ccid.transport import recovery
-recovery.RETURN_S = 60.0  # this guest is slow
-APDU = bytes.fromhex("0010000002")
-def reply(card):
-    try: return card.transmit(APDU).hex()
-    except errors.CcidError as error: return type(error).__name__
+"""
+    + HOW
+    + """
 def back(reader):
     until = time.monotonic() + 60
     while reader.is_away and time.monotonic() < until: time.sleep(0.05)

@@ -176,9 +176,10 @@ class Guest:
         its files of the host (``shared``) are gone.
 
         Raises:
-            LabError: It does not sleep, or does not wake up.
+            LabError: It does not sleep, or does not wake up; or the guest does not run.
         """
-        assert self._monitor is not None
+        if self._monitor is None:
+            raise LabError("the guest does not run")
         console = self._folder / "console.log"
         sleeping.sleep(self._monitor, self.popen, self.python, console, for_s)
 
