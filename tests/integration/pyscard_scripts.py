@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import queue
+import signal
 import sys
 import threading
 import time
@@ -84,6 +85,9 @@ UNUSED_S = 1.0
 """So long a card that nobody uses keeps its power: the service is told so."""
 ROUNDS = 100
 """Of what others do without end."""
+CRASHES, TRIES = {"threads"}, 5
+"""Where threads have a context each, SCardDisconnect of libpcsclite (1.9.9, 2.3.3, 2.5.2) crashes
+now and then: 9 of 560 runs with pcscd, 16 of 592 with our service, none of 300 in process."""
 
 
 def same(found: int, *wanted: int) -> None:
@@ -836,16 +840,20 @@ def _end_with(script: Callable[[], None]) -> NoReturn:
 
 def main(names: list[str], scripts: Mapping[str, Callable[[], None]]) -> None:
     """Run scripts. If there are several, each has a process of its own, which need not import
-    anything."""
+    anything. One that libpcsclite makes crash runs again."""
     for name in names:
-        if len(names) > 1:
+        if len(names) == 1 and name not in CRASHES:
+            scripts[name]()
+            continue
+        for tries in range(TRIES):
             child = os.fork()
-            if child:
-                if os.waitpid(child, 0)[1]:
-                    sys.exit(f"{name} failed")
-                continue
-            _end_with(scripts[name])
-        scripts[name]()
+            if not child:
+                _end_with(scripts[name])
+            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            if not (status == -signal.SIGSEGV and name in CRASHES and tries < TRIES - 1):
+                break
+        if status:
+            sys.exit(f"{name} failed: {status}")
 
 
 if __name__ == "__main__":

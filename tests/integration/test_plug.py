@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -398,6 +399,25 @@ def test_the_interpreter_starts(
         assert seconds[0] - 0.1 < time.monotonic() - began < seconds[1]
     finally:
         other.close(LUN)
+
+
+@pytest.mark.parametrize(
+    ("end", "is_told"),
+    [("exit 1", True), ("kill -KILL $$", True), ("kill -SEGV $$", True), ("kill -TERM $$", False)],
+)
+def test_what_is_told_of_a_helper_that_ends_while_it_starts(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], end: str, is_told: bool
+) -> None:
+    """Nothing if a service manager may have ended it together with pcscd."""
+    other = Plug(build(tmp_path))
+    script = tmp_path / "python"
+    script.write_text(f"#!/bin/sh\nsleep 0.2; {end}\n")
+    script.chmod(0o755)
+    (tmp_path / "interpreter").write_text(f"{script}\n")
+    assert other.create(LUN, "virtual:") == BROKEN
+    said = capfd.readouterr().err
+    told = r"ccid: the helper of virtual: \(process \d+\) hung up\n" if is_told else ""
+    assert re.fullmatch(told, said)
 
 
 # Memory ---------------------------------------------------------------------------------------

@@ -576,6 +576,20 @@ static void set_patience(int fd, long seconds)
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &t, sizeof t);
 }
 
+/* Whether a process was ended by SIGTERM. It closes its sockets a moment before it can be waited
+ * for. It is not reaped. */
+static int was_terminated(pid_t pid)
+{
+	siginfo_t how = {0};
+	double until = now() + 0.2;
+	struct timespec pause = {0, 2 * 1000 * 1000};
+
+	while (!waitid(P_PID, (id_t)pid, &how, WEXITED | WNOHANG | WNOWAIT) && !how.si_pid &&
+	       now() < until)
+		nanosleep(&pause, NULL);
+	return how.si_pid == pid && how.si_code == CLD_KILLED && how.si_status == SIGTERM;
+}
+
 /* Tell of a helper that hung up. The caller holds the guard. */
 static void tell_lost(struct channel *c)
 {
@@ -585,28 +599,34 @@ static void tell_lost(struct channel *c)
 }
 
 /* Disconnect a channel that got no reply. A stuck helper is killed. A helper that hung up may still
- * run: join_helper() finds out. It also tells of the helper of a reader that was open: one that was
- * signalled together with pcscd may be the first to end, which is no fault. */
+ * run: join_helper() finds out. A service manager that stops pcscd signals its helpers, too, and one
+ * of them may be the first to end, which is no fault: join_helper() tells of the helper of a reader
+ * that was open, and of one that a signal ended before it ran code of ours. */
 static void give_up(struct channel *c, enum trouble what)
 {
-	pid_t pid = 0;
+	pid_t pid, stuck = 0;
+	int is_no_fault = c->is_open;
 
 	pthread_mutex_lock(&guard);
-	if (c->helper->pid && c->generation == c->helper->generation) {
+	pid = c->generation == c->helper->generation ? c->helper->pid : 0;
+	pthread_mutex_unlock(&guard);
+	if (pid && what != SILENT && c->is_fresh)
+		is_no_fault = was_terminated(pid);
+	pthread_mutex_lock(&guard);
+	if (pid && c->generation == c->helper->generation) {
 		if (what == SILENT) {
-			complain("the helper of %s (process %d) is stuck and is ended", c->name,
-			         (int)c->helper->pid);
-			pid = let_go(c->helper);
+			complain("the helper of %s (process %d) is stuck and is ended", c->name, (int)pid);
+			stuck = let_go(c->helper);
 		} else {
-			c->hung_up = c->helper->pid;
-			if (!c->is_open)
+			c->hung_up = pid;
+			if (!is_no_fault)
 				tell_lost(c);
 		}
 	}
 	shut(&c->request); /* the polling function sees the end of the event socket */
 	c->is_open = 0;
 	pthread_mutex_unlock(&guard);
-	bury(pid, 0);
+	bury(stuck, 0);
 }
 
 /* Send a request and receive the reply. The caller holds the channel's turn. `length` is the room
