@@ -1,10 +1,10 @@
 """Jobs that block, done by threads beside an event loop.
 
 Theory of operation. A job goes into a deque, and a bell (a lock that is released) wakes the thread.
-The thread takes the job out of the deque, does it, and has the loop tell the task by
-``call_soon_threadsafe``. To take a job out of a deque is one step, so exactly one of two wins: the
-thread begins the job, or the task that was cancelled withdraws it. Without jobs, thread and loop
-sleep, and nothing wakes either.
+The thread takes the job out of the deque, does it, and has the loop tell the task
+(:mod:`ccid.aio.loop_mail`). To take a job out of a deque is one step, so exactly one of two wins:
+the thread begins the job, or the task that was cancelled withdraws it. Without jobs, thread and
+loop sleep, and nothing wakes either.
 
 An executor of the standard library serves for none of this: that of a loop has 32 threads at most
 for all, and no job can be ended that has begun.
@@ -19,8 +19,8 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
-from weakref import WeakValueDictionary
 
+from ccid.aio.loop_mail import LoopMail, mail_of
 from ccid.errors import CcidError, TransportError
 from ccid.ground.signal_safe_locks import new_lock
 
@@ -33,45 +33,6 @@ LOCK_SLICE_S = 0.25
 """A job that waits for a lock looks so often whether it is still wanted."""
 
 
-class LoopMail:
-    """Tells one event loop which jobs are over. Jobs that end while the loop is busy with others
-    do not wake it once more: to wake a loop costs more than all else.
-
-    Args:
-        loop: The loop.
-    """
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._wake = loop.call_soon_threadsafe
-        self._over: deque[Job] = deque()
-        self._is_called = False
-
-    def put(self, job: Job) -> None:
-        """Have the loop tell the task of ``job``. Called in any thread."""
-        self._over.append(job)
-        if not self._is_called:  # else _deliver() is yet to look at the deque
-            self._is_called = True
-            with suppress(RuntimeError):  # the loop is closed: no task waits any more
-                self._wake(self._deliver)
-
-    def _deliver(self) -> None:
-        self._is_called = False
-        for _ in range(len(self._over)):
-            self._over.popleft().tell()
-
-
-_mails: WeakValueDictionary[int, LoopMail] = WeakValueDictionary()
-"""By the identity of its loop, which it keeps."""
-
-
-def mail_of(loop: asyncio.AbstractEventLoop) -> LoopMail:
-    """The mail of a loop: the same for all readers, as long as one of them keeps it."""
-    mail = _mails.get(id(loop))
-    if mail is None:
-        mail = _mails[id(loop)] = LoopMail(loop)
-    return mail
-
-
 class Job:
     """Something that a thread does for a task.
 
@@ -79,6 +40,7 @@ class Job:
         work: Does it.
         arguments: The arguments of ``work``.
         lock: A lock to hold meanwhile; None for none.
+        mail: How the thread tells the loop; None to look that up.
 
     Attributes:
         future: What the task awaits.
@@ -99,14 +61,18 @@ class Job:
     )
 
     def __init__(
-        self, work: Callable[..., Any], arguments: tuple[Any, ...] = (), lock: Any = None
+        self,
+        work: Callable[..., Any],
+        arguments: tuple[Any, ...] = (),
+        lock: Any = None,
+        mail: LoopMail | None = None,
     ) -> None:
         self.work = work
         self.arguments = arguments
         self.lock = lock
         self.loop = loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = loop.create_future()
-        self._mail = mail_of(loop)
+        self._mail = mail or mail_of(loop)
         self._guard = new_lock()
         """Held while ``is_over`` is set, and while the job is cancelled."""
         self._settled: asyncio.Future[None] | None = None

@@ -20,7 +20,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
-from ccid.aio.job_thread import Job, JobThread, mail_of
+from ccid.aio.job_thread import Job, JobThread
+from ccid.aio.loop_mail import mail_of
 from ccid.errors import ReaderClosed
 from ccid.ground.signal_safe_locks import new_rlock
 
@@ -47,7 +48,7 @@ class TaskTurn:
     def __init__(self, lock: Any, reader: Reader, loop: asyncio.AbstractEventLoop) -> None:
         self.lock = lock
         self.loop = loop
-        self._mail = mail_of(loop)  # kept for all jobs
+        self._mail = mail_of(loop)
         self.name = reader.name
         self._check = reader.pipe.check
         self._thread = JobThread(f"ccid.aio {reader.name}")
@@ -80,7 +81,7 @@ class TaskTurn:
             work: The work.
         """
         assert not keywords
-        job = Job(work, arguments, self.lock)
+        job = Job(work, arguments, self.lock, self._mail)
         self._submit(job)
         try:
             result: R = await job.future
@@ -99,14 +100,14 @@ class TaskTurn:
             work: The work.
             undo: Undoes the result, in the thread.
         """
-        job = Job(work, (), self.lock)
+        job = Job(work, (), self.lock, self._mail)
         self._submit(job)
         try:
             result: R = await job.future
         except asyncio.CancelledError:
             await self._ended(job, cancel)
             if job.result is not None:
-                undoing = Job(undo, (job.result,), self.lock)
+                undoing = Job(undo, (job.result,), self.lock, self._mail)
                 self._hand_over(undoing)
                 await undoing.finished()
             raise
@@ -154,7 +155,7 @@ class TaskTurn:
         Raises:
             What ``look`` raises.
         """
-        job = Job(look, (), self.lock)
+        job = Job(look, (), self.lock, self._mail)
         job.entering = asyncio.current_task()
         self._submit(job)
         try:

@@ -1,0 +1,144 @@
+"""How threads wake the loop: by an eventfd, or by asyncio's own way where there is none."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+from pathlib import Path
+
+import pytest
+
+from ccid import aio
+from ccid.aio import loop_mail
+from ccid.aio.loop_mail import mail_of
+from tests.unit.aio_bench import FAST, OK, Bench, run, until
+
+needs_eventfd = pytest.mark.skipif(not hasattr(os, "eventfd"), reason="this system has no eventfd")
+
+
+def descriptors() -> int:
+    """How many this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+async def a_conversation() -> None:
+    bench = Bench(slots=2, busy=2)
+    async with aio.open_reader(bench.virtual) as reader:
+        cards = await asyncio.gather(*(slot.connect() for slot in reader.slots))
+        for _ in range(20):
+            told = await asyncio.gather(*(card.transmit(FAST) for card in cards))
+            assert told == [OK, OK]
+
+
+class SelectorLoop(asyncio.SelectorEventLoop):
+    """A loop that counts how often it was woken in asyncio's own way."""
+
+    woken = 0
+
+    def call_soon_threadsafe(self, *arguments: object, **keywords: object) -> asyncio.Handle:
+        self.woken += 1
+        return super().call_soon_threadsafe(*arguments, **keywords)  # type: ignore[arg-type]
+
+
+class NoDescriptors(SelectorLoop):
+    """As that of Windows."""
+
+    def add_reader(self, *_: object) -> None:
+        raise NotImplementedError
+
+
+def woken_of(loop: SelectorLoop) -> int:
+    """Have a conversation in a loop; how often it was woken in asyncio's own way."""
+    try:
+        loop.run_until_complete(a_conversation())
+        return loop.woken
+    finally:
+        loop.close()
+
+
+@needs_eventfd
+def test_no_apdu_wakes_the_loop_in_its_own_way() -> None:
+    assert woken_of(SelectorLoop()) < 10  # to open, to close, and to forget the eventfd
+
+
+def test_a_loop_that_takes_no_descriptor() -> None:
+    assert woken_of(NoDescriptors()) > 20
+
+
+def test_a_system_without_eventfd(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "eventfd", raising=False)
+    assert woken_of(SelectorLoop()) > 20
+
+
+@needs_eventfd
+def test_no_descriptor_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*_: object) -> int:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, "eventfd", none_left)
+    assert woken_of(SelectorLoop()) > 20
+
+
+@needs_eventfd
+@pytest.mark.parametrize("refuses", [False, True])
+def test_no_descriptor_is_kept(refuses: bool) -> None:
+    """Neither after a loop, nor in one that opens and closes readers, nor by a refusal."""
+    loop = NoDescriptors() if refuses else SelectorLoop()
+    loop.run_until_complete(a_conversation())
+    before = descriptors()
+    for _ in range(5):
+        loop.run_until_complete(a_conversation())
+    loop.run_until_complete(asyncio.sleep(0))
+    assert descriptors() <= before
+    loop.close()
+    run(a_conversation())
+    gc.collect()
+    before = descriptors()
+    for _ in range(5):
+        run(a_conversation())
+    gc.collect()
+    assert descriptors() == before
+
+
+@needs_eventfd
+def test_a_mail_that_nobody_keeps_closes_its_descriptor() -> None:
+    async def main() -> None:
+        before = descriptors()
+        mail = mail_of(asyncio.get_running_loop())
+        assert mail_of(asyncio.get_running_loop()) is mail
+        assert descriptors() == before + 1
+        del mail
+        await asyncio.sleep(0)
+        assert descriptors() == before
+        assert not loop_mail._mails
+
+    run(main())
+
+
+@needs_eventfd
+def test_a_loop_that_was_closed_before() -> None:
+    """The mail is told nothing any more, and what is over is not lost sight of."""
+
+    class Told:
+        times = 0
+
+        def tell(self) -> None:
+            self.times += 1
+
+    async def main() -> loop_mail.LoopMail:
+        mail = mail_of(asyncio.get_running_loop())
+        told = Told()
+        mail.put(told)
+        mail.put(told)
+        await until(lambda: told.times == 2)
+        return mail
+
+    before = descriptors()
+    mail = run(main())
+    late = Told()
+    mail.put(late)
+    assert late.times == 0
+    del mail
+    gc.collect()
+    assert descriptors() == before
