@@ -82,6 +82,43 @@ with ccid.open_reader(before) as reader:
     assert said == [*expected, "00019000 True True"]
 
 
+@ECHO
+def test_a_reader_that_linux_suspends(guest: Guest, number: int) -> None:
+    """Once it is closed, and never while it is open; opened again, it is awake."""
+    said = script(
+        guest,
+        number,
+        HOW
+        + """
+info = find()
+power = f"/sys/bus/usb/devices/{device(info)}/power/"
+def status():
+    with open(power + "runtime_status") as there: return there.read().strip()
+write(power + "autosuspend_delay_ms", "0")
+write(power + "control", "auto")
+try:
+    for _ in range(2):
+        until(lambda: status() == "suspended")
+        print("suspended")
+        with ccid.open_reader(info) as reader:
+            card = reader.slots[0].connect()
+            print(status(), reply(card))
+            time.sleep(3)  # longer than any pause between two looks of the kernel
+            print(status(), reply(card))
+    until(lambda: status() == "suspended")
+    events = [e.kind.name for e in ccid.watch(3) if e.reader.serial == serial]
+    print(*events)
+    until(lambda: status() == "suspended")
+finally:
+    write(power + "control", "on")
+print(status())
+""",
+        timeout=120,
+    ).splitlines()
+    once = ["suspended", "active 00019000", "active 00019000"]
+    assert said == [*once, *once, "READER_ARRIVED CARD_ARRIVED", "active"]
+
+
 def test_a_process_without_rights_that_is_given_a_descriptor(guest: Guest) -> None:
     said = script(
         guest,
