@@ -102,6 +102,12 @@ class Opened:
             raise
         return end
 
+    def there(self) -> list[Reader]:
+        """The open readers. To iterate over :attr:`readers` may meet another thread that opens or
+        closes one."""
+        found = (reference() for reference in self.readers.valuerefs())  # a copy, made in one step
+        return [reader for reader in found if reader is not None]
+
     def _tell(self, info: ReaderInfo) -> None:
         for tell in self._listeners:
             tell(info)
@@ -123,8 +129,9 @@ class Opened:
         try:
             lock = self._lock(key)
             with lock:
-                self._application_counts[key] = self._application_counts.get(key, 0) + 1
-                is_counted = True
+                with self._guard:  # another thread may close such a reader
+                    self._application_counts[key] = self._application_counts.get(key, 0) + 1
+                    is_counted = True
                 lent = self._lent.pop(key, None)
                 if lent is not None:
                     lent.close()
@@ -172,8 +179,9 @@ class Opened:
             reader: The reader.
         """
         key = key_of(reader.info)
-        if self.readers.get(key) is reader:
-            del self.readers[key]
+        with self._guard:
+            if self.readers.get(key) is reader:
+                del self.readers[key]
         if not getattr(reader, "is_lent", False):
             self._count_down(key)
         self._tell(reader.info)

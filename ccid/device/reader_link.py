@@ -176,7 +176,7 @@ class Neighbour:
     def __call__(self) -> SlotCommands | None:
         """The commands of the first slot of the other interface; None if this process does not
         have that interface open."""
-        for reader in list(opened.readers.values()):
+        for reader in opened.there():
             info = reader.info
             place = (device_of(info), info.interface_number)
             is_open = reader.transport.dead is None and not reader.is_closed

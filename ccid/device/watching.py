@@ -230,7 +230,7 @@ class _Watcher:
             logger.info("%s: devices are listed each second", why)
             self._lists_devices = True
         self._compare(list_readers())
-        for reader in list(opened.readers.values()):
+        for reader in opened.there():
             self._owner_changed(reader.info)
 
     def stop(self) -> None:

@@ -93,7 +93,7 @@ class Cards:
 
     def were_reset(self) -> None:
         """The reader was reset: no card has power any more."""
-        for slot in tuple(self._slots):
+        for slot in list(self._slots):
             self.apply(slot, Input.DEVICE_RESET)
 
     # What the host does -----------------------------------------------------------------------

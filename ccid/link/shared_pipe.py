@@ -124,7 +124,7 @@ class SharedPipe(Pipe):
 
     def _knock(self, slots: set[int] | dict[int, int]) -> None:
         """Wake the threads of these slots."""
-        for slot in tuple(slots):
+        for slot in list(slots):  # in one step, which a tuple is with a GIL only
             if self._boxes[slot].empty():
                 self._boxes[slot].put(None)
 
@@ -211,7 +211,7 @@ class SharedPipe(Pipe):
         except CommandCancelled:
             raise
         except CcidError as error:
-            for other in tuple(self._under_way):
+            for other in list(self._under_way):
                 if other != slot:
                     self._boxes[other].put(copy.copy(error))
             raise

@@ -10,12 +10,16 @@ from __future__ import annotations
 from ccid.codec.messages import MESSAGE_HEADER
 from ccid.transport import IN_CAPACITY, OUT_CAPACITY
 
-ZEROS = memoryview(bytes(max(IN_CAPACITY, OUT_CAPACITY)))
-"""A ``bytes`` of zeros costs no memory until it is written to, which it never is."""
+ZEROS = bytes(max(IN_CAPACITY, OUT_CAPACITY))
+"""It costs no memory until it is written to, which it never is. No memoryview: threads that slice
+the same one break it for good in a Python without the GIL (issue 127716 of CPython)."""
+COPIED = 4096
+"""Up to so many bytes, a slice of them is made in less time than a view of them all."""
 
 
 def wipe(buffer: memoryview, end: int) -> None:
     """Overwrite the bytes of ``buffer`` from the end of a message's header to ``end``."""
     if end > MESSAGE_HEADER:
         end = min(end, len(buffer))
-        buffer[MESSAGE_HEADER:end] = ZEROS[MESSAGE_HEADER:end]
+        zeros = ZEROS if end <= COPIED else memoryview(ZEROS)
+        buffer[MESSAGE_HEADER:end] = zeros[MESSAGE_HEADER:end]

@@ -164,7 +164,8 @@ class VirtualTransport(SeparateTransfers, Life):
 
     def _open_again(self, tell: Callable[[ReaderInfo], None], info: ReaderInfo) -> None:
         self.info = info
-        self._inbox.clear()
+        with self._events:  # another thread may be telling of the first one
+            self._inbox.clear()
         # A command is perhaps under way, between its two transfers: no reply to it will come.
         self.__dict__.update(send=self._send_anew, receive=self._receive_no_more)
         tell(info)
@@ -218,10 +219,11 @@ class VirtualTransport(SeparateTransfers, Life):
     def _complete(self) -> None:
         """Complete the interrupt transfer as often as the device has a notification."""
         while self.dead is None:
-            message = self.port.poll(self._event_endpoint, self._event_size)
-            if message is None:
-                return
-            self._inbox.append(message)
+            with self.port.changed:  # several threads do this: the order is that of the device
+                message = self.port.poll(self._event_endpoint, self._event_size)
+                if message is None:
+                    return
+                self._inbox.append(message)
 
     def _look(self) -> None:
         """The device may have a notification."""
