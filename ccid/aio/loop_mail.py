@@ -73,11 +73,12 @@ class LoopMail:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._box = _Box()
-        self._descriptor: EventDescriptor | None = None
+        self._ending: _Ending | None = None
         self._wake: Callable[[], object] = self._call_soon
         with suppress(AttributeError, NotImplementedError, OSError):
-            self._descriptor = EventDescriptor(loop, self._box.deliver)
-            self._wake = self._descriptor.wake
+            descriptor = EventDescriptor(loop, self._box.deliver)
+            self._ending = _Ending(descriptor)
+            self._wake = descriptor.wake
 
     def put(self, what: Told) -> None:
         """Have the loop call ``what.tell()``. Called in any thread."""
@@ -91,9 +92,21 @@ class LoopMail:
         with suppress(RuntimeError):  # the loop is closed: no task waits any more
             self._loop.call_soon_threadsafe(self._box.deliver)
 
+
+class _Ending:
+    """Ends a descriptor when its mail is forgotten. The mail has no ``__del__`` of its own: while
+    that runs, perhaps in another thread, :func:`mail_of` would still find the mail, and a reader
+    that is opened just then would have one that wakes its loop no more.
+
+    Args:
+        descriptor: The descriptor.
+    """
+
+    def __init__(self, descriptor: EventDescriptor) -> None:
+        self._descriptor = descriptor
+
     def __del__(self) -> None:
-        if self._descriptor is not None:
-            self._descriptor.end()
+        self._descriptor.end()
 
 
 class _Box:

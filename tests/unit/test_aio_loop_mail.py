@@ -142,3 +142,38 @@ def test_a_loop_that_was_closed_before() -> None:
     del mail
     gc.collect()
     assert descriptors() == before
+
+
+@needs_eventfd
+def test_a_mail_that_another_thread_forgets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that is opened just then gets a mail that wakes the loop."""
+    end = loop_mail.EventDescriptor.end
+    again: list[loop_mail.LoopMail] = []
+
+    class Letter:
+        def __init__(self, came: asyncio.Future[None]) -> None:
+            self.came = came
+
+        def tell(self) -> None:
+            self.came.set_result(None)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        def opened_meanwhile(descriptor: loop_mail.EventDescriptor) -> None:
+            again.append(mail_of(loop))
+            end(descriptor)
+
+        mail = mail_of(loop)
+        with monkeypatch.context() as patch:
+            patch.setattr(loop_mail.EventDescriptor, "end", opened_meanwhile)
+            del mail
+            gc.collect()
+        assert again
+        await asyncio.sleep(0)  # the descriptor of the first one is ended
+        came = loop.create_future()
+        again[0].put(Letter(came))
+        await asyncio.wait_for(came, 2)
+        assert mail_of(loop) is again[0]
+
+    asyncio.run(main())
