@@ -21,6 +21,7 @@ from ccid import aio, errors
 from ccid.aio import async_composite, job_thread, task_turn
 from ccid.codes import ExchangeLevel, IccStatus, Protocol
 from ccid.device import find, watching
+from ccid.device.listener import Slots
 from ccid.device.open_readers import key_of, opened
 from ccid.device.unclosed_readers import unclosed
 from ccid.iso7816.apdu import CommandApdu
@@ -430,22 +431,25 @@ def test_listen() -> None:
     bench = Bench()
 
     async def main() -> None:
-        told: list[tuple[object, bool]] = []
+        told: list[tuple[bool, bool]] = []
         here = threading.current_thread()
-        async with aio.open_reader(bench.virtual) as reader:
-            end = await reader.listen(
-                lambda slots: told.append((slots, threading.current_thread() is here))
-            )
-            bench.virtual.remove()
-            await until(lambda: told)
-            ((slots, is_here),) = told
-            assert is_here
+
+        def tell(slots: Slots) -> None:
             assert slots is not None
+            told.append((slots[0].present, threading.current_thread() is here))
+
+        async with aio.open_reader(bench.virtual) as reader:
+            end = await reader.listen(tell)
+            bench.virtual.remove()
+            await until(lambda: (False, True) in told)
+            before = [(True, True)] * (len(told) - 1)  # of the card that was there, if in time
+            assert told == [*before, (False, True)]
+            assert len(before) <= 1
             end()
             end()
             bench.virtual.insert(EchoCard())
             await reader.slots[0].status()
-            assert len(told) == 1
+            assert len(told) == len(before) + 1
 
     run(main())
 

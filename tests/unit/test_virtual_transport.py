@@ -160,13 +160,14 @@ def test_two_threads_begin_to_listen() -> None:
     virtual, told = ccid.VirtualReader(), [threading.Event(), threading.Event()]
     with ccid.open_reader(virtual) as reader:
         ends: list[Callable[[], None]] = []
+        first = [True]
 
         class Listeners(list[Any]):
             """Another listener is added while this thread iterates."""
 
             def __iter__(self) -> Any:
-                if not ends:
-                    ends.append(lambda: None)
+                if first:
+                    first.clear()
                     ends.append(reader.listen(lambda _: told[1].set()))
                 yield from list(super().__iter__())
 
