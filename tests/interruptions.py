@@ -20,7 +20,7 @@ import inspect
 import itertools
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from types import CellType, CodeType, FrameType, FunctionType
@@ -82,7 +82,11 @@ class _Entered(Exception):
 @cache
 def _functions_of(file: str) -> list[CodeType]:
     """All functions of a file, those within others as well."""
-    functions = (one for one in gc.get_objects() if isinstance(one, FunctionType))
+    functions = [one for one in gc.get_objects() if isinstance(one, FunctionType)]
+    # Free-threaded CPython 3.13 hides the functions from the collector once there was a thread.
+    for module in list(sys.modules.values()):
+        if getattr(module, "__file__", None) == file:
+            functions += _functions_in(vars(module).values(), module.__name__)
     found = {one.__code__: None for one in functions if one.__code__.co_filename == file}
     left = list(found)
     while left:
@@ -90,6 +94,27 @@ def _functions_of(file: str) -> list[CodeType]:
         left += [one for one in inner if one not in found]
         found.update(dict.fromkeys(inner))
     return [code for code in found if code.co_flags & inspect.CO_OPTIMIZED]  # no body of a class
+
+
+def _functions_in(things: Iterable[object], module: str) -> list[FunctionType]:
+    """The functions among ``things``, in the classes of the module among them, and those that these
+    functions are wrapped around."""
+    left, seen, found = list(things), set[int](), []
+    while left:
+        one = left.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, FunctionType):
+            found.append(one)
+            left += [
+                referent for cell in one.__closure__ or () for referent in gc.get_referents(cell)
+            ]
+        elif isinstance(one, type):
+            left += vars(one).values() if one.__module__ == module else ()
+        elif isinstance(one, property | staticmethod | classmethod):
+            left += gc.get_referents(one)
+    return found
 
 
 def _ask_for_bytecodes(code: CodeType) -> None:
