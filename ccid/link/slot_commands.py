@@ -49,6 +49,7 @@ from ccid.errors import (
     CcidError,
     CommandFailed,
     MalformedMessage,
+    ReaderReset,
     UnsupportedByReader,
 )
 from ccid.iso7816.apdu import Bytes, octets
@@ -56,7 +57,7 @@ from ccid.iso7816.secret_instructions import UNSECRET_INS
 from ccid.iso7816.timing import ACTIVATION_S
 from ccid.known.quirks import Quirks
 from ccid.link.block_ways import BlockWay, PatienceS
-from ccid.link.card_state import Session
+from ccid.link.card_state import Power, Session
 from ccid.link.conversation import Conversation, seconds
 from ccid.link.pipe import Pipe
 from ccid.link.raw_commands import RawCommand
@@ -271,7 +272,12 @@ class SlotCommands(ABC):
 
     @contextmanager
     def _rising(self) -> Iterator[None]:
-        """Hold this while the card is given power: a session of it begins."""
+        """Hold this while the card is given power: a session of it begins.
+
+        Raises:
+            ReaderReset: Another thread noticed a reset meanwhile: before or after the card got
+                its power.
+        """
         self.conversation.powering(self.slot)
         self._gave_power = True
         try:
@@ -279,7 +285,14 @@ class SlotCommands(ABC):
         except CardAbsent:
             self.conversation.cards.saw(self.slot, IccStatus.ABSENT)
             raise
-        self.conversation.cards.answered(self.slot)
+        cards = self.conversation.cards
+        cards.answered(self.slot)
+        if cards[self.slot].power is Power.LOST:  # the session that begins here
+            raise ReaderReset(
+                f"{self.name} was reset while the card in slot {self.slot} was given power",
+                reader=self.name,
+                slot=self.slot,
+            )
 
     def power_off(self) -> SlotStatus:
         """IccPowerOff (6.1.2): deactivate the card. Its session is over."""

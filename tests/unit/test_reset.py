@@ -471,6 +471,23 @@ def test_it_is_waited_for(usb_reader: OverUsb) -> None:
         timer.join()
 
 
+def test_noticed_right_before_the_card_gets_power(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By another thread, which is done with it by then: the card that gets power is not the one
+    that lost it."""
+    virtual = ccid.VirtualReader(EchoCard())
+    powering, resets = conversation.Conversation.powering, [virtual.reset]
+
+    def reset_then(self: conversation.Conversation, slot: int) -> None:
+        powering(self, slot)
+        if resets:
+            resets.pop()()
+
+    with ccid.open_reader(virtual) as reader:
+        monkeypatch.setattr(conversation.Conversation, "powering", reset_then)
+        assert reader.slots[0].connect().transmit(APDU) == ANSWER
+        assert not resets
+
+
 def test_no_handle_is_left(usb_reader: OverUsb) -> None:
     with ccid.open_reader(usb_reader.info) as reader:
         for how in ("reset", "replug") * 2:
