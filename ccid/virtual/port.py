@@ -155,10 +155,10 @@ class Port:
         """Reset the device, as the host's bus does, and configure it again. Threads that wait
         for it get WasReset."""
         with self._lock:
+            self.resets += 1  # first: what the device says from now on is of after the reset
             self.device.control(
                 ClassControl(0x00, Request.SET_CONFIGURATION, 1, 0), b"", self.now()
             )
-            self.resets += 1
             for waiter in self._waiting:
                 waiter.woken.put(None)
 

@@ -141,7 +141,7 @@ class VirtualTransport(SeparateTransfers, Life):
             else:
                 self._open_again(self._tell_reset, self.info)
         finally:
-            self._resets_told = self.port.resets
+            self._reset_was_told()
 
     def returned(self, info: ReaderInfo) -> None:
         """The device left, and came back as ``info``."""
@@ -153,7 +153,12 @@ class VirtualTransport(SeparateTransfers, Life):
             with self._returns(info):
                 self._open_again(self._tell_reset, info)
         finally:
-            self._resets_told = self.port.resets
+            self._reset_was_told()
+
+    def _reset_was_told(self) -> None:
+        self._resets_told = self.port.resets
+        if self._tell is not None:
+            self._look()
 
     def _await_told(self) -> None:
         """Wait until the reader knows of the reset, and so that its cards are reset. The thread
@@ -169,8 +174,6 @@ class VirtualTransport(SeparateTransfers, Life):
         # A command is perhaps under way, between its two transfers: no reply to it will come.
         self.__dict__.update(send=self._send_anew, receive=self._receive_no_more)
         tell(info)
-        if self._tell is not None:
-            self._look()
 
     def _send_anew(self, length: int, timeout_ms: int, /) -> None:
         """The first :meth:`send` after a reset."""
@@ -220,6 +223,8 @@ class VirtualTransport(SeparateTransfers, Life):
         """Complete the interrupt transfer as often as the device has a notification."""
         while self.dead is None:
             with self.port.changed:  # several threads do this: the order is that of the device
+                if self._resets_told != self.port.resets:
+                    return  # what it says since the reset comes after the reset
                 message = self.port.poll(self._event_endpoint, self._event_size)
                 if message is None:
                     return

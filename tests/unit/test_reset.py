@@ -18,6 +18,7 @@ from ccid.codes import IccStatus
 from ccid.device.open_readers import key_of, opened
 from ccid.device.watching import stoppable_watch
 from ccid.link import conversation
+from ccid.link.card_state import Presence
 from ccid.transport import asynchronous, discovery, linux, recovery, usb
 from ccid.transport.libusb import Status
 from ccid.virtual import EchoCard
@@ -208,6 +209,29 @@ def test_the_thread_that_waits_for_a_reply_is_awake_first(
         refused(card, A_MINUTE)
         timer.join()
         works_again(reader)
+
+
+@pytest.mark.parametrize("how", ["reset", "replug"])
+def test_a_notification_is_there_before_the_reset_is_told(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is of after the reset: the card that it announces is the one that was there before."""
+    virtual = ccid.VirtualReader(EchoCard())
+    name = {"reset": "reset", "replug": "returned"}[how]
+    tell = getattr(VirtualTransport, name)
+
+    def late(transport: VirtualTransport, *arguments: Any) -> None:
+        transport.take_events(20)
+        tell(transport, *arguments)
+
+    monkeypatch.setattr(VirtualTransport, name, late)
+    with ccid.open_reader(virtual) as reader:
+        reader.transport.take_events(20)
+        before = reader.cards[0].arrivals
+        getattr(virtual, how)()
+        reader.transport.take_events(20)
+        assert reader.cards[0].arrivals == before
+        assert reader.cards[0].presence is Presence.ANNOUNCED
 
 
 def test_many_times(lab: Any) -> None:
