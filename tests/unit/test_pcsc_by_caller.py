@@ -364,6 +364,20 @@ BEFORE: tuple[Before, ...] = (
 )
 
 
+def rests(manager: Manager) -> None:
+    """Wait until the card had its first power-up: a direct connection does not wait for that, and
+    ``before`` would meet its commands."""
+    manager.list_readers(manager.establish())
+    limit = time.monotonic() + 10
+    while any(
+        slot.is_arriving or slot.turn is not None or slot.queue
+        for slot in manager._engine.core.resources.slots
+        if slot is not None
+    ):
+        assert time.monotonic() < limit
+        time.sleep(0.001)
+
+
 def told(before: Before, share: int, *, is_long: bool) -> list[object]:
     """What SCardTransmit says, for each APDU and protocol."""
     results: list[object] = []
@@ -372,6 +386,7 @@ def told(before: Before, share: int, *, is_long: bool) -> list[object]:
     try:
         if is_long:
             manager._engine.transmit_now = lambda *_: None  # type: ignore[method-assign]
+        rests(manager)
         _, handle, protocol = connected(manager, share)
         before(manager, reader, handle)
         for apdu in APDUS:
