@@ -51,6 +51,10 @@ class Outcome(NamedTuple):
     test: str
 
 
+UNKNOWN = Outcome(Verdict.KILLED, f"import ({int(pytest.ExitCode.USAGE_ERROR)})")
+"""There is no test of this name."""
+
+
 def preload() -> None:
     """Import what all children need. What is of this project stays away: each child has its own."""
     import construct  # noqa: F401
