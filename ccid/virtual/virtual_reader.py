@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ccid.codec.descriptors import (
@@ -164,7 +163,7 @@ class VirtualReader:
                     device=self.device.descriptor,
                     configuration=configuration.descriptor,
                     reader=reader,
-                    connect=partial(self._connect, self._address),
+                    connect=self._connect,
                     bus=0,
                     address=self._address,
                     speed="full" if self._packet_size(reader) <= 64 else "high",
@@ -182,13 +181,13 @@ class VirtualReader:
     def _packet_size(reader: SmartCardInterface) -> int:
         return reader.bulk_in.max_packet_size if reader.bulk_in else 0
 
-    def _connect(self, address: int, info: ReaderInfo) -> Transport:
+    def _connect(self, info: ReaderInfo) -> Transport:
         from ccid.virtual.virtual_transport import (
             VirtualTransport,  # here: that module imports this package
         )
 
         with self.port.changed:
-            if address != self._address:  # it left since, and came back as another one
+            if info.address != self._address:  # it left since, and came back as another one
                 raise ReaderRemoved(f"{info.name} was unplugged", reader=info.name)
             return VirtualTransport(self.port, info)
 
