@@ -14,7 +14,6 @@ from ccid.codec.descriptors import (
     smart_card_interfaces,
 )
 from ccid.codes import ExchangeLevel, Features, InterfaceProtocol, Protocols
-from ccid.errors import ReaderRemoved
 from ccid.transport import ReaderInfo, Transport
 from ccid.virtual.cards import Application, Contact, FileSystemCard
 from ccid.virtual.ccid_function import CcidFunction
@@ -186,10 +185,7 @@ class VirtualReader:
             VirtualTransport,  # here: that module imports this package
         )
 
-        with self.port.changed:
-            if info.address != self._address:  # it left since, and came back as another one
-                raise ReaderRemoved(f"{info.name} was unplugged", reader=info.name)
-            return VirtualTransport(self.port, info)
+        return VirtualTransport(self.port, info)
 
     @property
     def info(self) -> ReaderInfo:

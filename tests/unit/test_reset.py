@@ -234,18 +234,6 @@ def test_a_notification_is_there_before_the_reset_is_told(
         assert reader.cards[0].presence is Presence.ANNOUNCED
 
 
-def test_what_was_known_of_a_virtual_reader_before_it_came_back_opens_nothing() -> None:
-    """As on USB, where the address is another one. A watch that was about to open it would keep the
-    application from opening it."""
-    virtual = ccid.VirtualReader(EchoCard())
-    before = virtual.info
-    virtual.replug()
-    with pytest.raises(errors.ReaderRemoved):
-        ccid.open_reader(before)
-    with ccid.open_reader(virtual) as reader:
-        assert reader.slots[0].connect().transmit(APDU) == ANSWER
-
-
 def test_many_times(lab: Any) -> None:
     with ccid.open_reader(lab.info) as reader:
         for how in ("reset", "replug") * 3:
