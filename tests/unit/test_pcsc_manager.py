@@ -107,6 +107,7 @@ def test_one_more_reader(made: Made, pool: ThreadPoolExecutor) -> None:
     reader = ccid.VirtualReader()
     context = manager.establish()
     change = pool.submit(manager.get_status_change, context, -1, [ReaderState(PNP_READER)])
+    until(lambda: manager._engine.core._watchers)  # what came before is no change
     manager.plug(reader)
     assert change.result(10)[0] is ScardCode.S_SUCCESS
     assert len(manager.list_readers(context)) == 1
