@@ -35,6 +35,10 @@ what a submission waits for. The kernel lets a submission wait while another pro
 device; all threads of the program wait then, a fraction of a second. A program with one reader
 never does.
 
+Without a GIL (free-threaded Python) nothing here rests on it. Each transfer belongs to the thread
+that has the turn; the sets and deques that threads share are asked and changed in one step. To keep
+"the lock" then means that Python cannot stop all threads, to collect garbage, for as long.
+
 The memory of a transfer is freed when Python forgets the transfer, not when the reader is closed:
 another thread may still look at its numbers then.
 """
