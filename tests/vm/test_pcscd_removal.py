@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from lab.errors import LabError
 from lab.guest import Guest
 from lab.link import Job
 from lab.pcscd import pcscd
@@ -106,7 +107,8 @@ class Client:
         until(self.guest, lambda: self._has_said(pattern), 150)
 
     def _has_said(self, pattern: str) -> bool:
-        assert self.job.running, self.job.stdout + self.job.stderr
+        if not self.job.running:
+            raise LabError(self.job.stdout + self.job.stderr)
         return len(re.findall(pattern, self.job.stdout)) >= self.count
 
     def _card(self, number: int | None, way: str) -> None:
@@ -145,6 +147,27 @@ def client(guest: Guest) -> Iterator[Client]:
         yield Client(guest, usb, job)
 
 
+def sees_all(guest: Guest, processes: int, lines: dict[str, int]) -> dict[str, Said]:
+    """What the program sees in each scenario, with so many of our helpers.
+
+    On a busy machine pcscd 1.9.9 now and then keeps a reader in its list that has left (seen with
+    libccid): then the program gives up, and all begins anew.
+    """
+    tries = 0
+    while True:
+        tries += 1
+        with client(guest) as one:
+            assert len(helpers(guest)) == processes
+            try:
+                return {name: one.sees_best(name, most) for name, most in lines.items()}
+            except LabError:
+                if tries == TURNS:
+                    raise
+        for reader in guest.readers:
+            reader.restore()
+        guest.settle()
+
+
 @pytest.fixture(autouse=True)
 def _put_back() -> None:
     """Everything ran before the first test of this file; the readers are put back."""
@@ -155,14 +178,10 @@ def seen(guest: Guest, bundle: Path, full: bool) -> dict[str, tuple[Said, Said]]
     """What programs see with libccid, and with our driver."""
     before, scenarios = guest.jobs, (*SCENARIOS, *(MORE if full else ()))
     try:
-        with client(guest) as one:
-            assert helpers(guest) == []
-            theirs = {name: one.sees_best(name, shortest(name)) for name in scenarios}
+        theirs = sees_all(guest, 0, {name: shortest(name) for name in scenarios})
         theirs[DIES] = theirs[DIES.removesuffix(" dies")]
         guest.run(["cp", "-r", str(bundle), DROPDIR], check=True)
-        with client(guest) as one:
-            assert len(helpers(guest)) == 3
-            ours = {name: one.sees_best(name, length(said)) for name, said in theirs.items()}
+        ours = sees_all(guest, 3, {name: length(said) for name, said in theirs.items()})
     finally:
         guest.run(["rm", "-rf", f"{DROPDIR}/{NAME}"], check=True)
         guest.reset(keep=before)
