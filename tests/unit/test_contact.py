@@ -80,6 +80,7 @@ def test_first_offered_protocol_and_default_rate() -> None:
         ("FF 11 A6 48", "FF 01 FE", 1, 0x11),  # F is neither Fd nor Fi
         ("FF 11 76 98", "FF 01 FE", 1, 0x11),  # reserved
         ("FF 31 96 01 59", "FF 11 96 78", 1, 0x96),  # PPS2 is not echoed
+        ("FF 01 FE 12 34", "FF 01 FE", 1, 0x11),  # more comes while the card answers
     ],
 )
 def test_pps(request_: str, response: str, protocol: int, fidi: int) -> None:

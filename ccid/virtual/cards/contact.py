@@ -182,7 +182,8 @@ class Contact:
     def _pps(self) -> list[Sent]:
         if pps_card.wanted(self._heard):
             return []
-        chosen = pps_card.select(self._heard, self._atr, self.options.pps)
+        request = self._heard[: pps_card.length(self._heard)]  # the card answers; more gets lost
+        chosen = pps_card.select(request, self._atr, self.options.pps)
         self._heard, self._negotiable = b"", False
         if chosen.protocol is None:
             self._dead = True  # until the next reset (9.3)

@@ -47,9 +47,12 @@ class Selected(NamedTuple):
 
 def wanted(data: bytes) -> int:
     """How many characters a PPS request that begins with ``data`` still lacks."""
-    if len(data) < 2:
-        return 2 - len(data)
-    return max(0, 3 + (data[1] >> 4 & 7).bit_count() - len(data))
+    return max(0, (length(data) if len(data) >= 2 else 2) - len(data))
+
+
+def length(data: bytes) -> int:
+    """How many characters a PPS request has that begins with ``data``, at least PPSS and PPS0."""
+    return 3 + (data[1] >> 4 & 7).bit_count()
 
 
 def select(data: bytes, atr: Atr, pps: Pps = Pps.ECHO) -> Selected:
