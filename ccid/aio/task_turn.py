@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from weakref import WeakValueDictionary
 
 from ccid.aio.job_thread import Job, JobThread
-from ccid.aio.loop_mail import mail_of
+from ccid.aio.loop_mail import LoopMail, mail_of
 from ccid.errors import ReaderClosed
 from ccid.ground.signal_safe_locks import new_rlock
 
@@ -48,7 +48,8 @@ class TaskTurn:
     def __init__(self, lock: Any, reader: Reader, loop: asyncio.AbstractEventLoop) -> None:
         self.lock = lock
         self.loop = loop
-        self._mail = mail_of(loop)
+        self._mail: LoopMail | None = mail_of(loop)
+        """None once the last slot has parted: it has a descriptor, which is closed at once then."""
         self.name = reader.name
         self._check = reader.pipe.check
         self._thread = JobThread(f"ccid.aio {reader.name}")
@@ -188,6 +189,7 @@ class TaskTurn:
         for job in (*self._thread.end(), *self._waiting):
             job.refuse(self._closed())
         self._waiting.clear()
+        self._mail = None
 
 
 _guard = new_rlock()

@@ -102,6 +102,18 @@ def test_no_descriptor_is_kept(refuses: bool) -> None:
 
 
 @needs_eventfd
+def test_a_reader_that_is_closed_leaves_no_descriptor_to_the_collector() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        before = descriptors()
+        run(a_conversation())
+        assert descriptors() == before
+    finally:
+        gc.enable()
+
+
+@needs_eventfd
 def test_a_mail_that_nobody_keeps_closes_its_descriptor() -> None:
     async def main() -> None:
         before = descriptors()

@@ -9,6 +9,7 @@ clock is the test's.
 from __future__ import annotations
 
 import dataclasses
+import gc
 import threading
 import time
 from collections import Counter
@@ -271,6 +272,12 @@ def descriptors() -> int:
     """How many descriptors are open; 0 where the system does not tell."""
     folder = Path("/proc/self/fd")
     return len(list(folder.iterdir())) if folder.exists() else 0
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _collected() -> None:
+    """Other tests may have left descriptors: none is closed while they are counted here."""
+    gc.collect()
 
 
 def left_over(before: int, threads: int, virtual: ccid.VirtualReader) -> list[str]:

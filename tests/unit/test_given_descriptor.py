@@ -91,6 +91,7 @@ def lab(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: Given) -> OverUs
 
 
 def test_a_conversation(lab: OverUsb, given: Given, fd: int) -> None:
+    gc.collect()  # other tests may have left some
     before = len(os.listdir("/proc/self/fd"))
     with ccid.open_fd(fd) as reader:
         assert reader.info.path == "usb:1.2:1.0"
@@ -175,6 +176,7 @@ def test_no_descriptor_of_a_device(
     lab: OverUsb, given: Given, fd: int, status: Status, error: type[Exception]
 ) -> None:
     given.status = status
+    gc.collect()  # other tests may have left some
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(error):
         ccid.open_fd(fd)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import stat
@@ -47,6 +48,7 @@ def mode(path: Path) -> int:
 
 
 def descriptors() -> int:
+    gc.collect()  # other tests may have left some
     return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
 
 
