@@ -228,8 +228,6 @@ class Engine:
         """Do all that there is to do; returns when there will be more, if nothing wakes."""
         core = self.core
         while True:
-            if not self._is_need_met:  # first: who has a context may ask for the readers already
-                self._meet_need(time.monotonic())
             try:
                 message = self._inbox.get_nowait()
             except queue.Empty:
@@ -243,6 +241,8 @@ class Engine:
                 self._give(call, job)
             elif core.aborts:
                 self._abort(*core.aborts.popleft())
+            elif not self._is_need_met:
+                self._meet_need(time.monotonic())
             else:
                 now, due = time.monotonic(), self._next_time
                 if due is None or due > now:
