@@ -59,7 +59,7 @@ def confirmed(asked: bytes, response: bytes, name: str = "the card") -> int:
     if reduce(xor, response):
         raise PpsFailed(f"{name}: PCK 0x{response[-1]:02X} of the PPS response is wrong")
     pps0 = response[1]
-    if len(response) != 3 + (pps0 >> 4 & 7).bit_count() or pps0 & 0x80:
+    if len(response) != length(pps0) or pps0 & 0x80:
         raise PpsFailed(f"{name}: PPS0 0x{pps0:02X} does not go with {len(response)} bytes")
     if (pps0 ^ asked[1]) & 0x0F:
         raise PpsFailed(f"{name}: T={asked[1] & 15} was asked for by PPS, T={pps0 & 15} confirmed")
@@ -80,7 +80,13 @@ def is_pps(data: bytes) -> bool:
     9.2)."""
     if len(data) < 3 or data[0] != PPSS or data[1] & 0x80:
         return False
-    return len(data) == 3 + (data[1] >> 4 & 7).bit_count() and not reduce(xor, data)
+    return len(data) == length(data[1]) and not reduce(xor, data)
+
+
+def length(pps0: int) -> int:
+    """Bytes of a PPS request or response with this PPS0: PPSS, PPS0, the bytes that PPS0 announces,
+    PCK (ISO/IEC 7816-3:2006 9.2)."""
+    return 3 + (pps0 >> 4 & 7).bit_count()
 
 
 def _parameters(pps: bytes) -> dict[int, int]:

@@ -384,7 +384,7 @@ class Activation:
         if self.descriptor.exchange_level is ExchangeLevel.CHARACTER:
             response, _ = self.commands.xfr_block(asked, timeout_s=timeout_s, wLevelParameter=2)
             if len(response) == 2:  # PPSS and PPS0, which tells how many bytes follow
-                missing = 1 + (response[1] >> 4 & 7).bit_count()
+                missing = pps.length(response[1]) - len(response)
                 response += self.commands.xfr_block(
                     b"", timeout_s=timeout_s, wLevelParameter=missing
                 )[0]

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from ccid.codec.messages import ProtocolDataT0, ProtocolDataT1
 from ccid.codes import Protocol, SlotError
+from ccid.iso7816 import pps
 from ccid.iso7816.atr import DEFAULT_FIDI
 from ccid.virtual.cards.contact import Contact
 from ccid.virtual.cards.line import BLOCK_GUARD_ETU, TURN_GUARD_ETU, Line, Sent
@@ -168,7 +169,7 @@ class Wire:
         self.use(ProtocolDataT0(bmFindexDindex=DEFAULT_FIDI))
         try:
             head, at = self.receive(2, self.send(request, now))
-            rest, at = self.receive(1 + (head[1] >> 4 & 7).bit_count(), at)
+            rest, at = self.receive(pps.length(head[1]) - len(head), at)
         finally:
             self.protocol, self.fidi, self.line = in_force
         return head + rest, at

@@ -14,8 +14,8 @@ from ccid.codec.descriptors import SmartCardDescriptor
 from ccid.codec.messages import MESSAGE_HEADER, Command, Reply
 from ccid.codes import Chain, CommandStatus, ExchangeLevel, Features, Level, Protocol, SlotError
 from ccid.iso7816.apdu import MAX_SHORT
+from ccid.iso7816.pps import PPSS
 from ccid.virtual.cards.application import Answer, Later, Mute
-from ccid.virtual.cards.pps_card import PPSS
 from ccid.virtual.contact_wire import Refused, Wire
 from ccid.virtual.faults import Said
 from ccid.virtual.tpdu_firmware import announce_ifsd, t0_tpdu, t1_block

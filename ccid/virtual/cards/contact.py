@@ -15,12 +15,14 @@ from dataclasses import field
 
 from ccid.errors import MalformedAtr
 from ccid.ground.records import record
+from ccid.iso7816 import pps
 from ccid.iso7816.atr import DEFAULT_FIDI, Atr
+from ccid.iso7816.pps import PPSS
 from ccid.virtual.cards import pps_card
 from ccid.virtual.cards.application import Application, Mute
 from ccid.virtual.cards.contact_faults import ContactFault
 from ccid.virtual.cards.line import DEFAULT_CLOCK_HZ, Line, Sent, clocks_per_etu
-from ccid.virtual.cards.pps_card import PPSS, Pps
+from ccid.virtual.cards.pps_card import Pps
 from ccid.virtual.cards.t0_card import T0Line, T0Options
 from ccid.virtual.cards.t0_tpdus import T0Face
 from ccid.virtual.cards.t1_blocks import Check
@@ -182,7 +184,7 @@ class Contact:
     def _pps(self) -> list[Sent]:
         if pps_card.wanted(self._heard):
             return []
-        request = self._heard[: pps_card.length(self._heard)]  # the card answers; more gets lost
+        request = self._heard[: pps.length(self._heard[1])]  # the card answers; more gets lost
         chosen = pps_card.select(request, self._atr, self.options.pps)
         self._heard, self._negotiable = b"", False
         if chosen.protocol is None:

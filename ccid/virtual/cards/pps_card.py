@@ -12,8 +12,7 @@ from operator import xor
 from typing import NamedTuple
 
 from ccid.iso7816.atr import DEFAULT_FIDI, DI, FI, Atr
-
-PPSS = 0xFF
+from ccid.iso7816.pps import PPSS, length
 
 
 class Pps(Enum):
@@ -47,12 +46,7 @@ class Selected(NamedTuple):
 
 def wanted(data: bytes) -> int:
     """How many characters a PPS request that begins with ``data`` still lacks."""
-    return max(0, (length(data) if len(data) >= 2 else 2) - len(data))
-
-
-def length(data: bytes) -> int:
-    """How many characters a PPS request has that begins with ``data``, at least PPSS and PPS0."""
-    return 3 + (data[1] >> 4 & 7).bit_count()
+    return max(0, (length(data[1]) if len(data) >= 2 else 2) - len(data))
 
 
 def select(data: bytes, atr: Atr, pps: Pps = Pps.ECHO) -> Selected:
