@@ -61,6 +61,12 @@ def collects_little() -> Iterator[None]:
     gc.unfreeze()
 
 
+@pytest.fixture(scope="module")
+def collected() -> None:
+    """What tests of other modules left to the garbage collector, descriptors among it, is gone."""
+    gc.collect()
+
+
 parser = cache(probe.parser)
 """The parser of ccid-probe's command line, made once: that takes as long as a short command."""
 

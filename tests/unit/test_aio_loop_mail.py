@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-from pathlib import Path
 
 import pytest
 
@@ -13,13 +12,11 @@ from ccid import aio
 from ccid.aio import loop_mail
 from ccid.aio.loop_mail import mail_of
 from tests.unit.aio_bench import FAST, OK, Bench, run, until
+from tests.unit.open_descriptors import descriptors
+
+pytestmark = pytest.mark.usefixtures("collected")
 
 needs_eventfd = pytest.mark.skipif(not hasattr(os, "eventfd"), reason="this system has no eventfd")
-
-
-def descriptors() -> int:
-    """How many this process has open."""
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 async def a_conversation() -> None:
@@ -130,7 +127,7 @@ def test_a_mail_that_nobody_keeps_closes_its_descriptor() -> None:
 
 @needs_eventfd
 def test_a_loop_that_was_closed_before() -> None:
-    """The mail is told nothing any more, and what is over is not lost sight of."""
+    """The mail tells nothing any more, and its descriptor is closed with it."""
 
     class Told:
         times = 0

@@ -9,13 +9,11 @@ clock is the test's.
 from __future__ import annotations
 
 import dataclasses
-import gc
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -30,7 +28,10 @@ from ccid.virtual.ccid_function import CcidFunction
 from ccid.virtual.port import Port, _Waiter
 from ccid.virtual.virtual_transport import VirtualTransport
 from tests.conftest import Tell
+from tests.unit.open_descriptors import descriptors
 from tests.unit.test_control import PIN, VERIFY_APDU, PinPad, parse_verify, verify_structure
+
+pytestmark = pytest.mark.usefixtures("collected")
 
 OK = b"\x90\x00"
 DATA = bytes(range(40))
@@ -266,18 +267,6 @@ class Conversation:
                 assert card.transmit(apdu) == answer, "an answer to another question"
         except CcidError as error:
             self.errors.append(error)
-
-
-def descriptors() -> int:
-    """How many descriptors are open; 0 where the system does not tell."""
-    folder = Path("/proc/self/fd")
-    return len(list(folder.iterdir())) if folder.exists() else 0
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _collected() -> None:
-    """Other tests may have left descriptors: none is closed while they are counted here."""
-    gc.collect()
 
 
 def left_over(before: int, threads: int, virtual: ccid.VirtualReader) -> list[str]:

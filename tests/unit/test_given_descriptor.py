@@ -25,8 +25,11 @@ from ccid.transport import (
 )
 from ccid.transport.libusb import Status
 from tests.unit.fake_usb import FakeBackend, FakeDevice
+from tests.unit.open_descriptors import descriptors
 from tests.unit.test_descriptors import SMART_CARD, configuration, interface
 from tests.unit.test_reset import ANSWER, APDU, OverUsb, refused
+
+pytestmark = pytest.mark.usefixtures("collected")
 
 HUGE = pytest.param(1 << 20_000, id="huge")
 """Python refuses to write so many digits."""
@@ -91,8 +94,7 @@ def lab(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, given: Given) -> OverUs
 
 
 def test_a_conversation(lab: OverUsb, given: Given, fd: int) -> None:
-    gc.collect()  # other tests may have left some
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     with ccid.open_fd(fd) as reader:
         assert reader.info.path == "usb:1.2:1.0"
         with reader.slots[0].connect() as card:
@@ -103,7 +105,7 @@ def test_a_conversation(lab: OverUsb, given: Given, fd: int) -> None:
     assert lab.backend.calls.count("close_device") == len(given.taken)
     del reader, card
     gc.collect()
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
 
 
 def test_the_device_tells_its_strings(lab: OverUsb, given: Given, fd: int) -> None:
@@ -176,11 +178,10 @@ def test_no_descriptor_of_a_device(
     lab: OverUsb, given: Given, fd: int, status: Status, error: type[Exception]
 ) -> None:
     given.status = status
-    gc.collect()  # other tests may have left some
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     with pytest.raises(error):
         ccid.open_fd(fd)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
 
 
 @pytest.mark.parametrize("wrong", [-1, 9999, 1 << 70, HUGE])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import socket
 import threading
 import time
@@ -27,6 +26,9 @@ from ccid.pcsc.plug.frames import (
     Operation,
 )
 from ccid.pcsc.plug.helper import Channel, Helper
+from tests.unit.open_descriptors import descriptors
+
+pytestmark = pytest.mark.usefixtures("collected")
 
 SLOT = 0x0001_0000
 
@@ -258,8 +260,7 @@ def test_a_channel_whose_sockets_do_not_come(
     """No descriptor is free for the sockets: the channel fails, and other channels go on."""
     good, _ = plug.join(SLOT)
     ask(good, Operation.OPEN, b"virtual:")
-    gc.collect()  # other tests may have left some
-    before = len(os.listdir("/proc/self/fd"))
+    before = descriptors()
     bad, events = plug.join(SLOT + 1, count)
     assert bad.recv(100) == events.recv(100) == b""
     bad.close()
@@ -272,7 +273,7 @@ def test_a_channel_whose_sockets_do_not_come(
 
     until(is_said)
     assert told(good, Operation.PRESENCE)[0] == Code.ICC_PRESENT
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert descriptors() == before
 
 
 def test_a_channel_without_a_free_thread(plug: Plug, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,9 +349,9 @@ def test_the_wait_for_pcscd_is_longer_while_nothing_shows_that_it_goes_on(
         with control, pcscd:
             seen: Any = SimpleNamespace(refused=refused)
             timer = threading.Timer(least_s, pcscd.shutdown, [socket.SHUT_RDWR])
+            began = time.monotonic()
             if ends:
                 timer.start()
-            began = time.monotonic()
             module.await_end_of_pcscd(control, seen)
             took_s = time.monotonic() - began
             timer.cancel()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import resource
 import stat
@@ -24,7 +23,10 @@ from ccid.trace.tap import Sink, Transfer
 from ccid.transport import ReaderInfo
 from ccid.virtual import EchoCard
 from tests.pcapng import packets
+from tests.unit.open_descriptors import descriptors
 from tests.unit.test_trace import PIN, VERIFY, Recorder
+
+pytestmark = pytest.mark.usefixtures("collected")
 
 SELECT = bytes.fromhex("00A40400")
 
@@ -45,11 +47,6 @@ def card() -> Iterator[ccid.Card]:
 
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
-
-
-def descriptors() -> int:
-    gc.collect()  # other tests may have left some
-    return len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
 
 
 # Owner and mode -------------------------------------------------------------------------------
