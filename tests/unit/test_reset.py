@@ -188,20 +188,27 @@ def test_while_the_card_computes(lab: Any, how: str) -> None:
         works_again(reader)
 
 
+def told_after(
+    monkeypatch: pytest.MonkeyPatch, how: str, before: Callable[[VirtualTransport], object]
+) -> None:
+    """From now on ``before`` is done before the transport hears of a reset or a replug."""
+    name = {"reset": "reset", "replug": "returned"}[how]
+    tell = getattr(VirtualTransport, name)
+
+    def late(transport: VirtualTransport, *arguments: Any) -> None:
+        before(transport)
+        tell(transport, *arguments)
+
+    monkeypatch.setattr(VirtualTransport, name, late)
+
+
 @pytest.mark.parametrize("how", ["reset", "replug"])
 def test_the_thread_that_waits_for_a_reply_is_awake_first(
     how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before the reader has heard of the reset: its card counts as reset nevertheless."""
     virtual = ccid.VirtualReader(EchoCard())
-    name = {"reset": "reset", "replug": "returned"}[how]
-    tell = getattr(VirtualTransport, name)
-
-    def late(transport: Any, *arguments: Any) -> None:
-        time.sleep(0.1)
-        tell(transport, *arguments)
-
-    monkeypatch.setattr(VirtualTransport, name, late)
+    told_after(monkeypatch, how, lambda _: time.sleep(0.1))
     with ccid.open_reader(virtual) as reader:
         card = reader.slots[0].connect()
         timer = threading.Timer(0.02, getattr(virtual, how))
@@ -217,14 +224,7 @@ def test_a_notification_is_there_before_the_reset_is_told(
 ) -> None:
     """It is of after the reset: the card that it announces is the one that was there before."""
     virtual = ccid.VirtualReader(EchoCard())
-    name = {"reset": "reset", "replug": "returned"}[how]
-    tell = getattr(VirtualTransport, name)
-
-    def late(transport: VirtualTransport, *arguments: Any) -> None:
-        transport.take_events(20)
-        tell(transport, *arguments)
-
-    monkeypatch.setattr(VirtualTransport, name, late)
+    told_after(monkeypatch, how, lambda transport: transport.take_events(20))
     with ccid.open_reader(virtual) as reader:
         reader.transport.take_events(20)
         before = reader.cards[0].arrivals

@@ -163,8 +163,7 @@ def sees_all(guest: Guest, processes: int, lines: dict[str, int]) -> dict[str, S
             except LabError:
                 if tries == TURNS:
                     raise
-        for reader in guest.readers:
-            reader.restore()
+        guest.reset(keep=guest.jobs)
         guest.settle()
 
 
