@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import threading
 
 import pytest
 
@@ -17,6 +18,15 @@ from tests.unit.open_descriptors import descriptors
 pytestmark = pytest.mark.usefixtures("collected")
 
 needs_eventfd = pytest.mark.skipif(not hasattr(os, "eventfd"), reason="this system has no eventfd")
+
+
+def settled() -> None:
+    """Wait for the threads that opened and closed readers: each lets go of the mail a moment after
+    the task was told."""
+    for thread in threading.enumerate():
+        if thread.name.startswith(("open_reader", "closing ")):
+            thread.join(10)
+            assert not thread.is_alive()
 
 
 async def a_conversation() -> None:
@@ -86,14 +96,17 @@ def test_no_descriptor_is_kept(refuses: bool) -> None:
     before = descriptors()
     for _ in range(5):
         loop.run_until_complete(a_conversation())
+    settled()
     loop.run_until_complete(asyncio.sleep(0))
     assert descriptors() <= before
     loop.close()
     run(a_conversation())
+    settled()
     gc.collect()
     before = descriptors()
     for _ in range(5):
         run(a_conversation())
+    settled()
     gc.collect()
     assert descriptors() == before
 
@@ -105,6 +118,7 @@ def test_a_reader_that_is_closed_leaves_no_descriptor_to_the_collector() -> None
     try:
         before = descriptors()
         run(a_conversation())
+        settled()
         assert descriptors() == before
     finally:
         gc.enable()
