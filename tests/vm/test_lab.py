@@ -17,6 +17,7 @@ import pytest
 from lab.errors import CommandFailed, CommandTimeout, LabError, NotPrepared
 from lab.guest import Guest
 from lab.pcscd import pcscd, readers
+from lab.qemu import build_cond_wait
 from lab.readers import ReaderSpec, ask
 
 TOOLS = Path(__file__).parents[2] / "tools"
@@ -50,6 +51,13 @@ def atr(guest: Guest, reader: int) -> str:
     number = next(i for i, name in enumerate(names) if f"(lab{reader})" in name)
     result = guest.run(["opensc-tool", "-r", str(number), "-a"])
     return (result.stdout + result.stderr).strip()
+
+
+def maps_of_children() -> Iterator[Path]:
+    """What the processes that this one started have in their memory."""
+    for children in Path("/proc/self/task").glob("*/children"):
+        for pid in children.read_text().split():
+            yield Path(f"/proc/{pid}/maps")
 
 
 # Commands -------------------------------------------------------------------------------------
@@ -281,6 +289,23 @@ def test_the_cac_is_in_one_reader_at_a_time(guest: Guest) -> None:
         assert until(lambda: atr(guest, 2) == CAC_ATR)
         name = guest.run(["opensc-tool", "-r", "1", "-n"])
         assert "CAC" in guest.run(["pkcs11-tool", "-O"]).stdout + name.stdout
+
+
+def test_no_signal_to_libcacards_thread_is_lost(guest: Guest, tmp_path: Path) -> None:
+    """QEMU loses one now and then, and the card says nothing more; see cond_wait.c."""
+    (tmp_path / "wait.c").write_text(
+        "#include <pthread.h>\n"
+        "int main(void) {\n"
+        "  pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;\n"
+        "  pthread_cond_t never = PTHREAD_COND_INITIALIZER;\n"
+        "  pthread_mutex_lock(&mutex);\n"
+        "  return pthread_cond_wait(&never, &mutex);\n"
+        "}\n"
+    )
+    subprocess.run(["gcc", "-o", "wait", "wait.c"], cwd=tmp_path, check=True)
+    library = build_cond_wait(tmp_path)
+    subprocess.run([tmp_path / "wait"], env={"LD_PRELOAD": str(library)}, check=True, timeout=20)
+    assert any("cond_wait.so" in path.read_text() for path in maps_of_children())
 
 
 def test_vhci(guest: Guest) -> None:

@@ -33,7 +33,7 @@ from lab import sleeping
 from lab.errors import CommandFailed, CommandTimeout, LabError
 from lab.link import MARGIN_S, Command, Job, Link, Result, Sink
 from lab.machine import CONNECTIONS, PORTS, controller, machine
-from lab.qemu import TOOLS, Monitor, Processes, check_prepared
+from lab.qemu import TOOLS, Monitor, Processes, build_cond_wait, check_prepared
 from lab.readers import LabReader, ReaderSpec
 from lab.systems import HostSystem, System
 
@@ -344,7 +344,12 @@ class Guest:
             self._plugged += reader.options(self._cache, self._processes.log, plugged=not resumed)
         ours, theirs = zip(*(socket.socketpair() for _ in CONNECTIONS), strict=True)
         fds = [end.fileno() for end in theirs]
-        qemu = self._processes.start(*self._command_line(accel, *fds), pass_fds=tuple(fds))
+        has_cac = any(reader.spec.card == "cac" for reader in self.readers)
+        qemu = self._processes.start(
+            *self._command_line(accel, *fds),
+            pass_fds=tuple(fds),
+            preload=build_cond_wait(self._folder) if has_cac else None,
+        )
         for end in theirs:
             end.close()
         monitor, agent, hand, go = ours

@@ -18,6 +18,24 @@ TOOLS = Path(__file__).resolve().parents[1]
 MONITOR_TIMEOUT_S = 20.0
 
 
+def build_cond_wait(folder: Path) -> Path:
+    """The library for QEMU with libcacard's card, compiled in ``folder``; see ``cond_wait.c``.
+
+    Raises:
+        LabError: It does not compile.
+    """
+    made = folder / "cond_wait.so"
+    source = TOOLS / "lab/cond_wait.c"
+    done = subprocess.run(
+        ["cc", "-O2", "-Wall", "-Werror", "-shared", "-fPIC", "-o", made, source],
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise LabError(f"cond_wait.c: {done.stderr}")
+    return made
+
+
 def cache_dir() -> Path:
     """The folder of the files that prepare-lab builds, by the rule of prepare-lab."""
     if path := os.environ.get("CCID_LAB_CACHE"):
@@ -54,11 +72,20 @@ class Processes:
         self.log = log
         self._all: list[subprocess.Popen[bytes]] = []
 
-    def start(self, *argv: str | Path, pass_fds: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
-        """Start a process in a session of its own, so that Ctrl-C in the terminal leaves it."""
+    def start(
+        self, *argv: str | Path, pass_fds: tuple[int, ...] = (), preload: Path | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start a process in a session of its own, so that Ctrl-C in the terminal leaves it.
+
+        Args:
+            argv: Program and arguments.
+            pass_fds: File descriptors that it gets.
+            preload: A library whose functions come before those of others.
+        """
+        loaded = [] if preload is None else ["env", f"LD_PRELOAD={preload}"]
         with self.log.open("ab") as log:
             process = subprocess.Popen(
-                ["setpriv", "--pdeathsig", "KILL", "--", *argv],
+                ["setpriv", "--pdeathsig", "KILL", "--", *loaded, *argv],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
