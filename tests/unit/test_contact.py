@@ -250,6 +250,11 @@ def test_case_3_waits_for_ack() -> None:
     assert card.application.commands == 1
 
 
+def test_what_comes_behind_a_command_is_lost_as_the_card_answers() -> None:
+    assert ask(t0(), "00 84 00 00 04" * 2) == ask(t0(), "00 84 00 00 04")
+    assert ask(t0(), "00 20 00 00 02 31 32 00 84 00 00 04") == "20 90 00"
+
+
 def test_case_4_by_get_response() -> None:
     card = t0()
     assert ask(card, "00 30 00 00 02") == "30"
@@ -296,6 +301,17 @@ def test_null_while_the_card_is_slow() -> None:
     assert sum(one.after_s for one in sent) == pytest.approx(3.0)
     late = t0(null_when_slow=False)
     assert late.receive(bytes.fromhex("00 38 00 03 00")) == [Sent(3.0, b"\x90\x00")]
+
+
+def test_a_card_that_computes_for_hours_costs_little() -> None:
+    card = t0()
+    *nulls, end = card.receive(bytes.fromhex("00 38 FF FF 00"))
+    assert len(nulls) > 50_000
+    assert {id(one) for one in nulls} == {id(nulls[0])}  # one in memory
+    assert nulls[0].data == b"\x60"
+    assert end.data == bytes.fromhex("9000")
+    assert sum(one.after_s for one in (*nulls, end)) == pytest.approx(0xFFFF)
+    assert max(one.after_s for one in (*nulls, end)) < card.line.wwt_s
 
 
 def test_envelope() -> None:

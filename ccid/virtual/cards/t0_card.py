@@ -81,23 +81,23 @@ class T0Line:
         header = bytes(self._heard[:HEADER])
         ins, p3 = header[1], header[4]
         if ins >> 4 in (0x6, 0x9):
-            self._done(HEADER)
+            self._done()
             return self._procedure(b"\x6d\x00")
         if not p3 or not self.face.takes_data(header):
-            self._done(HEADER)
+            self._done()
             return self._respond(ins, self.face.transmit(header))
         if len(self._heard) < HEADER + self._granted:
             return None
         if self._granted == p3:
             tpdu = bytes(self._heard[: HEADER + p3])
-            self._done(HEADER + p3)
+            self._done()
             return self._respond(ins, self.face.transmit(tpdu))
         self._granted += 1 if self.options.one_by_one else p3
         return self._procedure(bytes((self._ack(ins),)))
 
-    def _done(self, count: int) -> None:
-        """End the command of ``count`` characters; later characters begin another command."""
-        del self._heard[:count]
+    def _done(self) -> None:
+        """End the command. Characters that come right behind get lost, as the card answers."""
+        self._heard.clear()
         self._granted = 0
 
     def _ack(self, ins: int) -> int:
@@ -105,12 +105,11 @@ class T0Line:
 
     def _procedure(self, first: bytes, after_s: float = 0.0) -> list[Sent]:
         """NULL bytes, then the procedure byte and what follows the procedure byte."""
-        sent = [Sent(0.0, bytes((NULL,)))] * self.options.nulls
+        null = bytes((NULL,))
         wait = NULL_AT * self.line.wwt_s
-        while self.options.null_when_slow and after_s > wait:
-            sent.append(Sent(wait, bytes((NULL,))))
-            after_s -= wait
-        return [*sent, Sent(after_s, first)]
+        slow = int(after_s / wait) if self.options.null_when_slow else 0
+        nulls = [Sent(0.0, null)] * self.options.nulls + [Sent(wait, null)] * slow
+        return [*nulls, Sent(max(0.0, after_s - slow * wait), first)]
 
     def _respond(self, ins: int, answer: Answer) -> list[Sent]:
         sw = answer.sw.to_bytes(2, "big")
