@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -144,6 +145,32 @@ def test_a_reader_that_another_has_is_tried_again(bus: Bus, manager: Manager) ->
     bus.infos = [info]
     other = manager.establish()  # a program that begins may be why it was given back
     wait_for(manager, other, 1)
+
+
+def test_a_reader_given_back_while_it_was_tried_is_tried_again(bus: Bus, manager: Manager) -> None:
+    info = bus.plug(ccid.VirtualReader(), "1-1")
+    takes_long, trying, go_on = threading.Event(), threading.Event(), threading.Event()
+
+    def busy(info: ReaderInfo) -> Transport:
+        if takes_long.is_set():
+            trying.set()
+            assert go_on.wait(10)
+        raise ReaderBusy("another program has it", holder="another")
+
+    bus.infos = [replace(info, connect=busy)]
+    assert names(manager, manager.establish()) == []
+    takes_long.set()
+    context = manager.establish()
+    assert trying.wait(10)
+    bus.infos = [info]
+    listed = bus.listed
+    while bus.tell is None:
+        time.sleep(0.001)
+    bus.tell()
+    while bus.listed == listed or manager._engine.has_messages:
+        time.sleep(0.001)
+    go_on.set()
+    wait_for(manager, context, 1)
 
 
 def test_only_those_that_are_named(bus: Bus) -> None:

@@ -26,6 +26,7 @@ from ccid.pcsc.manager import (
     StateBits,
     shared_manager,
 )
+from ccid.pcsc.manager.engine import Engine
 from ccid.pcsc.manager.pcsc_call import Call
 from ccid.virtual import FileSystemCard
 from ccid.virtual.cards import Answer, Application
@@ -410,6 +411,22 @@ def test_a_job_that_waits_for_another_caller_is_dropped_when_nobody_waits_for_it
     assert manager.transmit(left, protocol, SELECT)[0] == OK
     assert isinstance(slow.exception(10), ScardError)
     assert time.monotonic() - begun < SLOW_S / 2
+
+
+def test_who_has_a_context_may_ask_for_the_readers_at_once(
+    made: Made, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The manager looks for them before it hears the next call."""
+    finish = Engine._finish
+
+    def slow(self: Engine, call: Call) -> None:
+        finish(self, call)
+        if call.function == self.functions.establish:
+            until(lambda: self.has_messages)  # the other thread asks for the readers
+
+    monkeypatch.setattr(Engine, "_finish", slow)
+    manager = made(ccid.VirtualReader())
+    assert manager.list_readers(manager.establish())
 
 
 def test_closed_just_before_a_call_is_posted(made: Made, pool: ThreadPoolExecutor) -> None:

@@ -277,6 +277,8 @@ class Engine:
         driver = self._at_work.pop(call, None)
         if driver is not None:
             driver.end_turn(call)
+        if not self._is_need_met:  # first: who has a context may ask for the readers at once
+            self._meet_need(time.monotonic())
         call.finished()
         is_new = call.function == self.functions.establish
         if is_new and self._has_refused:  # whoever had a reader may have given it back
@@ -350,6 +352,7 @@ class Engine:
             return
         for reader in readers:
             if reader.key in self._readers:
+                self._readers[reader.key].found_again = reader.infos
                 continue
             state = self.core.resources.reader_came(reader.device, reader.base, reader.keys)
             if state is None:
@@ -454,6 +457,7 @@ class Engine:
             del self._readers[reader.key]
             self.core.reader_left(reader.state, now)
             self._has_refused = True
+            self._open(reader.found_again, is_again=True)
 
     def _given_back(self, reader: PluggedReader) -> None:
         """It can be opened anew: a virtual reader may have been plugged in again, of which nobody

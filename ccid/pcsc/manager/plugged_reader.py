@@ -109,6 +109,8 @@ class PluggedReader:
         state: What the core knows of it.
         is_closed: It is being given back.
         is_again: It was open before, and may not be there any more: nobody is to be told so.
+        found_again: Its interfaces, if it was found again since its opening began: if that fails,
+            another may have given the reader back meanwhile.
 
     Raises:
         ReaderTableError: The user's file of readers is wrong.
@@ -122,6 +124,7 @@ class PluggedReader:
         self.drivers: list[SlotDriver] = []
         self.state: PcscReader
         self.is_closed = self.is_again = False
+        self.found_again: tuple[ReaderInfo, ...] = ()
         self._opening: threading.Thread | None = None
 
     @property
