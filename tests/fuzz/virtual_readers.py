@@ -3,11 +3,22 @@ do."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ccid.codec.descriptors import ClassControl
-from ccid.virtual import VirtualReader
+from ccid.iso7816.apdu import CommandApdu
+from ccid.virtual import EchoCard, VirtualReader
+from ccid.virtual.cards.application import Answer
 from ccid.virtual.usb_device import Request
 
 SET_CONFIGURATION = ClassControl(0x00, Request.SET_CONFIGURATION, 1, 0)
+
+
+class PromptCard(EchoCard):
+    """Answers at once, also where an input has it compute for hours."""
+
+    def process(self, command: CommandApdu) -> Answer:
+        return replace(super().process(command), after_s=0.0)
 
 
 def as_new(reader: VirtualReader) -> VirtualReader:

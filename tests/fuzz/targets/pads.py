@@ -18,11 +18,11 @@ from ccid.device.control import control as carry_out
 from ccid.errors import CcidError
 from ccid.known.quirks import Quirks
 from ccid.pin import pad_structures
-from ccid.virtual import EchoCard, VirtualReader, make_descriptor
+from ccid.virtual import VirtualReader, make_descriptor
 from ccid.virtual.card_kinds import MAKERS
 from ccid.virtual.cards.application import Application, Mute
 from tests.fuzz.taking import Taker
-from tests.fuzz.virtual_readers import as_new
+from tests.fuzz.virtual_readers import PromptCard, as_new
 
 QUIRKS = (
     Quirks(),
@@ -48,7 +48,7 @@ def pin(data: bytes) -> None:
 
 def _pad() -> VirtualReader:
     descriptor = make_descriptor(ExchangeLevel.SHORT_APDU, bPINSupport=3, wLcdLayout=0x0210)
-    return VirtualReader(EchoCard(), descriptor=descriptor, escape=lambda sent: sent[:64])
+    return VirtualReader(PromptCard(), descriptor=descriptor, escape=lambda sent: sent[:64])
 
 
 _closed_pad = cache(_pad)

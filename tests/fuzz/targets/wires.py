@@ -18,14 +18,14 @@ from ccid.pcsc.plug import helper as helper_module
 from ccid.pcsc.plug.frames import REPLY, REQUEST
 from ccid.pcsc.service.client_messages import BODIES, Command
 from ccid.probe.lend_command import CardSide
-from ccid.virtual import EchoCard, VirtualReader
+from ccid.virtual import VirtualReader
 from ccid.virtual.cards.application import Mute
 from ccid.virtual.usbip import UsbIpServer
 from ccid.virtual.usbip_cable import Cable
 from ccid.virtual.vpcd_card import VpcdCard
 from ccid.virtual.vpcd_messages import MessageStream, checked_atr
 from tests.fuzz.taking import Taker
-from tests.fuzz.virtual_readers import as_new
+from tests.fuzz.virtual_readers import PromptCard, as_new
 from tests.unit.fake_pcsc import FakeSlot
 from tests.unit.pcsc_clients import Server, request
 
@@ -38,7 +38,7 @@ MOST_CALLS = 40
 def _reader(is_empty: bool) -> VirtualReader:
     """A reader with a card, which tells nothing by itself: so no thread listens to it. Or one
     without a card, which does."""
-    return VirtualReader(None) if is_empty else VirtualReader(EchoCard(), interrupt=False)
+    return VirtualReader(None) if is_empty else VirtualReader(PromptCard(), interrupt=False)
 
 
 def _handler() -> IFDHandler:
@@ -167,7 +167,7 @@ def _whole_replies(here: socket.socket) -> None:
 
 @cache
 def _imported() -> VirtualReader:
-    return VirtualReader(EchoCard())
+    return VirtualReader(PromptCard())
 
 
 def usbip(data: bytes) -> None:
@@ -275,7 +275,7 @@ class _Lent:
         return b"\x3b\x00"
 
     def transmit(self, apdu: bytes) -> bytes:
-        return bytes(EchoCard().transmit(apdu).data[:65533]) + b"\x90\0"
+        return bytes(PromptCard().transmit(apdu).data[:65533]) + b"\x90\0"
 
 
 def vpcd(data: bytes) -> None:
