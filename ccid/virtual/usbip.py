@@ -53,6 +53,8 @@ MAX_ASKING = 32
 """The largest number of connections without a reader; the server closes the oldest beyond."""
 RETRY_S = 0.5
 """Pause after a failed accept."""
+ROOM_S = 1.0
+"""How long a client waits for connections that were closed for it, until they have ended."""
 
 logger = logging.getLogger("ccid.virtual.usbip")
 
@@ -152,23 +154,30 @@ class UsbIpServer:
                     # Without free file descriptors the same client would come again at once.
                     select.select([ended], [], [], RETRY_S)
                     continue
+                until = time.monotonic() + ROOM_S
+                while not self._make_room() and time.monotonic() < until:
+                    select.select([ended], [], [], 0.01)
                 try:
                     self._serve(sock)
                 except (RuntimeError, MemoryError) as error:
                     sock.close()
                     logger.warning("a client cannot be served: %s", error)
 
+    def _make_room(self) -> bool:
+        """Close the oldest connections without a reader if there are too many; True if another
+        thread may start. It may not as long as too many of closed connections have not ended."""
+        with self._lock:
+            self._cut_oldest(MAX_ASKING - 1)
+            return len(self._threads) < len(self.readers) + 2 * MAX_ASKING
+
     def _serve(self, sock: socket.socket) -> None:
         """Serve a client in a new thread. Raises RuntimeError if no thread can start."""
+        if not self._make_room():
+            raise RuntimeError("there are too many")
         thread = threading.Thread(
             target=self._client, args=(sock,), name="usbip client", daemon=True
         )
         with self._lock:
-            self._cut_oldest(MAX_ASKING - 1)
-            if len(self._threads) >= len(self.readers) + 2 * MAX_ASKING:
-                raise RuntimeError(
-                    "there are too many"
-                )  # threads of closed connections are still ending
             thread.start()
             self._threads[thread] = sock
             self._asking[sock] = None

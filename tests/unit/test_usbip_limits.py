@@ -174,6 +174,7 @@ def test_connections_are_bounded_even_if_none_ends(
     server: UsbIpServer, connect: Callable[[], socket.socket], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(usbip, "MAX_ASKING", 2)
+    monkeypatch.setattr(usbip, "ROOM_S", 0.05)
     stays, go_on = server._answer, threading.Event()
 
     def answer(sock: socket.socket) -> None:
@@ -187,6 +188,22 @@ def test_connections_are_bounded_even_if_none_ends(
     go_on.set()
     until(lambda: len(server._threads) <= 2)
     assert is_served(connect())
+
+
+def test_a_client_waits_for_the_end_of_connections_that_were_closed_for_it(
+    server: UsbIpServer, connect: Callable[[], socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usbip, "MAX_ASKING", 2)
+    answer = server._answer
+
+    def slow(sock: socket.socket) -> None:
+        answer(sock)
+        time.sleep(0.1)
+
+    monkeypatch.setattr(server, "_answer", slow)
+    idle = [connect() for _ in range(12)]
+    assert is_served(connect())
+    assert all(is_hung_up_on(sock) for sock in idle[:10])
 
 
 def test_a_question_has_a_limit_as_a_whole(

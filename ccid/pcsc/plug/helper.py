@@ -71,7 +71,7 @@ second time, unless by then so many requests came that pcscd goes on."""
 
 def say(text: str) -> None:
     """Write one line to standard error, which pcscd's log receives."""
-    with suppress(OSError):
+    with suppress(OSError, ValueError):  # the latter from a closed file
         print(f"ccid[{os.getpid()}]: {printable_lines(text)}", file=sys.stderr, flush=True)
 
 
