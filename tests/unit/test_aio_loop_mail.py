@@ -21,10 +21,10 @@ needs_eventfd = pytest.mark.skipif(not hasattr(os, "eventfd"), reason="this syst
 
 
 def settled() -> None:
-    """Wait for the threads that opened and closed readers: each lets go of the mail a moment after
-    the task was told."""
+    """Wait for the threads that opened, used and closed readers: each lets go of the mail a moment
+    after the task was told."""
     for thread in threading.enumerate():
-        if thread.name.startswith(("open_reader", "closing ")):
+        if thread.name.startswith(("open_reader", "ccid.aio ", "closing ")):
             thread.join(10)
             assert not thread.is_alive()
 
