@@ -10,6 +10,7 @@ from weakref import WeakSet
 
 import pytest
 
+from ccid.device.open_readers import opened
 from ccid.probe import __main__ as probe
 from ccid.transport import contexts, stale_list
 from tests.unit.fake_contexts import FurtherContexts
@@ -44,6 +45,17 @@ def any_context(request: pytest.FixtureRequest, further: FurtherContexts) -> Use
 def hears_udev(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whether this machine is a container makes no difference to tests."""
     monkeypatch.setattr(stale_list, "why_deaf", str)
+
+
+@pytest.fixture(autouse=True)
+def closes_all_readers() -> Iterator[None]:
+    """The watches of other tests would tell of a reader that a test leaves open."""
+    yield
+    if opened.there():
+        gc.collect()
+        left = [reader.info.path for reader in opened.there()]
+        opened.reset()
+        assert not left
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 import ccid
 from ccid.codes import ExchangeLevel
 from ccid.device import watching
+from ccid.device.open_readers import opened
 from ccid.errors import CardDisconnected, CommandCancelled, ReaderClosed, ReaderRemoved
 from ccid.iso7816.apdu import CommandApdu
 from ccid.link.pipe import Pipe
@@ -524,6 +525,14 @@ ENOUGH = 200
 """Schedules within which a fault that was put in is found."""
 
 
+@pytest.fixture
+def leaves_readers() -> Iterator[None]:
+    """A reader that a fault was put in cannot be closed."""
+    yield
+    opened.reset()
+
+
+@pytest.mark.usefixtures("leaves_readers")
 def test_a_box_that_is_made_after_the_command_was_sent_is_found(
     monkeypatch: pytest.MonkeyPatch, tell: Tell
 ) -> None:
@@ -552,6 +561,7 @@ def test_a_reader_that_leaves_without_a_knock_is_found(monkeypatch: pytest.Monke
         explore(shared_apdus, ENOUGH)
 
 
+@pytest.mark.usefixtures("leaves_readers")
 def test_a_turn_that_is_none_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """The operation begins in the turn, and goes on after it."""
 
