@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.unit.fake_contexts import FurtherContexts
 from tests.unit.quirk_bench import Table
 
 Run = Callable[..., tuple[int, str, str]]
+CLOSE_S = 20.0
 
 
 class User:
@@ -49,11 +51,14 @@ def hears_udev(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def closes_all_readers() -> Iterator[None]:
-    """The watches of other tests would tell of a reader that a test leaves open."""
+    """The watches of other tests would tell of a reader that a test leaves open. One that a thread
+    still closes is waited for."""
     yield
     if opened.there():
         gc.collect()
-        left = [reader.info.path for reader in opened.there()]
+        limit = time.monotonic() + CLOSE_S
+        while (left := opened.there()) and time.monotonic() < limit:
+            time.sleep(0.01)
         opened.reset()
         assert not left
 
