@@ -154,11 +154,8 @@ class UsbIpServer:
                     # Without free file descriptors the same client would come again at once.
                     select.select([ended], [], [], RETRY_S)
                     continue
-                until = time.monotonic() + ROOM_S
-                while not self._make_room() and time.monotonic() < until:
-                    select.select([ended], [], [], 0.01)
                 try:
-                    self._serve(sock)
+                    self._serve(sock, ended)
                 except (RuntimeError, MemoryError) as error:
                     sock.close()
                     logger.warning("a client cannot be served: %s", error)
@@ -170,10 +167,12 @@ class UsbIpServer:
             self._cut_oldest(MAX_ASKING - 1)
             return len(self._threads) < len(self.readers) + 2 * MAX_ASKING
 
-    def _serve(self, sock: socket.socket) -> None:
+    def _serve(self, sock: socket.socket, ended: socket.socket) -> None:
         """Serve a client in a new thread. Raises RuntimeError if no thread can start."""
-        if not self._make_room():
-            raise RuntimeError("there are too many")
+        until = time.monotonic() + ROOM_S
+        while not self._make_room():
+            if select.select([ended], [], [], 0.01)[0] or time.monotonic() > until:
+                raise RuntimeError("there are too many")
         thread = threading.Thread(
             target=self._client, args=(sock,), name="usbip client", daemon=True
         )
