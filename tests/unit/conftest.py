@@ -19,6 +19,7 @@ from tests.unit.quirk_bench import Table
 
 Run = Callable[..., tuple[int, str, str]]
 CLOSE_S = 20.0
+"""A thread that closes a reader has ended within this time, on a busy machine too."""
 
 
 class User:

@@ -13,6 +13,7 @@ import ccid
 from ccid.errors import ReaderBusy, UsbUnavailable
 from ccid.pcsc.manager import PNP_READER, Manager, ReaderState, ScardCode, ScardError, reader_finder
 from ccid.transport import ReaderInfo, Transport, hotplug
+from tests.unit.test_asynchronous import until
 
 
 class Bus:
@@ -164,11 +165,10 @@ def test_a_reader_given_back_while_it_was_tried_is_tried_again(bus: Bus, manager
     assert trying.wait(10)
     bus.infos = [info]
     listed = bus.listed
-    while bus.tell is None:
-        time.sleep(0.001)
+    until(lambda: bus.tell)
+    assert bus.tell is not None
     bus.tell()
-    while bus.listed == listed or manager._engine.has_messages:
-        time.sleep(0.001)
+    until(lambda: bus.listed > listed and not manager._engine.has_messages)
     go_on.set()
     wait_for(manager, context, 1)
 

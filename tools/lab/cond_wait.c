@@ -1,8 +1,8 @@
 /* pthread_cond_wait with spurious wake-ups, which POSIX allows: each wait ends after 0.1 s at most.
    QEMU's thread for libcacard's card (ccid-card-emulated) looks for APDUs only after its condition
    was signalled, and a signal that comes while the thread still ends the APDU before is lost: on a
-   busy machine about one in ten thousand. The card then says nothing until the next APDU, which does
-   not come, because the driver waits for the answer. tools/lab/qemu.py loads this into QEMU. */
+   busy machine one in some thousands. The card then says nothing until the next APDU, which does not
+   come, because the driver waits for the answer. tools/lab/qemu.py loads this into QEMU. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>

@@ -234,6 +234,8 @@ class Engine:
                 message = None
             if message is not None:
                 self._handle(message)
+            elif not self._is_need_met:  # first: who has a context may ask for the readers at once
+                self._meet_need(time.monotonic())
             elif core.ended:
                 self._finish(core.ended.popleft())
             elif core.jobs:
@@ -241,8 +243,6 @@ class Engine:
                 self._give(call, job)
             elif core.aborts:
                 self._abort(*core.aborts.popleft())
-            elif not self._is_need_met:
-                self._meet_need(time.monotonic())
             else:
                 now, due = time.monotonic(), self._next_time
                 if due is None or due > now:
@@ -277,8 +277,6 @@ class Engine:
         driver = self._at_work.pop(call, None)
         if driver is not None:
             driver.end_turn(call)
-        if not self._is_need_met:  # first: who has a context may ask for the readers at once
-            self._meet_need(time.monotonic())
         call.finished()
         is_new = call.function == self.functions.establish
         if is_new and self._has_refused:  # whoever had a reader may have given it back
